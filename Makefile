@@ -1,0 +1,40 @@
+# make demo: install and train. make test: install and test. Both make .venv and need only Python >= 3.11, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off
+
+.PHONY: help demo test test-slow lint clean
+
+help:           ## list the targets
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, show the table and the page
+	$(BIN)/python run.py -m model=resnext,densenet
+
+test: .venv/test ## install and run the tests (under 10 minutes on 2 cores)
+	$(BIN)/python -m pytest
+
+test-slow: .venv/slow ## the slow tests and those in a real browser
+	$(BIN)/python -m pytest -m 'slow or browser' -rs
+
+lint: .venv/lint ## ruff and mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+clean:          ## remove .venv (results in outputs/ stay)
+	rm -rf .venv
+
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python >= 3.11 is needed, $(PYTHON) is older: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/run: .venv/python pyproject.toml constraints.txt
+	@echo "installing into .venv (about a minute)"
+	@$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/test .venv/slow .venv/lint: .venv/run
+	@$(PIP) --constraint constraints.txt --editable '.[$(subst slow,test$(comma)browser,$(notdir $@))]'
+	@touch $@
+
+comma := ,

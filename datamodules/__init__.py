@@ -1,0 +1,1 @@
+"""Data: decoded arrays in memory, batches that do not depend on the number of processes."""

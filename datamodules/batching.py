@@ -1,0 +1,117 @@
+"""Which images make up which batch: a pure function of (seed, epoch), whatever the number of processes.
+
+Both samplers go to torch's DataLoader as `sampler=` with `batch_size=None`: each item names a whole batch.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+
+class TrainRows(NamedTuple):
+    """One rank's part of one global batch.
+
+    rows: int64 [batch_size / world_size], the images. first: the place of rows[0] in the global batch of global_size.
+    """
+
+    rows: Tensor
+    epoch: int
+    batch: int
+    first: int
+    global_size: int
+
+
+class EvaluationRows(NamedTuple):
+    """The consecutive images start..stop-1."""
+
+    start: int
+    stop: int
+
+
+def mix_seed(purpose: str, *numbers: int) -> int:
+    """A 64-bit seed from a purpose and integers, by BLAKE2b.
+
+    A sum would give (seed 0, epoch 1) and (seed 1, epoch 0) the same stream. torch's CPU generator uses the low 32 bits
+    only (torch 2.13: manual_seed(5) and manual_seed(5 + 2**32) agree), hence a hash, whose low bits are mixed too.
+    """
+    text = " ".join([purpose, *map(str, numbers)])
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"the rank must lie in 0..{world_size - 1} for world size {world_size}, got {rank}")
+
+
+class GlobalBatchSampler(Sampler[TrainRows]):
+    """Cuts each epoch's permutation into global batches and yields this rank's contiguous slice of each.
+
+    count: images in the training split. batch_size: global, over all ranks. The last, partial batch is dropped; every
+    epoch has another permutation, so no image is lost for good. The epoch is read when the first batch is asked for,
+    because Lightning, when it resumes, makes the iterator before it calls set_epoch.
+    Raises ValueError if batch_size is not a multiple of world_size or exceeds count.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        _check_rank(rank, world_size)
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"the global batch size must be a positive multiple of the {world_size} processes, got {batch_size}"
+            )
+        if count < batch_size:
+            raise ValueError(
+                f"an epoch needs at least one batch of {batch_size} images, the training split has {count}"
+            )
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation; Lightning calls this before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[TrainRows]:
+        epoch = self.epoch
+        generator = torch.Generator().manual_seed(mix_seed("order", self.seed, epoch))
+        order = torch.randperm(self.count, generator=generator)
+        share = self.batch_size // self.world_size
+        first = share * self.rank
+        for batch in range(len(self)):
+            start = batch * self.batch_size + first
+            yield TrainRows(order[start : start + share], epoch, batch, first, self.batch_size)
+
+
+class EvaluationSampler(Sampler[EvaluationRows]):
+    """Rank r of W sees rows n*r//W .. n*(r+1)//W - 1 of n, in order: nothing padded, repeated or dropped.
+
+    count: n. batch_size: images per process and step; the last batch may be smaller. torch's DistributedSampler pads by
+    repeating images, which changes the metrics (pytorch issue 25162).
+    Raises ValueError if n < W, because every rank needs a batch, or if batch_size < 1.
+    """
+
+    def __init__(self, count: int, batch_size: int, rank: int, world_size: int) -> None:
+        _check_rank(rank, world_size)
+        if batch_size < 1:
+            raise ValueError(f"the evaluation batch size must be at least 1, got {batch_size}")
+        if count < world_size:
+            raise ValueError(f"evaluation on {world_size} processes needs at least as many images, got {count}")
+        self.start = count * rank // world_size
+        self.stop = count * (rank + 1) // world_size
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(range(self.start, self.stop, self.batch_size))
+
+    def __iter__(self) -> Iterator[EvaluationRows]:
+        for start in range(self.start, self.stop, self.batch_size):
+            yield EvaluationRows(start, min(start + self.batch_size, self.stop))

@@ -1,0 +1,107 @@
+"""What a source of data hands over: three validated splits, held in memory as decoded arrays."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their targets.
+
+    images: uint8 [N, C, H, W]. targets: int64 [N] (one class per image) or uint8 [N, H, W] (a mask of class indices).
+    Raises ValueError on any other dtype or shape, on an empty split and on counts that differ.
+    """
+
+    images: Tensor
+    targets: Tensor
+
+    def __post_init__(self) -> None:
+        images, targets = self.images, self.targets
+        if images.dtype != torch.uint8 or images.ndim != 4:
+            raise ValueError(f"images must be uint8 [N, C, H, W], got {images.dtype} {list(images.shape)}")
+        if (targets.dtype, targets.ndim) not in ((torch.int64, 1), (torch.uint8, 3)):
+            raise ValueError(f"targets must be int64 [N] or uint8 [N, H, W], got {targets.dtype} {list(targets.shape)}")
+        if len(images) == 0:
+            raise ValueError("a split must hold at least one image, got none")
+        if len(images) != len(targets):
+            raise ValueError(
+                f"a split must hold one target per image, got {len(images)} images, {len(targets)} targets"
+            )
+        if self.is_mask and targets.shape[1:] != images.shape[2:]:
+            raise ValueError(
+                f"masks must be as large as images {list(images.shape[2:])}, got {list(targets.shape[1:])}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether the targets are masks (segmentation) rather than one class per image."""
+        return self.targets.ndim == 3
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Train, validation and test split of one data set.
+
+    classes are the names in the order of the class indices. baselines are scores of methods without a network on the
+    test split, as fractions. notes say what a reader of a result must know ("" normally).
+    Raises ValueError on a target outside the classes and on splits of different channels or kinds of target.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    baselines: Mapping[str, float] = field(default_factory=dict)
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        for name, split in self.named().items():
+            low, high = int(split.targets.min()), int(split.targets.max())
+            if low < 0 or high >= len(self.classes):
+                raise ValueError(f"{name} targets must lie in 0..{len(self.classes) - 1}, got {low}..{high}")
+            if split.is_mask != self.train.is_mask:
+                raise ValueError(f"{name} targets must be of the same kind as train's: all classes or all masks")
+            if split.images.shape[1] != self.train.images.shape[1]:
+                channels = self.train.images.shape[1]
+                raise ValueError(f"{name} images must have train's {channels} channels, got {split.images.shape[1]}")
+
+    def named(self) -> dict[str, Split]:
+        """The splits by name, in the order train, val, test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def checksum(self) -> str:
+        """SHA-256 over name, dtype, shape and bytes of every decoded array, as 64 hex digits."""
+        digest = hashlib.sha256()
+        for name, split in self.named().items():
+            for kind, array in (("images", split.images), ("targets", split.targets)):
+                digest.update(f"{name} {kind} {array.dtype} {list(array.shape)}\n".encode())
+                digest.update(array.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def hold_out(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows into (rest, held out), stratified: every class gives its share of count, to within one image.
+
+    targets: integer [N]. Both results are ascending row numbers. The draw uses numpy's RandomState, whose stream is
+    frozen (NEP 19), so that a split is the same on every machine and under every version of numpy.
+    Raises ValueError unless 0 < count < N.
+    """
+    if not 0 < count < len(targets):
+        raise ValueError(f"the rows held out must number 1..{len(targets) - 1}, got {count}")
+    classes, sizes = np.unique(targets, return_counts=True)
+    shares, remainders = np.divmod(sizes * count, len(targets))
+    # Largest remainders, the lower class first on a tie: the shares then add up to count.
+    shares[np.argsort(-remainders, kind="stable")[: count - shares.sum()]] += 1
+    random = np.random.RandomState(seed)
+    held = np.zeros(len(targets), dtype=bool)
+    for label, share in zip(classes, shares, strict=True):
+        held[random.permutation(np.flatnonzero(targets == label))[:share]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)

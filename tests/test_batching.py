@@ -1,0 +1,125 @@
+"""Every image at most once an epoch, exactly once in evaluation, at any number of processes."""
+
+from itertools import chain
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batching import EvaluationSampler, GlobalBatchSampler, TrainRows, mix_seed
+
+COUNT = 21
+
+
+def epoch_rows(sampler: GlobalBatchSampler, epoch: int = 0) -> list[list[int]]:
+    sampler.set_epoch(epoch)
+    return [item.rows.tolist() for item in sampler]
+
+
+def one_process(batch_size: int = 6, seed: int = 0) -> GlobalBatchSampler:
+    return GlobalBatchSampler(COUNT, batch_size, seed, rank=0, world_size=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 6, 21])
+def test_an_epoch_holds_whole_batches_of_distinct_images(batch_size):
+    sampler = one_process(batch_size)
+    batches = epoch_rows(sampler)
+    assert len(batches) == len(sampler) == COUNT // batch_size
+    assert all(len(batch) == batch_size for batch in batches)
+    rows = list(chain(*batches))
+    assert len(set(rows)) == len(rows)
+    assert set(rows) <= set(range(COUNT))
+
+
+def test_order_is_a_function_of_seed_and_epoch():
+    first = epoch_rows(one_process(), epoch=3)
+    assert epoch_rows(one_process(), epoch=3) == first
+    assert epoch_rows(one_process(), epoch=4) != first
+    assert epoch_rows(one_process(seed=1), epoch=3) != first
+    # A sum of seed and epoch would make these equal.
+    assert epoch_rows(one_process(seed=0), epoch=1) != epoch_rows(one_process(seed=1), epoch=0)
+
+
+def test_images_dropped_in_one_epoch_appear_in_others():
+    sampler = one_process(batch_size=6)
+    seen = [set(chain(*epoch_rows(sampler, epoch))) for epoch in range(10)]
+    assert all(len(rows) == 18 for rows in seen)
+    assert set.union(*seen) == set(range(COUNT))
+
+
+@pytest.mark.parametrize("batch_size", [6, 12, 18])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_together_see_the_global_batches_of_one_process(batch_size, world_size):
+    for epoch in (0, 1):
+        expected = epoch_rows(one_process(batch_size), epoch)
+        per_rank: list[list[TrainRows]] = []
+        for rank in range(world_size):
+            sampler = GlobalBatchSampler(COUNT, batch_size, 0, rank, world_size)
+            sampler.set_epoch(epoch)
+            per_rank.append(list(sampler))
+        for number, parts in enumerate(zip(*per_rank, strict=True)):
+            assert torch.cat([part.rows for part in parts]).tolist() == expected[number]
+            assert [part.first for part in parts] == [rank * batch_size // world_size for rank in range(world_size)]
+            assert {(part.epoch, part.batch, part.global_size) for part in parts} == {(epoch, number, batch_size)}
+
+
+def test_the_epoch_is_read_with_the_first_batch():
+    sampler = one_process()
+    batches = iter(sampler)
+    sampler.set_epoch(5)
+    assert [item.rows.tolist() for item in batches] == epoch_rows(one_process(), epoch=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 8, "world_size": 3}, "multiple of the 3 processes, got 8"),
+        ({"batch_size": 0, "world_size": 1}, "multiple of the 1 processes, got 0"),
+        ({"batch_size": 22, "world_size": 1}, "one batch of 22 images, the training split has 21"),
+        ({"batch_size": 6, "world_size": 2, "rank": 2}, r"0\.\.1 for world size 2, got 2"),
+    ],
+)
+def test_impossible_batches_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GlobalBatchSampler(COUNT, **{"seed": 0, "rank": 0, **arguments})
+
+
+@pytest.mark.parametrize("count", [3, 7, 21, 101])
+@pytest.mark.parametrize("batch_size", [1, 4, 16])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_evaluation_sees_each_image_exactly_once(count, batch_size, world_size):
+    rows: list[int] = []
+    for rank in range(world_size):
+        sampler = EvaluationSampler(count, batch_size, rank, world_size)
+        batches = [list(range(item.start, item.stop)) for item in sampler]
+        assert len(batches) == len(sampler) >= 1
+        assert all(1 <= len(batch) <= batch_size for batch in batches)
+        assert list(chain(*batches)) == list(range(count * rank // world_size, count * (rank + 1) // world_size))
+        rows += chain(*batches)
+    assert rows == list(range(count))
+
+
+def test_impossible_evaluation_is_refused():
+    with pytest.raises(ValueError, match="3 processes needs at least as many images, got 2"):
+        EvaluationSampler(2, 4, rank=0, world_size=3)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        EvaluationSampler(2, 0, rank=0, world_size=1)
+    with pytest.raises(ValueError, match=r"0\.\.0 for world size 1, got -1"):
+        EvaluationSampler(2, 4, rank=-1, world_size=1)
+
+
+def test_a_loader_hands_whole_batches_to_the_dataset():
+    class Items(Dataset):
+        def __getitem__(self, item):
+            return item.rows * 10
+
+    loader = DataLoader(Items(), sampler=one_process(), batch_size=None)
+    assert len(loader) == 3
+    assert [batch.tolist() for batch in loader] == [[10 * row for row in rows] for rows in epoch_rows(one_process())]
+
+
+def test_seeds_do_not_collide_in_the_bits_that_torch_uses():
+    seeds = [mix_seed("order", *numbers) for numbers in torch.cartesian_prod(*[torch.arange(14)] * 3).tolist()]
+    assert all(0 <= seed < 2**64 for seed in seeds)
+    assert len({seed % 2**32 for seed in seeds}) == len(seeds) == 14**3
+    assert mix_seed("order", 1, 11) != mix_seed("order", 11, 1) != mix_seed("augmentation", 11, 1)

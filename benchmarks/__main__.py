@@ -1,0 +1,25 @@
+"""The commands around runs: ``python -m benchmarks COMMAND``."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "profile": "cost of a network, layer by layer: MACs, parameters, activations, training FLOPs",
+    "report": "the table of all runs, and the page",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Hands over to the module of that name, which parses the rest."""
+    if not argv or argv[0] in {"-h", "--help"}:
+        print("usage: python -m benchmarks COMMAND …\n\n" + "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items()))
+        print("\npython -m benchmarks COMMAND --help says more.")
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(f"python -m benchmarks: no command {argv[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return importlib.import_module(f"benchmarks.{argv[0]}").main(argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

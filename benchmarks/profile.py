@@ -1,0 +1,87 @@
+"""What a network costs, layer by layer: ``python -m benchmarks profile model=resnext data=cifar10``."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.configuration import Cell, ConfigurationError, expand
+from benchmarks.results import si
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table; ``--csv`` writes exact numbers. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several profiles")
+    parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
+    arguments = parser.parse_args(argv)
+    try:
+        cells = expand(arguments.overrides, multirun=True)
+        for cell in cells:
+            if not isinstance(cell, Cell):
+                raise ConfigurationError(f"{cell.label}: {cell.error}")
+            _profile(cell, arguments.csv)
+    except ValueError as error:
+        print(f"python -m benchmarks profile: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _profile(cell: Cell, as_csv: bool) -> None:
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    from benchmarks.complexity import measure
+
+    data = cell.config["data"]
+    try:
+        net = instantiate(cell.config["model"])
+    except InstantiationException as error:
+        raise ValueError(error.__cause__) from error
+    net.check_image_size(*data["image_size"])
+    cost = measure(net, (data["in_channels"], *data["image_size"]))
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["network", "layer", "kind", "params", "macs", "activations", "train_macs"])
+        for row in cost.layers:
+            writer.writerow(
+                [cell.config["name"], row.name, row.kind, row.params, row.macs, row.activations, row.training_macs]
+            )
+        return
+    size = "×".join(str(n) for n in cost.input_size)
+    table = Table(title=f"{cell.config['name']} on {data['name']}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True)
+    table.add_column("layer", "all", overflow="fold")
+    table.add_column("kind", "")
+    table.add_column("parameters", f"{cost.params:,}", justify="right")
+    table.add_column("MACs", f"{cost.macs:,}", justify="right")
+    table.add_column("share", "100 %", justify="right")
+    table.add_column("activations", f"{cost.activations:,}", justify="right")
+    table.add_column("training MACs", f"{cost.train_macs_per_sample:,}", justify="right")
+    for layer in cost.layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            f"{layer.params:,}",
+            f"{layer.macs:,}",
+            f"{100 * layer.macs / cost.macs:.1f} %",
+            f"{layer.activations:,}",
+            f"{layer.training_macs:,}",
+        )
+    others = cost.params - sum(layer.params for layer in cost.layers)
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console.print(table)
+    console.print(
+        f"{si(cost.params)} parameters ({others:,} of them in normalisation), {si(cost.macs)} MACs, {si(cost.flops)} FLOPs forward, "
+        f"{si(cost.train_flops_per_sample)} FLOPs of training per image.\n"
+        "MACs: multiply-adds of convolutions and linear layers. Training: forward, gradient to inputs (not of the first layer), "
+        "gradient to weights.",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,62 @@
+"""Image classification."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassStatScores
+
+from lightning_modules.supervised import Supervised
+
+
+class Classifier(Supervised):
+    """Cross-entropy training; top-1 and top-5 error in percent, over all images of a split.
+
+    Args:
+        net: images (N, C, H, W) to logits (N, num_classes).
+        num_classes: K ≥ 2.
+    """
+
+    primary = "top1_err"
+    label = "error (%)"
+
+    def __init__(self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any) -> None:
+        super().__init__(net, optimizer, scheduler)
+        ranks = [k for k in (1, 5) if k < num_classes]
+        # Counts, not MulticlassAccuracy: that divides in float32, and an error is to be exact.
+        counts: dict[str, Any] = {
+            f"top{k}_err": MulticlassStatScores(num_classes, top_k=k, average="micro") for k in ranks
+        }
+        self.counts = nn.ModuleDict({split: MetricCollection(counts).clone() for split in ("val", "test")})
+        self.confusion_matrix = MulticlassConfusionMatrix(num_classes)
+        self.definitions = {
+            f"top{k}_err": f"100 * (1 - true positives / images) by torchmetrics MulticlassStatScores(top_k={k}, average='micro'), percent"
+            for k in ranks
+        } | {
+            "loss": "cross-entropy, mean over images, nats",
+            "confusion": "torchmetrics MulticlassConfusionMatrix, rows are true classes",
+        }
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of each image, shape (N,)."""
+        return F.cross_entropy(logits, targets, reduction="none")
+
+    def update_metrics(self, split: str, logits: Tensor, targets: Tensor) -> None:
+        """Adds a batch of logits (N, K) and classes (N,)."""
+        counts: Any = self.counts[split]
+        counts.update(logits, targets)
+        if split == "test":
+            self.confusion_matrix.update(logits, targets)
+
+    def compute_metrics(self, split: str) -> dict[str, Tensor]:
+        """Errors in percent."""
+        counts: Any = self.counts[split]
+        errors = {}
+        for name, (hits, _, _, _, images) in counts.compute().items():
+            errors[name] = 100 * (images - hits).double() / images
+        counts.reset()
+        if split == "test":
+            self.confusion = self.confusion_matrix.compute()
+            self.confusion_matrix.reset()
+        return errors

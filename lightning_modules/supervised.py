@@ -1,0 +1,127 @@
+"""What the tasks share: a network, an optimiser, a schedule, and losses that are right at any world size."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric, Metric, SumMetric
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Supervised(pl.LightningModule):
+    """A network trained by a loss per sample; subclasses state the loss and the metrics of their task.
+
+    Every value is a torchmetrics object that sums over samples and over processes: Lightning's ``sync_dist`` averages the
+    ranks' means, which is wrong for shards of unequal size.
+
+    Args:
+        net: maps images (N, C, H, W) to logits (N, classes, …).
+        optimizer: called with the parameters.
+        scheduler: called with the optimiser; stepped once an epoch.
+
+    Attributes:
+        primary: the metric by which runs are compared; lower is better.
+        label: the same for people, with its unit.
+        definitions: every metric's full definition, by name.
+        confusion: counts of the last test, rows are true classes; None before it.
+    """
+
+    primary: str
+    label: str
+    definitions: dict[str, str]
+    confusion: Tensor | None = None
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        scheduler: Callable[[Optimizer], LRScheduler],
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self.train_loss = _mean()
+        self.losses = nn.ModuleDict({"val": _mean(), "test": _mean()})
+        self.seen = nn.ModuleDict({"val": _count(), "test": _count()})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes, …) of images (N, C, H, W)."""
+        return self.net(images)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of each sample, shape (N,)."""
+        raise NotImplementedError
+
+    def update_metrics(self, split: str, logits: Tensor, targets: Tensor) -> None:
+        """Adds a batch to the metrics of ``split``."""
+        raise NotImplementedError
+
+    def compute_metrics(self, split: str) -> dict[str, Tensor]:
+        """Metrics of ``split`` by name over all processes; resets them."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> Any:
+        """The recipe's optimiser and its schedule, per epoch."""
+        optimizer = self._optimizer(self.net.parameters())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "epoch"}}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean loss of this process's part of the global batch."""
+        images, targets = batch
+        loss = self.loss(self(images), targets)
+        self.train_loss.update(loss.detach())
+        return loss.mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the ``val`` metrics."""
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Adds a batch to the ``test`` metrics."""
+        self._evaluate("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the ``val`` metrics and the training loss since the last evaluation."""
+        if self.train_loss.update_called:
+            self.log("train/loss", _computed(self.train_loss), logger=False)
+        self._log("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the ``test`` metrics."""
+        self._log("test")
+
+    def _evaluate(self, split: str, batch: Batch) -> None:
+        images, targets = batch
+        logits = self(images)
+        loss, seen = self._counters(split)
+        loss.update(self.loss(logits, targets))
+        seen.update(len(images))
+        self.update_metrics(split, logits, targets)
+
+    def _log(self, split: str) -> None:
+        loss, seen = self._counters(split)
+        values = {"loss": _computed(loss), "n": _computed(seen), **self.compute_metrics(split)}
+        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
+
+    def _counters(self, split: str) -> tuple[Any, Any]:
+        return self.losses[split], self.seen[split]
+
+
+def _mean() -> Metric:
+    return MeanMetric().set_dtype(torch.float64)
+
+
+def _count() -> Metric:
+    return SumMetric().set_dtype(torch.float64)
+
+
+def _computed(metric: Any) -> Tensor:
+    value = metric.compute()
+    metric.reset()
+    return value

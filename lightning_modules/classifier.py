@@ -31,11 +31,10 @@ class Classifier(Supervised):
         self.counts = nn.ModuleDict({split: MetricCollection(counts).clone() for split in ("val", "test")})
         self.confusion_matrix = MulticlassConfusionMatrix(num_classes)
         self.definitions = {
-            f"top{k}_err": f"100 * (1 - true positives / images) by torchmetrics MulticlassStatScores(top_k={k}, average='micro'), percent"
+            f"top{k}_err": f"100 * (1 - hits / images), torchmetrics MulticlassStatScores(top_k={k}, average='micro')"
             for k in ranks
         } | {
             "loss": "cross-entropy, mean over images, nats",
-            "confusion": "torchmetrics MulticlassConfusionMatrix, rows are true classes",
         }
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:

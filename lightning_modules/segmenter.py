@@ -28,7 +28,6 @@ class Segmenter(Supervised):
         "iou": "TP / (TP + FP + FN), pixels pooled over the split, mean over foreground classes",
         "pixel_err": "wrong pixels, percent",
         "loss": "cross-entropy, mean over pixels, nats",
-        "confusion": "torchmetrics MulticlassConfusionMatrix of pixels, rows are true classes",
     }
 
     def __init__(self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any) -> None:

@@ -1,0 +1,1 @@
+"""Counting compute, launching sweeps, reading their records and drawing tables from them."""

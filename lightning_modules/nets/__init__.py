@@ -1,0 +1,7 @@
+"""The networks of the papers: plain torch, plain arguments."""
+
+from lightning_modules.nets.densenet import DenseNet
+from lightning_modules.nets.resnet import ResNet
+from lightning_modules.nets.unet import UNet
+
+__all__ = ["DenseNet", "ResNet", "UNet"]

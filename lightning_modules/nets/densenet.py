@@ -1,0 +1,167 @@
+"""Densely connected convolutional networks (Huang et al., CVPR 2017).
+
+growth_rate is k, compression is θ. Bottleneck layers (DenseNet-B) produce 4k maps before the 3x3; θ < 1 is DenseNet-C,
+both together DenseNet-BC.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+# Huang et al. 2017, Table 1; DenseNet-161 (k = 48) from the authors' repository.
+IMAGENET_LAYERS = {
+    121: (6, 12, 24, 16),
+    161: (6, 12, 36, 24),
+    169: (6, 12, 32, 32),
+    201: (6, 12, 48, 32),
+    264: (6, 12, 64, 48),
+}
+
+
+def bn_relu_conv(in_channels: int, out_channels: int, kernel: int, dropout: float) -> list[nn.Module]:
+    """The composite function (§3), and the dropout after every convolution but the first (§4.2)."""
+    return [
+        nn.BatchNorm2d(in_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False),
+        nn.Dropout(dropout),
+    ]
+
+
+class DenseLayer(nn.Module):
+    """x_l = H_l([x_0, ..., x_{l-1}]) of equation 2, with H_l the composite function, handed on as [x_0, ..., x_l]."""
+
+    def __init__(self, in_channels: int, growth_rate: int, bottleneck: bool, dropout: float) -> None:
+        super().__init__()
+        if bottleneck:
+            self.composite = nn.Sequential(
+                *bn_relu_conv(in_channels, 4 * growth_rate, 1, dropout),
+                *bn_relu_conv(4 * growth_rate, growth_rate, 3, dropout),
+            )
+        else:
+            self.composite = nn.Sequential(*bn_relu_conv(in_channels, growth_rate, 3, dropout))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.composite(x)], dim=1)
+
+
+class DenseNet(nn.Module):
+    """DenseNet, -B, -C and -BC: images [N, in_channels, H, W] to logits [N, num_classes].
+
+    Args:
+        depth: layers with weights, L. stem "cifar": three dense blocks of (L-4)/3 layers, or (L-4)/6 with bottlenecks.
+            stem "imagenet": 121, 169, 201, 264, or 161, four dense blocks with bottlenecks (Table 1).
+        growth_rate: k, the maps that every layer adds.
+        bottleneck: DenseNet-B, a 1x1 convolution to 4k maps before every 3x3.
+        compression: θ in (0, 1]: a transition keeps floor(θ m) of m maps.
+        dropout: rate after every convolution but the first, in [0, 1).
+        stem: "imagenet" (7x7, stride 2, and 3x3 max pooling, stride 2) or "cifar" (3x3).
+        initial_channels: maps of the first convolution. By the paper (§3, §4.2, Table 1): 2k for DenseNet-BC and on
+            ImageNet, else 16.
+
+    Raises:
+        ValueError: for a depth or rate that the family does not have.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        growth_rate: int,
+        *,
+        bottleneck: bool = False,
+        compression: float = 1.0,
+        dropout: float = 0.0,
+        stem: str = "imagenet",
+        initial_channels: int | None = None,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+    ) -> None:
+        super().__init__()
+        if stem not in ("imagenet", "cifar"):
+            raise ValueError(f"stem is 'imagenet' or 'cifar', got {stem!r}")
+        if not isinstance(bottleneck, bool):
+            raise ValueError(f"bottleneck is true (DenseNet-B: a 1x1 to 4k maps) or false, got {bottleneck!r}")
+        if not 0 < compression <= 1:
+            raise ValueError(f"compression (θ) must be in (0, 1], 1 for none, got {compression!r}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), 0 for none, got {dropout!r}")
+        if initial_channels is None:
+            initial_channels = 2 * growth_rate if stem == "imagenet" or (bottleneck and compression < 1) else 16
+        for name, value in {
+            "depth": depth,
+            "growth_rate": growth_rate,
+            "initial_channels": initial_channels,
+            "in_channels": in_channels,
+            "num_classes": num_classes,
+        }.items():
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+        layers = _layers_per_block(depth, bottleneck, stem)
+        channels = initial_channels
+        features: list[nn.Module]
+        if stem == "cifar":
+            features = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
+        else:
+            features = [
+                nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+                nn.MaxPool2d(3, stride=2, padding=1),
+            ]
+        self.stem = nn.Sequential(*features)
+        self.reduction = (1 if stem == "cifar" else 4) * 2 ** (len(layers) - 1)
+
+        stages: list[nn.Module] = []
+        for index, n_layers in enumerate(layers):
+            if index > 0:
+                kept = math.floor(compression * channels)
+                if kept < 1:
+                    raise ValueError(
+                        f"compression {compression} leaves none of {channels} maps: at least {1 / channels:.3g}"
+                    )
+                stages.append(nn.Sequential(*bn_relu_conv(channels, kept, 1, dropout), nn.AvgPool2d(2)))
+                channels = kept
+            dense_block = [
+                DenseLayer(channels + i * growth_rate, growth_rate, bottleneck, dropout) for i in range(n_layers)
+            ]
+            stages.append(nn.Sequential(*dense_block))
+            channels += n_layers * growth_rate
+        self.stages = nn.Sequential(*stages)  # dense block, transition, dense block, ...
+        self.pool = nn.Sequential(
+            nn.BatchNorm2d(channels), nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        self.classifier = nn.Linear(channels, num_classes)
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # He et al. 2015 (§4.2), by fan-out as in the authors' repository: std = sqrt(2 / (k · k · C_out)).
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        nn.init.zeros_(self.classifier.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pool(self.stages(self.stem(x))))
+
+    def check_image_size(self, height: int, width: int) -> None:
+        """Raises ValueError for an image (in pixels) of which the transitions would leave nothing."""
+        if min(height, width) < self.reduction:
+            raise ValueError(
+                f"an image of {height}x{width} is too small: this DenseNet reduces it {self.reduction} times, "
+                f"so the smallest is {self.reduction}x{self.reduction}"
+            )
+
+
+def _layers_per_block(depth: int, bottleneck: bool, stem: str) -> tuple[int, ...]:
+    if stem == "imagenet":
+        if depth not in IMAGENET_LAYERS:
+            raise ValueError(f"an ImageNet DenseNet has depth {', '.join(map(str, IMAGENET_LAYERS))}, got {depth}")
+        if not bottleneck:
+            raise ValueError(f"an ImageNet DenseNet-{depth} counts two convolutions per layer: bottleneck must be true")
+        return IMAGENET_LAYERS[depth]
+    convolutions = 6 if bottleneck else 3
+    n, remainder = divmod(depth - 4, convolutions)
+    if n < 1 or remainder:
+        name, examples = ("DenseNet-B(C)", "40, 100, 190, 250…") if bottleneck else ("DenseNet", "40, 100…")
+        raise ValueError(f"a CIFAR {name} has depth {convolutions}n+4 ({examples}), got {depth}")
+    return (n, n, n)

@@ -5,13 +5,13 @@ import signal
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from benchmarks.configuration import CONF, Cell, ConfigurationError, choices, expand, register_resolvers
+from benchmarks.configuration import CONF, Cell, ConfigurationError, Impossible, choices, expand, register_resolvers
 from benchmarks.launch import Outcome, run_cell
 from benchmarks.progress import SweepProgress
+from benchmarks.record import LOG
 
 HYDRA_FLAGS = (
     "--cfg",
@@ -25,6 +25,7 @@ HYDRA_FLAGS = (
     "--shell-completion",
     "-sc",
 )
+PAGE = "report.html"
 GROUPS = ("model", "data", "recipe", "trainer", "logger", "cluster")
 
 EXAMPLES = """\
@@ -58,10 +59,10 @@ def main(argv: list[str]) -> int:
         with SweepProgress(console, len(cells)) as progress:
             for cell in cells:
                 progress.begin(cell.label)
-                if isinstance(cell, Cell):
-                    outcome = run_cell(cell, progress.update)
-                else:
+                if isinstance(cell, Impossible):
                     outcome = Outcome("refused", cell.error)
+                else:
+                    outcome = run_cell(cell, progress.update)
                 progress.end(cell.label, outcome)
                 outcomes.append(outcome)
                 _write_page(cell)
@@ -73,37 +74,40 @@ def main(argv: list[str]) -> int:
     return 0 if all(outcome.good for outcome in outcomes) else 1
 
 
-def _write_page(cell: Any) -> None:
+def _write_page(cell: Cell | Impossible) -> None:
     from benchmarks.page import write_page
 
     if isinstance(cell, Cell) and cell.directory.exists():
         write_page(cell.config["output_root"])
 
 
-def _show(console: Console, cells: list[Any], outcomes: list[Outcome]) -> None:
-    """The table of this call's runs, what was refused, and where to look."""
+def _show(console: Console, cells: list[Cell | Impossible], outcomes: list[Outcome]) -> None:
+    """The table of this call's runs, what could not start, and where to look; of a single failure its line says all."""
     from benchmarks.report import print_table
     from benchmarks.results import load_runs
 
+    pairs = list(zip(cells, outcomes, strict=False))
     composed = [cell for cell in cells if isinstance(cell, Cell)]
-    runs = []
-    for root in dict.fromkeys(cell.config["output_root"] for cell in composed):
+    roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in composed)
+    bad = [(cell, outcome) for cell, outcome in pairs if not outcome.good]
+    if len(cells) > 1 or not bad:
         mine = {cell.directory.resolve() for cell in composed}
-        runs += [run for run in load_runs(root)[0] if run.directory.resolve() in mine]
-    if runs:
+        runs = [run for root in roots for run in load_runs(root)[0] if run.directory.resolve() in mine]
         console.print()
         print_table(runs)
-    bad = [(cell.label, outcome) for cell, outcome in zip(cells, outcomes, strict=False) if not outcome.good]
     if bad and len(cells) > 1:
-        console.print(f"\n{len(bad)} of {len(cells)} runs have no result:", style="bold red")
-        for label, outcome in bad:
-            console.print(f"  {label}: {outcome.error}", markup=False, highlight=False)
-    for root in dict.fromkeys(cell.config["output_root"] for cell in composed):
-        page, wandb = Path(root, "report.html"), Path(root, "wandb")
-        if page.exists():
-            console.print(f"\npage      {page}", highlight=False, markup=False)
-        if wandb.exists():
-            console.print(f"terminal  wandb leet {wandb}", highlight=False, markup=False)
+        console.print(f"\n{len(bad)} of {len(cells)} runs have no result.", style="bold red")
+        for cell, outcome in bad:
+            if outcome.status == "refused":
+                console.print(f"  {cell.label}: {outcome.error}", markup=False, highlight=False)
+    for cell, outcome in bad:
+        if isinstance(cell, Cell) and outcome.status == "failed":
+            console.print(f"log       {cell.directory / LOG}", markup=False, highlight=False)
+    for root in roots:
+        if (root / PAGE).exists():
+            console.print(f"page      {root / PAGE}", markup=False, highlight=False)
+        if (root / "wandb").exists():
+            console.print(f"terminal  wandb leet {root / 'wandb'}", markup=False, highlight=False)
 
 
 def _hydra(argv: list[str]) -> int:

@@ -21,7 +21,7 @@ from benchmarks.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, weight
 from benchmarks.complexity import measure
 from benchmarks.configuration import config_hash
 from benchmarks.environment import code, environment, peak_memory_bytes
-from benchmarks.tracking import Interrupted, Tracker, logged
+from benchmarks.tracking import Interrupted, Tracker, logged_names
 
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
 
@@ -120,7 +120,7 @@ class CellRun:
                 "checkpoint": "last",
                 "split": "test",
                 "metric": f"test/{module.primary}",
-                "metric_label": module.label,
+                "metric_label": f"test {module.label}",
                 "definitions": module.definitions,
             },
         }
@@ -130,9 +130,7 @@ class CellRun:
         if _rank() == 0 and config["logger"]["mode"] != "none":
             from benchmarks.mirror import Mirror
 
-            row = ["epoch", "train/loss", "lr", "val/loss", *(f"val/{name}" for name in module.definitions)]
-            row += [name for name in logged(dict.fromkeys(("samples_seen", "train_macs", "wall_s")))]
-            self.mirror = Mirror(record, config, row)
+            self.mirror = Mirror(record, config, logged_names(f"val/{name}" for name in module.definitions))
             trainer.logger = self.mirror.logger
             record["wandb"] = {"id": self.mirror.run.id, "mode": self.mirror.mode}
             self._write()

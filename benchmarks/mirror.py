@@ -9,6 +9,8 @@ from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import WandbLogger
 
+from benchmarks.configuration import WIRING
+
 CONNECT_TIMEOUT_S = 2
 
 
@@ -26,7 +28,7 @@ def resolve_mode(mode: str) -> str:
         return "offline"
     import wandb
 
-    if not wandb.api.api_key:
+    if not wandb.login(prompt=False):
         return "offline"
     server = urlparse(wandb.Settings().base_url)
     try:
@@ -54,6 +56,7 @@ class Mirror:
         import wandb
 
         root.mkdir(parents=True, exist_ok=True)
+        settings = {key: value for key, value in config.items() if key not in WIRING}
         self.mode = resolve_mode(config["logger"]["mode"])
         self.run = wandb.init(
             entity=config["logger"]["entity"],
@@ -63,20 +66,19 @@ class Mirror:
             id=record["run_id"],
             resume="allow",
             name=f"{record['name']} seed {record['seed']}",
-            group=record["experiment"] or f"{record['data']}",
+            group=record["experiment"] or record["data"],
             job_type="train",
             tags=[
                 record["data"],
                 record["environment"]["device_name"][:64],
                 f"{record['parallel']['world_size']} processes",
             ],
-            config={**config, "hash": record["config_hash"], "complexity": record["complexity"]},
+            config=settings | {"hash": record["config_hash"], "complexity": record["complexity"]},
             settings=wandb.Settings(
                 init_timeout=30, finish_timeout=60, x_transaction_log_flush_interval=2, silent=True
             ),
         )
-        for axis in ("compute/train_flops", "compute/samples_seen", "epoch"):
-            self.run.define_metric(axis)
+        self.run.define_metric("compute/train_flops")
         for name in metrics:
             self.run.define_metric(name, step_metric="compute/train_flops")
         self.logger = WandbLogger(experiment=self.run)

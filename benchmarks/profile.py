@@ -16,7 +16,9 @@ from benchmarks.results import si
 def main(argv: Sequence[str]) -> int:
     """Prints the table; ``--csv`` writes exact numbers. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several profiles")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several profiles"
+    )
     parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
     arguments = parser.parse_args(argv)
     try:
@@ -53,7 +55,9 @@ def _profile(cell: Cell, as_csv: bool) -> None:
             )
         return
     size = "×".join(str(n) for n in cost.input_size)
-    table = Table(title=f"{cell.config['name']} on {data['name']}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True)
+    table = Table(
+        title=f"{cell.config['name']} on {data['name']}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True
+    )
     table.add_column("layer", "all", overflow="fold")
     table.add_column("kind", "")
     table.add_column("parameters", f"{cost.params:,}", justify="right")
@@ -75,10 +79,10 @@ def _profile(cell: Cell, as_csv: bool) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=120)
     console.print(table)
     console.print(
-        f"{si(cost.params)} parameters ({others:,} of them in normalisation), {si(cost.macs)} MACs, {si(cost.flops)} FLOPs forward, "
-        f"{si(cost.train_flops_per_sample)} FLOPs of training per image.\n"
-        "MACs: multiply-adds of convolutions and linear layers. Training: forward, gradient to inputs (not of the first layer), "
-        "gradient to weights.",
+        f"{si(cost.params)} parameters ({others:,} of them in normalisation), {si(cost.macs)} MACs, "
+        f"{si(cost.flops)} FLOPs forward, {si(cost.train_flops_per_sample)} FLOPs of training per image.\n"
+        "MACs: multiply-adds of convolutions and linear layers. Training: forward, gradient to inputs (not of the first "
+        "layer), gradient to weights.",
         highlight=False,
     )
 

@@ -4,6 +4,7 @@ import hashlib
 import math
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from benchmarks.record import HISTORY, PROGRESS, append_row, last_row, write_jso
 
 PROGRESS_EVERY_S = 0.5
 CHECK_LOSS_EVERY = 50  # steps; each check waits for the device
+COMPUTE = ("samples_seen", "train_macs", "train_flops", "wall_s")
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -183,9 +185,14 @@ class Tracker(pl.Callback):
 
 
 def logged(row: dict[str, Any]) -> dict[str, Any]:
-    """A history row under the names it has in the logger: compute under ``compute/``."""
-    compute = {"samples_seen", "train_macs", "train_flops", "wall_s"}
-    return {f"compute/{name}" if name in compute else name: value for name, value in row.items() if name != "step"}
+    """A history row under the names it has in the logger: compute under ``compute/``; the step is the logger's own."""
+    return {f"compute/{name}" if name in COMPUTE else name: value for name, value in row.items() if name != "step"}
+
+
+def logged_names(metrics: Iterable[str]) -> list[str]:
+    """What ``logged`` rows hold beside their axis, ``compute/train_flops``."""
+    compute = [f"compute/{name}" for name in COMPUTE if name != "train_flops"]
+    return ["epoch", "lr", "train/loss", "val/n", *metrics, *compute]
 
 
 def _interrupt(signum: int, frame: Any) -> None:

@@ -1,0 +1,127 @@
+"""Overrides to cells: what composes, where it goes, and what is said of what does not."""
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+
+from benchmarks.configuration import (
+    CONF,
+    Cell,
+    ConfigurationError,
+    Impossible,
+    choices,
+    config_hash,
+    differing_keys,
+    expand,
+)
+
+PAIRS = [path.stem for path in sorted((CONF / "recipe").glob("*_*.yaml"))]
+
+
+def one(*overrides: str) -> Cell:
+    [cell] = expand(overrides, multirun=False)
+    assert isinstance(cell, Cell)
+    return cell
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_pair_composes_and_its_network_takes_its_images(pair: str) -> None:
+    model, _, data = pair.partition("_")
+    cell = one(f"model={model}", f"data={data}")
+    assert cell.config["recipe"]["name"] == pair
+    assert (cell.config["family"], cell.config["data"]["name"]) == (model, data)
+    net = instantiate(cell.config["model"])
+    net.check_image_size(*cell.config["data"]["image_size"])
+    module = instantiate(cell.config["module"])
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert optimizer.param_groups[0]["lr"] == cell.config["recipe"]["optimizer"]["lr"]
+    instantiate(cell.config["datamodule"])
+
+
+def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
+    assert {path.stem for path in (CONF / "model" / "variant").glob("*.yaml")} == set(PAIRS)
+
+
+@pytest.mark.parametrize("group", ["trainer", "logger", "cluster", "recipe"])
+def test_every_option_of_a_group_composes(group: str) -> None:
+    for option in choices(group):
+        assert one(f"{group}={option}").config[group]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["model=resnext", "data=cifar10"], "resnext29_8x64d"),
+        (["model=resnext", "data=cifar10", "model.cardinality=16"], "resnext29_16x64d"),
+        (["model=resnet", "data=cifar10", "model.depth=110"], "resnet110"),
+        (["model=densenet", "data=cifar10"], "densenet_bc100_k12"),
+        (["model=densenet", "data=cifar10", "model.bottleneck=false", "model.compression=1.0"], "densenet100_k12"),
+        (["model=unet", "data=nuclei"], "unet8_padded"),
+    ],
+)
+def test_names_are_computed_from_the_numbers(overrides: list[str], name: str) -> None:
+    assert one(*overrides).config["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "directory"),
+    [
+        ([], "outputs/digits/resnext20_8x4d/resnext_digits/seed0"),
+        (["seed=3", "output_root=/x"], "/x/digits/resnext20_8x4d/resnext_digits/seed3"),
+        (["model.depth=29", "model.cardinality=4"], "outputs/digits/resnext29_4x4d/resnext_digits/seed0"),
+        (["recipe=common"], "outputs/digits/resnext20_8x4d/common/seed0"),
+        (["recipe.epochs=2"], "outputs/digits/resnext20_8x4d/resnext_digits,epochs=2/seed0"),
+        (["trainer=ddp"], "outputs/digits/resnext20_8x4d/resnext_digits,devices=2/seed0"),
+        (["recipe.augment.crop_padding=0"], "outputs/digits/resnext20_8x4d/resnext_digits,crop_padding=0/seed0"),
+        (["+trainer.limit_train_batches=2"], "outputs/digits/resnext20_8x4d/resnext_digits,limit_train_batches=2/seed0"),
+        (["logger=none", "trainer.accelerator=cpu", "trainer=default", "cluster.oversubscribe=true"],
+         "outputs/digits/resnext20_8x4d/resnext_digits/seed0"),
+    ],
+)  # fmt: skip
+def test_the_directory_is_a_function_of_what_is_computed(overrides: list[str], directory: str) -> None:
+    assert one(*overrides).directory == Path(directory)
+
+
+def test_places_are_no_part_of_the_identity() -> None:
+    base = one().config
+    moved = one("output_root=/x", "logger=none", "trainer.accelerator=cpu").config
+    assert config_hash(base) == config_hash(moved)
+    other = one("recipe.optimizer.lr=0.5").config
+    assert config_hash(base) != config_hash(other)
+    assert differing_keys(base, other) == {"recipe.optimizer.lr": (0.01, 0.5)}
+
+
+def test_a_sweep_is_the_product_in_order() -> None:
+    cells = expand(["model=resnet,resnext,densenet", "seed=0,1"], multirun=True)
+    assert [(cell.config["family"], cell.config["seed"]) for cell in cells if isinstance(cell, Cell)] == [
+        (family, seed) for family in ("resnet", "resnext", "densenet") for seed in (0, 1)
+    ]
+    assert len({cell.directory for cell in cells if isinstance(cell, Cell)}) == 6
+
+
+def test_an_impossible_cell_leaves_the_others() -> None:
+    cells = expand(["model=resnext,unet,densenet"], multirun=True)
+    assert [type(cell) for cell in cells] == [Cell, Impossible, Cell]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["model=resnxt"], "no model named 'resnxt', did you mean 'resnext'?; there are densenet, resnet, resnext, unet"),
+        (["model.cardinalty=3"], "no key 'model.cardinalty', did you mean 'model.cardinality'?"),
+        (["modle=resnext"], "no key 'modle', did you mean 'model'?"),
+        (["depth=20"], "no key 'depth', did you mean 'model.depth'?"),
+        (["trainer.limit_train_batches=2"], "no key 'trainer.limit_train_batches'; +trainer.limit_train_batches=… adds"),
+        (["model=unet"], "model=unet is not set up for data=digits: unet goes with nuclei"),
+        (["recipe=resnext_digit"], "no recipe named 'resnext_digit', did you mean 'resnext_digits'?"),
+        (["seed=0,1"], "seed=0,1 is a sweep over several values: add -m"),
+        (["foo"], "'foo' is not of the form key=value"),
+        (["recipe.epochs=${nothing}"], "nothing"),
+    ],
+)  # fmt: skip
+def test_bad_overrides_get_one_line_that_names_what_would_be_right(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
+        expand(overrides, multirun=False)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)

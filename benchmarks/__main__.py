@@ -12,7 +12,10 @@ COMMANDS = {
 def main(argv: list[str]) -> int:
     """Hands over to the module of that name, which parses the rest."""
     if not argv or argv[0] in {"-h", "--help"}:
-        print("usage: python -m benchmarks COMMAND …\n\n" + "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items()))
+        print(
+            "usage: python -m benchmarks COMMAND …\n\n"
+            + "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items())
+        )
         print("\npython -m benchmarks COMMAND --help says more.")
         return 0 if argv else 2
     if argv[0] not in COMMANDS:

@@ -1,0 +1,197 @@
+"""The table of runs in the terminal: `python -m benchmarks report [OUTPUT_ROOT]`."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks.results import (
+    Run,
+    baseline_comparisons,
+    count,
+    duration,
+    family_style,
+    load_runs,
+    one_line,
+    seed_groups,
+    short_labels,
+    si,
+)
+
+# Below this width a data set is a heading and a recipe a second line of its row; from it on they are columns.
+WIDE = 120
+PLAIN_WIDTH = 120
+
+STATUS_STYLES = {"ok": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow"}
+
+
+def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
+    """Print the runs as a table, then what a row has no room for: means over seeds, baselines, causes of failure.
+
+    On a terminal the table takes the terminal's width; elsewhere it is plain text of a fixed width.
+    """
+    console = console or _console()
+    if not runs:
+        console.print("No runs yet.")
+        return
+    table = _table(runs, console.width)
+    if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+        table.padding = 0
+    console.print(table)
+    console.print(Text(_legend(runs), style="dim"))
+    for title, rows in (("Means over seeds, ± standard deviation", _means(runs)), ("Baselines", _baselines(runs))):
+        if rows:
+            _print_section(console, title, rows)
+    failures = [run for run in runs if run.status in ("failed", "interrupted")]
+    if failures:
+        rows = [
+            [
+                Text(one_line(text))
+                for text in (run.data, label, f"{run.status}: {run.error or 'no cause was recorded'}")
+            ]
+            for run, label in zip(failures, short_labels(failures), strict=True)
+        ]
+        _print_section(console, "Not finished", rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table of OUTPUT_ROOT. Returns 0, or 1 with one line on stderr when there is no such folder."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks report",
+        description="Print a table of the runs below OUTPUT_ROOT: parameters, MACs of one image, FLOPs spent on "
+        "training, test error and the number of test images it was measured on, wall time and status; then means "
+        "over seeds, baselines and the causes of failures.",
+        epilog="Read from each run's record.json, also while runs are in progress; nothing is written. "
+        "Records that cannot be read are named on stderr.",
+    )
+    parser.add_argument(
+        "output_root",
+        metavar="OUTPUT_ROOT",
+        nargs="?",
+        default="outputs",
+        help="folder with the runs (default: outputs)",
+    )
+    arguments = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop the table
+    try:
+        runs, problems = load_runs(arguments.output_root)
+    except FileNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print_table(runs)
+    for problem in problems:
+        print(f"not read: {problem}", file=sys.stderr)
+    return 0
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(highlight=False, width=PLAIN_WIDTH)
+    return console
+
+
+def _table(runs: Sequence[Run], width: int) -> Table:
+    wide = width >= WIDE
+    several_data = len({run.data for run in runs}) > 1
+    notes = _recipe_notes(runs)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    if several_data and wide:
+        table.add_column("data", overflow="fold")
+    table.add_column("", no_wrap=True)
+    table.add_column("model", overflow="fold", min_width=14)
+    if any(notes) and wide:
+        table.add_column("recipe", overflow="fold", min_width=14)
+    for header in ("seed", "params", "MACs", "train\nFLOPs", "test\nerror", "n", "wall\ntime"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("status", no_wrap=True)
+
+    previous = runs[0].data
+    for index, (run, note) in enumerate(zip(runs, notes, strict=True)):
+        if run.data != previous:
+            table.add_section()
+        if several_data and not wide and (index == 0 or run.data != previous):
+            table.add_row("", Text(one_line(run.data), style="bold"))
+        previous = run.data
+        style = family_style(run.family)
+        model = Text(one_line(run.name))
+        if note and not wide:
+            model.append(f"\n{note}", style="dim")
+        cells: list[Text | str] = [Text(one_line(run.data))] if several_data and wide else []
+        cells += [Text(style.glyph, style=style.colour), model]
+        if any(notes) and wide:
+            cells.append(Text(note))
+        cells += [str(run.seed), si(run.parameters), si(run.macs), si(run.train_flops), run.value_text, count(run.n)]
+        table.add_row(*cells, duration(run.wall_s), Text(run.status, style=STATUS_STYLES[run.status]))
+    return table
+
+
+def _recipe_notes(runs: Sequence[Run]) -> list[str]:
+    """What is to be said of each run's recipe: its departures, and its name where a family has more than one."""
+    recipes: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        recipes.setdefault((run.data, run.family), set()).add(run.record["recipe"])
+    several = any(len(names) > 1 for names in recipes.values())
+    return [one_line(run.recipe if several else run.departures) for run in runs]
+
+
+def _legend(runs: Sequence[Run]) -> str:
+    labels: dict[str, list[str]] = {}
+    for run in runs:
+        if run.metric:
+            names = labels.setdefault(one_line(run.metric_label), [])
+            if run.data not in names:
+                names.append(run.data)
+    metrics = [
+        f"{label} on {', '.join(map(one_line, names))}" if len(labels) > 1 else label for label, names in labels.items()
+    ]
+    reported = f"Reported: {'; '.join(metrics)}. " if metrics else ""
+    return (
+        f"{reported}n: test images. MACs: multiply-adds of one image. "
+        "train FLOPs: forward and backward passes of the training so far."
+    )
+
+
+def _means(runs: Sequence[Run]) -> list[list[Text]]:
+    groups = seed_groups(runs)
+    labels = short_labels([group.runs[0] for group in groups], seeds=False)
+    return [
+        [
+            Text(one_line(group.runs[0].data)),
+            Text(one_line(label)),
+            Text(group.text, style="bold"),
+            Text(f"{group.seeds_text}, n = {count(group.runs[0].n)}"),
+        ]
+        for group, label in zip(groups, labels, strict=True)
+    ]
+
+
+def _baselines(runs: Sequence[Run]) -> list[list[Text]]:
+    rows = []
+    for beside in baseline_comparisons(runs):
+        figures = [(f"{beside.method} (baseline)", beside.value), *beside.nets]
+        for data, (label, figure) in zip([beside.data, *[""] * len(beside.nets)], figures, strict=True):
+            rows.append([Text(one_line(data)), Text(one_line(label)), Text(f"{one_line(beside.metric)} {figure:.3f}")])
+    return rows
+
+
+def _print_section(console: Console, title: str, rows: list[list[Text]]) -> None:
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for _ in rows[0][:-1]:
+        grid.add_column(overflow="fold", max_width=max(20, console.width // 3))
+    grid.add_column(overflow="fold", ratio=1)
+    for row in rows:
+        grid.add_row(*row)
+    console.print()
+    console.print(Text(title, style="bold"))
+    console.print(Padding(grid, (0, 0, 0, 2)))

@@ -100,6 +100,7 @@ def _show(console: Console, cells: list[Cell | Impossible], outcomes: list[Outco
         for cell, outcome in bad:
             if outcome.status == "refused":
                 console.print(f"  {cell.label}: {outcome.error}", markup=False, highlight=False)
+    console.print()
     for cell, outcome in bad:
         if isinstance(cell, Cell) and outcome.status == "failed":
             console.print(f"log       {cell.directory / LOG}", markup=False, highlight=False)

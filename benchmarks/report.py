@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.page import write_page
 from benchmarks.results import (
     Run,
     baseline_comparisons,
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Print a table of the runs below OUTPUT_ROOT: parameters, MACs of one image, FLOPs spent on "
         "training, test error and the number of test images it was measured on, wall time and status; then means "
         "over seeds, baselines and the causes of failures.",
-        epilog="Read from each run's record.json, also while runs are in progress; nothing is written. "
+        epilog="Read from each run's record.json, also while runs are in progress. Writes OUTPUT_ROOT/report.html anew. "
         "Records that cannot be read are named on stderr.",
     )
     parser.add_argument(
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_table(runs)
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
+    print(f"\npage      {write_page(arguments.output_root)}")
     return 0
 
 

@@ -1,0 +1,118 @@
+"""What a run keeps when something goes wrong inside it: real Trainer, real files."""
+
+import os
+import subprocess
+from functools import partial
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from benchmarks.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, weights_sha256
+from benchmarks.complexity import measure
+from benchmarks.record import append_row, last_row, read_json, write_json
+from benchmarks.tracking import NonFiniteLossError, Tracker
+from datamodules.digits import load_digits
+from datamodules.in_memory import InMemoryDataModule
+from lightning_modules.classifier import Classifier
+from lightning_modules.nets import ResNet
+
+
+class PoisonIn(pl.Callback):
+    """Makes the weights NaN at the start of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == self.epoch:
+            with torch.no_grad():
+                next(pl_module.parameters()).fill_(float("nan"))
+
+
+def fit(directory: Path, *callbacks: pl.Callback, epochs: int = 3) -> tuple[Tracker, pl.Trainer]:
+    directory.mkdir(exist_ok=True)
+    pl.seed_everything(0, verbose=False)
+    net = ResNet(8, block="basic", base_channels=4, in_channels=1, num_classes=10, stem="cifar")
+    module = Classifier(net, 10, partial(torch.optim.SGD, lr=0.01), partial(torch.optim.lr_scheduler.ConstantLR))
+    data = InMemoryDataModule(load_digits, 32, 512, {}, [0.3], [0.4], seed=0)
+    tracker = Tracker(directory, measure(net, (1, 8, 8)).train_macs_per_sample, 32, seed=0)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=epochs, limit_train_batches=5, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        callbacks=[tracker, Checkpoints(directory / "checkpoints", "val/top1_err"), *callbacks],
+        plugins=[AtomicCheckpointIO()],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    return tracker, trainer
+
+
+def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    fit(tmp_path / "good", epochs=2)
+    with pytest.raises(NonFiniteLossError, match="not finite in epoch 3"):
+        fit(tmp_path / "poisoned", PoisonIn(2), epochs=3)
+    kept, good = (
+        torch.load(tmp_path / name / "checkpoints" / LAST, weights_only=True) for name in ("poisoned", "good")
+    )
+    assert weights_sha256(kept["state_dict"]) == weights_sha256(good["state_dict"])
+    last = last_row(tmp_path / "poisoned" / "history.jsonl")
+    assert last is not None and last["epoch"] == 2
+
+
+def test_compute_counts_training_images_alone(tmp_path: Path) -> None:
+    tracker, trainer = fit(tmp_path)
+    net = ResNet(8, block="basic", base_channels=4, in_channels=1, num_classes=10, stem="cifar")
+    cost = measure(net, (1, 8, 8))
+    stem = cost.layers[0]
+    assert tracker.samples_seen == 3 * 5 * 32
+    totals = tracker.totals(trainer)
+    assert totals["train_macs"] == 3 * 5 * 32 * (3 * cost.macs - stem.macs)
+    assert totals["train_flops"] == 2 * totals["train_macs"]
+    assert totals["train_s"] < totals["wall_s"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        saver = AtomicCheckpointIO()
+        saver.save_checkpoint({"weights": torch.zeros(1000)}, folder / LAST)
+        write_json(folder / "record.json", {"status": "running"})
+        with pytest.raises((OSError, RuntimeError)):
+            saver.save_checkpoint({"weights": torch.ones(1_000_000)}, folder / LAST)
+        assert saver.load_checkpoint(folder / LAST)["weights"].eq(0).all()
+        assert sorted(os.listdir(folder)) == [LAST, "record.json"]
+        with pytest.raises(OSError, match="No space left"):
+            write_json(folder / "record.json", {"status": "x" * 2_000_000})
+        assert read_json(folder / "record.json") == {"status": "running"}
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_torn_row_is_cut_off_and_none_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    append_row(path, {"step": 1, "loss": float("nan")})
+    with open(path, "a", encoding="utf-8") as file:
+        file.write('{"step": 2, "lo')
+    assert last_row(path) == {"step": 1, "loss": None}
+    append_row(path, {"step": 2})
+    assert path.read_text() == '{"step": 1, "loss": null}\n{"step": 2}\n'
+
+
+def test_unequal_weights_have_unequal_hashes() -> None:
+    weights = {"a": torch.arange(6.0), "b": torch.zeros(2)}
+    same = {"b": torch.zeros(2), "a": torch.arange(6.0)}
+    assert weights_sha256(weights) == weights_sha256(same)
+    others = (
+        weights | {"a": torch.arange(6.0).reshape(2, 3)},
+        weights | {"a": torch.arange(6)},
+        weights | {"b": torch.tensor([0.0, 1e-45])},
+        {"a": weights["a"], "c": weights["b"]},
+    )
+    assert len({weights_sha256(weights), *(weights_sha256(other) for other in others)}) == 5

@@ -78,7 +78,10 @@ def _write_page(cell: Cell | Impossible) -> None:
     from benchmarks.page import write_page
 
     if isinstance(cell, Cell) and cell.directory.exists():
-        write_page(cell.config["output_root"])
+        try:
+            write_page(cell.config["output_root"])
+        except OSError as error:
+            print(f"run.py: the page was not written: {error.strerror}", file=sys.stderr)
 
 
 def _show(console: Console, cells: list[Cell | Impossible], outcomes: list[Outcome]) -> None:

@@ -1,5 +1,6 @@
 """One rank of one cell: train, evaluate, record. ``python -m benchmarks.cell DIRECTORY`` reads ``config.yaml`` there."""
 
+import errno
 import json
 import os
 import signal
@@ -171,10 +172,8 @@ def describe(error: BaseException) -> str:
     """The cause in one line, without Hydra's wrapping."""
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
-    if isinstance(error, OSError) and error.errno == 28:
-        return (
-            f"no space left on the disk while writing {error.filename or 'the run'}; what was written before is intact"
-        )
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the disk; what was written before is intact"
     lines = str(error).strip().splitlines()
     known = isinstance(error, ValueError | FileNotFoundError | ArithmeticError | ImportError)
     text = lines[0] if lines else ""

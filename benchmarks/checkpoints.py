@@ -1,6 +1,7 @@
 """Checkpoints: the last epoch's and the best on validation, written atomically, tensors and plain types only."""
 
 import hashlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,9 +23,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        content = io.BytesIO()  # torch.save into a file hides the cause when a write fails
+        torch.save(checkpoint, content)
         try:
             with open(temporary, "wb") as file:
-                torch.save(checkpoint, file)
+                file.write(content.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -242,6 +242,24 @@ def test_bad_values_fail_in_one_line_and_are_recorded(arguments: list[str], said
     assert record["status"] == "failed" and said in record["error"]
 
 
+def test_a_full_disk_fails_the_cell_in_one_line(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        done = run("model=resnext", *TINY, "logger=none", root=disk / "outputs")
+        assert done.returncode == 1
+        assert "failed: no space left on the disk; what was written before is intact" in done.stdout
+        assert "Traceback" not in done.stderr
+        assert not list(disk.rglob("*.tmp"))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib.resources
 import importlib.util
 import json
-import os
 import re
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -19,6 +17,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks.record import write_atomic
 from benchmarks.results import (
     FAMILY_STYLES,
     MISSING,
@@ -74,15 +73,7 @@ def write_page(output_root: str | Path) -> Path:
     runs, problems = load_runs(output_root)
     html = _render(runs, problems, datetime.now(UTC))
     path = Path(output_root, "report.html")
-    temporary = path.with_name(f".report-{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(html)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomic(path, html)
     return path
 
 

@@ -57,7 +57,7 @@ class SweepProgress:
         if self.run is None:
             return
         note = f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"
-        shown = [f"{name} {value:.4g}" for name, value in progress["metrics"].items() if name.endswith(("loss", "err"))]
+        shown = [f"{name} {value:.3g}" for name, value in progress["metrics"].items()]
         self.bars.update(self.run, total=progress["total"], completed=progress["done"], note=", ".join([note, *shown]))
         if self.sweep is not None and progress["total"]:
             self.bars.update(self.sweep, completed=self.started - 1 + progress["done"] / progress["total"])

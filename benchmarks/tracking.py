@@ -135,7 +135,8 @@ class Tracker(pl.Callback):
             append_row(self.directory / HISTORY, row)
             if trainer.logger is not None:
                 trainer.logger.log_metrics(logged(row), step=trainer.global_step)
-        self._progress(trainer, "train", int(trainer.num_training_batches), metrics)
+        shown = {name: metrics[name] for name in ("train/loss", f"val/{pl_module.primary}") if name in metrics}
+        self._progress(trainer, "train", int(trainer.num_training_batches), shown)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says that the test has begun."""

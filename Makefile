@@ -1,7 +1,7 @@
 # make demo: install and train. make test: install and test. Both make .venv and need only Python >= 3.11, make and git.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --progress-bar off
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --quiet --progress-bar off
 
 .PHONY: help demo test test-slow lint clean
 

@@ -67,6 +67,7 @@ def main(argv: list[str]) -> int:
                 outcomes.append(outcome)
                 _write_page(cell)
     except KeyboardInterrupt:
+        _write_page(cells[len(outcomes)])
         console.print(f"interrupted; {len(outcomes)} of {len(cells)} runs ended, the same command goes on from here")
         _show(console, cells, outcomes)
         return 128 + signal.SIGINT

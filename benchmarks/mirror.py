@@ -88,8 +88,8 @@ class Mirror:
         summary = {
             "status": record["status"],
             **{f"model/{name}": value for name, value in record["complexity"].items() if name != "input_size"},
-            **{f"compute/{name}": value for name, value in record["compute"].items()},
-            **record["metrics"],
+            **{f"compute/{name}": value for name, value in record.get("compute", {}).items()},
+            **record.get("metrics", {}),
         }
         self.run.summary.update({name: value for name, value in summary.items() if value is not None})
         self.run.finish(exit_code=exit_code)

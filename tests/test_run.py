@@ -208,18 +208,34 @@ def test_a_killed_run_goes_on_to_the_same_weights(sweep, tmp_path: Path) -> None
     assert one == two
 
 
+def exit_code(root: Path) -> int:
+    """Of the only tracked run below ``root``; the client leaves a zero out."""
+    [folder] = (root / "wandb").glob("offline-run-*")
+    [ended] = [line["exit"] for line in inspect(folder) if line["type"] == "exit"]
+    return ended.get("exit_code", 0)
+
+
 def test_ctrl_c_stops_and_records(tmp_path: Path) -> None:
-    process = start("model=resnext", "recipe.epochs=500", "logger=none", root=tmp_path / "outputs")
+    process = start("model=resnext", "recipe.epochs=500", root=tmp_path / "outputs")
     deadline = time.monotonic() + 120
     while not list((tmp_path / "outputs").rglob("history.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "goes on from here" in out
+    assert "goes on from here" in out and "report.html" in out
     assert records(tmp_path / "outputs")["resnext20_8x4d"]["status"] == "interrupted"
     left = subprocess.run(["pgrep", "-f", f"benchmarks.cell {tmp_path}"], capture_output=True, check=False)
     assert left.returncode == 1
+    assert exit_code(tmp_path / "outputs") == 128 + signal.SIGTERM  # the launcher's word to its ranks
+
+
+def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
+    done = run("model=resnext", "recipe.optimizer.lr=1e30", root=tmp_path / "outputs")
+    assert done.returncode == 1
+    assert exit_code(tmp_path / "outputs") == 1
+    [record] = records(tmp_path / "outputs").values()
+    assert record["status"] == "failed" and record["compute"]["train_flops"] > 0
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    def arrays(self) -> dict[str, Tensor]:
+        """The arrays by name, for a checksum."""
+        return {"images": self.images, "targets": self.targets}
+
     @property
     def is_mask(self) -> bool:
         """Whether the targets are masks (segmentation) rather than one class per image."""
@@ -81,7 +85,7 @@ class Splits:
         """SHA-256 over name, dtype, shape and bytes of every decoded array, as 64 hex digits."""
         digest = hashlib.sha256()
         for name, split in self.named().items():
-            for kind, array in (("images", split.images), ("targets", split.targets)):
+            for kind, array in split.arrays().items():
                 digest.update(f"{name} {kind} {array.dtype} {list(array.shape)}\n".encode())
                 digest.update(array.contiguous().numpy().data)
         return digest.hexdigest()

@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import EvaluationRows, EvaluationSampler, GlobalBatchSampler, TrainRows, mix_seed
+from datamodules.elastic import Elastic
+from datamodules.instances import InstanceSplit
 from datamodules.splits import Split, Splits
 from datamodules.transforms import Augmentation, Batch, check_statistics, normalise
+from datamodules.weight_map import class_weights, weight_maps
 
 
 class _TrainBatches(Dataset[Batch]):
@@ -34,6 +39,26 @@ class _TrainBatches(Dataset[Batch]):
         return self.augmentation.apply(images, targets, draws, self.mean, self.std)
 
 
+class _DeformedBatches(Dataset[Batch]):
+    """Tiles cut out, deformed and weighted as U-Net's training has them; a pure function of (seed, epoch, image)."""
+
+    def __init__(
+        self, split: Split, elastic: Elastic, weights: Tensor, mean: Sequence[float], std: Sequence[float], seed: int
+    ):
+        self.split = split
+        self.elastic = elastic
+        self.weights = weights
+        self.mean = torch.tensor(mean)
+        self.std = torch.tensor(std)
+        self.seed = seed
+
+    def __getitem__(self, item: TrainRows) -> Batch:
+        draws = self.elastic.draw(self.seed, item.epoch, item.rows)
+        images, targets = self.split.images.index_select(0, item.rows), self.split.targets.index_select(0, item.rows)
+        warped = self.elastic.apply(images, targets, self.weights.index_select(0, item.rows), draws)
+        return Batch(normalise(warped.images, self.mean, self.std), warped.targets.long(), warped.weights)
+
+
 class _EvaluationBatches(Dataset[Batch]):
     """Normalised batches of consecutive images."""
 
@@ -44,15 +69,18 @@ class _EvaluationBatches(Dataset[Batch]):
 
     def __getitem__(self, item: EvaluationRows) -> Batch:
         rows = slice(item.start, item.stop)
-        return Batch(normalise(self.split.images[rows], self.mean, self.std), self.split.targets[rows].long())
+        instances = self.split.instances[rows] if isinstance(self.split, InstanceSplit) else None
+        images = normalise(self.split.images[rows], self.mean, self.std)
+        return Batch(images, self.split.targets[rows].long(), instances=instances)
 
 
 class InMemoryDataModule(LightningDataModule):
     """Batches from decoded arrays: the same images in the same global batches at any number of processes.
 
     source: called once per process, returns the data. batch_size: global, divided by the world size.
-    eval_batch_size: images per process and step. augment: see Augmentation. mean, std: per channel, of pixels
-    divided by 255. seed: decides order and augmentation, both anew in every epoch.
+    eval_batch_size: images per process and step. augment: see Augmentation; or for masks elastic, the arguments of
+    Elastic, and border_weights, those of border_weights, null for none. mean, std: per channel, of pixels divided by
+    255. seed: decides order and augmentation, both anew in every epoch. cache_dir: where weight maps are kept.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, mean's, std's and the
     image sizes' in setup, batch sizes' when a loader is made, once the world size is known.
@@ -63,16 +91,25 @@ class InMemoryDataModule(LightningDataModule):
         source: Callable[[], Splits],
         batch_size: int,
         eval_batch_size: int,
-        augment: Mapping[str, int | bool],
+        augment: Mapping[str, Any],
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
+        cache_dir: str | Path = "cache",
     ) -> None:
         super().__init__()
         self.source = source
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.augmentation = Augmentation(augment)
+        self.elastic, self.border_weights = None, None
+        if "elastic" in augment:
+            if unknown := sorted(augment.keys() - {"elastic", "border_weights"}):
+                raise ValueError(
+                    f"augment takes elastic and border_weights together, and no {', '.join(unknown)} beside them"
+                )
+            self.elastic, self.border_weights = Elastic(**augment["elastic"]), augment.get("border_weights")
+        self.augmentation = Augmentation({} if self.elastic else augment)
+        self.cache_dir = cache_dir
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.seed = seed
@@ -92,6 +129,9 @@ class InMemoryDataModule(LightningDataModule):
         """This rank's part of every global batch of an epoch, shuffled and augmented."""
         train = self.splits.train
         sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self._rank_and_world_size())
+        if self.elastic is not None:
+            batches = _DeformedBatches(train, self.elastic, self._weights(train), self.mean, self.std, self.seed)
+            return _loader(batches, sampler)
         return _loader(_TrainBatches(train, self.augmentation, self.mean, self.std, self.seed), sampler)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -114,6 +154,14 @@ class InMemoryDataModule(LightningDataModule):
             "notes": splits.notes,
             "baselines": dict(splits.baselines),
         }
+
+    def _weights(self, train: Split) -> Tensor:
+        if self.border_weights is None:
+            return torch.ones(train.targets.shape)
+        if not isinstance(train, InstanceSplit):
+            raise ValueError("border weights need instance labels, and this data set has none: border_weights=null")
+        balance = class_weights(train.targets, len(self.splits.classes))
+        return weight_maps(train, balance, self.cache_dir, **self.border_weights)
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
         sampler = EvaluationSampler(len(split), self.eval_batch_size, *self._rank_and_world_size())

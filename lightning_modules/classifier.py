@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassStatScores
 
-from lightning_modules.supervised import Supervised
+from lightning_modules.supervised import Batch, Supervised
 
 
 class Classifier(Supervised):
@@ -37,12 +37,13 @@ class Classifier(Supervised):
             "loss": "cross-entropy, mean over images, nats",
         }
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Cross-entropy of each image, shape (N,)."""
         return F.cross_entropy(logits, targets, reduction="none")
 
-    def update_metrics(self, split: str, logits: Tensor, targets: Tensor) -> None:
-        """Adds a batch of logits (N, K) and classes (N,)."""
+    def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
+        """Adds a batch: logits (N, K), classes (N,)."""
+        targets = batch[1]
         counts: Any = self.counts[split]
         counts.update(logits, targets)
         if split == "test":

@@ -1,12 +1,16 @@
 """Semantic segmentation."""
 
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from lightning_modules.supervised import Supervised
+from lightning_modules.supervised import Batch, Supervised
+from lightning_modules.tiling import predict_by_tiles
 
 
 class Segmenter(Supervised):
@@ -18,6 +22,9 @@ class Segmenter(Supervised):
     Args:
         net: images (N, C, H, W) to logits (N, num_classes, H', W') with H' ≤ H and W' ≤ W.
         num_classes: K ≥ 2, class 0 is the background.
+        scores: of the test split beside Dice and IoU, or None.
+        tiles: how whole images are evaluated, arguments of ``predict_by_tiles``; None for images that the network takes
+            as they are.
     """
 
     primary = "dice_err"
@@ -30,20 +37,41 @@ class Segmenter(Supervised):
         "loss": "cross-entropy, mean over pixels, nats",
     }
 
-    def __init__(self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int,
+        optimizer: Any,
+        scheduler: Any,
+        scores: Metric | None,
+        tiles: Mapping[str, int | None] | None,
+    ) -> None:
         super().__init__(net, optimizer, scheduler)
+        self.scores = scores
+        self.tiles = tiles
+        self.definitions = self.definitions | (getattr(scores, "definitions", {}))
         self.confusion_matrices = nn.ModuleDict(
             {split: MulticlassConfusionMatrix(num_classes) for split in ("val", "test")}
         )
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy over each image's pixels, shape (N,)."""
-        return F.cross_entropy(logits, _crop(targets, logits), reduction="none").mean(dim=(1, 2))
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Mean cross-entropy over each image's pixels, each times its weight (H, W) if given; shape (N,)."""
+        losses = F.cross_entropy(logits, _crop(targets, logits), reduction="none")
+        return (losses if weights is None else losses * _crop(weights, logits)).mean(dim=(1, 2))
 
-    def update_metrics(self, split: str, logits: Tensor, targets: Tensor) -> None:
-        """Adds a batch of logits (N, K, H', W') and masks (N, H, W)."""
+    def predict_logits(self, images: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of whole images, by tiles where the network needs them."""
+        if self.tiles is None:
+            return self(images)
+        return torch.stack([predict_by_tiles(self.net, image, **self.tiles) for image in images])  # type: ignore[arg-type]
+
+    def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
+        """Adds a batch: logits (N, K, H', W'), masks (N, H, W), instances (N, H, W)."""
+        images, targets, _, instances = batch
         matrix: Any = self.confusion_matrices[split]
         matrix.update(logits, _crop(targets, logits))
+        if split == "test" and self.scores is not None:
+            self.scores.update(images, logits, targets, instances)
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
         """Pooled scores; a class with no pixel in truth and prediction is left out of the means."""
@@ -54,7 +82,12 @@ class Segmenter(Supervised):
         hits, truth, found = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
         dice = (2 * hits / (truth + found))[1:].nanmean()
         iou = (hits / (truth + found - hits))[1:].nanmean()
+        scores = {}
+        if split == "test" and self.scores is not None:
+            scores = self.scores.compute()
+            self.scores.reset()
         return {
+            **scores,
             "dice": dice,
             "dice_err": 100 * (1 - dice),
             "iou": iou,

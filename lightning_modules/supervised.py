@@ -10,7 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric, Metric, SumMetric
 
-Batch = tuple[Tensor, Tensor]
+# images, targets, and for masks: weights of pixels (training), instance labels (evaluation)
+Batch = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 
 
 class Supervised(pl.LightningModule):
@@ -54,11 +55,15 @@ class Supervised(pl.LightningModule):
         """Logits (N, classes, …) of images (N, C, H, W)."""
         return self.net(images)
 
-    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Loss of each sample, shape (N,)."""
         raise NotImplementedError
 
-    def update_metrics(self, split: str, logits: Tensor, targets: Tensor) -> None:
+    def predict_logits(self, images: Tensor) -> Tensor:
+        """Logits in evaluation."""
+        return self(images)
+
+    def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
         """Adds a batch to the metrics of ``split``."""
         raise NotImplementedError
 
@@ -73,8 +78,8 @@ class Supervised(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of this process's part of the global batch."""
-        images, targets = batch
-        loss = self.loss(self(images), targets)
+        images, targets, weights, _ = batch
+        loss = self.loss(self(images), targets, weights)
         self.train_loss.update(loss.detach())
         return loss.mean()
 
@@ -97,12 +102,12 @@ class Supervised(pl.LightningModule):
         self._log("test")
 
     def _evaluate(self, split: str, batch: Batch) -> None:
-        images, targets = batch
-        logits = self(images)
+        images, targets, _, _ = batch
+        logits = self.predict_logits(images)
         loss, seen = self._counters(split)
-        loss.update(self.loss(logits, targets))
+        loss.update(self.loss(logits, targets, None))
         seen.update(len(images))
-        self.update_metrics(split, logits, targets)
+        self.update_metrics(split, logits, batch)
 
     def _log(self, split: str) -> None:
         loss, seen = self._counters(split)

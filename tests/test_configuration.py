@@ -113,7 +113,7 @@ def test_an_impossible_cell_leaves_the_others() -> None:
         (["modle=resnext"], "no key 'modle', did you mean 'model'?"),
         (["depth=20"], "no key 'depth', did you mean 'model.depth'?"),
         (["trainer.limit_train_batches=2"], "no key 'trainer.limit_train_batches'; +trainer.limit_train_batches=… adds"),
-        (["model=unet"], "model=unet is not set up for data=digits: unet goes with nuclei"),
+        (["model=unet"], "model=unet is not set up for data=digits: unet goes with dic_hela"),
         (["recipe=resnext_digit"], "no recipe named 'resnext_digit', did you mean 'resnext_digits'?"),
         (["seed=0,1"], "seed=0,1 is a sweep over several values: add -m"),
         (["foo"], "'foo' is not of the form key=value"),

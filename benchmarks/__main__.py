@@ -4,6 +4,7 @@ import importlib
 import sys
 
 COMMANDS = {
+    "predict": "masks for images of any size, from a finished segmentation run",
     "profile": "cost of a network, layer by layer: MACs, parameters, activations, training FLOPs",
     "report": "the table of all runs, and the page",
 }

@@ -62,6 +62,7 @@ class CellRun:
         self.mirror: Any = None
         self.tracker: Tracker | None = None
         self.trainer: pl.Trainer | None = None
+        self.pictures: list[Path] = []
 
     def execute(self) -> None:
         """Trains from the start or from the last checkpoint, tests, and fills in the record."""
@@ -144,6 +145,10 @@ class CellRun:
         record["metrics"] = tested | {"test/n": int(tested["test/n"])}
         if module.confusion is not None and len(module.confusion) <= CONFUSION_UP_TO:
             record["confusion"] = module.confusion.tolist()
+        if module.examples and _rank() == 0:
+            from benchmarks.pictures import write_pictures
+
+            self.pictures = write_pictures(self.directory, module.examples)
         record["weights_sha256"] = weights_sha256(module.net.state_dict())
 
     def close(self, status: str, error: str | None, exit_code: int) -> int:
@@ -160,7 +165,7 @@ class CellRun:
             self._write()
         finally:
             if self.mirror is not None:
-                self.mirror.finish(self.record, exit_code)
+                self.mirror.finish(self.record, self.pictures, exit_code)
         return exit_code
 
     def _write(self) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -83,8 +83,12 @@ class Mirror:
             self.run.define_metric(name, step_metric="compute/train_flops")
         self.logger = WandbLogger(experiment=self.run)
 
-    def finish(self, record: Mapping[str, Any], exit_code: int) -> None:
-        """Writes the flat summary and closes the run with its true outcome."""
+    def finish(self, record: Mapping[str, Any], pictures: Sequence[Path], exit_code: int) -> None:
+        """Writes pictures and the flat summary, and closes the run with its true outcome."""
+        import wandb
+
+        if pictures:
+            self.run.log({"test/pictures": [wandb.Image(str(path), caption=path.stem) for path in pictures]})
         summary = {
             "status": record["status"],
             **{f"model/{name}": value for name, value in record["complexity"].items() if name != "input_size"},

@@ -6,6 +6,7 @@ record is escaped: as text in the HTML, and as JSON without `<`, `>` and `&` in 
 
 from __future__ import annotations
 
+import base64
 import importlib.resources
 import importlib.util
 import json
@@ -37,6 +38,8 @@ from benchmarks.results import (
 )
 
 T = TypeVar("T")
+
+PICTURES_PER_RUN = 2
 
 COLUMNS = (
     "model",
@@ -96,6 +99,7 @@ def _render(runs: list[Run], problems: list[str], written: datetime) -> str:
         "means": _means(runs),
         "baselines": _baselines(runs),
         "problems": _problems(problems),
+        "pictures": _pictures(runs),
         "passports": _passports(runs),
         "data": _script_json({"charts": charts, "styles": {name: asdict(style) for name, style in styles.items()}}),
         "plotly": _plotly() if charts else "",
@@ -328,6 +332,27 @@ def _problems(problems: list[str]) -> str:
     return (
         '<section aria-labelledby="problems-title"><h2 id="problems-title">Could not be read</h2>'
         f'<ul class="failures">{rows}</ul></section>'
+    )
+
+
+def _pictures(runs: list[Run]) -> str:
+    figures = [_figure(index, run, path) for index, run in enumerate(runs) for path in run.pictures[:PICTURES_PER_RUN]]
+    if not figures:
+        return ""
+    return (
+        '<section class="pictures" aria-labelledby="pictures-title"><h2 id="pictures-title">Pictures</h2>'
+        '<p class="soft">Test images: image, truth, prediction, errors. In the last panel missed foreground is blue, '
+        "invented foreground orange, one class taken for another pink.</p>"
+        f"{''.join(figures)}</section>"
+    )
+
+
+def _figure(index: int, run: Run, path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    name = _text(f"{run.data} · {run.label} · {path.stem}")
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="Image, truth, prediction and errors: {name}">'
+        f'<figcaption><a href="#run-{index}">{name}</a></figcaption></figure>'
     )
 
 

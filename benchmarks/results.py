@@ -169,6 +169,11 @@ class Run:
         values = {str(key): number(value) for key, value in self.part("baselines").items()}
         return {key: value for key, value in values.items() if value is not None}
 
+    @property
+    def pictures(self) -> list[Path]:
+        """Pictures of test images, PNG, where the task has some."""
+        return sorted((self.directory / "pictures").glob("*.png"))
+
     def curve(self) -> list[dict[str, Any]]:
         """The history's rows that can be drawn: positive train_flops and a finite validation metric."""
         return [

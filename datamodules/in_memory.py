@@ -12,8 +12,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import EvaluationRows, EvaluationSampler, GlobalBatchSampler, TrainRows, mix_seed
 from datamodules.elastic import Elastic
+from datamodules.image_files import ByteScaling, read_image
 from datamodules.instances import InstanceSplit
 from datamodules.splits import Split, Splits
+from datamodules.tiff_stack import read_stack
 from datamodules.transforms import Augmentation, Batch, check_statistics, normalise
 from datamodules.weight_map import class_weights, weight_maps
 
@@ -141,6 +143,24 @@ class InMemoryDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         """This rank's shard of the test split, in order."""
         return self._evaluation_loader(self.splits.test)
+
+    def read_slices(self, path: Path, channels: int) -> Tensor:
+        """The slices of an image file as the network takes them: float32 [N, C, H, W], normalised.
+
+        A TIFF may hold several; 16-bit grey values are scaled by the file's own percentiles 0.1 and 99.9. A colour image
+        becomes grey for a network of one channel.
+        Raises ValueError or FileNotFoundError naming the file.
+        """
+        slices = read_stack(path) if path.suffix.lower() in {".tif", ".tiff"} else read_image(path)[None]
+        pixels = torch.tensor(ByteScaling.of(slices)(slices))
+        pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        if channels == 1 and pixels.shape[1] == 3:
+            pixels = (
+                pixels.float().mul(torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+            )  # BT.601
+        if pixels.shape[1] != channels:
+            raise ValueError(f"{path} has {pixels.shape[1]} channels, the network takes {channels}")
+        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
 
     def manifest(self) -> dict[str, Any]:
         """What identifies the data in a record: counts, classes, checksum, shape [C, H, W] of a stored training image

@@ -1,6 +1,6 @@
 """Semantic segmentation."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,6 +11,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from lightning_modules.supervised import Batch, Supervised
 from lightning_modules.tiling import predict_by_tiles
+
+EXAMPLES = 4
 
 
 class Segmenter(Supervised):
@@ -25,6 +27,9 @@ class Segmenter(Supervised):
         scores: of the test split beside Dice and IoU, or None.
         tiles: how whole images are evaluated, arguments of ``predict_by_tiles``; None for images that the network takes
             as they are.
+
+    Attributes:
+        examples: of the test, on this process: grey image, truth and prediction (H', W') of the first few.
     """
 
     primary = "dice_err"
@@ -48,6 +53,7 @@ class Segmenter(Supervised):
     ) -> None:
         super().__init__(net, optimizer, scheduler)
         self.scores = scores
+        self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
         self.tiles = tiles
         self.definitions = self.definitions | (getattr(scores, "definitions", {}))
         self.confusion_matrices = nn.ModuleDict(
@@ -58,6 +64,17 @@ class Segmenter(Supervised):
         """Mean cross-entropy over each image's pixels, each times its weight (H, W) if given; shape (N,)."""
         losses = F.cross_entropy(logits, _crop(targets, logits), reduction="none")
         return (losses if weights is None else losses * _crop(weights, logits)).mean(dim=(1, 2))
+
+    @torch.no_grad()
+    def predict(self, image: Tensor, progress: Callable[[int, int], None] | None = None) -> Tensor:
+        """Classes (H, W) of one normalised image (C, H, W) of any size, by tiles; ``progress`` gets tiles done and total."""
+        tiles = self.tiles or {
+            "tile": 384,
+            "batch_size": 1,
+            "margin": 96,
+        }  # margin: the reach of a padded U-Net of depth 4
+        logits = predict_by_tiles(self.net, image, progress=progress, **tiles)  # type: ignore[arg-type]
+        return logits.argmax(dim=0)
 
     def predict_logits(self, images: Tensor) -> Tensor:
         """Logits (N, K, H, W) of whole images, by tiles where the network needs them."""
@@ -70,8 +87,13 @@ class Segmenter(Supervised):
         images, targets, _, instances = batch
         matrix: Any = self.confusion_matrices[split]
         matrix.update(logits, _crop(targets, logits))
-        if split == "test" and self.scores is not None:
-            self.scores.update(images, logits, targets, instances)
+        if split == "test":
+            found = logits.argmax(dim=1)
+            for image, truth, mask in zip(_crop(images, logits), _crop(targets, logits), found, strict=True):
+                if len(self.examples) < EXAMPLES:
+                    self.examples.append((image.mean(dim=0).cpu(), truth.cpu(), mask.cpu()))
+            if self.scores is not None:
+                self.scores.update(images, logits, targets, instances)
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
         """Pooled scores; a class with no pixel in truth and prediction is left out of the means."""

@@ -1,6 +1,6 @@
 """What the tasks share: a network, an optimiser, a schedule, and losses that are right at any world size."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -29,6 +29,7 @@ class Supervised(pl.LightningModule):
         primary: the metric by which runs are compared; lower is better.
         label: the same for people, with its unit.
         definitions: every metric's full definition, by name.
+        examples: pictures of the last test, where the task has some.
         confusion: counts of the last test, rows are true classes; None before it.
     """
 
@@ -36,6 +37,7 @@ class Supervised(pl.LightningModule):
     label: str
     definitions: dict[str, str]
     confusion: Tensor | None = None
+    examples: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
 
     def __init__(
         self,

@@ -1,0 +1,138 @@
+"""Segmentation from data to pictures: weights, tiles, scores, masks for any image."""
+
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from test_run import CLEAN, ROOT, records, run
+
+from benchmarks.pictures import INVENTED, MISSED, WRONG_CLASS, panels
+from datamodules.elastic import Elastic
+from datamodules.in_memory import InMemoryDataModule
+from datamodules.touching_cells import load_touching_cells
+from datamodules.weight_map import class_weights, weight_maps
+from lightning_modules.nets import UNet
+from lightning_modules.segmentation_metrics import seg, segments
+from lightning_modules.segmentation_scores import CellScores
+from lightning_modules.segmenter import Segmenter
+
+CELLS = partial(load_touching_cells, train_count=5, val_count=1, test_count=3, size=64, cells=6)
+ELASTIC = {"input_size": [64, 64], "output_size": [32, 32], "displacement": 3}
+OPTIMISER = partial(torch.optim.SGD, lr=0.1)
+SCHEDULE = partial(torch.optim.lr_scheduler.ConstantLR)
+
+
+def cells(tmp_path: Path, border_weights: dict | None) -> InMemoryDataModule:
+    augment = {"elastic": ELASTIC, "border_weights": border_weights}
+    data = InMemoryDataModule(CELLS, 2, 2, augment, [0.5], [0.25], seed=7, cache_dir=tmp_path)
+    data.setup("fit")
+    return data
+
+
+def test_a_batch_is_deformed_and_weighted_as_the_parts_say(tmp_path: Path) -> None:
+    data = cells(tmp_path, {"w0": 10, "sigma": 5})
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(3)
+    rows = next(iter(loader.sampler)).rows
+    images, targets, weights, instances = next(iter(loader))
+    train = data.splits.train
+    maps = weight_maps(train, class_weights(train.targets, 2), tmp_path, w0=10, sigma=5)
+    elastic = Elastic(**ELASTIC)
+    expected = elastic.apply(train.images[rows], train.targets[rows], maps[rows], elastic.draw(7, 3, rows))
+    assert torch.equal(targets, expected.targets.long())
+    assert torch.equal(weights, expected.weights)
+    torch.testing.assert_close(images, (expected.images / 255 - 0.5) / 0.25)
+    assert instances is None
+    plain = next(iter(cells(tmp_path, None).train_dataloader()))
+    torch.testing.assert_close(plain.weights, torch.ones(2, 32, 32))
+
+
+def test_crops_and_deformation_do_not_mix() -> None:
+    with pytest.raises(ValueError, match="no crop_size beside them"):
+        InMemoryDataModule(CELLS, 2, 2, {"elastic": ELASTIC, "crop_size": 32}, [0.5], [0.25], seed=0)
+
+
+def test_the_weighted_loss_is_that_of_the_paper() -> None:
+    generator = torch.Generator().manual_seed(0)
+    module = Segmenter(UNet(1, 2, base_channels=1, depth=1), 2, OPTIMISER, SCHEDULE, None, None)
+    logits = torch.randn(2, 2, 4, 4, generator=generator)
+    targets = torch.randint(0, 2, (2, 8, 8), generator=generator)
+    weights = torch.rand(2, 8, 8, generator=generator)
+    expected = torch.zeros(2)
+    for n in range(2):
+        for y in range(4):
+            for x in range(4):  # the target is cropped centrally to the output
+                p = logits[n, :, y, x].softmax(0)[targets[n, y + 2, x + 2]]
+                expected[n] -= weights[n, y + 2, x + 2] * p.log() / 16
+    torch.testing.assert_close(module.loss(logits, targets, weights), expected)
+    torch.testing.assert_close(module.loss(logits, targets, None), module.loss(logits, targets, torch.ones(2, 8, 8)))
+
+
+def test_whole_images_are_scored_by_tiles(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = UNet(1, 2, base_channels=2, depth=2)
+    module = Segmenter(net, 2, OPTIMISER, SCHEDULE, CellScores(), {"tile": 60, "batch_size": 2})
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    data = cells(tmp_path, None)
+    trainer.test(module, datamodule=data, verbose=False)
+    test = data.splits.test
+    margin = (60 - net.output_size(60, 60)[0]) // 2
+    pixels = (test.images / 255 - 0.5) / 0.25
+    padded = F.pad(pixels, (margin, margin + 4, margin, margin + 4), mode="reflect")  # 64 + 2 · 20 + 4 is a legal side
+    with torch.no_grad():
+        found = net(padded)[..., :64, :64].argmax(dim=1).numpy()
+    results = np.stack([segments(mask) for mask in found])
+    assert trainer.callback_metrics["test/seg"] == pytest.approx(seg(test.instances.numpy(), results))
+    hits = 2 * ((found == 1) & (test.targets.numpy() == 1)).sum()
+    dice = hits / ((found == 1).sum() + (test.targets.numpy() == 1).sum())
+    assert float(trainer.callback_metrics["test/dice"]) == pytest.approx(dice)
+    assert len(module.examples) == 3
+
+
+def test_errors_have_their_colours() -> None:
+    image = np.linspace(0, 1, 12).reshape(3, 4)
+    truth = np.array([[0, 1, 1, 2]] * 3)
+    found = np.array([[1, 0, 1, 1]] * 3)
+    picture = panels(image, truth, found)
+    assert picture.shape == (3, 4 * 4 + 3 * 4, 3) and picture.dtype == np.uint8
+    last = picture[0, -4:]
+    assert [tuple(pixel) for pixel in last[[0, 1, 3]].tolist()] == [INVENTED, MISSED, WRONG_CLASS]
+    assert len(set(last[2].tolist())) == 1  # right: grey
+
+
+def predict(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "predict", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=CLEAN, check=False)
+
+
+def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    tiny = ("recipe.epochs=1", "+trainer.limit_train_batches=1", "logger=none", "model.base_channels=2")
+    done = run("model=unet", "data=touching_cells", *tiny, root=root)
+    assert done.returncode == 0, done.stdout
+    [directory] = root.glob("*/*/*/seed0")
+    [record] = records(root).values()
+    assert 0 <= record["metrics"]["test/seg"] <= 1 and "seg" in record["protocol"]["definitions"]
+    assert len(list((directory / "pictures").glob("*.png"))) == 4
+    assert (root / "report.html").read_text().count('<img src="data:image/png;base64,') == 2
+
+    generator = np.random.default_rng(0)
+    image = tmp_path / "odd.png"
+    Image.fromarray(generator.integers(0, 256, (75, 133), dtype=np.uint8)).save(image)
+    done = predict(directory, image)
+    assert done.returncode == 0, done.stderr
+    with Image.open(directory / "predictions" / "odd_mask.png") as mask:
+        assert mask.size == (133, 75) and set(np.unique(np.array(mask))) <= {0, 255}
+    again = predict(directory, image)
+    assert again.returncode == 1 and "would be overwritten" in again.stderr and again.stderr.count("\n") == 1
+    missing = predict(directory, tmp_path / "none.png")
+    assert missing.returncode == 1 and "none.png is missing" in missing.stderr
+    stranger = predict(tmp_path, image)
+    assert stranger.returncode == 1 and "RUN is the folder of a trained run" in stranger.stderr

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from benchmarks.page import write_page
 from benchmarks.results import (
+    MISSING,
     Run,
     baseline_comparisons,
     count,
@@ -23,6 +24,7 @@ from benchmarks.results import (
     family_style,
     load_runs,
     one_line,
+    published_scores,
     seed_groups,
     short_labels,
     si,
@@ -52,6 +54,10 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
     for title, rows in (("Means over seeds, ± standard deviation", _means(runs)), ("Baselines", _baselines(runs))):
         if rows:
             _print_section(console, title, rows)
+    for data in dict.fromkeys(run.data for run in runs):
+        scored = [run for run in runs if run.data == data and run.scores]
+        if scored:
+            _print_scores(console, scored)
     failures = [run for run in runs if run.status in ("failed", "interrupted")]
     if failures:
         rows = [
@@ -185,6 +191,32 @@ def _baselines(runs: Sequence[Run]) -> list[list[Text]]:
         for data, (label, figure) in zip([beside.data, *[""] * len(beside.nets)], figures, strict=True):
             rows.append([Text(one_line(data)), Text(one_line(label)), Text(f"{one_line(beside.metric)} {figure:.3f}")])
     return rows
+
+
+def _print_scores(console: Console, runs: Sequence[Run]) -> None:
+    """Scores beside the reported metric, of runs on one data set; U-Net's published figures below them."""
+    data = runs[0].data
+    names = list(dict.fromkeys(name for run in runs for name in run.scores))
+    rows = [(label, run.scores) for label, run in zip(short_labels(runs), runs, strict=True)]
+    rows += [(f"{row['method']}, published", figures) for row, figures in published_scores(data)]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
+    for label, figures in rows:
+        table.add_row(one_line(label), *(_score(figures.get(name)) for name in names))
+    console.print()
+    console.print(Text(f"Scores on {data}", style="bold"))
+    console.print(Padding(table, (0, 0, 0, 2)))
+    notes = dict.fromkeys(str(run.part("dataset").get("notes") or "") for run in runs)
+    for note in filter(None, notes):
+        console.print(Padding(Text(f"Ours: {one_line(note)}.", style="dim"), (0, 0, 0, 2)))
+
+
+def _score(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:.4f}" if value >= 0.01 else f"{value:.6f}"
 
 
 def _print_section(console: Console, title: str, rows: list[list[Text]]) -> None:

@@ -6,6 +6,7 @@ and `history.jsonl` (one row per evaluation, appended). Nothing here imports tor
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -13,7 +14,7 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,15 @@ class Run:
         return {key: value for key, value in values.items() if value is not None}
 
     @property
+    def scores(self) -> dict[str, float]:
+        """Test scores that a published table has for this data set, by name; of a finished run."""
+        names = dict.fromkeys(name for _, figures in published_scores(self.data) for name in figures)
+        values = {
+            name: number(self.part("metrics").get(f"test/{name}")) for name in (*names, "threshold_v_rand", "seg")
+        }
+        return {name: value for name, value in values.items() if value is not None and self.status == "ok"}
+
+    @property
     def pictures(self) -> list[Path]:
         """Pictures of test images, PNG, where the task has some."""
         return sorted((self.directory / "pictures").glob("*.png"))
@@ -285,6 +295,19 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
             values = [run.value for run in members if run.value is not None]
             result.append(SeedGroup(members, statistics.fmean(values), statistics.stdev(values)))
     return result
+
+
+@cache
+def published_scores(data: str) -> list[tuple[dict[str, str], dict[str, float]]]:
+    """Rows of ``benchmarks/tables/unet_table*.csv`` for a data set: the row's words and its figures."""
+    found = []
+    for path in sorted(Path(__file__).with_name("tables").glob("unet_table*.csv")):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                if row["data"] == data:
+                    words = {key: row.pop(key) for key in ("data", "method", "source", "status")}
+                    found.append((words, {key: float(value) for key, value in row.items() if value}))
+    return found
 
 
 def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:

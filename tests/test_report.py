@@ -196,3 +196,22 @@ def test_a_pipe_gets_plain_text_in_its_own_encoding(mixed: Path, encoding: str) 
     assert "\x1b" not in text
     assert max(map(cell_len, text.splitlines())) <= 120
     assert line_of(text, "34.4 M", "resnet20")
+
+
+def test_scores_stand_beside_the_published_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"test/dice_err": 5.0, "test/n": 6, "test/v_rand": 0.9123, "test/warping_error": 0.00071}
+    make_run(
+        tmp_path, data="isbi2012", task="segmentation", family="unet", name="unet16", recipe="unet_isbi2012",
+        protocol={"metric": "test/dice_err", "metric_label": "test 100 − Dice (%)"}, metrics=metrics,
+        dataset={"notes": "fold 0 of 5"},
+    )  # fmt: skip
+    print_table(load_runs(tmp_path)[0])
+    out = capsys.readouterr().out
+    rows = {
+        line.split("  ")[1].strip(): line.split()
+        for line in out.partition("Scores on isbi2012")[2].splitlines()
+        if line
+    }
+    assert "0.000353" in rows["u-net, published"] and "0.0382" not in out  # a column per score that a run has
+    assert "0.9123" in rows["unet16"] and "0.000710" in rows["unet16"]
+    assert "Ours: fold 0 of 5." in out

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from benchmarks.record import CONFIG
+from benchmarks.record import CONFIG, RECORD, read_json
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,7 +58,9 @@ def _predict(run: Path, images: Sequence[Path], out: Path, checkpoint: str) -> N
     from hydra.utils import instantiate
     from PIL import Image
 
-    module, datamodule = instantiate(config["module"]), instantiate(config["datamodule"])
+    dataset = (read_json(run / RECORD) or {}).get("dataset", {})
+    module = instantiate(config["module"])
+    datamodule = instantiate(config["datamodule"], mean=dataset["mean"], std=dataset["std"])
     module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
     module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     classes = config["data"]["num_classes"]

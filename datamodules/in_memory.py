@@ -82,7 +82,8 @@ class InMemoryDataModule(LightningDataModule):
     source: called once per process, returns the data. batch_size: global, divided by the world size.
     eval_batch_size: images per process and step. augment: see Augmentation; or for masks elastic, the arguments of
     Elastic, and border_weights, those of border_weights, null for none. mean, std: per channel, of pixels divided by
-    255. seed: decides order and augmentation, both anew in every epoch. cache_dir: where weight maps are kept.
+    255; both null: those of the training split. seed: decides order and augmentation, both anew in every epoch.
+    cache_dir: where weight maps are kept.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, mean's, std's and the
     image sizes' in setup, batch sizes' when a loader is made, once the world size is known.
@@ -94,8 +95,8 @@ class InMemoryDataModule(LightningDataModule):
         batch_size: int,
         eval_batch_size: int,
         augment: Mapping[str, Any],
-        mean: Sequence[float],
-        std: Sequence[float],
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
         seed: int,
         cache_dir: str | Path = "cache",
     ) -> None:
@@ -112,8 +113,8 @@ class InMemoryDataModule(LightningDataModule):
             self.elastic, self.border_weights = Elastic(**augment["elastic"]), augment.get("border_weights")
         self.augmentation = Augmentation({} if self.elastic else augment)
         self.cache_dir = cache_dir
-        self.mean = tuple(mean)
-        self.std = tuple(std)
+        self.mean: tuple[float, ...] = tuple(mean or ())
+        self.std: tuple[float, ...] = tuple(std or ())
         self.seed = seed
 
     @cached_property
@@ -124,6 +125,9 @@ class InMemoryDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Load the data and check it against mean, std and augment."""
         train = self.splits.train
+        if not self.mean and not self.std:
+            pixels = train.images.transpose(0, 1).flatten(1).double() / 255
+            self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
         check_statistics(self.mean, self.std, train.images.shape[1])
         self.augmentation.check(train)
 
@@ -171,6 +175,8 @@ class InMemoryDataModule(LightningDataModule):
             "classes": list(splits.classes),
             "sha256": splits.checksum(),
             "image_shape": list(splits.train.images.shape[1:]),
+            "mean": list(self.mean),
+            "std": list(self.std),
             "notes": splits.notes,
             "baselines": dict(splits.baselines),
         }

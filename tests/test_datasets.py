@@ -658,6 +658,8 @@ def test_the_manifest_identifies_the_data():
         "classes": ["a", "b"],
         "sha256": small_splits().checksum(),
         "image_shape": [3, 8, 8],
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.3, 0.4],
         "notes": "made up",
         "baselines": {},
     }

@@ -136,3 +136,11 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -
     assert missing.returncode == 1 and "none.png is missing" in missing.stderr
     stranger = predict(tmp_path, image)
     assert stranger.returncode == 1 and "RUN is the folder of a trained run" in stranger.stderr
+
+
+def test_statistics_of_the_training_split_stand_in_where_none_are_given(tmp_path: Path) -> None:
+    data = InMemoryDataModule(CELLS, 2, 2, {"elastic": ELASTIC}, None, None, seed=0, cache_dir=tmp_path)
+    data.setup("fit")
+    pixels = data.splits.train.images.numpy() / 255
+    assert data.manifest()["mean"] == pytest.approx([pixels.mean()])
+    assert data.manifest()["std"] == pytest.approx([pixels.std()], rel=1e-4)

@@ -27,6 +27,8 @@ class UNet(nn.Module):
         padded: False for the published unpadded convolutions, True for an output as large as the input.
         dropout: rate at the end of the contracting path (§3.1), in [0, 1). The paper states no place and no rate; as in
             the authors' release, on the two deepest levels, before the pooling and the skip (there 0.5).
+        release: the network of the authors' Caffe release (u-net-release-2015-10-02) instead of the paper's: a ReLU after
+            every up-convolution, the last of which keeps its channels, and up-sampled maps first in the concatenation.
 
     Raises:
         ValueError: for a size or rate that cannot be.
@@ -40,6 +42,7 @@ class UNet(nn.Module):
         depth: int = 4,
         padded: bool = False,
         dropout: float = 0.0,
+        release: bool = False,
     ) -> None:
         super().__init__()
         for name, value in {
@@ -67,11 +70,14 @@ class UNet(nn.Module):
         self.bottom = nn.Sequential(*double_conv(widths[-2], widths[-1], padding), nn.Dropout(dropout))
         self.up_convs = nn.ModuleList()
         self.expanding = nn.ModuleList()
+        self.order = slice(None, None, -1 if release else 1)  # of skip and up-sampled map in the concatenation
         self.crops = []
         margin = 0
         for level in reversed(range(depth)):
-            self.up_convs.append(nn.ConvTranspose2d(widths[level + 1], widths[level], 2, stride=2))
-            self.expanding.append(nn.Sequential(*double_conv(2 * widths[level], widths[level], padding)))
+            up_channels = widths[level + 1] if release and level == 0 else widths[level]
+            up_conv = nn.ConvTranspose2d(widths[level + 1], up_channels, 2, stride=2)
+            self.up_convs.append(nn.Sequential(up_conv, nn.ReLU(inplace=True)) if release else up_conv)
+            self.expanding.append(nn.Sequential(*double_conv(widths[level] + up_channels, widths[level], padding)))
             # Below the skip, four unpadded convolutions (two at the bottom) take a pixel from either side at half the
             # resolution, and the level below has cropped its own margin: 4, 16, 40, 88 pixels in Figure 1.
             margin = 0 if padded else 4 if level == depth - 1 else 2 * margin + 8
@@ -98,7 +104,7 @@ class UNet(nn.Module):
             x = self.pool(x)
         x = self.bottom(x)
         for up_conv, crop, level in zip(self.up_convs, self.crops, self.expanding, strict=True):
-            x = level(torch.cat([skips.pop()[:, :, crop, crop], up_conv(x)], dim=1))
+            x = level(torch.cat([skips.pop()[:, :, crop, crop], up_conv(x)][self.order], dim=1))
         return self.classifier(x)
 
     def check_image_size(self, height: int, width: int) -> None:

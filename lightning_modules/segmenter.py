@@ -13,6 +13,7 @@ from lightning_modules.supervised import Batch, Supervised
 from lightning_modules.tiling import predict_by_tiles
 
 EXAMPLES = 4
+PADDED_TILES = {"tile": 384, "batch_size": 1, "margin": 96}  # margin: the reach of a padded U-Net of depth 4
 
 
 class Segmenter(Supervised):
@@ -54,7 +55,7 @@ class Segmenter(Supervised):
         super().__init__(net, optimizer, scheduler)
         self.scores = scores
         self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.tiles = tiles
+        self.tiles = dict(tiles) if tiles else None
         self.definitions = self.definitions | (getattr(scores, "definitions", {}))
         self.confusion_matrices = nn.ModuleDict(
             {split: MulticlassConfusionMatrix(num_classes) for split in ("val", "test")}

@@ -184,8 +184,16 @@ def _compose_cell(overrides: Sequence[str], references: dict[tuple[str, ...], di
     written, config = _plain(composed, resolve=False), _plain(composed, resolve=True)
     named = {f"model.{key}" for key in re.findall(r"\$\{model\.(\w+)\}", written["name"])} | {"name", "seed"}
     resolved = flatten(config)
-    departures = {key: resolved.get(key) for key in differing_keys(written, references[selected]) if key not in named}
+    differing = dict.fromkeys(_held(key, resolved) for key in differing_keys(written, references[selected]))
+    departures = {key: resolved.get(key) for key in differing if key not in named}
     return Cell(tuple(overrides), config, departures)
+
+
+def _held(key: str, resolved: Mapping[str, Any]) -> str:
+    """The key, or what stands in the place of the mapping that it was in (``recipe.augment.border_weights=null``)."""
+    while "." in key and key not in resolved:
+        key = key.rpartition(".")[0]
+    return key
 
 
 def _plain(composed: DictConfig, resolve: bool) -> dict[str, Any]:

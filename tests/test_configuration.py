@@ -74,6 +74,8 @@ def test_names_are_computed_from_the_numbers(overrides: list[str], name: str) ->
         (["recipe.epochs=2"], "outputs/digits/resnext20_8x4d/resnext_digits,epochs=2/seed0"),
         (["trainer=ddp"], "outputs/digits/resnext20_8x4d/resnext_digits,devices=2/seed0"),
         (["recipe.augment.crop_padding=0"], "outputs/digits/resnext20_8x4d/resnext_digits,crop_padding=0/seed0"),
+        (["model=unet", "data=touching_cells", "recipe.augment.border_weights=null"],
+         "outputs/touching_cells/unet8_padded/unet_touching_cells,border_weights=null/seed0"),
         (["+trainer.limit_train_batches=2"], "outputs/digits/resnext20_8x4d/resnext_digits,limit_train_batches=2/seed0"),
         (["logger=none", "trainer.accelerator=cpu", "trainer=default", "cluster.oversubscribe=true"],
          "outputs/digits/resnext20_8x4d/resnext_digits/seed0"),

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
+
+from benchmarks.record import write_atomic
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 
@@ -22,18 +23,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Saves ``checkpoint`` at ``path``."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         content = io.BytesIO()  # torch.save into a file hides the cause when a write fails
         torch.save(checkpoint, content)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(content.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_atomic(path, content.getbuffer())
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
         """Loads what ``save_checkpoint`` wrote, without unpickling code."""

@@ -228,7 +228,7 @@ def _missing_option(missing: str) -> str:
         fits = ", ".join(d for f, d in pairs if f == family)
         partners = ", ".join(f for f, d in pairs if d == data)
         return f"model={family} is not set up for data={data}: {family} goes with {fits}, and {data} with {partners}"
-    return f"no {group} named {option!r}{_nearest(option, known)}; there are {', '.join(known)}"
+    return f"no {group} named {option!r}{_nearest(option, known)}; there are {', '.join(known) or 'none'}"
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:

@@ -28,9 +28,11 @@ def resolve_mode(mode: str) -> str:
         return "offline"
     import wandb
 
-    if not wandb.login(prompt=False):
+    if not wandb.login(
+        prompt=False, verify=False
+    ):  # whether a key is there; the server is asked below, for 2 s at most
         return "offline"
-    server = urlparse(wandb.Settings().base_url)
+    server = urlparse(wandb.setup().settings.base_url)
     try:
         with socket.create_connection((server.hostname, server.port or 443), timeout=CONNECT_TIMEOUT_S):
             return "online"

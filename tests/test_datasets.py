@@ -604,7 +604,7 @@ def datamodule(rank: int = 0, world_size: int = 1, **changes) -> InMemoryDataMod
 def epoch_of(module: InMemoryDataModule, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     loader = module.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return [tuple(batch) for batch in loader]
+    return [(batch.images, batch.targets) for batch in loader]
 
 
 MASKS = {"source": small_masks, "augment": {"crop_size": 8, "dihedral": True}, "mean": [0.0], "std": [1.0]}
@@ -704,7 +704,7 @@ class Recorder(pl.LightningModule):
         self.evaluated = 0
 
     def training_step(self, batch, batch_idx):
-        images, _ = batch
+        images = batch[0]
         self.seen.append((self.current_epoch, images.sum((1, 2, 3)).tolist()))
         return (self.weight * images.mean()).square()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def start(*arguments: str, root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *arguments, f"output_root={root}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root.parent, env=CLEAN,
+        # A shell's background job ignores Ctrl-C, and so would the tests' processes.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
 
 

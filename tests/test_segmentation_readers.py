@@ -110,7 +110,7 @@ def test_the_data_module_serves_a_stack(tmp_path):
         lambda: load_tiff_stack(tmp_path, 0, 3, 1), 2, 2, {"crop_size": 16}, mean=[0.5], std=[0.25], seed=0
     )
     module.setup()
-    images, targets = next(iter(module.test_dataloader()))
+    images, targets, *_ = next(iter(module.test_dataloader()))
     np.testing.assert_allclose(images[:, 0].numpy(), (volume[:2] / 255 - 0.5) / 0.25, atol=1e-5)
     assert np.array_equal(targets.numpy(), labels[:2] // 255)
     assert next(iter(module.train_dataloader())).images.shape == (2, 1, 16, 16)

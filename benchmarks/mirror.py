@@ -27,12 +27,14 @@ def resolve_mode(mode: str) -> str:
     if os.environ.get("WANDB_MODE") in {"offline", "dryrun"}:
         return "offline"
     import wandb
+    from requests.utils import get_netrc_auth
 
-    if not wandb.login(
-        prompt=False, verify=False
-    ):  # whether a key is there; the server is asked below, for 2 s at most
+    # Not wandb.login or wandb.setup: they start the client's service, which keeps a process alive while the server is away.
+    settings = wandb.Settings()
+    settings.update_from_env_vars(dict(os.environ))
+    if not (settings.api_key or get_netrc_auth(settings.base_url)):
         return "offline"
-    server = urlparse(wandb.setup().settings.base_url)
+    server = urlparse(settings.base_url)
     try:
         with socket.create_connection((server.hostname, server.port or 443), timeout=CONNECT_TIMEOUT_S):
             return "online"

@@ -38,9 +38,8 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be: the overrides that ask for it and the resolved configuration."""
+    """One run to be: its resolved configuration, and what of it departs from the recipe."""
 
-    overrides: tuple[str, ...]
     config: dict[str, Any]
     departures: dict[str, Any]
 
@@ -186,7 +185,7 @@ def _compose_cell(overrides: Sequence[str], references: dict[tuple[str, ...], di
     resolved = flatten(config)
     differing = dict.fromkeys(_held(key, resolved) for key in differing_keys(written, references[selected]))
     departures = {key: resolved.get(key) for key in differing if key not in named}
-    return Cell(tuple(overrides), config, departures)
+    return Cell(config, departures)
 
 
 def _held(key: str, resolved: Mapping[str, Any]) -> str:

@@ -35,8 +35,9 @@ def resolve_mode(mode: str) -> str:
     if not (settings.api_key or get_netrc_auth(settings.base_url)):
         return "offline"
     server = urlparse(settings.base_url)
+    port = server.port or (443 if server.scheme == "https" else 80)
     try:
-        with socket.create_connection((server.hostname, server.port or 443), timeout=CONNECT_TIMEOUT_S):
+        with socket.create_connection((server.hostname, port), timeout=CONNECT_TIMEOUT_S):
             return "online"
     except OSError as error:
         print(f"W&B: {server.hostname} does not answer ({error}); going on offline, `wandb sync` sends the run later")

@@ -45,7 +45,6 @@ class Tracker(pl.Callback):
         self.global_batch_size = global_batch_size
         self.seed = seed
         self.samples_seen = 0
-        self.wall_s = 0.0
         self.train_s = 0.0
         self._resumed_wall_s = 0.0
         self._started = time.perf_counter()
@@ -110,7 +109,6 @@ class Tracker(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the row of this evaluation."""
         self._epoch_started = time.perf_counter()
-        self.wall_s = self._wall()
         metrics = {
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.startswith("test/")
         }
@@ -126,7 +124,7 @@ class Tracker(pl.Callback):
             "samples_seen": self.samples_seen,
             "train_macs": self.train_macs,
             "train_flops": 2 * self.train_macs,
-            "wall_s": round(self.wall_s, 3),
+            "wall_s": round(self._wall(), 3),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **metrics,
         }

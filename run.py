@@ -4,14 +4,18 @@ import argparse
 import signal
 import sys
 import textwrap
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks import plan
 from benchmarks.configuration import CONF, Cell, ConfigurationError, Impossible, choices, expand, register_resolvers
-from benchmarks.launch import Outcome, run_cell
+from benchmarks.launch import Outcome, is_stale
 from benchmarks.progress import SweepProgress
 from benchmarks.record import LOG
+from benchmarks.sweep import Sweep
 
 HYDRA_FLAGS = (
     "--cfg",
@@ -26,6 +30,8 @@ HYDRA_FLAGS = (
     "-sc",
 )
 PAGE = "report.html"
+PAGE_EVERY_S = 30
+LOGS_SHOWN = 3
 GROUPS = ("model", "data", "recipe", "trainer", "logger", "cluster")
 
 EXAMPLES = """\
@@ -36,6 +42,7 @@ examples:
   python run.py model=unet data=nuclei                         segmentation
   python run.py model=resnext trainer=ddp trainer.devices=2    two processes
   python run.py model=resnext recipe=common recipe.epochs=5    another recipe, another value
+  python run.py -m model=resnet,resnext launch.workers=2       two runs at a time
   python run.py model=densenet --cfg job                       print the configuration, run nothing
 
 A run lives in outputs/<data>/<name>/<recipe>/seed<k>. A finished run that is asked for again returns at once; an interrupted
@@ -50,64 +57,91 @@ def main(argv: list[str]) -> int:
     console = Console(soft_wrap=True)
     try:
         cells = expand(arguments.overrides, arguments.multirun)
+        if plan.is_asked(cells):
+            return plan.show(cells)
+        plan.check_budget(cells)
+        watcher = PageWriter(console, cells)
+        sweep = Sweep(cells, watcher, argv)
     except ConfigurationError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcomes: list[Outcome] = []
+    for ends in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ends, signal.default_int_handler)
+    interrupted = False
     try:
-        with SweepProgress(console, len(cells)) as progress:
-            for cell in cells:
-                progress.begin(cell.label)
-                if isinstance(cell, Impossible):
-                    outcome = Outcome("refused", cell.error)
-                else:
-                    outcome = run_cell(cell, progress.update)
-                progress.end(cell.label, outcome)
-                outcomes.append(outcome)
-                _write_page(cell)
+        with watcher:
+            sweep.run()
     except KeyboardInterrupt:
-        _write_page(cells[len(outcomes)])
-        console.print(f"interrupted; {len(outcomes)} of {len(cells)} runs ended, the same command goes on from here")
-        _show(console, cells, outcomes)
+        interrupted = True
+        ended = len(sweep.outcomes)
+        console.print(f"interrupted; {ended} of {len(cells)} runs ended, the same command goes on from here")
+    except OSError as error:
+        print(f"run.py: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    watcher.write_pages()
+    _show(console, cells, sweep.outcomes)
+    if interrupted:
         return 128 + signal.SIGINT
-    _show(console, cells, outcomes)
-    return 0 if all(outcome.good for outcome in outcomes) else 1
+    return 0 if len(sweep.outcomes) == len(cells) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
 
 
-def _write_page(cell: Cell | Impossible) -> None:
-    from benchmarks.page import write_page
+class PageWriter(SweepProgress):
+    """Shows the sweep's progress and keeps the page of all runs up to date."""
 
-    if isinstance(cell, Cell) and cell.directory.exists():
-        try:
-            write_page(cell.config["output_root"])
-        except OSError as error:
-            print(f"run.py: the page was not written: {error.strerror}", file=sys.stderr)
+    def __init__(self, console: Console, cells: Sequence[Cell | Impossible]) -> None:
+        super().__init__(console, len(cells))
+        self.roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in cells if isinstance(cell, Cell))
+        self._written = time.monotonic()
+
+    def end(self, index: int, label: str, outcome: Outcome) -> None:
+        """A cell has ended; the page follows now and then."""
+        super().end(index, label, outcome)
+        if time.monotonic() - self._written > PAGE_EVERY_S:
+            self.write_pages()
+
+    def write_pages(self) -> None:
+        """Writes the page of every output root."""
+        from benchmarks.page import write_page
+
+        for root in filter(Path.exists, self.roots):
+            try:
+                write_page(root)
+            except OSError as error:
+                print(f"run.py: the page was not written: {error.strerror}", file=sys.stderr)
+        self._written = time.monotonic()
 
 
-def _show(console: Console, cells: list[Cell | Impossible], outcomes: list[Outcome]) -> None:
+def _show(console: Console, cells: list[Cell | Impossible], outcomes: dict[int, Outcome]) -> None:
     """The table of this call's runs, what could not start, and where to look; of a single failure its line says all."""
     from benchmarks.report import print_table
     from benchmarks.results import load_runs
 
-    pairs = list(zip(cells, outcomes, strict=False))
     composed = [cell for cell in cells if isinstance(cell, Cell)]
     roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in composed)
-    bad = [(cell, outcome) for cell, outcome in pairs if not outcome.good]
+    bad = [(cells[index], outcome) for index, outcome in sorted(outcomes.items()) if not outcome.good]
     if len(cells) > 1 or not bad:
         mine = {cell.directory.resolve() for cell in composed}
         runs = [run for root in roots for run in load_runs(root)[0] if run.directory.resolve() in mine]
         console.print()
         print_table(runs)
+        stale = sum(is_stale(run.record) for run in runs)
+        if stale:
+            console.print(
+                f"{stale} finished runs were made by other code than this; launch.rerun=stale runs them again"
+            )
     if bad and len(cells) > 1:
         console.print(f"\n{len(bad)} of {len(cells)} runs have no result.", style="bold red")
         for cell, outcome in bad:
-            if outcome.status == "refused":
+            if outcome.status == "refused":  # the table names the others
                 console.print(f"  {cell.label}: {outcome.error}", markup=False, highlight=False)
+    if len(outcomes) < len(cells):
+        console.print(f"{len(cells) - len(outcomes)} runs were not started; the same command starts them")
     console.print()
-    for cell, outcome in bad:
-        if isinstance(cell, Cell) and outcome.status == "failed":
-            console.print(f"log       {cell.directory / LOG}", markup=False, highlight=False)
+    logs = [cell.directory / LOG for cell, outcome in bad if isinstance(cell, Cell) and outcome.status == "failed"]
+    for log in logs[:LOGS_SHOWN]:
+        console.print(f"log       {log}", markup=False, highlight=False)
+    if len(logs) > LOGS_SHOWN:
+        console.print(f"          and {LOG} of the other {len(logs) - LOGS_SHOWN}", markup=False, highlight=False)
     for root in roots:
         if (root / PAGE).exists():
             console.print(f"page      {root / PAGE}", markup=False, highlight=False)
@@ -135,7 +169,8 @@ def _parser() -> argparse.ArgumentParser:
         "  seed=0           output_root=outputs\n"
         "  model.*          the network: model.depth, model.cardinality, model.growth_rate, model.base_channels, …\n"
         "  recipe.*         recipe.epochs, recipe.batch_size (global), recipe.optimizer.lr, …\n"
-        "  trainer.*        trainer.devices, trainer.accelerator, trainer.precision, trainer.sync_batchnorm, …"
+        "  trainer.*        trainer.devices, trainer.accelerator, trainer.precision, trainer.sync_batchnorm, …\n"
+        "  launch.*         launch.workers, launch.retries, launch.fail_fast, launch.time_limit_s, launch.rerun=stale, …"
     )
     parser = argparse.ArgumentParser(
         prog="python run.py",

@@ -4,9 +4,15 @@ import importlib
 import sys
 
 COMMANDS = {
+    "crossover": "where one network overtakes another as the training budget grows, with intervals",
+    "export": "all runs and their histories as tables, Parquet or CSV",
+    "plan": "what a sweep will cost: training FLOPs, device-hours, memory, money",
     "predict": "masks for images of any size, from a finished segmentation run",
     "profile": "cost of a network, layer by layer: MACs, parameters, activations, training FLOPs",
+    "overhead": "what launching costs, measured against importing torch and Lightning",
     "report": "the table of all runs, and the page",
+    "show": "the runs in the terminal: wandb leet",
+    "status": "the grid of a sweep: done, running, failed, missing, stale",
 }
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from benchmarks.code_version import training_sha256
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = (
     "torch",
@@ -27,11 +29,17 @@ PACKAGES = (
 
 
 def code() -> dict[str, Any]:
-    """Version of the suite, git commit, and the hash of what differs from it (None where nothing does or git is absent)."""
+    """Version of the suite, git commit, the hash of what differs from it (None where nothing does or git is absent), and
+    the hash of the code that trains."""
     commit = _git("rev-parse", "HEAD")
     difference = _git("diff", "HEAD", "--", "*.py", "conf") if commit else None
     digest = hashlib.sha256(difference.encode()).hexdigest() if difference else None
-    return {"version": _version("compute-accuracy"), "commit": commit or None, "diff_sha256": digest}
+    return {
+        "version": _version("compute-accuracy"),
+        "commit": commit or None,
+        "diff_sha256": digest,
+        "training_sha256": training_sha256(),
+    }
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -1,18 +1,19 @@
-"""Runs cells, each in a process group of its own with a clean environment. No rank re-enters Hydra.
+"""Runs one cell on this machine: its processes, their limits, restarts, and the record when they cannot write it.
 
-One process is plain Python; several are torchrun's. A rank that dies takes its cell down, the cause is recorded, and the next
-cell starts.
+A cell is driven by ``poll``, so that one thread watches many. No rank re-enters Hydra. A rank that dies takes its cell down,
+the cause is recorded, and the next cell starts.
 """
 
-import ctypes
+import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,23 +24,29 @@ from typing import Any
 import yaml
 
 from benchmarks import record as files
+from benchmarks.code_version import training_sha256
 from benchmarks.configuration import Cell, config_hash, differing_keys
+from benchmarks.locks import LAUNCHER, RANKS, Lock, held, holder
+from benchmarks.process_group import Node, ProcessGroup, can_fork
 
-ROOT = Path(__file__).resolve().parents[1]
-POLL_S = 0.1
+POLL_S = 0.05
+SAVE_S = 16  # from the request to save and stop to SIGTERM
 STOP_S = 20  # from SIGTERM to SIGKILL
-# How long an OpenMP thread spins before it sleeps. ResNeXt-20 8x4d on digits, 2 threads on 2 cores: 45 ms a step alone, as with
-# GNU's default; beside a second such process 0.3 s, where the default takes 3.1 s.
-SPIN_COUNT = "10000"
-# Another launcher's ranks and rendezvous must not be taken for ours.
-FOREIGN = re.compile(
-    r"^(MASTER_|RANK$|WORLD_SIZE$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_|TORCHRUN|PL_|SLURM_|SUBMITIT_|OMP_NUM_)"
-)
+JOIN_S = 120  # that the other machines wait for machine 0
+LOOK_S = 1.0  # between their looks for it
+SUPERSEDED = "superseded"
+INTERRUPTED = 128 + signal.SIGTERM  # a rank's exit code when it was asked to stop
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended: ``ok``, ``finished`` (before this call), ``failed``, ``interrupted`` or ``refused`` (not started)."""
+    """How a cell ended.
+
+    Attributes:
+        status: ``ok``, ``finished`` (before this call), ``failed``, ``interrupted``, ``preempted`` (goes on by itself),
+            ``refused`` (not started) or ``busy`` (another launcher has it).
+        error: the cause in one line.
+    """
 
     status: str
     error: str | None = None
@@ -50,94 +57,232 @@ class Outcome:
         return self.status in {"ok", "finished"}
 
 
-def run_cell(cell: Cell, on_progress: Callable[[dict[str, Any]], None]) -> Outcome:
-    """Trains one cell, or returns at once if it is finished; ``on_progress`` gets the content of ``progress.json``.
+class CellJob:
+    """A cell that this launcher runs.
 
-    Raises:
-        KeyboardInterrupt: after the cell has been stopped and recorded as interrupted.
+    Args:
+        cell: to run; ``refusal`` has let it through.
+        lock: on its directory, held until it has ended.
+        gpus: the devices that it may see; None for all.
+        node: this machine's place where the cell has several; all but the first leave the record alone.
     """
-    directory = cell.directory
-    refusal = _refusal(cell)
-    if refusal is not None:
-        return Outcome("refused", refusal)
-    record = files.read_json(directory / files.RECORD)
-    if record is not None and record["status"] == "ok":
+
+    def __init__(
+        self, cell: Cell, lock: Lock | None, gpus: Sequence[str] | None = None, node: Node | None = None
+    ) -> None:
+        self.directory = cell.directory
+        self.gpus = gpus
+        self.node = node
+        self._lock = lock
+        self._keeps_record = node is None or node.rank == 0
+        self._log = files.LOG if node is None or node.rank == 0 else f"log.node{node.rank}.txt"
+        self._config = deepcopy(cell.config)
+        self._departures = cell.departures
+        self._limits = self._config["launch"]
+        self._ranks = self._config["trainer"]["devices"]
+        # A cell over several machines is restarted by torch's agents, which keep the machines together.
+        self._retries = 0 if node else self._limits["retries"]
+        cluster = self._config["cluster"]
+        share = cores() // (self._ranks * (self._limits["workers"] if gpus is None else 1))
+        cluster["threads_per_process"] = cluster["threads_per_process"] or max(1, share)
+        self._group: ProcessGroup | None = None
+        self._asked = self._waiting = self._started = time.time()
+        self._stopping: tuple[str, str] | None = None
+        self._signals: list[tuple[float, int]] = []  # when to send what, soonest first
+        self._first, self._looked_for_first = False, -math.inf
+        if self._keeps_record:
+            self._begin()
+
+    def poll(self) -> Outcome | None:
+        """Looks after the cell; its outcome once it has ended."""
+        if self._group is None:
+            return self._start()
+        code = self._group.poll()
+        if code is None:
+            self._watch(self._group)
+            return None
+        self._group.signal(signal.SIGKILL)
+        outcome = self._ended(code)
+        if outcome.status == "failed" and self._retries and self._may_help():
+            self._retries -= 1
+            self._restart(outcome.error or "")
+            return None
+        self._release()
+        return outcome
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the cell last said of itself."""
+        return files.read_json(self.directory / files.PROGRESS) if self._group else None
+
+    def stop(self, status: str, error: str, at_once: bool = False) -> None:
+        """Asks the cell to save and stop, and ends it if it does not; ``at_once`` leaves out the asking."""
+        self._stopping = (status, error)
+        wait = 0 if at_once else SAVE_S
+        now = time.time()
+        self._signals = [(now + wait, signal.SIGTERM), (now + wait + STOP_S, signal.SIGKILL)]
+        if not at_once:
+            self._signals.insert(0, (now, signal.SIGUSR1))
+
+    def _begin(self) -> None:
+        """Puts away what other code has left, and opens the record."""
+        previous = files.read_json(self.directory / files.RECORD)
+        if previous is not None and (previous["status"] == "ok" or _made_by_other_code(previous)):
+            supersede(self.directory, self._config["output_root"], previous)
+            previous = None
+        for left in (files.FAILURE, files.PROGRESS):
+            (self.directory / left).unlink(missing_ok=True)
+        files.write_atomic(self.directory / files.CONFIG, yaml.safe_dump(self._config, sort_keys=False))
+        files.write_json(self.directory / files.RECORD, new_record(self._config, self._departures, previous))
+
+    def _start(self) -> Outcome | None:
+        if self._stopping:
+            return self._finish(*self._stopping)
+        waited = time.time() - self._waiting
+        if not self._keeps_record and not self._first_is_there():
+            return None if waited < JOIN_S else Outcome("failed", f"machine 0 has not started this cell in {JOIN_S} s")
+        if self._keeps_record and held(self.directory / RANKS):
+            if waited < SAVE_S + STOP_S:
+                return None  # ranks of a launcher that was killed are still saving
+            return self._finish("failed", "processes of an earlier start of this cell are still there")
+        fork = can_fork() and not on_gpu(self._config)
+        threads = self._config["cluster"]["threads_per_process"]
+        try:
+            self._group = ProcessGroup(
+                self.directory, self._ranks, self.directory / self._log, fork, threads, self.gpus, self.node
+            )
+        except OSError as error:
+            return self._finish("failed", f"no process could be started: {error.strerror}")
+        self._started = time.time()
+        return None
+
+    def _watch(self, group: ProcessGroup) -> None:
+        """Keeps the limits, and sends the signals of a stop when they are due."""
+        now = time.time()
+        if self._signals:
+            if now >= self._signals[0][0]:
+                group.signal(self._signals.pop(0)[1])
+            return
+        limit, stall = self._limits["time_limit_s"], self._limits["stall_s"]
+        if limit is not None and now - self._asked > limit:
+            self.stop(
+                "interrupted", f"the time limit of {limit:g} s; the same command goes on from its last checkpoint"
+            )
+        elif stall is not None and now - max(self._started, self._last_sign()) > stall:
+            self.stop("failed", f"no sign of life for {stall:g} s", at_once=True)
+        elif not self._keeps_record and not self._first_is_there():
+            self.stop("failed", "machine 0 has ended the cell", at_once=True)
+
+    def _last_sign(self) -> float:
+        try:
+            return (self.directory / files.PROGRESS).stat().st_mtime
+        except OSError:
+            return -math.inf
+
+    def _first_is_there(self) -> bool:
+        """Whether machine 0 is at this cell; asked now and then, as asking takes the lock for an instant."""
+        if time.time() - self._looked_for_first > LOOK_S:
+            self._looked_for_first = time.time()
+            self._first = held(self.directory / LAUNCHER)
+        return self._first
+
+    def _ended(self, code: int) -> Outcome:
+        record = files.read_json(self.directory / files.RECORD) or {}
+        if not self._keeps_record:
+            if code == 0 or record.get("status") == "ok":
+                return Outcome("ok")
+            if not held(self.directory / LAUNCHER) and record.get("status") != "running":
+                return Outcome(record["status"], record["error"])  # machine 0 knows more
+            return Outcome(*self._stopping) if self._stopping else Outcome("failed", self._cause(code))
+        if code == 0 and record.get("status") == "ok":
+            return self._finish("ok", None)
+        if self._stopping:
+            return self._finish(*self._stopping)
+        if code == INTERRUPTED and record.get("status") == "interrupted":
+            return self._finish("interrupted", record["error"])
+        return self._finish("failed", self._cause(code))
+
+    def _finish(self, status: str, error: str | None) -> Outcome:
+        """Writes the outcome where the ranks could not, or know less of it."""
+        record = files.read_json(self.directory / files.RECORD)
+        if self._keeps_record:
+            (self.directory / files.PROGRESS).unlink(missing_ok=True)
+        if self._keeps_record and record is not None and (record["status"], record["error"]) != (status, error):
+            with suppress(OSError):  # a full disk
+                files.write_json(
+                    self.directory / files.RECORD,
+                    record | {"status": status, "error": error, "finished": record["finished"] or files.now()},
+                )
+        if self._group is None:
+            self._release()
+        return Outcome(status, error)
+
+    def _may_help(self) -> bool:
+        """Whether the failure was the machine's, not the program's own error, which would come again."""
+        return not (files.read_json(self.directory / files.FAILURE) or {}).get("known")
+
+    def _restart(self, error: str) -> None:
+        files.reopen(self.directory, error)
+        self._group, self._stopping, self._signals = None, None, []
+        self._waiting = time.time()
+
+    def _cause(self, returncode: int) -> str:
+        failure = files.read_json(self.directory / files.FAILURE)
+        if failure is not None and not (returncode < 0 and failure.get("peer")):
+            return failure["error"]
+        if returncode < 0:
+            return files.killed_by(-returncode)
+        path = self.directory / self._log
+        log = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        signals = re.findall(r"exitcode\s*: -(\d+)", log[-20_000:])
+        if signals:
+            return files.killed_by(int(signals[-1]))
+        lines = [line for line in log.splitlines() if line.strip()]
+        return f"exit code {returncode}: {lines[-1].strip() if lines else 'no output'}"
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def start_cell(cell: Cell, gpus: Sequence[str] | None = None, node: Node | None = None) -> CellJob | Outcome:
+    """Starts a cell, unless it is finished, refused, or with another launcher."""
+    first = node is None or node.rank == 0
+    refused = refusal(cell)
+    if refused is not None:
+        return Outcome("refused", refused)
+    if is_finished(cell):
         return Outcome("finished")
-    config = deepcopy(cell.config)
-    ranks = config["trainer"]["devices"]
-    config["cluster"]["threads_per_process"] = config["cluster"]["threads_per_process"] or max(1, cores() // ranks)
     try:
-        _start_record(cell, config, record)
-        process = _start_process(directory, ranks, config["cluster"]["threads_per_process"])
+        cell.directory.mkdir(parents=True, exist_ok=True)
+        if not first:
+            return CellJob(cell, None, gpus, node)
+        lock = Lock.take(cell.directory / LAUNCHER)
+        if lock is None:
+            who = holder(cell.directory / LAUNCHER)
+            return Outcome("busy", f"process {who.get('pid', '?')} on {who.get('host', '?')} is running it")
+        if is_finished(cell):
+            lock.release()
+            return Outcome("finished")
+        return CellJob(cell, lock, gpus, node)
     except OSError as error:
-        return Outcome("refused", f"cannot write to {directory}: {error.strerror}")
-    try:
-        while process.poll() is None:
-            time.sleep(POLL_S)
-            progress = files.read_json(directory / files.PROGRESS)
-            if progress is not None:
-                on_progress(progress)
-    except BaseException:
-        _stop(process)
-        _close_record(directory, "interrupted", "interrupted by Ctrl-C")
-        raise
-    finally:
-        (directory / files.PROGRESS).unlink(missing_ok=True)
-    if process.returncode:
-        _stop(process)
-        _close_record(directory, "failed", _cause(directory, process.returncode))
-    record = files.read_json(directory / files.RECORD) or {}
-    return Outcome(record.get("status", "failed"), record.get("error"))
+        return Outcome("refused", f"cannot write to {cell.directory}: {error.strerror}")
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def is_finished(cell: Cell) -> bool:
+    """Whether the cell has its result, made by code that is new enough for this call."""
+    record = files.read_json(cell.directory / files.RECORD)
+    if record is None or record["status"] != "ok":
+        return False
+    return cell.config["launch"]["rerun"] != "stale" or not _made_by_other_code(record)
 
 
-@lru_cache
-def gpus() -> int:
-    """GPUs that PyTorch sees, asked of a process of its own: this one stays free of PyTorch."""
-    probe = "import torch; print(torch.cuda.device_count())"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
-    return int(done.stdout) if done.returncode == 0 else 0
+def is_stale(record: dict[str, Any]) -> bool:
+    """Whether a finished run was made by other training code than this."""
+    return record["status"] == "ok" and _made_by_other_code(record)
 
 
-def _refusal(cell: Cell) -> str | None:
-    """Why a cell must not start, in one line; None if it may."""
-    config, trainer = cell.config, cell.config["trainer"]
-    devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
-    for key, value in {"trainer.devices": devices, "trainer.num_nodes": nodes, "recipe.batch_size": batch}.items():
-        if not isinstance(value, int) or value < 1:
-            return f"{key} is a whole number from 1, got {value!r}"
-    if batch % (devices * nodes):
-        fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
-        return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
-    if trainer["accelerator"] not in {"auto", "cpu", "gpu", "cuda"}:
-        return f"trainer.accelerator is auto, cpu, gpu or cuda, got {trainer['accelerator']!r}"
-    wants_gpu = trainer["accelerator"] in {"gpu", "cuda"}
-    on_gpu = wants_gpu or (trainer["accelerator"] == "auto" and devices > 1 and gpus() > 0)
-    available = gpus() if on_gpu else cores()
-    if devices > available and (on_gpu or not config["cluster"]["oversubscribe"]):
-        kind = "GPUs" if on_gpu else "CPU cores"
-        hint = "" if on_gpu else "; cluster.oversubscribe=true allows more processes than cores"
-        return f"trainer.devices={devices}, but this machine has {available} {kind}{hint}"
-    if trainer["sync_batchnorm"] and not on_gpu:
-        return "trainer.sync_batchnorm=true needs several GPUs (PyTorch has no synchronised batch-norm on a CPU)"
-    held = cell.directory / files.CONFIG
-    if held.exists():
-        differing = differing_keys(yaml.safe_load(held.read_text(encoding="utf-8")), config)
-        if differing:
-            keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
-            return f"{cell.directory} holds another configuration ({keys}); choose another output_root or move it away"
-    return None
-
-
-def _start_record(cell: Cell, config: dict[str, Any], previous: dict[str, Any] | None) -> None:
-    cell.directory.mkdir(parents=True, exist_ok=True)
-    (cell.directory / files.FAILURE).unlink(missing_ok=True)
-    (cell.directory / files.PROGRESS).unlink(missing_ok=True)
-    files.write_atomic(cell.directory / files.CONFIG, yaml.safe_dump(config, sort_keys=False))
+def new_record(config: dict[str, Any], departures: dict[str, Any], previous: dict[str, Any] | None) -> dict[str, Any]:
+    """The record of a run that starts, or goes on where ``previous`` is its own."""
     digest = config_hash(config)
     record = {
         "schema": files.SCHEMA,
@@ -151,80 +296,91 @@ def _start_record(cell: Cell, config: dict[str, Any], previous: dict[str, Any] |
         "name": config["name"],
         "recipe": config["recipe"]["name"],
         "seed": config["seed"],
-        "departures": cell.departures,
+        "departures": departures,
         "config_hash": digest,
         "started": files.now(),
         "finished": None,
         "resumptions": [],
+        "restarts": [],
         "wandb": None,
     }
-    if previous is not None:
-        # The same directory goes on as the same run.
-        record |= {key: previous[key] for key in ("run_id", "started", "resumptions") if key in previous}
-    files.write_json(cell.directory / files.RECORD, record)
+    kept = ("run_id", "started", "resumptions", "restarts", "code")
+    return record | {key: previous[key] for key in kept if previous is not None and key in previous}
 
 
-def _start_process(directory: Path, ranks: int, threads: int) -> subprocess.Popen[bytes]:
-    environment = {key: value for key, value in os.environ.items() if not FOREIGN.match(key)}
-    paths = [str(ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-    environment.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "--monitor-interval=1"]
-    torchrun += [f"--shutdown-timeout={STOP_S - 5}"]
-    command = [sys.executable, *(torchrun if ranks > 1 else []), "-m", "benchmarks.cell", str(directory)]
-    with open(directory / files.LOG, "ab") as log:
-        return subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent,
-        )
+def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None:
+    """Moves a run's files to ``<output_root>/superseded/…/<run_id>``, where no report sees them; its locks stay."""
+    place = Path(output_root, SUPERSEDED, directory.relative_to(output_root), str(record.get("run_id", "unknown")))
+    place.mkdir(parents=True, exist_ok=True)
+    for path in directory.iterdir():
+        if path.suffix != ".lock":
+            shutil.move(path, place / path.name)
 
 
-def die_with_parent() -> None:
-    """Asks Linux to send this process SIGTERM when its parent dies: a killed launcher leaves nothing behind."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Ends the whole group: SIGTERM, and SIGKILL for what is left after ``STOP_S``."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_S)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+@lru_cache
+def gpus() -> int:
+    """GPUs that PyTorch sees, asked of a process of its own: this one stays free of PyTorch."""
+    if sys.platform == "linux" and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))):
+        return 0
+    probe = "import torch; print(torch.cuda.device_count())"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.returncode == 0 else 0
 
 
-def _close_record(directory: Path, status: str, error: str) -> None:
-    """The outcome of a cell that could not write it itself, and the first cause where ranks saw only each other's end."""
-    record = files.read_json(directory / files.RECORD) or {}
-    failure = files.read_json(directory / files.FAILURE)
-    if status == "failed" and failure is not None:
-        error = failure["error"]
-    if record.get("status") == "running" or status == "failed":
-        with suppress(OSError):
-            record |= {"status": status, "error": error, "finished": files.now()}
-            files.write_json(directory / files.RECORD, record)
+def on_gpu(config: dict[str, Any]) -> bool:
+    """Whether a cell would run on GPUs here."""
+    accelerator = config["trainer"]["accelerator"]
+    return accelerator in {"gpu", "cuda"} or (accelerator == "auto" and gpus() > 0)
 
 
-def _cause(directory: Path, returncode: int) -> str:
-    if returncode < 0:
-        return _killed(-returncode)
-    log = (directory / files.LOG).read_text(encoding="utf-8", errors="replace")
-    signals = re.findall(r"exitcode\s*: -(\d+)", log[-20_000:])
-    if signals:
-        return _killed(int(signals[-1]))
-    lines = [line for line in log.splitlines() if line.strip()]
-    return f"exit code {returncode}: {lines[-1].strip() if lines else 'no output'}"
+def refusal(cell: Cell) -> str | None:
+    """Why a cell must not start anywhere, in one line; None if it may."""
+    config, trainer, launch = cell.config, cell.config["trainer"], cell.config["launch"]
+    devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
+    counted = {"trainer.devices": devices, "trainer.num_nodes": nodes, "recipe.batch_size": batch}
+    counted["launch.workers"] = launch["workers"]
+    for key, value in counted.items():
+        if not isinstance(value, int) or value < 1:
+            return f"{key} is a whole number from 1, got {value!r}"
+    if launch["rerun"] not in {None, "stale"}:
+        return f"launch.rerun is null or stale, got {launch['rerun']!r}"
+    if batch % (devices * nodes):
+        fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
+        return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
+    if trainer["accelerator"] not in {"auto", "cpu", "gpu", "cuda"}:
+        return f"trainer.accelerator is auto, cpu, gpu or cuda, got {trainer['accelerator']!r}"
+    held_there = cell.directory / files.CONFIG
+    if held_there.exists():
+        differing = differing_keys(yaml.safe_load(held_there.read_text(encoding="utf-8")), config)
+        if differing:
+            keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
+            return f"{cell.directory} holds another configuration ({keys}); choose another output_root or move it away"
+    return None
 
 
-def _killed(number: int) -> str:
-    hint = " (out of memory?)" if number == signal.SIGKILL else ""
-    return f"killed by {signal.Signals(number).name}{hint}"
+def lack(cell: Cell, cells_at_a_time: int = 1, machines: int = 1) -> str | None:
+    """What this machine, one of ``machines``, lacks for a cell, in one line; None if it can run it beside the others."""
+    config, trainer = cell.config, cell.config["trainer"]
+    if trainer["num_nodes"] > machines:
+        return f"trainer.num_nodes={trainer['num_nodes']} needs cluster=slurm or cluster=hosts: this is one machine"
+    gpu = on_gpu(config)
+    if trainer["sync_batchnorm"] and not gpu:
+        return "trainer.sync_batchnorm=true needs several GPUs (PyTorch has no synchronised batch-norm on a CPU)"
+    kind, available = ("GPUs", gpus()) if gpu else ("CPU cores", cores())
+    wanted = trainer["devices"] * cells_at_a_time
+    if wanted > available and (gpu or not config["cluster"]["oversubscribe"]):
+        asked = f"trainer.devices={trainer['devices']}"
+        asked += f" for each of launch.workers={cells_at_a_time}" if cells_at_a_time > 1 else ""
+        hint = "" if gpu else "; cluster.oversubscribe=true allows more processes than cores"
+        return f"{asked}, but this machine has {available} {kind}{hint}"
+    return None
+
+
+def _made_by_other_code(record: dict[str, Any]) -> bool:
+    code = record.get("code") or {}  # absent where no rank came as far as to write it: nothing was computed
+    return bool(code) and code.get("training_sha256") != training_sha256()

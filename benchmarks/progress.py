@@ -1,4 +1,4 @@
-"""Progress in the terminal: one bar for the sweep and one for the run; a line per event where there is no terminal."""
+"""Progress in the terminal: one bar for the sweep and one for each run; a line per event where there is no terminal."""
 
 from types import TracebackType
 from typing import Any, Self
@@ -8,7 +8,12 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from benchmarks.launch import Outcome
 
-MARKS = {"ok": "[green]done[/]", "finished": "[green]finished before[/]", "interrupted": "[yellow]interrupted[/]"}
+MARKS = {
+    "ok": "[green]done[/]",
+    "finished": "[green]finished before[/]",
+    "interrupted": "[yellow]interrupted[/]",
+    "preempted": "[yellow]preempted[/]",
+}
 
 
 class SweepProgress:
@@ -22,7 +27,7 @@ class SweepProgress:
     def __init__(self, console: Console, total: int) -> None:
         self.console = console
         self.total = total
-        self.started = 0
+        self.ended = 0
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=28),
@@ -33,8 +38,10 @@ class SweepProgress:
             TextColumn("{task.fields[note]}", style="dim"),
         )
         self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.sweep = self.bars.add_task("sweep", total=total, note="") if total > 1 else None
-        self.run: TaskID | None = None
+        self.sweep = self.bars.add_task("sweep", total=total, note=f"of {total} runs") if total > 1 else None
+        self.runs: dict[int, TaskID] = {}
+        self.parts: dict[int, float] = {}
+        self.failed = 0
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -45,31 +52,40 @@ class SweepProgress:
     ) -> None:
         self.bars.stop()
 
-    def begin(self, label: str) -> None:
+    def begin(self, index: int, label: str) -> None:
         """A cell starts."""
-        self.started += 1
-        self.run = self.bars.add_task(label, total=None, note="starting")
-        if self.sweep is not None:
-            self.bars.update(self.sweep, note=f"run {self.started} of {self.total}")
+        self.runs[index] = self.bars.add_task(label, total=None, note="starting")
 
-    def update(self, progress: dict[str, Any]) -> None:
+    def update(self, index: int, progress: dict[str, Any]) -> None:
         """A cell has written ``progress.json``."""
-        if self.run is None:
-            return
         note = f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"
-        shown = [f"{name} {value:.3g}" for name, value in progress["metrics"].items()]
-        self.bars.update(self.run, total=progress["total"], completed=progress["done"], note=", ".join([note, *shown]))
-        if self.sweep is not None and progress["total"]:
-            self.bars.update(self.sweep, completed=self.started - 1 + progress["done"] / progress["total"])
+        shown = [f"{name} {value:.3g}" for name, value in progress["metrics"].items() if value is not None]
+        task = self.runs[index]
+        self.bars.update(task, total=progress["total"], completed=progress["done"], note=", ".join([note, *shown]))
+        if progress["total"]:
+            self.parts[index] = progress["done"] / progress["total"]
+        self._show_sweep()
 
-    def end(self, label: str, outcome: Outcome) -> None:
+    def wait(self, index: int, label: str, reason: str) -> None:
+        """A cell is with another launcher."""
+        self.bars.update(self.runs[index], note=reason)
+        self.console.print(f"{label}: {reason}; waiting for it", markup=False, highlight=False)
+
+    def end(self, index: int, label: str, outcome: Outcome) -> None:
         """A cell has ended; its line stays."""
-        if self.run is not None:
-            self.bars.remove_task(self.run)
-        place = f"[{self.started}/{self.total}] " if self.total > 1 else ""
+        self.bars.remove_task(self.runs.pop(index))
+        self.parts.pop(index, None)
+        self.ended += 1
+        self.failed += not outcome.good
+        place = f"[{self.ended}/{self.total}] " if self.total > 1 else ""
         cause = f": {outcome.error}" if outcome.error else ""
         mark = MARKS.get(outcome.status, f"[bold red]{outcome.status}[/]")
         self.console.print(rf"\{place}{label} {mark}" if place else f"{label} {mark}", end="", highlight=False)
         self.console.print(cause, markup=False, highlight=False)
+        self._show_sweep()
+
+    def _show_sweep(self) -> None:
         if self.sweep is not None:
-            self.bars.update(self.sweep, completed=self.started)
+            failed = f", {self.failed} without a result" if self.failed else ""
+            note = f"{self.ended} of {self.total} runs ended{failed}"
+            self.bars.update(self.sweep, completed=self.ended + sum(self.parts.values()), note=note)

@@ -3,25 +3,41 @@
 import json
 import math
 import os
+import signal
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
-CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG = (
+SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
+CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
     "config.yaml",
     "record.json",
     "history.jsonl",
     "progress.json",
     "failure.json",
     "log.txt",
+    "layers.csv",
 )
 
 
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def short_value(value: Any) -> str:
+    """A value as it stands in names: text as it is, numbers in their shortest form (``8e+10``), the rest as JSON."""
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def killed_by(number: int) -> str:
+    """``killed by SIGKILL (out of memory?)`` and the like."""
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(number).name}{hint}"
 
 
 def write_atomic(path: Path, content: str | memoryview, durable: bool = True) -> None:
@@ -51,6 +67,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def reopen(directory: Path, error: str | None) -> dict[str, Any]:
+    """Notes that a cell's ranks start once more, and after what, None for what the last ones have recorded; the new record."""
+    record = read_json(directory / RECORD) or {}
+    restart = {"at": now(), "after": error or record.get("error") or "a rank was lost"}
+    record["restarts"] = [*record.get("restarts", ()), restart]
+    record |= {"status": "running", "error": None, "finished": None}
+    write_json(directory / RECORD, record)
+    (directory / FAILURE).unlink(missing_ok=True)
+    return record
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

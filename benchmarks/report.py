@@ -14,6 +14,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks.forecasts import comparison
 from benchmarks.page import write_page
 from benchmarks.results import (
     MISSING,
@@ -34,7 +35,7 @@ from benchmarks.results import (
 WIDE = 120
 PLAIN_WIDTH = 120
 
-STATUS_STYLES = {"ok": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow"}
+STATUS_STYLES = {"ok": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "preempted": "yellow"}
 
 
 def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
@@ -58,7 +59,10 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
         scored = [run for run in runs if run.data == data and run.scores]
         if scored:
             _print_scores(console, scored)
-    failures = [run for run in runs if run.status in ("failed", "interrupted")]
+    if (compared := comparison(runs)) is not None:
+        console.print()
+        console.print(Text(compared))
+    failures = [run for run in runs if run.status in ("failed", "interrupted", "preempted")]
     if failures:
         rows = [
             [

@@ -18,9 +18,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-SCHEMA = 1
-STATUSES = ("ok", "running", "failed", "interrupted")
+from benchmarks.record import SCHEMA, short_value
+
+STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 MISSING = "–"
+NO_RUNS = ("wandb", "cache", "sweeps", "superseded")  # folders of an output root that hold no runs to show
 
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (
@@ -96,7 +98,7 @@ class Run:
     def departures(self) -> str:
         """What departs from the recipe, as in `epochs=5, optimizer.lr=0.2`; empty for the recipe itself."""
         departures = self.part("departures")
-        return ", ".join(f"{key.removeprefix('recipe.')}={value}" for key, value in sorted(departures.items()))
+        return ", ".join(f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(departures.items()))
 
     @property
     def recipe(self) -> str:
@@ -186,10 +188,11 @@ class Run:
 
     def curve(self) -> list[dict[str, Any]]:
         """The history's rows that can be drawn: positive train_flops and a finite validation metric."""
+        metric = self.val_metric
         return [
             row
             for row in self.history
-            if (number(row.get("train_flops")) or 0) > 0 and number(row.get(self.val_metric)) is not None
+            if (number(row.get("train_flops")) or 0) > 0 and number(row.get(metric)) is not None
         ]
 
     def part(self, key: str) -> dict[str, Any]:
@@ -218,8 +221,11 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
     for directory, folders, files in os.walk(root):
         if directory == os.fspath(root):
-            folders[:] = [folder for folder in folders if folder != "wandb"]
+            folders[:] = [folder for folder in folders if folder not in NO_RUNS]
         if "record.json" not in files:
+            if "history.jsonl" in files or "checkpoints" in folders:
+                problems.append(f"{one_line(directory)}: a run's folder without its record.json (copied in part?)")
+                folders.clear()
             continue
         folders.clear()  # a run's own subfolders hold no runs
         path = Path(directory, "record.json")
@@ -280,6 +286,16 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
     Runs belong together when configuration, protocol, number of test images, data checksum and precision agree. Of two
     folders with the same seed the one started last counts.
     """
+    result = []
+    for members in same_but_seed(runs):
+        if len(members) > 1:
+            values = [run.value for run in members if run.value is not None]
+            result.append(SeedGroup(members, statistics.fmean(values), statistics.stdev(values)))
+    return result
+
+
+def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
+    """The finished runs by what `seed_groups` averages, by seed, single ones too."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
         if run.value is None:
@@ -288,13 +304,7 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
         other = seeds.get(run.seed)
         if other is None or str(run.record.get("started")) > str(other.record.get("started")):
             seeds[run.seed] = run
-    result = []
-    for seeds in groups.values():
-        if len(seeds) > 1:
-            members = tuple(seeds[seed] for seed in sorted(seeds))
-            values = [run.value for run in members if run.value is not None]
-            result.append(SeedGroup(members, statistics.fmean(values), statistics.stdev(values)))
-    return result
+    return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
 
 
 @cache
@@ -421,7 +431,8 @@ def count(n: int | None) -> str:
 
 def one_line(text: str) -> str:
     """`text` on one line, with nothing in it that a terminal would obey."""
-    return "".join(char if char.isprintable() else "�" for char in " ".join(text.split()))
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(char if char.isprintable() else "�" for char in line)
 
 
 def _read_record(path: Path) -> dict[str, Any]:
@@ -431,6 +442,8 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ValueError("not valid JSON (torn?); run it again or remove the folder") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else None
+        if isinstance(found, int):
+            raise ValueError(f"a record of schema {found}, made by another version; this one reads schema {SCHEMA}")
         raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {found!r})")
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record[key], bool):

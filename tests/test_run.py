@@ -188,8 +188,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(sweep, tmp_path: Path) -> None
     deadline = time.monotonic() + 120
     while not (killed / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    child = subprocess.run(["pgrep", "-f", f"benchmarks.cell {killed}"], capture_output=True, text=True, check=False)
-    os.kill(int(child.stdout.split()[0]), signal.SIGKILL)
+    child = json.loads((killed / "progress.json").read_text())["pid"]
+    os.kill(child, signal.SIGKILL)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     record = json.loads((killed / "record.json").read_text())
@@ -223,14 +223,32 @@ def test_ctrl_c_stops_and_records(tmp_path: Path) -> None:
     deadline = time.monotonic() + 120
     while not list((tmp_path / "outputs").rglob("history.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
+    [progress] = (tmp_path / "outputs").rglob("progress.json")
+    child = json.loads(progress.read_text())["pid"]
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on from here" in out and "report.html" in out
     assert records(tmp_path / "outputs")["resnext20_8x4d"]["status"] == "interrupted"
-    left = subprocess.run(["pgrep", "-f", f"benchmarks.cell {tmp_path}"], capture_output=True, check=False)
-    assert left.returncode == 1
+    assert not Path(f"/proc/{child}").exists()
     assert exit_code(tmp_path / "outputs") == 128 + signal.SIGTERM  # the launcher's word to its ranks
+
+
+def test_a_killed_launcher_leaves_no_process(tmp_path: Path) -> None:
+    process = start("model=resnet", "recipe.epochs=500", "logger=none", root=tmp_path / "outputs")
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "outputs").rglob("history.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    [progress] = (tmp_path / "outputs").rglob("progress.json")
+    child = Path("/proc", str(json.loads(progress.read_text())["pid"]))
+    process.kill()
+    process.communicate(timeout=10)
+    deadline = time.monotonic() + 30
+    while child.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not child.exists()
+    [record] = records(tmp_path / "outputs").values()
+    assert (record["status"], record["error"]) == ("interrupted", "interrupted by SIGTERM")
 
 
 def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:

@@ -1,0 +1,21 @@
+"""Which code made a run: the hash of what its numbers depend on. Imports no torch."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAINING = (
+    "lightning_modules/**/*.py",
+    "datamodules/**/*.py",
+    *(f"benchmarks/{name}.py" for name in ("budget", "cell", "checkpoints", "complexity", "tracking")),
+)
+
+
+@lru_cache
+def training_sha256() -> str:
+    """SHA-256 over names and contents of the source files that train and test; launching and reports are not among them."""
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in TRAINING for path in ROOT.glob(pattern)}):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()

@@ -3,11 +3,13 @@
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import time
 import traceback
 import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +18,55 @@ import torch
 import yaml
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from pytorch_lightning.strategies import DDPStrategy
 
 from benchmarks import record as files
-from benchmarks.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, weights_sha256
+from benchmarks.budget import Budget, take_budget
+from benchmarks.checkpoints import (
+    AtomicCheckpointIO,
+    Averaging,
+    Checkpoints,
+    check_fits,
+    newest_intact,
+    tidy,
+    weights_sha256,
+)
 from benchmarks.complexity import measure
 from benchmarks.configuration import config_hash
-from benchmarks.environment import code, environment, peak_memory_bytes
-from benchmarks.tracking import Interrupted, Tracker, logged_names
+from benchmarks.environment import code, environment
+from benchmarks.locks import RANKS, Lock
+from benchmarks.process_group import die_with_parent
+from benchmarks.stopping import Interrupted, StopRequest, silence
+from benchmarks.tracking import Tracker
 
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
+# What gloo, NCCL and torch's store say when a peer is gone or silent.
+PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|timed out", re.IGNORECASE)
 
 
 def main(directory: Path) -> int:
     """Runs this process's rank; returns the exit code. Every outcome is in the record."""
+    die_with_parent()
     config = yaml.safe_load((directory / files.CONFIG).read_text(encoding="utf-8"))
     started = json.loads((directory / files.RECORD).read_text(encoding="utf-8"))
-    signal.signal(signal.SIGTERM, _terminate)
+    if _rank() == 0 and (started["status"] != "running" or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))):
+        started = files.reopen(directory, None)
+    stop = StopRequest(config["launch"]["collective_timeout_s"])
+    run = CellRun(directory, config, started, stop)
     quiet()
-    run = CellRun(directory, config, started)
+    lock = Lock.share(directory / RANKS)  # as long as this process lives, no other start of the cell may write
     try:
+        stop.listen()
         run.execute()
-    except (Interrupted, KeyboardInterrupt) as stop:
-        return run.close("interrupted", f"interrupted by {stop or 'Ctrl-C'}", 128 + signal.SIGTERM)
+    except Interrupted as signalled:
+        return run.close("interrupted", f"interrupted by {signalled}", 128 + signal.SIGTERM)
     except Exception as error:
         traceback.print_exc()
         reason = describe(error)
-        _first_failure(directory, reason)
+        _report_failure(directory, reason, error)
         return run.close("failed", reason, 1)
+    finally:
+        lock.release()
     return run.close("ok", None, 0)
 
 
@@ -53,16 +77,18 @@ class CellRun:
         directory: the run's.
         config: the resolved configuration.
         record: as the launcher has started it.
+        stop: what asks it to stop.
     """
 
-    def __init__(self, directory: Path, config: dict[str, Any], record: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, config: dict[str, Any], record: dict[str, Any], stop: StopRequest) -> None:
         self.directory = directory
         self.config = config
         self.record = record
+        self.stop = stop
         self.mirror: Any = None
+        self.budget: Budget | None = None
         self.tracker: Tracker | None = None
         self.trainer: pl.Trainer | None = None
-        self.pictures: list[Path] = []
 
     def execute(self) -> None:
         """Trains from the start or from the last checkpoint, tests, and fills in the record."""
@@ -76,17 +102,23 @@ class CellRun:
         complexity = measure(module.net, (config["data"]["in_channels"], *config["data"]["image_size"]))
         manifest = datamodule.manifest()
 
+        recipe, arguments = config["recipe"], dict(config["trainer"])
+        step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
+        budget = self.budget = take_budget(arguments, step_flops, recipe["epochs"], self.stop)
         tracker = Tracker(
-            self.directory, complexity.train_macs_per_sample, config["recipe"]["batch_size"], config["seed"]
+            self.directory, complexity.train_macs_per_sample, recipe["batch_size"], config["seed"], budget
         )
-        checkpoints = Checkpoints(self.directory / "checkpoints", f"val/{module.primary}")
+        directory, every_steps = self.directory / "checkpoints", config["launch"]["checkpoint_every_steps"]
+        checkpoints = Checkpoints(directory, f"val/{module.primary}", self.stop, every_steps)
+        decay = config["recipe"].get("ema_decay")
+        averaging = [] if decay is None else [Averaging(decay=decay)]
         world_size = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
-        strategy = "ddp" if world_size > 1 else "auto"
+        timeout = timedelta(seconds=config["launch"]["collective_timeout_s"])
         trainer = instantiate(
-            config["trainer"],
-            strategy=strategy,
-            callbacks=[tracker, checkpoints],
-            plugins=[AtomicCheckpointIO()],
+            arguments,
+            strategy=DDPStrategy(timeout=timeout) if world_size > 1 else "auto",
+            callbacks=[*averaging, *([] if budget is None else [budget]), tracker, checkpoints],
+            plugins=[AtomicCheckpointIO(module)],
             logger=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
@@ -95,11 +127,11 @@ class CellRun:
             enable_model_summary=False,
             default_root_dir=str(self.directory),
         )
+        silence(trainer)
         self.tracker, self.trainer = tracker, trainer
         if trainer.world_size != world_size:
             raise RuntimeError(f"{world_size} processes were asked for, {trainer.world_size} were started")
         device = trainer.strategy.root_device
-        last = self.directory / "checkpoints" / LAST
         record |= {
             "config_hash": config_hash(config),
             "code": code(),
@@ -124,20 +156,22 @@ class CellRun:
                 "metric": f"test/{module.primary}",
                 "metric_label": f"test {module.label}",
                 "definitions": module.definitions,
+                "budget": None if budget is None else budget.as_dict(),
             },
         }
-        if last.exists():
-            record["resumptions"] = [*record["resumptions"], {"at": files.now()}]
+        checkpoint = self._resume(directory, module)
+        if _rank() == 0:
+            tidy(directory, checkpoint)
+            files.write_atomic(self.directory / files.LAYERS, complexity.layers_csv())
         self._write()
         if _rank() == 0 and config["logger"]["mode"] != "none":
             from benchmarks.mirror import Mirror
 
-            self.mirror = Mirror(record, config, logged_names(f"val/{name}" for name in module.definitions))
-            trainer.logger = self.mirror.logger
-            record["wandb"] = {"id": self.mirror.run.id, "mode": self.mirror.mode}
+            self.mirror = Mirror(self.directory, config["logger"])
+            record["wandb"] = {"id": record["run_id"], "mode": self.mirror.mode}
             self._write()
 
-        trainer.fit(module, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         trainer.test(module, datamodule=datamodule, verbose=False)
         tested = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
         if tested["test/n"] != manifest["counts"]["test"]:
@@ -148,7 +182,7 @@ class CellRun:
         if module.examples and _rank() == 0:
             from benchmarks.pictures import write_pictures
 
-            self.pictures = write_pictures(self.directory, module.examples)
+            write_pictures(self.directory, module.examples)
         record["weights_sha256"] = weights_sha256(module.net.state_dict())
 
     def close(self, status: str, error: str | None, exit_code: int) -> int:
@@ -157,16 +191,35 @@ class CellRun:
             return exit_code
         self.record |= {"status": status, "error": error, "finished": files.now()}
         if self.tracker is not None and self.trainer is not None:
-            device = self.trainer.strategy.root_device
-            self.record["compute"] = self.tracker.totals(self.trainer) | {
-                "peak_memory_bytes": peak_memory_bytes(device)
-            }
+            self.record["compute"] = self.tracker.totals(self.trainer)
+            if self.budget is not None and "protocol" in self.record:
+                self.record["protocol"]["budget"] = self.budget.as_dict()
         try:
             self._write()
         finally:
+            signal.alarm(0)  # the mirror has its own bound
             if self.mirror is not None:
-                self.mirror.finish(self.record, self.pictures, exit_code)
+                self.record["wandb"]["mode"] = self.mirror.finish()
+                self._write()
         return exit_code
+
+    def _resume(self, directory: Path, module: pl.LightningModule) -> Path | None:
+        """The checkpoint to go on from, None to start anew; what was found goes to the record."""
+        path, checkpoint, wrong = newest_intact(directory)
+        if path is not None:
+            check_fits(path, checkpoint["state_dict"], module)
+        if path is None and not wrong:
+            return None
+        resumption = {
+            "at": files.now(),
+            "step": checkpoint["global_step"] if path else 0,
+            "checkpoint": path.name if path else None,
+        }
+        if wrong:
+            resumption["reason"] = "; ".join([*wrong, f"going on from {path.name}" if path else "started anew"])
+            print(resumption["reason"], file=sys.stderr)
+        self.record["resumptions"] = [*self.record["resumptions"], resumption]
+        return path
 
     def _write(self) -> None:
         if _rank() == 0:
@@ -175,14 +228,25 @@ class CellRun:
 
 def describe(error: BaseException) -> str:
     """The cause in one line, without Hydra's wrapping."""
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    error = _unwrapped(error)
+    if _is_full_disk(error):
         return "no space left on the disk; what was written before is intact"
     lines = str(error).strip().splitlines()
-    known = isinstance(error, ValueError | FileNotFoundError | ArithmeticError | ImportError)
     text = lines[0] if lines else ""
-    return text if known and text else f"{type(error).__name__}: {text}".rstrip(": ")
+    return text if is_known(error) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether it is the program's own clear error, which would come again."""
+    error = _unwrapped(error)
+    return isinstance(error, ValueError | FileNotFoundError | ArithmeticError | ImportError) or _is_full_disk(error)
+
+
+def is_of_a_peer(error: BaseException) -> bool:
+    """Whether another rank, gone or silent, is behind it."""
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, torch.distributed.DistError) or PEER_LOST.search(str(error)) is not None
+    )
 
 
 def quiet() -> None:
@@ -192,22 +256,38 @@ def quiet() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # small images live in memory
-    warnings.filterwarnings("ignore", ".*It is recommended to use `self.log.*sync_dist=True`.*")  # already synchronised
+    warnings.filterwarnings("ignore", ".*It is recommended to use `self.log.*sync_dist=True.*")  # already synchronised
+    warnings.filterwarnings("ignore", ".*The `srun` command is available on your system but is not used.*")
 
 
 def _rank() -> int:
     return int(os.environ.get("RANK", 0))
 
 
-def _terminate(signum: int, frame: Any) -> None:
-    raise Interrupted(signal.Signals(signum).name)
+def _unwrapped(error: BaseException) -> BaseException:
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
-def _first_failure(directory: Path, reason: str) -> None:
-    """The first rank to fail names the cause; its peers only see a broken connection."""
+def _is_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+
+
+def _report_failure(directory: Path, reason: str, error: BaseException) -> None:
+    """The first rank to fail names the cause; its peers only see a broken connection, and give way to a cause."""
+    failure = {
+        "error": reason,
+        "rank": _rank(),
+        "time": time.time(),
+        "known": is_known(error),
+        "peer": is_of_a_peer(error),
+    }
+    path = directory / files.FAILURE
     try:
-        with open(directory / files.FAILURE, "x", encoding="utf-8") as file:
-            json.dump({"error": reason, "rank": _rank(), "time": time.time()}, file)
+        first = files.read_json(path)
+        if first is None or (first.get("peer") and not failure["peer"]):
+            files.write_json(path, failure)
     except OSError:
         pass
 

@@ -108,6 +108,14 @@ class Complexity:
             "train_flops_per_sample": self.train_flops_per_sample,
         }
 
+    def layers_csv(self) -> str:
+        """A line for each convolution and linear layer, in the order of the network; ``train_macs`` of one training image."""
+        lines = ["layer,kind,params,activations,macs,train_macs"]
+        for layer in self.layers:
+            fields = (layer.name, layer.kind, layer.params, layer.activations, layer.macs, layer.training_macs)
+            lines.append(",".join(map(str, fields)))
+        return "\n".join(lines) + "\n"
+
 
 def count_convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """Handle of fvcore for aten::_convolution, transposed or not."""

@@ -2,34 +2,31 @@
 
 import hashlib
 import math
-import signal
+import os
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from benchmarks.budget import Budget
+from benchmarks.energy import EnergyMeter
+from benchmarks.environment import peak_memory_bytes
 from benchmarks.record import HISTORY, PROGRESS, append_row, last_row, write_json
 
 PROGRESS_EVERY_S = 0.5
 CHECK_LOSS_EVERY = 50  # steps; each check waits for the device
-COMPUTE = ("samples_seen", "train_macs", "train_flops", "wall_s")
 
 
 class NonFiniteLossError(ArithmeticError):
     """The loss became NaN or infinite."""
 
 
-class Interrupted(BaseException):
-    """The process was asked to stop (SIGTERM)."""
-
-
 class Tracker(pl.Callback):
     """Counts training compute over the batches that were really trained on, evaluation apart.
 
-    One row per evaluation goes to ``history.jsonl`` and, the same, to the logger. A row that is there already (a killed epoch
+    One row per evaluation goes to ``history.jsonl``. A row that is there already (a killed epoch
     that was run again) is not written twice.
 
     Args:
@@ -37,19 +34,28 @@ class Tracker(pl.Callback):
         train_macs_per_sample: exact multiply-adds of one training step per image.
         global_batch_size: images of a step over all processes.
         seed: model randomness is a function of (seed, step, rank).
+        budget: with which training ends; None for the trainer's number of epochs.
     """
 
-    def __init__(self, directory: Path, train_macs_per_sample: int, global_batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        train_macs_per_sample: int,
+        global_batch_size: int,
+        seed: int,
+        budget: Budget | None = None,
+    ) -> None:
         self.directory = directory
         self.train_macs_per_sample = train_macs_per_sample
         self.global_batch_size = global_batch_size
         self.seed = seed
+        self.budget = budget
         self.samples_seen = 0
         self.train_s = 0.0
+        self.energy = EnergyMeter()
         self._resumed_wall_s = 0.0
         self._started = time.perf_counter()
-        self._epoch_started = 0.0
-        self._evaluating_since = 0.0
+        self._training_since: float | None = None
         self._last_progress = -math.inf
         self._losses: list[torch.Tensor] = []
         self._metrics: dict[str, float] = {}
@@ -68,17 +74,17 @@ class Tracker(pl.Callback):
             "steps": trainer.global_step,
             "epochs": trainer.current_epoch,
             "wall_s": round(self._wall(), 3),
-            "train_s": round(self.train_s, 3),
-            "images_per_s": round(self.samples_seen / self.train_s, 1) if self.train_s else None,
+            **self._cost(trainer),
         }
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Turns SIGTERM into an exception, after Lightning has set its own handler."""
-        signal.signal(signal.SIGTERM, _interrupt)
+        """Starts the training clock: amid an epoch where a run goes on there."""
+        self.energy.attach(trainer)
+        self._start_clock()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the training clock."""
-        self._epoch_started = time.perf_counter()
+        self._start_clock()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -98,17 +104,21 @@ class Tracker(pl.Callback):
         self._losses.append(outputs["loss"].detach())
         if len(self._losses) >= CHECK_LOSS_EVERY:
             self._check_losses(trainer)
-        self._progress(trainer, "train", batch_idx + 1)
+        self._progress(trainer, "train")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops the training clock."""
         self._check_losses(trainer)
-        self._evaluating_since = time.perf_counter()
-        self.train_s += self._evaluating_since - self._epoch_started
+        self.train_s, self._training_since = self._trained(), None
+        self.energy.stop()
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Gives a sign of life."""
+        self._progress(trainer, "train")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the row of this evaluation."""
-        self._epoch_started = time.perf_counter()
+        self._start_clock()
         metrics = {
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.startswith("test/")
         }
@@ -125,33 +135,65 @@ class Tracker(pl.Callback):
             "train_macs": self.train_macs,
             "train_flops": 2 * self.train_macs,
             "wall_s": round(self._wall(), 3),
+            **self._cost(trainer),
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **metrics,
         }
         last = last_row(self.directory / HISTORY)
         if last is None or last["step"] < row["step"]:
             append_row(self.directory / HISTORY, row)
-            if trainer.logger is not None:
-                trainer.logger.log_metrics(logged(row), step=trainer.global_step)
         shown = {name: metrics[name] for name in ("train/loss", f"val/{pl_module.primary}") if name in metrics}
-        self._progress(trainer, "train", int(trainer.num_training_batches), shown)
+        self._progress(trainer, "train", shown)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says that the test has begun."""
-        self._progress(trainer, "test", 0, force=True)
+        self._progress(trainer, "test", force=True)
+
+    def on_test_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Gives a sign of life."""
+        self._progress(trainer, "test")
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Lets nothing be saved after a loss that is not finite."""
+        self._check_losses(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
-        return {"samples_seen": self.samples_seen, "wall_s": self._wall(), "train_s": self.train_s}
+        return {
+            "samples_seen": self.samples_seen,
+            "wall_s": self._wall(),
+            "train_s": self._trained(),
+            "energy_mj": self.energy.so_far(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from the compute and time spent before."""
         self.samples_seen = state_dict["samples_seen"]
         self._resumed_wall_s = state_dict["wall_s"]
         self.train_s = state_dict["train_s"]
+        self.energy.millijoules = state_dict["energy_mj"]
+
+    def _cost(self, trainer: pl.Trainer) -> dict[str, Any]:
+        """What training took of the devices: seconds, memory, and energy where they count it."""
+        return {
+            "train_s": round(self.train_s, 3),
+            "images_per_s": round(self.samples_seen / self.train_s, 1) if self.train_s else None,
+            "peak_memory_bytes": peak_memory_bytes(trainer.strategy.root_device),
+            "energy_j": self.energy.joules,
+        }
+
+    def _start_clock(self) -> None:
+        self._training_since = time.perf_counter()
+        self.energy.start()
 
     def _wall(self) -> float:
         return self._resumed_wall_s + time.perf_counter() - self._started
+
+    def _trained(self) -> float:
+        running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
+        return self.train_s + running
 
     def _check_losses(self, trainer: pl.Trainer) -> None:
         if self._losses and not torch.stack(self._losses).isfinite().all():
@@ -162,37 +204,27 @@ class Tracker(pl.Callback):
         self._losses.clear()
 
     def _progress(
-        self, trainer: pl.Trainer, phase: str, batch: int, metrics: dict[str, float] | None = None, force: bool = False
+        self, trainer: pl.Trainer, phase: str, metrics: dict[str, float] | None = None, force: bool = False
     ) -> None:
         late = time.perf_counter() - self._last_progress >= PROGRESS_EVERY_S
         if not trainer.is_global_zero or not (late or force or metrics):
             return
         self._last_progress = time.perf_counter()
         steps = int(trainer.num_training_batches)
-        done = trainer.current_epoch * steps + batch if phase == "train" else (trainer.max_epochs or 0) * steps
+        trained, epochs = self.samples_seen // self.global_batch_size, trainer.max_epochs or 0
+        done, total = trained, epochs * steps
+        if self.budget is not None:
+            done, total = self.budget.done, self.budget.total
+            epochs = math.ceil(trained * total / max(done, 1) / steps)  # at the pace so far
         self._metrics = metrics or self._metrics
         content = {
             "phase": phase,
-            "epoch": min(trainer.current_epoch + 1, trainer.max_epochs or 0),
-            "epochs": trainer.max_epochs,
-            "done": done,
-            "total": (trainer.max_epochs or 0) * steps,
+            "epoch": min(trainer.current_epoch + 1, epochs),
+            "epochs": epochs,
+            "done": done if phase == "train" else total,
+            "total": total,
             "metrics": self._metrics,
             "time": time.time(),
+            "pid": os.getpid(),
         }
         write_json(self.directory / PROGRESS, content, durable=False)
-
-
-def logged(row: dict[str, Any]) -> dict[str, Any]:
-    """A history row under the names it has in the logger: compute under ``compute/``; the step is the logger's own."""
-    return {f"compute/{name}" if name in COMPUTE else name: value for name, value in row.items() if name != "step"}
-
-
-def logged_names(metrics: Iterable[str]) -> list[str]:
-    """What ``logged`` rows hold beside their axis, ``compute/train_flops``."""
-    compute = [f"compute/{name}" for name in COMPUTE if name != "train_flops"]
-    return ["epoch", "lr", "train/loss", "val/n", *metrics, *compute]
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise Interrupted(signal.Signals(signum).name)

@@ -4,12 +4,13 @@ Both samplers go to torch's DataLoader as `sampler=` with `batch_size=None`: eac
 """
 
 import hashlib
+import signal
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class TrainRows(NamedTuple):
@@ -51,8 +52,8 @@ class GlobalBatchSampler(Sampler[TrainRows]):
     """Cuts each epoch's permutation into global batches and yields this rank's contiguous slice of each.
 
     count: images in the training split. batch_size: global, over all ranks. The last, partial batch is dropped; every
-    epoch has another permutation, so no image is lost for good. The epoch is read when the first batch is asked for,
-    because Lightning, when it resumes, makes the iterator before it calls set_epoch.
+    epoch has another permutation, so no image is lost for good. Epoch and first batch are read when a batch is first asked
+    for, because Lightning, when it resumes, makes the iterator before it calls set_epoch.
     Raises ValueError if batch_size is not a multiple of world_size or exceeds count.
     """
 
@@ -72,23 +73,66 @@ class GlobalBatchSampler(Sampler[TrainRows]):
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        self.start = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation; Lightning calls this before each epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.start_at(epoch, 0)
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Leave out the batches before this one, in this epoch alone."""
+        self.epoch, self.start = epoch, batch
 
     def __len__(self) -> int:
         return self.count // self.batch_size
 
     def __iter__(self) -> Iterator[TrainRows]:
-        epoch = self.epoch
+        epoch, start_batch = self.epoch, self.start
         generator = torch.Generator().manual_seed(mix_seed("order", self.seed, epoch))
         order = torch.randperm(self.count, generator=generator)
         share = self.batch_size // self.world_size
         first = share * self.rank
-        for batch in range(len(self)):
+        for batch in range(start_batch, len(self)):
             start = batch * self.batch_size + first
             yield TrainRows(order[start : start + share], epoch, batch, first, self.batch_size)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """Training batches, with the place in the epoch as its state: what has been handed out, not what workers have prepared.
+
+    Raises ValueError if workers is no whole number from 0.
+    """
+
+    def __init__(self, dataset: Dataset[Any], sampler: GlobalBatchSampler, workers: int) -> None:
+        if not isinstance(workers, int) or workers < 0:
+            raise ValueError(f"cluster.loader_workers is a whole number from 0, got {workers!r}")
+        super().__init__(
+            dataset, sampler=sampler, batch_size=None, num_workers=workers, worker_init_fn=ignore_stop_signals
+        )
+        self._batches = sampler
+        self._place = {"epoch": 0, "batch": 0}
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # A generator: workers start with the first batch, when the epoch is known.
+        place = self._place = {"epoch": self._batches.epoch, "batch": self._batches.start}
+        for batch in super().__iter__():
+            place["batch"] += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the batch to be handed out next."""
+        return dict(self._place)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on with that batch."""
+        self._batches.start_at(state["epoch"], state["batch"])
+
+
+def ignore_stop_signals(worker: int) -> None:
+    """A worker ends with its process, which handles the signals that Slurm and Ctrl-C send to all of them."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class EvaluationSampler(Sampler[EvaluationRows]):

@@ -10,7 +10,14 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batching import EvaluationRows, EvaluationSampler, GlobalBatchSampler, TrainRows, mix_seed
+from datamodules.batching import (
+    EvaluationRows,
+    EvaluationSampler,
+    GlobalBatchSampler,
+    ResumableLoader,
+    TrainRows,
+    mix_seed,
+)
 from datamodules.elastic import Elastic
 from datamodules.image_files import ByteScaling, read_image
 from datamodules.instances import InstanceSplit
@@ -83,7 +90,8 @@ class InMemoryDataModule(LightningDataModule):
     eval_batch_size: images per process and step. augment: see Augmentation; or for masks elastic, the arguments of
     Elastic, and border_weights, those of border_weights, null for none. mean, std: per channel, of pixels divided by
     255; both null: those of the training split. seed: decides order and augmentation, both anew in every epoch.
-    cache_dir: where weight maps are kept.
+    cache_dir: where weight maps are kept. loader_workers: processes beside this one that make training batches; these do
+    not depend on it. Evaluation batches are slices and made here.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, mean's, std's and the
     image sizes' in setup, batch sizes' when a loader is made, once the world size is known.
@@ -99,6 +107,7 @@ class InMemoryDataModule(LightningDataModule):
         std: Sequence[float] | None,
         seed: int,
         cache_dir: str | Path = "cache",
+        loader_workers: int = 0,
     ) -> None:
         super().__init__()
         self.source = source
@@ -116,6 +125,7 @@ class InMemoryDataModule(LightningDataModule):
         self.mean: tuple[float, ...] = tuple(mean or ())
         self.std: tuple[float, ...] = tuple(std or ())
         self.seed = seed
+        self.loader_workers = loader_workers
 
     @cached_property
     def splits(self) -> Splits:
@@ -137,8 +147,9 @@ class InMemoryDataModule(LightningDataModule):
         sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self._rank_and_world_size())
         if self.elastic is not None:
             batches = _DeformedBatches(train, self.elastic, self._weights(train), self.mean, self.std, self.seed)
-            return _loader(batches, sampler)
-        return _loader(_TrainBatches(train, self.augmentation, self.mean, self.std, self.seed), sampler)
+            return ResumableLoader(batches, sampler, self.loader_workers)
+        augmented = _TrainBatches(train, self.augmentation, self.mean, self.std, self.seed)
+        return ResumableLoader(augmented, sampler, self.loader_workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's shard of the validation split, in order."""
@@ -191,12 +202,7 @@ class InMemoryDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
         sampler = EvaluationSampler(len(split), self.eval_batch_size, *self._rank_and_world_size())
-        return _loader(_EvaluationBatches(split, self.mean, self.std), sampler)
+        return DataLoader(_EvaluationBatches(split, self.mean, self.std), sampler=sampler, batch_size=None)
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
-
-def _loader(dataset: Dataset[Batch], sampler: GlobalBatchSampler | EvaluationSampler) -> DataLoader[Batch]:
-    # No workers: a batch takes under a millisecond, less than its way between processes.
-    return DataLoader(dataset, sampler=sampler, batch_size=None, num_workers=0)

@@ -31,6 +31,7 @@ class Supervised(pl.LightningModule):
         definitions: every metric's full definition, by name.
         examples: pictures of the last test, where the task has some.
         confusion: counts of the last test, rows are true classes; None before it.
+        schedule_by_epoch: False where a callback sets the learning rate of every step instead.
     """
 
     primary: str
@@ -38,6 +39,7 @@ class Supervised(pl.LightningModule):
     definitions: dict[str, str]
     confusion: Tensor | None = None
     examples: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+    schedule_by_epoch = True
 
     def __init__(
         self,
@@ -76,7 +78,20 @@ class Supervised(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """The recipe's optimiser and its schedule, per epoch."""
         optimizer = self._optimizer(self.net.parameters())
+        if not self.schedule_by_epoch:
+            return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "epoch"}}
+
+    def learning_rates(self, epochs: int) -> list[float]:
+        """The recipe's learning rate in each of ``epochs`` epochs, from its schedule on an optimiser of its own."""
+        optimizer = self._optimizer([nn.Parameter(torch.zeros(()))])
+        scheduler = self._scheduler(optimizer)
+        rates = []
+        for _ in range(epochs):
+            rates.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            scheduler.step()
+        return rates
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of this process's part of the global batch."""

@@ -1,12 +1,16 @@
 """Every image at most once an epoch, exactly once in evaluation, at any number of processes."""
 
+import signal
+from functools import partial
 from itertools import chain
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from datamodules.batching import EvaluationSampler, GlobalBatchSampler, TrainRows, mix_seed
+from datamodules.batching import EvaluationSampler, GlobalBatchSampler, ResumableLoader, TrainRows, mix_seed
+from datamodules.in_memory import InMemoryDataModule
+from datamodules.splits import Split, Splits
 
 COUNT = 21
 
@@ -68,6 +72,93 @@ def test_the_epoch_is_read_with_the_first_batch():
     batches = iter(sampler)
     sampler.set_epoch(5)
     assert [item.rows.tolist() for item in batches] == epoch_rows(one_process(), epoch=5)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_an_epoch_can_go_on_at_any_batch_and_the_next_is_whole(world_size):
+    whole = [epoch_rows(one_process(), epoch) for epoch in (4, 5)]
+    for start in range(4):
+        parts = []
+        for rank in range(world_size):
+            sampler = GlobalBatchSampler(COUNT, 6, 0, rank, world_size)
+            batches = iter(sampler)  # Lightning makes it before it says where to go on
+            sampler.start_at(4, start)
+            sampler.set_epoch(4)
+            assert len(sampler) == 3
+            rest = list(batches)
+            assert [item.batch for item in rest] == list(range(start, 3))
+            parts.append([[item.rows.tolist() for item in rest], epoch_rows(sampler, 5)])
+        for epoch, expected in enumerate((whole[0][start:], whole[1])):
+            together = [sum(batch, []) for batch in zip(*(part[epoch] for part in parts), strict=True)]
+            assert together == expected
+
+
+class Doubled(Dataset):
+    """Of each batch, what it is made of; in a worker, which signals would end it too."""
+
+    def __getitem__(self, item):
+        ignored = [signal.getsignal(number) is signal.SIG_IGN for number in STOPS]
+        return {"rows": item.rows * 2, "epoch": item.epoch, "worker": get_worker_info() is not None, "ignored": ignored}
+
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_after_the_batch_it_has_handed_out(workers):
+    """Not after those that workers have prepared; an iterator made before the place is known begins there too."""
+    whole = ResumableLoader(Doubled(), one_process(), 0)
+    whole.sampler.set_epoch(2)
+    expected = [batch["rows"].tolist() for batch in whole]
+    for taken in range(4):
+        loader = ResumableLoader(Doubled(), one_process(), workers)
+        loader.sampler.set_epoch(2)
+        batches = iter(loader)
+        first = [next(batches) for _ in range(taken)]
+        state = loader.state_dict()
+        assert state == ({"epoch": 2, "batch": taken} if taken else {"epoch": 0, "batch": 0})
+        if not taken:
+            continue
+        again = ResumableLoader(Doubled(), one_process(), workers)
+        again.load_state_dict(state)
+        rest = iter(again)
+        again.sampler.set_epoch(2)
+        rest = list(rest)
+        assert [batch["rows"].tolist() for batch in first + rest] == expected
+        assert again.state_dict() == {"epoch": 2, "batch": 3}
+        assert all(batch["worker"] == bool(workers) for batch in first + rest)
+        if workers:
+            assert all(all(batch["ignored"]) for batch in first + rest)
+        again.sampler.set_epoch(3)
+        assert [batch["epoch"] for batch in again] == [3, 3, 3]
+
+
+@pytest.mark.parametrize("workers", [-1, 1.5, None])
+def test_loader_workers_are_a_whole_number(workers):
+    with pytest.raises(ValueError, match="cluster.loader_workers is a whole number from 0"):
+        ResumableLoader(Doubled(), one_process(), workers)
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        {"crop_padding": 1},
+        {"elastic": {"input_size": [8, 8], "output_size": [8, 8], "displacement": 1, "contrast": 0.2}},
+    ],
+)
+def test_batches_do_not_depend_on_the_number_of_workers(augment):
+    images = torch.arange(24 * 64, dtype=torch.int32).remainder(251).to(torch.uint8).reshape(24, 1, 8, 8)
+    targets = torch.zeros(24, dtype=torch.long) if "crop_padding" in augment else images[:, 0] // 128
+    split = Split(images, targets)
+    made = []
+    for workers in (0, 2):
+        source = partial(Splits, split, split, split, ("a", "b"))
+        module = InMemoryDataModule(source, 6, 6, augment, [0.5], [0.25], seed=0, loader_workers=workers)
+        module.setup()
+        made.append(list(module.train_dataloader()))
+    for one, two in zip(*made, strict=True):
+        assert torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets)
+    assert len(made[0]) == 4
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from kill_trials import ranks_of
 from test_run import CLEAN, ROOT, records, run, start
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "logger=none", "recipe.epochs=1")
@@ -74,20 +75,17 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(tmp_path: P
 def test_a_killed_rank_takes_its_cell_down_and_the_next_one_runs(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     process = start("-m", "model=resnet,densenet", *DDP, "+trainer.limit_train_batches=8", root=root)
-    pattern = f"benchmarks.cell {root}/digits/resnet20"
-    ranks: list[int] = []
     deadline = time.monotonic() + 120
-    while len(ranks) < 2 and time.monotonic() < deadline:
+    while not list(root.glob("digits/resnet20/*/*/progress.json")) and time.monotonic() < deadline:
         time.sleep(0.05)
-        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False).stdout.split()
-        parents = {
-            pid: Path(f"/proc/{pid}/stat").read_text().split()[3] for pid in found if Path(f"/proc/{pid}").exists()
-        }
-        ranks = [int(pid) for pid, parent in parents.items() if parent in parents]
-    os.kill(ranks[1], signal.SIGKILL)
+    ranks = ranks_of(root)
+    assert len(ranks) == 2
+    [progress] = root.glob("digits/resnet20/*/*/progress.json")
+    first = json.loads(progress.read_text())["pid"]
+    os.kill(*(ranks - {first}), signal.SIGKILL)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
     found = records(root)
     assert found["resnet20"]["status"] == "failed" and "SIGKILL" in found["resnet20"]["error"], out
     assert found["densenet_bc40_k12"]["status"] == "ok"
-    assert subprocess.run(["pgrep", "-f", f"benchmarks.cell {root}"], check=False).returncode == 1
+    assert not ranks_of(root)

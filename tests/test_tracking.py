@@ -9,9 +9,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.checkpoints import LAST, AtomicCheckpointIO, Checkpoints, weights_sha256
+from benchmarks.checkpoints import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, weights_sha256
 from benchmarks.complexity import measure
 from benchmarks.record import append_row, last_row, read_json, write_json
+from benchmarks.stopping import StopRequest
 from benchmarks.tracking import NonFiniteLossError, Tracker
 from datamodules.digits import load_digits
 from datamodules.in_memory import InMemoryDataModule
@@ -41,8 +42,8 @@ def fit(directory: Path, *callbacks: pl.Callback, epochs: int = 3) -> tuple[Trac
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs, limit_train_batches=5, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        callbacks=[tracker, Checkpoints(directory / "checkpoints", "val/top1_err"), *callbacks],
-        plugins=[AtomicCheckpointIO()],
+        callbacks=[tracker, Checkpoints(directory / "checkpoints", "val/top1_err", StopRequest(60)), *callbacks],
+        plugins=[AtomicCheckpointIO(module)],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     return tracker, trainer
@@ -81,13 +82,15 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     if mounted.returncode:
         pytest.skip("mounting a small file system needs root")
     try:
-        saver = AtomicCheckpointIO()
+        saver = AtomicCheckpointIO(torch.nn.Linear(1, 1))
         saver.save_checkpoint({"weights": torch.zeros(1000)}, folder / LAST)
         write_json(folder / "record.json", {"status": "running"})
+        saver.save_checkpoint({"weights": torch.zeros(1000)}, folder / LAST)
         with pytest.raises(OSError, match="No space left"):
             saver.save_checkpoint({"weights": torch.ones(1_000_000)}, folder / LAST)
-        assert saver.load_checkpoint(folder / LAST)["weights"].eq(0).all()
-        assert sorted(os.listdir(folder)) == [LAST, "record.json"]
+        for kept in (LAST, PREVIOUS):
+            assert saver.load_checkpoint(folder / kept)["weights"].eq(0).all()
+        assert sorted(os.listdir(folder)) == [LAST, PREVIOUS, "record.json"]
         with pytest.raises(OSError, match="No space left"):
             write_json(folder / "record.json", {"status": "x" * 2_000_000})
         assert read_json(folder / "record.json") == {"status": "running"}

@@ -1,9 +1,16 @@
 """Overrides to cells: what composes, where it goes, and what is said of what does not."""
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.configuration import (
     CONF,
@@ -14,6 +21,8 @@ from benchmarks.configuration import (
     config_hash,
     differing_keys,
     expand,
+    flatten,
+    register_resolvers,
 )
 
 PAIRS = [path.stem for path in sorted((CONF / "recipe").glob("*_*.yaml"))]
@@ -127,3 +136,73 @@ def test_bad_overrides_get_one_line_that_names_what_would_be_right(overrides: li
         expand(overrides, multirun=False)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@lru_cache
+def composed_alone(*overrides: str) -> tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]:
+    """One call of Hydra's compose: unresolved, resolved, and the choices of groups that make the recipe."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = compose("config", overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)
+    chosen = composed.hydra.runtime.choices
+    selected = tuple(f"{group}={chosen[group]}" for group in ("model", "data", "model/variant@model", "recipe"))
+    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    written: Any = OmegaConf.to_container(job, throw_on_missing=True)
+    config: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
+    return written, config, selected
+
+
+def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
+    """Departures from first principles: written values that differ from those of the same model, data and recipe."""
+    written, config, selected = composed_alone(*overrides)
+    resolved = flatten(config)
+    departures = {}
+    for key in differing_keys(written, composed_alone(*selected)[0]):
+        while key not in resolved and "." in key:
+            key = key.rpartition(".")[0]
+        if key not in {"name", "seed"} and f"${{{key}}}" not in written["name"]:
+            departures[key] = resolved.get(key)
+    return departures
+
+
+@pytest.mark.parametrize(
+    ("fixed", "swept"),
+    [
+        (["output_root=/x"], [["model=resnet", "model=densenet"], ["seed=0", "seed=3", "seed=5"]]),
+        (["model=densenet"], [["model.compression=0.5", "model.compression=0.75", "model.compression=1.0"]]),
+        ([], [["recipe.optimizer.lr=0.1", "recipe.optimizer.lr=1", "recipe.optimizer.lr=0.01"]]),
+        (["model=resnet"], [["model.depth=20", "model.depth=32", "model.depth=44"]]),
+        (["+trainer.limit_train_batches=4"], [["recipe.epochs=2", "recipe.epochs=12"], ["seed=1", "seed=2"]]),
+        (["~recipe.augment.crop_padding"], [["seed=1", "seed=2"]]),
+        (["recipe.batch_size=${seed}"], [["seed=8", "seed=16"]]),
+        (["+recipe.note='${below_one:${recipe.optimizer.lr}}'"],
+         [["recipe.optimizer.lr=0.5", "recipe.optimizer.lr=0.7", "recipe.optimizer.lr=2"]]),
+        (["+recipe.note=${hydra:job.override_dirname}", "hydra.job.config.override_dirname.exclude_keys=[recipe.note]"],
+         [["seed=1", "seed=2"]]),
+        ([], [["model={depth:29,cardinality:4}"], ["seed=1", "seed=2", "seed=3"]]),
+        (["seed=4", "++seed=5"], [["recipe.epochs=3", "recipe.epochs=4", "recipe.epochs=5"]]),
+        (["recipe.epochs=4", "recipe={epochs:5}"], [["seed=1", "seed=2", "seed=3"]]),
+        ([], [["seed=1", "seed=2", "seed=null", "seed=two", "seed=0.5", "seed=true", "seed=900000001"]]),
+        (["model=unet"], [["data=nuclei", "data=digits"], ["data.task=foo", "data.task=segmentation"], ["seed=1", "seed=2"]]),
+        (["recipe=common"], [["trainer=ddp", "trainer=default"], ["seed=1", "seed=2"]]),
+    ],
+    ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
+)  # fmt: skip
+def test_a_sweep_composes_to_what_hydra_makes_of_each_cell(fixed: list[str], swept: list[list[str]]) -> None:
+    sweeps = [f"{values[0].split('=')[0]}={','.join(v.partition('=')[2] for v in values)}" for values in swept]
+    jobs = [tuple(fixed)]
+    for values in swept:
+        jobs = [(*job, value) for job in jobs for value in values]
+    cells = expand([*fixed, *sweeps], multirun=True)
+    assert len(cells) == len(jobs)
+    for cell, job in zip(cells, jobs, strict=True):
+        try:
+            _, config, _ = composed_alone(*job)
+        except (HydraException, OmegaConfBaseException):
+            assert isinstance(cell, Impossible), job
+            continue
+        assert isinstance(cell, Cell), job
+        assert repr(cell.config) == repr(config)  # with types and order
+        assert list(cell.departures.items()) == list(departs(job).items())
+        assert cell.directory == Cell(config, departs(job)).directory

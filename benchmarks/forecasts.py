@@ -1,0 +1,61 @@
+"""What runs were forecast to cost, kept in ``<output_root>/forecasts.json`` by the hash of their configuration."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.record import read_json, write_json
+from benchmarks.results import Run, number, si
+
+FORECASTS = "forecasts.json"
+
+
+def keep(output_root: str | Path, forecasts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Adds forecasts to those that are there; a newer one of the same run takes its place."""
+    path = Path(output_root, FORECASTS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, (read_json(path) or {}) | dict(forecasts))
+
+
+def comparison(runs: Sequence[Run]) -> str | None:
+    """Forecast and actual cost of the finished runs that have a forecast, in one line; None if none has."""
+    roots = {run.directory.parents[3] for run in runs if len(run.directory.parents) > 3}
+    kept = {digest: forecast for root in roots for digest, forecast in (read_json(root / FORECASTS) or {}).items()}
+    pairs = [(kept.get(str(run.record.get("config_hash"))), run) for run in runs if run.status == "ok"]
+    found = [(forecast, run) for forecast, run in pairs if forecast is not None]
+    if not found:
+        return None
+    said = [quantity(sum(forecast["train_flops"] for forecast, _ in found), "FLOPs")]
+    spent = [quantity(sum(run.train_flops or 0 for _, run in found), "FLOPs")]
+    if all(forecast["device_s"] for forecast, _ in found):
+        said.append(device_hours(sum(forecast["device_s"] for forecast, _ in found)))
+        spent.append(device_hours(sum(_device_s(run) for _, run in found)))
+    runs_text = "1 run" if len(found) == 1 else f"{len(found)} runs"
+    return f"forecast {', '.join(said)}; actual {', '.join(spent)} ({runs_text} with a forecast)"
+
+
+def quantity(value: float, unit: str) -> str:
+    """``1.20 PFLOPs``, ``512 FLOPs``."""
+    text = si(value)
+    return f"{text}{unit}" if text[-1].isalpha() else f"{text} {unit}"
+
+
+def device_hours(seconds: float) -> str:
+    """``0.83 device-hours``, from seconds of all devices."""
+    return f"{hours(seconds)} device-hours"
+
+
+def hours(seconds: float) -> str:
+    """Three significant digits, no fewer than the whole hours: ``0.0125``, ``12.5``, ``1,250``."""
+    value = seconds / 3600
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def _device_s(run: Run) -> float:
+    """Seconds for which the run held its devices: from start to end, or of a resumed run those that it worked."""
+    devices = number(run.part("parallel").get("world_size")) or 1
+    if run.record.get("resumptions") or run.record.get("restarts") or not run.record.get("finished"):
+        return devices * (run.wall_s or 0.0)
+    ended, began = (datetime.fromisoformat(run.record[key]) for key in ("finished", "started"))
+    return devices * (ended - began).total_seconds()

@@ -66,6 +66,7 @@ class Draws:
     left: Tensor | None
     flips: Tensor | None
     turns: Tensor | None
+    gains: Tensor | None
 
     def part(self, first: int, count: int) -> "Draws":
         """The numbers of images first..first+count-1, one rank's share of the batch."""
@@ -80,12 +81,14 @@ class Augmentation:
     crop_size: side of the square cut at random out of a larger image and its mask (masks only).
     horizontal_flip: mirror with probability 1/2.
     dihedral: one of the 8 symmetries of the square, a mirror and quarter turns, with probability 1/8 each (masks only).
-    Raises ValueError on any other key and on a size that is not a positive integer or a switch that is not a bool.
+    gain: grey values 0..255 times e^u, u uniform in -gain..gain, cut to 255 (masks only).
+    Raises ValueError on any other key, on a size that is not a positive integer, a switch that is not a bool and a gain
+    that is not in 0..1.
     """
 
-    KEYS = ("crop_padding", "crop_size", "horizontal_flip", "dihedral")
+    KEYS = ("crop_padding", "crop_size", "horizontal_flip", "dihedral", "gain")
 
-    def __init__(self, augment: Mapping[str, int | bool]) -> None:
+    def __init__(self, augment: Mapping[str, float | bool]) -> None:
         for key, value in augment.items():
             if key not in self.KEYS:
                 raise ValueError(f"unknown augmentation {key!r}; known are {', '.join(self.KEYS)}")
@@ -93,11 +96,14 @@ class Augmentation:
                 raise ValueError(
                     f"augment.{key} must be a positive number of pixels (leave it out for none), got {value!r}"
                 )
-            if not key.startswith("crop_") and not isinstance(value, bool):
+            if key == "gain" and (isinstance(value, bool) or not 0 < value <= 1):
+                raise ValueError(f"augment.gain must be above 0 and at most 1 (leave it out for none), got {value!r}")
+            if key in ("horizontal_flip", "dihedral") and not isinstance(value, bool):
                 raise ValueError(f"augment.{key} must be true or false, got {value!r}")
         self.padding = int(augment.get("crop_padding", 0))
         self.crop_size = int(augment.get("crop_size", 0))
         self.dihedral = bool(augment.get("dihedral", False))
+        self.gain = float(augment.get("gain", 0))
         # A mirror followed by any quarter turn is all of the dihedral group, so `dihedral` needs the one mirror.
         self.flips = bool(augment.get("horizontal_flip", False)) or self.dihedral
 
@@ -106,10 +112,8 @@ class Augmentation:
         height, width = split.images.shape[-2:]
         if split.is_mask and self.padding:
             raise ValueError("augment.crop_padding is for classes: padding has no true mask; use crop_size")
-        if not split.is_mask and (self.crop_size or self.dihedral):
-            raise ValueError(
-                "augment.crop_size and augment.dihedral are for masks; use crop_padding and horizontal_flip"
-            )
+        if not split.is_mask and (self.crop_size or self.dihedral or self.gain):
+            raise ValueError("augment.crop_size, dihedral and gain are for masks; use crop_padding and horizontal_flip")
         if self.crop_size > min(height, width):
             raise ValueError(
                 f"augment.crop_size must be at most {min(height, width)}, the image's, got {self.crop_size}"
@@ -129,6 +133,7 @@ class Augmentation:
             left=integers(width + 2 * self.padding - (self.crop_size or width) + 1) if cropping else None,
             flips=integers(2).bool() if self.flips else None,
             turns=integers(4) if self.dihedral else None,
+            gains=(self.gain * (2 * torch.rand(count, generator=generator) - 1)).exp() if self.gain else None,
         )
 
     def apply(self, images: Tensor, targets: Tensor, draws: Draws, mean: Tensor, std: Tensor) -> Batch:
@@ -137,7 +142,10 @@ class Augmentation:
         images: uint8 [B, C, H, W]; targets: int64 [B] or uint8 [B, H, W]; mean, std: see normalise.
         """
         # Bytes are moved rather than floats, four times fewer; what came from the padding is then set to the mean.
-        moved = normalise(self._move(images, draws), mean, std)
+        pixels = self._move(images, draws)
+        if draws.gains is not None:
+            pixels = (pixels * draws.gains[:, None, None, None]).clamp_(max=255)
+        moved = normalise(pixels, mean, std)
         if self.padding:
             moved.mul_(self._move(torch.ones_like(images[:, :1]), draws))
         if targets.ndim == 3:

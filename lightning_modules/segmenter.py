@@ -1,5 +1,6 @@
 """Semantic segmentation."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from lightning_modules.tiling import predict_by_tiles
 
 EXAMPLES = 4
 PADDED_TILES = {"tile": 384, "batch_size": 1, "margin": 96}  # margin: the reach of a padded U-Net of depth 4
+SYMMETRIES = 8  # of the square
 
 
 class Segmenter(Supervised):
@@ -28,6 +30,8 @@ class Segmenter(Supervised):
         scores: of the test split beside Dice and IoU, or None.
         tiles: how whole images are evaluated, arguments of ``predict_by_tiles``; None for images that the network takes
             as they are.
+        test_time_dihedral: evaluate and predict by the mean probability over the 8 symmetries of the square, as
+            Ronneberger et al. 2015, §4, average 7 rotated copies of the test image.
 
     Attributes:
         examples: of the test, on this process: grey image, truth and prediction (H', W') of the first few.
@@ -51,12 +55,17 @@ class Segmenter(Supervised):
         scheduler: Any,
         scores: Metric | None,
         tiles: Mapping[str, int | None] | None,
+        test_time_dihedral: bool = False,
     ) -> None:
         super().__init__(net, optimizer, scheduler)
         self.scores = scores
         self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
         self.tiles = dict(tiles) if tiles else None
+        self.test_time_dihedral = test_time_dihedral
         self.definitions = self.definitions | (getattr(scores, "definitions", {}))
+        if test_time_dihedral:
+            averaged = "; of probabilities averaged over the 8 symmetries of the square"
+            self.definitions = {name: text + averaged for name, text in self.definitions.items()}
         self.confusion_matrices = nn.ModuleDict(
             {split: MulticlassConfusionMatrix(num_classes) for split in ("val", "test")}
         )
@@ -69,16 +78,28 @@ class Segmenter(Supervised):
     @torch.no_grad()
     def predict(self, image: Tensor, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """Classes (H, W) of one normalised image (C, H, W) of any size, by tiles; ``progress`` gets tiles done and total."""
-        tiles = self.tiles or {
-            "tile": 384,
-            "batch_size": 1,
-            "margin": 96,
-        }  # margin: the reach of a padded U-Net of depth 4
-        logits = predict_by_tiles(self.net, image, progress=progress, **tiles)  # type: ignore[arg-type]
-        return logits.argmax(dim=0)
+        tiles: Any = self.tiles or PADDED_TILES
+        if not self.test_time_dihedral:
+            return predict_by_tiles(self.net, image, progress=progress, **tiles).argmax(dim=0)
+        copies = iter(range(SYMMETRIES))
+
+        def forward(images: Tensor) -> Tensor:
+            copy = next(copies)
+
+            def step(done: int, total: int) -> None:
+                if progress is not None:
+                    progress(copy * total + done, SYMMETRIES * total)
+
+            return predict_by_tiles(self.net, images[0], progress=step, **tiles)[None]
+
+        return dihedral_mean(forward, image[None])[0].argmax(dim=0)
 
     def predict_logits(self, images: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of whole images, by tiles where the network needs them."""
+        """Logits (N, K, H, W) of whole images, by tiles where the network needs them; with test_time_dihedral the
+        logarithms of the mean probabilities."""
+        return dihedral_mean(self._logits, images) if self.test_time_dihedral else self._logits(images)
+
+    def _logits(self, images: Tensor) -> Tensor:
         if self.tiles is None:
             return self(images)
         return torch.stack([predict_by_tiles(self.net, image, **self.tiles) for image in images])  # type: ignore[arg-type]
@@ -122,3 +143,18 @@ class Segmenter(Supervised):
 def _crop(targets: Tensor, logits: Tensor) -> Tensor:
     top, left = ((a - b) // 2 for a, b in zip(targets.shape[-2:], logits.shape[-2:], strict=True))
     return targets[..., top : top + logits.shape[-2], left : left + logits.shape[-1]]
+
+
+def dihedral_mean(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Logarithm of the mean softmax over the 8 symmetries of the square: (N, C, H, W) to (N, K, H', W').
+
+    Each copy's output is turned back before the mean, so that a turned or mirrored image has the turned or mirrored result.
+    forward: images to logits; it meets images of both orientations.
+    """
+    total = torch.tensor(-math.inf, device=images.device)
+    for symmetry in range(SYMMETRIES):
+        turns, mirrored = symmetry % 4, symmetry >= 4
+        copy = images.flip(-1) if mirrored else images
+        found = forward(copy.rot90(turns, (-2, -1)).contiguous()).log_softmax(dim=1).rot90(-turns, (-2, -1))
+        total = torch.logaddexp(total, found.flip(-1) if mirrored else found)
+    return total - math.log(SYMMETRIES)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,10 +11,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from hydra.utils import instantiate
 from PIL import Image
-from test_run import CLEAN, ROOT, records, run
+from test_run import CLEAN, ROOT, inspect, records, rows, run
 
+from benchmarks.checkpoints import weights_sha256
+from benchmarks.configuration import expand
 from benchmarks.pictures import INVENTED, MISSED, WRONG_CLASS, panels
+from benchmarks.tracking import Tracker
 from datamodules.elastic import Elastic
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.touching_cells import load_touching_cells
@@ -21,12 +26,25 @@ from datamodules.weight_map import class_weights, weight_maps
 from lightning_modules.nets import UNet
 from lightning_modules.segmentation_metrics import seg, segments
 from lightning_modules.segmentation_scores import CellScores
-from lightning_modules.segmenter import Segmenter
+from lightning_modules.segmenter import Segmenter, dihedral_mean
 
 CELLS = partial(load_touching_cells, train_count=5, val_count=1, test_count=3, size=64, cells=6)
 ELASTIC = {"input_size": [64, 64], "output_size": [32, 32], "displacement": 3}
+SMALL = (  # touching_cells with few and small images
+    *("+data.source.train_count=16", "+data.source.val_count=1", "+data.source.test_count=4", "+data.source.size=64"),
+    *("recipe.augment.elastic.input_size=[64,64]", "recipe.augment.elastic.output_size=[64,64]"),
+)
 OPTIMISER = partial(torch.optim.SGD, lr=0.1)
 SCHEDULE = partial(torch.optim.lr_scheduler.ConstantLR)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Many small operators: on a busy machine a second thread is mostly waited for."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def cells(tmp_path: Path, border_weights: dict | None) -> InMemoryDataModule:
@@ -96,6 +114,50 @@ def test_whole_images_are_scored_by_tiles(tmp_path: Path) -> None:
     assert len(module.examples) == 3
 
 
+def turned(images: torch.Tensor, symmetry: int) -> torch.Tensor:
+    """One of the 8 symmetries of the square, applied to the last two dimensions."""
+    mirrored = images.transpose(-2, -1) if symmetry % 2 else images
+    return mirrored.rot90(symmetry // 2, (-2, -1))
+
+
+@pytest.mark.parametrize("tiles", [None, {"tile": 48, "batch_size": 3, "margin": 16}])
+def test_the_averaged_prediction_turns_with_the_image(tiles: dict | None) -> None:
+    torch.manual_seed(0)
+    net = UNet(1, 3, base_channels=2, depth=2, padded=True).double().eval()
+    plain, averaged = (Segmenter(net, 3, OPTIMISER, SCHEDULE, None, tiles, dihedral) for dihedral in (False, True))
+    images = torch.randn(2, 1, 16, 28, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = averaged.predict_logits(images)
+        copies = [plain.predict_logits(turned(images, symmetry)).softmax(1) for symmetry in range(8)]
+        # Of the 8 only the two quarter turns (2 and 6 here) are not their own inverse.
+        back = [turned(copy, {2: 6, 6: 2}.get(symmetry, symmetry)) for symmetry, copy in enumerate(copies)]
+        torch.testing.assert_close(logits.softmax(1), torch.stack(back).mean(0), rtol=0, atol=1e-12)
+        for symmetry in range(8):
+            of_turned = averaged.predict_logits(turned(images, symmetry))
+            torch.testing.assert_close(of_turned, turned(logits, symmetry), rtol=0, atol=1e-12)
+            if tiles:
+                assert torch.equal(averaged.predict(turned(images[0], symmetry)), turned(logits[0].argmax(0), symmetry))
+        assert (copies[1] - turned(copies[0], 1)).abs().max() > 1e-3  # the network alone does not
+
+
+def test_averaging_counts_the_tiles_of_all_copies_and_stands_in_the_definitions() -> None:
+    net = UNet(1, 2, base_channels=2, depth=2, padded=True).eval()
+    tiles = {"tile": 48, "batch_size": 1, "margin": 16}
+    plain, averaged = (Segmenter(net, 2, OPTIMISER, SCHEDULE, None, tiles, dihedral) for dihedral in (False, True))
+    seen: list[tuple[int, int]] = []
+    averaged.predict(torch.zeros(1, 16, 32), lambda done, total: seen.append((done, total)))
+    assert seen == [(done, 16) for done in range(1, 17)]  # 8 copies of 2 tiles
+    assert all(text.endswith("averaged over the 8 symmetries of the square") for text in averaged.definitions.values())
+    assert not any("symmetries" in text for text in plain.definitions.values())
+
+
+def test_averaging_stays_finite_where_a_probability_underflows() -> None:
+    logits = dihedral_mean(
+        lambda images: torch.cat([1000 * torch.ones_like(images), images], 1), torch.zeros(1, 1, 2, 2)
+    )
+    assert logits.flatten().tolist() == [0.0] * 4 + [-1000.0] * 4
+
+
 def test_errors_have_their_colours() -> None:
     image = np.linspace(0, 1, 12).reshape(3, 4)
     truth = np.array([[0, 1, 1, 2]] * 3)
@@ -114,14 +176,24 @@ def predict(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
-    tiny = ("recipe.epochs=1", "+trainer.limit_train_batches=1", "logger=none", "model.base_channels=2")
-    done = run("model=unet", "data=touching_cells", *tiny, root=root)
+    tiny = ("recipe.epochs=2", "+trainer.limit_train_batches=1", "model.base_channels=2")
+    done = run("model=unet", "data=touching_cells", *tiny, *SMALL, root=root)
     assert done.returncode == 0, done.stdout
     [directory] = root.glob("*/*/*/seed0")
     [record] = records(root).values()
     assert 0 <= record["metrics"]["test/seg"] <= 1 and "seg" in record["protocol"]["definitions"]
     assert len(list((directory / "pictures").glob("*.png"))) == 4
-    assert (root / "report.html").read_text().count('<img src="data:image/png;base64,') == 2
+    assert (root / "report.html").read_text().count('alt="Image, truth, prediction and errors: ') == 2
+    [folder] = (root / "wandb").glob("offline-run-*")
+    tracked = inspect(folder)
+    history = [line["history"]["item"] for line in tracked if line["type"] == "history"]
+    assert [row["val/dice"] for row in history] == [row["val/dice"] for row in rows(directory)]  # no row of pictures
+    [pictures] = [
+        line["summary"]["update"]["test/pictures"]
+        for line in tracked
+        if line["type"] == "summary" and "test/pictures" in line["summary"].get("update", {})
+    ]
+    assert len([name for name in pictures["filenames"] if (folder / "files" / name).is_file()]) == 4
 
     generator = np.random.default_rng(0)
     image = tmp_path / "odd.png"
@@ -150,3 +222,42 @@ def test_statistics_of_the_training_split_stand_in_where_none_are_given(tmp_path
     pixels = data.splits.train.images.numpy() / 255
     assert data.manifest()["mean"] == pytest.approx([pixels.mean()])
     assert data.manifest()["std"] == pytest.approx([pixels.std()], rel=1e-4)
+
+
+def trained(cache: Path, seed: int) -> str:
+    """Checksum of the weights after an epoch of the configured training, on few and small images."""
+    sides = ("augment.elastic.input_size", "augment.elastic.output_size")
+    few = (
+        "+data.source.train_count=16",
+        "+data.source.val_count=1",
+        "+data.source.test_count=1",
+        "+data.source.size=64",
+    )
+    overrides = (
+        "model=unet",
+        "data=touching_cells",
+        "model.base_channels=2",
+        "model.dropout=0.5",
+        "recipe.epochs=1",
+        *few,
+    )
+    [cell] = expand([*overrides, *(f"recipe.{side}=[64,64]" for side in sides), f"seed={seed}"], multirun=False)
+    config = cell.config
+    assert config["recipe"]["augment"]["border_weights"]["w0"] == 10
+    pl.seed_everything(seed, verbose=False)
+    data = instantiate(config["datamodule"], cache_dir=cache)
+    module = instantiate(config["module"])
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, callbacks=[Tracker(cache, 1, 8, seed)], logger=False,
+        use_distributed_sampler=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step == 2
+    return weights_sha256(module.net.state_dict())
+
+
+def test_equal_seeds_give_equal_weights_with_deformation_border_weights_and_dropout(tmp_path: Path) -> None:
+    first = trained(tmp_path, 0)
+    torch.rand(7)  # what happened before in the process is no part of it
+    assert trained(tmp_path, 0) == first
+    assert trained(tmp_path, 1) != first

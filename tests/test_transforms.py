@@ -126,6 +126,20 @@ def test_image_and_mask_move_together(augment):
         assert np.array_equal(batch.targets[index].numpy(), expected)
 
 
+def test_gain_multiplies_the_grey_values_of_a_whole_image_and_no_mask():
+    images, masks = random_images(2000, 1, 6, 6), random_images(2000, 6, 6) % 2
+    augmentation = Augmentation({"gain": 0.5})
+    draws = augmentation.draw(2000, 6, 6, generator())
+    batch = augmentation.apply(images, masks, draws, ZERO, ONE)
+    expected = np.minimum(images.numpy() * draws.gains.double().numpy()[:, None, None, None], 255) / 255
+    np.testing.assert_allclose(batch.images.numpy(), expected, atol=1e-6)
+    assert torch.equal(batch.targets, masks.long())
+    exponents = draws.gains.log()
+    # Uniform in -0.5..0.5: mean 0 and standard deviation 0.2887, over 2,000 draws to 0.0065 and 0.003.
+    assert exponents.abs().max() <= 0.5 and abs(exponents.mean()) < 0.03 and abs(exponents.std() - 0.2887) < 0.015
+    assert torch.equal(draws.part(3, 5).gains, draws.gains[3:8])
+
+
 def test_no_augmentation_only_normalises():
     images = random_images(4, 3, 8, 8)
     augmentation = Augmentation({})
@@ -151,6 +165,8 @@ def test_draws_come_from_the_generator_alone():
         ({"crop_padding": True}, "augment.crop_padding must be a positive number"),
         ({"crop_size": 12.5}, r"augment.crop_size must be a positive number .* got 12.5"),
         ({"horizontal_flip": 1}, "augment.horizontal_flip must be true or false, got 1"),
+        ({"gain": 1.5}, "augment.gain must be above 0 and at most 1 .* got 1.5"),
+        ({"gain": True}, "augment.gain must be above 0 and at most 1 .* got True"),
     ],
 )
 def test_impossible_augmentations_are_refused(augment, message):
@@ -164,6 +180,7 @@ def test_impossible_augmentations_are_refused(augment, message):
         ({"crop_padding": 4}, True, "crop_padding is for classes"),
         ({"crop_size": 4}, False, "are for masks"),
         ({"dihedral": True}, False, "are for masks"),
+        ({"gain": 0.5}, False, "are for masks"),
         ({"crop_size": 9}, True, "at most 8, the image's, got 9"),
         ({"dihedral": True}, True, "square images or a crop_size, got images of 8x10"),
     ],

@@ -11,6 +11,7 @@ import importlib.resources
 import importlib.util
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -18,28 +19,33 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
-from benchmarks.record import write_atomic
+from benchmarks.chart_data import AXES, chart, drawn_family, points_per_curve
+from benchmarks.passport import passport
+from benchmarks.record import SWEEPS, write_atomic
 from benchmarks.results import (
     FAMILY_STYLES,
     MISSING,
     OTHER_FAMILY,
     Run,
     baseline_comparisons,
-    baseline_names,
     count,
     duration,
     family_style,
     load_runs,
     number,
     one_line,
+    published_scores,
     seed_groups,
     short_labels,
     si,
 )
+from benchmarks.status import STATES, CellState, cell_states
 
 T = TypeVar("T")
 
 PICTURES_PER_RUN = 2
+PICTURE_BYTES = 6_000_000  # of all pictures of a page
+SEEDS_NAMED = 12  # of those not started, in one line
 
 COLUMNS = (
     "model",
@@ -54,6 +60,7 @@ COLUMNS = (
     "wall time",
     "status",
 )
+STOPPED = ("failed", "interrupted", "preempted")
 NUMERIC = {"seed", "parameters", "MACs", "training FLOPs", "test error", "n", "wall time"}
 
 # 14 x 14 marks in the legend, in plotly's names and shapes.
@@ -73,36 +80,50 @@ def write_page(output_root: str | Path) -> Path:
     The file is replaced atomically, so that a reader never sees half a page. Raises FileNotFoundError when there is no
     such folder or plotly is not installed.
     """
-    runs, problems = load_runs(output_root)
-    html = _render(runs, problems, datetime.now(UTC))
-    path = Path(output_root, "report.html")
+    root = Path(output_root)
+    runs, problems = load_runs(root)
+    # Only a sweep's list tells what is missing, and only below an output root do paths name cells.
+    states = cell_states(root)[0] if (root / SWEEPS).is_dir() else []
+    html = _render(runs, states, problems, datetime.now(UTC))
+    path = root / "report.html"
     write_atomic(path, html)
     return path
 
 
-def _render(runs: list[Run], problems: list[str], written: datetime) -> str:
+def _render(runs: list[Run], states: Sequence[CellState], problems: list[str], written: datetime) -> str:
     problems = list(problems)
     data_sets = _in_order(run.data for run in runs)
-    charts = [_chart(data, [run for run in runs if run.data == data], problems) for data in data_sets]
-    charts = [chart for chart in charts if chart["curves"] or chart["points"]]
-    families = _in_order(run.family for run in runs)
-    styles = {**FAMILY_STYLES, "": OTHER_FAMILY}
+    each = points_per_curve(runs)
+    charts = [
+        chart(data, [(index, run) for index, run in enumerate(runs) if run.data == data], problems, each)
+        for data in data_sets
+    ]
+    drawable = any(drawn["series"] or drawn["networks"] for drawn in charts)
+    data = {
+        "axes": [{key: value for key, value in vars(axis).items() if key != "value"} for axis in AXES],
+        "charts": charts,
+        "runs": _runs(runs, data_sets),
+        "styles": {name: asdict(style) for name, style in {**FAMILY_STYLES, "": OTHER_FAMILY}.items()},
+    }
     fragments = {
         "written": written.strftime("%Y-%m-%d %H:%M UTC"),
-        "summary": _summary(runs),
-        "selector": _selector([chart["data"] for chart in charts]),
-        "legend": "".join(_legend_entry(family) for family in families),
-        "charts_hidden": "" if charts else "hidden",
-        "notice": "" if charts else f"<p>{_nothing_to_draw(runs)}</p>",
+        "summary": _summary(runs, states),
+        "controls_hidden": "" if runs else "hidden",
+        "selector": _selector(data_sets),
+        "legend": _legend(runs),
+        "charts_hidden": "" if drawable else "hidden",
+        "notice": "" if drawable else f"<p>{_nothing_to_draw(runs)}</p>",
         "table": _table(runs),
-        "failures": _failures(runs),
+        "failures": _failures(runs, states),
         "means": _means(runs),
         "baselines": _baselines(runs),
+        "scores": _scores(runs),
         "problems": _problems(problems),
         "pictures": _pictures(runs),
-        "passports": _passports(runs),
-        "data": _script_json({"charts": charts, "styles": {name: asdict(style) for name, style in styles.items()}}),
-        "plotly": _plotly() if charts else "",
+        "passports_hidden": "" if runs else "hidden",
+        "passports": _script_json(_pooled(runs)),
+        "data": _script_json(data),
+        "plotly": _plotly() if drawable else "",
     }
     template = importlib.resources.files("benchmarks").joinpath("page.html").read_text(encoding="utf-8")
     # One pass: what is filled in is never searched for placeholders.
@@ -124,77 +145,56 @@ def _script_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-# Charts
+def _runs(runs: Sequence[Run], data_sets: Sequence[str]) -> list[dict[str, Any]]:
+    """What the charts know of each run; `chart` is the index of its data set."""
+    labels: dict[int, str] = {}
+    for data in data_sets:
+        here = [run for run in runs if run.data == data]
+        labels |= dict(zip(map(id, here), short_labels(here), strict=True))
+    return [
+        {
+            "label": one_line(labels[id(run)]),
+            "family": drawn_family(run.family),
+            "status": run.status,
+            "chart": data_sets.index(run.data),
+            "error": run.value,
+        }
+        for run in runs
+    ]
 
 
-def _chart(data: str, runs: list[Run], problems: list[str]) -> dict[str, Any]:
-    """What the two charts of one data set draw. A history that cannot be read is added to `problems`."""
-    curves, points = [], []
-    for run, label in zip(runs, short_labels(runs), strict=True):
-        try:
-            rows = run.curve()
-        except (OSError, ValueError) as error:
-            problems.append(one_line(str(error)))
-            rows = []
-        shown = {"label": one_line(label), "family": run.family if run.family in FAMILY_STYLES else ""}
-        if rows:
-            curve = {
-                "x": [row["train_flops"] for row in rows],
-                "y": [row[run.val_metric] for row in rows],
-                "epoch": [number(row.get("epoch")) for row in rows],
-                "flops_text": [si(row["train_flops"]) for row in rows],
-            }
-            curves.append({**shown, "status": run.status, **curve})
-        if run.value is not None and run.macs:
-            texts = {"macs_text": si(run.macs), "parameters_text": si(run.parameters)}
-            points.append({**shown, "x": run.macs, "y": run.value, **texts})
-    described = next((run for run in runs if run.metric), None)
-    return {
-        "data": one_line(data),
-        "val_label": one_line(described.val_label) if described else "validation error",
-        "test_label": one_line(described.metric_label) if described else "test error",
-        "protocol": _protocol_line(runs),
-        "curves": curves,
-        "points": points,
-        "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
-    }
-
-
-def _protocol_line(runs: list[Run]) -> str:
-    checkpoints = _in_order(str(run.part("protocol").get("checkpoint") or "") for run in runs if run.value is not None)
-    sizes = _in_order(count(run.n) for run in runs if run.n is not None)
-    if not checkpoints:
-        return ""
-    return f"{' or '.join(filter(None, checkpoints))} checkpoint, n = {' or '.join(sizes)} test images"
-
-
-def _baseline_errors(runs: list[Run]) -> list[tuple[str, float]]:
-    """Baselines in the unit of the reported metric: a Dice of 0.884 beside `test/dice_err` is 11.6."""
-    errors: dict[tuple[str, float], None] = {}
+def _pooled(runs: Iterable[Run]) -> dict[str, Any]:
+    """Passports as lists of indices into the sections, each of which is there once."""
+    sections: dict[str, int] = {}
+    passports = []
     for run in runs:
-        for key, value in run.baselines.items():
-            method, metric = baseline_names(key)
-            if run.metric == f"test/{metric}_err":
-                errors[one_line(method), 100 * (1 - value)] = None
-            elif run.metric == f"test/{metric}":
-                errors[one_line(method), value] = None
-    return list(errors)
+        title = f"{run.data} · {run.name} · {run.recipe} · seed {run.seed}"
+        parts = [sections.setdefault(json.dumps(section), len(sections)) for section in passport(run)]
+        passports.append([one_line(title), parts])
+    return {"sections": [json.loads(section) for section in sections], "passports": passports}
 
 
 # Fragments of HTML
 
 
-def _summary(runs: list[Run]) -> str:
-    if not runs:
-        return "No runs yet"
-    words = {"ok": "finished", "running": "running", "failed": "failed", "interrupted": "interrupted"}
-    parts = []
-    for status, word in words.items():
-        number_of = sum(run.status == status for run in runs)
-        if number_of:
-            link = f'<a href="#failures">{number_of} {word}</a>' if status in ("failed", "interrupted") else ""
-            parts.append(link or f"{number_of} {word}")
-    return f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(parts)}"
+def _summary(runs: list[Run], states: Sequence[CellState]) -> str:
+    counts = Counter(run.status for run in runs)
+    killed = sum(cell.state == "killed" for cell in states)
+    counts.update(running=-killed, killed=killed, missing=sum(cell.state == "missing" for cell in states))
+    words = {
+        **{"ok": "finished", "running": "running", "killed": "killed"},
+        **{status: status for status in STOPPED},
+        "missing": "not started",
+    }
+    parts = [
+        f"{counts[status]:,} {word}"
+        if status in ("ok", "running")
+        else f'<a href="#failures">{counts[status]:,} {word}</a>'
+        for status, word in words.items()
+        if counts[status] > 0
+    ]
+    told = f"{len(runs):,} run{'s' if len(runs) > 1 else ''}" if runs else "No runs yet"
+    return f"{told}: {', '.join(parts)}" if parts else told
 
 
 def _nothing_to_draw(runs: list[Run]) -> str:
@@ -212,14 +212,21 @@ def _selector(names: Sequence[str]) -> str:
     return f'<label class="dataset">Data set <select id="dataset">{options}</select></label>'
 
 
-def _legend_entry(family: str) -> str:
-    style = family_style(family)
-    shown = family if family in FAMILY_STYLES else ""
-    return (
-        f'<li data-family="{shown}"><svg width="46" height="14" aria-hidden="true" style="--family:{style.colour}">'
-        f'<line x1="0" y1="7" x2="46" y2="7" stroke-dasharray="{_DASHES[style.dash]}"/>'
-        f'<g transform="translate(16 0)">{_SYMBOLS[style.symbol]}</g></svg>{_text(family)}</li>'
-    )
+def _legend(runs: Sequence[Run]) -> str:
+    """A switch per family; families without a style of their own share one."""
+    names: dict[str, list[str]] = {}
+    for family in _in_order(run.family for run in runs):
+        names.setdefault(drawn_family(family), []).append(family)
+    entries = []
+    for shown, families in names.items():
+        style = family_style(shown)
+        entries.append(
+            f'<li><button type="button" aria-pressed="true" data-family="{shown}">'
+            f'<svg width="46" height="14" aria-hidden="true" style="--family:{style.colour}">'
+            f'<line x1="0" y1="7" x2="46" y2="7" stroke-dasharray="{_DASHES[style.dash]}"/>'
+            f'<g transform="translate(16 0)">{_SYMBOLS[style.symbol]}</g></svg>{_text(", ".join(families))}</button></li>'
+        )
+    return "".join(entries)
 
 
 def _mark(family: str) -> str:
@@ -240,9 +247,12 @@ def _table(runs: list[Run]) -> str:
     body = []
     for index, run in enumerate(runs):
         status = f'<span class="status {run.status}">{run.status}</span>'
-        if run.status in ("failed", "interrupted"):
+        if run.status in STOPPED:
             status = f'<a href="#failure-{index}">{status}</a>'
-        name = f'<span class="named">{_mark(run.family)}<a href="#run-{index}">{_text(run.name)}</a></span>'
+        name = (
+            f'<span class="named"><input type="checkbox" aria-label="mark {_text(run.label)} in the charts">'
+            f'{_mark(run.family)}<a href="#run-{index}">{_text(run.name)}</a></span>'
+        )
         cells: list[tuple[str, Any]] = [
             (name, one_line(run.name)),
             (_text(run.data), one_line(run.data)),
@@ -263,6 +273,7 @@ def _table(runs: list[Run]) -> str:
         body.append(f"<tr>{row}</tr>")
     return (
         '<section id="table" aria-labelledby="table-title"><h2 id="table-title">Runs</h2>'
+        "<p class='soft controls-only'>A run’s name opens its passport, its box marks it in the charts.</p>"
         '<div class="scroll" role="region" aria-label="Table of runs" tabindex="0"><table id="runs">'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(body)}</tbody></table></div></section>"
     )
@@ -309,19 +320,81 @@ def _baselines(runs: list[Run]) -> str:
     )
 
 
-def _failures(runs: list[Run]) -> str:
-    rows = "".join(
+def _scores(runs: list[Run]) -> str:
+    """Of every data set of masks: the finished runs' scores, the published ones below them."""
+    parts = []
+    finished = [run for run in runs if run.status == "ok" and run.record.get("task") == "segmentation"]
+    index_of = {id(run): index for index, run in enumerate(runs)}
+    for data in _in_order(run.data for run in finished):
+        here = [run for run in finished if run.data == data]
+        rows = []
+        for run, label in zip(here, short_labels(here), strict=True):
+            overlap = {name: number(run.part("metrics").get(f"test/{name}")) for name in ("dice", "iou")}
+            name = f'{_mark(run.family)}<a href="#run-{index_of[id(run)]}">{_text(label)}</a>'
+            rows.append((name, {**overlap, **run.scores}))
+        names = _in_order(name for _, figures in rows for name in figures)
+        for words, figures in published_scores(data):
+            name = f"{_text(words['method'])} <span class='soft'>{_text(words['source'])}</span>"
+            rows.append((name, {**figures}))
+        parts.append(_score_table(data, names, rows))
+        notes = _in_order(str(run.part("dataset").get("notes") or "") for run in here)
+        parts += [f"<p class='soft'>Ours: {_text(note)}.</p>" for note in notes if note]
+    if not parts:
+        return ""
+    return f'<section id="scores" aria-labelledby="scores-title"><h2 id="scores-title">Scores</h2>{"".join(parts)}</section>'
+
+
+def _score_table(data: str, names: Sequence[str], rows: Sequence[tuple[str, dict[str, float | None]]]) -> str:
+    heads = "".join(f'<th scope="col" class="number">{_text(name.replace("_", " "))}</th>' for name in names)
+    body = "".join(
+        f"<tr><td>{label}</td>"
+        + "".join(f'<td class="number">{_score(figures.get(name))}</td>' for name in names)
+        + "</tr>"
+        for label, figures in rows
+    )
+    return (
+        f'<div class="scroll" role="region" aria-label="Scores on {_text(data)}" tabindex="0"><table><thead><tr>'
+        f'<th scope="col">{_text(data)}</th>{heads}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
+
+
+def _score(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return f"{value:.4f}" if value >= 0.01 else f"{value:.6f}"
+
+
+def _failures(runs: list[Run], states: Sequence[CellState]) -> str:
+    """Runs that stopped, with their causes; runs whose processes are gone; cells of a sweep that never began."""
+    rows = [
         f'<li id="failure-{index}"><span class="status {run.status}">{run.status}</span> '
         f'<a href="#run-{index}">{_text(run.label)}</a> on {_text(run.data)}'
         f"<code>{_text(run.error or 'no cause was recorded')}</code></li>"
         for index, run in enumerate(runs)
-        if run.status in ("failed", "interrupted")
-    )
+        if run.status in STOPPED
+    ]
+    rows += [
+        f'<li><span class="status failed">killed</span> {_text(cell.row)} · seed {cell.seed} on {_text(cell.data)}'
+        f"<code>{_text(STATES['killed'][2])}</code></li>"
+        for cell in states
+        if cell.state == "killed"
+    ]
+    holes: dict[tuple[str, str], list[int]] = {}
+    for cell in states:
+        if cell.state == "missing":
+            holes.setdefault((cell.data, cell.row), []).append(cell.seed)
+    for (data, row), seeds in holes.items():
+        named = ", ".join(map(str, seeds[:SEEDS_NAMED]))
+        more = f" and {len(seeds) - SEEDS_NAMED:,} more" if len(seeds) > SEEDS_NAMED else ""
+        rows.append(
+            f'<li><span class="status missing">not started</span> {_text(row)} on {_text(data)}, '
+            f"seed{'s' if len(seeds) > 1 else ''} {named}{more}</li>"
+        )
     if not rows:
         return ""
     return (
-        '<section id="failures" aria-labelledby="failures-title"><h2 id="failures-title">Failed and interrupted</h2>'
-        f'<ul class="failures">{rows}</ul></section>'
+        '<section id="failures" aria-labelledby="failures-title"><h2 id="failures-title">Not finished</h2>'
+        f'<ul class="failures">{"".join(rows)}</ul></section>'
     )
 
 
@@ -336,13 +409,22 @@ def _problems(problems: list[str]) -> str:
 
 
 def _pictures(runs: list[Run]) -> str:
-    figures = [_figure(index, run, path) for index, run in enumerate(runs) for path in run.pictures[:PICTURES_PER_RUN]]
+    """The first pictures of every run, as far as the page has room."""
+    figures, room, left_out = [], PICTURE_BYTES, 0
+    for index, run in enumerate(runs):
+        for path in run.pictures[:PICTURES_PER_RUN]:
+            room -= path.stat().st_size
+            if room >= 0:
+                figures.append(_figure(index, run, path))
+            else:
+                left_out += 1
     if not figures:
         return ""
+    more = f" {left_out:,} more are in the runs’ folders." if left_out else ""
     return (
         '<section class="pictures" aria-labelledby="pictures-title"><h2 id="pictures-title">Pictures</h2>'
         '<p class="soft">Test images: image, truth, prediction, errors. In the last panel missed foreground is blue, '
-        "invented foreground orange, one class taken for another pink.</p>"
+        f"invented foreground orange, one class taken for another pink.{more}</p>"
         f"{''.join(figures)}</section>"
     )
 
@@ -351,104 +433,9 @@ def _figure(index: int, run: Run, path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     name = _text(f"{run.data} · {run.label} · {path.stem}")
     return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="Image, truth, prediction and errors: {name}">'
+        f'<figure><img loading="lazy" src="data:image/png;base64,{data}" alt="Image, truth, prediction and errors: {name}">'
         f'<figcaption><a href="#run-{index}">{name}</a></figcaption></figure>'
     )
-
-
-def _passports(runs: list[Run]) -> str:
-    if not runs:
-        return ""
-    return (
-        '<section aria-labelledby="passports-title"><h2 id="passports-title">Passports</h2>'
-        '<p class="soft">What each run was: configuration, data, complexity, protocol, environment.</p>'
-        f"{''.join(_passport(index, run) for index, run in enumerate(runs))}</section>"
-    )
-
-
-def _passport(index: int, run: Run) -> str:
-    record, part = run.record, run.part
-    resumptions = record.get("resumptions")
-    code, parallel, environment, dataset = part("code"), part("parallel"), part("environment"), part("dataset")
-    complexity, compute, protocol = part("complexity"), part("compute"), part("protocol")
-    sections = {
-        "Run": {
-            "folder": run.directory,
-            "status": run.status,
-            "cause": run.error,
-            "experiment": record.get("experiment"),
-            "recipe": record["recipe"],
-            "departures from the recipe": run.departures or "none",
-            "started": record.get("started"),
-            "finished": record.get("finished"),
-            "resumptions": len(resumptions) if isinstance(resumptions, list) else None,
-            "config hash": record.get("config_hash"),
-            "code version": code.get("version"),
-            "commit": code.get("commit"),
-            "uncommitted changes (sha256)": code.get("diff_sha256"),
-            "weights (sha256)": record.get("weights_sha256"),
-            "W&B run": " ".join(str(value) for value in part("wandb").values()),
-        },
-        "Protocol": {
-            "reported metric": run.metric,
-            "label": run.metric_label if run.metric else None,
-            "value": run.value,
-            "checkpoint": protocol.get("checkpoint"),
-            "split": protocol.get("split"),
-            "test images": run.n,
-            **{f"definition of {key}": text for key, text in _mapping(protocol.get("definitions")).items()},
-        },
-        "Metrics": part("metrics"),
-        "Data": {
-            **{f"{split} images": n for split, n in (part("counts") or _mapping(dataset.get("counts"))).items()},
-            "image shape": dataset.get("image_shape"),
-            "classes": dataset.get("classes"),
-            "checksum (sha256)": dataset.get("sha256"),
-            "notes": dataset.get("notes"),
-            **{f"baseline {key}": value for key, value in run.baselines.items()},
-        },
-        "Complexity (one image)": complexity,
-        "Compute": compute,
-        "Environment": {
-            **{key: value for key, value in environment.items() if key != "packages"},
-            **{f"package {key}": value for key, value in _mapping(environment.get("packages")).items()},
-        },
-        "Parallelism": parallel,
-    }
-    body = "".join(
-        f"<section><h3>{title}</h3><dl>{rows}</dl></section>"
-        for title, rows in ((title, _definitions(values)) for title, values in sections.items())
-        if rows
-    )
-    return (
-        f'<details id="run-{index}"><summary>{_mark(run.family)}{_text(run.data)} · {_text(run.name)} · '
-        f'{_text(run.recipe)} · seed {run.seed} <span class="status {run.status}">{run.status}</span></summary>'
-        f'<div class="passport">{body}</div></details>'
-    )
-
-
-def _definitions(values: dict[str, Any]) -> str:
-    return "".join(
-        f"<dt>{_text(key)}</dt><dd>{_text(_plain(value))}</dd>"
-        for key, value in values.items()
-        if value is not None and value != "" and value != []
-    )
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int) and abs(value) >= 10_000:
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.6g}"
-    if isinstance(value, list):
-        return ", ".join(_plain(item) for item in value)
-    return str(value)
 
 
 def _text(value: Any) -> str:

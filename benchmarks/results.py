@@ -98,7 +98,9 @@ class Run:
     def departures(self) -> str:
         """What departs from the recipe, as in `epochs=5, optimizer.lr=0.2`; empty for the recipe itself."""
         departures = self.part("departures")
-        return ", ".join(f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(departures.items()))
+        return ", ".join(
+            f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(departures.items())
+        )
 
     @property
     def recipe(self) -> str:

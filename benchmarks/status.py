@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -127,7 +128,9 @@ def _of_run(run: Run, output_root: Path) -> CellState:
 
 def _cell_state(directory: Path, state: str, detail: str = "") -> CellState:
     data, name, recipe, seed = (("?",) * 4 + directory.parts)[-4:]
-    return CellState(data, f"{name} · {recipe}", int(seed.removeprefix("seed") or 0), state, detail)
+    number = re.fullmatch(r"seed(\d+)", seed)  # a folder that was moved may have another name
+    row = f"{name} · {recipe}" if number else f"{name} · {recipe}/{seed}"
+    return CellState(data, row, int(number.group(1)) if number else 0, state, detail)
 
 
 def _made_by(run: Run) -> str | None:
@@ -150,7 +153,8 @@ def _progress(directory: Path) -> str:
 def _listed(output_root: Path) -> list[str]:
     """Directories of the cells of every sweep that was started under ``output_root``."""
     sweeps = [read_json(path) or {} for path in sorted((output_root / SWEEPS).glob("*.json"))]
-    return list(dict.fromkeys(cell["directory"] for sweep in sweeps for cell in sweep.get("cells", ())))
+    cells = [cell for sweep in sweeps for cell in sweep.get("cells", ()) if isinstance(cell, dict)]
+    return list(dict.fromkeys(cell["directory"] for cell in cells if isinstance(cell.get("directory"), str)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

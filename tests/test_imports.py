@@ -12,7 +12,22 @@ PACKAGES = ("lightning_modules", "datamodules", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NETS = sorted((ROOT / "lightning_modules" / "nets").glob("*.py"))
 # What reads records must start in under a second.
-READERS = ("results", "report", "page", "statistics", "crossover", "status", "launch", "sweep", "plan", "export", "show")
+READERS = (
+    *(
+        "results",
+        "report",
+        "page",
+        "chart_data",
+        "passport",
+        "pareto",
+        "statistics",
+        "crossover",
+        "status",
+        "export",
+        "show",
+    ),
+    *("launch", "sweep", "plan"),
+)
 IMPORT_TORCH = {"torch", "torchmetrics", "torchvision", "lightning", "pytorch_lightning", "fvcore"}
 
 

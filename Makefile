@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --quiet --progress-bar off
 
-.PHONY: help demo test test-slow lint clean
+.PHONY: help demo test test-slow test-clusters lint clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -16,6 +16,9 @@ test: .venv/test ## install and run the tests (under 10 minutes on 2 cores)
 
 test-slow: .venv/slow ## the slow tests and those in a real browser
 	$(BIN)/python -m pytest -m 'slow or browser' -rs
+
+test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
+	$(BIN)/python -m pytest -m 'slurm or netns or ray' -rs
 
 lint: .venv/lint ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -33,8 +36,8 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/test .venv/slow .venv/lint: .venv/run
-	@$(PIP) --constraint constraints.txt --editable '.[$(subst slow,test$(comma)browser,$(notdir $@))]'
+.venv/test .venv/slow .venv/clusters .venv/lint: .venv/run
+	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser,$(notdir $@)))]'
 	@touch $@
 
 comma := ,

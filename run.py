@@ -190,4 +190,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # before a run has started
+        code = 128 + signal.SIGINT
+    sys.exit(code)

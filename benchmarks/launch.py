@@ -90,8 +90,7 @@ class CellJob:
         self._stopping: tuple[str, str] | None = None
         self._signals: list[tuple[float, int]] = []  # when to send what, soonest first
         self._first, self._looked_for_first = False, -math.inf
-        if self._keeps_record:
-            self._begin()
+        self._begun = not self._keeps_record
 
     def poll(self) -> Outcome | None:
         """Looks after the cell; its outcome once it has ended."""
@@ -135,6 +134,7 @@ class CellJob:
         files.write_json(self.directory / files.RECORD, new_record(self._config, self._departures, previous))
 
     def _start(self) -> Outcome | None:
+        """Opens the record and starts the processes, once nobody else's are left."""
         if self._stopping:
             return self._finish(*self._stopping)
         waited = time.time() - self._waiting
@@ -146,6 +146,12 @@ class CellJob:
             return self._finish("failed", "processes of an earlier start of this cell are still there")
         fork = can_fork() and not on_gpu(self._config)
         threads = self._config["cluster"]["threads_per_process"]
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+        except OSError as error:
+            return self._finish("refused", f"cannot write to {self.directory}: {error.strerror}")
         try:
             self._group = ProcessGroup(
                 self.directory, self._ranks, self.directory / self._log, fork, threads, self.gpus, self.node
@@ -203,15 +209,9 @@ class CellJob:
 
     def _finish(self, status: str, error: str | None) -> Outcome:
         """Writes the outcome where the ranks could not, or know less of it."""
-        record = files.read_json(self.directory / files.RECORD)
-        if self._keeps_record:
-            (self.directory / files.PROGRESS).unlink(missing_ok=True)
-        if self._keeps_record and record is not None and (record["status"], record["error"]) != (status, error):
+        if self._keeps_record and self._begun:
             with suppress(OSError):  # a full disk
-                files.write_json(
-                    self.directory / files.RECORD,
-                    record | {"status": status, "error": error, "finished": record["finished"] or files.now()},
-                )
+                files.amend(self.directory, status, error)
         if self._group is None:
             self._release()
         return Outcome(status, error)
@@ -258,14 +258,19 @@ def start_cell(cell: Cell, gpus: Sequence[str] | None = None, node: Node | None 
             return CellJob(cell, None, gpus, node)
         lock = Lock.take(cell.directory / LAUNCHER)
         if lock is None:
-            who = holder(cell.directory / LAUNCHER)
-            return Outcome("busy", f"process {who.get('pid', '?')} on {who.get('host', '?')} is running it")
+            return with_another(cell)
         if is_finished(cell):
             lock.release()
             return Outcome("finished")
         return CellJob(cell, lock, gpus, node)
     except OSError as error:
         return Outcome("refused", f"cannot write to {cell.directory}: {error.strerror}")
+
+
+def with_another(cell: Cell) -> Outcome:
+    """That another launcher has the cell, and which."""
+    who = holder(cell.directory / LAUNCHER)
+    return Outcome("busy", f"process {who.get('pid', '?')} on {who.get('host', '?')} is running it")
 
 
 def is_finished(cell: Cell) -> bool:

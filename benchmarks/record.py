@@ -69,6 +69,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else None
 
 
+def amend(directory: Path, status: str, error: str | None) -> None:
+    """Writes a run's outcome where its ranks could not, or know less of it. There is no progress any more."""
+    (directory / PROGRESS).unlink(missing_ok=True)
+    record = read_json(directory / RECORD)
+    if record is not None and (record["status"], record["error"]) != (status, error):
+        outcome = {"status": status, "error": error, "finished": record["finished"] or now()}
+        write_json(directory / RECORD, record | outcome)
+
+
 def reopen(directory: Path, error: str | None) -> dict[str, Any]:
     """Notes that a cell's ranks start once more, and after what, None for what the last ones have recorded; the new record."""
     record = read_json(directory / RECORD) or {}

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 
 from benchmarks import record as files
 from benchmarks.configuration import Cell, config_hash
-from benchmarks.launch import POLL_S, CellJob, Outcome, is_finished, lack, on_gpu, refusal, start_cell
-from benchmarks.locks import LAUNCHER, Lock, held, holder
+from benchmarks.launch import POLL_S, CellJob, Outcome, is_finished, lack, on_gpu, refusal, start_cell, with_another
+from benchmarks.locks import LAUNCHER, Lock, held
 from benchmarks.process_group import ROOT, Node, can_fork, preload
 
 JOB = "slurm_job.json"
@@ -211,7 +211,7 @@ class SlurmExecutor:
         except OSError as error:
             return Outcome("refused", f"cannot write to {cell.directory}: {error.strerror}")
         try:
-            return self._find(cell) or (self._submit(cell) if lock else _busy(cell))
+            return self._find(cell) or (self._submit(cell) if lock else with_another(cell))
         finally:
             if lock:
                 lock.release()
@@ -384,11 +384,6 @@ def _find_slurm() -> None:
         time.sleep(LOOK_S)
 
 
-def _busy(cell: Cell) -> Outcome:
-    who = holder(cell.directory / LAUNCHER)
-    return Outcome("busy", f"process {who.get('pid', '?')} on {who.get('host', '?')} is running it")
-
-
 def _name(cell: Cell) -> str:
     return f"{cell.config['name']}-{config_hash(cell.config)[:12]}"
 
@@ -461,6 +456,4 @@ def _amend(directory: Path, status: str, error: str) -> None:
     record = files.read_json(directory / files.RECORD)
     if record is None or record["status"] == "ok" or held(directory / LAUNCHER):
         return
-    (directory / files.PROGRESS).unlink(missing_ok=True)
-    finished = record["finished"] or files.now()
-    files.write_json(directory / files.RECORD, record | {"status": status, "error": error, "finished": finished})
+    files.amend(directory, status, error)

@@ -6,12 +6,15 @@ import sys
 COMMANDS = {
     "crossover": "where one network overtakes another as the training budget grows, with intervals",
     "export": "all runs and their histories as tables, Parquet or CSV",
+    "logging_cost": "what tracking costs a training step",
     "plan": "what a sweep will cost: training FLOPs, device-hours, memory, money",
     "predict": "masks for images of any size, from a finished segmentation run",
     "profile": "cost of a network, layer by layer: MACs, parameters, activations, training FLOPs",
     "overhead": "what launching costs, measured against importing torch and Lightning",
     "report": "the table of all runs, and the page",
     "show": "the runs in the terminal: wandb leet",
+    "sync": "sends runs to the W&B server that it lacks, and reads them back",
+    "workspace": "creates or updates the workspace and the report of a W&B project",
     "status": "the grid of a sweep: done, running, failed, missing, stale",
 }
 
@@ -21,7 +24,7 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in {"-h", "--help"}:
         print(
             "usage: python -m benchmarks COMMAND …\n\n"
-            + "\n".join(f"  {name:<9} {text}" for name, text in COMMANDS.items())
+            + "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
         )
         print("\npython -m benchmarks COMMAND --help says more.")
         return 0 if argv else 2

@@ -1,104 +1,179 @@
-"""Weights & Biases as a mirror of the local record: one run per cell, on rank 0, closed with the true exit code."""
+"""Weights & Biases as a mirror of the local record, kept by a process of its own beside rank 0.
 
+That process reads the run's folder as everybody else does, so that no trouble of the client or the server can hold, end or
+alter a run. Training waits for nothing but, at its end, ``logger.finish_timeout`` seconds for what is left to be sent, and with
+``logger.mode=online``, at its start, ``logger.init_timeout`` for the server's word. What the server has missed,
+``python -m benchmarks sync`` sends.
+"""
+
+import json
 import os
-import socket
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-from pytorch_lightning.loggers import WandbLogger
+import yaml
 
-from benchmarks.configuration import WIRING
+from benchmarks.record import CONFIG, HISTORY, RECORD, read_json
+from benchmarks.results import read_history
 
-CONNECT_TIMEOUT_S = 2
-
-
-def resolve_mode(mode: str) -> str:
-    """``auto`` becomes ``online`` if a key is configured and the server answers within 2 s, else ``offline``.
-
-    Raises:
-        ValueError: an unknown mode.
-    """
-    if mode not in {"auto", "online", "offline"}:
-        raise ValueError(f"logger.mode is auto, online or offline, got {mode!r}; logger=none turns it off")
-    if mode != "auto":
-        return mode
-    if os.environ.get("WANDB_MODE") in {"offline", "dryrun"}:
-        return "offline"
-    import wandb
-    from requests.utils import get_netrc_auth
-
-    # Not wandb.login or wandb.setup: they start the client's service, which keeps a process alive while the server is away.
-    settings = wandb.Settings()
-    settings.update_from_env_vars(dict(os.environ))
-    if not (settings.api_key or get_netrc_auth(settings.base_url)):
-        return "offline"
-    server = urlparse(settings.base_url)
-    port = server.port or (443 if server.scheme == "https" else 80)
-    try:
-        with socket.create_connection((server.hostname, port), timeout=CONNECT_TIMEOUT_S):
-            return "online"
-    except OSError as error:
-        print(f"W&B: {server.hostname} does not answer ({error}); going on offline, `wandb sync` sends the run later")
-        return "offline"
+LOOK_S = 1.0  # between looks at the history
+MODES = ("auto", "online", "offline")
+REFUSED = re.compile(r"error 40[0-4]|not found during upsertBucket|permission denied", re.IGNORECASE)
+SYNC = "`python -m benchmarks sync` sends the run later"
+FINISH = b"finish\n"
 
 
 class Mirror:
-    """The life of one W&B run.
+    """The mirror's process, as rank 0 knows it.
 
     Args:
-        record: the run's record; its name, tags and configuration are taken from there.
-        config: the resolved configuration.
-        metrics: exact names of what ``history.jsonl`` rows hold; a glob would race with Lightning's own ``*``.
+        directory: the run's, with its record and configuration.
+        logger: the configuration's node.
+
+    Raises:
+        ValueError: an unknown mode; with ``mode: online``, a key or an entity that the server refuses.
     """
 
-    def __init__(self, record: Mapping[str, Any], config: Mapping[str, Any], metrics: Iterable[str]) -> None:
-        root = Path(config["output_root"]).resolve()
-        # Artifact bytes are staged outside the run's folder otherwise, and lost when it moves.
-        os.environ.setdefault("WANDB_DATA_DIR", str(root / "wandb" / "data"))
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-        import wandb
-
-        root.mkdir(parents=True, exist_ok=True)
-        settings = {key: value for key, value in config.items() if key not in WIRING}
-        self.mode = resolve_mode(config["logger"]["mode"])
-        self.run = wandb.init(
-            entity=config["logger"]["entity"],
-            project=config["logger"]["project"],
-            dir=str(root),
-            mode=self.mode,  # type: ignore[arg-type]
-            id=record["run_id"],
-            resume="allow",
-            name=f"{record['name']} seed {record['seed']}",
-            group=record["experiment"] or record["data"],
-            job_type="train",
-            tags=[
-                record["data"],
-                record["environment"]["device_name"][:64],
-                f"{record['parallel']['world_size']} processes",
-            ],
-            config=settings | {"hash": record["config_hash"], "complexity": record["complexity"]},
-            settings=wandb.Settings(
-                init_timeout=30, finish_timeout=60, x_transaction_log_flush_interval=2, silent=True
-            ),
+    def __init__(self, directory: Path, logger: Mapping[str, Any]) -> None:
+        self.mode = logger["mode"]
+        if self.mode not in MODES:
+            raise ValueError(f"logger.mode is auto, online or offline, got {self.mode!r}; logger=none turns it off")
+        self._limit_s = logger["finish_timeout"]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.mirror", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=own_environment(),
+            start_new_session=True,  # what is sent to the cell's processes is not meant for it
         )
-        self.run.define_metric("compute/train_flops")
-        for name in metrics:
-            self.run.define_metric(name, step_metric="compute/train_flops")
-        self.logger = WandbLogger(experiment=self.run)
+        if self.mode == "online":
+            self._look(logger["init_timeout"])
 
-    def finish(self, record: Mapping[str, Any], pictures: Sequence[Path], exit_code: int) -> None:
-        """Writes pictures and the flat summary, and closes the run with its true outcome."""
-        import wandb
+    def finish(self) -> str:
+        """Has it close the run as the record, written by now, says, within ``logger.finish_timeout``; the mode it ran in."""
+        with suppress(OSError):  # it has ended before
+            os.write(self._process.stdin.fileno(), FINISH)  # type: ignore[union-attr]
+        try:
+            self._process.wait(self._limit_s)
+        except subprocess.TimeoutExpired:
+            print(f"W&B: not everything was sent within {self._limit_s:g} s; {SYNC}", file=sys.stderr)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        with suppress(ValueError):  # the run is over
+            self._look(0)
+        return self.mode
 
-        if pictures:
-            self.run.log({"test/pictures": [wandb.Image(str(path), caption=path.stem) for path in pictures]})
-        summary = {
-            "status": record["status"],
-            **{f"model/{name}": value for name, value in record["complexity"].items() if name != "input_size"},
-            **{f"compute/{name}": value for name, value in record.get("compute", {}).items()},
-            **record.get("metrics", {}),
-        }
-        self.run.summary.update({name: value for name, value in summary.items() if value is not None})
-        self.run.finish(exit_code=exit_code)
+    def _look(self, wait_s: float) -> None:
+        answers: Any = self._process.stdout
+        if select.select([answers], [], [], wait_s)[0]:
+            answer = json.loads(answers.readline() or "{}")
+            self.mode = answer.get("mode", self.mode)
+            if "refused" in answer:
+                raise ValueError(f"W&B refuses: {answer['refused']}; logger.mode=offline runs without")
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without another client's service: that would outlive the process."""
+    return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+
+
+def main(directory: Path) -> int:
+    """The process: sends each row of the history as it comes, and the rest when told to; returns 0 if all was taken."""
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the client prints belongs in the log
+    from benchmarks.wandb_run import close, mirrored, prepare, reason
+
+    config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    root = Path(config["output_root"]).resolve()
+    prepare(root)
+    try:
+        run, mode = _start(directory, config, root)
+    except ConnectionRefusedError as refused:
+        print(json.dumps({"refused": str(refused)}), file=answers, flush=True)
+        return 1
+    print(json.dumps({"mode": mode}), file=answers, flush=True)
+    sent, told = run.starting_step, False
+    try:
+        while not told:
+            told = bool(select.select([0], [], [], LOOK_S)[0])
+            for row in read_history(directory / HISTORY)[sent:]:
+                run.log(mirrored(row))
+                sent += 1
+        if os.read(0, len(FINISH)) != FINISH:
+            os._exit(1)  # rank 0 was killed: how the run ended is not known here
+        close(run, directory, _record(directory), config)
+    except Exception as error:  # of the client, its service or the network: of many classes
+        print(f"W&B: {reason(error)}; {SYNC}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def resolve_mode(mode: str) -> str:
+    """``auto`` becomes ``online`` if a key is configured and the server answers within 2 s, else ``offline``."""
+    from benchmarks.wandb_run import has_key, unreachable
+
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_MODE") in {"offline", "dryrun"} or not has_key():
+        return "offline"
+    problem = unreachable()
+    if problem is None:
+        return "online"
+    print(f"W&B: {problem}; going on offline, {SYNC}", file=sys.stderr)
+    return "offline"
+
+
+def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, str]:
+    """The run and its mode. Raises ConnectionRefusedError where ``mode: online`` is refused by the server."""
+    import wandb
+    from wandb.errors import AuthenticationError, UsageError
+
+    from benchmarks.wandb_run import open_run, reason, supersede_offline_files
+
+    record, wanted = _record(directory), config["logger"]["mode"]
+    mode = resolve_mode(wanted)
+    while True:
+        settings = wandb.Settings(
+            init_timeout=config["logger"]["init_timeout"],
+            finish_timeout=config["logger"]["finish_timeout"],
+            finish_timeout_raises=True,
+            console="off",
+            silent=True,
+            x_stats_pid=os.getppid(),
+            x_transaction_log_flush_interval=2,
+        )
+        if mode == "offline":  # every offline file holds the whole run
+            supersede_offline_files(root, record["run_id"])
+        try:
+            return open_run(record, config, mode=mode, dir=str(root), settings=settings), mode
+        except Exception as error:  # of the client, its service or the network: of many classes
+            if mode == "offline":
+                raise
+            if wanted == "online" and (
+                isinstance(error, AuthenticationError | UsageError) or REFUSED.search(str(error))
+            ):
+                raise ConnectionRefusedError(reason(error)) from None
+            print(f"W&B: {reason(error)}; going on offline, {SYNC}", file=sys.stderr)
+        wandb.teardown(exit_code=1)  # its service would hold the run's id
+        mode = "offline"
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    record = read_json(directory / RECORD)
+    if record is None:
+        raise ValueError(f"{directory / RECORD} cannot be read")
+    return record
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,94 @@
+"""What tracking costs a training step: ``python -m benchmarks logging_cost``."""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import cell
+from benchmarks.configuration import expand
+from benchmarks.launch import new_record
+from benchmarks.record import CONFIG, RECORD, read_json, write_atomic, write_json
+from benchmarks.tracking import Tracker
+
+LIMIT = 0.005  # of a step's time
+STEP = ("on_train_batch_start", "on_train_batch_end")
+# Seeding each step is the protocol's, not tracking's.
+TRACKING = ("on_train_batch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end")
+
+
+def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
+    """Trains ResNeXt on the digits in this process, with one thread, by the code of every cell, with clocks in the tracker.
+
+    Returns seconds by name. ``step`` and ``tracking``, of a step, are processor time of the training thread, which does not
+    depend on what else the machine does; ``waiting``, of a step, is what the tracker's writing waits for the disk and the
+    machine; ``mirror`` is the processor time of the mirror's processes in all.
+    """
+    place = (f"output_root={root}", "trainer.accelerator=cpu", "cluster.threads_per_process=1", f"logger.mode={mode}")
+    run: Any = expand(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], False)[0]
+    run.directory.mkdir(parents=True)
+    write_atomic(run.directory / CONFIG, yaml.safe_dump(run.config, sort_keys=False))
+    write_json(run.directory / RECORD, new_record(run.config, run.departures, None))
+    spent = dict.fromkeys(("step", "tracking", "waiting"), 0.0)
+    originals = {name: getattr(Tracker, name) for name in {*STEP, *TRACKING}}
+    begun = 0.0
+
+    def clocked(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> None:
+            nonlocal begun
+            wall, processor = time.perf_counter(), time.thread_time()
+            if name == STEP[1]:
+                spent["step"] += processor - begun
+            hook(*arguments, **keywords)
+            if name in TRACKING:
+                used = time.thread_time() - processor
+                spent["tracking"] += used
+                spent["waiting"] += time.perf_counter() - wall - used
+            if name == STEP[0]:
+                begun = time.thread_time()
+
+        return call
+
+    for name, hook in originals.items():
+        setattr(Tracker, name, clocked(name, hook))
+    try:
+        code = cell.main(run.directory)
+    finally:
+        for name, hook in originals.items():
+            setattr(Tracker, name, hook)
+    record = read_json(run.directory / RECORD)
+    if code or record is None:
+        raise RuntimeError(f"the run failed: {record and record['error']}")
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    mirror = children.ru_utime + children.ru_stime
+    return {name: seconds / record["compute"]["steps"] for name, seconds in spent.items()} | {"mirror": mirror}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 1 where tracking takes more than its limit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks logging_cost",
+        description="Train ResNeXt on the digits and state which part of a step's time the tracker takes: compute accounting, "
+        f"progress, history and the mirror's row. Limit: {LIMIT:.1%}.",
+    )
+    parser.add_argument("--epochs", type=int, default=5, help="default: 5")
+    parser.add_argument("--mode", default="offline", choices=("offline", "online"), help="of W&B; default: offline")
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as root:
+        found = measure(Path(root), arguments.epochs, arguments.mode)
+    share = found["tracking"] / found["step"]
+    table = Table("what", "time")
+    table.add_row("a step, processor time of one thread", f"{1e3 * found['step']:.2f} ms")
+    table.add_row("tracking, of a step", f"{1e3 * found['tracking']:.4f} ms")
+    table.add_row("share", f"{share:.3%} (limit {LIMIT:.1%})")
+    table.add_row("waiting for the disk and other processes, of a step", f"{1e3 * found['waiting']:.4f} ms")
+    table.add_row("the mirror's own processes, processor time of the run", f"{found['mirror']:.1f} s")
+    Console().print(table)
+    return 1 if share > LIMIT else 0

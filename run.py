@@ -5,7 +5,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -80,9 +80,23 @@ def main(argv: list[str]) -> int:
         return 1
     watcher.write_pages()
     _show(console, cells, sweep.outcomes)
+    if len(cells) > 1 and not interrupted:
+        _report_to_wandb(cells, watcher.roots)
     if interrupted:
         return 128 + signal.SIGINT
     return 0 if len(sweep.outcomes) == len(cells) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
+
+
+def _report_to_wandb(cells: Sequence[Cell | Impossible], roots: Iterable[Path]) -> None:
+    """The sweep's report as a run of its own, where runs are tracked."""
+    from benchmarks.report_run import write_report_run
+    from benchmarks.results import load_runs
+
+    composed = [cell for cell in cells if isinstance(cell, Cell)]
+    mine = {cell.directory.resolve() for cell in composed}
+    for root in filter(Path.exists, roots):
+        runs = [run for run in load_runs(root)[0] if run.directory.resolve() in mine]
+        write_report_run(root, runs, composed[0].config["logger"])
 
 
 class PageWriter(SweepProgress):

@@ -182,7 +182,7 @@ class CellRun:
         if module.examples and _rank() == 0:
             from benchmarks.pictures import write_pictures
 
-            write_pictures(self.directory, module.examples)
+            write_pictures(self.directory, module.examples, manifest["classes"])
         record["weights_sha256"] = weights_sha256(module.net.state_dict())
 
     def close(self, status: str, error: str | None, exit_code: int) -> int:

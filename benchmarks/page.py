@@ -423,8 +423,9 @@ def _pictures(runs: list[Run]) -> str:
     more = f" {left_out:,} more are in the runs’ folders." if left_out else ""
     return (
         '<section class="pictures" aria-labelledby="pictures-title"><h2 id="pictures-title">Pictures</h2>'
-        '<p class="soft">Test images: image, truth, prediction, errors. In the last panel missed foreground is blue, '
-        f"invented foreground orange, one class taken for another pink.{more}</p>"
+        '<p class="soft">Test images. Of masks: image, truth, prediction, errors; in the last panel missed foreground is blue, '
+        "invented foreground orange, one class taken for another pink. Of classes: the prediction below each image, orange "
+        f"with the truth where it is another.{more}</p>"
         f"{''.join(figures)}</section>"
     )
 
@@ -433,7 +434,7 @@ def _figure(index: int, run: Run, path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     name = _text(f"{run.data} · {run.label} · {path.stem}")
     return (
-        f'<figure><img loading="lazy" src="data:image/png;base64,{data}" alt="Image, truth, prediction and errors: {name}">'
+        f'<figure><img loading="lazy" src="data:image/png;base64,{data}" alt="Test images with predictions: {name}">'
         f'<figcaption><a href="#run-{index}">{name}</a></figcaption></figure>'
     )
 

@@ -1,28 +1,54 @@
-"""Pictures by which a person judges a segmentation: image, truth, prediction, and where the two differ."""
+"""Pictures by which a person judges a test: masks beside their truth, or images with their true and predicted class."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 FOLDER = "pictures"
 GAP = 4  # pixels between panels
 # Okabe and Ito's palette: told apart by the colour-blind.
 MISSED, INVENTED, WRONG_CLASS = (0, 114, 178), (230, 159, 0), (204, 121, 167)
+SHEET_COLUMNS, TILE, CAPTION = 8, 64, 16  # of a sheet of classified images; the last two in pixels
 
 
-def write_pictures(directory: Path, examples: Sequence[tuple[Tensor, Tensor, Tensor]]) -> list[Path]:
-    """Writes one PNG per (image, truth, prediction), each (H, W), below ``directory``; returns their paths."""
+def write_pictures(directory: Path, examples: Sequence[tuple[Tensor, ...]], classes: Sequence[str]) -> list[Path]:
+    """Writes PNGs below ``directory`` and returns their paths.
+
+    examples: (image, truth, prediction). Masks, each (H, W): one picture each. Classes, images (C, H, W) with scalars: one
+    sheet of all. classes: their names.
+    """
     folder = directory / FOLDER
     folder.mkdir(exist_ok=True)
-    paths = []
-    for index, example in enumerate(examples):
-        path = folder / f"test-{index}.png"
-        Image.fromarray(panels(*(part.numpy() for part in example))).save(path)
-        paths.append(path)
+    arrays = [tuple(part.numpy() for part in example) for example in examples]
+    if arrays and arrays[0][1].ndim == 0:
+        pictures = [sheet(arrays, classes)]
+    else:
+        pictures = [panels(*example) for example in arrays]
+    paths = [folder / f"test-{index}.png" for index in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
     return paths
+
+
+def sheet(examples: Sequence[tuple[np.ndarray, ...]], classes: Sequence[str]) -> np.ndarray:
+    """Images with the predicted class below, and the true one in orange where that is another; uint8 [H, W, 3]."""
+    rows = -(-len(examples) // SHEET_COLUMNS)
+    pitch = TILE + GAP
+    canvas = Image.new("RGB", (SHEET_COLUMNS * pitch, rows * (pitch + CAPTION)), "white")
+    draw = ImageDraw.Draw(canvas)
+    for index, (image, truth, found) in enumerate(examples):
+        left, top = index % SHEET_COLUMNS * pitch, index // SHEET_COLUMNS * (pitch + CAPTION)
+        low, high = image.min(), image.max()
+        pixels = (255 * (image - low) / max(high - low, 1e-12)).astype(np.uint8).transpose(1, 2, 0)
+        tile = Image.fromarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels)
+        canvas.paste(tile.resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
+        right = truth == found
+        text = classes[found] if right else f"{classes[found]}, is {classes[truth]}"
+        draw.text((left, top + TILE), text[:12], fill="black" if right else (180, 95, 0))
+    return np.asarray(canvas)
 
 
 def panels(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:

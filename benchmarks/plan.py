@@ -24,7 +24,7 @@ from benchmarks.code_version import training_sha256
 from benchmarks.configuration import Cell, ConfigurationError, Impossible, config_hash, expand
 from benchmarks.forecasts import device_hours, hours, keep, quantity
 from benchmarks.launch import cores, is_finished, lack, on_gpu, refusal
-from benchmarks.process_group import clean_environment, can_fork
+from benchmarks.process_group import can_fork, clean_environment
 from benchmarks.results import MISSING, si
 
 KEPT = "plan.json"

@@ -1,5 +1,6 @@
 """Image classification."""
 
+from itertools import islice
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,6 +10,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassSta
 
 from lightning_modules.supervised import Batch, Supervised
 
+EXAMPLES = 24
+
 
 class Classifier(Supervised):
     """Cross-entropy training; top-1 and top-5 error in percent, over all images of a split.
@@ -16,6 +19,9 @@ class Classifier(Supervised):
     Args:
         net: images (N, C, H, W) to logits (N, num_classes).
         num_classes: K ≥ 2.
+
+    Attributes:
+        examples: of the test, on this process: image (C, H, W), true and predicted class (scalars) of the first few.
     """
 
     primary = "top1_err"
@@ -30,6 +36,7 @@ class Classifier(Supervised):
         }
         self.counts = nn.ModuleDict({split: MetricCollection(counts).clone() for split in ("val", "test")})
         self.confusion_matrix = MulticlassConfusionMatrix(num_classes)
+        self.examples: list[tuple[Tensor, ...]] = []
         self.definitions = {
             f"top{k}_err": f"100 * (1 - hits / images), torchmetrics MulticlassStatScores(top_k={k}, average='micro')"
             for k in ranks
@@ -48,6 +55,9 @@ class Classifier(Supervised):
         counts.update(logits, targets)
         if split == "test":
             self.confusion_matrix.update(logits, targets)
+            found = zip(batch[0], targets, logits.argmax(dim=1), strict=True)
+            room = EXAMPLES - len(self.examples)
+            self.examples += [tuple(part.cpu() for part in one) for one in islice(found, room)]
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
         """Errors in percent."""

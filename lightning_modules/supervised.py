@@ -38,7 +38,7 @@ class Supervised(pl.LightningModule):
     label: str
     definitions: dict[str, str]
     confusion: Tensor | None = None
-    examples: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+    examples: Sequence[tuple[Tensor, ...]] = ()
     schedule_by_epoch = True
 
     def __init__(

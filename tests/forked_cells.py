@@ -26,7 +26,7 @@ TINY = (
     "recipe.augment.crop_padding=1", "+trainer.limit_train_batches=6", "logger=none", "trainer.accelerator=cpu",
     "cluster.threads_per_process=1", "launch.checkpoint_every_steps=2", "launch.collective_timeout_s=20",
 )  # fmt: skip
-TIMES = ("wall_s", "train_s", "images_per_s", "peak_memory_bytes")
+TIMES = ("wall_s", "train_s", "images_per_s", "peak_memory_bytes", "energy_j")
 
 
 def outcome(directory: Path) -> dict[str, Any]:

@@ -88,6 +88,11 @@ def test_the_record_is_the_runs_passport(sweep) -> None:
         assert record["departures"] == {"recipe.epochs": 2, "trainer.limit_train_batches": 4}
 
 
+def test_every_run_leaves_pictures(sweep) -> None:
+    root, _ = sweep
+    assert len(list(root.glob("digits/*/*/seed0/pictures/test-0.png"))) == 3
+
+
 def test_the_history_has_a_row_per_evaluation(sweep) -> None:
     root, _ = sweep
     for path in root.glob("*/*/*/seed0"):
@@ -120,11 +125,13 @@ def test_checkpoints_are_plain_and_hold_the_recorded_weights(sweep) -> None:
 def test_one_tracked_run_per_cell(sweep) -> None:
     root, _ = sweep
     folders = sorted((root / "wandb").glob("offline-run-*"))
-    assert len(folders) == 3
+    assert len(folders) == 3 + 1
     seen = {}
     for folder in folders:
         lines = inspect(folder)
         [header] = [line["run"] for line in lines if line["type"] == "run"]
+        if header["job_type"] == "report":
+            continue
         [ended] = [line["exit"] for line in lines if line["type"] == "exit"]
         config = header["config"]["update"]
         record = records(root)[config["name"]]
@@ -141,7 +148,7 @@ def test_one_tracked_run_per_cell(sweep) -> None:
         logged = [line["history"] for line in lines if line["type"] == "history"]
         assert len(logged) == len(history)
         assert json.dumps(lines).count('"test/top1_err"') >= 1  # flat summary key
-    assert len(set(seen.values())) == 3
+    assert len(set(seen.values())) == 3  # and the report
 
 
 def test_a_finished_sweep_returns_at_once_and_writes_nothing(sweep) -> None:
@@ -150,7 +157,7 @@ def test_a_finished_sweep_returns_at_once_and_writes_nothing(sweep) -> None:
     done = run(*SWEEP, root=root)
     assert done.stdout.count("finished before") == 3
     assert {path: path.stat().st_mtime_ns for path in root.glob("*/*/*/seed0/**/*") if path.is_file()} == before
-    assert len(list((root / "wandb").glob("offline-run-*"))) == 3
+    assert len(list((root / "wandb").glob("offline-run-*"))) == 3 + 1  # the sweep's report
 
 
 def test_the_same_run_untracked_has_the_same_weights_and_numbers(sweep, tmp_path: Path) -> None:

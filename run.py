@@ -160,7 +160,7 @@ def _show(console: Console, cells: list[Cell | Impossible], outcomes: dict[int, 
         if (root / PAGE).exists():
             console.print(f"page      {root / PAGE}", markup=False, highlight=False)
         if (root / "wandb").exists():
-            console.print(f"terminal  wandb leet {root / 'wandb'}", markup=False, highlight=False)
+            console.print(f"terminal  python -m benchmarks show {root}", markup=False, highlight=False)
 
 
 def _hydra(argv: list[str]) -> int:

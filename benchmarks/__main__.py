@@ -7,15 +7,15 @@ COMMANDS = {
     "crossover": "where one network overtakes another as the training budget grows, with intervals",
     "export": "all runs and their histories as tables, Parquet or CSV",
     "logging_cost": "what tracking costs a training step",
+    "overhead": "what launching costs, measured against importing torch and Lightning",
     "plan": "what a sweep will cost: training FLOPs, device-hours, memory, money",
     "predict": "masks for images of any size, from a finished segmentation run",
     "profile": "cost of a network, layer by layer: MACs, parameters, activations, training FLOPs",
-    "overhead": "what launching costs, measured against importing torch and Lightning",
     "report": "the table of all runs, and the page",
     "show": "the runs in the terminal: wandb leet",
+    "status": "the grid of a sweep: done, running, failed, missing, stale",
     "sync": "sends runs to the W&B server that it lacks, and reads them back",
     "workspace": "creates or updates the workspace and the report of a W&B project",
-    "status": "the grid of a sweep: done, running, failed, missing, stale",
 }
 
 

@@ -183,7 +183,7 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -
     [record] = records(root).values()
     assert 0 <= record["metrics"]["test/seg"] <= 1 and "seg" in record["protocol"]["definitions"]
     assert len(list((directory / "pictures").glob("*.png"))) == 4
-    assert (root / "report.html").read_text().count('alt="Image, truth, prediction and errors: ') == 2
+    assert (root / "report.html").read_text().count('alt="Test images with predictions: ') == 2
     [folder] = (root / "wandb").glob("offline-run-*")
     tracked = inspect(folder)
     history = [line["history"]["item"] for line in tracked if line["type"] == "history"]

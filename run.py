@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     """The command line; returns the exit code: 0 only if every cell has its result."""
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
         return _hydra(argv)
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     console = Console(soft_wrap=True)
     try:
         cells = expand(arguments.overrides, arguments.multirun)

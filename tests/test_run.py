@@ -333,6 +333,6 @@ def test_help_and_cfg_need_no_torch(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_says_which_there_are(tmp_path: Path) -> None:
-    done = run("model=resnxt", root=tmp_path / "outputs")
+    done = run("data=digits", "-m", "model=resnxt", root=tmp_path / "outputs")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1 and "did you mean 'resnext'?" in done.stderr

@@ -38,11 +38,6 @@ class Axis:
     more_is_better: bool = False
 
 
-def _joules(run: Run) -> float | None:
-    budget = run.part("protocol").get("budget")
-    return number(budget.get("spent")) if isinstance(budget, dict) and budget.get("kind") == "train_joules" else None
-
-
 AXES = (
     Axis("macs", "MACs of one image", "", lambda run: run.macs),
     Axis("train_flops", "training FLOPs", "", lambda run: run.train_flops),
@@ -57,7 +52,7 @@ AXES = (
         more_is_better=True,
     ),
     Axis("peak_memory_bytes", "peak memory", "B", lambda run: number(run.part("compute").get("peak_memory_bytes"))),
-    Axis("train_joules", "energy of training", "J", _joules),
+    Axis("energy_j", "energy of training", "J", lambda run: number(run.part("compute").get("energy_j"))),
 )
 
 

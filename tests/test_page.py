@@ -187,14 +187,13 @@ def test_every_drawn_number_is_the_records(tmp_path: Path, nine: list[Path]) -> 
 
 def test_a_cost_that_is_in_no_record_is_left_out_and_never_zero(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20", compute={"peak_memory_bytes": None, "images_per_s": 0})
-    budget = {"kind": "train_joules", "limit": 20, "spent": 19.5}
-    make_run(tmp_path, name="resnet29", protocol={"budget": budget})
-    make_run(tmp_path, name="resnet29", seed=1, protocol={"budget": {**budget, "kind": "train_seconds"}})
+    make_run(tmp_path, name="resnet29", compute={"energy_j": 19.5})
+    make_run(tmp_path, name="resnet29", seed=1, compute={"energy_j": None})
     one, two = Page(write_page(tmp_path)).data["charts"][0]["networks"]
-    assert {"peak_memory_bytes", "images_per_s", "train_joules"}.isdisjoint(one["x"])
-    assert "train_joules" not in two["x"] and two["x"]["images_per_s"] > 0
-    make_run(tmp_path, name="resnet44", protocol={"budget": budget})
-    assert Page(write_page(tmp_path)).data["charts"][0]["networks"][2]["x"]["train_joules"] == 19.5
+    assert {"peak_memory_bytes", "images_per_s", "energy_j"}.isdisjoint(one["x"])
+    assert "energy_j" not in two["x"] and two["x"]["images_per_s"] > 0
+    make_run(tmp_path, name="resnet44", compute={"energy_j": 19.5})
+    assert Page(write_page(tmp_path)).data["charts"][0]["networks"][2]["x"]["energy_j"] == 19.5
 
 
 def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path) -> None:
@@ -658,7 +657,7 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
         assert len(listed) == len(front)
         caption = browser.find_element("id", "cost-caption").text
         assert ("1 network has no peak memory and is left out" in caption) == (axis == "peak_memory_bytes")
-    energy = browser.find_element("css selector", "#axis option[value=train_joules]")
+    energy = browser.find_element("css selector", "#axis option[value=energy_j]")
     assert not energy.is_enabled() and energy.text == "energy of training (in no record)"
     assert browser.get_log("browser") == []
 

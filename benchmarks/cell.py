@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 import warnings
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from benchmarks.stopping import Interrupted, StopRequest, silence
 from benchmarks.tracking import Tracker
 
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
+PEER_FIRST_S = 1.0  # so that the agent meets the rank that was killed before those that only lost it
 # What gloo, NCCL and torch's store say when a peer is gone or silent.
 PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|timed out", re.IGNORECASE)
 
@@ -64,7 +66,11 @@ def main(directory: Path) -> int:
         traceback.print_exc()
         reason = describe(error)
         _report_failure(directory, reason, error)
-        return run.close("failed", reason, 1)
+        code = run.close("failed", reason, 1)
+        if is_of_a_peer(error):
+            with suppress(Interrupted):
+                time.sleep(PEER_FIRST_S)
+        return code
     finally:
         lock.release()
     return run.close("ok", None, 0)

@@ -44,6 +44,7 @@ def test_evaluation_is_the_same_at_any_number_of_processes(evaluations: dict[int
         assert several["test/loss"] == pytest.approx(alone["test/loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_cell_inside_a_sweep_and_alone(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     done = run("-m", "model=resnet,densenet", *DDP, "+trainer.limit_train_batches=4", root=root)
@@ -72,6 +73,7 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(tmp_path: P
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_takes_its_cell_down_and_the_next_one_runs(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     process = start("-m", "model=resnet,densenet", *DDP, "+trainer.limit_train_batches=8", root=root)

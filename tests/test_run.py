@@ -184,6 +184,7 @@ def test_another_configuration_in_the_directory_is_refused(sweep) -> None:
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(sweep, tmp_path: Path) -> None:
     arguments = ("model=densenet", "recipe.epochs=3", "+trainer.limit_train_batches=8", "logger=none")
     straight = run(*arguments, root=tmp_path / "straight")
@@ -264,6 +265,7 @@ def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
     assert exit_code(tmp_path / "outputs") == 1
     [record] = records(tmp_path / "outputs").values()
     assert record["status"] == "failed" and record["compute"]["train_flops"] > 0
+    assert "not finite" in record["error"] and "not finite" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -274,7 +276,6 @@ def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
         (["recipe.batch_size=5000"], "5000"),
         (["model.stem=imagenet", "model.depth=50"], "too small"),
         (["data=cifar10", "data.root=/nowhere"], "cifar-10-binary.tar.gz"),
-        (["recipe.optimizer.lr=1e30"], "not finite"),
     ],
 )
 def test_bad_values_fail_in_one_line_and_are_recorded(arguments: list[str], said: str, tmp_path: Path) -> None:

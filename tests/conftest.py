@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from wandb_server import WandbServer, environment
@@ -28,3 +29,16 @@ def server(module_server: WandbServer) -> Iterator[WandbServer]:
     module_server.fault = lambda kind, name: None
     module_server.start()
     assert module_server.unknown == []
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a cell of two ranks on this machine that nothing happened to."""
+    from test_run import run
+    from test_slurm import LONG, directory
+
+    root = tmp_path_factory.mktemp("undisturbed") / "outputs"
+    alone = ("trainer.devices=2", "cluster.oversubscribe=true", "cluster.threads_per_process=1")
+    done = run(*LONG, *alone, root=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return directory(root)

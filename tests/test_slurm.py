@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked_cells import TIMES
 from test_run import ROOT, rows, run, start
 
 from benchmarks import slurm
@@ -86,7 +87,7 @@ def assert_same_result(root: Path, undisturbed: Path) -> None:
     again = record(root)
     for key in ("weights_sha256", "metrics", "confusion"):
         assert again[key] == straight[key], key
-    one, two = ([{k: v for k, v in row.items() if k != "wall_s"} for row in rows(folder)]
+    one, two = ([{k: v for k, v in row.items() if k not in TIMES} for row in rows(folder)]
                 for folder in (directory(root), undisturbed))  # fmt: skip
     assert one == two
     assert len(one) == 30

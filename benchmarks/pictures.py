@@ -24,7 +24,7 @@ def write_pictures(directory: Path, examples: Sequence[tuple[Tensor, ...]], clas
     folder.mkdir(exist_ok=True)
     arrays = [tuple(part.numpy() for part in example) for example in examples]
     if arrays and arrays[0][1].ndim == 0:
-        pictures = [sheet(arrays, classes)]
+        pictures = [sheet([(image, int(truth), int(found)) for image, truth, found in arrays], classes)]
     else:
         pictures = [panels(*example) for example in arrays]
     paths = [folder / f"test-{index}.png" for index in range(len(pictures))]
@@ -33,7 +33,7 @@ def write_pictures(directory: Path, examples: Sequence[tuple[Tensor, ...]], clas
     return paths
 
 
-def sheet(examples: Sequence[tuple[np.ndarray, ...]], classes: Sequence[str]) -> np.ndarray:
+def sheet(examples: Sequence[tuple[np.ndarray, int, int]], classes: Sequence[str]) -> np.ndarray:
     """Images with the predicted class below, and the true one in orange where that is another; uint8 [H, W, 3]."""
     rows = -(-len(examples) // SHEET_COLUMNS)
     pitch = TILE + GAP

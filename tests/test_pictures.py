@@ -15,7 +15,7 @@ def test_each_image_stands_above_its_prediction_and_errors_are_orange() -> None:
     rng = np.random.default_rng(0)
     images = rng.normal(size=(SHEET_COLUMNS + 2, 3, 8, 8)).astype(np.float32)
     wrong = {1, SHEET_COLUMNS}
-    examples = [(image, np.array(0), np.array(1 if index in wrong else 0)) for index, image in enumerate(images)]
+    examples = [(image, 0, int(index in wrong)) for index, image in enumerate(images)]
     picture = sheet(examples, ("cat", "dog"))
     assert picture.shape == (2 * (PITCH + CAPTION), SHEET_COLUMNS * PITCH, 3)
     for index, image in enumerate(images):
@@ -32,6 +32,6 @@ def test_each_image_stands_above_its_prediction_and_errors_are_orange() -> None:
 
 
 def test_a_grey_image_is_drawn_grey() -> None:
-    picture = sheet([(np.eye(4, dtype=np.float32)[None], np.array(0), np.array(0))], ("a",))
+    picture = sheet([(np.eye(4, dtype=np.float32)[None], 0, 0)], ("a",))
     tile = picture[:TILE, :TILE]
     assert (tile[..., 0] == tile[..., 2]).all() and set(np.unique(tile)) == {0, 255}

@@ -5,7 +5,7 @@ import signal
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from benchmarks.configuration import CONF, Cell, ConfigurationError, Impossible,
 from benchmarks.launch import Outcome, is_stale
 from benchmarks.progress import SweepProgress
 from benchmarks.record import LOG
+from benchmarks.results import Run, load_runs
 from benchmarks.sweep import Sweep
 
 HYDRA_FLAGS = (
@@ -79,24 +80,33 @@ def main(argv: list[str]) -> int:
         print(f"run.py: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     watcher.write_pages()
-    _show(console, cells, sweep.outcomes)
+    runs = _runs(cells)
+    _show(console, cells, sweep.outcomes, runs)
     if len(cells) > 1 and not interrupted:
-        _report_to_wandb(cells, watcher.roots)
+        _report_to_wandb(cells, runs)
     if interrupted:
         return 128 + signal.SIGINT
     return 0 if len(sweep.outcomes) == len(cells) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
 
 
-def _report_to_wandb(cells: Sequence[Cell | Impossible], roots: Iterable[Path]) -> None:
-    """The sweep's report as a run of its own, where runs are tracked."""
-    from benchmarks.report_run import write_report_run
-    from benchmarks.results import load_runs
-
+def _runs(cells: Iterable[Cell | Impossible]) -> dict[Path, list[Run]]:
+    """The runs of this call that have left a record, by output root."""
     composed = [cell for cell in cells if isinstance(cell, Cell)]
     mine = {cell.directory.resolve() for cell in composed}
-    for root in filter(Path.exists, roots):
-        runs = [run for run in load_runs(root)[0] if run.directory.resolve() in mine]
-        write_report_run(root, runs, composed[0].config["logger"])
+    roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in composed)
+    return {
+        root: [run for run in load_runs(root)[0] if run.directory.resolve() in mine]
+        for root in filter(Path.exists, roots)
+    }
+
+
+def _report_to_wandb(cells: Sequence[Cell | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
+    """The sweep's report as a run of its own, where runs are tracked."""
+    from benchmarks.report_run import write_report_run
+
+    logger = next(cell.config["logger"] for cell in cells if isinstance(cell, Cell))
+    for root, its in runs.items():
+        write_report_run(root, its, logger)
 
 
 class PageWriter(SweepProgress):
@@ -125,20 +135,21 @@ class PageWriter(SweepProgress):
         self._written = time.monotonic()
 
 
-def _show(console: Console, cells: list[Cell | Impossible], outcomes: dict[int, Outcome]) -> None:
+def _show(
+    console: Console,
+    cells: Sequence[Cell | Impossible],
+    outcomes: Mapping[int, Outcome],
+    runs: Mapping[Path, Sequence[Run]],
+) -> None:
     """The table of this call's runs, what could not start, and where to look; of a single failure its line says all."""
     from benchmarks.report import print_table
-    from benchmarks.results import load_runs
 
-    composed = [cell for cell in cells if isinstance(cell, Cell)]
-    roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in composed)
     bad = [(cells[index], outcome) for index, outcome in sorted(outcomes.items()) if not outcome.good]
     if len(cells) > 1 or not bad:
-        mine = {cell.directory.resolve() for cell in composed}
-        runs = [run for root in roots for run in load_runs(root)[0] if run.directory.resolve() in mine]
+        mine = [run for its in runs.values() for run in its]
         console.print()
-        print_table(runs)
-        stale = sum(is_stale(run.record) for run in runs)
+        print_table(mine)
+        stale = sum(is_stale(run.record) for run in mine)
         if stale:
             console.print(
                 f"{stale} finished runs were made by other code than this; launch.rerun=stale runs them again"
@@ -156,7 +167,7 @@ def _show(console: Console, cells: list[Cell | Impossible], outcomes: dict[int, 
         console.print(f"log       {log}", markup=False, highlight=False)
     if len(logs) > LOGS_SHOWN:
         console.print(f"          and {LOG} of the other {len(logs) - LOGS_SHOWN}", markup=False, highlight=False)
-    for root in roots:
+    for root in runs:
         if (root / PAGE).exists():
             console.print(f"page      {root / PAGE}", markup=False, highlight=False)
         if (root / "wandb").exists():

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from benchmarks.energy import energy_counter
 from benchmarks.stopping import StopRequest
 
 # The trainer's keys, and the whole units in which a budget is counted: steps, microseconds, millijoules.
@@ -148,28 +149,3 @@ def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: S
         raise ValueError(f"trainer.{key} is a positive number or null, got {limit!r}")
     arguments["max_epochs"] = -1
     return Budget(KEYS[key], limit, step_flops, epochs, stop)
-
-
-def energy_counter(device: torch.device) -> Callable[[], int]:
-    """A function that reads the energy that a GPU has used, in mJ, as NVML counts it; updated some ten times a second.
-
-    Raises:
-        ValueError: the device has no such counter, or the package nvidia-ml-py is not installed.
-    """
-    refusal = (
-        "this machine has no energy counter: trainer.max_train_joules needs nvidia-ml-py and an NVIDIA GPU since Volta"
-    )
-    if device.type != "cuda":
-        raise ValueError(refusal)
-    try:
-        import pynvml
-    except ImportError:
-        raise ValueError(refusal) from None
-    try:
-        pynvml.nvmlInit()
-        # Not by number: CUDA's numbers follow CUDA_VISIBLE_DEVICES, NVML's do not.
-        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError as error:
-        raise ValueError(f"{refusal} ({error})") from error
-    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)

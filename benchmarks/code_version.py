@@ -1,8 +1,10 @@
 """Which code made a run: the hash of what its numbers depend on. Imports no torch."""
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = (
@@ -19,3 +21,9 @@ def training_sha256() -> str:
     for path in sorted({path for pattern in TRAINING for path in ROOT.glob(pattern)}):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def made_by_other_code(record: Mapping[str, Any]) -> bool:
+    """Whether a run was made by other training code than this; not where no rank came as far as to write the code's hash."""
+    code = record.get("code") or {}
+    return bool(code) and code.get("training_sha256") != training_sha256()

@@ -10,7 +10,7 @@ import hashlib
 import json
 import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -35,7 +35,9 @@ CONF = Path(__file__).resolve().parents[1] / "conf"
 # Where a run happens and who watches it: no part of what it computes.
 PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root")
 # Interpolated from the groups: a departure shows at its home.
-WIRING = ("module", "datamodule", "task", "experiment", "data.source")
+WIRING = ("module", "datamodule", "task", "experiment", "row", "data.source")
+# Of an experiment, for the launcher and the report: no run has them in its configuration.
+OF_EXPERIMENT = ("rows", "paper")
 # The groups whose choice makes a recipe; what differs from it is a departure.
 SELECTING = {"model", "data", "recipe", "model/variant@model"}
 
@@ -83,26 +85,29 @@ class Impossible:
 def expand(overrides: Sequence[str], multirun: bool) -> list[Cell | Impossible]:
     """All cells that ``overrides`` ask for, in the order in which Hydra's sweeper would run them.
 
-    In a sweep (``multirun``, or an experiment that says ``hydra.mode: MULTIRUN``) a cell that cannot be composed comes back
-    as ``Impossible``, so that the others can run.
+    In a sweep (``multirun``, or an experiment that says ``hydra.mode: MULTIRUN`` or has ``rows``) a cell that cannot be
+    composed comes back as ``Impossible``, so that the others can run. An experiment's rows are run one after the other, each
+    with everything else that is swept; an override beats the row's.
 
     Raises:
-        ConfigurationError: nothing can be composed, or a swept value without ``multirun``.
+        ConfigurationError: nothing can be composed, a swept value without ``multirun``, or a row that there is not.
     """
     with _hydra():
         parsed = _parse(overrides)
-        multirun, parsed = _sweep_of_experiment(parsed, multirun)
+        multirun, rows, parsed = _sweep_of_experiment(parsed, multirun)
         swept = [override for override in parsed if override.is_sweep_override()]
         if swept and not multirun:
             raise ConfigurationError(f"{swept[0].input_line} is a sweep over several values: add -m")
         [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         composer = _Composer()
         cells: list[Cell | Impossible] = []
-        for job in batch:
+        for job in ((*row, *job) for row in rows for job in batch):
             try:
                 cells.append(composer.cell(job))
             except ConfigurationError as error:
-                cells.append(Impossible(tuple(job), str(error)))
+                cells.append(Impossible(job, str(error)))
+    if len(rows) > 1:  # some may be equal by an override
+        cells = list({_key(cell): cell for cell in reversed(cells)}.values())[::-1]
     errors = [cell.error for cell in cells if isinstance(cell, Impossible)]
     if len(errors) == len(cells):
         raise ConfigurationError("; ".join(dict.fromkeys(errors)))
@@ -146,9 +151,11 @@ def choices(group: str) -> list[str]:
 
 
 def register_resolvers() -> None:
-    """The two functions that names in ``conf/model`` use: text where a flag holds, and whether a number is below one."""
+    """The functions that names in ``conf/model`` use: text where a flag holds, whether a number is below one, and θ unless it
+    is the papers'."""
     OmegaConf.register_new_resolver("when", lambda flag, text: text if flag else "", replace=True)
     OmegaConf.register_new_resolver("below_one", lambda number: number < 1, replace=True)
+    OmegaConf.register_new_resolver("theta", lambda number: "" if number in (0.5, 1) else f"_theta{number:g}", replace=True)
 
 
 @contextmanager
@@ -168,15 +175,50 @@ def _parse(overrides: Sequence[str]) -> list[Override]:
         raise ConfigurationError(f"{error.override!r} is not of the form key=value") from error
 
 
-def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, list[Override]]:
-    """Adds ``hydra.sweeper.params`` of the experiment, where it is one that sweeps; the command line wins."""
-    experiment = [o.input_line for o in parsed if o.key_or_group == "experiment" and not o.is_sweep_override()]
-    if not experiment:
-        return multirun, parsed
-    hydra = _compose([str(experiment[0])]).hydra
+def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, list[tuple[str, ...]], list[Override]]:
+    """Of the experiment, where one is asked for: whether it sweeps, its rows as overrides, and everything else that is swept.
+
+    The command line wins over both. Without rows there is one, which overrides nothing.
+    """
+    asked = [override for override in parsed if override.key_or_group == "experiment"]
+    chosen = [override for override in parsed if override.key_or_group == "row"]
+    if any(override.is_sweep_override() for override in asked):
+        raise ConfigurationError(f"{asked[-1].input_line}: one experiment at a time")
+    config = _compose([str(override.input_line) for override in asked])
+    rows = OmegaConf.to_container(config.rows) if asked else {}
+    if chosen and not rows:
+        raise ConfigurationError(f"{chosen[-1].input_line}: rows are those of an experiment, experiment=…")
+    if not asked:
+        return multirun, [()], parsed
     given = {override.key_or_group for override in parsed}
-    params = [f"{key}={value}" for key, value in (hydra.sweeper.params or {}).items() if key not in given]
-    return multirun or OmegaConf.select(hydra, "mode") is not None, [*_parse(params), *parsed]
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if key not in given]
+    others = [*_parse(params), *(override for override in parsed if override.key_or_group != "row")]
+    if not isinstance(rows, dict) or not rows:
+        return multirun or OmegaConf.select(config.hydra, "mode") is not None, [()], others
+    wanted = _chosen_rows(chosen[-1], rows, config.experiment) if chosen else [str(row) for row in rows]
+    return True, [_row_overrides(row, str(rows[row]), given) for row in wanted], others
+
+
+def _chosen_rows(override: Override, rows: Mapping[Any, Any], experiment: str) -> list[str]:
+    wanted = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
+    names = [str(row) for row in wanted]
+    for name in names:
+        if name not in rows:
+            raise ConfigurationError(
+                f"{experiment} has no row {name!r}{_nearest(name, list(rows))}; there are {', '.join(rows)}"
+            )
+    return names
+
+
+def _key(cell: Cell | Impossible) -> Any:
+    """What two equal cells share."""
+    return cell if isinstance(cell, Impossible) else (cell.directory, config_hash(cell.config))
+
+
+def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ...]:
+    """The overrides of one row, ``key=value key=value``, but for those that the command line has."""
+    mine = [override for override in text.split() if override.split("=")[0].lstrip("+~") not in given]
+    return *mine, f"row={row}"
 
 
 @dataclass(frozen=True)
@@ -323,7 +365,8 @@ class _Composer:
         hydra = HydraConfig.instance().cfg
         job = copy.deepcopy(composed)
         with open_dict(job):
-            del job["hydra"]
+            for key in ("hydra", *OF_EXPERIMENT):
+                del job[key]
         written: Any = OmegaConf.to_container(job)
         choices = composed.hydra.runtime.choices
         selected = tuple(f"{group}={choice}" for group, choice in choices.items() if group in SELECTING)

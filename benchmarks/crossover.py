@@ -25,6 +25,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks import terminal
 from benchmarks.record import write_atomic
 from benchmarks.results import MISSING, Run, count, duration, family_style, load_runs, number, one_line, si
 from benchmarks.statistics import (
@@ -39,7 +40,6 @@ from benchmarks.statistics import (
 
 EXPERIMENT = "iso_compute"
 SPENT = {"train_flops": "training FLOPs", "train_seconds": "seconds of training", "train_joules": "joules of training"}
-PLAIN_WIDTH = 120
 DRAWN = 40  # points of a curve from one budget to the next
 
 
@@ -231,7 +231,7 @@ def budget_text(budget: float, kind: str) -> str:
 
 def print_crossovers(found: Sequence[Curve], console: Console | None = None) -> None:
     """Prints, for every data set, the errors by budget, where each pair of networks crosses, and what the seeds can show."""
-    console = console or _console()
+    console = console or terminal.console()
     for group in dict.fromkeys(curve.group for curve in found):
         here = [curve for curve in found if curve.group == group]
         console.print(_table(here))
@@ -334,11 +334,6 @@ def _roots(a: float, b: float, c: float) -> list[float]:
 
 def _value(a: float, b: float, c: float, u: float) -> float:
     return (a * u + b) * u + c
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=PLAIN_WIDTH)
 
 
 def _table(here: Sequence[Curve]) -> Table:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.budget import energy_counter
-
 
 class EnergyMeter:
     """Counts from ``start`` to ``stop``, again and again.
@@ -52,3 +50,28 @@ class EnergyMeter:
 
     def _read(self) -> int:
         return sum(counter() for counter in self._counters)
+
+
+def energy_counter(device: torch.device) -> Callable[[], int]:
+    """A function that reads the energy that a GPU has used, in mJ, as NVML counts it; updated some ten times a second.
+
+    Raises:
+        ValueError: the device has no such counter, or the package nvidia-ml-py is not installed.
+    """
+    refusal = (
+        "this machine has no energy counter: trainer.max_train_joules needs nvidia-ml-py and an NVIDIA GPU since Volta"
+    )
+    if device.type != "cuda":
+        raise ValueError(refusal)
+    try:
+        import pynvml
+    except ImportError:
+        raise ValueError(refusal) from None
+    try:
+        pynvml.nvmlInit()
+        # Not by number: CUDA's numbers follow CUDA_VISIBLE_DEVICES, NVML's do not.
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
+        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError as error:
+        raise ValueError(f"{refusal} ({error})") from error
+    return lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)

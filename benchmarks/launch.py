@@ -6,7 +6,6 @@ the cause is recorded, and the next cell starts.
 
 import math
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from typing import Any
 import yaml
 
 from benchmarks import record as files
-from benchmarks.code_version import training_sha256
+from benchmarks.code_version import made_by_other_code
 from benchmarks.configuration import Cell, config_hash, differing_keys
 from benchmarks.locks import LAUNCHER, RANKS, Lock, held, holder
 from benchmarks.process_group import Node, ProcessGroup, can_fork
@@ -125,7 +124,7 @@ class CellJob:
     def _begin(self) -> None:
         """Puts away what other code has left, and opens the record."""
         previous = files.read_json(self.directory / files.RECORD)
-        if previous is not None and (previous["status"] == "ok" or _made_by_other_code(previous)):
+        if previous is not None and (previous["status"] == "ok" or made_by_other_code(previous)):
             supersede(self.directory, self._config["output_root"], previous)
             previous = None
         for left in (files.FAILURE, files.PROGRESS):
@@ -233,9 +232,6 @@ class CellJob:
             return files.killed_by(-returncode)
         path = self.directory / self._log
         log = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        signals = re.findall(r"exitcode\s*: -(\d+)", log[-20_000:])
-        if signals:
-            return files.killed_by(int(signals[-1]))
         lines = [line for line in log.splitlines() if line.strip()]
         return f"exit code {returncode}: {lines[-1].strip() if lines else 'no output'}"
 
@@ -246,15 +242,12 @@ class CellJob:
 
 def start_cell(cell: Cell, gpus: Sequence[str] | None = None, node: Node | None = None) -> CellJob | Outcome:
     """Starts a cell, unless it is finished, refused, or with another launcher."""
-    first = node is None or node.rank == 0
-    refused = refusal(cell)
-    if refused is not None:
-        return Outcome("refused", refused)
-    if is_finished(cell):
-        return Outcome("finished")
+    done = settled(cell)
+    if done is not None:
+        return done
     try:
         cell.directory.mkdir(parents=True, exist_ok=True)
-        if not first:
+        if node is not None and node.rank > 0:
             return CellJob(cell, None, gpus, node)
         lock = Lock.take(cell.directory / LAUNCHER)
         if lock is None:
@@ -265,6 +258,14 @@ def start_cell(cell: Cell, gpus: Sequence[str] | None = None, node: Node | None 
         return CellJob(cell, lock, gpus, node)
     except OSError as error:
         return Outcome("refused", f"cannot write to {cell.directory}: {error.strerror}")
+
+
+def settled(cell: Cell) -> Outcome | None:
+    """The outcome of a cell that is not to be started: refused, or finished already."""
+    refused = refusal(cell)
+    if refused is not None:
+        return Outcome("refused", refused)
+    return Outcome("finished") if is_finished(cell) else None
 
 
 def with_another(cell: Cell) -> Outcome:
@@ -278,12 +279,12 @@ def is_finished(cell: Cell) -> bool:
     record = files.read_json(cell.directory / files.RECORD)
     if record is None or record["status"] != "ok":
         return False
-    return cell.config["launch"]["rerun"] != "stale" or not _made_by_other_code(record)
+    return cell.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
 
 
 def is_stale(record: dict[str, Any]) -> bool:
     """Whether a finished run was made by other training code than this."""
-    return record["status"] == "ok" and _made_by_other_code(record)
+    return record["status"] == "ok" and made_by_other_code(record)
 
 
 def new_record(config: dict[str, Any], departures: dict[str, Any], previous: dict[str, Any] | None) -> dict[str, Any]:
@@ -295,6 +296,7 @@ def new_record(config: dict[str, Any], departures: dict[str, Any], previous: dic
         "error": None,
         "run_id": f"{digest[:12]}-{uuid.uuid4().hex[:8]}",
         "experiment": config["experiment"],
+        "row": config["row"],
         "data": config["data"]["name"],
         "task": config["data"]["task"],
         "family": config["family"],
@@ -384,8 +386,3 @@ def lack(cell: Cell, cells_at_a_time: int = 1, machines: int = 1) -> str | None:
         hint = "" if gpu else "; cluster.oversubscribe=true allows more processes than cores"
         return f"{asked}, but this machine has {available} {kind}{hint}"
     return None
-
-
-def _made_by_other_code(record: dict[str, Any]) -> bool:
-    code = record.get("code") or {}  # absent where no rank came as far as to write it: nothing was computed
-    return bool(code) and code.get("training_sha256") != training_sha256()

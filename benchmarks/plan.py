@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from benchmarks import record as files
+from benchmarks import terminal
 from benchmarks.code_version import training_sha256
 from benchmarks.configuration import Cell, ConfigurationError, Impossible, config_hash, expand
 from benchmarks.forecasts import device_hours, hours, keep, quantity
@@ -118,7 +119,7 @@ def is_asked(cells: Iterable[Cell | Impossible]) -> bool:
 def show(cells: Sequence[Cell | Impossible], method: Method | None = None) -> int:
     """Forecasts, prints and keeps. Returns the exit code: 1 if some cell cannot run."""
     method = method or Method()
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = terminal.console()
     forecasts = forecast(cells, method, console)
     _print(console, forecasts, method)
     return 1 if any(one.problem for one in forecasts) else 0

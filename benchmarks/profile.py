@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from benchmarks import terminal
 from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.results import si
 
@@ -76,7 +76,7 @@ def _profile(cell: Cell, as_csv: bool) -> None:
             f"{layer.training_macs:,}",
         )
     others = cost.params - sum(layer.params for layer in cost.layers)
-    console = Console() if sys.stdout.isatty() else Console(width=120)
+    console = terminal.console()
     console.print(table)
     console.print(
         f"{si(cost.params)} parameters ({others:,} of them in normalisation), {si(cost.macs)} MACs, "

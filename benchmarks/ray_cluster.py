@@ -26,7 +26,7 @@ from benchmarks.launch import (
     cores,
     is_finished,
     lack,
-    refusal,
+    settled,
     start_cell,
     with_another,
 )
@@ -234,14 +234,13 @@ class RayExecutor:
 
     def start(self, cell: Cell) -> RayJob | Outcome:
         """Submits a cell, unless no node could run it."""
+        done = settled(cell)
+        if done is not None:
+            return done
         nodes = cell.config["trainer"]["num_nodes"]
-        refused = refusal(cell)
-        if refused is None and nodes > 1:
-            refused = f"trainer.num_nodes={nodes} needs cluster=slurm or cluster=hosts: a task of Ray's is on one node"
-        if refused is not None:
-            return Outcome("refused", refused)
-        if is_finished(cell):
-            return Outcome("finished")
+        if nodes > 1:
+            needed = f"trainer.num_nodes={nodes} needs cluster=slurm or cluster=hosts: a task of Ray's is on one node"
+            return Outcome("refused", needed)
         lacking = self._cluster.lacking(cell)
         if lacking is not None:
             return Outcome("refused", lacking)

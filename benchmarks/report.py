@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
 
@@ -14,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from benchmarks import terminal
 from benchmarks.forecasts import comparison
 from benchmarks.page import write_page
 from benchmarks.results import (
@@ -33,7 +33,6 @@ from benchmarks.results import (
 
 # Below this width a data set is a heading and a recipe a second line of its row; from it on they are columns.
 WIDE = 120
-PLAIN_WIDTH = 120
 
 STATUS_STYLES = {"ok": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "preempted": "yellow"}
 
@@ -43,7 +42,7 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
 
     On a terminal the table takes the terminal's width; elsewhere it is plain text of a fixed width.
     """
-    console = console or _console()
+    console = console or terminal.console()
     if not runs:
         console.print("No runs yet.")
         return
@@ -104,13 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"not read: {problem}", file=sys.stderr)
     print(f"\npage      {write_page(arguments.output_root)}")
     return 0
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        return Console(highlight=False, width=PLAIN_WIDTH)
-    return console
 
 
 def _table(runs: Sequence[Run], width: int) -> Table:

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import record as files
 from benchmarks.configuration import Cell, config_hash
-from benchmarks.launch import POLL_S, CellJob, Outcome, is_finished, lack, on_gpu, refusal, start_cell, with_another
+from benchmarks.launch import POLL_S, CellJob, Outcome, lack, on_gpu, settled, start_cell, with_another
 from benchmarks.locks import LAUNCHER, Lock, held
 from benchmarks.process_group import ROOT, Node, can_fork, preload
 
@@ -200,11 +200,9 @@ class SlurmExecutor:
 
     def start(self, cell: Cell) -> SlurmJob | Outcome:
         """Submits a cell, or finds the job that has it."""
-        refused = refusal(cell)
-        if refused is not None:
-            return Outcome("refused", refused)
-        if is_finished(cell):
-            return Outcome("finished")
+        done = settled(cell)
+        if done is not None:
+            return done
         try:
             cell.directory.mkdir(parents=True, exist_ok=True)
             lock = Lock.take(cell.directory / LAUNCHER)

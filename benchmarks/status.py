@@ -1,7 +1,6 @@
 """The sweeps of a folder as a grid: what is done, running, failed, missing or made by other code. Imports no torch."""
 
 import argparse
-import os
 import re
 import sys
 import time
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.code_version import training_sha256
+from benchmarks import terminal
+from benchmarks.code_version import made_by_other_code
 from benchmarks.locks import LAUNCHER, RANKS, held, holder
 from benchmarks.record import PROGRESS, SWEEPS, read_json
 from benchmarks.results import Run, load_runs
@@ -31,7 +31,6 @@ STATES = {
     "missing": ("·", "dim", "not started yet"),
 }
 QUIET = {"done", "stale", "missing"}  # nothing to say of a single one
-PLAIN_WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _grid(data: str, cells: Sequence[CellState], width: int) -> Table:
 def _of_run(run: Run, output_root: Path) -> CellState:
     directory = run.directory.relative_to(output_root)
     if run.status == "ok":
-        return _cell_state(directory, "done" if _made_by(run) in {None, training_sha256()} else "stale")
+        return _cell_state(directory, "stale" if made_by_other_code(run.record) else "done")
     if run.status != "running":
         return _cell_state(directory, run.status, run.error or "no cause was recorded")
     if held(run.directory / LAUNCHER):
@@ -131,10 +130,6 @@ def _cell_state(directory: Path, state: str, detail: str = "") -> CellState:
     number = re.fullmatch(r"seed(\d+)", seed)  # a folder that was moved may have another name
     row = f"{name} · {recipe}" if number else f"{name} · {recipe}/{seed}"
     return CellState(data, row, int(number.group(1)) if number else 0, state, detail)
-
-
-def _made_by(run: Run) -> str | None:
-    return run.part("code").get("training_sha256", "unknown") if run.part("code") else None
 
 
 def _progress(directory: Path) -> str:
@@ -166,15 +161,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("output_root", metavar="OUTPUT_ROOT", nargs="?", default="outputs", help="default: outputs")
     arguments = parser.parse_args(argv)
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console = Console(highlight=False, markup=False, width=PLAIN_WIDTH)
     try:
         states, problems = cell_states(Path(arguments.output_root))
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print_status(states, console)
+    print_status(states, terminal.console(markup=False))
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
     return 0

@@ -18,8 +18,9 @@ import torch.distributed as dist
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from benchmarks import budget as budgets
-from benchmarks.budget import Budget, energy_counter, take_budget
+from benchmarks.budget import Budget, take_budget
 from benchmarks.checkpoints import weights_sha256
+from benchmarks.energy import energy_counter
 from benchmarks.stopping import StopRequest
 from datamodules.digits import load_digits
 from datamodules.in_memory import InMemoryDataModule

@@ -106,7 +106,7 @@ def test_a_killed_rank_is_named_and_a_restart_ends_in_the_same_weights(tmp_path:
 
 def test_a_programs_own_error_is_not_tried_again(tmp_path: Path) -> None:
     [outcome] = run(tmp_path, "model=resnet", "recipe.optimizer.lr=1e30", "recipe.epochs=3", "launch.retries=3")
-    assert outcome.status == "failed" and "not finite" in outcome.error or "loss is" in outcome.error
+    assert outcome.status == "failed" and ("not finite" in outcome.error or "loss is" in outcome.error)
     assert records(tmp_path)[0]["restarts"] == []
 
 

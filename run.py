@@ -44,6 +44,7 @@ examples:
   python run.py model=resnext trainer=ddp trainer.devices=2    two processes
   python run.py model=resnext recipe=common recipe.epochs=5    another recipe, another value
   python run.py -m model=resnet,resnext launch.workers=2       two runs at a time
+  python run.py mode=test weights=weights/x.pt data=imagenet   imported weights as they are: python -m benchmarks weights
   python run.py model=densenet --cfg job                       print the configuration, run nothing
 
 A run lives in outputs/<data>/<name>/<recipe>/seed<k>. A finished run that is asked for again returns at once; an interrupted

@@ -4,17 +4,21 @@ import importlib
 import sys
 
 COMMANDS = {
+    "certify": "whether every network of the papers' tables is the papers' network, to the digit",
     "crossover": "where one network overtakes another as the training budget grows, with intervals",
     "export": "all runs and their histories as tables, Parquet or CSV",
     "logging_cost": "what tracking costs a training step",
+    "match": "the width with which a network meets a number of MACs or parameters",
     "overhead": "what launching costs, measured against importing torch and Lightning",
     "plan": "what a sweep will cost: training FLOPs, device-hours, memory, money",
     "predict": "masks for images of any size, from a finished segmentation run",
     "profile": "cost of a network, layer by layer: MACs, parameters, activations, training FLOPs",
-    "report": "the table of all runs, and the page",
+    "report": "the table of all runs, and the page; a table of the papers beside our runs",
     "show": "the runs in the terminal: wandb leet",
     "status": "the grid of a sweep: done, running, failed, missing, stale",
     "sync": "sends runs to the W&B server that it lacks, and reads them back",
+    "views": "per-layer costs, the cardinality sweep, DenseNet's feature reuse, as pages",
+    "weights": "published weights into our networks and back: import, export",
     "workspace": "creates or updates the workspace and the report of a W&B project",
 }
 

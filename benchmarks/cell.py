@@ -23,6 +23,7 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from benchmarks import record as files
 from benchmarks.budget import Budget, take_budget
+from benchmarks.certify import check
 from benchmarks.checkpoints import (
     AtomicCheckpointIO,
     Averaging,
@@ -38,7 +39,8 @@ from benchmarks.environment import code, environment
 from benchmarks.locks import RANKS, Lock
 from benchmarks.process_group import die_with_parent
 from benchmarks.stopping import Interrupted, StopRequest, silence
-from benchmarks.tracking import Tracker
+from benchmarks.tracking import TestProgress, Tracker
+from benchmarks.weights import Weights
 
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
 PEER_FIRST_S = 1.0  # so that the agent meets the rank that was killed before those that only lost it
@@ -97,8 +99,11 @@ class CellRun:
         self.trainer: pl.Trainer | None = None
 
     def execute(self) -> None:
-        """Trains from the start or from the last checkpoint, tests, and fills in the record."""
+        """Trains, unless ``mode=test``, from the start or from the last checkpoint; tests; fills in the record."""
         config, record = self.config, self.record
+        weights = Weights.read(Path(config["weights"])) if config["mode"] == "test" else None
+        if weights is not None:
+            weights.check_network(config["module"]["net"])
         torch.set_num_threads(config["cluster"]["threads_per_process"])
         pl.seed_everything(config["seed"], verbose=False)
         datamodule = instantiate(config["datamodule"])
@@ -106,24 +111,31 @@ class CellRun:
         module = instantiate(config["module"])
         module.net.check_image_size(*config["data"]["image_size"])
         complexity = measure(module.net, (config["data"]["in_channels"], *config["data"]["image_size"]))
+        check(config["name"], config["data"]["num_classes"], complexity)
         manifest = datamodule.manifest()
 
         recipe, arguments = config["recipe"], dict(config["trainer"])
         step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
-        budget = self.budget = take_budget(arguments, step_flops, recipe["epochs"], self.stop)
-        tracker = Tracker(
-            self.directory, complexity.train_macs_per_sample, recipe["batch_size"], config["seed"], budget
-        )
+        budget = take_budget(arguments, step_flops, recipe["epochs"], self.stop)
         directory, every_steps = self.directory / "checkpoints", config["launch"]["checkpoint_every_steps"]
-        checkpoints = Checkpoints(directory, f"val/{module.primary}", self.stop, every_steps)
-        decay = config["recipe"].get("ema_decay")
-        averaging = [] if decay is None else [Averaging(decay=decay)]
+        callbacks: list[pl.Callback]
+        if weights is None:
+            tracker = Tracker(
+                self.directory, complexity.train_macs_per_sample, recipe["batch_size"], config["seed"], budget
+            )
+            checkpoints = Checkpoints(directory, f"val/{module.primary}", self.stop, every_steps)
+            decay = recipe.get("ema_decay")
+            averaging = [] if decay is None else [Averaging(decay=decay)]
+            callbacks = [*averaging, *([] if budget is None else [budget]), tracker, checkpoints]
+            self.tracker, self.budget = tracker, budget
+        else:  # what their training has cost is not known
+            budget, callbacks = None, [TestProgress(self.directory)]
         world_size = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
         timeout = timedelta(seconds=config["launch"]["collective_timeout_s"])
         trainer = instantiate(
             arguments,
             strategy=DDPStrategy(timeout=timeout) if world_size > 1 else "auto",
-            callbacks=[*averaging, *([] if budget is None else [budget]), tracker, checkpoints],
+            callbacks=callbacks,
             plugins=[AtomicCheckpointIO(module)],
             logger=False,
             num_sanity_val_steps=0,
@@ -134,7 +146,7 @@ class CellRun:
             default_root_dir=str(self.directory),
         )
         silence(trainer)
-        self.tracker, self.trainer = tracker, trainer
+        self.trainer = trainer
         if trainer.world_size != world_size:
             raise RuntimeError(f"{world_size} processes were asked for, {trainer.world_size} were started")
         device = trainer.strategy.root_device
@@ -157,7 +169,8 @@ class CellRun:
             "baselines": manifest["baselines"],
             "complexity": complexity.as_dict(),
             "protocol": {
-                "checkpoint": "last",
+                "checkpoint": "last" if weights is None else "imported",
+                "weights": None if weights is None else weights.origin,
                 "split": "test",
                 "metric": f"test/{module.primary}",
                 "metric_label": f"test {module.label}",
@@ -165,7 +178,11 @@ class CellRun:
                 "budget": None if budget is None else budget.as_dict(),
             },
         }
-        checkpoint = self._resume(directory, module)
+        checkpoint = None
+        if weights is None:
+            checkpoint = self._resume(directory, module)
+        else:
+            weights.load_into(module.net)
         if _rank() == 0:
             tidy(directory, checkpoint)
             files.write_atomic(self.directory / files.LAYERS, complexity.layers_csv())
@@ -177,12 +194,16 @@ class CellRun:
             record["wandb"] = {"id": record["run_id"], "mode": self.mirror.mode}
             self._write()
 
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        if weights is None:
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         trainer.test(module, datamodule=datamodule, verbose=False)
         tested = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-        if tested["test/n"] != manifest["counts"]["test"]:
-            raise RuntimeError(f"tested {tested['test/n']:.0f} images of {manifest['counts']['test']}")
-        record["metrics"] = tested | {"test/n": int(tested["test/n"])}
+        views = [f"test/n_{view}" for view in config["data"].get("test_views", ())]
+        counted = {name: int(tested[name]) for name in ("test/n", *views)}
+        for name, count in counted.items():
+            if count != manifest["counts"]["test"]:
+                raise RuntimeError(f"{name}: tested {count} images of {manifest['counts']['test']}")
+        record["metrics"] = tested | counted
         if module.confusion is not None and len(module.confusion) <= CONFUSION_UP_TO:
             record["confusion"] = module.confusion.tolist()
         if module.examples and _rank() == 0:

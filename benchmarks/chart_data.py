@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks import published
 from benchmarks.pareto import front_probabilities, pareto_front
 from benchmarks.results import (
     FAMILY_STYLES,
@@ -104,18 +103,18 @@ def drawn_family(family: str) -> str:
 
 @cache
 def reference_points(data: str) -> list[dict[str, Any]]:
-    """Published errors on a data set, from `benchmarks/tables/reference_points.csv`, with our parameters and MACs."""
-    with Path(__file__).with_name("tables").joinpath("reference_points.csv").open(encoding="utf-8", newline="") as file:
-        return [
-            {
-                **{key: row[key] for key in ("family", "metric", "source")},
-                "label": row["name"],
-                "error": float(row["error"]),
-                "x": {"params": int(row["params"]), "macs": int(row["macs"])},
-            }
-            for row in csv.DictReader(file)
-            if row["data"] == data
-        ]
+    """Published errors on a data set at the exact counts of their networks."""
+    return [
+        {
+            "family": certificate.family,
+            "metric": "test/top1_err",
+            "source": row.source,
+            "label": certificate.name,
+            "error": row.figures["top1_err"],
+            "x": {"params": certificate.params, "macs": certificate.macs},
+        }
+        for row, certificate in published.reference_points(data)
+    ]
 
 
 def _point(members: Sequence[Run]) -> dict[str, Any]:

@@ -33,9 +33,9 @@ from benchmarks.record import short_value
 CONF = Path(__file__).resolve().parents[1] / "conf"
 
 # Where a run happens and who watches it: no part of what it computes.
-PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root")
+PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root", "data.hub")
 # Interpolated from the groups: a departure shows at its home.
-WIRING = ("module", "datamodule", "task", "experiment", "row", "data.source")
+WIRING = ("module", "datamodule", "loading", "task", "experiment", "row", "data.source")
 # Of an experiment, for the launcher and the report: no run has them in its configuration.
 OF_EXPERIMENT = ("rows", "paper")
 # The groups whose choice makes a recipe; what differs from it is a departure.
@@ -114,6 +114,17 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Cell | Impossible]:
     return cells
 
 
+def paper_facts(experiment: str) -> dict[str, Any]:
+    """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block.
+
+    Raises:
+        ConfigurationError: there is no such experiment.
+    """
+    with _hydra():
+        facts: Any = OmegaConf.to_container(_compose([f"experiment={experiment}"]).paper)
+    return flatten(facts)
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Dotted keys of all leaves; a list is a leaf."""
     flat: dict[str, Any] = {}
@@ -155,7 +166,9 @@ def register_resolvers() -> None:
     is the papers'."""
     OmegaConf.register_new_resolver("when", lambda flag, text: text if flag else "", replace=True)
     OmegaConf.register_new_resolver("below_one", lambda number: number < 1, replace=True)
-    OmegaConf.register_new_resolver("theta", lambda number: "" if number in (0.5, 1) else f"_theta{number:g}", replace=True)
+    OmegaConf.register_new_resolver(
+        "theta", lambda number: "" if number in (0.5, 1) else f"_theta{number:g}", replace=True
+    )
 
 
 @contextmanager
@@ -517,10 +530,11 @@ def _first_line(error: Exception) -> str:
 
 
 def _short(departures: Mapping[str, Any]) -> list[str]:
-    """``key=value`` with the last word of the key where that is unambiguous, safe in a path."""
+    """``key=value`` with the last word of the key where that is unambiguous, safe in a path; of a file of weights its stem."""
     words = [key.rsplit(".", 1)[-1] for key in departures]
     texts = []
     for word, (key, value) in zip(words, departures.items(), strict=True):
-        text = f"{word if words.count(word) == 1 else key}={short_value(value)}"
+        said = Path(str(value)).stem if key == "weights" else short_value(value)
+        text = f"{word if words.count(word) == 1 else key}={said}"
         texts.append(re.sub(r"[^\w.=+-]+", "-", text))
     return texts

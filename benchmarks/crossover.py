@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
@@ -138,8 +139,7 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
         limit = number(budget.get("limit"))
         if run.value is None or limit is None or budget.get("kind") not in SPENT:
             continue
-        same = (run.metric, run.n, run.part("dataset").get("sha256"), run.part("parallel").get("precision"))
-        key = (run.data, budget["kind"], run.name, _recipe(run), *same)
+        key = (run.data, budget["kind"], run.name, _recipe(run), json.dumps(run.conditions, sort_keys=True))
         seeds = found.setdefault(key, {}).setdefault(limit, {})
         if run.seed not in seeds or str(run.record.get("started")) > str(seeds[run.seed].record.get("started")):
             seeds[run.seed] = run

@@ -4,6 +4,7 @@ A cell is driven by ``poll``, so that one thread watches many. No rank re-enters
 the cause is recorded, and the next cell starts.
 """
 
+import hashlib
 import math
 import os
 import shutil
@@ -279,7 +280,19 @@ def is_finished(cell: Cell) -> bool:
     record = files.read_json(cell.directory / files.RECORD)
     if record is None or record["status"] != "ok":
         return False
+    weights = (record.get("protocol") or {}).get("weights")
+    if weights and weights["sha256"] != _sha256(Path(cell.config["weights"])):
+        return False
     return cell.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
 
 
 def is_stale(record: dict[str, Any]) -> bool:

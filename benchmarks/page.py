@@ -19,13 +19,15 @@ from html import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks import published
 from benchmarks.chart_data import AXES, chart, drawn_family, points_per_curve
 from benchmarks.passport import passport
-from benchmarks.record import SWEEPS, write_atomic
+from benchmarks.record import SWEEPS, read_json, write_atomic
 from benchmarks.results import (
     FAMILY_STYLES,
     MISSING,
     OTHER_FAMILY,
+    TABLES,
     Run,
     baseline_comparisons,
     count,
@@ -34,7 +36,6 @@ from benchmarks.results import (
     load_runs,
     number,
     one_line,
-    published_scores,
     seed_groups,
     short_labels,
     si,
@@ -84,13 +85,20 @@ def write_page(output_root: str | Path) -> Path:
     runs, problems = load_runs(root)
     # Only a sweep's list tells what is missing, and only below an output root do paths name cells.
     states = cell_states(root)[0] if (root / SWEEPS).is_dir() else []
-    html = _render(runs, states, problems, datetime.now(UTC))
+    tables = [content for path in sorted((root / TABLES).glob("*.json")) if (content := read_json(path))]
+    html = _render(runs, states, tables, problems, datetime.now(UTC))
     path = root / "report.html"
     write_atomic(path, html)
     return path
 
 
-def _render(runs: list[Run], states: Sequence[CellState], problems: list[str], written: datetime) -> str:
+def _render(
+    runs: list[Run],
+    states: Sequence[CellState],
+    tables: Sequence[dict[str, Any]],
+    problems: list[str],
+    written: datetime,
+) -> str:
     problems = list(problems)
     data_sets = _in_order(run.data for run in runs)
     each = points_per_curve(runs)
@@ -118,6 +126,7 @@ def _render(runs: list[Run], states: Sequence[CellState], problems: list[str], w
         "means": _means(runs),
         "baselines": _baselines(runs),
         "scores": _scores(runs),
+        "published": "".join(map(_published, tables)),
         "problems": _problems(problems),
         "pictures": _pictures(runs),
         "passports_hidden": "" if runs else "hidden",
@@ -333,9 +342,9 @@ def _scores(runs: list[Run]) -> str:
             name = f'{_mark(run.family)}<a href="#run-{index_of[id(run)]}">{_text(label)}</a>'
             rows.append((name, {**overlap, **run.scores}))
         names = _in_order(name for _, figures in rows for name in figures)
-        for words, figures in published_scores(data):
-            name = f"{_text(words['method'])} <span class='soft'>{_text(words['source'])}</span>"
-            rows.append((name, {**figures}))
+        for row in published.scores(data):
+            name = f"{_text(row.label)} <span class='soft'>{_text(row.source)}</span>"
+            rows.append((name, {**row.figures}))
         parts.append(_score_table(data, names, rows))
         notes = _in_order(str(run.part("dataset").get("notes") or "") for run in here)
         parts += [f"<p class='soft'>Ours: {_text(note)}.</p>" for note in notes if note]
@@ -362,6 +371,21 @@ def _score(value: float | None) -> str:
     if value is None:
         return MISSING
     return f"{value:.4f}" if value >= 0.01 else f"{value:.6f}"
+
+
+def _published(table: dict[str, Any]) -> str:
+    """A published table beside our runs, as `report TABLE` wrote it."""
+    heads = "".join(f'<th scope="col">{_text(header)}</th>' for header in table["headers"])
+    body = "".join(f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in line)}</tr>" for line in table["lines"])
+    legend = "".join(f"<p class='soft'>{_text(said)}</p>" for said in table["legend"])
+    name, title = _text(table["name"]), _text(table["title"])
+    return (
+        f'<section class="published" id="table-{name}" aria-labelledby="{name}-title"><h2 id="{name}-title">{title}</h2>'
+        f"<p>The paper’s table beside our runs, as of {_text(table['written'])}: "
+        f"<code>python -m benchmarks report {name}</code></p>"
+        f'<div class="scroll" role="region" aria-label="{title}" tabindex="0"><table><thead><tr>{heads}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>{legend}</section>"
+    )
 
 
 def _failures(runs: list[Run], states: Sequence[CellState]) -> str:

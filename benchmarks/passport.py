@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from benchmarks.published import exact
 from benchmarks.record import CONFIG
 from benchmarks.results import Run, one_line
 
@@ -42,6 +41,7 @@ def passport(run: Run) -> list[Section]:
             "reported metric": run.metric,
             "label": run.metric_label if run.metric else None,
             "checkpoint": protocol.get("checkpoint"),
+            **_prefixed("weights: ", protocol.get("weights")),
             "split": protocol.get("split"),
             **_prefixed("budget: ", protocol.get("budget")),
             **_prefixed("definition of ", protocol.get("definitions")),
@@ -79,34 +79,21 @@ def passport(run: Run) -> list[Section]:
 
 
 def certificate(run: Run) -> dict[str, Any]:
-    """The published count of the run's network, from `benchmarks/tables/certificates.csv`, and whether the run has it."""
-    complexity = run.part("complexity")
-    if not complexity:
+    """The published counts of the run's network for its images and classes, and whether the run has them."""
+    complexity, classes = run.part("complexity"), run.part("dataset").get("classes")
+    if not complexity or not isinstance(classes, list):
         return {}
-    published = _certificates().get(run.name)
+    published = exact(run.network, complexity.get("input_size") or (), len(classes))
     if published is None:
-        return {"published count": f"none of a network named {run.name}"}
-    size = [int(side) for side in re.findall(r"\d+", published["input_size"])]
-    counts = {"parameters": int(published["params"]), "MACs": int(published["macs"])}
+        return {"published count": f"none of a network named {run.network} for these images and classes"}
+    counts = {"parameters": published.params, "MACs": published.macs}
     ours = {"parameters": complexity.get("params"), "MACs": complexity.get("macs")}
-    if complexity.get("input_size") != size:
-        verdict = f"not comparable: this input is {_shape(complexity.get('input_size'))}"
-    elif ours == counts:
-        verdict = "equal in both"
-    else:
-        verdict = "differs: " + ", ".join(f"{_plain(ours[key])} {key}" for key in counts if ours[key] != counts[key])
+    wrong = [f"{_plain(ours[key])} {key}" for key in counts if ours[key] != counts[key]]
     return {
-        "published count": f"{published['source']}, input {_shape(size)}",
+        "published count": f"{published.source}, input {_shape(list(published.input_size))}, {len(classes)} classes",
         **{f"published {key}": value for key, value in counts.items()},
-        "this run": verdict,
-        "the paper's own figure": published["discrepancy"],
+        "this run": f"differs: {', '.join(wrong)}" if wrong else "equal in both",
     }
-
-
-@cache
-def _certificates() -> dict[str, dict[str, str]]:
-    with Path(__file__).with_name("tables").joinpath("certificates.csv").open(encoding="utf-8", newline="") as file:
-        return {row["name"]: row for row in csv.DictReader(file)}
 
 
 def _configuration(path: Path) -> list[str]:

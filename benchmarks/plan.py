@@ -108,11 +108,25 @@ def is_asked(cells: Iterable[Cell | Impossible]) -> bool:
     """Whether the configuration asks for a forecast (``mode=plan``) in the place of runs.
 
     Raises:
-        ConfigurationError: another mode than these two, or both at once.
+        ConfigurationError: another mode than train, plan and test, several at once, one of ``mode=test`` and ``weights``
+            without the other, or seeds of what draws nothing.
     """
-    modes = {cell.config["mode"] for cell in cells if isinstance(cell, Cell)}
-    if len(modes) > 1 or not modes <= {"train", "plan"}:
-        raise ConfigurationError(f"mode is train or plan, got {', '.join(map(repr, sorted(map(str, modes))))}")
+    configs = [cell.config for cell in cells if isinstance(cell, Cell)]
+    modes = {config["mode"] for config in configs}
+    if len(modes) > 1 or not modes <= {"train", "plan", "test"}:
+        raise ConfigurationError(f"mode is train, plan or test, got {', '.join(map(repr, sorted(map(str, modes))))}")
+    for config in configs:
+        weights = config["weights"]
+        if modes != {"test"} and weights is not None:
+            raise ConfigurationError(
+                f"weights={weights} needs mode=test: training starts from the recipe's own weights"
+            )
+        if modes == {"test"} and not isinstance(weights, str):
+            raise ConfigurationError("mode=test needs weights=FILE, as `python -m benchmarks weights import` writes it")
+        if modes == {"test"} and config["seed"] != 0:
+            raise ConfigurationError(
+                f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"
+            )
     return modes == {"plan"}
 
 
@@ -163,8 +177,10 @@ def forecast(cells: Sequence[Cell | Impossible], method: Method, console: Consol
     """The forecast of each cell, kept for those that are still to run; a bar on ``console`` while it measures.
 
     Raises:
-        ConfigurationError: the output root cannot be written to.
+        ConfigurationError: the output root cannot be written to, or there is no training to forecast.
     """
+    if any(isinstance(cell, Cell) and cell.config["mode"] == "test" for cell in cells):
+        raise ConfigurationError("mode=test trains nothing: it has no forecast, and launch.budget does not apply to it")
     try:
         return _forecast_all(cells, method, console)
     except OSError as error:

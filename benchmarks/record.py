@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+HEAD_BYTES = 4096
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
 CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
     "config.yaml",
@@ -67,6 +68,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def read_head(path: Path) -> dict[str, Any] | None:
+    """What a record says of which run it is, and its status: all that stands before the hash of the configuration."""
+    try:
+        with open(path, "rb") as file:
+            head, found, _ = file.read(HEAD_BYTES).partition(b'"config_hash"')
+        return json.loads(head.rstrip().rstrip(b",") + b"}") if found else read_json(path)
+    except (OSError, ValueError):
+        return None
 
 
 def amend(directory: Path, status: str, error: str | None) -> None:

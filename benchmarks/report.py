@@ -1,4 +1,4 @@
-"""The table of runs in the terminal: `python -m benchmarks report [OUTPUT_ROOT]`."""
+"""The table of runs in the terminal, or a published one beside them: `python -m benchmarks report [TABLE] [OUTPUT_ROOT]`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -13,9 +14,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks import terminal
+from benchmarks import published, terminal
 from benchmarks.forecasts import comparison
 from benchmarks.page import write_page
+from benchmarks.published import Table as Published
 from benchmarks.results import (
     MISSING,
     Run,
@@ -25,15 +27,18 @@ from benchmarks.results import (
     family_style,
     load_runs,
     one_line,
-    published_scores,
     seed_groups,
     short_labels,
     si,
 )
+from benchmarks.table_report import lines, print_list, write_files
+from benchmarks.table_report import print_table as print_published
 
 # Below this width a data set is a heading and a recipe a second line of its row; from it on they are columns.
 WIDE = 120
 
+NUMBERS = ("seed", "params", "MACs", "train\nFLOPs", "test\nerror", "n", "wall\ntime")
+PAGE_UP_TO = 2_000  # runs without being asked: beyond, the page takes longer than the table
 STATUS_STYLES = {"ok": "green", "running": "cyan", "failed": "bold red", "interrupted": "yellow", "preempted": "yellow"}
 
 
@@ -46,10 +51,13 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
     if not runs:
         console.print("No runs yet.")
         return
-    table = _table(runs, console.width)
-    if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
-        table.padding = 0
-    console.print(table)
+    if len(runs) > terminal.STYLED:
+        console.print(_plain_table(runs), soft_wrap=True, markup=False)
+    else:
+        table = _table(runs, console.width)
+        if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+            table.padding = 0
+        console.print(table)
     console.print(Text(_legend(runs), style="dim"))
     for title, rows in (("Means over seeds, ± standard deviation", _means(runs)), ("Baselines", _baselines(runs))):
         if rows:
@@ -74,35 +82,91 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of OUTPUT_ROOT. Returns 0, or 1 with one line on stderr when there is no such folder."""
+    """Print the table of OUTPUT_ROOT, or a published one. Returns 0, or 1 with one line on stderr where that cannot be done."""
+    arguments = _parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop the table
+    try:
+        named, root = _what(arguments)
+        table = named and named.pick(arguments.row) if arguments.row else named
+        if arguments.list:
+            print_list(root, terminal.console())
+            return 0
+        runs, problems = load_runs(root)
+        if table is None:
+            print_table(runs)
+        else:
+            _print_published(table, runs, root)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for problem in problems:
+        print(f"not read: {problem}", file=sys.stderr)
+    if arguments.page or len(runs) <= PAGE_UP_TO:
+        print(f"\npage      {write_page(root)}")
+    else:
+        print(f"\npage      not written for {len(runs):,} runs; --page writes it")
+    return 1 if problems and arguments.strict else 0
+
+
+def _what(arguments: argparse.Namespace) -> tuple[Published | None, Path]:
+    """The published table that is asked for, if any, and the folder of the runs. Raises ValueError for an unknown table."""
+    places = list(arguments.places)
+    table = published.tables().get(places[0]) if places else None
+    if table is not None:
+        places.pop(0)
+    if len(places) > 1 or (places and table is None and not Path(places[0]).is_dir()):
+        known = ", ".join(published.tables())
+        raise ValueError(f"no table and no folder {places[0]!r}; the tables are {known}")
+    if arguments.row and table is None:
+        raise ValueError("--row needs a table: report TABLE --row ROW")
+    if table is not None and not table.rows:
+        raise ValueError(f"{table.name} needs {table.needs}, which is not here")
+    return table, Path(places[0] if places else "outputs")
+
+
+def _print_published(table: Published, runs: Sequence[Run], root: Path) -> None:
+    found = lines(table, runs)
+    print_published(table, found, terminal.console())
+    print()
+    for path in write_files(table, found, root):
+        print(f"{path.suffix[1:]:<9} {path}")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks report",
         description="Print a table of the runs below OUTPUT_ROOT: parameters, MACs of one image, FLOPs spent on "
         "training, test error and the number of test images it was measured on, wall time and status; then means "
-        "over seeds, baselines and the causes of failures.",
-        epilog="Read from each run's record.json, also while runs are in progress. Writes OUTPUT_ROOT/report.html anew. "
-        "Records that cannot be read are named on stderr.",
+        "over seeds, baselines and the causes of failures. With a TABLE of the papers: its rows beside our runs, with "
+        "intervals, differences, verdicts, what differs from the paper, and cost; also written as Markdown, LaTeX and CSV.",
+        epilog="Read from each run's record.json, also while runs are in progress. Writes OUTPUT_ROOT/report.html anew "
+        f"for up to {PAGE_UP_TO:,} runs. Records that cannot be read are named on stderr.",
     )
     parser.add_argument(
-        "output_root",
-        metavar="OUTPUT_ROOT",
-        nargs="?",
-        default="outputs",
-        help="folder with the runs (default: outputs)",
+        "places",
+        metavar="[TABLE] [OUTPUT_ROOT]",
+        nargs="*",
+        help="a published table (--list names them), and the folder with the runs (default: outputs)",
     )
-    arguments = parser.parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop the table
-    try:
-        runs, problems = load_runs(arguments.output_root)
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print_table(runs)
-    for problem in problems:
-        print(f"not read: {problem}", file=sys.stderr)
-    print(f"\npage      {write_page(arguments.output_root)}")
-    return 0
+    parser.add_argument("--list", action="store_true", help="the published tables, and how much of each has been run")
+    parser.add_argument("--row", action="append", default=[], help="of TABLE; may be given several times")
+    parser.add_argument("--page", action="store_true", help=f"write the page of more than {PAGE_UP_TO:,} runs too")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 where a record cannot be read")
+    return parser
+
+
+def _plain_table(runs: Sequence[Run]) -> str:
+    """Every run on a line; a data set and a recipe are columns."""
+    header = ["data", "model", "recipe", *(header.replace("\n", " ") for header in NUMBERS), "status"]
+    rows = [[one_line(run.data), one_line(run.name), one_line(run.recipe), *_numbers(run), run.status] for run in runs]
+    return terminal.aligned([header, *rows], range(3, 3 + len(NUMBERS)))
+
+
+def _numbers(run: Run) -> list[str]:
+    """The texts of NUMBERS."""
+    costs = [si(run.parameters), si(run.macs), si(run.train_flops)]
+    return [str(run.seed), *costs, run.value_text, count(run.n), duration(run.wall_s)]
 
 
 def _table(runs: Sequence[Run], width: int) -> Table:
@@ -116,7 +180,7 @@ def _table(runs: Sequence[Run], width: int) -> Table:
     table.add_column("model", overflow="fold", min_width=14)
     if any(notes) and wide:
         table.add_column("recipe", overflow="fold", min_width=14)
-    for header in ("seed", "params", "MACs", "train\nFLOPs", "test\nerror", "n", "wall\ntime"):
+    for header in NUMBERS:
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
 
@@ -135,8 +199,7 @@ def _table(runs: Sequence[Run], width: int) -> Table:
         cells += [Text(style.glyph, style=style.colour), model]
         if any(notes) and wide:
             cells.append(Text(note))
-        cells += [str(run.seed), si(run.parameters), si(run.macs), si(run.train_flops), run.value_text, count(run.n)]
-        table.add_row(*cells, duration(run.wall_s), Text(run.status, style=STATUS_STYLES[run.status]))
+        table.add_row(*cells, *_numbers(run), Text(run.status, style=STATUS_STYLES[run.status]))
     return table
 
 
@@ -194,7 +257,7 @@ def _print_scores(console: Console, runs: Sequence[Run]) -> None:
     data = runs[0].data
     names = list(dict.fromkeys(name for run in runs for name in run.scores))
     rows = [(label, run.scores) for label, run in zip(short_labels(runs), runs, strict=True)]
-    rows += [(f"{row['method']}, published", figures) for row, figures in published_scores(data)]
+    rows += [(f"{row.label}, published", row.figures) for row in published.scores(data)]
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("")
     for name in names:
@@ -216,6 +279,10 @@ def _score(value: float | None) -> str:
 
 
 def _print_section(console: Console, title: str, rows: list[list[Text]]) -> None:
+    if len(rows) > terminal.STYLED:
+        console.print(f"\n{title}", style="bold")
+        console.print(terminal.aligned([[cell.plain for cell in row] for row in rows]), soft_wrap=True, markup=False)
+        return
     grid = Table.grid(padding=(0, 2, 0, 0))
     for _ in rows[0][:-1]:
         grid.add_column(overflow="fold", max_width=max(20, console.width // 3))

@@ -6,7 +6,7 @@ and `history.jsonl` (one row per evaluation, appended). Nothing here imports tor
 
 from __future__ import annotations
 
-import csv
+import hashlib
 import json
 import math
 import os
@@ -14,15 +14,17 @@ import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmarks import published
 from benchmarks.record import SCHEMA, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 MISSING = "–"
-NO_RUNS = ("wandb", "cache", "sweeps", "superseded")  # folders of an output root that hold no runs to show
+TABLES = "tables"  # folder of an output root: published tables beside the runs
+NO_RUNS = ("wandb", "cache", "sweeps", "superseded", TABLES)  # folders of an output root that hold no runs to show
 
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (
@@ -103,6 +105,13 @@ class Run:
         )
 
     @property
+    def network(self) -> str:
+        """The name, with the arguments of the network that it does not show: `resnet34 model.shortcut=A`."""
+        departures = sorted(self.part("departures").items())
+        shown = [f"{key}={short_value(value)}" for key, value in departures if key.startswith("model.")]
+        return " ".join([self.name, *shown])
+
+    @property
     def recipe(self) -> str:
         """The recipe with its departures."""
         return ", ".join(filter(None, (self.record["recipe"], self.departures)))
@@ -175,9 +184,21 @@ class Run:
         return {key: value for key, value in values.items() if value is not None}
 
     @property
+    def conditions(self) -> dict[str, Any]:
+        """What must agree, beside the configuration, for results to be averaged."""
+        protocol = {key: value for key, value in self.part("protocol").items() if key != "budget"}
+        return {
+            "protocol": protocol,
+            "test images": self.n,
+            "data": self.part("dataset").get("sha256"),
+            "precision": self.part("parallel").get("precision"),
+            "code": self.part("code").get("training_sha256"),
+        }
+
+    @property
     def scores(self) -> dict[str, float]:
         """Test scores that a published table has for this data set, by name; of a finished run."""
-        names = dict.fromkeys(name for _, figures in published_scores(self.data) for name in figures)
+        names = dict.fromkeys(name for row in published.scores(self.data) for name in row.figures)
         values = {
             name: number(self.part("metrics").get(f"test/{name}")) for name in (*names, "threshold_v_rand", "seg")
         }
@@ -285,8 +306,8 @@ class SeedGroup:
 def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
     """The groups of runs that may be averaged, in the order of `runs`; one seed alone is never a group.
 
-    Runs belong together when configuration, protocol, number of test images, data checksum and precision agree. Of two
-    folders with the same seed the one started last counts.
+    Runs belong together when configuration, protocol, number of test images, data checksum, precision and training code
+    agree. Of two folders with the same seed the one started last counts.
     """
     result = []
     for members in same_but_seed(runs):
@@ -309,19 +330,6 @@ def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
     return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
 
 
-@cache
-def published_scores(data: str) -> list[tuple[dict[str, str], dict[str, float]]]:
-    """Rows of ``benchmarks/tables/unet_table*.csv`` for a data set: the row's words and its figures."""
-    found = []
-    for path in sorted(Path(__file__).with_name("tables").glob("unet_table*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                if row["data"] == data:
-                    words = {key: row.pop(key) for key in ("data", "method", "source", "status")}
-                    found.append((words, {key: float(value) for key, value in row.items() if value}))
-    return found
-
-
 def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:
     """A label for each run, no longer than telling these runs apart needs.
 
@@ -337,7 +345,36 @@ def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:
         recipe = run.record["recipe"] if len(recipes[run.data, run.name]) > 1 else ""
         seed = f"seed {run.seed}" if several_seeds else ""
         labels.append(" · ".join(filter(None, (run.name, recipe, run.departures, seed))))
-    return labels
+    return labels if seeds else _told_apart(labels, runs)
+
+
+def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Labels of groups, with the conditions in which groups of the same name on the same data differ."""
+    named: dict[tuple[str, str], list[Run]] = {}
+    for label, run in zip(labels, runs, strict=True):
+        named.setdefault((label, run.data), []).append(run)
+    notes = {
+        id(run): note for same in named.values() for run, note in zip(same, differing_conditions(same), strict=True)
+    }
+    return [
+        f"{label} ({', '.join(notes[id(run)])})" if notes[id(run)] else label
+        for label, run in zip(labels, runs, strict=True)
+    ]
+
+
+def differing_conditions(runs: Sequence[Run]) -> list[list[str]]:
+    """Of each run, the `conditions` in which these runs differ, as `code 1a2b3c4`; empty of a single one."""
+    conditions = [run.conditions for run in runs]
+    differing = [key for key in conditions[0] if any(other[key] != conditions[0][key] for other in conditions)]
+    return [[f"{key} {_short_condition(own[key])}" for key in differing] for own in conditions]
+
+
+def _short_condition(value: Any) -> str:
+    """Itself where it is short, else the first digits of its hash."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if len(text) <= 12:
+        return text
+    return text[:7] if re.fullmatch(r"[0-9a-f]{64}", text) else hashlib.sha256(text.encode()).hexdigest()[:7]
 
 
 def baseline_names(key: str) -> tuple[str, str]:
@@ -464,16 +501,5 @@ def _order(run: Run) -> tuple[Any, ...]:
 
 
 def _all_but_seed(run: Run) -> str:
-    protocol = run.part("protocol")
-    same = (
-        run.data,
-        run.name,
-        run.record["recipe"],
-        run.part("departures"),
-        run.metric,
-        protocol.get("checkpoint"),
-        run.n,
-        run.part("dataset").get("sha256"),
-        run.part("parallel").get("precision"),
-    )
+    same = (run.data, run.name, run.record["recipe"], run.part("departures"), run.conditions)
     return json.dumps(same, sort_keys=True, default=str)

@@ -224,7 +224,47 @@ class Tracker(pl.Callback):
             "done": done if phase == "train" else total,
             "total": total,
             "metrics": self._metrics,
-            "time": time.time(),
-            "pid": os.getpid(),
         }
-        write_json(self.directory / PROGRESS, content, durable=False)
+        _write_progress(self.directory, content)
+
+
+class TestProgress(pl.Callback):
+    """Says how far a run has come that only tests.
+
+    Args:
+        directory: the run's.
+    """
+
+    __test__ = False  # pytest's word for a test
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._last_progress = -math.inf
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Says that the test has begun."""
+        self._progress(trainer, 0)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Counts the batches of all test loaders."""
+        self._progress(trainer, sum(trainer.num_test_batches[:dataloader_idx]) + batch_idx + 1)
+
+    def _progress(self, trainer: pl.Trainer, done: float) -> None:
+        if not trainer.is_global_zero or time.perf_counter() - self._last_progress < PROGRESS_EVERY_S:
+            return
+        self._last_progress = time.perf_counter()
+        total = sum(trainer.num_test_batches)
+        content = {"phase": "test", "epoch": 0, "epochs": 0, "done": done, "total": total, "metrics": {}}
+        _write_progress(self.directory, content)
+
+
+def _write_progress(directory: Path, content: dict[str, Any]) -> None:
+    write_json(directory / PROGRESS, content | {"time": time.time(), "pid": os.getpid()}, durable=False)

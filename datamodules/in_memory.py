@@ -91,10 +91,11 @@ class InMemoryDataModule(LightningDataModule):
     Elastic, and border_weights, those of border_weights, null for none. mean, std: per channel, of pixels divided by
     255; both null: those of the training split. seed: decides order and augmentation, both anew in every epoch.
     cache_dir: where weight maps are kept. loader_workers: processes beside this one that make training batches; these do
-    not depend on it. Evaluation batches are slices and made here.
+    not depend on it. Evaluation batches are slices and made here. num_classes: those that the network is built for.
+    sha256: what Splits.checksum gives for the published set, null where that is not known.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
-    Raises ValueError on arguments that contradict one another or the data: augment's at once, mean's, std's and the
-    image sizes' in setup, batch sizes' when a loader is made, once the world size is known.
+    Raises ValueError on arguments that contradict one another or the data: augment's at once, those of num_classes, sha256,
+    mean, std and the image sizes in setup, batch sizes' when a loader is made, once the world size is known.
     """
 
     def __init__(
@@ -108,6 +109,8 @@ class InMemoryDataModule(LightningDataModule):
         seed: int,
         cache_dir: str | Path = "cache",
         loader_workers: int = 0,
+        num_classes: int | None = None,
+        sha256: str | None = None,
     ) -> None:
         super().__init__()
         self.source = source
@@ -126,15 +129,29 @@ class InMemoryDataModule(LightningDataModule):
         self.std: tuple[float, ...] = tuple(std or ())
         self.seed = seed
         self.loader_workers = loader_workers
+        self.num_classes = num_classes
+        self.sha256 = sha256
 
     @cached_property
     def splits(self) -> Splits:
         """The data, loaded when first asked for."""
         return self.source()
 
+    @cached_property
+    def checksum(self) -> str:
+        """That of the splits."""
+        return self.splits.checksum()
+
     def setup(self, stage: str | None = None) -> None:
-        """Load the data and check it against mean, std and augment."""
-        train = self.splits.train
+        """Load the data and check it against num_classes, sha256, mean, std and augment."""
+        train, classes = self.splits.train, len(self.splits.classes)
+        if self.num_classes not in (None, classes):
+            raise ValueError(f"data.num_classes must be {classes}, the classes of the data, got {self.num_classes}")
+        if self.sha256 not in (None, self.checksum):
+            raise ValueError(
+                f"these are not the published images and splits: their checksum must be {self.sha256}, got {self.checksum}; "
+                "fetch the files again, or use them as another set (data.sha256=null)"
+            )
         if not self.mean and not self.std:
             pixels = train.images.transpose(0, 1).flatten(1).double() / 255
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
@@ -184,7 +201,7 @@ class InMemoryDataModule(LightningDataModule):
         return {
             "counts": {name: len(split) for name, split in splits.named().items()},
             "classes": list(splits.classes),
-            "sha256": splits.checksum(),
+            "sha256": self.checksum,
             "image_shape": list(splits.train.images.shape[1:]),
             "mean": list(self.mean),
             "std": list(self.std),

@@ -104,6 +104,21 @@ def hold_out(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np
     shares, remainders = np.divmod(sizes * count, len(targets))
     # Largest remainders, the lower class first on a tie: the shares then add up to count.
     shares[np.argsort(-remainders, kind="stable")[: count - shares.sum()]] += 1
+    return _draw(targets, classes, shares, seed)
+
+
+def hold_out_each(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split rows into (rest, held out) with count of every class held out; see hold_out.
+
+    Raises ValueError unless every class has more than count, which is positive.
+    """
+    classes, sizes = np.unique(targets, return_counts=True)
+    if not 0 < count < sizes.min():
+        raise ValueError(f"the rows held out of each class must number 1..{sizes.min() - 1}, got {count}")
+    return _draw(targets, classes, np.full(len(classes), count), seed)
+
+
+def _draw(targets: np.ndarray, classes: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.RandomState(seed)
     held = np.zeros(len(targets), dtype=bool)
     for label, share in zip(classes, shares, strict=True):

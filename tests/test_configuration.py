@@ -25,7 +25,7 @@ from benchmarks.configuration import (
     register_resolvers,
 )
 
-PAIRS = [path.stem for path in sorted((CONF / "recipe").glob("*_*.yaml"))]
+PAIRS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"))]
 
 
 def one(*overrides: str) -> Cell:
@@ -49,7 +49,45 @@ def test_every_pair_composes_and_its_network_takes_its_images(pair: str) -> None
 
 
 def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
-    assert {path.stem for path in (CONF / "model" / "variant").glob("*.yaml")} == set(PAIRS)
+    assert set(PAIRS) <= set(choices("recipe"))
+
+
+def launched(*overrides: str) -> list[tuple[str, str, int]]:
+    cells = expand(["experiment=group_convolution", *overrides], multirun=False)
+    return [(cell.config["row"], cell.config["name"], cell.config["seed"]) for cell in cells if isinstance(cell, Cell)]
+
+
+def test_rows_of_an_experiment_are_run_with_everything_that_is_swept() -> None:
+    rows = launched("data=digits", "seed=0,1")
+    assert len(rows) == 10 and len(set(rows)) == 10
+    assert [seed for _, _, seed in rows] == [0, 1] * 5
+    some = [row for row, _, _ in rows[::4]]
+    assert [row for row, _, _ in launched("data=digits", f"row={','.join(some)}")] == some
+
+
+def test_an_override_beats_the_row_and_rows_that_become_equal_are_one_cell() -> None:
+    assert [name for _, name, _ in launched("data=digits", "model.cardinality=2", "model.base_width=3")] == [
+        "resnext20_2x3d"
+    ]
+
+
+def test_a_row_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(ConfigurationError, match="has no row 'nothing'.*there are") as caught:
+        launched("row=nothing")
+    assert all(row in str(caught.value) for row, _, _ in launched())
+    with pytest.raises(ConfigurationError, match="rows are those of an experiment"):
+        expand(["row=a"], multirun=False)
+    with pytest.raises(ConfigurationError, match="one experiment at a time"):
+        expand(["experiment=group_convolution,iso_compute"], multirun=True)
+
+
+def test_rows_are_no_part_of_what_a_run_computes() -> None:
+    [first, *_] = expand(["experiment=group_convolution", "data=digits"], multirun=False)
+    assert isinstance(first, Cell)
+    model = first.config["model"]
+    alone = one("model=resnext", *(f"model.{key}={model[key]}" for key in ("cardinality", "base_width")))
+    assert differing_keys(first.config, alone.config) == {} and first.directory == alone.directory
+    assert not {"rows", "paper"} & first.config.keys()
 
 
 @pytest.mark.parametrize("group", ["trainer", "logger", "cluster", "recipe"])
@@ -66,6 +104,7 @@ def test_every_option_of_a_group_composes(group: str) -> None:
         (["model=resnet", "data=cifar10", "model.depth=110"], "resnet110"),
         (["model=densenet", "data=cifar10"], "densenet_bc100_k12"),
         (["model=densenet", "data=cifar10", "model.bottleneck=false", "model.compression=1.0"], "densenet100_k12"),
+        (["model=densenet", "data=cifar10", "model.compression=0.75"], "densenet_bc100_k12_theta0.75"),
         (["model=unet", "data=nuclei"], "unet8_padded"),
     ],
 )
@@ -147,7 +186,7 @@ def composed_alone(*overrides: str) -> tuple[dict[str, Any], dict[str, Any], tup
     HydraConfig.instance().set_config(composed)
     chosen = composed.hydra.runtime.choices
     selected = tuple(f"{group}={chosen[group]}" for group in ("model", "data", "model/variant@model", "recipe"))
-    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "rows", "paper")])
     written: Any = OmegaConf.to_container(job, throw_on_missing=True)
     config: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     return written, config, selected

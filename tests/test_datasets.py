@@ -9,27 +9,35 @@ import os
 import struct
 import sys
 import tarfile
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 from PIL import Image
+from scipy.io import savemat
 from sklearn import datasets
 from torch import nn
 
-from datamodules import cifar, nuclei
-from datamodules.cifar import load_cifar10
+from datamodules import cifar, decoded, nuclei
+from datamodules.cifar import load_cifar10, load_cifar100
 from datamodules.digits import load_digits
 from datamodules.idx import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.nuclei import load_nuclei
-from datamodules.splits import Split, Splits, hold_out
+from datamodules.splits import Split, Splits, hold_out, hold_out_each
+from datamodules.svhn import load_svhn
 
+CONF = Path(__file__).resolve().parents[1] / "conf"
 REAL_CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"
 REAL_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="needs the extra `parquet`")
@@ -127,6 +135,22 @@ def test_hold_out_is_stratified_and_disjoint(count):
 def test_hold_out_leaves_something_on_both_sides(count):
     with pytest.raises(ValueError, match=rf"must number 1\.\.99, got {count}"):
         hold_out(np.zeros(100, dtype=int), count, seed=0)
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_hold_out_each_takes_as_many_of_every_class(count):
+    targets = np.random.RandomState(0).permutation(np.repeat([0, 1, 2], [10, 20, 70]))
+    rest, held = hold_out_each(targets, count, seed=0)
+    assert np.bincount(targets[held]).tolist() == [count] * 3
+    assert sorted([*rest, *held]) == list(range(100))
+    assert np.array_equal(held, hold_out_each(targets, count, seed=0)[1])
+    assert not np.array_equal(held, hold_out_each(targets, count, seed=1)[1])
+
+
+@pytest.mark.parametrize("count", [0, 10])
+def test_hold_out_each_leaves_something_of_every_class(count):
+    with pytest.raises(ValueError, match=rf"must number 1\.\.9, got {count}"):
+        hold_out_each(np.repeat([0, 1], [10, 20]), count, seed=0)
 
 
 # Digits
@@ -364,35 +388,42 @@ def write_binary(folder: Path, files: dict[str, bytes] | None = None) -> Path:
     return folder
 
 
-def write_archive(path: Path, files: dict[str, bytes] | None = None) -> Path:
+def write_archive(path: Path, files: dict[str, bytes] | None = None, folder: str = "cifar-10-batches-bin") -> Path:
     with tarfile.open(path, "w:gz") as archive:
         for name, data in (files or cifar_files()).items():
-            member = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            member = tarfile.TarInfo(f"{folder}/{name}")
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return path
 
 
-def write_parquet(folder: Path, image_format: str) -> Path:
+def write_shard(
+    path: Path, images: np.ndarray, columns: dict[str, np.ndarray], image: str, image_format: str = "PNG"
+) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    def encode(image: np.ndarray) -> dict[str, bytes | None]:
+    def encode(pixels: np.ndarray) -> dict[str, bytes | None]:
         buffer = io.BytesIO()
-        Image.fromarray(image.transpose(1, 2, 0)).save(buffer, image_format)
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(buffer, image_format)
         return {"bytes": buffer.getvalue(), "path": None}
 
-    folder.mkdir(parents=True, exist_ok=True)
+    struct_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([(image, struct_type), *((name, pa.int64()) for name in columns)])
+    rows = {image: [encode(one) for one in images], **{name: values.tolist() for name, values in columns.items()}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pa.table(rows, schema=schema), path)
+
+
+def write_parquet(folder: Path, image_format: str = "PNG") -> Path:
     train, train_labels, test, test_labels = cifar_arrays()
     shards = {
         "train-00000-of-00002": (train[:120], train_labels[:120]),
         "train-00001-of-00002": (train[120:], train_labels[120:]),
         "test-00000-of-00001": (test, test_labels),
     }
-    schema = pa.schema([("img", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())])
     for name, (images, labels) in shards.items():
-        columns = {"img": [encode(image) for image in images], "label": labels.tolist()}
-        parquet.write_table(pa.table(columns, schema=schema), folder / f"{name}.parquet")
+        write_shard(folder / f"{name}.parquet", images, {"label": labels}, "img", image_format)
     return folder
 
 
@@ -414,7 +445,7 @@ def test_cifar10_is_the_same_in_all_its_formats(tmp_path):
     write_binary(tmp_path / "unpacked" / "cifar-10-batches-bin")
     (tmp_path / "packed").mkdir()
     archive = write_archive(tmp_path / "packed" / "cifar-10-binary.tar.gz")
-    write_parquet(tmp_path / "parquet" / "plain_text", "PNG")
+    write_parquet(tmp_path / "parquet" / "plain_text")
     places = [tmp_path / "unpacked", archive, archive.parent, tmp_path / "parquet"]
     splits = [load_cifar10(place, tmp_path / "cache", **SMALL) for place in places]
     assert len({split.checksum() for split in splits}) == 1
@@ -436,7 +467,7 @@ def test_cifar10_is_decoded_once(tmp_path, monkeypatch):
         patch.setattr(cifar, "_decode_archive", pytest.fail)
         assert load_cifar10(archive, tmp_path / "cache", **SMALL).checksum() == checksum
     # A process that lost the race to write the cache keeps the winner's and leaves nothing behind.
-    cifar._save_cache(cifar._load_cache(cache), cache)
+    decoded._save(decoded._load(["train", "test"], cache), cache)
     assert list((tmp_path / "cache").iterdir()) == [cache]
     (cache / "train_images.npy").write_bytes((cache / "train_images.npy").read_bytes()[:5000])
     with pytest.raises(ValueError, match="is damaged .* delete that folder and run again") as error:
@@ -485,7 +516,12 @@ def test_cifar10_without_files_says_what_to_get(tmp_path):
         ),
         ("data_batch_2.bin", bytes(3073 * 39), "must hold 200 train images, got 199"),
         ("data_batch_2.bin", bytes(3073 * 40), "must hold 20 train images of each class"),
-        ("test_batch.bin", bytes([10, *[0] * 3072]) * 50, "must hold 5 test images of each class"),
+        ("test_batch.bin", bytes([10, *[0] * 3072]) * 50, r"test labels must be 0\.\.9, each of them, got \[10\]"),
+        (
+            "test_batch.bin",
+            b"".join(bytes([min(i, 9), *[0] * 3072]) for i in range(50)),
+            "must hold 5 test images of each",
+        ),
         ("batches.meta.txt", b"truck\nship\n", "batches.meta.txt must name airplane, .*, got truck, ship"),
     ],
 )
@@ -515,7 +551,7 @@ def test_damaged_parquet_is_refused(tmp_path):
     import pyarrow as pa
     from pyarrow import parquet
 
-    folder = write_parquet(tmp_path / "parquet", "PNG")
+    folder = write_parquet(tmp_path / "parquet")
     shard = folder / "test-00000-of-00001.parquet"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
@@ -559,6 +595,325 @@ def test_real_cifar10_has_the_published_mean_and_std(tmp_path):
     assert mean.tolist() == pytest.approx([125.3, 123.0, 113.9], abs=0.5)
     assert std.tolist() == pytest.approx([63.0, 62.1, 66.7], abs=1.0)
     assert splits.notes == "lossy JPEG"
+
+
+@needs_pyarrow
+def test_a_missing_shard_is_named(tmp_path):
+    (write_parquet(tmp_path) / "train-00000-of-00002.parquet").unlink()
+    with pytest.raises(FileNotFoundError, match=r"train-00000-of-00002\.parquet is missing; fetch it") as error:
+        load_cifar10(tmp_path, tmp_path / "cache", **SMALL)
+    one_line(error)
+
+
+# CIFAR-100
+
+SMALL_100 = {"train_count": 300, "test_count": 100, "val_count": 100}
+
+
+def cifar100_arrays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By file: images and fine labels."""
+    random = np.random.RandomState(0)
+    return {
+        name: (random.randint(256, size=(count, 3, 32, 32)).astype(np.uint8), random.permutation(count) % 100)
+        for name, count in (("train", 300), ("test", 100))
+    }
+
+
+def cifar100_files() -> dict[str, bytes]:
+    """A record is the coarse label, the fine label and the pixels."""
+    files = {
+        f"{name}.bin": b"".join(
+            bytes([fine % 20, fine]) + image.tobytes() for image, fine in zip(images, labels, strict=True)
+        )
+        for name, (images, labels) in cifar100_arrays().items()
+    }
+    return {**files, "fine_label_names.txt": "\n".join([*cifar._CIFAR100.classes, ""]).encode()}
+
+
+def write_cifar100_parquet(folder: Path) -> Path:
+    for name, (images, fine) in cifar100_arrays().items():
+        columns = {"fine_label": fine, "coarse_label": fine % 20}
+        write_shard(folder / "cifar100" / f"{name}-00000-of-00001.parquet", images, columns, "img")
+    return folder
+
+
+@needs_pyarrow
+def test_cifar100_has_the_fine_labels_in_all_its_formats(tmp_path):
+    folder = write_binary(tmp_path / "unpacked" / "cifar-100-binary", cifar100_files())
+    archive = write_archive(tmp_path / "cifar-100-binary.tar.gz", cifar100_files(), "cifar-100-binary")
+    write_cifar100_parquet(tmp_path / "parquet")
+    places = [folder.parent, archive, tmp_path / "parquet"]
+    splits = [load_cifar100(place, tmp_path / "cache", **SMALL_100) for place in places]
+    assert len({split.checksum() for split in splits}) == 1
+
+    arrays = cifar100_arrays()
+    assert np.array_equal(splits[0].test.images.numpy(), arrays["test"][0])
+    assert splits[0].test.targets.tolist() == arrays["test"][1].tolist()
+    rest, held = hold_out(arrays["train"][1], 100, seed=0)
+    for split, rows in ((splits[0].train, rest), (splits[0].val, held)):
+        assert np.array_equal(split.images.numpy(), arrays["train"][0][rows])
+        assert split.targets.tolist() == arrays["train"][1][rows].tolist()
+    assert torch.bincount(splits[0].val.targets).tolist() == [1] * 100
+
+
+def test_cifar100_classes_are_a_hundred_in_order():
+    classes = cifar._CIFAR100.classes
+    assert len(set(classes)) == 100
+    assert list(classes) == sorted(classes)
+    # Superclasses "large carnivores" and "vehicles 2" of Krizhevsky's list.
+    assert {"bear", "leopard", "lion", "tiger", "wolf", "lawn_mower", "rocket", "streetcar", "tank", "tractor"} <= {
+        *classes
+    }
+
+
+def test_foreign_cifar100_files_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no CIFAR-100; put cifar-100-binary\.tar\.gz") as error:
+        load_cifar100(write_binary(tmp_path / "cifar-10-batches-bin"), tmp_path / "cache")
+    one_line(error)
+    files = {**cifar100_files(), "test.bin": bytes(3073 * 100)}
+    with pytest.raises(ValueError, match="test.bin must be a whole number of 3074-byte records, got 307300") as error:
+        load_cifar100(write_binary(tmp_path / "folder", files), tmp_path / "cache", **SMALL_100)
+    one_line(error)
+
+
+# SVHN
+
+SMALL_SVHN = {"train_count": 60, "extra_count": 50, "test_count": 20, "val_from_train": 2, "val_from_extra": 1}
+
+
+def svhn_arrays() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """By part: images and digits."""
+    random = np.random.RandomState(0)
+    return {
+        name: (random.randint(256, size=(count, 3, 32, 32)).astype(np.uint8), random.permutation(count) % 10)
+        for name, count in (("train", 60), ("extra", 50), ("test", 20))
+    }
+
+
+def write_svhn(folder: Path, parts: tuple[str, ...] = ("train", "extra", "test"), **changes: np.ndarray) -> Path:
+    """Rows, columns, colours and images in this order, and 10 for the digit 0, as the set's authors describe their files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in parts:
+        images, digits = svhn_arrays()[name]
+        labels = np.where(digits == 0, 10, digits).astype(np.uint8)[:, None]
+        variables = {"X": np.moveaxis(images, (2, 3, 1, 0), (0, 1, 2, 3)), "y": labels, **changes}
+        savemat(folder / f"{name}_32x32.mat", variables, do_compression=True)
+    return folder
+
+
+def write_svhn_parquet(folder: Path) -> Path:
+    for name, (images, digits) in svhn_arrays().items():
+        write_shard(folder / "cropped_digits" / f"{name}-00000-of-00001.parquet", images, {"label": digits}, "image")
+        write_shard(
+            folder / "full_numbers" / f"{name}-00000-of-00001.parquet", images[:1], {"label": digits[:1]}, "image"
+        )
+    return folder
+
+
+def rows_of(split: Split, name: str) -> list[int]:
+    """Of every image of split that is in a part of SVHN, its row there."""
+    rows = {image.tobytes(): row for row, image in enumerate(svhn_arrays()[name][0])}
+    return [rows[image.numpy().tobytes()] for image in split.images if image.numpy().tobytes() in rows]
+
+
+@pytest.mark.parametrize("extra", [True, False])
+def test_svhn_is_read_whole(tmp_path, extra):
+    splits = load_svhn(write_svhn(tmp_path), tmp_path / "cache", extra=extra, **SMALL_SVHN)
+    arrays = svhn_arrays()
+    assert splits.test.images.numpy().tobytes() == arrays["test"][0].tobytes()
+    assert splits.test.targets.tolist() == arrays["test"][1].tolist()
+
+    found = {name: rows_of(splits.train, name) + rows_of(splits.val, name) for name in ("train", "extra")}
+    assert sorted(found["train"]) == list(range(60))
+    assert sorted(found["extra"]) == list(range(50 if extra else 0))
+    for split in (splits.train, splits.val):
+        digits = [arrays[name][1][row] for name in ("train", "extra") for row in rows_of(split, name)]
+        assert split.targets.tolist() == digits
+    # 400 of each class from train and 200 from extra in the published sizes; 2 and 1 here.
+    held = {name: np.bincount(arrays[name][1][rows_of(splits.val, name)], minlength=10).tolist() for name in found}
+    assert held == {"train": [2 if extra else 3] * 10, "extra": [1 if extra else 0] * 10}
+
+
+@needs_pyarrow
+def test_svhn_is_the_same_as_parquet(tmp_path):
+    places = [write_svhn(tmp_path / "mat"), write_svhn_parquet(tmp_path / "parquet")]
+    checksums = [load_svhn(place, tmp_path / "cache", **SMALL_SVHN).checksum() for place in (*places, places[0])]
+    assert len(set(checksums)) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 6
+
+
+def test_svhn_needs_the_extra_images_only_where_they_are_used(tmp_path):
+    folder = write_svhn(tmp_path, ("train", "test"))
+    assert len(load_svhn(folder, tmp_path / "cache", extra=False, **SMALL_SVHN).train) == 30
+    with pytest.raises(FileNotFoundError, match=r"holds no extra_32x32\.mat of SVHN; put it") as error:
+        load_svhn(folder, tmp_path / "cache", **SMALL_SVHN)
+    one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"y": np.zeros((20, 1), dtype=np.uint8)}, "labels must be 1..10, where 10 is the digit 0, got 0"),
+        ({"y": np.ones((20, 1), dtype=np.uint8)}, r"test labels must be 0\.\.9, each of them, got \[1\]"),
+        ({"y": np.ones((19, 1), dtype=np.uint8)}, r"X uint8 \[32, 32, 3, N\] and y \[N, 1\], got uint8 .* \[19, 1\]"),
+        ({"X": np.zeros((20, 3, 32, 32), dtype=np.uint8)}, r"X uint8 .*, got uint8 \[20, 3, 32, 32\]"),
+        ({"X": np.zeros((32, 32, 3, 20))}, "X uint8 .*, got float64"),
+        (
+            {"X": np.zeros((32, 32, 3, 19), np.uint8), "y": np.ones((19, 1), np.uint8)},
+            "must hold 20 test images, got 19",
+        ),
+    ],
+)
+def test_other_svhn_files_are_refused(tmp_path, changes, message):
+    write_svhn(tmp_path, ("train",))
+    write_svhn(tmp_path, ("test",), **changes)
+    with pytest.raises(ValueError, match=message) as error:
+        load_svhn(tmp_path, tmp_path / "cache", extra=False, **SMALL_SVHN)
+    assert "test_32x32.mat" in one_line(error) or str(tmp_path) in one_line(error)
+    assert not list((tmp_path / "cache").glob("svhn-test-*"))
+
+
+MATLAB_7_3 = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"nonsense" * 100, MATLAB_7_3, None], ids=["empty", "nonsense", "7.3", "truncated"]
+)
+def test_damaged_svhn_files_are_refused(tmp_path, data):
+    file = write_svhn(tmp_path, ("train", "test")) / "train_32x32.mat"
+    file.write_bytes(file.read_bytes()[:-1000] if data is None else data)
+    with pytest.raises(
+        ValueError, match=r"train_32x32\.mat must be a MATLAB 5 file with X and y .* fetch it again"
+    ) as error:
+        load_svhn(tmp_path, tmp_path / "cache", extra=False, **SMALL_SVHN)
+    one_line(error)
+
+
+# The hub
+
+
+class Hub(ThreadingHTTPServer):
+    """Data sets of a folder, served as the hub does: <folder>/<owner>/<name>/<file>."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), HubRequest)
+        self.folder = folder
+        self.status = 200
+        self.fetched: list[str] = []
+
+
+class HubRequest(BaseHTTPRequestHandler):
+    server: Hub
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def do_GET(self) -> None:
+        commit, path = "a" * 40, urlsplit(self.path).path
+        parts = path.removeprefix("/api").split("/")[2:]  # after /datasets/
+        folder = self.server.folder.joinpath(*parts[:2])
+        status = 404 if len(parts) < 3 or not folder.is_dir() else self.server.status
+        if status != 200:
+            reasons = {403: "GatedRepo", 404: "RepoNotFound"}
+            return self.answer(status, **({"X_Error_Code": reasons[status]} if status in reasons else {}))
+        files = {file.relative_to(folder).as_posix(): file for file in folder.rglob("*") if file.is_file()}
+        if parts[2] == "revision":
+            names = [{"rfilename": name} for name in files]
+            return self.answer(200, json.dumps({"id": "/".join(parts[:2]), "sha": commit, "siblings": names}).encode())
+        if parts[2] == "tree":
+            tree = [
+                {"type": "file", "path": name, "size": file.stat().st_size, "oid": name} for name, file in files.items()
+            ]
+            return self.answer(200, json.dumps(tree).encode())
+        name = "/".join(parts[4:])  # after resolve/<revision>
+        if self.command == "GET":
+            self.server.fetched.append(name)
+        self.answer(200, files[name].read_bytes(), ETag=f'"{len(name)}"', X_Repo_Commit=commit)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, at the address that the client reads when it is first imported."""
+    pytest.importorskip("huggingface_hub", reason="needs the extra `hub`")
+    pytest.importorskip("pyarrow", reason="needs the extra `parquet`")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+        monkeypatch.delitem(sys.modules, name)
+    server = Hub(tmp_path / "hub")
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+        del sys.modules[name]
+
+
+def test_the_hub_gives_what_a_data_root_lacks_and_no_more(tmp_path, hub):
+    write_cifar100_parquet(hub.folder / "uoft-cs" / "cifar100")
+    write_svhn_parquet(hub.folder / "ufldl-stanford" / "svhn")
+    (hub.folder / "uoft-cs" / "cifar100" / "README.md").write_text("a card")
+    for _ in ("fetched", "there already"):
+        splits = load_cifar100(tmp_path / "cifar100", tmp_path / "cache", hub=True, **SMALL_100)
+    local = load_cifar100(hub.folder / "uoft-cs" / "cifar100", tmp_path / "cache", **SMALL_100)
+    assert splits.checksum() == local.checksum()
+    assert sorted(hub.fetched) == [f"cifar100/{part}-00000-of-00001.parquet" for part in ("test", "train")]
+
+    hub.fetched.clear()
+    splits = load_svhn(tmp_path / "svhn", tmp_path / "cache", extra=False, hub=True, **SMALL_SVHN)
+    assert (
+        splits.checksum()
+        == load_svhn(write_svhn(tmp_path / "mat"), tmp_path / "cache", extra=False, **SMALL_SVHN).checksum()
+    )
+    load_svhn(tmp_path / "svhn", tmp_path / "cache", hub=True, **SMALL_SVHN)
+    assert sorted(hub.fetched) == [
+        f"cropped_digits/{part}-00000-of-00001.parquet" for part in ("extra", "test", "train")
+    ]
+
+
+def test_an_interrupted_download_is_completed(tmp_path, hub):
+    write_parquet(hub.folder / "uoft-cs" / "cifar10" / "plain_text")
+    (write_parquet(tmp_path / "root" / "plain_text") / "train-00001-of-00002.parquet").unlink()
+    splits = load_cifar10(tmp_path / "root", tmp_path / "cache", hub=True, **SMALL)
+    assert splits.checksum() == load_cifar10(hub.folder, tmp_path / "cache", **SMALL).checksum()
+
+
+@pytest.mark.parametrize(
+    ("status", "expected", "message"),
+    [
+        (401, FileNotFoundError, r"the hub does not give uoft-cs/cifar10 \(status 401\); accept its terms and log in"),
+        (403, FileNotFoundError, r"the hub does not give uoft-cs/cifar10 \(status 403\); accept its terms and log in"),
+        (404, FileNotFoundError, r"the hub does not give uoft-cs/cifar10 \(status 404\); accept its terms and log in"),
+        (500, ConnectionError, "the hub cannot be reached for uoft-cs/cifar10 .* try again or put its files into"),
+    ],
+)
+def test_a_hub_that_refuses_is_named(tmp_path, hub, status, expected, message):
+    write_parquet(hub.folder / "uoft-cs" / "cifar10")
+    hub.status = status
+    with pytest.raises(expected, match=message) as error:
+        load_cifar10(tmp_path / "nothing", tmp_path / "cache", hub=True)
+    assert str(tmp_path / "nothing") in one_line(error)
+
+
+def test_the_hub_without_its_client_names_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match=r'data\.hub=true needs huggingface_hub: pip install -e "\.\[hub\]"') as error:
+        load_cifar10(tmp_path, tmp_path / "cache", hub=True)
+    one_line(error)
 
 
 # Datamodule
@@ -665,6 +1020,31 @@ def test_the_manifest_identifies_the_data():
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("digits", load_digits),
+        ("nuclei", load_nuclei),
+        pytest.param(
+            "fashion_mnist",
+            lambda: load_fashion_mnist(REAL_FASHION_MNIST),
+            marks=pytest.mark.skipif(not REAL_FASHION_MNIST.is_dir(), reason="needs Debian's dataset-fashion-mnist"),
+        ),
+    ],
+)
+def test_published_sets_are_those_of_their_configuration(name, source):
+    data = yaml.safe_load((CONF / "data" / f"{name}.yaml").read_text())
+    facts = {key: data[key] for key in ("mean", "std", "num_classes", "sha256")}
+    splits = source()
+    assert datamodule(source=lambda: splits, augment={}, **facts).manifest()["sha256"] == data["sha256"]
+
+    # One value of one image is enough.
+    splits.test.images[-1, -1, -1, -1] ^= 1
+    with pytest.raises(ValueError, match=f"checksum must be {data['sha256']}, got ") as error:
+        datamodule(source=lambda: splits, augment={}, **facts)
+    assert "data.sha256=null" in one_line(error)
+
+
 def test_the_source_is_called_once():
     calls = []
     module = datamodule(source=lambda: calls.append(1) or small_splits())
@@ -678,6 +1058,7 @@ def test_the_source_is_called_once():
     ("changes", "message"),
     [
         ({"mean": [0.5]}, "one value per channel, 3, got 1 and 3"),
+        ({"num_classes": 3}, "data.num_classes must be 2, the classes of the data, got 3"),
         ({"augment": {"dihedral": True}}, "are for masks"),
         ({"augment": {"mixup": 1}}, "unknown augmentation 'mixup'"),
     ],

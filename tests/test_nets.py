@@ -36,6 +36,18 @@ SMALL = {
         lambda: ResNet(11, base_channels=8, stem="cifar", shortcut="A", num_classes=7),
         (3, 32, 32),
     ),
+    "resnet_basic_c": (
+        lambda: ResNet(8, block="basic", base_channels=8, stem="cifar", shortcut="C", num_classes=7),
+        (3, 32, 32),
+    ),
+    "plain_basic": (
+        lambda: ResNet(8, block="basic", base_channels=8, stem="cifar", shortcut="none", num_classes=7),
+        (3, 32, 32),
+    ),
+    "plain_bottleneck": (
+        lambda: ResNet(11, base_channels=8, stem="cifar", shortcut="none", num_classes=7),
+        (3, 32, 32),
+    ),
     "resnet_imagenet": (lambda: ResNet(18, block="basic", base_channels=8, num_classes=7), (3, 64, 64)),
     "resnext": (
         lambda: ResNet(11, cardinality=8, base_width=2, base_channels=8, in_channels=1, stem="cifar", num_classes=7),
@@ -135,7 +147,48 @@ def test_option_a_subsamples_pads_with_zeros_and_has_no_parameters():
     projected = ResNet(20, block="basic", base_channels=16, stem="cifar", shortcut="B", num_classes=10)
     # Two projections, 16 to 32 and 32 to 64, with their normalisations.
     extra = 16 * 32 + 2 * 32 + 32 * 64 + 2 * 64
-    assert sum(p.numel() for p in projected.parameters()) - sum(p.numel() for p in net.parameters()) == extra
+    assert count(projected) - count(net) == extra
+
+
+def count(net: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in net.parameters())
+
+
+def test_option_c_is_a_projection_in_every_block():
+    nets = {option: ResNet(20, block="basic", base_channels=16, stem="cifar", shortcut=option) for option in "BC"}
+    # Of the 9 blocks, those that change the shape have projections in both; C adds 3 of 16 to 16, 2 of 32 to 32 and 2 of 64 to
+    # 64 channels, with their normalisations.
+    extra = 3 * (16 * 16 + 2 * 16) + 2 * (32 * 32 + 2 * 32) + 2 * (64 * 64 + 2 * 64)
+    assert count(nets["C"]) - count(nets["B"]) == extra
+    torch.manual_seed(0)
+    block = BasicBlock(8, 8, 1, "C").double().eval()
+    randomise_norms(block)
+    x = torch.randn(2, 8, 7, 7, dtype=torch.float64)
+    conv, norm = block.shortcut
+    projected = normalise(F.conv2d(x, conv.weight), norm)
+    torch.testing.assert_close(block(x), F.relu(block.residual(x) + projected))
+    assert not torch.allclose(block(x), F.relu(block.residual(x) + x))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"depth": 20, "block": "basic", "base_channels": 4},
+        {"depth": 29, "cardinality": 4, "base_width": 2, "base_channels": 4},
+    ],
+)
+def test_without_shortcuts_a_network_is_its_residual_paths_one_after_the_other(arguments):
+    torch.manual_seed(0)
+    net = ResNet(**arguments, stem="cifar", shortcut="none", num_classes=7).double().eval()
+    randomise_norms(net)
+    x = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    plain = nn.Sequential(*[nn.Sequential(block.residual, nn.ReLU()) for stage in net.stages for block in stage])
+    torch.testing.assert_close(net(x), net.classifier(net.pool(plain(net.stem(x)))), rtol=0, atol=0)
+    # The shortcuts of option A are free of parameters: their network has the same weights, and another output.
+    residual = ResNet(**arguments, stem="cifar", shortcut="A", num_classes=7).double().eval()
+    residual.load_state_dict(net.state_dict())
+    assert count(net) == count(residual)
+    assert not torch.allclose(net(x), residual(x))
 
 
 @pytest.mark.parametrize(("stride_in", "expected"), [("1x1", ["2x2", "1x1", "1x1"]), ("3x3", ["1x1", "2x2", "1x1"])])
@@ -376,7 +429,7 @@ IMPOSSIBLE = [
     (ResNet, {"depth": 18, "block": "basic", "stride_in": "1x1"}, "stride_in must be '3x3'"),
     (ResNet, {"depth": 50, "block": "preact"}, "block is 'basic' or 'bottleneck', got 'preact'"),
     (ResNet, {"depth": 50, "stem": "mnist"}, "stem is 'imagenet' or 'cifar', got 'mnist'"),
-    (ResNet, {"depth": 50, "shortcut": "C"}, "shortcut is 'A' or 'B', got 'C'"),
+    (ResNet, {"depth": 50, "shortcut": "D"}, "shortcut is 'A' or 'B' or 'C' or 'none', got 'D'"),
     (ResNet, {"depth": 50, "stride_in": "7x7"}, "stride_in is '1x1' or '3x3'"),
     (ResNet, {"depth": 50, "base_channels": -1}, "base_channels must be"),
     (ResNet, {"depth": 50, "num_classes": 0}, "num_classes must be an integer of at least 1, got 0"),

@@ -235,7 +235,7 @@ def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.Ca
 def test_a_mode_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan.is_asked(expand(["mode=plan"], multirun=False))
     assert not plan.is_asked(expand([], multirun=False))
-    with pytest.raises(ConfigurationError, match="mode is train or plan, got 'plane'"):
+    with pytest.raises(ConfigurationError, match="mode is train, plan or test, got 'plane'"):
         plan.is_asked(expand(["mode=plane"], multirun=False))
     assert plan.main(["model=resnt"]) == 2
     assert capsys.readouterr().err.startswith("python -m benchmarks plan: no model named 'resnt', did you mean")

@@ -182,7 +182,7 @@ def test_main_explains_itself(capsys: pytest.CaptureFixture) -> None:
         main(["--help"])
     assert caught.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "usage: python -m benchmarks report [-h] [OUTPUT_ROOT]" in text
+    assert "usage: python -m benchmarks report [-h] [--list]" in text
     assert "(default: outputs)" in text
 
 

@@ -1,5 +1,6 @@
 """run.py as a user meets it: real processes, real files, the real W&B client."""
 
+import hashlib
 import json
 import math
 import os
@@ -171,6 +172,46 @@ def test_the_same_run_untracked_has_the_same_weights_and_numbers(sweep, tmp_path
     assert not (tmp_path / "outputs" / "wandb").exists()
 
 
+def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> None:
+    from benchmarks.page import write_page
+    from benchmarks.results import load_runs
+    from benchmarks.status import cell_states
+    from benchmarks.weights import of_run
+
+    root, _ = sweep
+    of_run(next(root.glob("digits/resnet20/*/seed0")), "last").write(tmp_path / "mine.pt")
+    cells = ("-m", "mode=test", "weights=mine.pt", "model=resnet,densenet", "trainer.devices=1,2", "logger=none")
+    done = run(*cells, "cluster.oversubscribe=true", "trainer.accelerator=cpu", root=tmp_path / "outputs")
+    assert done.returncode == 1, done.stdout + done.stderr
+    refused = [line for line in done.stdout.splitlines() if line.endswith(": a ResNet, and this is a DenseNet")]
+    assert len(refused) == 2 and "failed: mine.pt holds another network, resnet20" in refused[0]
+
+    trained = records(root)["resnet20"]
+    runs, problems = load_runs(tmp_path / "outputs")
+    assert not problems and [found.status for found in runs] == 2 * ["failed"] + 2 * ["ok"]
+    for tested in runs[2:]:
+        assert tested.record["metrics"] == trained["metrics"] | {
+            "test/loss": pytest.approx(trained["metrics"]["test/loss"], rel=1e-6)
+        }
+        for key in ("weights_sha256", "confusion", "complexity", "counts", "dataset"):
+            assert tested.record[key] == trained[key], key
+        assert tested.part("protocol")["checkpoint"] == "imported"
+        digest = hashlib.sha256((tmp_path / "mine.pt").read_bytes()).hexdigest()
+        weights = tested.part("protocol")["weights"]
+        assert (weights["file"], weights["sha256"], weights["source"]) == ("mine.pt", digest, "run")
+        assert tested.train_flops is None and tested.wall_s is None and tested.history == []
+        assert not (tested.directory / "checkpoints").exists()
+    names = {found.directory.parent.name for found in runs[2:]}
+    assert names == {"resnet_digits,weights=mine", "resnet_digits,devices=2,weights=mine"}
+
+    states, _ = cell_states(tmp_path / "outputs")
+    assert sorted(state.state for state in states) == ["done", "done", "failed", "failed"]
+    write_page(tmp_path / "outputs")
+    assert digest in (tmp_path / "outputs" / "report.html").read_text()
+    again = run("mode=test", "weights=mine.pt", "model=resnet", "logger=none", root=tmp_path / "outputs")
+    assert again.returncode == 0 and "finished before" in again.stdout
+
+
 def test_another_configuration_in_the_directory_is_refused(sweep) -> None:
     root, _ = sweep
     directory = next(root.glob("digits/resnet20/*/seed0"))
@@ -276,6 +317,10 @@ def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
         (["recipe.batch_size=5000"], "5000"),
         (["model.stem=imagenet", "model.depth=50"], "too small"),
         (["data=cifar10", "data.root=/nowhere"], "cifar-10-binary.tar.gz"),
+        (
+            ["model=resnet", "model.base_channels=17", "data.in_channels=3", "data.image_size=[32,32]"],
+            "the network called resnet20 has 304,327 parameters, the paper's has 269,722",
+        ),
     ],
 )
 def test_bad_values_fail_in_one_line_and_are_recorded(arguments: list[str], said: str, tmp_path: Path) -> None:

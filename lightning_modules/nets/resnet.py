@@ -33,9 +33,22 @@ class ZeroPadShortcut(nn.Module):
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
 
 
+class NoShortcut(nn.Module):
+    """Adds nothing: the block is its residual path, as in the plain networks of He et al. 2016."""
+
+    def forward(self, x: Tensor) -> float:
+        return 0.0
+
+
 def make_shortcut(option: str, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """The identity; where the shape changes, option A or B (projection) of He et al. 2016, §3.3."""
-    if in_channels == out_channels and stride == 1:
+    """Option A, B or C of He et al. 2016, §4.1, or "none".
+
+    A and B are the identity where the shape stays, and a zero-padded identity or a projection where it changes; C is a
+    projection everywhere.
+    """
+    if option == "none":
+        return NoShortcut()
+    if option != "C" and in_channels == out_channels and stride == 1:
         return nn.Identity()
     if option == "A":
         return ZeroPadShortcut(out_channels - in_channels, stride)
@@ -94,7 +107,8 @@ class ResNet(nn.Module):
         base_width: d, the channels of one group in the first stage; base_channels if not given.
         base_channels: channels of the stem and of the first stage, which a bottleneck leaves with four times as many.
         stem: "imagenet" (7x7, stride 2, and 3x3 max pooling, stride 2) or "cifar" (3x3).
-        shortcut: where the shape changes, "A" (zero-padded identity, free of parameters) or "B" (projection).
+        shortcut: where the shape changes, "A" (zero-padded identity, free of parameters) or "B" (projection); "C": a
+            projection in every block; "none": the plain network (He et al. 2016, §4.1; Xie et al. 2017, §5.1).
         stride_in: convolution of a bottleneck with the stride: "1x1" (He et al. 2016) or "3x3" (Xie et al. 2017).
 
     Raises:
@@ -119,7 +133,7 @@ class ResNet(nn.Module):
         for name, choice, choices in (
             ("block", block, ("basic", "bottleneck")),
             ("stem", stem, ("imagenet", "cifar")),
-            ("shortcut", shortcut, ("A", "B")),
+            ("shortcut", shortcut, ("A", "B", "C", "none")),
             ("stride_in", stride_in, ("1x1", "3x3")),
         ):
             if choice not in choices:

@@ -208,7 +208,7 @@ def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, 
     others = [*_parse(params), *(override for override in parsed if override.key_or_group != "row")]
     if not isinstance(rows, dict) or not rows:
         return multirun or OmegaConf.select(config.hydra, "mode") is not None, [()], others
-    wanted = _chosen_rows(chosen[-1], rows, config.experiment) if chosen else [str(row) for row in rows]
+    wanted = _chosen_rows(chosen[-1], rows, str(asked[-1].value())) if chosen else [str(row) for row in rows]
     return True, [_row_overrides(row, str(rows[row]), given) for row in wanted], others
 
 

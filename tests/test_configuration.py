@@ -71,7 +71,8 @@ def test_an_override_beats_the_row_and_rows_that_become_equal_are_one_cell() -> 
     ]
 
 
-def test_a_row_that_does_not_exist_is_refused_with_those_that_do() -> None:
+def test_a_row_that_does_not_exist_is_refused_with_those_that_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)  # as in a process that has composed nothing yet
     with pytest.raises(ConfigurationError, match="has no row 'nothing'.*there are") as caught:
         launched("row=nothing")
     assert all(row in str(caught.value) for row, _, _ in launched())

@@ -101,14 +101,23 @@ class GlobalBatchSampler(Sampler[TrainRows]):
 class ResumableLoader(DataLoader[Any]):
     """Training batches, with the place in the epoch as its state: what has been handed out, not what workers have prepared.
 
+    Workers are started with the first batch and serve all epochs. pin_memory: whether batches go to a GPU.
     Raises ValueError if workers is no whole number from 0.
     """
 
-    def __init__(self, dataset: Dataset[Any], sampler: GlobalBatchSampler, workers: int) -> None:
+    def __init__(
+        self, dataset: Dataset[Any], sampler: GlobalBatchSampler, workers: int, pin_memory: bool = False
+    ) -> None:
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"cluster.loader_workers is a whole number from 0, got {workers!r}")
         super().__init__(
-            dataset, sampler=sampler, batch_size=None, num_workers=workers, worker_init_fn=ignore_stop_signals
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            num_workers=workers,
+            worker_init_fn=ignore_stop_signals,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
         )
         self._batches = sampler
         self._place = {"epoch": 0, "batch": 0}

@@ -1,5 +1,6 @@
 """Image classification."""
 
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -19,6 +20,9 @@ class Classifier(Supervised):
     Args:
         net: images (N, C, H, W) to logits (N, num_classes).
         num_classes: K ≥ 2.
+        test_views: names of ways of seeing the test images beside the usual one, one test loader each, in this order after
+            the usual one's; their metrics have the name as a suffix. A loader's images (N, C, H, W), or (N, V, C, H, W)
+            for V crops of an image, whose softmax is averaged.
 
     Attributes:
         examples: of the test, on this process: image (C, H, W), true and predicted class (scalars) of the first few.
@@ -27,14 +31,23 @@ class Classifier(Supervised):
     primary = "top1_err"
     label = "error (%)"
 
-    def __init__(self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any) -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: int,
+        optimizer: Any,
+        scheduler: Any,
+        test_views: Sequence[str | int] = (),
+    ) -> None:
         super().__init__(net, optimizer, scheduler)
+        self.test_views = [str(view) for view in test_views]
         ranks = [k for k in (1, 5) if k < num_classes]
         # Counts, not MulticlassAccuracy: that divides in float32, and an error is to be exact.
         counts: dict[str, Any] = {
             f"top{k}_err": MulticlassStatScores(num_classes, top_k=k, average="micro") for k in ranks
         }
-        self.counts = nn.ModuleDict({split: MetricCollection(counts).clone() for split in ("val", "test")})
+        named = ("val", "test", *self.test_views)
+        self.counts = nn.ModuleDict({name: MetricCollection(counts).clone() for name in named})
         self.confusion_matrix = MulticlassConfusionMatrix(num_classes)
         self.examples: list[tuple[Tensor, ...]] = []
         self.definitions = {
@@ -43,10 +56,29 @@ class Classifier(Supervised):
         } | {
             "loss": "cross-entropy, mean over images, nats",
         }
+        for view in self.test_views:
+            self.definitions |= {
+                f"top{k}_err_{view}": f"as top{k}_err, test view {view}; of the mean softmax where it is several crops"
+                for k in ranks
+            }
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Cross-entropy of each image, shape (N,)."""
         return F.cross_entropy(logits, targets, reduction="none")
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Adds a batch of the usual test images, or of those of a test view."""
+        if dataloader_idx == 0:
+            super().test_step(batch, batch_idx)
+            return
+        counts: Any = self.counts[self.test_views[dataloader_idx - 1]]
+        counts.update(self.predict_views(batch[0]), batch[1])
+
+    def predict_views(self, images: Tensor) -> Tensor:
+        """Scores (N, K): logits of images (N, C, H, W), the mean softmax over crops (N, V, C, H, W)."""
+        if images.ndim == 4:
+            return self(images)
+        return self(images.flatten(0, 1)).softmax(dim=1).unflatten(0, images.shape[:2]).mean(dim=1)
 
     def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
         """Adds a batch: logits (N, K), classes (N,)."""
@@ -60,13 +92,20 @@ class Classifier(Supervised):
             self.examples += [tuple(part.cpu() for part in one) for one in islice(found, room)]
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
-        """Errors in percent."""
-        counts: Any = self.counts[split]
-        errors = {}
-        for name, (hits, _, _, _, images) in counts.compute().items():
-            errors[name] = 100 * (images - hits).double() / images
-        counts.reset()
+        """Errors in percent; those of a test's views come with the number of their images."""
+        errors, _ = self._errors(split)
         if split == "test":
+            for view in self.test_views:
+                found, images = self._errors(view)
+                errors |= {f"{name}_{view}": value for name, value in found.items()} | {f"n_{view}": images}
             self.confusion = self.confusion_matrix.compute()
             self.confusion_matrix.reset()
         return errors
+
+    def _errors(self, name: str) -> tuple[dict[str, Tensor], Tensor]:
+        """The errors counted under a name, and the number of images; resets them."""
+        counts: Any = self.counts[name]
+        found = counts.compute()
+        counts.reset()
+        images = next(iter(found.values()))[-1].double()
+        return {name: 100 * (images - hits).double() / images for name, (hits, *_) in found.items()}, images

@@ -4,6 +4,8 @@
 its weight: four numbers are a convolution without bias, two a linear layer, one a batch normalisation.
 """
 
+import hashlib
+import json
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from benchmarks import plan
 from benchmarks.configuration import Cell, ConfigurationError, expand
+from benchmarks.launch import is_finished
 from benchmarks.weights import ARCHITECTURES, Weights, from_torchvision, main, modern_name, recognise, to_torchvision
 
 LAYOUTS = Path(__file__).with_name("torchvision_layout")
@@ -404,3 +407,18 @@ def test_a_test_has_no_forecast_and_a_place_of_its_own() -> None:
     with pytest.raises(ConfigurationError, match="mode=test trains nothing"):
         plan.check_budget(cells)
     assert cells[0].directory == Path("outputs/digits/resnext20_8x4d/resnext_digits,weights=resnext-1/seed0")
+
+
+def test_a_weights_file_that_was_replaced_is_tested_anew(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.pt"
+    weights.write_bytes(b"first")
+    [cell] = expand(["mode=test", f"weights={weights}", f"output_root={tmp_path}"], multirun=False)
+    assert isinstance(cell, Cell)
+    cell.directory.mkdir(parents=True)
+    tested = {"sha256": hashlib.sha256(b"first").hexdigest()}
+    (cell.directory / "record.json").write_text(json.dumps({"status": "ok", "protocol": {"weights": tested}}))
+    assert is_finished(cell)
+    weights.write_bytes(b"second")
+    assert not is_finished(cell)
+    weights.unlink()
+    assert not is_finished(cell)

@@ -299,15 +299,18 @@ def _means(runs: list[Run]) -> str:
     labels = short_labels([group.runs[0] for group in groups], seeds=False)
     rows = "".join(
         f"<tr><td>{_mark(group.runs[0].family)}{_text(label)}</td><td>{_text(group.runs[0].data)}</td>"
-        f'<td class="number"><strong>{_text(group.text)}</strong></td><td>{_text(group.runs[0].metric_label)}</td>'
+        f'<td class="number"><strong>{_text(group.text)}</strong></td><td class="number">{_text(group.interval_text)}</td>'
+        f'<td class="number">{escape(group.sampling_text)}</td><td>{_text(group.runs[0].metric_label)}</td>'
         f'<td>{group.seeds_text}</td><td class="number">{count(group.runs[0].n)}</td></tr>'
         for group, label in zip(groups, labels, strict=True)
     )
     return (
         '<section aria-labelledby="means-title"><h2 id="means-title">Means over seeds</h2>'
-        "<p>Mean ± sample standard deviation of runs that differ in their seed alone. A single seed has no mean.</p>"
+        "<p>Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean. A "
+        "single seed has no mean. Sampling: the standard error that the choice of test images adds, which no seed shrinks.</p>"
         '<div class="scroll" role="region" aria-label="Means over seeds" tabindex="0"><table><thead><tr>'
         '<th scope="col">model</th><th scope="col">data set</th><th scope="col" class="number">mean ± deviation</th>'
+        '<th scope="col" class="number">95 % interval</th><th scope="col" class="number">sampling</th>'
         '<th scope="col">metric</th><th scope="col">seeds</th><th scope="col" class="number">n</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div></section>"
     )

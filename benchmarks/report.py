@@ -15,12 +15,14 @@ from rich.table import Table
 from rich.text import Text
 
 from benchmarks import published, terminal
+from benchmarks.differences import differences
 from benchmarks.forecasts import comparison
 from benchmarks.page import write_page
 from benchmarks.published import Table as Published
 from benchmarks.results import (
     MISSING,
     Run,
+    SeedGroup,
     baseline_comparisons,
     count,
     duration,
@@ -59,7 +61,12 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
             table.padding = 0
         console.print(table)
     console.print(Text(_legend(runs), style="dim"))
-    for title, rows in (("Means over seeds, ± standard deviation", _means(runs)), ("Baselines", _baselines(runs))):
+    sections = (
+        ("Means over seeds, ± standard deviation [95 % interval of the mean]", _means(runs)),
+        ("Differences between networks on the same seeds", _differences(runs)),
+        ("Baselines", _baselines(runs)),
+    )
+    for title, rows in sections:
         if rows:
             _print_section(console, title, rows)
     for data in dict.fromkeys(run.data for run in runs):
@@ -237,9 +244,23 @@ def _means(runs: Sequence[Run]) -> list[list[Text]]:
             Text(one_line(group.runs[0].data)),
             Text(one_line(label)),
             Text(group.text, style="bold"),
-            Text(f"{group.seeds_text}, n = {count(group.runs[0].n)}"),
+            Text(group.interval_text),
+            Text(f"{group.seeds_text}, n = {count(group.runs[0].n)}{_sampling(group)}"),
         ]
         for group, label in zip(groups, labels, strict=True)
+    ]
+
+
+def _sampling(group: SeedGroup) -> str:
+    return f"; sampling of the test images {group.sampling_text}" if group.sampling_text else ""
+
+
+def _differences(runs: Sequence[Run]) -> list[list[Text]]:
+    if len(runs) > terminal.STYLED:  # of so many, pairs would hide what is asked for
+        return []
+    return [
+        [Text(one_line(found.data)), Text(one_line(f"{found.first} against {found.second}")), Text(found.text)]
+        for found in differences(runs)
     ]
 
 

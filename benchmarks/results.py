@@ -302,6 +302,29 @@ class SeedGroup:
     def seeds_text(self) -> str:
         return f"mean of {len(self.runs)} seeds"
 
+    @property
+    def interval_text(self) -> str:
+        """95 % interval of the mean over seeds: `[0.71, 3.89]`, or why there is none."""
+        from benchmarks.statistics import mean_interval, without_interval
+
+        interval = mean_interval([run.value for run in self.runs if run.value is not None])
+        if interval is None:
+            return without_interval(len(self.runs))
+        low, high = (f"{value:.2f}" if "%" in self.runs[0].metric_label else f"{value:.3f}" for value in interval)
+        return f"[{low}, {high}]"
+
+    @property
+    def sampling_text(self) -> str:
+        """Standard error that the choice of test images adds, which no number of seeds shrinks; empty but of error rates."""
+        from benchmarks.statistics import sampling_error
+
+        run = self.runs[0]
+        if run.metric is None or not run.metric.endswith("_err") or "%" not in run.metric_label or not run.n:
+            return ""
+        if run.record.get("task") != "classification":  # pixels of one image are not independent
+            return ""
+        return f"± {100 * sampling_error(self.mean / 100, run.n):.2f}"
+
 
 def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
     """The groups of runs that may be averaged, in the order of `runs`; one seed alone is never a group.

@@ -351,8 +351,8 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
     make_run(tmp_path, seed=1, metrics={"test/top1_err": 3.0})
     page = Page(write_page(tmp_path))
     (row,) = [row for row in page.rows if any("±" in text for text, _ in row)]
-    texts = ["resnext29_8x4d", "digits", "2.00 ± 1.41 %", "test error (%)", "mean of 2 seeds", "450"]
-    assert [text for text, _ in row] == texts
+    texts = ["resnext29_8x4d", "digits", "2.00 ± 1.41 %", "[-10.71, 14.71]", "± 0.66", "test error (%)"]
+    assert [text for text, _ in row] == [*texts, "mean of 2 seeds", "450"]
 
 
 def test_the_passport_tells_what_the_run_was(tmp_path: Path) -> None:

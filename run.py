@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import plan
+from benchmarks import plan, published
 from benchmarks.configuration import CONF, Cell, ConfigurationError, Impossible, choices, expand, register_resolvers
 from benchmarks.launch import Outcome, is_stale
 from benchmarks.progress import SweepProgress
@@ -33,7 +33,7 @@ HYDRA_FLAGS = (
 PAGE = "report.html"
 PAGE_EVERY_S = 30
 LOGS_SHOWN = 3
-GROUPS = ("model", "data", "recipe", "trainer", "logger", "cluster")
+GROUPS = ("model", "data", "recipe", "experiment", "trainer", "logger", "cluster")
 
 EXAMPLES = """\
 examples:
@@ -45,6 +45,7 @@ examples:
   python run.py model=resnext recipe=common recipe.epochs=5    another recipe, another value
   python run.py -m model=resnet,resnext launch.workers=2       two runs at a time
   python run.py mode=test weights=weights/x.pt data=imagenet   imported weights as they are: python -m benchmarks weights
+  python run.py experiment=resnext_table7 seed=0,1,2           the rows of a paper's table that are missing; row=… for some
   python run.py model=densenet --cfg job                       print the configuration, run nothing
 
 A run lives in outputs/<data>/<name>/<recipe>/seed<k>. A finished run that is asked for again returns at once; an interrupted
@@ -168,9 +169,12 @@ def _show(
         console.print(f"log       {log}", markup=False, highlight=False)
     if len(logs) > LOGS_SHOWN:
         console.print(f"          and {LOG} of the other {len(logs) - LOGS_SHOWN}", markup=False, highlight=False)
+    experiment = next((cell.config["experiment"] for cell in cells if isinstance(cell, Cell)), None)
     for root in runs:
         if (root / PAGE).exists():
             console.print(f"page      {root / PAGE}", markup=False, highlight=False)
+        if experiment in published.tables():
+            console.print(f"table     python -m benchmarks report {experiment} {root}", markup=False, highlight=False)
         if (root / "wandb").exists():
             console.print(f"terminal  python -m benchmarks show {root}", markup=False, highlight=False)
 

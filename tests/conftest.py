@@ -8,6 +8,17 @@ import pytest
 from wandb_server import WandbServer, environment
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For many small operators: on a busy machine a second thread is mostly waited for."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def module_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WandbServer]:
     """A W&B server, and a client in this process and its children that knows no other."""

@@ -4,7 +4,6 @@ import dataclasses
 from typing import Any
 
 import pytest
-import torch
 from hydra.utils import instantiate
 from torch import nn
 
@@ -15,20 +14,13 @@ from benchmarks.configuration import Cell, expand
 from benchmarks.published import Row, Table, tables
 from lightning_modules.nets import DenseNet, ResNet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RUNNABLE = [(table.name, row) for table in tables().values() for row in table.rows if row.runnable]
 CIFAR_BC100: dict[str, Any] = {"depth": 100, "growth_rate": 12, "bottleneck": True, "stem": "cifar", "num_classes": 10}
 CIFAR_40: dict[str, Any] = {"depth": 40, "growth_rate": 12, "stem": "cifar", "num_classes": 10}
 CIFAR_20: dict[str, Any] = {"depth": 20, "block": "basic", "base_channels": 16, "stem": "cifar", "num_classes": 10}
 RESNEXT_50: dict[str, Any] = {"depth": 50, "cardinality": 32, "base_width": 4}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many small operators: on a busy machine a second thread is mostly waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def row_of(table: str, name: str) -> Row:

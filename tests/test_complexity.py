@@ -15,6 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.complexity import measure
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FAMILIES = {"resnet": ResNet, "resnext": ResNet, "densenet": DenseNet, "unet": UNet}
 with (Path(__file__).parents[1] / "benchmarks/tables/certificates.csv").open(newline="") as file:
     CERTIFICATES = {row["name"]: row for row in csv.DictReader(file)}
@@ -32,15 +34,6 @@ QUICK = {
     "densenet_bc121_k32",
     "unet64",
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many small operators: on a busy machine a second thread is mostly waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def torch_flops(net: nn.Module, input_size: tuple[int, ...], backward: bool = False) -> int:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +27,8 @@ from lightning_modules.segmentation_metrics import seg, segments
 from lightning_modules.segmentation_scores import CellScores
 from lightning_modules.segmenter import Segmenter, dihedral_mean
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CELLS = partial(load_touching_cells, train_count=5, val_count=1, test_count=3, size=64, cells=6)
 ELASTIC = {"input_size": [64, 64], "output_size": [32, 32], "displacement": 3}
 SMALL = (  # touching_cells with few and small images
@@ -36,15 +37,6 @@ SMALL = (  # touching_cells with few and small images
 )
 OPTIMISER = partial(torch.optim.SGD, lr=0.1)
 SCHEDULE = partial(torch.optim.lr_scheduler.ConstantLR)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Many small operators: on a busy machine a second thread is mostly waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def cells(tmp_path: Path, border_weights: dict | None) -> InMemoryDataModule:

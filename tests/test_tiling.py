@@ -8,16 +8,9 @@ from torch import nn
 from lightning_modules.nets import UNet
 from lightning_modules.tiling import predict_by_tiles
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many small operators: on a busy machine a second thread is mostly waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def unet(depth=3, **options):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from itertools import count
 from pathlib import Path
@@ -25,6 +25,8 @@ from benchmarks import plan
 from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.launch import is_finished
 from benchmarks.weights import ARCHITECTURES, Weights, from_torchvision, main, modern_name, recognise, to_torchvision
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LAYOUTS = Path(__file__).with_name("torchvision_layout")
 NORMALISATION = ("weight", "bias", "running_mean", "running_var")
@@ -45,15 +47,6 @@ PARAMETERS = {
 }
 QUICK = ("resnet18", "resnet50", "resnext50_32x4d", "densenet121")
 LOGITS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in PARAMETERS]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for one another on a busy machine take longer than one alone."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def shapes(name: str) -> dict[str, tuple[int, ...]]:

@@ -130,16 +130,16 @@ def _render(
         "problems": _problems(problems),
         "pictures": _pictures(runs),
         "passports_hidden": "" if runs else "hidden",
-        "passports": _script_json(_pooled(runs)),
-        "data": _script_json(data),
-        "plotly": _plotly() if drawable else "",
+        "passports": script_json(_pooled(runs)),
+        "data": script_json(data),
+        "plotly": plotly_js() if drawable else "",
     }
     template = importlib.resources.files("benchmarks").joinpath("page.html").read_text(encoding="utf-8")
     # One pass: what is filled in is never searched for placeholders.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: fragments[match[1]], template)
 
 
-def _plotly() -> str:
+def plotly_js() -> str:
     """The text of plotly.min.js, found without importing plotly (which takes longer than writing the page)."""
     spec = importlib.util.find_spec("plotly")
     if spec is None:
@@ -148,7 +148,7 @@ def _plotly() -> str:
     return importlib.resources.files(package).joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
 
 
-def _script_json(value: Any) -> str:
+def script_json(value: Any) -> str:
     """JSON that no HTML parser can mistake for markup."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

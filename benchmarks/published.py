@@ -195,7 +195,7 @@ def reference_points(data: str) -> list[tuple[Row, Certificate]]:
     if not (DATA / f"{data}.yaml").exists():  # of another version
         return []
     config = yaml.safe_load((DATA / f"{data}.yaml").read_text(encoding="utf-8"))
-    points = {}
+    points: dict[tuple[str, str], tuple[Row, Certificate]] = {}
     for row in (row for table in tables().values() for row in table.rows):
         if row.runnable and row.data == data and "top1_err" in row.printed:
             known = exact(row.network, (config["in_channels"], *config["image_size"]), config["num_classes"])

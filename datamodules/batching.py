@@ -115,9 +115,8 @@ class ResumableLoader(DataLoader[Any]):
             sampler=sampler,
             batch_size=None,
             num_workers=workers,
-            worker_init_fn=ignore_stop_signals,
-            persistent_workers=workers > 0,
             pin_memory=pin_memory,
+            **worker_options(workers),
         )
         self._batches = sampler
         self._place = {"epoch": 0, "batch": 0}
@@ -136,6 +135,20 @@ class ResumableLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on with that batch."""
         self._batches.start_at(state["epoch"], state["batch"])
+
+
+def worker_options(workers: int) -> dict[str, Any]:
+    """How a loader has its workers: forked, so that they import and copy nothing, started once, deaf to stop signals.
+
+    A process that a fork server has started would by default have its workers from another server, which imports torch.
+    """
+    if workers == 0:
+        return {}
+    return {
+        "multiprocessing_context": "fork",
+        "persistent_workers": True,
+        "worker_init_fn": ignore_stop_signals,
+    }
 
 
 def ignore_stop_signals(worker: int) -> None:

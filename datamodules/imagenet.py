@@ -15,8 +15,8 @@ from datamodules.batching import (
     GlobalBatchSampler,
     ResumableLoader,
     TrainRows,
-    ignore_stop_signals,
     mix_seed,
+    worker_options,
 )
 from datamodules.imagenet_augmentation import ImageAugmentation
 from datamodules.imagenet_files import ImageSplit, ImageSplits
@@ -161,9 +161,8 @@ class ImageNetDataModule(LightningDataModule):
             sampler=sampler,
             batch_size=None,
             num_workers=self.loader_workers,
-            worker_init_fn=ignore_stop_signals,
-            persistent_workers=self.loader_workers > 0,
             pin_memory=self._on_gpu(),
+            **worker_options(self.loader_workers),
         )
 
     def _rank_and_world_size(self) -> tuple[int, int]:

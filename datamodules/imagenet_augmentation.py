@@ -99,16 +99,16 @@ def lighting(strength: float, generator: Generator) -> np.ndarray:
     return EIGENVECTORS @ (alphas * EIGENVALUES)
 
 
-def mapped(pixels: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """float32 [3, H, W], matrix @ x + offset for each colour x of pixels: uint8 [H, W, 3]."""
-    planes = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+def mapped(planes: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """float32 [3, H, W], matrix @ x + offset for each colour x of planes: float32 [3, H, W]."""
     result = np.empty_like(planes)
     # Not a matrix product, whose rounding depends on the number of threads.
-    for plane, weights, shift in zip(result, matrix.astype(np.float32), offset.astype(np.float32), strict=True):
-        np.multiply(planes[0], weights[0], out=plane)
-        plane += planes[1] * weights[1]
-        plane += planes[2] * weights[2]
-        plane += shift
+    for number, (weights, shift) in enumerate(zip(matrix.astype(np.float32), offset.astype(np.float32), strict=True)):
+        np.multiply(planes[number], weights[number], out=result[number])
+        result[number] += shift
+        for other in range(3):
+            if other != number and weights[other]:
+                result[number] += planes[other] * weights[other]
     return result
 
 
@@ -156,18 +156,18 @@ class ImageAugmentation:
         pixels = image.resample(window, self.size, self.size)
         if self.flips and torch.rand((), generator=generator) < 0.5:
             pixels = pixels[:, ::-1]
+        planes = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
         matrix, offset = np.eye(3), np.zeros(3)
         if self.jitter:
-            # Sums of integers: exact, whatever their order.
-            colour = pixels.sum((0, 1), dtype=np.int64) / (255 * self.size**2)
+            colour = planes.sum((1, 2), dtype=np.float64) / (255 * self.size**2)
             matrix, offset = jittered_colours(colour, self.jitter, generator)
         if self.lighting:
             offset = offset + lighting(self.lighting, generator)
-        return mapped(pixels, matrix / (255 * std[:, None]), (offset - mean) / std)
+        return mapped(planes, matrix / (255 * std[:, None]), (offset - mean) / std)
 
 
 def _range(name: str, values: Any) -> tuple[float, float]:
-    numbers = list(values) if not isinstance(values, str | int | float) else [values]
+    numbers: list[Any] = list(values) if not isinstance(values, str | int | float) else [values]
     if len(numbers) != 2 or any(isinstance(n, bool | str) for n in numbers) or not 0 < numbers[0] <= numbers[1]:
         raise ValueError(f"augment.{name} is a range of two positive numbers, the smaller one first, got {values!r}")
     return numbers[0], numbers[1]

@@ -21,10 +21,15 @@ _BATCH = 64  # rows of a shard in memory at a time
 
 
 class ImageFiles(Protocol):
-    """Encoded images in a fixed order. sizes: int64 [N], in bytes. labels: int64 [N]."""
+    """Encoded images in a fixed order."""
 
-    sizes: np.ndarray
-    labels: np.ndarray
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 [N], in bytes."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [N], the classes."""
 
     def name(self, row: int) -> str:
         """What a message calls image `row`, and a checksum, which is not to depend on where the data lie."""
@@ -110,8 +115,8 @@ class ImageSplits:
         digest = hashlib.sha256()
         for name, split in self.named().items():
             files = split.files
-            lines = (f"{name} {files.name(row)} {files.sizes[row]}\n" for row in split.rows.tolist())
-            digest.update("".join(lines).encode("utf-8", "surrogateescape"))
+            for row in split.rows.tolist():
+                digest.update(f"{name} {files.name(row)} {files.sizes[row]}\n".encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
 
@@ -135,6 +140,8 @@ def load_imagenet(
     and where a class has no more than val_per_class images. ImportError without pyarrow when the files are parquet.
     """
     path = Path(path)
+    train: ImageFiles
+    test: ImageFiles
     if (path / "train").is_dir() or (path / "val").is_dir():
         classes, train, test = _read_folders(path, num_classes)
     elif shards := _find_shards(path, hub):

@@ -22,6 +22,7 @@ from hydra.utils import instantiate
 from pytorch_lightning.strategies import DDPStrategy
 
 from benchmarks import record as files
+from benchmarks import tuning
 from benchmarks.budget import Budget, take_budget
 from benchmarks.certify import check
 from benchmarks.checkpoints import (
@@ -37,8 +38,12 @@ from benchmarks.complexity import measure
 from benchmarks.configuration import config_hash
 from benchmarks.environment import code, environment
 from benchmarks.locks import RANKS, Lock
+from benchmarks.measuring import specification
+from benchmarks.out_of_memory import OutOfMemory
 from benchmarks.process_group import die_with_parent
+from benchmarks.recomputation import recomputed_macs
 from benchmarks.stopping import Interrupted, StopRequest, silence
+from benchmarks.switches import Switches
 from benchmarks.tracking import TestProgress, Tracker
 from benchmarks.weights import Weights
 
@@ -64,8 +69,9 @@ def main(directory: Path) -> int:
         run.execute()
     except Interrupted as signalled:
         return run.close("interrupted", f"interrupted by {signalled}", 128 + signal.SIGTERM)
-    except Exception as error:
+    except Exception as raised:
         traceback.print_exc()
+        error = (run.memory and run.memory.error) or raised
         reason = describe(error)
         _report_failure(directory, reason, error)
         code = run.close("failed", reason, 1)
@@ -97,6 +103,8 @@ class CellRun:
         self.budget: Budget | None = None
         self.tracker: Tracker | None = None
         self.trainer: pl.Trainer | None = None
+        self.memory: OutOfMemory | None = None
+        self.recomputed_macs = 0  # of one training image
 
     def execute(self) -> None:
         """Trains, unless ``mode=test``, from the start or from the last checkpoint; tests; fills in the record."""
@@ -106,7 +114,8 @@ class CellRun:
             weights.check_network(config["module"]["net"])
         torch.set_num_threads(config["cluster"]["threads_per_process"])
         pl.seed_everything(config["seed"], verbose=False)
-        datamodule = instantiate(config["datamodule"])
+        arguments, tuned = self._tuned()
+        datamodule = instantiate(config["datamodule"] | tuned)
         datamodule.setup("fit")
         module = instantiate(config["module"])
         module.net.check_image_size(*config["data"]["image_size"])
@@ -114,7 +123,12 @@ class CellRun:
         check(config["name"], config["data"]["num_classes"], complexity)
         manifest = datamodule.manifest()
 
-        recipe, arguments = config["recipe"], dict(config["trainer"])
+        recipe, switches = config["recipe"], Switches.take(arguments)
+        switches.check(_device(arguments["accelerator"]), str(arguments["precision"]))
+        if switches.gradient_checkpointing:
+            self.recomputed_macs = recomputed_macs(module.net, complexity)
+        switches.apply(module.net)
+        module.micro_batches = switches.accumulate_grad_batches or 1
         step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
         budget = take_budget(arguments, step_flops, recipe["epochs"], self.stop)
         directory, every_steps = self.directory / "checkpoints", config["launch"]["checkpoint_every_steps"]
@@ -130,6 +144,8 @@ class CellRun:
             self.tracker, self.budget = tracker, budget
         else:  # what their training has cost is not known
             budget, callbacks = None, [TestProgress(self.directory)]
+        self.memory = OutOfMemory(record, switches.on_out_of_memory == "accumulate")
+        callbacks.insert(0, self.memory)
         world_size = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
         timeout = timedelta(seconds=config["launch"]["collective_timeout_s"])
         trainer = instantiate(
@@ -163,6 +179,9 @@ class CellRun:
                 "sync_batchnorm": config["trainer"]["sync_batchnorm"],
                 "precision": trainer.precision,
                 "global_batch_size": config["recipe"]["batch_size"],
+                "tuned": bool(config["trainer"].get("tuned")),
+                **switches.as_dict(device),
+                **tuned,
             },
             "dataset": manifest,
             "counts": manifest["counts"],
@@ -219,6 +238,9 @@ class CellRun:
         self.record |= {"status": status, "error": error, "finished": files.now()}
         if self.tracker is not None and self.trainer is not None:
             self.record["compute"] = self.tracker.totals(self.trainer)
+            if self.recomputed_macs:
+                again = 2 * self.recomputed_macs * self.tracker.samples_seen
+                self.record["compute"]["hardware_train_flops"] = self.tracker.train_macs * 2 + again
             if self.budget is not None and "protocol" in self.record:
                 self.record["protocol"]["budget"] = self.budget.as_dict()
         try:
@@ -229,6 +251,23 @@ class CellRun:
                 self.record["wandb"]["mode"] = self.mirror.finish()
                 self._write()
         return exit_code
+
+    def _tuned(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The trainer's arguments, with ``trainer.tuned`` those that were measured as fastest on this machine, and what of the
+        datamodule's is to be as measured. A run keeps what it has started with as long as it stays on its kind of machine."""
+        config, arguments = self.config, dict(self.config["trainer"])
+        if not arguments.get("tuned"):
+            return arguments, {}
+        machine = tuning.hardware(environment(_device(arguments["accelerator"])))
+        kept = files.read_json(self.directory / tuning.CHOSEN)
+        if kept is None or kept["hardware"] != machine:
+            entry, line = tuning.find(config["output_root"], machine, tuning.key_of(specification(config)))
+            if line is not None:
+                print(f"trainer=auto: {line}", file=sys.stderr)
+            kept = {"hardware": machine, **tuning.choice(config, entry)}
+            if _rank() == 0:
+                files.write_json(self.directory / tuning.CHOSEN, kept)
+        return arguments | kept["trainer"], kept["datamodule"]
 
     def _resume(self, directory: Path, module: pl.LightningModule) -> Path | None:
         """The checkpoint to go on from, None to start anew; what was found goes to the record."""
@@ -266,7 +305,8 @@ def describe(error: BaseException) -> str:
 def is_known(error: BaseException) -> bool:
     """Whether it is the program's own clear error, which would come again."""
     error = _unwrapped(error)
-    return isinstance(error, ValueError | FileNotFoundError | ArithmeticError | ImportError) or _is_full_disk(error)
+    known = ValueError | FileNotFoundError | ArithmeticError | ImportError | MemoryError
+    return isinstance(error, known) or _is_full_disk(error)
 
 
 def is_of_a_peer(error: BaseException) -> bool:
@@ -285,6 +325,12 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # small images live in memory
     warnings.filterwarnings("ignore", ".*It is recommended to use `self.log.*sync_dist=True.*")  # already synchronised
     warnings.filterwarnings("ignore", ".*The `srun` command is available on your system but is not used.*")
+
+
+def _device(accelerator: str) -> torch.device:
+    """What the trainer will take, of those that the suite's switches know."""
+    gpu = accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
 
 
 def _rank() -> int:

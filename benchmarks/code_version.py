@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAINING = (
     "lightning_modules/**/*.py",
     "datamodules/**/*.py",
-    *(f"benchmarks/{name}.py" for name in ("budget", "cell", "checkpoints", "complexity", "tracking")),
+    *(f"benchmarks/{name}.py" for name in ("budget", "cell", "checkpoints", "complexity", "out_of_memory")),
+    *(f"benchmarks/{name}.py" for name in ("recomputation", "switches", "tracking", "tuning")),
 )
 
 

@@ -374,12 +374,30 @@ def refusal(cell: Cell) -> str | None:
         return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
     if trainer["accelerator"] not in {"auto", "cpu", "gpu", "cuda"}:
         return f"trainer.accelerator is auto, cpu, gpu or cuda, got {trainer['accelerator']!r}"
+    if wrong := _wrong_switch(trainer, batch // (devices * nodes)):
+        return wrong
     held_there = cell.directory / files.CONFIG
     if held_there.exists():
         differing = differing_keys(yaml.safe_load(held_there.read_text(encoding="utf-8")), config)
         if differing:
             keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
             return f"{cell.directory} holds another configuration ({keys}); choose another output_root or move it away"
+    return None
+
+
+def _wrong_switch(trainer: dict[str, Any], share: int) -> str | None:
+    """What is wrong with the trainer's switches for this many images a process and step, in one line."""
+    for key in ("compile", "channels_last", "tf32", "gradient_checkpointing"):
+        if trainer.get(key) not in (None, True, False):
+            return f"trainer.{key} is null, true or false, got {trainer[key]!r}"
+    parts, when_full = trainer.get("accumulate_grad_batches"), trainer.get("on_out_of_memory")
+    if parts is not None and (type(parts) is not int or parts < 1 or share % parts):
+        fits = [n for n in range(1, share + 1) if share % n == 0]
+        return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts!r}; {fits} would do"
+    if when_full not in (None, "fail", "accumulate"):
+        return f"trainer.on_out_of_memory is null, fail or accumulate, got {when_full!r}"
+    if trainer.get("compile") and trainer.get("gradient_checkpointing"):
+        return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
     return None
 
 
@@ -391,6 +409,8 @@ def lack(cell: Cell, cells_at_a_time: int = 1, machines: int = 1) -> str | None:
     gpu = on_gpu(config)
     if trainer["sync_batchnorm"] and not gpu:
         return "trainer.sync_batchnorm=true needs several GPUs (PyTorch has no synchronised batch-norm on a CPU)"
+    if trainer.get("tf32") and not gpu:
+        return "trainer.tf32=true needs an NVIDIA GPU since Ampere: a CPU has no TF32"
     kind, available = ("GPUs", gpus()) if gpu else ("CPU cores", cores())
     wanted = trainer["devices"] * cells_at_a_time
     if wanted > available and (gpu or not config["cluster"]["oversubscribe"]):

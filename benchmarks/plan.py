@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,19 +18,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from benchmarks import measuring, terminal
 from benchmarks import record as files
-from benchmarks import terminal
 from benchmarks.code_version import training_sha256
 from benchmarks.configuration import Cell, ConfigurationError, Impossible, config_hash, expand
 from benchmarks.forecasts import device_hours, hours, keep, quantity
 from benchmarks.launch import cores, is_finished, lack, on_gpu, refusal
-from benchmarks.process_group import can_fork, clean_environment
+from benchmarks.measuring import ask
+from benchmarks.process_group import can_fork
 from benchmarks.results import MISSING, si
 
 KEPT = "plan.json"
 FOLD_ABOVE = 30  # rows
 NAMED = 10  # cells that cannot run
-MEASURE_TIMEOUT_S = 600
 # A cell's time beside its steps: building, counting, reading data, saving. A forked process has imported everything.
 FORKED_S, FRESH_S = 3.0, 15.0
 LIMITS = ("train_flops", "device_hours", "money")
@@ -299,7 +298,7 @@ def _costs(cell: Cell, method: Method, store: _Store) -> Forecast:
     else:
         startup = FORKED_S if can_fork() and not on_gpu(config) else FRESH_S
         try:
-            step = _step(config, image, method.measure, store)
+            step = _step(config, method.measure, store)
         except ValueError as error:
             unmeasured = str(error)
         if missing := lack(cell, config["launch"]["workers"]):
@@ -309,7 +308,7 @@ def _costs(cell: Cell, method: Method, store: _Store) -> Forecast:
     device_s = None
     if step_s is not None:
         flops = sum(
-            times * data["counts"][split] * _passes(config, net, data["shapes"][split]) * net["flops"]
+            times * data["counts"][split] * _passes(config, net, data["shapes"], split) * net["flops"]
             for split, times in (("val", evaluations), ("test", 1))
         )
         device_s = devices * (startup + steps * step_s + flops * step_s / step_flops)
@@ -352,10 +351,12 @@ def _length(
     return steps, math.ceil(steps / per_epoch)
 
 
-def _passes(config: dict[str, Any], net: dict[str, Any], shape: Sequence[int]) -> float:
-    """How many forwards of a training image the evaluation of one of height and width ``shape`` costs, about."""
+def _passes(config: dict[str, Any], net: dict[str, Any], shapes: dict[str, Sequence[int]], split: str) -> float:
+    """How many forwards of a training image the evaluation of one image of a split costs, about."""
     if config["data"]["task"] == "classification":
-        return 1
+        views = config["data"].get("test_views", ()) if split == "test" else ()
+        return 1 + sum(10 if view == "10crop" else (view / config["data"]["image_size"][0]) ** 2 for view in views)
+    shape = shapes[split]
     size, tiles = config["data"]["image_size"], config["recipe"].get("tiles")
     copies = 8 if config["recipe"].get("test_time_dihedral") else 1
     if tiles is None:
@@ -377,13 +378,13 @@ def _count(model: dict[str, Any], image: Sequence[int]) -> dict[str, Any]:
 
 
 def _read(source: dict[str, Any]) -> dict[str, Any]:
-    """Number of images in each split, and their height and width."""
+    """Number of images in each split; of decoded ones their height and width."""
     from hydra.utils import instantiate
 
     splits = instantiate(source)().named()
     return {
         "counts": {name: len(split) for name, split in splits.items()},
-        "shapes": {name: list(split.images.shape[2:]) for name, split in splits.items()},
+        "shapes": {name: list(split.images.shape[2:]) for name, split in splits.items() if hasattr(split, "images")},
     }
 
 
@@ -395,20 +396,10 @@ def _state(root: str | None) -> list[int]:
     return sorted(path.stat().st_mtime_ns for path in places)
 
 
-def _step(config: dict[str, Any], image: Sequence[int], measure: bool, store: _Store) -> dict[str, Any]:
+def _step(config: dict[str, Any], measure: bool, store: _Store) -> dict[str, Any]:
     """Time and memory of a training step. Raises ValueError where there is no measurement and none can be made."""
-    trainer, gpu = config["trainer"], on_gpu(config)
-    devices = trainer["devices"]
-    share = cores() // (devices * (1 if gpu else config["launch"]["workers"]))
-    specification = {
-        "model": config["model"],
-        "optimizer": config["recipe"]["optimizer"],
-        "image": image,
-        "batch": config["recipe"]["batch_size"] // (devices * trainer["num_nodes"]),
-        "gpu": gpu,
-        "precision": trainer["precision"],
-        "threads": config["cluster"]["threads_per_process"] or max(1, share),
-    }
+    devices = config["trainer"]["devices"]
+    specification = measuring.specification(config)
     # A number of the optimiser changes no time and no memory unless it is zero.
     optimizer = {key: bool(v) if isinstance(v, int | float) else v for key, v in specification["optimizer"].items()}
     machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES")]
@@ -429,21 +420,7 @@ def _step(config: dict[str, Any], image: Sequence[int], measure: bool, store: _S
 
 
 def _measure(specification: dict[str, Any], ranks: int) -> dict[str, Any]:
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *torchrun, "-m", "benchmarks.step_time", json.dumps(specification)]
-    environment = clean_environment(specification["threads"], None)
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, timeout=MEASURE_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        raise ValueError(f"a few steps took more than {MEASURE_TIMEOUT_S} s") from None
-    if done.returncode < 0:
-        raise ValueError(files.killed_by(-done.returncode))
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "Error" in line] or done.stderr.splitlines()
-        raise ValueError(lines[-1].strip() if lines else f"exit code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return ask("step_time", specification, specification["threads"], ranks)
 
 
 def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> None:

@@ -6,7 +6,7 @@ HorizontalFlip, RandomCrop): the zeros of the padding are added after normalisat
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -147,10 +147,19 @@ class Augmentation:
             pixels = (pixels * draws.gains[:, None, None, None]).clamp_(max=255)
         moved = normalise(pixels, mean, std)
         if self.padding:
-            moved.mul_(self._move(torch.ones_like(images[:, :1]), draws))
+            moved.mul_(self._inside(draws, *images.shape[-2:]))
         if targets.ndim == 3:
             targets = self._move(targets[:, None], draws)[:, 0]
         return Batch(moved, targets.long())
+
+    def _inside(self, draws: Draws, height: int, width: int) -> Tensor:
+        """1 where a pixel of the crop is the image's, 0 where it is the padding's: float32 [B, 1, H, W]."""
+
+        def inside(first: Any, size: int) -> Tensor:
+            place = first[:, None] + torch.arange(size)
+            return ((place >= self.padding) & (place < self.padding + size)).float()
+
+        return inside(draws.top, height)[:, None, :, None] * inside(draws.left, width)[:, None, None, :]
 
     def _move(self, images: Tensor, draws: Draws) -> Tensor:
         height, width = images.shape[-2:]

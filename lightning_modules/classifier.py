@@ -42,13 +42,15 @@ class Classifier(Supervised):
         super().__init__(net, optimizer, scheduler)
         self.test_views = [str(view) for view in test_views]
         ranks = [k for k in (1, 5) if k < num_classes]
-        # Counts, not MulticlassAccuracy: that divides in float32, and an error is to be exact.
+        # Counts, not MulticlassAccuracy: that divides in float32, and an error is to be exact. The splits have been checked
+        # when they were read; validate_args would look at every batch again, and wait for the device.
         counts: dict[str, Any] = {
-            f"top{k}_err": MulticlassStatScores(num_classes, top_k=k, average="micro") for k in ranks
+            f"top{k}_err": MulticlassStatScores(num_classes, top_k=k, average="micro", validate_args=False)
+            for k in ranks
         }
         named = ("val", "test", *self.test_views)
         self.counts = nn.ModuleDict({name: MetricCollection(counts).clone() for name in named})
-        self.confusion_matrix = MulticlassConfusionMatrix(num_classes)
+        self.confusion_matrix = MulticlassConfusionMatrix(num_classes, validate_args=False)
         self.examples: list[tuple[Tensor, ...]] = []
         self.definitions = {
             f"top{k}_err": f"100 * (1 - hits / images), torchmetrics MulticlassStatScores(top_k={k}, average='micro')"

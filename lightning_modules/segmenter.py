@@ -66,8 +66,8 @@ class Segmenter(Supervised):
         if test_time_dihedral:
             averaged = "; of probabilities averaged over the 8 symmetries of the square"
             self.definitions = {name: text + averaged for name, text in self.definitions.items()}
-        self.confusion_matrices = nn.ModuleDict(
-            {split: MulticlassConfusionMatrix(num_classes) for split in ("val", "test")}
+        self.confusion_matrices = nn.ModuleDict(  # the splits have been checked when they were read
+            {split: MulticlassConfusionMatrix(num_classes, validate_args=False) for split in ("val", "test")}
         )
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:

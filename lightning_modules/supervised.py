@@ -32,6 +32,8 @@ class Supervised(pl.LightningModule):
         examples: pictures of the last test, where the task has some.
         confusion: counts of the last test, rows are true classes; None before it.
         schedule_by_epoch: False where a callback sets the learning rate of every step instead.
+        micro_batches: parts of a process's share of a training batch, one after the other. Their gradients add up to those of
+            the whole; batch-norm layers see the parts.
     """
 
     primary: str
@@ -40,6 +42,7 @@ class Supervised(pl.LightningModule):
     confusion: Tensor | None = None
     examples: Sequence[tuple[Tensor, ...]] = ()
     schedule_by_epoch = True
+    micro_batches = 1
 
     def __init__(
         self,
@@ -54,6 +57,13 @@ class Supervised(pl.LightningModule):
         self.train_loss = _mean()
         self.losses = nn.ModuleDict({"val": _mean(), "test": _mean()})
         self.seen = nn.ModuleDict({"val": _count(), "test": _count()})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of each hook before and after it, 56 times a step; nn.Module would look for parameters.
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes, …) of images (N, C, H, W)."""
@@ -96,9 +106,16 @@ class Supervised(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean loss of this process's part of the global batch."""
         images, targets, weights, _ = batch
+        if self.micro_batches > 1:
+            return self._accumulate(images, targets, weights)
         loss = self.loss(self(images), targets, weights)
         self.train_loss.update(loss.detach())
         return loss.mean()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Leaves what micro-batches have added: Lightning calls this after ``training_step``, which then clears before them."""
+        if self.micro_batches == 1:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Adds a batch to the ``val`` metrics."""
@@ -118,6 +135,31 @@ class Supervised(pl.LightningModule):
         """Logs the ``test`` metrics."""
         self._log("test")
 
+    def _accumulate(self, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+        """Adds the gradients of all micro-batches but the last; the mean loss, whose gradient is the last one's part.
+
+        Under DDP this is within its forward, where it does not yet reduce: ranks meet in the last backward alone.
+        """
+        self.trainer.optimizers[0].zero_grad()
+        parts = self.micro_batches
+        shares = zip(
+            images.chunk(parts),
+            targets.chunk(parts),
+            [None] * parts if weights is None else weights.chunk(parts),
+            strict=True,
+        )
+        losses: list[Tensor] = []
+        for part, (inputs, wanted, weight) in enumerate(shares, start=1):
+            loss = self.loss(self(inputs), wanted, weight)
+            losses.append(loss.detach())
+            share = loss.sum() / len(images)
+            if part < parts:
+                with torch.autocast(images.device.type, enabled=False):
+                    self.trainer.strategy.backward(share, None)
+        every = torch.cat(losses)
+        self.train_loss.update(every)
+        return share + (every.mean() - share.detach())
+
     def _evaluate(self, split: str, batch: Batch) -> None:
         images, targets, _, _ = batch
         logits = self.predict_logits(images)
@@ -135,12 +177,13 @@ class Supervised(pl.LightningModule):
         return self.losses[split], self.seen[split]
 
 
+# Their search for NaN waits for the device in every batch; a NaN in the mean is an error for the tracker.
 def _mean() -> Metric:
-    return MeanMetric().set_dtype(torch.float64)
+    return MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
 
 
 def _count() -> Metric:
-    return SumMetric().set_dtype(torch.float64)
+    return SumMetric(nan_strategy="disable").set_dtype(torch.float64)
 
 
 def _computed(metric: Any) -> Tensor:

@@ -15,7 +15,15 @@ NETS = sorted((ROOT / "lightning_modules" / "nets").glob("*.py"))
 READERS = (
     *(
         "results",
+        "published",
+        "differences",
+        "table_report",
+        "certify",
         "report",
+        "measuring",
+        "throughput",
+        "tune",
+        "tuning",
         "page",
         "chart_data",
         "passport",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_modules.nets import DenseNet, ResNet, UNet
-from lightning_modules.nets.densenet import DenseLayer
+from lightning_modules.nets.densenet import DenseBlock, DenseLayer
 from lightning_modules.nets.resnet import BasicBlock, Bottleneck, ZeroPadShortcut
 
 
@@ -232,7 +232,7 @@ def test_maps_of_the_stages_are_those_of_the_papers(stem, size, maps):
 @pytest.mark.parametrize("bottleneck", [False, True])
 def test_dense_block_is_equation_2_of_huang_et_al(bottleneck):
     torch.manual_seed(0)
-    block = nn.Sequential(*[DenseLayer(10 + 6 * i, 6, bottleneck, 0.0) for i in range(4)]).double().eval()
+    block = DenseBlock(*[DenseLayer(10 + 6 * i, 6, bottleneck, 0.0) for i in range(4)]).double().eval()
     randomise_norms(block)
     features = [torch.randn(2, 10, 8, 8, dtype=torch.float64)]
     for layer in block:

@@ -130,9 +130,15 @@ def test_tiles_of_an_evaluation_are_those_of_the_network() -> None:
             "recipe": {"tiles": {"tile": 92, "batch_size": 1}},
         }
         border = 92 - net.output_size(92, 92)[0]
-        assert plan._passes(config, {"border": border}, shape) == seen[-1]
+        assert plan._passes(config, {"border": border}, {"test": shape}, "test") == seen[-1]
         config["recipe"]["test_time_dihedral"] = True
-        assert plan._passes(config, {"border": border}, shape) == 8 * seen[-1]
+        assert plan._passes(config, {"border": border}, {"test": shape}, "test") == 8 * seen[-1]
+
+
+def test_a_test_by_several_crops_costs_their_pixels() -> None:
+    config = {"data": {"task": "classification", "image_size": [224, 224], "test_views": ["10crop", 320]}}
+    assert plan._passes(config, {}, {}, "test") == pytest.approx(1 + 10 + 320**2 / 224**2)
+    assert plan._passes(config, {}, {}, "val") == 1
 
 
 def test_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

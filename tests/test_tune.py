@@ -1,0 +1,183 @@
+"""What was measured as fastest, by machine: kept, chosen from, ignored elsewhere."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import measuring, tune, tuning
+from benchmarks.cell import CellRun
+from benchmarks.configuration import Cell, expand
+from benchmarks.environment import environment
+from benchmarks.stopping import StopRequest
+
+MACHINE = {"device": "cpu", "device_name": "A CPU (R) 3 GHz", "cores": 8, "torch": "2.13", "cuda": None, "cudnn": None}
+
+
+def row(rate: float | None, **setting: Any) -> dict[str, Any]:
+    return {**tuning.PLAIN, **setting, "train_images_per_s": rate}
+
+
+ROWS = [
+    row(100), row(130, channels_last=True), row(120, compile=True), row(125, channels_last=True, compile=True),
+    row(180, tf32=True, compile=True), row(90, tf32=False), row(200, precision="bf16-mixed", channels_last=True),
+    row(None, precision="bf16-mixed", compile=True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rows", "allowed", "pinned", "best"),
+    [
+        (ROWS, False, {}, {"channels_last": True}),
+        (ROWS, True, {}, {"precision": "bf16-mixed", "channels_last": True}),
+        (ROWS, False, {"channels_last": False}, {"compile": True}),
+        (ROWS, True, {"channels_last": False}, {"tf32": True, "compile": True}),
+        (ROWS, False, {"compile": True}, {"channels_last": True, "compile": True}),
+        (ROWS, False, {"tf32": False}, {"tf32": False}),
+        (ROWS, False, {"precision": "bf16-mixed"}, {"precision": "bf16-mixed", "channels_last": True}),
+        ([row(100), row(102, compile=True)], True, {}, {}),  # within the scatter
+        ([row(None), row(50, channels_last=True)], False, {}, {"channels_last": True}),  # the plain one does not fit
+        ([row(None)], True, {"compile": False}, {}),
+    ],
+)
+def test_the_best_setting(
+    rows: list[dict[str, Any]], allowed: bool, pinned: dict[str, Any], best: dict[str, Any]
+) -> None:
+    assert tuning.choose(rows, allowed, pinned) == tuning.PLAIN | best
+
+
+def test_the_fewest_workers_and_the_smallest_evaluation_batch_that_are_nearly_best() -> None:
+    loading = [{"workers": n, "train_images_per_s": rate} for n, rate in ((0, 90), (1, 100), (2, 102), (4, None))]
+    assert tuning.choose_workers(loading) == 1
+    assert tuning.choose_workers([{"workers": 0, "train_images_per_s": None}]) is None
+    forward = [{"batch": n, "forward_images_per_s": rate} for n, rate in ((64, 10), (128, 30), (256, 29), (512, None))]
+    assert tuning.choose_evaluation_batch(forward) == 128
+    assert tuning.choose_evaluation_batch([]) is None
+
+
+def test_a_file_of_another_machine_or_version_is_ignored_with_a_line(tmp_path: Path) -> None:
+    entry = {"settings": ROWS}
+    assert tuning.find(tmp_path, MACHINE, "a") == (None, tuning.find(tmp_path / "none", MACHINE, "a")[1])
+    path = tuning.keep(tmp_path, MACHINE, "a", entry)
+    assert path == tmp_path / "tuning" / "A_CPU_R_3_GHz_8_cores.json"
+    assert tuning.find(tmp_path, MACHINE, "a") == (entry, None)
+    tuning.keep(tmp_path, MACHINE, "b", {"settings": []})
+    assert tuning.find(tmp_path, MACHINE, "a") == (entry, None)
+
+    def said(machine: dict[str, Any], key: str = "a") -> str:
+        found, line = tuning.find(tmp_path, machine, key)
+        assert found is None and line is not None and "\n" not in line and "python -m benchmarks tune" in line
+        return line
+
+    assert "has nothing of this network" in said(MACHINE, "c")
+    assert "(torch 2.13 there, 2.14 here) and ignored" in said(MACHINE | {"torch": "2.14"})
+    assert "A_CPU_R_3_GHz_8_cores.json is of another machine and ignored" in said(MACHINE | {"device_name": "another"})
+    tuning.keep(tmp_path, MACHINE | {"torch": "2.14"}, "c", entry)
+    assert [*json.loads(path.read_text())["networks"]] == ["c"], "what older versions measured is gone"
+    path.write_text("{")
+    assert "is damaged and ignored" in said(MACHINE)
+
+
+def test_the_combinations_that_a_machine_has() -> None:
+    plain = {"tf32": False, "bf16": False, "compile": "no compiler"}
+    found, left_out = tune.settings(plain, checkpointing=False)
+    assert found == [tuning.PLAIN, tuning.PLAIN | {"channels_last": True}]
+    assert left_out == [
+        "TF32: this device has none",
+        "bf16: this device has no bfloat16 arithmetic",
+        "compile: no compiler",
+    ]
+    found, left_out = tune.settings({"tf32": True, "bf16": True, "compile": None}, checkpointing=False)
+    assert left_out == [] and len(found) == 4 * 2 * 2 == len({json.dumps(one) for one in found})
+    assert len({tune.label(one) for one in found}) == 16 and found[0] == tuning.PLAIN
+    found, left_out = tune.settings({"tf32": True, "bf16": True, "compile": None}, checkpointing=True)
+    assert not any(one["compile"] for one in found) and len(left_out) == 1
+
+
+def test_keys_tell_what_a_measurement_depends_on() -> None:
+    plain = config("cluster.threads_per_process=2")
+
+    def key(**values: Any) -> str:
+        changed = copy.deepcopy(plain)
+        for path, value in values.items():
+            group, _, name = path.partition("__")
+            changed[group][name] = value
+        return tuning.key_of(measuring.specification(changed))
+
+    others = [
+        key(recipe__batch_size=64), key(model__depth=32), key(trainer__devices=2), key(cluster__threads_per_process=3),
+        key(trainer__gradient_checkpointing=True), tuning.key_of(measuring.specification(plain) | {"gpu": True}),
+    ]  # fmt: skip
+    assert len({key(), *others}) == 1 + len(others)
+    assert {key(recipe__epochs=1), key(trainer__compile=True), key(trainer__precision="bf16-mixed")} == {key()}
+
+
+def config(*overrides: str) -> dict[str, Any]:
+    [cell] = expand(["model=resnet", "trainer.accelerator=cpu", *overrides], multirun=False)
+    assert isinstance(cell, Cell)
+    return cell.config
+
+
+def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    machine = tuning.hardware(environment(torch.device("cpu")))
+    here = config("trainer=auto", "cluster.threads_per_process=2", f"output_root={tmp_path}")
+    loading = [{"workers": 1, "train_images_per_s": 9}]
+    batches = [{"batch": 128, "forward_images_per_s": 9}]
+    entry = {"settings": ROWS, "workers": loading, "batches": batches}
+
+    def taken(name: str, **trainer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        (tmp_path / name).mkdir(exist_ok=True)
+        its = here | {"trainer": here["trainer"] | trainer}
+        arguments, loading = CellRun(tmp_path / name, its, {}, StopRequest(1))._tuned()
+        return {key: arguments[key] for key in tuning.SETTING}, loading
+
+    unset = {"precision": "32-true", "tf32": None, "channels_last": None, "compile": None}
+    tuning.keep(tmp_path, machine | {"torch": "0.1"}, tuning.key_of(measuring.specification(here)), entry)
+    assert taken("too early") == (unset, {})
+    assert f"(torch 0.1 there, {machine['torch']} here) and ignored" in capsys.readouterr().err
+    tuning.keep(tmp_path, machine, tuning.key_of(measuring.specification(here)), entry)
+    best = tuning.PLAIN | {"channels_last": True}
+    assert taken("run") == (best, {"loader_workers": 1, "eval_batch_size": 128})
+    allowed, _ = taken("allowed", allow_reduced_precision=True)
+    assert allowed == best | {"precision": "bf16-mixed"}
+    assert taken("set", channels_last=False)[0] == tuning.PLAIN | {"compile": True}
+    assert taken("recomputed", gradient_checkpointing=True)[0] == unset, "another step than was measured"
+    tuning.keep(tmp_path, machine, tuning.key_of(measuring.specification(here)), entry | {"settings": [row(1)]})
+    assert taken("run")[0] == best, "a run ends with what it has started with"
+    assert taken("later")[0] == tuning.PLAIN
+
+
+def test_the_command_measures_prints_and_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ask(module: str, argument: Any, threads: int, ranks: int = 1) -> dict[str, Any]:
+        if module == "switches":
+            return {"tf32": False, "bf16": True, "compile": "no compiler", "hardware": MACHINE}
+        if module == "peak":
+            return {"32-true": 1e9, "bf16-mixed": 2e9}
+        if argument["batch"] > 100:
+            raise ValueError("out of memory")
+        fast = argument["switches"].get("channels_last")
+        rate = (200 if argument["precision"] == "bf16-mixed" else 100) * (2 if fast else 1)
+        if "datamodule" in argument:
+            rate *= 1 + argument["datamodule"]["loader_workers"]
+        return {"step_s": argument["batch"] / rate, "memory_bytes": 10**6}
+
+    monkeypatch.setattr(measuring, "ask", ask)
+    monkeypatch.setattr(tune, "cores", lambda: 2)
+    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert "best       float32 channels_last eager\n           bf16 channels_last eager, with trainer" in out
+    assert "left out   compile: no compiler" in out and "128  (out of memory)" in out
+    assert "workers    2; evaluation batch 8" in out
+    entry, line = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    assert entry is not None and line is None
+    assert [one["batch"] for one in entry["batches"]] == [8, 16, 32, 64, 128]
+    cost = tune.count(config())
+    shares = {tune.label(one): one["train_of_peak"] for one in entry["settings"]}
+    assert shares["bf16 NCHW eager"] == pytest.approx(200 * cost["train_flops_per_sample"] / 2e9)
+    assert tune.main(["model=resnet", "recipe.batch_size=0"]) == 2
+    assert capsys.readouterr().err == "python -m benchmarks tune: recipe.batch_size is a whole number from 1, got 0\n"

@@ -24,7 +24,14 @@ from benchmarks.record import SCHEMA, short_value
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 MISSING = "–"
 TABLES = "tables"  # folder of an output root: published tables beside the runs
-NO_RUNS = ("wandb", "cache", "sweeps", "superseded", "views", TABLES)  # folders of an output root that hold no runs to show
+NO_RUNS = (
+    "wandb",
+    "cache",
+    "sweeps",
+    "superseded",
+    "views",
+    TABLES,
+)  # folders of an output root that hold no runs to show
 
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (

@@ -1,0 +1,134 @@
+"""docs/performance.md, the measured speeds, from committed records: ``python -m benchmarks performance``."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from benchmarks.record import now, read_json, write_json
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RECORDS = DOCS / "performance"
+PAGE = DOCS / "performance.md"
+KINDS = ("step_cost", "input", "start_up", "logging_cost", "throughput", "memory")  # in this order; others after them
+PACKAGES = ("torch", "pytorch-lightning", "torchmetrics")
+HEAD = """# Performance
+
+Made by `python -m benchmarks performance --write` from `docs/performance/*.json`; a test fails when it is stale. Each table
+says on which machine, with which versions and by which command it was measured. The machines had other work to do: look at the
+ratios, which are of work done in turns.
+"""
+NO_GPU = "\nThere are no figures of GPUs: none was available when these were measured.\n"
+
+
+def write_record(
+    kind: str,
+    environment: Mapping[str, Any],
+    command: str,
+    title: str,
+    columns: Mapping[str, tuple[str, str]],
+    rows: Sequence[Mapping[str, Any]],
+    note: str,
+    root: Path = RECORDS,
+) -> Path:
+    """Keeps what a command has measured as ``<kind>-<device>.json``, in place of what it measured before.
+
+    Args:
+        environment: of ``benchmarks.environment``.
+        columns: of the table: key in a row -> heading, format; rows may have more keys.
+        note: what a reader must know, one paragraph.
+    """
+    path = root / f"{kind}-{environment['device']}.json"
+    content = {
+        "title": title,
+        "command": command,
+        "measured": now(),
+        "environment": dict(environment),
+        "columns": {key: list(column) for key, column in columns.items()},
+        "rows": list(rows),
+        "note": note,
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(path, content)
+    return path
+
+
+def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:
+    """The records by the stems of their files, in the table's order.
+
+    Raises:
+        ValueError: a file that is no such record.
+    """
+    found = {}
+    for path in sorted(root.glob("*.json"), key=_place):
+        record = read_json(path)
+        if missing := {"title", "command", "measured", "environment", "columns", "rows", "note"} - set(record or ()):
+            raise ValueError(f"{path} is no record of a measurement: it has no {', '.join(sorted(missing))}")
+        found[path.stem] = record
+    return found  # type: ignore[return-value]
+
+
+def render(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page, Markdown."""
+    parts = [HEAD]
+    if not any(record["environment"]["device"] == "cuda" for record in records.values()):
+        parts.append(NO_GPU)
+    parts += [_section(record) for record in records.values()]
+    return "".join(parts)
+
+
+def table(columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A record's table for the terminal."""
+    shown = Table(*(heading for heading, _ in columns.values()))
+    for row in rows:
+        shown.add_row(*(_cell(row.get(key), form) for key, (_, form) in columns.items()))
+    return shown
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns 0, or 1 where the page is not what the records say."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks performance",
+        description=f"Check docs/{PAGE.name} against the records in docs/{RECORDS.name}/, or write it.",
+    )
+    parser.add_argument("--write", action="store_true", help="write the page")
+    arguments = parser.parse_args(argv)
+    content = render(read_records())
+    if arguments.write:
+        PAGE.write_text(content, encoding="utf-8")
+        return 0
+    if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != content:
+        print(f"{PAGE} is stale: python -m benchmarks performance --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _place(path: Path) -> tuple[int, str]:
+    kind = path.stem.rpartition("-")[0]
+    return KINDS.index(kind) if kind in KINDS else len(KINDS), path.stem
+
+
+def _section(record: Mapping[str, Any]) -> str:
+    columns, where = record["columns"], record["environment"]
+    lines = [
+        " | ".join(heading for heading, _ in columns.values()),
+        " | ".join("---" for _ in columns),
+        *(" | ".join(_cell(row.get(key), form) for key, (_, form) in columns.items()) for row in record["rows"]),
+    ]
+    table = "\n".join(f"| {line} |" for line in lines)
+    versions = ", ".join(f"{name} {where['packages'][name]}" for name in PACKAGES if name in where["packages"])
+    machine = (
+        f"{where['device_name']}, {where['cores']} cores, {where['threads']} threads, "
+        f"{where['memory_bytes'] / 2**30:.0f} GiB; Python {where['python']}, {versions}"
+    ).replace(" 1 threads", " 1 thread")
+    return (
+        f"\n## {record['title']}\n\n{table}\n\n{record['note']}\n\n"
+        f"*`{record['command']}`, {record['measured'][:10]}; {machine}.*\n"
+    )
+
+
+def _cell(value: Any, form: str) -> str:
+    return "" if value is None else format(value, form)

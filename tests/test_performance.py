@@ -1,0 +1,116 @@
+"""docs/performance.md and the records that it is made of."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import overhead, performance
+from benchmarks.performance import PAGE, main, read_records, render, table, write_record
+
+COLUMNS = {"network": ("network", "s"), "ratio": ("ratio", ".3f"), "count": ("images", ",d")}
+WHERE = {
+    "device": "cpu",
+    "device_name": "Some CPU",
+    "cores": 2,
+    "threads": 1,
+    "memory_bytes": 23 * 2**30,
+    "python": "3.11.7",
+    "packages": {"torch": "2.13.0", "numpy": "2.0"},
+}
+
+
+def write(root: Path, kind: str, device: str = "cpu", **row: object) -> Path:
+    command, note = f"python -m benchmarks {kind} --write", "What to know."
+    return write_record(kind, WHERE | {"device": device}, command, kind.title(), COLUMNS, [row], note, root)
+
+
+def test_the_committed_page_is_what_the_records_say():
+    assert main([]) == 0, "python -m benchmarks performance --write"
+
+
+def test_every_committed_figure_has_its_command_hardware_and_versions():
+    records = read_records()
+    assert {"step_cost-cpu", "input-cpu", "start_up-cpu", "logging_cost-cpu"} <= set(records)
+    page = PAGE.read_text(encoding="utf-8")
+    commands = ast.literal_eval(
+        (Path(performance.__file__).parent / "__main__.py")
+        .read_text()
+        .partition("COMMANDS = ")[2]
+        .partition("\n}\n")[0]
+        + "}"
+    )
+    for record in records.values():
+        where = record["environment"]
+        assert record["rows"] and record["command"].split()[3] in commands
+        for said in (
+            record["command"],
+            where["device_name"],
+            f"torch {where['packages']['torch']}",
+            record["measured"][:10],
+        ):
+            assert said in page
+        for row in record["rows"]:
+            assert set(record["columns"]) <= set(row)
+
+
+def test_a_record_becomes_a_table(tmp_path):
+    write(tmp_path, "step_cost", network="resnet", ratio=1.00449, count=123456)
+    text = render(read_records(tmp_path))
+    assert "## Step_Cost\n\n| network | ratio | images |\n| --- | --- | --- |\n| resnet | 1.004 | 123,456 |\n" in text
+    assert (
+        "*`python -m benchmarks step_cost --write`, " in text
+        and "; Some CPU, 2 cores, 1 thread, 23 GiB; Python 3.11.7, torch 2.13.0.*\n" in text
+    )
+    assert "none was available" in text
+    # In the order of the kinds; what is missing stays empty; with a GPU's record the page says nothing of its absence.
+    write(tmp_path, "input", device="cuda", network="unet", ratio=None, count=1)
+    write(tmp_path, "a_new_kind", network="x")
+    assert list(read_records(tmp_path)) == ["step_cost-cpu", "input-cuda", "a_new_kind-cpu"]
+    text = render(read_records(tmp_path))
+    assert "| unet |  | 1 |" in text and "| x |  |  |" in text and "none was available" not in text
+    assert table(COLUMNS, [{"network": "x"}]).row_count == 1
+
+
+def test_a_stale_page_is_found_and_written_anew(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(performance, "PAGE", tmp_path / "performance.md")
+    monkeypatch.setattr(performance, "read_records", lambda: read_records(tmp_path))
+    path = write(tmp_path, "step_cost", network="resnet", ratio=1.0, count=1)
+    assert main([]) == 1
+    assert "performance --write" in capsys.readouterr().err
+    assert main(["--write"]) == 0 == main([])
+    record = json.loads(path.read_text())
+    record["rows"][0]["ratio"] = 1.1
+    path.write_text(json.dumps(record))
+    assert main([]) == 1
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path):
+    (tmp_path / "memory-cpu.json").write_text('{"title": "Memory"}')
+    with pytest.raises(
+        ValueError, match=r"memory-cpu.json is no record of a measurement: it has no columns, command, env"
+    ):
+        read_records(tmp_path)
+
+
+def test_overhead_compares_within_a_repeat():
+    rows = overhead.summarise({"import": [1.0, 2.0, 4.0], "help": [0.5, 0.8, 2.4], "sweep": [3.0, 8.0, 8.0]})
+    assert [row["what"] for row in rows] == ["import", "help", "sweep"]
+    assert rows[0]["ratio"] == 1 and rows[0]["limit"] is None
+    assert (rows[1]["seconds"], rows[1]["ratio"], rows[1]["low"], rows[1]["high"]) == (
+        0.8,
+        0.5,
+        0.4,
+        pytest.approx(0.6),
+    )
+    assert (rows[2]["ratio"], rows[2]["limit"]) == (3.0, overhead.LIMITS["sweep"])
+
+
+def test_a_run_that_ends_without_a_step_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match="failed with exit code 0"):
+        overhead._duration(["true"], tmp_path)
+    with pytest.raises(RuntimeError, match="failed with exit code 1"):
+        overhead._duration(["false"], None)
+    script = f"mkdir -p {tmp_path}/a/b/c/seed0; echo > {tmp_path}/a/b/c/seed0/progress.json; sleep 1"
+    assert 0 < overhead._duration(["sh", "-c", script], tmp_path) < 1 < overhead._duration(["sh", "-c", script], None)

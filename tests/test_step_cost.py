@@ -1,0 +1,179 @@
+"""A training step beside a hand-written loop: both do the same work, and the arithmetic of comparing them."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.checkpoints import weights_sha256
+from benchmarks.step_cost import (
+    CASES,
+    HELD_OUT,
+    LIMIT,
+    SHARE_LIMIT,
+    SHARE_TOLERANCE,
+    TOLERANCE,
+    WARM_UP,
+    BareLoop,
+    Case,
+    Turn,
+    main,
+    mean_loss,
+    measure,
+    median_interval,
+    summarise,
+    worse,
+)
+from lightning_modules.classifier import Classifier
+from lightning_modules.nets import ResNet, UNet
+from lightning_modules.segmenter import Segmenter
+
+aten = torch.ops.aten
+SMALL = {
+    "classes": (Case(("model=resnet", "data=cifar10", "model.depth=8"), 4, 4, None), 4, 1),
+    # Two epochs, so that the schedule counts.
+    "schedule": (Case(("model=resnet", "data=digits", "model.depth=8", "recipe.batch_size=399"), None, 6, 1197), 6, 2),
+    "weighted masks": (Case(("model=unet", "data=touching_cells", "model.base_channels=2"), 16, 3, 48), 3, 1),
+}
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On a busy machine threads wait for each other; commands set their number for the whole process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "masks" in n else n for n in SMALL])
+def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
+    case, steps, epochs = SMALL[name]
+    rates, weights = [], []
+    step = BareLoop.step
+
+    def watched(self: BareLoop) -> None:
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        weights.append(weights_sha256(self.net.state_dict()))
+        step(self)
+
+    monkeypatch.setattr(BareLoop, "step", watched)
+    done = measure(case, case.batch, case.steps)
+    assert weights_sha256(done.beside.bare.net.state_dict()) == done.record["weights_sha256"]
+    assert len(rates) == len(set(weights)) == steps
+    assert done.record["weights_sha256"] not in weights
+    assert len(set(rates)) == epochs
+    # Evaluation follows the last step of an epoch.
+    assert len(done.beside.turns) == steps - epochs
+    for turn in done.beside.turns:
+        assert 0 < turn.batch_processor < turn.bare_processor and turn.ours_processor > 0 and turn.bare > 0
+    if case.images is None:
+        assert done.record["counts"] == {"train": steps * case.batch, "val": HELD_OUT, "test": HELD_OUT}
+
+
+def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, generator=generator)
+    targets = torch.randint(3, (2, 4, 5), generator=generator)
+    weights = torch.rand(2, 4, 5, generator=generator)
+    expected = sum(
+        -float(weights[n, y, x]) * math.log(float(logits[n, :, y, x].softmax(0)[targets[n, y, x]])) / 40
+        for n in range(2)
+        for y in range(4)
+        for x in range(5)
+    )
+    assert float(mean_loss(logits, targets, weights)) == pytest.approx(expected, rel=1e-5)
+    assert torch.equal(mean_loss(logits, targets, None), F.cross_entropy(logits, targets))
+
+
+@pytest.mark.parametrize(("count", "place"), [(1, 0), (5, 0), (6, 0), (20, 5), (50, 17), (100, 39)])
+def test_the_interval_of_a_median_is_that_of_the_published_tables(count, place):
+    # Order statistics of at least 95 %, counted from 0: 1st and 6th of 6, 6th and 15th of 20, 18th and 33rd of 50, 40th and
+    # 61st of 100.
+    values = [float(value) for value in range(count)]
+    assert median_interval(values[::-1]) == (place, (count - 1) / 2, count - 1 - place)
+
+
+def test_ratios_are_medians_over_the_turns_after_the_first():
+    slow = Turn(ours=9.0, bare=1.0, ours_processor=9.0, bare_processor=1.0, batch_processor=0.9)
+    turns = [Turn(0.4, 0.2, 0.103, 0.1, 0.001), Turn(0.6, 0.2, 0.202, 0.2, 0.004), Turn(0.8, 0.1, 0.101, 0.1, 0.003)]
+    found = summarise([slow] * WARM_UP + turns, processor=True)
+    assert found["turns"] == 3
+    assert found["ratio"] == pytest.approx(1.01) and found["ratio_high"] == pytest.approx(1.03)
+    assert (found["ours_ms"], found["bare_ms"]) == (600.0, 200.0)
+    assert found["added_us"] == pytest.approx(2000)
+    assert found["batch_share"] == pytest.approx(0.02)
+    assert summarise([slow] * WARM_UP + turns, processor=False)["ratio"] == pytest.approx(3)
+
+
+def test_what_is_worse_than_committed_is_named():
+    row = {"network": "resnext29_8x64d", "batch": 2, "precision": "32-true", "ratio": 1.005, "batch_share": 0.001}
+    slack = 0.001
+    before = [row]
+
+    def found(ratio_low: float, **other: object) -> list[dict[str, object]]:
+        return [row | {"ratio": ratio_low + 0.01, "ratio_low": ratio_low, "ratio_high": ratio_low + 0.02} | other]
+
+    assert worse(found(1.005 + TOLERANCE - slack), before) == []
+    [line] = worse(found(1.005 + TOLERANCE + slack), before)
+    assert line == "resnext29_8x64d: a step takes 1.036 of a hand-written one (1.026 to 1.046), 1.025 is allowed"
+    [line] = worse(found(1.0, batch_share=0.001 + SHARE_TOLERANCE + slack), before)
+    assert line == "resnext29_8x64d: making the batch takes 1.20% of a hand-written step, 1.10% is allowed"
+    # Of another batch nothing is committed: the limits.
+    for committed in (before, []):
+        assert worse(found(LIMIT - slack, batch=4), committed) == []
+        assert len(worse(found(LIMIT + slack, batch=4, batch_share=SHARE_LIMIT + slack), committed)) == 2
+    assert not CASES["resnet20_digits"].limited
+    assert worse(found(2.0, network="resnet20_digits"), before) == []
+
+
+class Waits(TorchDispatchMode):
+    """Notes what would wait for a device: a value asked for in Python, a size that depends on values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket in {aten._local_scalar_dense, aten.nonzero, aten._unique2, aten.masked_select}:
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("task", ["classes", "masks"])
+def test_no_batch_waits_for_the_device(task, monkeypatch):
+    # torch's own looks at the values on a CPU alone.
+    monkeypatch.setattr(F, "one_hot", lambda classes, count: (classes[..., None] == torch.arange(count)).long())
+    with Waits() as waits:  # it can see them
+        assert torch.ones(2).any() and len(torch.unique(torch.ones(2))) == 1
+    assert len(waits.found) == 2
+    steps = partial(torch.optim.SGD, lr=0.1), partial(torch.optim.lr_scheduler.ConstantLR)
+    images = torch.rand(8, 1, 16, 16)
+    if task == "classes":
+        net = ResNet(8, block="basic", base_channels=4, in_channels=1, num_classes=10, stem="cifar")
+        module, targets = Classifier(net, 10, *steps), torch.arange(8)
+    else:
+        module = Segmenter(UNet(1, 2, base_channels=2, depth=1, padded=True), 2, *steps, None, None)
+        targets = torch.ones(8, 16, 16, dtype=torch.int64)
+    batch = (images, targets, None, None)
+    with Waits() as waits:
+        for index in range(2):
+            module.training_step(batch, index).backward()
+            module.validation_step(batch, index)
+            module.test_step(batch, index)
+    assert waits.found == []
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_bad_calls_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["resnext"])
+    assert "no case resnext; there are resnext29_8x64d" in capsys.readouterr().err
+    assert main(["resnet20_digits", "trainer.precision=64-true"]) == 2
+    assert "step_cost compares trainer.precision=32-true and bf16-mixed, got 64-true" in capsys.readouterr().err

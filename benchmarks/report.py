@@ -99,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.list:
             print_list(root, terminal.console())
             return 0
+        if table is not None and not arguments.places[1:] and not root.is_dir():  # nothing has been run yet
+            print_published(table, lines(table, ()), terminal.console())
+            return 0
         runs, problems = load_runs(root)
         if table is None:
             print_table(runs)

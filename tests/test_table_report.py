@@ -243,6 +243,17 @@ def test_the_command_prints_writes_and_fills_the_page(tmp_path: Path, capsys: py
     assert "16×64d" not in capsys.readouterr().out
 
 
+def test_before_any_run_a_table_shows_the_papers_figures_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([TABLE]) == 0 and main(["--list"]) == 0
+    out = capsys.readouterr().out
+    assert "3.65 (mean of 10)" in out and NOT_RUN in out and "0 of 4" in out
+    assert not list(tmp_path.iterdir())
+    assert main([TABLE, "elsewhere"]) == 1
+
+
 def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
         finished(tmp_path, "model=resnext", "data=cifar10", f"seed={seed}", error=3.6)

@@ -576,6 +576,8 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
         "xaxis": {
             "title": {"text": "MACs of one image"},
             "type": "log",
+            # Not plotly's own: of a single cost it would stretch half a percent over the whole width.
+            "range": [math.log10(costs[0]) - 0.15, math.log10(costs[-1]) + 0.15],
             "tickvals": costs,
             "ticktext": [si(cost) for cost in costs],
         },

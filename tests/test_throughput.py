@@ -70,6 +70,7 @@ def test_micro_batches_make_the_step_of_the_whole_batch() -> None:
     assert not torch.allclose(*with_norm, atol=1e-6), "batch-norm layers see the parts"
 
 
+@pytest.mark.slow
 def test_a_killed_run_in_micro_batches_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     one_epoch = "recipe.epochs=1"
     runs = {"parts": ([one_epoch, "trainer.accumulate_grad_batches=4"], 1), "whole": ([one_epoch], 1)}

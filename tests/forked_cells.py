@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-LIFE_S = 60
+LIFE_S = 180  # a compiled network takes a minute on a busy machine
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "model.dropout=0.2", "recipe.epochs=3",
     "recipe.augment.crop_padding=1", "+trainer.limit_train_batches=6", "logger=none", "trainer.accelerator=cpu",

@@ -6,6 +6,7 @@ and `history.jsonl` (one row per evaluation, appended). Nothing here imports tor
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import math
@@ -103,7 +104,7 @@ class Run:
     def seed(self) -> int:
         return self.record["seed"]
 
-    @property
+    @cached_property
     def departures(self) -> str:
         """What departs from the recipe, as in `epochs=5, optimizer.lr=0.2`; empty for the recipe itself."""
         departures = self.part("departures")
@@ -118,7 +119,7 @@ class Run:
         shown = [f"{key}={short_value(value)}" for key, value in departures if key.startswith("model.")]
         return " ".join([self.name, *shown])
 
-    @property
+    @cached_property
     def recipe(self) -> str:
         """The recipe with its departures."""
         return ", ".join(filter(None, (self.record["recipe"], self.departures)))
@@ -128,7 +129,7 @@ class Run:
         """Name, departures from the recipe and seed: `resnext29_8x4d epochs=5 seed 0`."""
         return " ".join(filter(None, (self.name, self.departures, f"seed {self.seed}")))
 
-    @property
+    @cached_property
     def metric(self) -> str | None:
         """The metric that the protocol reports, e.g. `test/top1_err`."""
         metric = self.part("protocol").get("metric")
@@ -158,7 +159,7 @@ class Run:
     def value_text(self) -> str:
         return metric_text(self.value, self.metric_label)
 
-    @property
+    @cached_property
     def n(self) -> int | None:
         """How many test images the reported metric was computed on."""
         split = self.metric.split("/", 1)[0] if self.metric else "test"
@@ -190,7 +191,7 @@ class Run:
         values = {str(key): number(value) for key, value in self.part("baselines").items()}
         return {key: value for key, value in values.items() if value is not None}
 
-    @property
+    @cached_property
     def conditions(self) -> dict[str, Any]:
         """What must agree, beside the configuration, for results to be averaged."""
         protocol = {key: value for key, value in self.part("protocol").items() if key != "budget"}
@@ -248,6 +249,17 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
     root = Path(output_root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: give the folder that holds the runs, normally outputs")
+    collecting = gc.isenabled()
+    gc.disable()  # it would look again and again through what thousands of records hold, and nothing of it is garbage
+    try:
+        runs, problems = _load(root)
+    finally:
+        if collecting:
+            gc.enable()
+    return sorted(runs, key=_order), sorted(problems)
+
+
+def _load(root: Path) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
     for directory, folders, files in os.walk(root):
         if directory == os.fspath(root):
@@ -263,7 +275,7 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
             runs.append(Run(path.parent, _read_record(path)))
         except (OSError, ValueError) as error:
             problems.append(f"{one_line(str(path))}: {one_line(str(error))}")
-    return sorted(runs, key=_order), sorted(problems)
+    return runs, problems
 
 
 def read_history(path: str | Path) -> list[dict[str, Any]]:

@@ -198,11 +198,11 @@ def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, 
     chosen = [override for override in parsed if override.key_or_group == "row"]
     if any(override.is_sweep_override() for override in asked):
         raise ConfigurationError(f"{asked[-1].input_line}: one experiment at a time")
-    config = _compose([str(override.input_line) for override in asked])
-    rows = OmegaConf.to_container(config.rows) if asked else {}
+    config = _compose([str(override.input_line) for override in asked]) if asked else None
+    rows = OmegaConf.to_container(config.rows) if config is not None else {}
     if chosen and not rows:
         raise ConfigurationError(f"{chosen[-1].input_line}: rows are those of an experiment, experiment=…")
-    if not asked:
+    if config is None:
         return multirun, [()], parsed
     given = {override.key_or_group for override in parsed}
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if key not in given]

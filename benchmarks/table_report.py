@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
+from benchmarks.forecasts import quantity
 from benchmarks.published import FIGURES, Row, Table, tables
 from benchmarks.record import CONFIG, RECORD, read_head, short_value, write_atomic
 from benchmarks.results import MISSING, TABLES, Run, differing_conditions, duration, number, one_line, same_but_seed, si
@@ -203,10 +204,13 @@ def _differences(run: Run, reference: Mapping[str, Any], facts: Mapping[str, Any
 
     from benchmarks.configuration import differing_keys, flatten
 
-    config = yaml.load(
-        (run.directory / CONFIG).read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
-    found = {key: values for key, values in differing_keys(config, reference).items() if key not in DERIVED}
+    try:
+        text = (run.directory / CONFIG).read_text(encoding="utf-8")
+        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        differing = differing_keys(config, reference)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # copied in part, or torn
+        return (f"what its {CONFIG}, which cannot be read, would tell",)
+    found = {key: values for key, values in differing.items() if key not in DERIVED}
     result = []
     if run.data != reference["data"]["name"]:
         result.append(f"data {run.data} ({reference['data']['name']})")
@@ -303,14 +307,9 @@ def _texts(line: Line, first: bool, again: bool, common: Sequence[str]) -> list[
         f"{verdict} ({reason})" if reason else verdict,
         "" if math.isnan(params or math.nan) else si(params),
         "" if math.isnan(macs or math.nan) else si(macs),
-        f"{_flops(flops)}, {duration(wall)}" if run and first else "",
+        f"{quantity(flops, 'FLOPs')}, {duration(wall)}" if run and first else "",
         "; ".join(own) or (ELSE if common else "nothing") if run and first else "",
     ]
-
-
-def _flops(value: float) -> str:
-    text = si(value)
-    return f"{text}FLOPs" if " " in text else f"{text} FLOPs"
 
 
 def _decimals(figure: str) -> int:

@@ -11,14 +11,7 @@ from lightning_modules.nets import DenseNet, ResNet, UNet
 from lightning_modules.nets.densenet import DenseBlock, DenseLayer
 from lightning_modules.nets.resnet import BasicBlock, Bottleneck, ZeroPadShortcut
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many small operators: on a busy machine a second thread is mostly waited for."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # One small network of every kind, with an image it takes: 7 classes, so that no class count can be hard-coded.

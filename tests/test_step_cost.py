@@ -1,7 +1,6 @@
 """A training step beside a hand-written loop: both do the same work, and the arithmetic of comparing them."""
 
 import math
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -39,15 +38,6 @@ SMALL = {
     "schedule": (Case(("model=resnet", "data=digits", "model.depth=8", "recipe.batch_size=399"), None, 6, 1197), 6, 2),
     "weighted masks": (Case(("model=unet", "data=touching_cells", "model.base_channels=2"), 16, 3, 48), 3, 1),
 }
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """On a busy machine threads wait for each other; commands set their number for the whole process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -154,6 +154,14 @@ def test_what_differs_is_found_by_comparing_configurations(tmp_path: Path) -> No
     assert len(line.differences) == 5
 
 
+@pytest.mark.parametrize("content", [None, "a: [", "text"])
+def test_a_run_without_its_configuration_does_not_stop_the_table(content: str | None, tmp_path: Path) -> None:
+    config = finished(tmp_path, "model=resnext", "data=cifar10", error=3.6) / "config.yaml"
+    config.unlink() if content is None else config.write_text(content)
+    [line] = of_row(tmp_path)
+    assert line.values == [3.6] and line.differences == ("what its config.yaml, which cannot be read, would tell",)
+
+
 def test_runs_on_other_data_are_shown_but_not_compared(tmp_path: Path) -> None:
     finished(tmp_path, f"experiment={TABLE}", f"row={ROW.row}", "data=digits", error=1.5)
     [line] = of_row(tmp_path)

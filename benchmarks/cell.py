@@ -11,6 +11,7 @@ import traceback
 import warnings
 from contextlib import suppress
 from datetime import timedelta
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from benchmarks.configuration import config_hash
 from benchmarks.environment import code, environment
 from benchmarks.locks import RANKS, Lock
 from benchmarks.measuring import specification
-from benchmarks.out_of_memory import OutOfMemory
+from benchmarks.out_of_memory import OutOfMemory, largest_evaluation_batch
 from benchmarks.process_group import die_with_parent
 from benchmarks.recomputation import recomputed_macs
 from benchmarks.stopping import Interrupted, StopRequest, silence
@@ -119,7 +120,7 @@ class CellRun:
         datamodule.setup("fit")
         module = instantiate(config["module"])
         module.net.check_image_size(*config["data"]["image_size"])
-        complexity = measure(module.net, (config["data"]["in_channels"], *config["data"]["image_size"]))
+        complexity = measure(module.net, self._image())
         check(config["name"], config["data"]["num_classes"], complexity)
         manifest = datamodule.manifest()
 
@@ -166,6 +167,11 @@ class CellRun:
         if trainer.world_size != world_size:
             raise RuntimeError(f"{world_size} processes were asked for, {trainer.world_size} were started")
         device = trainer.strategy.root_device
+        if device.type == "cuda" and config["data"]["task"] == "classification" and "eval_batch_size" not in tuned:
+            share = ceil(max(manifest["counts"][split] for split in ("val", "test")) / world_size)
+            start = datamodule.eval_batch_size
+            datamodule.eval_batch_size = largest_evaluation_batch(trainer, module, self._image(), start, share)
+            torch.cuda.reset_peak_memory_stats(device)
         record |= {
             "config_hash": config_hash(config),
             "code": code(),
@@ -182,6 +188,7 @@ class CellRun:
                 "tuned": bool(config["trainer"].get("tuned")),
                 **switches.as_dict(device),
                 **tuned,
+                "eval_batch_size": datamodule.eval_batch_size,
             },
             "dataset": manifest,
             "counts": manifest["counts"],
@@ -251,6 +258,11 @@ class CellRun:
                 self.record["wandb"]["mode"] = self.mirror.finish()
                 self._write()
         return exit_code
+
+    def _image(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        data = self.config["data"]
+        return data["in_channels"], *data["image_size"]
 
     def _tuned(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The trainer's arguments, with ``trainer.tuned`` those that were measured as fastest on this machine, and what of the

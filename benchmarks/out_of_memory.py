@@ -1,8 +1,10 @@
-"""When memory does not hold a step: the largest batch that fits, and its use at an equal global batch."""
+"""The largest batches that memory holds: of evaluation, and of a step that does not fit, at an equal global batch."""
 
 import gc
 import re
 import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -86,7 +88,7 @@ def fewest_parts(trainer: pl.Trainer, module: Any, least: int) -> int | None:
     share = _share(trainer)
     buffers = {name: buffer.clone() for name, buffer in module.net.named_buffers()}
     for parts in (n for n in range(least, share + 1) if share % n == 0):
-        fits = _fits(trainer, module, share // parts)
+        fits = _fits(module, partial(_try, trainer, module, share // parts))
         with torch.no_grad():
             for name, buffer in module.net.named_buffers():
                 buffer.copy_(buffers[name])
@@ -95,14 +97,45 @@ def fewest_parts(trainer: pl.Trainer, module: Any, least: int) -> int | None:
     return None
 
 
+def largest_evaluation_batch(trainer: pl.Trainer, module: Any, image: Sequence[int], start: int, most: int) -> int:
+    """Images that this process can evaluate at once beside what training keeps: ``start`` doubled as often as it fits, up to
+    ``most``, or halved until it fits.
+
+    Args:
+        image: C, H, W.
+
+    Raises:
+        MemoryError: not one image fits.
+    """
+    device = trainer.strategy.root_device
+    module.to(device).eval()
+
+    def attempt(size: int) -> None:
+        others = _beside(module)
+        coming = torch.empty(size, *image, device=device)  # the next batch is there before this one is done
+        with torch.inference_mode(), trainer.precision_plugin.val_step_context():
+            module.net.forward(torch.zeros(size, *image, device=device))  # not compiled for every size that is tried
+        del others, coming
+
+    size = min(start, most)
+    while size and not _fits(module, partial(attempt, size)):
+        size //= 2
+    if not size:
+        raise MemoryError("out of memory with one image in evaluation")
+    while size >= start and size < most and _fits(module, partial(attempt, min(2 * size, most))):
+        size = min(2 * size, most)
+    module.train()
+    return size
+
+
 def _share(trainer: pl.Trainer) -> int:
     """Images of a process and step."""
     return int(trainer.datamodule.batch_size) // trainer.world_size  # type: ignore[attr-defined]
 
 
-def _fits(trainer: pl.Trainer, module: Any, size: int) -> bool:
+def _fits(module: Any, attempt: Callable[[], None]) -> bool:
     try:
-        _try(trainer, module, size)
+        attempt()
         return True
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -122,8 +155,13 @@ def _try(trainer: pl.Trainer, module: Any, size: int) -> None:
     loader: Any = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     batch = loader.dataset[next(iter(loader.sampler))]
     images, targets, weights = (None if part is None else part[:size].to(device) for part in batch[:3])
-    others: list[Tensor] = [torch.empty_like(w) for w in module.parameters() for _ in range(OPTIMIZER_COPIES)]
+    others = _beside(module)
     with trainer.precision_plugin.train_step_context():
         loss = module.loss(module(images), targets, weights).mean()
     loss.backward()
     del others
+
+
+def _beside(module: Any) -> list[Tensor]:
+    """As much as the optimiser and the exchange between processes will take."""
+    return [torch.empty_like(weight) for weight in module.parameters() for _ in range(OPTIMIZER_COPIES)]

@@ -1,7 +1,7 @@
 """Gradient checkpointing (Chen et al. 2016): a stage keeps its input alone and is computed again in the backward pass."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -61,20 +61,25 @@ class _Recomputed:
             return checkpoint(forward, x, use_reentrant=False, context_fn=self._contexts)
 
     def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), _statistics_left(self.stage)
+        return nullcontext(), _StatisticsLeft(self.stage)
 
 
-@contextmanager
-def _statistics_left(stage: nn.Module) -> Iterator[None]:
-    """Batch-norm layers update copies of their running statistics, which the first pass has updated already."""
-    norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
-    kept = [dict(norm.named_buffers()) for norm in norms]
-    for norm, buffers in zip(norms, kept, strict=True):
-        for name, buffer in buffers.items():
-            setattr(norm, name, buffer.clone())
-    try:
-        yield
-    finally:
-        for norm, buffers in zip(norms, kept, strict=True):
+class _StatisticsLeft:
+    """Batch-norm layers update copies of their running statistics, which the first pass has updated already.
+
+    An object that is entered for every backward pass over one graph.
+    """
+
+    def __init__(self, stage: nn.Module) -> None:
+        self.norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.kept = [dict(norm.named_buffers()) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.kept, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *raised: object) -> None:
+        for norm, buffers in zip(self.norms, self.kept, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)

@@ -59,6 +59,7 @@ class Tracker(pl.Callback):
         self._resumed_wall_s = 0.0
         self._started = time.perf_counter()
         self._training_since: float | None = None
+        self._peak_memory = 0  # bytes, up to the last evaluation
         self._last_progress = -math.inf
         self._losses: list[torch.Tensor] = []
         self._metrics: dict[str, float] = {}
@@ -120,6 +121,7 @@ class Tracker(pl.Callback):
         self._check_losses(trainer)
         self.train_s, self._training_since = self._trained(), None
         self.energy.stop()
+        self._peak_memory = self._most_memory(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
         """Gives a sign of life."""
@@ -127,6 +129,10 @@ class Tracker(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the row of this evaluation."""
+        if (
+            trainer.strategy.root_device.type == "cuda"
+        ):  # evaluation takes the batch that fits: that is not training's memory
+            torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
         self._start_clock()
         metrics = {
             name: float(value) for name, value in trainer.callback_metrics.items() if not name.startswith("test/")
@@ -189,9 +195,12 @@ class Tracker(pl.Callback):
         return {
             "train_s": round(self.train_s, 3),
             "images_per_s": round(self.samples_seen / self.train_s, 1) if self.train_s else None,
-            "peak_memory_bytes": peak_memory_bytes(trainer.strategy.root_device),
+            "peak_memory_bytes": self._peak_memory or self._most_memory(trainer),
             "energy_j": self.energy.joules,
         }
+
+    def _most_memory(self, trainer: pl.Trainer) -> int:
+        return max(self._peak_memory, peak_memory_bytes(trainer.strategy.root_device))
 
     def _start_clock(self) -> None:
         self._training_since = time.perf_counter()

@@ -100,14 +100,17 @@ class Elastic:
         """
         rows, columns = self.input_size
         field = F.interpolate(draws.vectors, size=(rows, columns), mode="bicubic", align_corners=True)
-        down = (torch.arange(rows) - (rows - 1) / 2).view(1, rows, 1)
-        right = (torch.arange(columns) - (columns - 1) / 2).view(1, 1, columns)
+        device = draws.vectors.device
+        down = (torch.arange(rows, device=device) - (rows - 1) / 2).view(1, rows, 1)
+        right = (torch.arange(columns, device=device) - (columns - 1) / 2).view(1, 1, columns)
         cos, sin = draws.angle.cos().view(-1, 1, 1), draws.angle.sin().view(-1, 1, 1)
-        room = torch.tensor([max(height - self.output_size[0], 0), max(width - self.output_size[1], 0)])
+        reach = [
+            max(size - inner, 0) / 2 + self.shift for size, inner in zip((height, width), self.output_size, strict=True)
+        ]
         # Whole pixels: a tile that is merely shifted keeps its grey values.
-        place = (draws.place * (room / 2 + self.shift)).round()
-        row = (rows - 1) / 2 + (height - rows) // 2 + place[:, 0].view(-1, 1, 1)
-        column = (columns - 1) / 2 + (width - columns) // 2 + place[:, 1].view(-1, 1, 1)
+        below, beside = ((draws.place[:, axis] * reach[axis]).round().view(-1, 1, 1) for axis in (0, 1))
+        row = (rows - 1) / 2 + (height - rows) // 2 + below
+        column = (columns - 1) / 2 + (width - columns) // 2 + beside
         return row + cos * down - sin * right + field[:, 0], column + sin * down + cos * right + field[:, 1]
 
     def apply(self, images: Tensor, targets: Tensor, weights: Tensor, draws: ElasticDraws) -> Warped:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,11 +15,13 @@ from datamodules.batching import (
     GlobalBatchSampler,
     ResumableLoader,
     TrainRows,
+    as_made,
     mix_seed,
 )
-from datamodules.elastic import Elastic
+from datamodules.elastic import Elastic, ElasticDraws
 from datamodules.image_files import ByteScaling, read_image
 from datamodules.instances import InstanceSplit
+from datamodules.placement import CPU, PlacedDataModule, on_device
 from datamodules.splits import Split, Splits
 from datamodules.tiff_stack import read_stack
 from datamodules.transforms import Augmentation, Batch, check_statistics, normalise
@@ -35,17 +36,18 @@ class _TrainBatches(Dataset[Batch]):
     ):
         self.split = split
         self.augmentation = augmentation
-        self.mean = torch.tensor(mean)
-        self.std = torch.tensor(std)
+        self.device = split.images.device
+        self.mean = torch.tensor(mean, device=self.device)
+        self.std = torch.tensor(std, device=self.device)
         self.seed = seed
 
     def __getitem__(self, item: TrainRows) -> Batch:
         generator = torch.Generator().manual_seed(mix_seed("augmentation", self.seed, item.epoch, item.batch))
         height, width = self.split.images.shape[-2:]
         draws = self.augmentation.draw(item.global_size, height, width, generator).part(item.first, len(item.rows))
-        images = self.split.images.index_select(0, item.rows)
-        targets = self.split.targets.index_select(0, item.rows)
-        return self.augmentation.apply(images, targets, draws, self.mean, self.std)
+        rows = on_device(item.rows, self.device)
+        images, targets = self.split.images.index_select(0, rows), self.split.targets.index_select(0, rows)
+        return self.augmentation.apply(images, targets, draws.to(self.device), self.mean, self.std)
 
 
 class _DeformedBatches(Dataset[Batch]):
@@ -56,15 +58,18 @@ class _DeformedBatches(Dataset[Batch]):
     ):
         self.split = split
         self.elastic = elastic
-        self.weights = weights
-        self.mean = torch.tensor(mean)
-        self.std = torch.tensor(std)
+        self.device = split.images.device
+        self.weights = weights.to(self.device)
+        self.mean = torch.tensor(mean, device=self.device)
+        self.std = torch.tensor(std, device=self.device)
         self.seed = seed
 
     def __getitem__(self, item: TrainRows) -> Batch:
         draws = self.elastic.draw(self.seed, item.epoch, item.rows)
-        images, targets = self.split.images.index_select(0, item.rows), self.split.targets.index_select(0, item.rows)
-        warped = self.elastic.apply(images, targets, self.weights.index_select(0, item.rows), draws)
+        placed = ElasticDraws(*(on_device(values, self.device) for values in draws))
+        rows = on_device(item.rows, self.device)
+        images, targets = self.split.images.index_select(0, rows), self.split.targets.index_select(0, rows)
+        warped = self.elastic.apply(images, targets, self.weights.index_select(0, rows), placed)
         return Batch(normalise(warped.images, self.mean, self.std), warped.targets.long(), warped.weights)
 
 
@@ -73,8 +78,8 @@ class _EvaluationBatches(Dataset[Batch]):
 
     def __init__(self, split: Split, mean: Sequence[float], std: Sequence[float]):
         self.split = split
-        self.mean = torch.tensor(mean)
-        self.std = torch.tensor(std)
+        self.mean = torch.tensor(mean, device=split.images.device)
+        self.std = torch.tensor(std, device=split.images.device)
 
     def __getitem__(self, item: EvaluationRows) -> Batch:
         rows = slice(item.start, item.stop)
@@ -83,7 +88,7 @@ class _EvaluationBatches(Dataset[Batch]):
         return Batch(images, self.split.targets[rows].long(), instances=instances)
 
 
-class InMemoryDataModule(LightningDataModule):
+class InMemoryDataModule(PlacedDataModule):
     """Batches from decoded arrays: the same images in the same global batches at any number of processes.
 
     source: called once per process, returns the data. batch_size: global, divided by the world size.
@@ -91,7 +96,8 @@ class InMemoryDataModule(LightningDataModule):
     Elastic, and border_weights, those of border_weights, null for none. mean, std: per channel, of pixels divided by
     255; both null: those of the training split. seed: decides order and augmentation, both anew in every epoch.
     cache_dir: where weight maps are kept. loader_workers: processes beside this one that make training batches; these do
-    not depend on it. Evaluation batches are slices and made here. num_classes: those that the network is built for.
+    not depend on it. Evaluation batches are slices and made here. On a GPU the arrays are copied there once, and all batches
+    are made there, without loader_workers. num_classes: those that the network is built for.
     sha256: what Splits.checksum gives for the published set, null where that is not known.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, those of num_classes, sha256,
@@ -131,6 +137,7 @@ class InMemoryDataModule(LightningDataModule):
         self.loader_workers = loader_workers
         self.num_classes = num_classes
         self.sha256 = sha256
+        self._copies: dict[str, Split] = {}
 
     @cached_property
     def splits(self) -> Splits:
@@ -161,20 +168,22 @@ class InMemoryDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """This rank's part of every global batch of an epoch, shuffled and augmented."""
         train = self.splits.train
-        sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self._rank_and_world_size())
+        sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self.rank_and_world_size())
+        batches: Dataset[Batch]
         if self.elastic is not None:
-            batches = _DeformedBatches(train, self.elastic, self._weights(train), self.mean, self.std, self.seed)
-            return ResumableLoader(batches, sampler, self.loader_workers)
-        augmented = _TrainBatches(train, self.augmentation, self.mean, self.std, self.seed)
-        return ResumableLoader(augmented, sampler, self.loader_workers)
+            weights = self._weights(train)
+            batches = _DeformedBatches(self._placed("train"), self.elastic, weights, self.mean, self.std, self.seed)
+        else:
+            batches = _TrainBatches(self._placed("train"), self.augmentation, self.mean, self.std, self.seed)
+        return ResumableLoader(batches, sampler, self.loader_workers if self.root_device() == CPU else 0)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's shard of the validation split, in order."""
-        return self._evaluation_loader(self.splits.val)
+        return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """This rank's shard of the test split, in order."""
-        return self._evaluation_loader(self.splits.test)
+        return self._evaluation_loader("test")
 
     def read_slices(self, path: Path, channels: int) -> Tensor:
         """The slices of an image file as the network takes them: float32 [N, C, H, W], normalised.
@@ -217,9 +226,14 @@ class InMemoryDataModule(LightningDataModule):
         balance = class_weights(train.targets, len(self.splits.classes))
         return weight_maps(train, balance, self.cache_dir, **self.border_weights)
 
-    def _evaluation_loader(self, split: Split) -> DataLoader[Batch]:
-        sampler = EvaluationSampler(len(split), self.eval_batch_size, *self._rank_and_world_size())
-        return DataLoader(_EvaluationBatches(split, self.mean, self.std), sampler=sampler, batch_size=None)
+    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
+        split = self._placed(name)
+        sampler = EvaluationSampler(len(split), self.eval_batch_size, *self.rank_and_world_size())
+        batches = _EvaluationBatches(split, self.mean, self.std)
+        return DataLoader(batches, sampler=sampler, batch_size=None, collate_fn=as_made)
 
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+    def _placed(self, name: str) -> Split:
+        """A split, on the network's device."""
+        if name not in self._copies:
+            self._copies[name] = self.splits.named()[name].to(self.root_device())
+        return self._copies[name]

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -43,6 +44,12 @@ class Split:
     def arrays(self) -> dict[str, Tensor]:
         """The arrays by name, for a checksum."""
         return {"images": self.images, "targets": self.targets}
+
+    def to(self, device: torch.device) -> Self:
+        """The split with its arrays on another device; itself where they are there already."""
+        if self.images.device == device:
+            return self
+        return replace(self, **{name: array.to(device) for name, array in self.arrays().items()})
 
     @property
     def is_mask(self) -> bool:

@@ -1,14 +1,14 @@
 """Image classification."""
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassStatScores
+from torchmetrics.classification import MulticlassStatScores
 
+from lightning_modules.metrics import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised
 
 EXAMPLES = 24
@@ -50,7 +50,7 @@ class Classifier(Supervised):
         }
         named = ("val", "test", *self.test_views)
         self.counts = nn.ModuleDict({name: MetricCollection(counts).clone() for name in named})
-        self.confusion_matrix = MulticlassConfusionMatrix(num_classes, validate_args=False)
+        self.confusion_matrix = ConfusionMatrix(num_classes)
         self.examples: list[tuple[Tensor, ...]] = []
         self.definitions = {
             f"top{k}_err": f"100 * (1 - hits / images), torchmetrics MulticlassStatScores(top_k={k}, average='micro')"
@@ -89,9 +89,9 @@ class Classifier(Supervised):
         counts.update(logits, targets)
         if split == "test":
             self.confusion_matrix.update(logits, targets)
-            found = zip(batch[0], targets, logits.argmax(dim=1), strict=True)
-            room = EXAMPLES - len(self.examples)
-            self.examples += [tuple(part.cpu() for part in one) for one in islice(found, room)]
+            if (room := EXAMPLES - len(self.examples)) > 0:
+                found = zip(*(part[:room].cpu() for part in (batch[0], targets, logits.argmax(dim=1))), strict=True)
+                self.examples += found
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
         """Errors in percent; those of a test's views come with the number of their images."""

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
-from torchmetrics.classification import MulticlassConfusionMatrix
 
+from lightning_modules.metrics import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised
 from lightning_modules.tiling import predict_by_tiles
 
@@ -66,9 +66,7 @@ class Segmenter(Supervised):
         if test_time_dihedral:
             averaged = "; of probabilities averaged over the 8 symmetries of the square"
             self.definitions = {name: text + averaged for name, text in self.definitions.items()}
-        self.confusion_matrices = nn.ModuleDict(  # the splits have been checked when they were read
-            {split: MulticlassConfusionMatrix(num_classes, validate_args=False) for split in ("val", "test")}
-        )
+        self.confusion_matrices = nn.ModuleDict({split: ConfusionMatrix(num_classes) for split in ("val", "test")})
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Mean cross-entropy over each image's pixels, each times its weight (H, W) if given; shape (N,)."""

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric, Metric, SumMetric
+
+from lightning_modules.metrics import MeanLoss
 
 # images, targets, and for masks: weights of pixels (training), instance labels (evaluation)
 Batch = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
@@ -54,9 +55,8 @@ class Supervised(pl.LightningModule):
         self.net = net
         self._optimizer = optimizer
         self._scheduler = scheduler
-        self.train_loss = _mean()
-        self.losses = nn.ModuleDict({"val": _mean(), "test": _mean()})
-        self.seen = nn.ModuleDict({"val": _count(), "test": _count()})
+        self.train_loss = MeanLoss()
+        self.losses = nn.ModuleDict({"val": MeanLoss(), "test": MeanLoss()})
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of each hook before and after it, 56 times a step; nn.Module would look for parameters.
@@ -128,7 +128,7 @@ class Supervised(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs the ``val`` metrics and the training loss since the last evaluation."""
         if self.train_loss.update_called:
-            self.log("train/loss", _computed(self.train_loss), logger=False)
+            self.log("train/loss", _computed(self.train_loss)[0], logger=False)
         self._log("val")
 
     def on_test_epoch_end(self) -> None:
@@ -163,30 +163,17 @@ class Supervised(pl.LightningModule):
     def _evaluate(self, split: str, batch: Batch) -> None:
         images, targets, _, _ = batch
         logits = self.predict_logits(images)
-        loss, seen = self._counters(split)
-        loss.update(self.loss(logits, targets, None))
-        seen.update(len(images))
+        losses: Any = self.losses[split]
+        losses.update(self.loss(logits, targets, None))
         self.update_metrics(split, logits, batch)
 
     def _log(self, split: str) -> None:
-        loss, seen = self._counters(split)
-        values = {"loss": _computed(loss), "n": _computed(seen), **self.compute_metrics(split)}
+        loss, images = _computed(self.losses[split])
+        values = {"loss": loss, "n": images.double(), **self.compute_metrics(split)}
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
-    def _counters(self, split: str) -> tuple[Any, Any]:
-        return self.losses[split], self.seen[split]
 
-
-# Their search for NaN waits for the device in every batch; a NaN in the mean is an error for the tracker.
-def _mean() -> Metric:
-    return MeanMetric(nan_strategy="disable").set_dtype(torch.float64)
-
-
-def _count() -> Metric:
-    return SumMetric(nan_strategy="disable").set_dtype(torch.float64)
-
-
-def _computed(metric: Any) -> Tensor:
+def _computed(metric: Any) -> tuple[Tensor, Tensor]:
     value = metric.compute()
     metric.reset()
     return value

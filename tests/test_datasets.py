@@ -951,7 +951,8 @@ def datamodule(rank: int = 0, world_size: int = 1, **changes) -> InMemoryDataMod
         "seed": 0,
     }
     module = InMemoryDataModule(**{**arguments, **changes})
-    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
     module.setup()
     return module
 

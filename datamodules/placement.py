@@ -1,0 +1,26 @@
+"""Where a process makes its batches: its rank among the processes, and its device."""
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+class PlacedDataModule(LightningDataModule):
+    """A data module that knows its trainer's place, or ``device`` where it is used without a trainer."""
+
+    device: torch.device = CPU
+
+    def rank_and_world_size(self) -> tuple[int, int]:
+        """Of this process."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def root_device(self) -> torch.device:
+        """The network's."""
+        return self.device if self.trainer is None else self.trainer.strategy.root_device
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """``values``, which lie in the machine's memory, on ``device``; nothing waits for the copy."""
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)

@@ -1,0 +1,46 @@
+"""Sums over samples and processes that are updated without waiting for a GPU."""
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MulticlassConfusionMatrix
+
+
+class MeanLoss(Metric):
+    """Mean over all samples of all processes, and their number.
+
+    torchmetrics' MeanMetric and SumMetric look for NaN, and copy Python numbers to the device: both wait for it.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, losses: Tensor) -> None:
+        """Adds the loss of each sample, shape (N,)."""
+        self.total += losses.sum(dtype=torch.float64)
+        self.count += len(losses)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Mean, float64, NaN of nothing, and number of samples, int64."""
+        return self.total / self.count, self.count
+
+
+class ConfusionMatrix(MulticlassConfusionMatrix):
+    """Counts by true and predicted class.
+
+    torchmetrics counts with bincount, for whose size the host waits, as the size depends on the values.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, validate_args=False)  # the splits have been checked when they were read
+
+    def update(self, logits: Tensor, targets: Tensor) -> None:
+        """Adds samples: logits (N, K, …), classes (N, …)."""
+        cells = targets.long() * self.num_classes + logits.argmax(dim=1)
+        once = torch.ones((), dtype=self.confmat.dtype, device=cells.device).expand(cells.numel())
+        self.confmat.view(-1).scatter_add_(0, cells.flatten(), once)

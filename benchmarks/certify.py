@@ -175,15 +175,13 @@ class _Measure:
         self.known: dict[str, Complexity] = {}
 
     def __call__(self, cell: Cell) -> Complexity:
-        from hydra.utils import instantiate
-
-        from benchmarks.complexity import measure
+        from benchmarks.complexity import build
 
         data = cell.config["data"]
         size = (data["in_channels"], *data["image_size"])
         key = json.dumps([cell.config["model"], size], sort_keys=True)
         if key not in self.known:
-            self.known[key] = measure(instantiate(cell.config["model"]), size)
+            self.known[key] = build(cell.config["model"], size)[1]
         return self.known[key]
 
 

@@ -13,6 +13,7 @@ torch.utils.flop_counter counts the weight gradient of a grouped convolution `gr
 import copy
 import warnings
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,6 +126,24 @@ def count_convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 def count_linear(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """Handle of fvcore for aten::linear."""
     return Counter(macs=linear_flop_jit(inputs, outputs), activations=generic_activation_jit()(inputs, outputs))
+
+
+def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexity]:
+    """The network of a configuration node, and its cost for one image (C, H, W).
+
+    Raises:
+        ValueError: there is no such network, or it does not take such images.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    channels, height, width = image
+    try:
+        net = instantiate(model)
+    except InstantiationException as error:
+        raise ValueError(error.__cause__) from error
+    net.check_image_size(height, width)
+    return net, measure(net, (channels, height, width))
 
 
 def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:

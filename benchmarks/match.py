@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from rich import box
 from rich.table import Table
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from benchmarks import terminal
-from benchmarks.complexity import LAYERS, measure
+from benchmarks.certify import check
+from benchmarks.complexity import LAYERS, build
 from benchmarks.configuration import Cell, ConfigurationError, expand
 
 TOLERANCE = 0.005
@@ -86,8 +87,9 @@ def main(argv: Sequence[str]) -> int:
                 except Unreachable as error:
                     problems.append(f"{cell.config['name']} on {cell.config['data']['name']}: {error}")
                 else:
-                    lines.append(_overrides(job, cell.config["model"], found))
-                    rows.append(_row(lines[-1], quantity, target, found))
+                    line, row = _row(_overrides(job, cell.config["model"], found), quantity, target, found)
+                    lines.append(line)
+                    rows.append(row)
     except ValueError as error:
         problems.append(str(error))
     if rows:
@@ -303,23 +305,31 @@ def _overrides(job: Sequence[str], model: Mapping[str, Any], found: Match) -> li
     return kept + [f"{'' if key in model else '+'}model.{key}={value}" for key, value in found.arguments.items()]
 
 
-def _row(overrides: Sequence[str], quantity: str, target: int, found: Match) -> list[str]:
-    """A line of the table, from the network as it is built for training and measured.
+def _row(overrides: Sequence[str], quantity: str, target: int, found: Match) -> tuple[list[str], list[str]]:
+    """The overrides that a run takes, and a line of the table, from the network as it is built for training and measured.
+
+    A network that would bear a published one's name, as where the name does not show what has moved, gets another.
 
     Raises:
         RuntimeError: it does not measure what was found.
     """
     [(cell, _)] = _cells(overrides)
     data = cell.config["data"]
-    cost = measure(instantiate(cell.config["model"]), (data["in_channels"], *data["image_size"]))
+    _, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
     if (cost.macs, cost.params) != (found.macs, found.params):
         raise RuntimeError(f"{' '.join(overrides)} measures {cost.macs} MACs and {cost.params} parameters, not {found}")
+    name = cell.config["name"]
+    try:
+        check(name, data["num_classes"], cost)
+    except ValueError:
+        name += "".join(f"_{key}{value}" for key, value in found.arguments.items())
+        overrides = [*overrides, f"name={name}"]
     miss = getattr(cost, quantity) / target - 1
     changed = [
         f"{key} {found.were[key]} → {value}" for key, value in found.arguments.items() if value != found.were[key]
     ]
-    return [
-        cell.config["name"],
+    return [*overrides], [
+        name,
         f"{target:,}",
         f"{cost.macs:,}",
         f"{cost.params:,}",

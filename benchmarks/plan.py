@@ -366,13 +366,10 @@ def _passes(config: dict[str, Any], net: dict[str, Any], shapes: dict[str, Seque
 
 
 def _count(model: dict[str, Any], image: Sequence[int]) -> dict[str, Any]:
-    from hydra.utils import instantiate
+    from benchmarks.complexity import build
 
-    from benchmarks.complexity import measure
-
-    net = instantiate(model)
-    net.check_image_size(*image[1:])
-    cost = measure(net, (image[0], image[1], image[2])).as_dict()
+    net, measured = build(model, image)
+    cost = measured.as_dict()
     border = image[1] - net.output_size(*image[1:])[0] if hasattr(net, "output_size") else 0
     return {key: cost[key] for key in ("params", "flops", "train_flops_per_sample")} | {"border": border}
 

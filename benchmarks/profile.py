@@ -34,18 +34,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _profile(cell: Cell, as_csv: bool) -> None:
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    from benchmarks.complexity import measure
+    from benchmarks.complexity import build
 
     data = cell.config["data"]
-    try:
-        net = instantiate(cell.config["model"])
-    except InstantiationException as error:
-        raise ValueError(error.__cause__) from error
-    net.check_image_size(*data["image_size"])
-    cost = measure(net, (data["in_channels"], *data["image_size"]))
+    _, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
     if as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(["network", "layer", "kind", "params", "macs", "activations", "train_macs"])

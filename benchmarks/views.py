@@ -19,12 +19,10 @@ from typing import Any
 
 import torch
 import yaml
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks import published
-from benchmarks.complexity import LAYERS, Complexity, LayerCost, measure
+from benchmarks.complexity import LAYERS, Complexity, LayerCost, build
 from benchmarks.configuration import Cell, ConfigurationError, config_hash, expand
 from benchmarks.page import plotly_js, script_json
 from benchmarks.record import CONFIG, write_atomic
@@ -197,12 +195,7 @@ def layers_view(cells: Sequence[Cell]) -> View:
 def _measured(cell: Cell) -> tuple[Complexity, list[tuple[str, LayerCost]]]:
     """The cost, and that of each layer with what it is, in the order in which an image meets them."""
     data = cell.config["data"]
-    try:
-        net: nn.Module = instantiate(cell.config["model"])
-    except InstantiationException as error:
-        raise ValueError(error.__cause__) from error
-    net.check_image_size(*data["image_size"])  # type: ignore[operator]
-    cost = measure(net, (data["in_channels"], *data["image_size"]))
+    net, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
     names = {module: name for name, module in net.named_modules()}
     costs = {layer.name: layer for layer in cost.layers}
     met: list[tuple[str, LayerCost]] = []

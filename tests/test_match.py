@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from benchmarks import match
+from benchmarks.certify import check
 from benchmarks.complexity import Complexity, measure
 from benchmarks.configuration import Cell, expand
 from benchmarks.match import ROUNDING, TOLERANCE, Network, Unreachable, count
@@ -157,6 +158,19 @@ def test_pasted_overrides_make_the_network_of_the_table(capsys: pytest.CaptureFi
         assert abs(cost.macs - target) <= TOLERANCE * target
         figures = (f"{target:,}", f"{cost.macs:,}", f"{cost.params:,}", f"{cost.macs / target - 1:+.2%}", changed)
         assert " ".join((cell.config["name"], *figures)) in " ".join(out.split())
+
+
+def test_a_network_of_another_width_does_not_bear_a_published_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run is refused whose network is not what its name says: what is pasted must not be."""
+    wanted = measured(cells("model=resnet", "data=cifar10", "model.depth=20", "model.base_channels=17")[0]).macs
+    assert match.main(["model=resnet", "data=cifar10", "model.depth=20", "--macs", str(wanted)]) == 0
+    [overrides] = re.findall(r"^python run\.py (.*)$", capsys.readouterr().out, re.MULTILINE)
+    [cell] = cells(*overrides.split())
+    assert cell.config["name"] == "resnet20_base_channels17"
+    assert measured(cell).macs == wanted
+    check(cell.config["name"], 10, measured(cell))
+    with pytest.raises(ValueError, match="called resnet20 has"):
+        check("resnet20", 10, measured(cell))
 
 
 def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,6 +114,7 @@ class ResumableLoader(DataLoader[Any]):
             dataset,
             sampler=sampler,
             batch_size=None,
+            collate_fn=as_made,
             num_workers=workers,
             pin_memory=pin_memory,
             **worker_options(workers),
@@ -135,6 +136,11 @@ class ResumableLoader(DataLoader[Any]):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on with that batch."""
         self._batches.start_at(state["epoch"], state["batch"])
+
+
+def as_made(batch: Any) -> Any:
+    """The batch itself, which is one already: torch's default would look at each of its parts."""
+    return batch
 
 
 def worker_options(workers: int) -> dict[str, Any]:

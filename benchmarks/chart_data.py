@@ -28,13 +28,28 @@ FEWEST, MOST = 40, 400  # of one curve
 
 @dataclass(frozen=True)
 class Axis:
-    """A cost of a finished run. `unit` is how the page prints it: `""` (a count), `s`, `B` or `J`."""
+    """A cost of a finished run.
+
+    `unit` is how the page prints it: `""` (a count), `s`, `ms`, `B` or `J`. `measured_by` is the command that measures it,
+    where a run itself does not.
+    """
 
     key: str
     title: str
     unit: str
     value: Callable[[Run], float | None]
     more_is_better: bool = False
+    measured_by: str = ""
+
+
+def _alone(key: str, title: str, unit: str, name: str, scale: float = 1, more_is_better: bool = False) -> Axis:
+    """What was measured of the network by itself: `name` in the record's block."""
+
+    def value(run: Run) -> float | None:
+        found = number(run.part("throughput").get(name))
+        return None if found is None else scale * found
+
+    return Axis(key, title, unit, value, more_is_better, "python -m benchmarks throughput")
 
 
 AXES = (
@@ -52,6 +67,16 @@ AXES = (
     ),
     Axis("peak_memory_bytes", "peak memory", "B", lambda run: number(run.part("compute").get("peak_memory_bytes"))),
     Axis("energy_j", "energy of training", "J", lambda run: number(run.part("compute").get("energy_j"))),
+    _alone("latency_ms", "latency of one image", "ms", "latency_s", 1e3),
+    _alone("forward_images_per_s", "images/s forward", "", "forward_images_per_s", more_is_better=True),
+    _alone(
+        "alone_images_per_s",
+        "images/s in training (measured alone)",
+        "",
+        "train_images_per_s",
+        more_is_better=True,
+    ),
+    _alone("alone_memory_bytes", "memory in training (measured alone)", "B", "train_memory_bytes"),
 )
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks import measured
 from benchmarks import record as files
 from benchmarks.code_version import made_by_other_code
 from benchmarks.configuration import Cell, config_hash, differing_keys
@@ -200,6 +201,8 @@ class CellJob:
                 return Outcome(record["status"], record["error"])  # machine 0 knows more
             return Outcome(*self._stopping) if self._stopping else Outcome("failed", self._cause(code))
         if code == 0 and record.get("status") == "ok":
+            with suppress(OSError):  # a full disk
+                measured.enter(self.directory, Path(self._config["output_root"]))
             return self._finish("ok", None)
         if self._stopping:
             return self._finish(*self._stopping)

@@ -1,8 +1,10 @@
 """Measurements in a process of their own, so that peak memory is theirs. Imports no torch."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.launch import cores, on_gpu
@@ -26,10 +28,33 @@ def specification(config: dict[str, Any]) -> dict[str, Any]:
         "precision": trainer["precision"],
         "threads": config["cluster"]["threads_per_process"] or max(1, share),
         "switches": {name: trainer[name] for name in SWITCHES if trainer.get(name) is not None},
+        "ema_decay": config["recipe"].get("ema_decay"),
     }
 
 
-def ask(module: str, argument: Any, threads: int, ranks: int = 1) -> dict[str, Any]:
+def steps(
+    specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]], ranks: int = 1
+) -> list[dict[str, Any]]:
+    """Several passes of one process: those of ``benchmarks.step_time``, an ``error`` in place of what memory did not hold.
+
+    Args:
+        passes: what of the specification differs, the one that takes least memory first.
+
+    Raises:
+        ValueError: as ``ask``.
+    """
+    asked = {**specification, "passes": list(passes)}
+    return ask("step_time", asked, specification["threads"], ranks, TIMEOUT_S * len(passes))["passes"]
+
+
+def warn_if_busy() -> None:
+    """Says on stderr that others compute on this machine, which makes measurements of several threads worthless."""
+    load = os.getloadavg()[0]
+    if load > cores() / 2:
+        print(f"others compute here (load {load:.1f} on {cores()} cores): figures will be too low", file=sys.stderr)
+
+
+def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S) -> dict[str, Any]:
     """The JSON that ``python -m benchmarks.<module> ARGUMENT`` prints, under torchrun for several ranks.
 
     Raises:
@@ -39,9 +64,9 @@ def ask(module: str, argument: Any, threads: int, ranks: int = 1) -> dict[str, A
     command = [sys.executable, *torchrun, "-m", f"benchmarks.{module}", json.dumps(argument)]
     environment = clean_environment(threads)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
-        raise ValueError(f"a few steps took more than {TIMEOUT_S} s") from None
+        raise ValueError(f"a few steps took more than {limit_s} s") from None
     if done.returncode < 0:
         raise ValueError(killed_by(-done.returncode))
     if done.returncode:

@@ -58,6 +58,7 @@ def passport(run: Run) -> list[Section]:
         "Certificate": certificate(run),
         "Complexity (one image)": part("complexity"),
         "Compute": part("compute"),
+        "Network alone (python -m benchmarks throughput)": part("throughput"),
         "Code": {
             "version": code.get("version"),
             "commit": code.get("commit"),

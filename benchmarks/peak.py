@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.switches import synchronize
+from benchmarks.environment import environment
+from benchmarks.switches import has_bf16, has_tf32, synchronize
 
 SIDE = {"cpu": 2048, "cuda": 8192}
 REPEATS = 10
@@ -32,19 +33,20 @@ def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, tf32: bool = Fa
 
 
 def main(specification: dict[str, Any]) -> int:
-    """Prints the rate by precision: ``32-true``, and where asked for ``tf32`` and ``bf16-mixed``; returns the exit code.
+    """Prints ``peaks``, the rate by precision: ``32-true``, and where the device has them ``tf32`` and ``bf16-mixed``; and the
+    ``environment``. Returns the exit code.
 
     Args:
-        specification: gpu, threads, tf32, bf16.
+        specification: gpu, threads.
     """
     torch.set_num_threads(specification["threads"])
     device = torch.device("cuda" if specification["gpu"] else "cpu")
-    found = {"32-true": matmul_flops_per_s(device, torch.float32)}
-    if specification["tf32"]:
-        found["tf32"] = matmul_flops_per_s(device, torch.float32, tf32=True)
-    if specification["bf16"]:
-        found["bf16-mixed"] = matmul_flops_per_s(device, torch.bfloat16)
-    print(json.dumps(found))
+    peaks = {"32-true": matmul_flops_per_s(device, torch.float32)}
+    if has_tf32(device):
+        peaks["tf32"] = matmul_flops_per_s(device, torch.float32, tf32=True)
+    if has_bf16(device):
+        peaks["bf16-mixed"] = matmul_flops_per_s(device, torch.bfloat16)
+    print(json.dumps({"peaks": peaks, "environment": environment(device)}))
     return 0
 
 

@@ -15,6 +15,7 @@ RECORDS = DOCS / "performance"
 PAGE = DOCS / "performance.md"
 KINDS = ("step_cost", "input", "start_up", "logging_cost", "throughput", "memory")  # in this order; others after them
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics")
+MACHINE = ("device", "device_name", "cores", "threads", "cuda", "cudnn", "python", "packages")
 HEAD = """# Performance
 
 Made by `python -m benchmarks performance --write` from `docs/performance/*.json`; a test fails when it is stale. Each table
@@ -54,6 +55,29 @@ def write_record(
     root.mkdir(parents=True, exist_ok=True)
     write_json(path, content)
     return path
+
+
+def add_to_record(
+    kind: str,
+    environment: Mapping[str, Any],
+    command: str,
+    title: str,
+    columns: Mapping[str, tuple[str, str]],
+    rows: Sequence[Mapping[str, Any]],
+    note: str,
+    same: Sequence[str],
+    root: Path = RECORDS,
+) -> Path:
+    """As ``write_record``; rows stay that were measured with the same hardware, versions and threads and differ in a key of
+    ``same`` from all the new ones. Each row has its command, the record all of them.
+    """
+    held = read_json(root / f"{kind}-{environment['device']}.json") or {}
+    here, there = ({name: of.get(name) for name in MACHINE} for of in (environment, held.get("environment", {})))
+    new = [[row[key] for key in same] for row in rows]
+    kept = [row for row in held.get("rows", []) if [row.get(key) for key in same] not in new] if here == there else []
+    together = [*kept, *({**row, "command": command} for row in rows)]
+    commands = " && ".join(dict.fromkeys(row["command"] for row in together))
+    return write_record(kind, environment, commands, title, columns, together, note, root)
 
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:

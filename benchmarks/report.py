@@ -28,6 +28,7 @@ from benchmarks.results import (
     duration,
     family_style,
     load_runs,
+    number,
     one_line,
     seed_groups,
     short_labels,
@@ -65,6 +66,7 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
         ("Means over seeds, ± standard deviation [95 % interval of the mean]", _means(runs)),
         ("Differences between networks on the same seeds", _differences(runs)),
         ("Baselines", _baselines(runs)),
+        ("Networks alone, as python -m benchmarks throughput measured them", _alone(runs)),
     )
     for title, rows in sections:
         if rows:
@@ -274,6 +276,26 @@ def _baselines(runs: Sequence[Run]) -> list[list[Text]]:
         for data, (label, figure) in zip([beside.data, *[""] * len(beside.nets)], figures, strict=True):
             rows.append([Text(one_line(data)), Text(one_line(label)), Text(f"{one_line(beside.metric)} {figure:.3f}")])
     return rows
+
+
+def _alone(runs: Sequence[Run]) -> list[list[Text]]:
+    """A row for each measurement, whatever number of runs it holds for."""
+    measured = [run for run in runs if run.part("throughput")]
+    rows: dict[tuple[str, ...], None] = {}
+    for run, label in zip(measured, short_labels(measured, seeds=False), strict=True):
+        figures = [
+            (number(run.part("throughput").get(name)), scale, unit, form)
+            for name, scale, unit, form in (
+                ("latency_s", 1e3, "ms for one image", ".4g"),
+                ("forward_images_per_s", 1, "images/s forward", ",.0f"),
+                ("train_images_per_s", 1, "images/s in training", ",.0f"),
+                ("train_memory_bytes", 2**-20, "MiB of training", ",.0f"),
+            )
+        ]
+        said = tuple(f"{scale * value:{form}} {unit}" for value, scale, unit, form in figures if value is not None)
+        if len(said) == len(figures):
+            rows[one_line(run.data), one_line(label), ", ".join(said)] = None
+    return [[Text(cell) for cell in row] for row in rows]
 
 
 def _print_scores(console: Console, runs: Sequence[Run]) -> None:

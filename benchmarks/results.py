@@ -37,7 +37,7 @@ NO_RUNS = (
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (
     *("departures", "code", "environment", "parallel", "dataset", "counts"),
-    *("complexity", "compute", "protocol", "metrics", "baselines", "wandb"),
+    *("complexity", "compute", "protocol", "metrics", "baselines", "wandb", "throughput"),
 )
 
 

@@ -1,17 +1,20 @@
-"""Time and memory of a training step on random images: ``python -m benchmarks.step_time SPECIFICATION`` prints JSON.
+"""Time and memory of training steps on random images: ``python -m benchmarks.step_time SPECIFICATION`` prints JSON.
 
 Forward, backward and the optimiser's step as in training, or the forward of evaluation; not what Lightning adds to a step, nor
 the making of batches unless it is asked for. In a process of its own, under torchrun where a cell has several, so that peak
 memory is this network's.
 """
 
+import ctypes
+import gc
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,104 +24,166 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from benchmarks.environment import environment, peak_memory_bytes
-from benchmarks.out_of_memory import is_out_of_memory
 from benchmarks.switches import Switches, synchronize
 
-WARM_UP = 3  # steps
+WARM_UP, WARM_UP_S = 3, 0.5  # steps, and where they are short as many more as go into this time
 MEASURED_S = 2.0
 MOST_STEPS, FEWEST_STEPS = 50, 3
 HALF = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 def main(specification: dict[str, Any]) -> int:
-    """Prints ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network)
-    and ``hardware``, or ``error`` where memory does not suffice; returns the exit code.
+    """Prints ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network),
+    ``switches`` in effect and ``hardware``, or ``error`` where memory does not suffice; returns the exit code.
 
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
-            threads; where they are to be set forward (true: no training), switches (fields of ``Switches``) and datamodule
-            (configuration node whose training batches are made and used).
+            threads; where they are to be set forward (true: no training), switches (fields of ``Switches``), ema_decay and
+            datamodule (configuration node whose training batches are made and used). Where it has passes, a list of what
+            differs from one measurement to the next, the one that takes least memory first, the JSON is ``{"passes": [...]}``;
+            what follows one that memory does not suffice for is not tried.
     """
-    try:
-        found = _measured(specification)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        found = {"error": "out of memory"}
+    passes = specification.pop("passes", None)
+    found = _measured(specification, passes or [{}])
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(found))
+        print(json.dumps(found[0] if passes is None else {"passes": found}))
     return 0
 
 
-def _measured(specification: dict[str, Any]) -> dict[str, Any]:
+def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     torch.set_num_threads(specification["threads"])
-    ranks, local = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_RANK", 0))
-    device = torch.device("cuda", local) if specification["gpu"] else torch.device("cpu")
+    ranks = int(os.environ.get("WORLD_SIZE", 1))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if specification["gpu"] else torch.device("cpu")
+    if specification["gpu"]:
+        torch.cuda.set_device(device)
     if ranks > 1:
         dist.init_process_group("nccl" if specification["gpu"] else "gloo")
     before = _peak(device, reset=True)
-    width, _, kind = specification["precision"].partition("-")
-    dtype = HALF.get(width) if kind == "true" else None
-    training = not specification.get("forward")
-    net: Any = instantiate(specification["model"]).to(device, dtype).train(training)
-    switches = Switches(**specification.get("switches", {}))
-    switches.apply(net)
+    found: list[dict[str, Any]] = []
+    try:
+        steps = Steps(specification, device)
+        for one in passes:
+            if found:
+                _forget(device, bool(steps.switches.compile))
+            taken = _times(steps.of({**specification, **one}), device, ranks)
+            lower, _, upper = statistics.quantiles(taken, method="inclusive")
+            found.append(
+                {
+                    "step_s": statistics.median(taken),
+                    "quartiles_s": [lower, upper],
+                    "steps": len(taken),
+                    "memory_bytes": _peak(device) - before,
+                    "switches": steps.switches.as_dict(device),
+                    "hardware": environment(device)["device_name"],
+                }
+            )
+    except (RuntimeError, MemoryError) as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the activations
+        from benchmarks.out_of_memory import is_out_of_memory  # which imports Lightning, seconds
+
+        if not is_out_of_memory(error):
+            raise
+        found += [{"error": "out of memory"}] * (len(passes) - len(found))
     if ranks > 1:
-        net = DistributedDataParallel(net, device_ids=[local] if specification["gpu"] else None)
-    optimizer = instantiate(specification["optimizer"])(net.parameters())
-    batches = _batches(specification, device, dtype)
-    mixed = torch.autocast(device.type, HALF[width]) if kind == "mixed" else nullcontext()
+        dist.destroy_process_group()
+    return found
 
-    def step() -> float:
-        started = time.perf_counter()
-        images = next(batches)
-        if training:
-            optimizer.zero_grad()
-            for part in images.chunk(switches.accumulate_grad_batches or 1):
-                with mixed:
-                    logits = net(part)
-                    places = (logits.shape[0], *logits.shape[2:])
-                    loss = F.cross_entropy(logits, torch.zeros(places, dtype=torch.int64, device=device))
-                loss.backward()
-            optimizer.step()
-        else:
-            with torch.inference_mode(), mixed:
-                net(images)
-        synchronize(device)
-        return time.perf_counter() - started
 
+class Steps:
+    """A network and its optimiser, as a specification has them; ``of`` makes their steps.
+
+    Raises:
+        ValueError: the device lacks what the specification asks for.
+    """
+
+    def __init__(self, specification: Mapping[str, Any], device: torch.device) -> None:
+        self.device = device
+        self.switches = Switches(**specification.get("switches", {}))
+        self.switches.check(device, specification["precision"])
+        width, _, kind = specification["precision"].partition("-")
+        self.dtype = HALF.get(width) if kind == "true" else None
+        self.mixed = torch.autocast(device.type, HALF[width]) if kind == "mixed" else nullcontext()
+        self.net = instantiate(specification["model"]).to(device, self.dtype)
+        self.switches.apply(self.net)
+        self.optimizer = instantiate(specification["optimizer"])(self.net.parameters())
+        decay = specification.get("ema_decay")
+        self.average = decay and AveragedModel(self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True)  # as Lightning's
+
+    def of(self, specification: Mapping[str, Any]) -> Callable[[], float]:
+        """What makes a step of training, or of evaluation with ``forward``, waits for it, and returns its seconds."""
+        training = not specification.get("forward")
+        self.net.train(training)
+        called = self.net
+        if training and dist.is_initialized():
+            called = DistributedDataParallel(called, device_ids=[self.device.index] if specification["gpu"] else None)
+        batches = _batches(specification, self.device, self.dtype)
+
+        def step() -> float:
+            started = time.perf_counter()
+            images = next(batches)
+            if training:
+                self._train(called, images)
+            else:
+                with torch.inference_mode(), self.mixed:
+                    called(images)
+            synchronize(self.device)
+            return time.perf_counter() - started
+
+        return step
+
+    def _train(self, called: Any, images: Tensor) -> None:
+        self.optimizer.zero_grad()
+        for part in images.chunk(self.switches.accumulate_grad_batches or 1):
+            with self.mixed:
+                logits = called(part)
+                places = (logits.shape[0], *logits.shape[2:])
+                loss = F.cross_entropy(logits, torch.zeros(places, dtype=torch.int64, device=self.device))
+            loss.backward()
+        self.optimizer.step()
+        if self.average:
+            self.average.update_parameters(self.net)
+
+
+def _times(step: Callable[[], float], device: torch.device, ranks: int) -> list[float]:
+    """Seconds of each step, after warm-up; all ranks make the same number of steps."""
     once, began = torch.tensor(0.0), time.perf_counter()
     for done in range(WARM_UP):
         if ranks == 1 and done >= 2 and time.perf_counter() - began > MEASURED_S:
-            break  # slow steps need no third; ranks make the same number
+            break  # slow steps need no third
         once = torch.tensor(step())
     if ranks > 1:
         slowest = once.to(device)
-        dist.all_reduce(slowest, op=dist.ReduceOp.MAX)  # all ranks make the same number of steps
+        dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
         once = slowest.cpu()
-    steps = min(max(int(MEASURED_S / float(once)), FEWEST_STEPS), MOST_STEPS)
-    times = [step() for _ in range(steps)]
-    if ranks > 1:
-        dist.destroy_process_group()
-    lower, _, upper = statistics.quantiles(times, method="inclusive")
-    return {
-        "step_s": statistics.median(times),
-        "quartiles_s": [lower, upper],
-        "steps": steps,
-        "memory_bytes": _peak(device) - before,
-        "hardware": environment(device)["device_name"],
-    }
+    for _ in range(min(int(WARM_UP_S / float(once)), MOST_STEPS)):
+        step()
+    return [step() for _ in range(min(max(int(MEASURED_S / float(once)), FEWEST_STEPS), MOST_STEPS))]
 
 
-def _batches(specification: dict[str, Any], device: torch.device, dtype: torch.dtype | None) -> Iterator[Tensor]:
+def _forget(device: torch.device, compiled: bool) -> None:
+    """Gives back what a pass has left, so that the next one's peak is its own, and its shapes are compiled for it alone."""
+    if compiled:
+        torch._dynamo.reset()  # otherwise a second batch size would be compiled for any
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        with suppress(AttributeError):  # a C library without it
+            ctypes.CDLL(None).malloc_trim(0)
+    _peak(device, reset=True)
+
+
+def _batches(specification: Mapping[str, Any], device: torch.device, dtype: torch.dtype | None) -> Iterator[Tensor]:
     """Images of one batch after the other on the device: the same random ones, or a data module's."""
     if "datamodule" not in specification:
         images = torch.randn(specification["batch"], *specification["image"], device=device, dtype=dtype)
         while True:
             yield images
     datamodule = instantiate(specification["datamodule"])
+    datamodule.device = device
     datamodule.setup("fit")
     loader = datamodule.train_dataloader()
     while True:
@@ -133,6 +198,8 @@ def _peak(device: torch.device, reset: bool = False) -> int:
     """
     status = Path("/proc/self/status")
     if device.type == "cuda" or not status.exists():
+        if reset and device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         return peak_memory_bytes(device)
     if reset:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak becomes what is in use

@@ -2,26 +2,59 @@
 
 import argparse
 import itertools
+import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from benchmarks import measuring, terminal, tuning
+from benchmarks.code_version import training_sha256
 from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.forecasts import quantity
 from benchmarks.launch import cores, on_gpu, refusal
-from benchmarks.results import MISSING
-from benchmarks.throughput import count
+from benchmarks.performance import add_to_record
+from benchmarks.record import read_json, write_json
+from benchmarks.results import MISSING, duration
+from benchmarks.throughput import LAYOUTS, count, label, network, peak_of
 
 FACTORS = (0.25, 0.5, 2, 4)  # of the recipe's batch; auto changes none but the evaluation's
 MOST_WORKERS = 16
-LAYOUTS = {False: "NCHW", True: "channels_last"}
-EXECUTION = {False: "eager", True: "compile"}
+PASSES = ({"forward": True}, {"forward": False})
+GUESS_S = {False: 10.0, True: 60.0}  # a measurement, by whether it compiles, until one was made
+TITLE = "The fastest settings"
+COLUMNS = {
+    "network": ("network", "s"),
+    "image": ("image", "s"),
+    "batch": ("batch", "d"),
+    "setting": ("setting", "s"),
+    "best": ("", "s"),
+    **{
+        f"{of}_{key}": (f"{heading}{text}", form)
+        for of, heading in (("forward", "forward, "), ("train", "training, "))
+        for key, text, form in (
+            ("images_per_s", "images/s", ",.0f"),
+            ("ms", "ms", ".4g"),
+            ("of_peak", "of peak", ".0%"),
+            ("memory_mib", "MiB", ",.0f"),
+        )
+    },
+}
+NOTE = (
+    "Forward passes and training steps on random images, a process for each line, after warm-up; medians over up to 50 steps. "
+    "Best is what `trainer=auto` takes: the setting that trains the most images a second, or the first line where none has 3 % "
+    "more than that; TF32 and bfloat16 change numbers and are taken only with `trainer.allow_reduced_precision=true`. Of "
+    "peak: FLOPs of convolutions and linear layers a second, as a share of what the best of ten products of large matrices "
+    "reaches in the same precision. Memory is the highest beside what the libraries take, that of compiling included."
+)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,24 +64,33 @@ def main(argv: Sequence[str]) -> int:
         description="Measure a network's forward and training step in every combination that this machine has of float32, TF32 "
         "and bfloat16, NCHW and channels_last, eager and compiled; at the best of them other batch sizes and numbers of loader "
         "workers. trainer=auto then trains with the best.",
-        epilog="Each measurement is a process of its own, so that its peak memory is its own. The result is kept in "
-        "OUTPUT_ROOT/tuning/MACHINE.json, by hardware and versions. Nothing else should run on the machine meanwhile.",
+        epilog="Each setting is a process of its own, so that its peak memory is its own. The result is kept in "
+        "OUTPUT_ROOT/tuning/MACHINE.json, by hardware and versions. Nothing else should run on the machine meanwhile. "
+        "Interrupted, the same command goes on where it was.",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: model=… data=…")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the settings in docs/performance/, for docs/performance.md"
+    )
     arguments = parser.parse_args(argv)
+    command = shlex.join(["python", "-m", "benchmarks", "tune", *argv]) if arguments.write else None
     try:
         [cell] = expand(arguments.overrides, multirun=False)
         if not isinstance(cell, Cell):
             raise ConfigurationError(cell.error)
         if problem := refusal(cell):
             raise ConfigurationError(problem)
-        _tune(cell, terminal.console())
+        measuring.warn_if_busy()
+        _tune(cell, terminal.console(), command)
     except OSError as error:
         print(f"python -m benchmarks tune: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     except ValueError as error:
         print(f"python -m benchmarks tune: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it was", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -83,57 +125,56 @@ def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str
     return found, left_out
 
 
-def label(setting: Mapping[str, Any]) -> str:
-    """``float32 NCHW eager``."""
-    width = "bf16" if setting["precision"] == "bf16-mixed" else setting["precision"]
-    if setting["precision"] == "32-true":
-        width = {None: "float32", True: "TF32", False: "float32, no TF32"}[setting["tf32"]]
-    return f"{width} {LAYOUTS[bool(setting['channels_last'])]} {EXECUTION[bool(setting['compile'])]}"
-
-
-def _tune(cell: Cell, console: Console) -> None:
+def _tune(cell: Cell, console: Console, command: str | None) -> None:
+    """Measures, keeps and prints; ``command`` is how it was called, None where docs/performance.md is not to have it."""
     config = cell.config
     base = measuring.specification(config)
-    threads = base["threads"]
-    columns = (TextColumn("tune"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("this machine", total=None)
-        has = measuring.ask("switches", int(on_gpu(config)), threads)
-        machine = has["hardware"]
-        found, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
-        batches = sorted({max(1, int(base["batch"] * factor)) for factor in FACTORS} - {base["batch"]})
-        workers = _workers(config)
-        bar.update(task, total=2 + 2 * (len(found) + len(batches)) + len(workers), completed=1)
-        peaks = measuring.ask("peak", has | {"gpu": base["gpu"], "threads": threads}, threads)
-        cost = count(config)
-
-        def measured(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-            for row in rows:
-                bar.update(task, description=f"{label(row)}, {row['batch']} images")
-                yield row | _measure(base, row, peaks, cost, lambda: bar.advance(task))
-
-        bar.advance(task)
-        rows = list(measured(setting | {"batch": base["batch"]} for setting in found))
-        exact, reduced = (tuning.choose(rows, allowed, {}) for allowed in (False, True))
-        its = [row for row in rows if all(row[name] == exact[name] for name in tuning.SETTING)]
-        others = [*its, *measured(exact | {"batch": batch} for batch in batches)]
-        loading = []
-        for number in workers:
-            bar.update(task, description=f"{number} loader workers")
-            loading.append({"workers": number} | _measure_loading(config, base, exact, number))
-            bar.advance(task)
+    threads, batch = base["threads"], base["batch"]
+    has = measuring.ask("switches", int(on_gpu(config)), threads)
+    machine, key = has["hardware"], tuning.key_of(base)
+    unfinished = Unfinished(tuning.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"), machine)
+    found, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
+    batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
+    cost = count(config)
+    peak = unfinished.get("peak", lambda: measuring.ask("peak", {"gpu": base["gpu"], "threads": threads}, threads))
+    measure = partial(_measure, base, peak["peaks"], cost)
+    columns = (TextColumn("tune"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
+        timetable = Timetable(bar, unfinished, [bool(one["compile"]) for one in found] + [False] * (len(batches) + 1))
+        rows = {}
+        for setting in sorted(found, key=lambda one: one["compile"]):  # the short ones first
+            row = setting | {"batch": batch}
+            rows[label(row)] = row | timetable.take(label(row), setting["compile"], partial(measure, row))
+        ordered = [rows[label(setting)] for setting in found]
+        exact, reduced = (tuning.choose(ordered, allowed, {}) for allowed in (False, True))
+        timetable.left[len(found) :] = [exact["compile"]] * (len(batches) + 1)
+        others = [row for row in ordered if all(row[name] == exact[name] for name in tuning.SETTING)]
+        for other in batches:
+            row = exact | {"batch": other}
+            name = f"{label(row)}, {other} images"
+            others.append(row | timetable.take(name, exact["compile"], partial(measure, row)))
+        loading = timetable.take("loader workers", exact["compile"], lambda: _measure_loading(config, base, exact))[
+            "rows"
+        ]
     others.sort(key=lambda row: row["batch"])
-    entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peaks}
-    entry |= {"settings": rows, "batches": others, "workers": loading}
-    path = tuning.keep(config["output_root"], machine, tuning.key_of(base), entry)
-    title = f"{config['name']}, {base['batch']} images of {'×'.join(map(str, base['image']))}, {machine['device_name']}"
-    console.print(_table(title, rows, exact, "setting", label))
+    entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peak["peaks"]}
+    entry |= {"settings": ordered, "batches": others, "workers": loading}
+    path = tuning.keep(config["output_root"], machine, key, entry)
+    unfinished.path.unlink(missing_ok=True)
+    image = "×".join(map(str, base["image"]))
+    if command is not None:
+        shared = {"network": network(cell), "image": image, "batch": batch}
+        written = [shared | _written(row, exact, reduced) for row in ordered]
+        add_to_record(
+            "tune", peak["environment"], command, TITLE, COLUMNS, written, NOTE, ("network", "image", "batch")
+        )
+    title = f"{config['name']}, {batch} images of {image}, {machine['device_name']}"
+    console.print(_table(title, ordered, exact, "setting", label))
     console.print(_table(f"other batches, {label(exact)}", others, {}, "batch", lambda row: str(row["batch"])))
-    if loading:
-        console.print(_loading_table(loading))
+    console.print(_loading_table(loading))
     for line in left_out:
         console.print(f"left out   {line}", markup=False, style="yellow")
-    rates = ", ".join(f"{name} {quantity(rate, 'FLOPs/s')}" for name, rate in peaks.items())
+    rates = ", ".join(f"{name} {quantity(rate, 'FLOPs/s')}" for name, rate in peak["peaks"].items())
     console.print(f"100 %      the best of a few products of matrices here: {rates}", markup=False, style="dim")
     console.print(f"best       {label(exact)}", markup=False, style="bold")
     if reduced != exact:
@@ -144,6 +185,68 @@ def _tune(cell: Cell, console: Console) -> None:
     console.print(f"kept       {path}; trainer=auto uses it", markup=False)
 
 
+class Unfinished:
+    """What an interrupted ``tune`` has measured, in a file of its own until it is complete.
+
+    Args:
+        path: the file; one of other hardware, versions or code is not used.
+    """
+
+    def __init__(self, path: Path, machine: Mapping[str, Any]) -> None:
+        self.path = path
+        self._of = {"hardware": dict(machine), "code": training_sha256()}
+        held = read_json(path) or {}
+        self._found = held["found"] if {name: held.get(name) for name in self._of} == self._of else {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._found
+
+    def get(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What was measured before, or is now, and kept."""
+        if name not in self._found:
+            self._found[name] = measure()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(self.path, self._of | {"found": self._found})
+        return self._found[name]
+
+
+class Timetable:
+    """Goes through the measurements, and says how much longer they take.
+
+    Args:
+        bar: shows it.
+        unfinished: holds those that need not be made again.
+        left: of each measurement to come, in their order, whether it compiles.
+    """
+
+    def __init__(self, bar: Progress, unfinished: Unfinished, left: list[bool]) -> None:
+        self.left = left
+        self._bar, self._unfinished = bar, unfinished
+        self._task = bar.add_task("", total=len(left))
+        self._done = 0
+        self._took: dict[bool, list[float]] = {False: [], True: []}
+        compiled = sum(left)
+        bar.console.print(
+            f"tune: {len(left)} measurements, a process each; about {duration(self._remaining())} if the {compiled} compiled "
+            f"take {duration(GUESS_S[True])} each. Interrupted, the same command goes on where it was."
+        )
+
+    def take(self, name: str, compiles: bool, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The next one."""
+        self._bar.update(self._task, description=f"about {duration(self._remaining())} left: {name}")
+        known, began = name in self._unfinished, time.monotonic()
+        found = self._unfinished.get(name, measure)
+        if not known:
+            self._took[compiles].append(time.monotonic() - began)
+        self._done += 1
+        self._bar.advance(self._task)
+        return found
+
+    def _remaining(self) -> float:
+        each = {compiles: fmean(took or [GUESS_S[compiles]]) for compiles, took in self._took.items()}
+        return sum(each[compiles] for compiles in self.left[self._done :])
+
+
 def _workers(config: Mapping[str, Any]) -> list[int]:
     """0, 1, 2, 4, … as far as a process's cores go."""
     share = cores() // config["trainer"]["devices"]
@@ -151,43 +254,69 @@ def _workers(config: Mapping[str, Any]) -> list[int]:
 
 
 def _measure(
-    base: Mapping[str, Any],
-    row: Mapping[str, Any],
-    peaks: Mapping[str, float],
-    cost: Mapping[str, int],
-    advance: Callable[[], None],
+    base: Mapping[str, Any], peaks: Mapping[str, float], cost: Mapping[str, int], row: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What a setting makes of both passes: seconds, images per second, share of the peak, memory; or the problem."""
-    switches = base["switches"] | {name: row[name] for name in ("tf32", "channels_last", "compile")}
-    specification = {**base, "switches": switches, "precision": row["precision"], "batch": row["batch"]}
-    peak = peaks["tf32" if row["tf32"] else row["precision"]]
+    specification = _specification(base, row) | {"batch": row["batch"]}
     found: dict[str, Any] = {"problem": None}
-    for name, flops in (("forward", cost["flops"]), ("train", cost["train_flops_per_sample"])):
+    try:
+        taken = measuring.steps(specification, PASSES)
+    except ValueError as error:  # the process was killed: of the forward pass alone, training needs more
+        taken = [*_forward_alone(specification), {"error": str(error)}]
+    for name, flops, one in zip(("forward", "train"), ("flops", "train_flops_per_sample"), taken, strict=True):
         its: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
-        try:
-            one = measuring.ask("step_time", specification | {"forward": name == "forward"}, base["threads"])
-            rate = row["batch"] / one["step_s"]
-            its = {"s": one["step_s"], "images_per_s": rate, "of_peak": rate * flops / peak}
+        if "error" in one:
+            found["problem"] = one["error"]
+        else:
+            rate, peak = row["batch"] / one["step_s"], peak_of(peaks, row["precision"], one["switches"])
+            its = {"s": one["step_s"], "images_per_s": rate, "of_peak": peak and rate * cost[flops] / peak}
             its["memory_bytes"] = one["memory_bytes"]
-        except ValueError as error:
-            found["problem"] = str(error)
         found |= {f"{name}_{key}": value for key, value in its.items()}
-        advance()
     return found
 
 
-def _measure_loading(
-    config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any], workers: int
-) -> dict[str, Any]:
-    """Training steps on the data set's own batches."""
-    loader = config["datamodule"] | {"batch_size": base["batch"], "loader_workers": workers}
-    switches = base["switches"] | {name: setting[name] for name in ("tf32", "channels_last", "compile")}
-    specification = {**base, "switches": switches, "precision": setting["precision"], "datamodule": loader}
+def _forward_alone(specification: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
-        one = measuring.ask("step_time", specification, base["threads"])
+        return measuring.steps(specification, PASSES[:1])
     except ValueError as error:
-        return {"train_images_per_s": None, "problem": str(error)}
-    return {"train_images_per_s": base["batch"] / one["step_s"], "problem": None}
+        return [{"error": str(error)}]
+
+
+def _specification(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+    switches = base["switches"] | {name: setting[name] for name in ("tf32", "channels_last", "compile")}
+    return {**base, "switches": switches, "precision": setting["precision"]}
+
+
+def _measure_loading(config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Training steps on the data set's own batches, with each number of loader workers; ``rows``."""
+    workers = _workers(config)
+    loaders = [config["datamodule"] | {"batch_size": base["batch"], "loader_workers": number} for number in workers]
+    taken: Sequence[Mapping[str, Any]]
+    try:
+        taken = measuring.steps(_specification(base, setting), [{"datamodule": loader} for loader in loaders])
+    except ValueError as error:
+        taken = [{"error": str(error)}] * len(workers)
+    rates = [None if "error" in one else base["batch"] / one["step_s"] for one in taken]
+    return {
+        "rows": [
+            {"workers": number, "train_images_per_s": rate, "problem": one.get("error")}
+            for number, rate, one in zip(workers, rates, taken, strict=True)
+        ]
+    }
+
+
+def _written(row: Mapping[str, Any], exact: Mapping[str, Any], reduced: Mapping[str, Any]) -> dict[str, Any]:
+    """A setting's line of docs/performance.md."""
+    is_ = {
+        name: all(row[key] == best[key] for key in tuning.SETTING)
+        for name, best in (("exact", exact), ("any", reduced))
+    }
+    values = {"setting": label(row), "best": "best" if is_["exact"] else "best if allowed" if is_["any"] else ""}
+    for of in ("forward", "train"):
+        seconds, memory = row[f"{of}_s"], row[f"{of}_memory_bytes"]
+        values |= {f"{of}_{name}": row[f"{of}_{name}"] for name in ("images_per_s", "of_peak")}
+        values |= {f"{of}_ms": seconds and 1e3 * seconds, f"{of}_memory_mib": memory and memory / 2**20}
+    return values
 
 
 def _table(

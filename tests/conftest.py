@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from wandb_server import WandbServer, environment
 
+os.environ.pop("COLUMNS", None)  # set by pytest-xdist; processes started here would fold what they print
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:

@@ -20,6 +20,7 @@ READERS = (
         "table_report",
         "certify",
         "report",
+        "measured",
         "measuring",
         "throughput",
         "tune",

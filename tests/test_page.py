@@ -610,7 +610,10 @@ def test_browser_draws_every_network_with_the_front(browser: Any, tmp_path: Path
     assert shares["resnet"]["y"][:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
-AXES = ["macs", "train_flops", "params", "activations", "wall_s", "images_per_s", "peak_memory_bytes"]
+AXES = [
+    *("macs", "train_flops", "params", "activations", "wall_s", "images_per_s", "peak_memory_bytes"),
+    *("latency_ms", "forward_images_per_s"),
+]
 
 
 @pytest.mark.browser
@@ -624,6 +627,7 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
             metrics={"test/top1_err": error},
             complexity={key: value * scale for key, value in costs.items()},
             compute={key: value * scale for key, value in spent.items()},
+            throughput={"latency_s": 1e-3 * scale, "forward_images_per_s": 80 * scale},
         )
     costly = {"train_flops": 1e15, "wall_s": 1e4, "images_per_s": 1.0, "peak_memory_bytes": None}
     make_run(tmp_path, name="resnet56", compute=costly, metrics={"test/top1_err": 50.0})
@@ -632,7 +636,12 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
         browser.find_element("css selector", f"#axis option[value={axis}]").click()
         traces = drawn(browser, "cost")
         records = [record_of(path.parent) for path in sorted(tmp_path.rglob("record.json"))]
-        values = [{**record["complexity"], **record["compute"]}[axis] for record in records]
+        alone = [dict(record.get("throughput", {})) for record in records]
+        alone = [found | {"latency_ms": found and 1e3 * found["latency_s"]} for found in alone]
+        values = [
+            {**record["complexity"], **record["compute"], **found}.get(axis) or None
+            for record, found in zip(records, alone, strict=True)
+        ]
         shown = [
             x
             for kind in ("front", "dominated")
@@ -643,11 +652,12 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
         assert sorted(shown) == sorted(value for value in values if value is not None)
         assert browser.execute_script("return document.getElementById('cost').layout.xaxis.type") == "log"
         front = only(traces, "front")["resnet"]["y"]
-        assert sorted(front) == ([2.0] if axis == "images_per_s" else [2.0, 3.0])
+        assert sorted(front) == ([2.0] if "images_per_s" in axis else [2.0, 3.0])
         listed = browser.find_elements("css selector", "#front tbody tr")
         assert len(listed) == len(front)
         caption = browser.find_element("id", "cost-caption").text
         assert ("1 network has no peak memory and is left out" in caption) == (axis == "peak_memory_bytes")
+        assert ("; python -m benchmarks throughput measures it" in caption) == (axis in AXES[-2:])
     energy = browser.find_element("css selector", "#axis option[value=energy_j]")
     assert not energy.is_enabled() and energy.text == "energy of training (in no record)"
     assert browser.get_log("browser") == []

@@ -3,11 +3,12 @@
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import overhead, performance
-from benchmarks.performance import PAGE, main, read_records, render, table, write_record
+from benchmarks.performance import PAGE, add_to_record, main, read_records, render, table, write_record
 
 COLUMNS = {"network": ("network", "s"), "ratio": ("ratio", ".3f"), "count": ("images", ",d")}
 WHERE = {
@@ -114,3 +115,22 @@ def test_a_run_that_ends_without_a_step_is_an_error(tmp_path):
         overhead._duration(["false"], None)
     script = f"mkdir -p {tmp_path}/a/b/c/seed0; echo > {tmp_path}/a/b/c/seed0/progress.json; sleep 1"
     assert 0 < overhead._duration(["sh", "-c", script], tmp_path) < 1 < overhead._duration(["sh", "-c", script], None)
+
+
+def test_rows_of_several_commands_are_kept_together_as_long_as_the_machine_is_the_same(tmp_path):
+    def add(command: str, machine: dict[str, object], *rows: tuple[str, float]) -> dict[str, Any]:
+        found = [{"network": name, "ratio": ratio, "count": 1} for name, ratio in rows]
+        path = add_to_record("tune", machine, command, "Tune", COLUMNS, found, "Note.", ("network",), tmp_path)
+        return json.loads(path.read_text())
+
+    add("tune a", WHERE, ("a", 1.0), ("a", 2.0))
+    together = add("tune b", WHERE, ("b", 3.0))
+    assert [(row["network"], row["ratio"], row["command"]) for row in together["rows"]] == [
+        ("a", 1.0, "tune a"), ("a", 2.0, "tune a"), ("b", 3.0, "tune b"),
+    ]  # fmt: skip
+    assert together["command"] == "tune a && tune b"
+    again = add("tune a", WHERE, ("a", 4.0))
+    assert [row["ratio"] for row in again["rows"]] == [3.0, 4.0] and again["command"] == "tune b && tune a"
+    assert "`tune b && tune a`" in render(read_records(tmp_path))
+    newer = add("tune a", WHERE | {"packages": {"torch": "2.14.0"}}, ("a", 5.0))
+    assert [row["ratio"] for row in newer["rows"]] == [5.0]

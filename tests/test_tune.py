@@ -150,34 +150,106 @@ def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: 
     assert taken("later")[0] == tuning.PLAIN
 
 
-def test_the_command_measures_prints_and_keeps(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def ask(module: str, argument: Any, threads: int, ranks: int = 1) -> dict[str, Any]:
+class Asked:
+    """In place of ``measuring.ask``: layout and bfloat16 double the rate, more than 100 images do not fit.
+
+    Attributes:
+        steps: images, and whether it compiles, of each process that measured steps.
+        fails: what a process ends with, by its number.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, bool]] = []
+        self.fails: dict[int, type[BaseException]] = {}
+
+    def __call__(self, module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
         if module == "switches":
-            return {"tf32": False, "bf16": True, "compile": "no compiler", "hardware": MACHINE}
+            return {"tf32": False, "bf16": True, "compile": None, "hardware": MACHINE}
         if module == "peak":
-            return {"32-true": 1e9, "bf16-mixed": 2e9}
+            return {"peaks": {"32-true": 1e9, "bf16-mixed": 2e9}, "environment": MACHINE | {"packages": {}}}
+        self.steps.append((argument["batch"], argument["switches"]["compile"]))
+        if error := self.fails.pop(len(self.steps), None):
+            raise error("killed")
+        return {"passes": [self._one(argument | one) for one in argument["passes"]]}
+
+    def _one(self, argument: dict[str, Any]) -> dict[str, Any]:
         if argument["batch"] > 100:
-            raise ValueError("out of memory")
-        fast = argument["switches"].get("channels_last")
-        rate = (200 if argument["precision"] == "bf16-mixed" else 100) * (2 if fast else 1)
+            return {"error": "out of memory"}
+        rate = (200 if argument["precision"] == "bf16-mixed" else 100) * (
+            2 if argument["switches"]["channels_last"] else 1
+        )
         if "datamodule" in argument:
             rate *= 1 + argument["datamodule"]["loader_workers"]
-        return {"step_s": argument["batch"] / rate, "memory_bytes": 10**6}
+        return {"step_s": argument["batch"] / rate, "memory_bytes": 10**6, "switches": {"tf32": None}}
 
-    monkeypatch.setattr(measuring, "ask", ask)
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
+    found = Asked()
+    monkeypatch.setattr(measuring, "ask", found)
     monkeypatch.setattr(tune, "cores", lambda: 2)
-    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    return found
+
+
+def test_the_command_measures_prints_and_keeps(
+    tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written: list[Any] = []
+    monkeypatch.setattr(tune, "add_to_record", lambda *arguments: written.append(arguments))
+    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}", "--write"]) == 0
     out = capsys.readouterr().out
     assert "best       float32 channels_last eager\n           bf16 channels_last eager, with trainer" in out
-    assert "left out   compile: no compiler" in out and "128  (out of memory)" in out
+    assert "left out   TF32: this device has none" in out and "128  (out of memory)" in out
     assert "workers    2; evaluation batch 8" in out
+    assert asked.steps == [(32, False)] * 4 + [(32, True)] * 4 + [(n, False) for n in (8, 16, 64, 128, 32)]
     entry, line = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
     assert entry is not None and line is None
     assert [one["batch"] for one in entry["batches"]] == [8, 16, 32, 64, 128]
     cost = tune.count(config())
     shares = {tune.label(one): one["train_of_peak"] for one in entry["settings"]}
+    assert [*shares] == [
+        f"{width} {layout} {execution}" for width in ("float32", "bf16") for layout in ("NCHW", "channels_last")
+        for execution in ("eager", "compile")
+    ]  # fmt: skip
     assert shares["bf16 NCHW eager"] == pytest.approx(200 * cost["train_flops_per_sample"] / 2e9)
+    [(kind, _, command, _, columns, rows, _, same)] = written
+    assert (kind, command[:30]) == ("tune", "python -m benchmarks tune mode")
+    assert len(rows) == 8 and all(set(columns) | set(same) <= set(row) for row in rows)
+    assert {row["setting"]: row["best"] for row in rows if row["best"]} == {
+        "float32 channels_last eager": "best",
+        "bf16 channels_last eager": "best if allowed",
+    }
     assert tune.main(["model=resnet", "recipe.batch_size=0"]) == 2
-    assert capsys.readouterr().err == "python -m benchmarks tune: recipe.batch_size is a whole number from 1, got 0\n"
+    assert capsys.readouterr().err.endswith("tune: recipe.batch_size is a whole number from 1, got 0\n")
+
+
+def test_an_interrupted_tune_goes_on_where_it_was(
+    tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
+    asked.fails[6] = KeyboardInterrupt
+    assert tune.main(command) == 130
+    assert "the same command goes on" in capsys.readouterr().err and len(asked.steps) == 6
+    [kept] = (tmp_path / "tuning").iterdir()
+    found, line = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    assert found is None and line is not None and "nothing is tuned" in line
+    assert tune.main(command) == 0
+    assert len(asked.steps) == 6 + 13 - 5 and not kept.exists()
+    assert tune.main(command) == 0 and len(asked.steps) == 14 + 13, "what is complete is measured anew"
+    content = kept.with_name("another").write_text("{")
+    assert content and "x" not in tune.Unfinished(kept.with_name("another"), MACHINE)
+    tune.Unfinished(kept, MACHINE).get("x", dict)
+    assert "x" in tune.Unfinished(kept, MACHINE)
+    assert "x" not in tune.Unfinished(kept, MACHINE | {"torch": "2.14"})
+    monkeypatch.setattr(tune, "training_sha256", lambda: "other code")
+    assert "x" not in tune.Unfinished(kept, MACHINE)
+
+
+def test_a_training_step_that_is_killed_leaves_the_forward_pass(tmp_path: Path, asked: Asked) -> None:
+    asked.fails[1] = ValueError
+    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    entry, _ = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    assert entry is not None
+    first = entry["settings"][0]
+    assert first["forward_images_per_s"] == 100 and first["train_images_per_s"] is None
+    assert first["problem"] == "killed"

@@ -13,7 +13,10 @@ from benchmarks.record import now, read_json, write_json
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RECORDS = DOCS / "performance"
 PAGE = DOCS / "performance.md"
-KINDS = ("step_cost", "input", "start_up", "logging_cost", "throughput", "memory")  # in this order; others after them
+KINDS = (
+    *("step_cost", "peers", "peers_input", "input", "decoding", "decoding_trace", "start_up", "logging_cost"),
+    *("tune", "throughput", "scaling", "switch_cost", "memory"),
+)  # in this order; others after them
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics")
 MACHINE = ("device", "device_name", "cores", "threads", "cuda", "cudnn", "python", "packages")
 HEAD = """# Performance

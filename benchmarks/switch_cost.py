@@ -39,7 +39,7 @@ SWITCHES = {  # what it changes in the results
     "recipe.ema_decay=0.999": "the average is evaluated",
 }
 PLACE = ("logger=none", "cluster.threads_per_process=1")
-MEASURED_S = 20.0
+MEASURED_S = 15.0
 FEWEST, MOST, WARM_UP = 7, 200, 2  # turns
 TITLE = "What each switch costs or saves"
 COLUMNS = {

@@ -96,9 +96,9 @@ class Case:
 
 
 CASES = {
-    "resnext29_8x64d": Case(("model=resnext", "data=cifar10"), 2, 20, None),
-    "densenet_bc100_k12": Case(("model=densenet", "data=cifar10"), 8, 40, None),
-    "unet32_padded": Case(("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 46, 48),
+    "resnext29_8x64d": Case(("model=resnext", "data=cifar10"), 2, 80, None),
+    "densenet_bc100_k12": Case(("model=densenet", "data=cifar10"), 8, 120, None),
+    "unet32_padded": Case(("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 118, 48),
     "resnet20_digits": Case(("model=resnet", "data=digits"), None, 300, 1197, False),
 }
 

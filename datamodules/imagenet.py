@@ -1,13 +1,14 @@
 """The LightningDataModule of ImageNet: images that are decoded, cropped and coloured anew in every epoch."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.batching import (
     EvaluationRows,
@@ -21,6 +22,7 @@ from datamodules.batching import (
 from datamodules.imagenet_augmentation import ImageAugmentation
 from datamodules.imagenet_files import ImageSplit, ImageSplits
 from datamodules.imagenet_views import StoredImage, view_of
+from datamodules.placement import PlacedDataModule
 from datamodules.transforms import Batch, check_statistics, normalise
 
 
@@ -38,12 +40,13 @@ class _TrainBatches(Dataset[Batch]):
 
     def __getitem__(self, item: TrainRows) -> Batch:
         size = self.augmentation.size
-        images = np.empty((len(item.rows), 3, size, size), dtype=np.float32)
+        batch = _empty_batch(len(item.rows), 3, size, size)
+        images = batch.numpy()
         for place, number in enumerate(item.rows.tolist()):
             generator = torch.Generator().manual_seed(mix_seed("augmentation", self.seed, item.epoch, number))
             image = StoredImage(self.split.files, self.split.rows[number])
-            images[place] = self.augmentation(image, self.mean, self.std, generator)
-        return Batch(torch.from_numpy(images), torch.from_numpy(self.split.classes(item.rows.numpy())))
+            self.augmentation(image, self.mean, self.std, generator, out=images[place])
+        return Batch(batch, torch.from_numpy(self.split.classes(item.rows.numpy())))
 
 
 class _EvaluationBatches(Dataset[Batch]):
@@ -63,12 +66,22 @@ class _EvaluationBatches(Dataset[Batch]):
 
     def __getitem__(self, item: EvaluationRows) -> Batch:
         rows = slice(item.start, item.stop)
-        crops = np.stack([self.view(StoredImage(self.split.files, row)) for row in self.split.rows[rows]])
-        pixels = torch.from_numpy(crops).movedim(-1, -3).contiguous()
-        return Batch(normalise(pixels, self.mean, self.std), torch.from_numpy(self.split.classes(rows)))
+        views = [self.view(StoredImage(self.split.files, row)) for row in self.split.rows[rows]]
+        batch = _empty_batch(len(views), *views[0].shape[:-3], 3, *views[0].shape[-3:-1])
+        for images, view in zip(batch, views, strict=True):
+            images.copy_(normalise(torch.from_numpy(view).movedim(-1, -3), self.mean, self.std))
+        return Batch(batch, torch.from_numpy(self.split.classes(rows)))
 
 
-class ImageNetDataModule(LightningDataModule):
+def _empty_batch(*shape: int) -> Tensor:
+    """float32, not initialised; in a worker in shared memory, where it would be copied to (as torch's default_collate does)."""
+    if get_worker_info() is None:
+        return torch.from_numpy(np.empty(shape, dtype=np.float32))  # on large pages, which torch.empty does not ask for
+    size = torch.float32.itemsize * math.prod(shape)
+    return torch.empty(0).set_(torch.UntypedStorage._new_shared(size)).view(shape)
+
+
+class ImageNetDataModule(PlacedDataModule):
     """Batches from encoded images: the same images in the same global batches at any number of processes and workers.
 
     source: called once per process, returns the list of images. image_size: of a crop, [S, S]. batch_size: global, divided
@@ -123,7 +136,7 @@ class ImageNetDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         """This rank's part of every global batch of an epoch, shuffled and augmented."""
         train = self.splits.train
-        sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self._rank_and_world_size())
+        sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self.rank_and_world_size())
         batches = _TrainBatches(train, self.augmentation, self.mean, self.std, self.seed)
         return ResumableLoader(batches, sampler, self.loader_workers, pin_memory=self._on_gpu())
 
@@ -155,7 +168,7 @@ class ImageNetDataModule(LightningDataModule):
     ) -> DataLoader[Batch]:
         # No more pixels in a batch than in one of the usual view: those of the network's activations count.
         batch_size = max(1, self.eval_batch_size // crops)
-        sampler = EvaluationSampler(len(split), batch_size, *self._rank_and_world_size())
+        sampler = EvaluationSampler(len(split), batch_size, *self.rank_and_world_size())
         return DataLoader(
             _EvaluationBatches(split, view, self.mean, self.std),
             sampler=sampler,
@@ -165,8 +178,5 @@ class ImageNetDataModule(LightningDataModule):
             **worker_options(self.loader_workers),
         )
 
-    def _rank_and_world_size(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
     def _on_gpu(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return self.root_device().type == "cuda"

@@ -77,39 +77,35 @@ def jittered_colours(mean: np.ndarray, strength: float, generator: Generator) ->
     mean: the image's mean colour, in 0..1.
     """
     grey = float(GREY @ mean)
-    matrix, offset = np.eye(3), np.zeros(3)
-    alphas = (1 + strength * (2 * torch.rand(3, generator=generator) - 1)).tolist()
+    own, common, shift = 1.0, 0.0, 0.0  # x becomes own * x + common * (its grey value) + shift
+    alphas = [1 + strength * (2 * part - 1) for part in torch.rand(3, generator=generator).tolist()]
     for change in torch.randperm(3, generator=generator).tolist():
         alpha = alphas[change]
-        blend, shift = alpha * np.eye(3), 0.0
         if change == 0:
-            grey *= alpha
+            own, common, shift, grey = alpha * own, alpha * common, alpha * shift, alpha * grey
         elif change == 1:
-            shift = (1 - alpha) * grey
+            own, common, shift = alpha * own, alpha * common, alpha * shift + (1 - alpha) * grey
         else:
-            blend = blend + (1 - alpha) * GREY  # every row of it
-        matrix, offset = blend @ matrix, blend @ offset + shift
-    return matrix, offset
+            own, common = alpha * own, alpha * common + (1 - alpha) * (own + common)
+    return own * np.eye(3) + common * GREY, np.full(3, shift)
 
 
 def lighting(strength: float, generator: Generator) -> np.ndarray:
     """A shift of the colour, float [3]: along the principal axes of colours by their variances times N(0, strength²)
     (Krizhevsky et al. 2012, §4.1)."""
-    alphas = (strength * torch.randn(3, generator=generator)).double().numpy()
+    alphas = strength * np.array(torch.randn(3, generator=generator).tolist())
     return EIGENVECTORS @ (alphas * EIGENVALUES)
 
 
-def mapped(planes: np.ndarray, matrix: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """float32 [3, H, W], matrix @ x + offset for each colour x of planes: float32 [3, H, W]."""
-    result = np.empty_like(planes)
-    # Not a matrix product, whose rounding depends on the number of threads.
-    for number, (weights, shift) in enumerate(zip(matrix.astype(np.float32), offset.astype(np.float32), strict=True)):
-        np.multiply(planes[number], weights[number], out=result[number])
-        result[number] += shift
-        for other in range(3):
-            if other != number and weights[other]:
-                result[number] += planes[other] * weights[other]
-    return result
+def map_colours(colours: np.ndarray, matrix: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
+    """Writes matrix @ x + offset for each x of colours, float32 [3, N], into out."""
+    weights = matrix.astype(np.float32)
+    if (matrix == np.diag(np.diagonal(matrix))).all():
+        np.multiply(colours, np.diagonal(weights)[:, None], out=out)
+    else:
+        # Not a matrix product, whose rounding depends on the number of threads.
+        np.einsum("ij,jn->in", weights, colours, out=out)
+    out += offset.astype(np.float32)[:, None]
 
 
 class ImageAugmentation:
@@ -150,20 +146,23 @@ class ImageAugmentation:
         self.jitter = _strength("colour_jitter", augment)
         self.lighting = _strength("lighting", augment)
 
-    def __call__(self, image: StoredImage, mean: np.ndarray, std: np.ndarray, generator: Generator) -> np.ndarray:
-        """A crop as the network takes it, float32 [3, size, size]. mean, std: float [3], of values in 0..1."""
+    def __call__(
+        self, image: StoredImage, mean: np.ndarray, std: np.ndarray, generator: Generator, out: np.ndarray
+    ) -> None:
+        """Writes a crop as the network takes it into out, float32 [3, size, size]. mean, std: float [3], of values in 0..1."""
         window = self.crop.window(image.width, image.height, self.size, generator)
-        pixels = image.resample(window, self.size, self.size)
-        if self.flips and torch.rand((), generator=generator) < 0.5:
-            pixels = pixels[:, ::-1]
-        planes = pixels.transpose(2, 0, 1).astype(np.float32, order="C")
+        planes = torch.from_numpy(image.resample(window, self.size, self.size)).permute(2, 0, 1)
+        if self.flips and torch.rand((), generator=generator).item() < 0.5:
+            planes = planes.flip(-1)
+        colours = planes.to(torch.float32, memory_format=torch.contiguous_format)
         matrix, offset = np.eye(3), np.zeros(3)
         if self.jitter:
-            colour = planes.sum((1, 2), dtype=np.float64) / (255 * self.size**2)
-            matrix, offset = jittered_colours(colour, self.jitter, generator)
+            total = colours.sum(-1).sum(-1, dtype=torch.float64)  # both exact: of whole numbers
+            matrix, offset = jittered_colours(total.numpy() / (255 * self.size**2), self.jitter, generator)
         if self.lighting:
             offset = offset + lighting(self.lighting, generator)
-        return mapped(planes, matrix / (255 * std[:, None]), (offset - mean) / std)
+        matrix, offset = matrix / (255 * std[:, None]), (offset - mean) / std
+        map_colours(colours.view(3, -1).numpy(), matrix, offset, out.reshape(3, -1))
 
 
 def _range(name: str, values: Any) -> tuple[float, float]:

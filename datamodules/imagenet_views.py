@@ -57,7 +57,11 @@ class StoredImage:
         least = (math.ceil(self.width / across * GAP), math.ceil(self.height / down * GAP))
         try:
             drafted = self._image.draft(None, least)
-            pixels = self._image.convert("RGB")
+            pixels: Image.Image = self._image
+            if pixels.mode == "RGB":
+                pixels.load()  # convert would copy
+            else:
+                pixels = pixels.convert("RGB")
         except _DAMAGE as error:
             raise self._damaged(error) from error
         if drafted is not None:
@@ -73,14 +77,27 @@ class StoredImage:
 
 
 def _resized(image: Image.Image, window: Window, width: int, height: int) -> np.ndarray:
-    """Pillow's bicubic interpolation, by torch where the window lies on whole pixels: to within a grey level the same, and
-    five times as fast (torch 2.13, AVX2)."""
-    if not all(float(edge).is_integer() for edge in window):
-        return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, window))
-    left, top, right, bottom = map(int, window)
+    """Pillow's bicubic interpolation, by torch where the window lies on whole pixels of the image or of the scaled image: to
+    within a grey level the same, and two to five times as fast (torch 2.13, AVX2)."""
+    columns, rows = (_along(window[i], window[i + 2], size, image.size[i]) for i, size in enumerate((width, height)))
+    if columns is None or rows is None:
+        return np.array(image.resize((width, height), Image.Resampling.BICUBIC, window))
+    (left, right, scaled_width, x), (top, bottom, scaled_height, y) = columns, rows
     part = torch.from_numpy(np.array(image.crop((left, top, right, bottom)))).permute(2, 0, 1)
-    scaled = F.interpolate(part[None], (height, width), mode="bicubic", antialias=True)[0]
-    return scaled.permute(1, 2, 0).numpy()
+    scaled = F.interpolate(part[None], (scaled_height, scaled_width), mode="bicubic", antialias=True)[0]
+    return scaled[:, y : y + height, x : x + width].permute(1, 2, 0).numpy()
+
+
+def _along(first: float, last: float, size: int, length: int) -> tuple[int, int, int, int] | None:
+    """Along one axis of `length` pixels, how first..last becomes `size` pixels: what to cut out (start, stop), the size to
+    scale it to, and where the result begins in that; None if it lies between the pixels of both."""
+    if float(first).is_integer() and float(last).is_integer():
+        return int(first), int(last), size, 0
+    scale = size / (last - first)
+    scaled, start = length * scale, first * scale
+    if max(abs(scaled - round(scaled)), abs(start - round(start))) > 1e-6:
+        return None
+    return 0, length, round(scaled), round(start)
 
 
 def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from datamodules.imagenet_augmentation import (
     ImageAugmentation,
     jittered_colours,
     lighting,
+    map_colours,
 )
 from datamodules.imagenet_files import load_imagenet
 from datamodules.imagenet_views import DamagedImageError, StoredImage, centre, ten_crops, view_of
@@ -296,6 +297,17 @@ def test_a_window_on_whole_pixels_is_cut_out_and_scaled_as_pillow_does(window: t
     assert found.shape == (28, 30, 3) and difference.max() <= 1 and difference.mean() < 0.2
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_window_on_whole_pixels_of_the_scaled_image_is_pillows(seed: int) -> None:
+    """He et al.'s crops, as Pillow cuts and scales them: a grey level here and there."""
+    image = picture(75, 50, seed=2)
+    window = CropByShorterSide(32, 60).window(75, 50, 28, generator(seed))
+    assert not all(float(edge).is_integer() for edge in window)
+    expected = np.asarray(image.resize((28, 28), Image.Resampling.BICUBIC, window)).astype(int)
+    difference = np.abs(stored(image).resample(window, 28, 28) - expected)
+    assert difference.max() <= 1 and difference.mean() < 0.05
+
+
 def test_ten_crops_are_centre_and_corners_and_those_of_the_mirror_image() -> None:
     y, x = np.mgrid[:32, :41]
     image = Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=-1).astype(np.uint8))
@@ -399,7 +411,7 @@ def test_the_shorter_side_is_any_of_its_range() -> None:
 
 def one_after_another(image: np.ndarray, strength: float, random: torch.Generator) -> np.ndarray:
     """The changes of colour as datasets/transforms.lua has them, on a whole image [H, W, 3] of values in 0..1."""
-    alphas = (1 + strength * (2 * torch.rand(3, generator=random) - 1)).tolist()
+    alphas = [1 + strength * (2 * part - 1) for part in torch.rand(3, generator=random).tolist()]
 
     def grey() -> np.ndarray:
         return (image @ [0.299, 0.587, 0.114])[..., None]
@@ -418,6 +430,23 @@ def test_the_affine_map_of_colours_is_the_changes_one_after_another() -> None:
         results.append(image @ matrix.T + offset)
         np.testing.assert_allclose(results[-1], one_after_another(image, 0.4, generator(seed)), atol=1e-12)
     assert np.std(results, axis=0).min() > 0.01
+
+
+@pytest.mark.parametrize("matrix", [np.diag([0.5, 2.0, -1.0]), np.array([[1, 0.5, 0.1], [0, 2, -1], [0.3, 0.7, 0.9]])])
+def test_colours_are_mapped_whatever_the_number_of_threads(matrix: np.ndarray) -> None:
+    colours = (np.random.RandomState(0).rand(3, 50_176) * 255).astype(np.float32)
+    offset = np.array([0.1, -2.0, 3.0])
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            results.append(np.empty_like(colours))
+            map_colours(colours, matrix, offset, results[-1])
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_allclose(results[0], matrix @ colours.astype(float) + offset[:, None], atol=1e-4)
+    assert np.array_equal(*results)
 
 
 def test_brightness_is_uniform_and_lighting_has_the_covariance_of_colours() -> None:
@@ -440,8 +469,8 @@ def test_the_whole_augmentation_is_its_parts_in_order() -> None:
     mean, std = np.array(MEAN), np.array(STD)
     mirrored = 0
     for seed in range(40):
-        found = augmentation(stored(image), mean, std, generator(seed))
-        assert (found.shape, found.dtype) == ((3, 28, 28), np.float32)
+        found = np.full((3, 28, 28), np.nan, dtype=np.float32)
+        augmentation(stored(image), mean, std, generator(seed), out=found)
         random = generator(seed)
         window = CropByArea((0.08, 1.0), (3 / 4, 4 / 3)).window(60, 45, 28, random)
         pixels = np.asarray(image.crop(window).resize((28, 28), Image.Resampling.BICUBIC))

@@ -101,7 +101,8 @@ class GlobalBatchSampler(Sampler[TrainRows]):
 class ResumableLoader(DataLoader[Any]):
     """Training batches, with the place in the epoch as its state: what has been handed out, not what workers have prepared.
 
-    Workers are started with the first batch and serve all epochs. pin_memory: whether batches go to a GPU.
+    Workers are started with the first batch and serve all epochs; when one ends they begin the next, while its evaluation runs.
+    pin_memory: whether batches go to a GPU.
     Raises ValueError if workers is no whole number from 0.
     """
 
@@ -121,13 +122,19 @@ class ResumableLoader(DataLoader[Any]):
         )
         self._batches = sampler
         self._place = {"epoch": 0, "batch": 0}
+        self._begun: tuple[dict[str, int], Iterator[Any]] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: workers start with the first batch, when the epoch is known.
-        place = self._place = {"epoch": self._batches.epoch, "batch": self._batches.start}
-        for batch in super().__iter__():
+        epoch = self._batches.epoch
+        place = self._place = {"epoch": epoch, "batch": self._batches.start}
+        begun, self._begun = self._begun, None
+        for batch in begun[1] if begun is not None and begun[0] == place else super().__iter__():
             place["batch"] += 1
             yield batch
+        if self.num_workers:
+            self._batches.start_at(epoch + 1, 0)
+            self._begun = {"epoch": epoch + 1, "batch": 0}, super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
         """The epoch, and the batch to be handed out next."""

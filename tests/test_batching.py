@@ -1,6 +1,8 @@
 """Every image at most once an epoch, exactly once in evaluation, at any number of processes."""
 
+import os
 import signal
+import time
 from functools import partial
 from itertools import chain
 
@@ -131,6 +133,37 @@ def test_a_loader_goes_on_after_the_batch_it_has_handed_out(workers):
             assert all(all(batch["ignored"]) for batch in first + rest)
         again.sampler.set_epoch(3)
         assert [batch["epoch"] for batch in again] == [3, 3, 3]
+
+
+class Listed(Dataset):
+    """Notes in a file which batch was made by whom."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __getitem__(self, item):
+        with open(self.path, "a") as file:
+            file.write(f"{os.getpid()} {item.epoch} {item.batch}\n")
+        return item.epoch, item.batch
+
+    def made(self):
+        return [tuple(map(int, line.split())) for line in self.path.read_text().splitlines()]
+
+
+def test_workers_begin_the_next_epoch_while_nobody_asks_for_it(tmp_path):
+    made = Listed(tmp_path / "made")
+    loader = ResumableLoader(made, one_process(), 1)
+    assert list(loader) == [(0, 0), (0, 1), (0, 2)]
+    assert loader.state_dict() == {"epoch": 0, "batch": 3}
+    until = time.monotonic() + 30
+    while len(made.made()) < 5 and time.monotonic() < until:
+        time.sleep(0.01)
+    assert [item[1:] for item in made.made()] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    loader.sampler.set_epoch(1)
+    assert list(loader) == [(1, 0), (1, 1), (1, 2)]
+    loader.sampler.set_epoch(7)  # another than was begun
+    assert list(loader) == [(7, 0), (7, 1), (7, 2)]
+    assert len({pid for pid, *_ in made.made()}) == 1
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5, None])

@@ -139,8 +139,7 @@ class CellRun:
                 self.directory, complexity.train_macs_per_sample, recipe["batch_size"], config["seed"], budget
             )
             checkpoints = Checkpoints(directory, f"val/{module.primary}", self.stop, every_steps)
-            decay = recipe.get("ema_decay")
-            averaging = [] if decay is None else [Averaging(decay=decay)]
+            averaging = [] if switches.ema_decay is None else [Averaging(decay=switches.ema_decay)]
             callbacks = [*averaging, *([] if budget is None else [budget]), tracker, checkpoints]
             self.tracker, self.budget = tracker, budget
         else:  # what their training has cost is not known

@@ -399,6 +399,9 @@ def _wrong_switch(trainer: dict[str, Any], share: int) -> str | None:
         return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts!r}; {fits} would do"
     if when_full not in (None, "fail", "accumulate"):
         return f"trainer.on_out_of_memory is null, fail or accumulate, got {when_full!r}"
+    decay = trainer.get("ema_decay")
+    if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
+        return f"trainer.ema_decay lies between 0 and 1, as 0.999, got {decay!r}"
     if trainer.get("compile") and trainer.get("gradient_checkpointing"):
         return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
     return None

@@ -12,7 +12,7 @@ from benchmarks.process_group import clean_environment
 from benchmarks.record import killed_by
 
 TIMEOUT_S = 600
-SWITCHES = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches")
+SWITCHES = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches", "ema_decay")
 
 
 def specification(config: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,6 @@ def specification(config: dict[str, Any]) -> dict[str, Any]:
         "precision": trainer["precision"],
         "threads": config["cluster"]["threads_per_process"] or max(1, share),
         "switches": {name: trainer[name] for name in SWITCHES if trainer.get(name) is not None},
-        "ema_decay": config["recipe"].get("ema_decay"),
     }
 
 

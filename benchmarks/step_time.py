@@ -41,8 +41,8 @@ def main(specification: dict[str, Any]) -> int:
 
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
-            threads; where they are to be set forward (true: no training), switches (fields of ``Switches``), ema_decay and
-            datamodule (configuration node whose training batches are made and used). Where it has passes, a list of what
+            threads; where they are to be set forward (true: no training), switches (fields of ``Switches``) and datamodule
+            (configuration node whose training batches are made and used). Where it has passes, a list of what
             differs from one measurement to the next, the one that takes least memory first, the JSON is ``{"passes": [...]}``;
             what follows one that memory does not suffice for is not tried.
     """
@@ -109,7 +109,7 @@ class Steps:
         self.net = instantiate(specification["model"]).to(device, self.dtype)
         self.switches.apply(self.net)
         self.optimizer = instantiate(specification["optimizer"])(self.net.parameters())
-        decay = specification.get("ema_decay")
+        decay = self.switches.ema_decay
         self.average = decay and AveragedModel(self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True)  # as Lightning's
 
     def of(self, specification: Mapping[str, Any]) -> Callable[[], float]:

@@ -19,7 +19,7 @@ from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.environment import environment
 from benchmarks.launch import refusal
 from benchmarks.measuring import ask, specification
-from benchmarks.performance import table, write_record
+from benchmarks.performance import add_to_record, table
 from benchmarks.step_cost import median_interval
 from benchmarks.step_time import Steps
 
@@ -36,7 +36,7 @@ SWITCHES = {  # what it changes in the results
     "trainer.accumulate_grad_batches=2": "batch norm sees the parts",
     "trainer.gradient_checkpointing=true": "none",
     "model.memory_efficient=true": "none",
-    "recipe.ema_decay=0.999": "the average is evaluated",
+    "trainer.ema_decay=0.999": "the average is evaluated",
 }
 PLACE = ("logger=none", "cluster.threads_per_process=1")
 MEASURED_S = 15.0
@@ -69,20 +69,27 @@ def main(argv: Sequence[str]) -> int:
         description="Time and memory of a training step with each switch, beside one without, in turns. Without arguments for "
         f"{', '.join(SMALL)} with small batches.",
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: one network, model=… data=…")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help=f"as for run.py, one network: model=… data=…; of {', '.join(SWITCHES)} some, default: all",
+    )
     parser.add_argument(
         "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
     )
     arguments = parser.parse_args(argv)
-    networks = [tuple(arguments.overrides)] if arguments.overrides else list(SMALL.values())
+    chosen = [switch for switch in SWITCHES if switch in arguments.overrides] or list(SWITCHES)
+    given = tuple(override for override in arguments.overrides if override not in SWITCHES)
+    networks = [given] if given else list(SMALL.values())
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
     try:
-        plans = [(overrides, switch) for overrides in networks for switch in SWITCHES]
+        plans = [(overrides, switch) for overrides in networks for switch in chosen]
         for overrides, switch in track(plans, "switch_cost", console=Console(stderr=True), transient=True):
             row = _row(overrides, switch)
             if isinstance(row, str):
-                left_out |= {f"{switch}: {row}": None}
+                left_out |= {row: None}
             else:
                 rows.append(row)
     except ValueError as error:
@@ -94,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.write:
         command = " ".join(["python -m benchmarks switch_cost", *argv])
         where = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")) | {"threads": 1}
-        write_record("switch_cost", where, command, TITLE, COLUMNS, rows, NOTE)
+        add_to_record("switch_cost", where, command, TITLE, COLUMNS, rows, NOTE, ("network", "batch", "switch"))
     return 0
 
 
@@ -120,22 +127,25 @@ def compare(pair: Sequence[Mapping[str, Any]]) -> int:
 
 
 def _row(overrides: Sequence[str], switch: str) -> dict[str, Any] | str:
-    """The figures of a switch, or why this machine or network has it not.
+    """The figures of a switch, or in a line why this machine or network has it not.
 
     Raises:
         ValueError: no such network.
     """
     plain = _cell([*overrides, *PLACE])
+    name, kind = plain.config["name"], switch.partition("=")[0].removeprefix("model.")
+    if switch.startswith("model.") and kind not in plain.config["model"]:
+        return f"{switch}: not for {name}"
     try:
         other = _cell([*overrides, *PLACE, switch])
         pair = [specification(cell.config) for cell in (plain, other)]
         ratios = ask("switch_cost", pair, 1)["ratios"]
         memory = [ask("step_time", one, 1)["memory_bytes"] / 2**20 for one in pair]
     except ValueError as error:
-        return str(error)
+        return f"{switch}, {name}: {str(error).removeprefix('ValueError: ')}"
     low, ratio, high = median_interval(ratios)
     return {
-        "network": plain.config["name"],
+        "network": name,
         "batch": pair[0]["batch"],
         "switch": switch,
         "time_ratio": ratio,

@@ -23,7 +23,10 @@ from benchmarks.recomputation import recompute_stages
 from benchmarks.tuning import hardware
 
 # The trainer's keys that Lightning's Trainer does not have.
-KEYS = ("compile", "channels_last", "tf32", "accumulate_grad_batches", "gradient_checkpointing", "on_out_of_memory")
+KEYS = (
+    *("compile", "channels_last", "tf32", "accumulate_grad_batches", "gradient_checkpointing", "ema_decay"),
+    "on_out_of_memory",
+)
 OF_AUTO = ("tuned", "allow_reduced_precision")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"}  # of /proc/cpuinfo: x86 and Arm
 PROBE = 64, 64, 28  # images, channels, side
@@ -39,6 +42,7 @@ class Switches:
     tf32: bool | None = None
     accumulate_grad_batches: int | None = None
     gradient_checkpointing: bool | None = None
+    ema_decay: float | None = None
     on_out_of_memory: str | None = None
 
     @classmethod
@@ -88,6 +92,7 @@ class Switches:
             "tf32": tf32 if has_tf32(device) else None,
             "accumulate_grad_batches": self.accumulate_grad_batches or 1,
             "gradient_checkpointing": bool(self.gradient_checkpointing),
+            "ema_decay": self.ema_decay,
         }
 
 

@@ -34,7 +34,7 @@ from benchmarks.checkpoints import (
 )
 from benchmarks.stopping import Interrupted, StopRequest
 
-EMA = "+recipe.ema_decay=0.9"
+EMA = "trainer.ema_decay=0.9"
 # Overrides and ranks of runs; each is compared with itself, uninterrupted.
 RUNS: dict[str, tuple[list[str], int]] = {
     "plain": ([], 1),

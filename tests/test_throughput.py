@@ -224,6 +224,7 @@ def test_switches_that_are_off_change_no_identity() -> None:
             "each process's 2 images, got 4; [1, 2] would do",
         ),
         (["trainer.on_out_of_memory=retry"], "trainer.on_out_of_memory is null, fail or accumulate, got 'retry'"),
+        (["trainer.ema_decay=1.5"], "trainer.ema_decay lies between 0 and 1, as 0.999, got 1.5"),
         (["trainer.compile=true", "trainer.gradient_checkpointing=true"], "exclude each other"),
         (
             ["trainer.accumulate_grad_batches=4", "trainer.on_out_of_memory=accumulate", "trainer.channels_last=true"],

@@ -77,12 +77,12 @@ NOTE = (
     "initial weights, batches (made by our loader), optimiser and schedule, float32. `torchvision` and `timm` are "
     "train_one_epoch of their training scripts (with the start of its text's SHA-256) and the scripts' defaults, but "
     "without label smoothing (torchvision has no wheel for torch's CPU build: there its compiled operators were "
-    "declared and not loaded, and none of these loops uses one); `lightning` is a LightningModule and a pl.Trainer as "
-    "Lightning's documentation writes them, with loss and torchmetrics accuracy logged in each step, CSVLogger and ModelCheckpoint; `ignite` is "
-    "create_supervised_trainer with its loss printed every 100 steps. What they print is discarded. A test shows on a "
-    "small network that loops end with the same weights as the bare loop, to the bit. Ratio and what is added are "
-    "medians over turns, on a CPU of processor time in one thread, with the ratio's 95 % interval; images/s are those "
-    "of the bare loop, over all its turns, divided by the ratio."
+    "declared and not loaded, and none of these loops uses one); `lightning` is a LightningModule and a pl.Trainer as"
+    " Lightning's documentation writes them, with loss and torchmetrics accuracy logged in each step, CSVLogger and "
+    "ModelCheckpoint; `ignite` is create_supervised_trainer with its loss printed every 100 steps. What they print is"
+    " discarded. A test shows on a small network that loops end with the same weights as the bare loop, to the bit. "
+    "Ratio and what is added are medians over turns, on a CPU of processor time in one thread, with the ratio's 95 % "
+    "interval; images/s are those of the bare loop, over all its turns, divided by the ratio."
 )
 INPUT_COLUMNS = {
     "loop": ("pipeline", "s"),

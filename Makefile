@@ -12,7 +12,7 @@ demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, sh
 	$(BIN)/python run.py -m model=resnext,densenet
 
 test: .venv/test ## install and run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/slow ## the slow tests and those in a real browser
 	$(BIN)/python -m pytest -m 'slow or browser' -rs

@@ -167,9 +167,11 @@ class CellRun:
             raise RuntimeError(f"{world_size} processes were asked for, {trainer.world_size} were started")
         device = trainer.strategy.root_device
         if device.type == "cuda" and config["data"]["task"] == "classification" and "eval_batch_size" not in tuned:
-            share = ceil(max(manifest["counts"][split] for split in ("val", "test")) / world_size)
             start = datamodule.eval_batch_size
-            datamodule.eval_batch_size = largest_evaluation_batch(trainer, module, self._image(), start, share)
+            most = ceil(max(manifest["counts"][split] for split in ("val", "test")) / world_size)
+            if config["data"].get("loading") == "files":  # loader workers hold several batches in the machine's memory
+                most = max(start, recipe["batch_size"] // world_size)
+            datamodule.eval_batch_size = largest_evaluation_batch(trainer, module, self._image(), start, most)
             torch.cuda.reset_peak_memory_stats(device)
         record |= {
             "config_hash": config_hash(config),

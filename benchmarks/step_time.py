@@ -32,6 +32,7 @@ from benchmarks.switches import Switches, synchronize
 WARM_UP, WARM_UP_S = 3, 0.5  # steps, and where they are short as many more as go into this time
 MEASURED_S = 2.0
 MOST_STEPS, FEWEST_STEPS = 50, 3
+TURNS_S, FEWEST_TURNS = 6.0, 5
 HALF = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -41,10 +42,11 @@ def main(specification: dict[str, Any]) -> int:
 
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
-            threads; where they are to be set forward (true: no training), switches (fields of ``Switches``) and datamodule
-            (configuration node whose training batches are made and used). Where it has passes, a list of what
-            differs from one measurement to the next, the one that takes least memory first, the JSON is ``{"passes": [...]}``;
-            what follows one that memory does not suffice for is not tried.
+            threads; where they are to be set forward (true: no training), switches (fields of ``Switches``), datamodule
+            (configuration node whose training batches are made and used) and beside (what of the specification differs in
+            a step that takes turns with this one afterwards, whose ``beside_s`` and ``ratio`` are medians too). Where it has
+            passes, a list of what differs from one measurement to the next, the one that takes least memory first, the JSON
+            is ``{"passes": [...]}``; what follows one that memory does not suffice for is not tried.
     """
     passes = specification.pop("passes", None)
     found = _measured(specification, passes or [{}])
@@ -68,7 +70,8 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
         for one in passes:
             if found:
                 _forget(device, bool(steps.switches.compile))
-            taken = _times(steps.of({**specification, **one}), device, ranks)
+            step = steps.of({**specification, **one})
+            taken = _times(step, device, ranks)
             lower, _, upper = statistics.quantiles(taken, method="inclusive")
             found.append(
                 {
@@ -80,11 +83,11 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
                     "hardware": environment(device)["device_name"],
                 }
             )
+            if "beside" in specification:
+                forward = {"forward": one.get("forward", False)}
+                found[-1] |= _in_turns(step, {**specification, **forward, **specification["beside"]}, device)
     except (RuntimeError, MemoryError) as error:
-        traceback.clear_frames(error.__traceback__)  # they hold the activations
-        from benchmarks.out_of_memory import is_out_of_memory  # which imports Lightning, seconds
-
-        if not is_out_of_memory(error):
+        if not _is_out_of_memory(error):
             raise
         found += [{"error": "out of memory"}] * (len(passes) - len(found))
     if ranks > 1:
@@ -110,7 +113,9 @@ class Steps:
         self.switches.apply(self.net)
         self.optimizer = instantiate(specification["optimizer"])(self.net.parameters())
         decay = self.switches.ema_decay
-        self.average = decay and AveragedModel(self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True)  # as Lightning's
+        self.average = decay and AveragedModel(
+            self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True
+        )  # as Lightning's
 
     def of(self, specification: Mapping[str, Any]) -> Callable[[], float]:
         """What makes a step of training, or of evaluation with ``forward``, waits for it, and returns its seconds."""
@@ -161,6 +166,35 @@ def _times(step: Callable[[], float], device: torch.device, ranks: int) -> list[
     for _ in range(min(int(WARM_UP_S / float(once)), MOST_STEPS)):
         step()
     return [step() for _ in range(min(max(int(MEASURED_S / float(once)), FEWEST_STEPS), MOST_STEPS))]
+
+
+def _in_turns(step: Callable[[], float], other: Mapping[str, Any], device: torch.device) -> dict[str, float]:
+    """``beside_s`` of the other specification's step, and the ``ratio`` of this step's time to it, medians over turns: where
+    a machine is slow for a while, both are. Nothing where memory does not hold two networks.
+    """
+    turns: list[tuple[float, float]] = []
+    try:
+        beside = Steps(other, device).of(other)
+        for _ in range(WARM_UP):
+            beside()
+        began = time.perf_counter()
+        while len(turns) < FEWEST_TURNS or (time.perf_counter() - began < TURNS_S and len(turns) < MOST_STEPS):
+            turns.append((step(), beside()))
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return {}
+    return {
+        "beside_s": statistics.median(plain for _, plain in turns),
+        "ratio": statistics.median(own / plain for own, plain in turns),
+    }
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    from benchmarks.out_of_memory import is_out_of_memory  # which imports Lightning, seconds
+
+    traceback.clear_frames(error.__traceback__)  # they hold the activations
+    return is_out_of_memory(error)
 
 
 def _forget(device: torch.device, compiled: bool) -> None:

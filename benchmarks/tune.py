@@ -5,10 +5,10 @@ import itertools
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from rich import box
@@ -29,7 +29,8 @@ from benchmarks.throughput import LAYOUTS, count, label, network, peak_of
 FACTORS = (0.25, 0.5, 2, 4)  # of the recipe's batch; auto changes none but the evaluation's
 MOST_WORKERS = 16
 PASSES = ({"forward": True}, {"forward": False})
-GUESS_S = {False: 10.0, True: 60.0}  # a measurement, by whether it compiles, until one was made
+GUESS_S = {False: 20.0, True: 120.0}  # a measurement, by whether it compiles, until one was made
+OF = ("forward", "train")
 TITLE = "The fastest settings"
 COLUMNS = {
     "network": ("network", "s"),
@@ -39,7 +40,7 @@ COLUMNS = {
     "best": ("", "s"),
     **{
         f"{of}_{key}": (f"{heading}{text}", form)
-        for of, heading in (("forward", "forward, "), ("train", "training, "))
+        for of, heading in zip(OF, ("forward, ", "training, "), strict=True)
         for key, text, form in (
             ("images_per_s", "images/s", ",.0f"),
             ("ms", "ms", ".4g"),
@@ -49,7 +50,8 @@ COLUMNS = {
     },
 }
 NOTE = (
-    "Forward passes and training steps on random images, a process for each line, after warm-up; medians over up to 50 steps. "
+    "Forward passes and training steps on random images, a process for each line, after warm-up, in turns with the plain "
+    "setting, that of the first line: times are the median ratio to it, times the median of what it took in all processes. "
     "Best is what `trainer=auto` takes: the setting that trains the most images a second, or the first line where none has 3 % "
     "more than that; TF32 and bfloat16 change numbers and are taken only with `trainer.allow_reduced_precision=true`. Of "
     "peak: FLOPs of convolutions and linear layers a second, as a share of what the best of ten products of large matrices "
@@ -137,25 +139,33 @@ def _tune(cell: Cell, console: Console, command: str | None) -> None:
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
     cost = count(config)
     peak = unfinished.get("peak", lambda: measuring.ask("peak", {"gpu": base["gpu"], "threads": threads}, threads))
-    measure = partial(_measure, base, peak["peaks"], cost)
+    problem = _data_problem(config)
+    if problem is not None:
+        print(f"loader workers are not measured: {problem}", file=sys.stderr)
     columns = (TextColumn("tune"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
-        timetable = Timetable(bar, unfinished, [bool(one["compile"]) for one in found] + [False] * (len(batches) + 1))
-        rows = {}
+        more = len(batches) + (problem is None)
+        timetable = Timetable(bar, unfinished, [bool(one["compile"]) for one in found] + [False] * more)
+        taken = {}
         for setting in sorted(found, key=lambda one: one["compile"]):  # the short ones first
             row = setting | {"batch": batch}
-            rows[label(row)] = row | timetable.take(label(row), setting["compile"], partial(measure, row))
-        ordered = [rows[label(setting)] for setting in found]
+            taken[label(row)] = timetable.take(label(row), setting["compile"], partial(_measure, base, row))
+        figures = Figures(taken.values(), peak["peaks"], cost)
+        ordered = [figures.of(setting | {"batch": batch}, taken[label(setting)]) for setting in found]
         exact, reduced = (tuning.choose(ordered, allowed, {}) for allowed in (False, True))
-        timetable.left[len(found) :] = [exact["compile"]] * (len(batches) + 1)
+        timetable.left[len(found) :] = [exact["compile"]] * more
         others = [row for row in ordered if all(row[name] == exact[name] for name in tuning.SETTING)]
         for other in batches:
             row = exact | {"batch": other}
             name = f"{label(row)}, {other} images"
-            others.append(row | timetable.take(name, exact["compile"], partial(measure, row)))
-        loading = timetable.take("loader workers", exact["compile"], lambda: _measure_loading(config, base, exact))[
-            "rows"
-        ]
+            others.append(figures.of(row, timetable.take(name, exact["compile"], partial(_measure, base, row))))
+        loading = []
+        if problem is None:
+            workers = _workers(config)
+            one = timetable.take(
+                "loader workers", exact["compile"], partial(_measure_loading, config, base, exact, workers)
+            )
+            loading = [figures.loading(batch, number, its) for number, its in zip(workers, one["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
     entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peak["peaks"]}
     entry |= {"settings": ordered, "batches": others, "workers": loading}
@@ -171,7 +181,8 @@ def _tune(cell: Cell, console: Console, command: str | None) -> None:
     title = f"{config['name']}, {batch} images of {image}, {machine['device_name']}"
     console.print(_table(title, ordered, exact, "setting", label))
     console.print(_table(f"other batches, {label(exact)}", others, {}, "batch", lambda row: str(row["batch"])))
-    console.print(_loading_table(loading))
+    if loading:
+        console.print(_loading_table(loading))
     for line in left_out:
         console.print(f"left out   {line}", markup=False, style="yellow")
     rates = ", ".join(f"{name} {quantity(rate, 'FLOPs/s')}" for name, rate in peak["peaks"].items())
@@ -179,8 +190,9 @@ def _tune(cell: Cell, console: Console, command: str | None) -> None:
     console.print(f"best       {label(exact)}", markup=False, style="bold")
     if reduced != exact:
         console.print(f"           {label(reduced)}, with trainer.allow_reduced_precision=true", markup=False)
+    workers_said = tuning.choose_workers(loading) if loading else f"not measured: {problem}"
     console.print(
-        f"workers    {tuning.choose_workers(loading)}; evaluation batch {tuning.choose_evaluation_batch(others)}"
+        f"evaluation batch {tuning.choose_evaluation_batch(others)}; loader workers {workers_said}", markup=False
     )
     console.print(f"kept       {path}; trainer=auto uses it", markup=False)
 
@@ -253,26 +265,57 @@ def _workers(config: Mapping[str, Any]) -> list[int]:
     return [0, *itertools.takewhile(lambda n: n <= min(share, MOST_WORKERS), (2**power for power in range(16)))]
 
 
-def _measure(
-    base: Mapping[str, Any], peaks: Mapping[str, float], cost: Mapping[str, int], row: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What a setting makes of both passes: seconds, images per second, share of the peak, memory; or the problem."""
+class Figures:
+    """Seconds, images per second and share of the peak, with times as ratios to the plain setting's.
+
+    Args:
+        measured: results of ``_measure``, from which the plain setting's time is taken.
+        peaks: as ``benchmarks.peak`` prints them.
+        cost: as ``count``.
+    """
+
+    def __init__(
+        self, measured: Iterable[Mapping[str, Any]], peaks: Mapping[str, float], cost: Mapping[str, int]
+    ) -> None:
+        self._peaks, self._cost = peaks, cost
+        self._plain = {}
+        for of, passes in zip(OF, zip(*(one["passes"] for one in measured), strict=True), strict=True):
+            times = [one["beside_s"] for one in passes if "beside_s" in one]
+            self._plain[of] = median(times) if times else None
+
+    def of(self, row: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
+        """The row with its figures, None where there are none, and the ``problem``."""
+        found: dict[str, Any] = {**row, "problem": None}
+        for of, flops, one in zip(OF, ("flops", "train_flops_per_sample"), measured["passes"], strict=True):
+            its: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
+            if "error" in one:
+                found["problem"] = one["error"]
+            else:
+                seconds = self._seconds(of, one)
+                rate, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], one["switches"])
+                its = {"s": seconds, "images_per_s": rate, "of_peak": peak and rate * self._cost[flops] / peak}
+                its["memory_bytes"] = one["memory_bytes"]
+            found |= {f"{of}_{key}": value for key, value in its.items()}
+        return found
+
+    def loading(self, batch: int, workers: int, one: Mapping[str, Any]) -> dict[str, Any]:
+        """The rate of training steps on the batches of so many loader workers."""
+        rate = None if "error" in one else batch / self._seconds("train", one)
+        return {"workers": workers, "train_images_per_s": rate, "problem": one.get("error")}
+
+    def _seconds(self, of: str, one: Mapping[str, Any]) -> float:
+        plain = self._plain[of]
+        return one["step_s"] if plain is None or "ratio" not in one else one["ratio"] * plain
+
+
+def _measure(base: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """``passes`` as measured, forward and training, of a setting and batch."""
     specification = _specification(base, row) | {"batch": row["batch"]}
-    found: dict[str, Any] = {"problem": None}
     try:
         taken = measuring.steps(specification, PASSES)
     except ValueError as error:  # the process was killed: of the forward pass alone, training needs more
         taken = [*_forward_alone(specification), {"error": str(error)}]
-    for name, flops, one in zip(("forward", "train"), ("flops", "train_flops_per_sample"), taken, strict=True):
-        its: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
-        if "error" in one:
-            found["problem"] = one["error"]
-        else:
-            rate, peak = row["batch"] / one["step_s"], peak_of(peaks, row["precision"], one["switches"])
-            its = {"s": one["step_s"], "images_per_s": rate, "of_peak": peak and rate * cost[flops] / peak}
-            its["memory_bytes"] = one["memory_bytes"]
-        found |= {f"{name}_{key}": value for key, value in its.items()}
-    return found
+    return {"passes": taken}
 
 
 def _forward_alone(specification: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -283,26 +326,43 @@ def _forward_alone(specification: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _specification(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a process that measures a setting, in turns with the plain one."""
+    plain = {**_set(base, tuning.PLAIN), "batch": base["batch"]}
+    return {**base, **_set(base, setting), "beside": plain}
+
+
+def _set(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
     switches = base["switches"] | {name: setting[name] for name in ("tf32", "channels_last", "compile")}
-    return {**base, "switches": switches, "precision": setting["precision"]}
+    return {"switches": switches, "precision": setting["precision"]}
 
 
-def _measure_loading(config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Training steps on the data set's own batches, with each number of loader workers; ``rows``."""
-    workers = _workers(config)
+def _data_problem(config: Mapping[str, Any]) -> str | None:
+    """Why there are no batches of the data set, in one line; None if there are."""
+    from hydra.utils import instantiate
+
+    from benchmarks.cell import describe, is_known
+
+    try:
+        datamodule = instantiate(config["datamodule"])
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+    except Exception as error:
+        if not is_known(error):
+            raise
+        return describe(error)
+    return None
+
+
+def _measure_loading(
+    config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any], workers: Sequence[int]
+) -> dict[str, Any]:
+    """``passes``: training steps on the data set's own batches, with each number of loader workers."""
     loaders = [config["datamodule"] | {"batch_size": base["batch"], "loader_workers": number} for number in workers]
-    taken: Sequence[Mapping[str, Any]]
     try:
         taken = measuring.steps(_specification(base, setting), [{"datamodule": loader} for loader in loaders])
     except ValueError as error:
         taken = [{"error": str(error)}] * len(workers)
-    rates = [None if "error" in one else base["batch"] / one["step_s"] for one in taken]
-    return {
-        "rows": [
-            {"workers": number, "train_images_per_s": rate, "problem": one.get("error")}
-            for number, rate, one in zip(workers, rates, taken, strict=True)
-        ]
-    }
+    return {"passes": taken}
 
 
 def _written(row: Mapping[str, Any], exact: Mapping[str, Any], reduced: Mapping[str, Any]) -> dict[str, Any]:
@@ -312,7 +372,7 @@ def _written(row: Mapping[str, Any], exact: Mapping[str, Any], reduced: Mapping[
         for name, best in (("exact", exact), ("any", reduced))
     }
     values = {"setting": label(row), "best": "best" if is_["exact"] else "best if allowed" if is_["any"] else ""}
-    for of in ("forward", "train"):
+    for of in OF:
         seconds, memory = row[f"{of}_s"], row[f"{of}_memory_bytes"]
         values |= {f"{of}_{name}": row[f"{of}_{name}"] for name in ("images_per_s", "of_peak")}
         values |= {f"{of}_ms": seconds and 1e3 * seconds, f"{of}_memory_mib": memory and memory / 2**20}
@@ -332,7 +392,7 @@ def _table(
         for header in (f"{of}\nimages/s", "\nms", "\nof peak", "\nmemory"):
             table.add_column(header, justify="right", no_wrap=True)
     for row in rows:
-        values = [text for of in ("forward", "train") for text in _values(row, of)]
+        values = [text for of in OF for text in _values(row, of)]
         is_best = bool(best) and all(row[key] == value for key, value in best.items())
         said = f"{name(row)}  ({row['problem']})" if row["problem"] else name(row)
         table.add_row(said, *values, style="bold" if is_best else None)

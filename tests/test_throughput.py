@@ -19,7 +19,7 @@ from test_resume import Plan, die
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import measured, measuring, out_of_memory, switches, throughput
+from benchmarks import measured, measuring, out_of_memory, step_time, switches, throughput
 from benchmarks.complexity import measure
 from benchmarks.configuration import Cell, differing_keys, expand
 from benchmarks.environment import environment
@@ -487,6 +487,45 @@ def test_passes_of_one_process_and_of_two() -> None:
     # Peaks of a pass are its own.
     [alone] = measuring.steps(base, passes[1:])
     assert one[1]["memory_bytes"] == pytest.approx(alone["memory_bytes"], rel=0.15)
+
+
+def test_passes_take_turns_with_another_step() -> None:
+    base = measuring.specification(cell("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | {
+        "threads": 1
+    }
+    passes = [{"forward": True}, {"forward": False}]
+    alone = measuring.steps(base, passes)
+    beside = measuring.steps(base | {"beside": {"batch": 512}}, passes)
+    for one, other in zip(alone, beside, strict=True):
+        assert "ratio" not in one and other["ratio"] < 0.5 and other["beside_s"] > other["step_s"]
+        assert other["memory_bytes"] < 1.3 * one["memory_bytes"] + 2**20  # not what the larger batch takes
+    assert beside[1]["beside_s"] > beside[0]["beside_s"], "a training pass beside a training pass"
+
+
+class Filled(nn.Linear):
+    """Of which memory holds one."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        type(self).made += 1
+        self.number = self.made
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.number > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super().forward(images)
+
+
+def test_where_memory_does_not_hold_two_networks_one_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Filled, "made", 0)
+    specification = {
+        "model": {"_target_": f"{__name__}.Filled"}, "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1},
+        "image": [2], "batch": 3, "gpu": False, "precision": "32-true", "threads": torch.get_num_threads(), "beside": {},
+    }  # fmt: skip
+    [one] = step_time._measured(specification, [{}])
+    assert one["step_s"] > 0 and "ratio" not in one and "error" not in one
 
 
 RESNET20: dict[str, Any] = {

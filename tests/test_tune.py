@@ -151,7 +151,8 @@ def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: 
 
 
 class Asked:
-    """In place of ``measuring.ask``: layout and bfloat16 double the rate, more than 100 images do not fit.
+    """In place of ``measuring.ask``: layout and bfloat16 double the rate, more than 100 images do not fit. The machine is three
+    times slower while the second and the fourth process measure.
 
     Attributes:
         steps: images, and whether it compiles, of each process that measured steps.
@@ -161,6 +162,7 @@ class Asked:
     def __init__(self) -> None:
         self.steps: list[tuple[int, bool]] = []
         self.fails: dict[int, type[BaseException]] = {}
+        self.turns = True
 
     def __call__(self, module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
         if module == "switches":
@@ -175,12 +177,17 @@ class Asked:
     def _one(self, argument: dict[str, Any]) -> dict[str, Any]:
         if argument["batch"] > 100:
             return {"error": "out of memory"}
-        rate = (200 if argument["precision"] == "bf16-mixed" else 100) * (
-            2 if argument["switches"]["channels_last"] else 1
-        )
-        if "datamodule" in argument:
+        found = {"step_s": self._seconds(argument), "memory_bytes": 10**6, "switches": {"tf32": None}}
+        beside = self._seconds(argument | argument["beside"], datamodule=False)
+        return found | ({"beside_s": beside, "ratio": found["step_s"] / beside} if self.turns else {})
+
+    def _seconds(self, argument: dict[str, Any], datamodule: bool = True) -> float:
+        rate = 200 if argument["precision"] == "bf16-mixed" else 100
+        if argument["switches"]["channels_last"]:
+            rate *= 2
+        if datamodule and "datamodule" in argument:
             rate *= 1 + argument["datamodule"]["loader_workers"]
-        return {"step_s": argument["batch"] / rate, "memory_bytes": 10**6, "switches": {"tf32": None}}
+        return argument["batch"] / rate * (3 if len(self.steps) in {2, 4} else 1)
 
 
 @pytest.fixture
@@ -200,7 +207,7 @@ def test_the_command_measures_prints_and_keeps(
     out = capsys.readouterr().out
     assert "best       float32 channels_last eager\n           bf16 channels_last eager, with trainer" in out
     assert "left out   TF32: this device has none" in out and "128  (out of memory)" in out
-    assert "workers    2; evaluation batch 8" in out
+    assert "evaluation batch 8; loader workers 2" in out
     assert asked.steps == [(32, False)] * 4 + [(32, True)] * 4 + [(n, False) for n in (8, 16, 64, 128, 32)]
     entry, line = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
     assert entry is not None and line is None
@@ -253,3 +260,27 @@ def test_a_training_step_that_is_killed_leaves_the_forward_pass(tmp_path: Path, 
     first = entry["settings"][0]
     assert first["forward_images_per_s"] == 100 and first["train_images_per_s"] is None
     assert first["problem"] == "killed"
+
+
+def test_without_turns_times_are_what_was_measured(tmp_path: Path, asked: Asked) -> None:
+    """Where memory holds one network and not two."""
+    asked.turns = False
+    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    entry, _ = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    assert entry is not None
+    rates = [one["train_images_per_s"] for one in entry["settings"]]
+    assert rates == pytest.approx([100, 100, 200 / 3, 200, 200, 200, 400 / 3, 400])
+
+
+def test_a_data_set_that_is_not_there_leaves_out_the_workers(
+    tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["model=resnet", "data=cifar10", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
+    assert tune.main(given) == 0
+    out, err = capsys.readouterr()
+    assert "loader workers are not measured: data/cifar10 holds no CIFAR-10" in err
+    assert out.count("holds no CIFAR-10") == 1 and "loader workers not measured" in out
+    [path] = (tmp_path / "tuning").iterdir()
+    [entry] = json.loads(path.read_text())["networks"].values()
+    assert entry["workers"] == [] and tuning.choose_workers([]) is None

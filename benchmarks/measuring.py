@@ -47,10 +47,11 @@ def steps(
 
 
 def warn_if_busy() -> None:
-    """Says on stderr that others compute on this machine, which makes measurements of several threads worthless."""
+    """Says on stderr that something computed on this machine lately: beside others, times of several threads are worthless."""
     load = os.getloadavg()[0]
     if load > cores() / 2:
-        print(f"others compute here (load {load:.1f} on {cores()} cores): figures will be too low", file=sys.stderr)
+        said = f"a load of {load:.1f} on {cores()} cores in the last minute: if others compute here, figures will be too low"
+        print(said, file=sys.stderr)
 
 
 def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S) -> dict[str, Any]:

@@ -25,6 +25,7 @@ Made by `python -m benchmarks performance --write` from `docs/performance/*.json
 says on which machine, with which versions and by which command it was measured. The machines had other work to do: look at the
 ratios, which are of work done in turns.
 """
+RATE = "rate"  # a column's format: whole numbers, but three digits
 NO_GPU = "\nThere are no figures of GPUs: none was available when these were measured.\n"
 
 
@@ -42,7 +43,7 @@ def write_record(
 
     Args:
         environment: of ``benchmarks.environment``.
-        columns: of the table: key in a row -> heading, format; rows may have more keys.
+        columns: of the table: key in a row -> heading, format (or ``RATE``); rows may have more keys.
         note: what a reader must know, one paragraph.
     """
     path = root / f"{kind}-{environment['device']}.json"
@@ -115,6 +116,11 @@ def table(columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, An
     return shown
 
 
+def rate(value: float) -> str:
+    """Images a second: 2,750, 27.5, 0.275."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
 def main(argv: Sequence[str]) -> int:
     """The command; returns 0, or 1 where the page is not what the records say."""
     parser = argparse.ArgumentParser(
@@ -158,4 +164,6 @@ def _section(record: Mapping[str, Any]) -> str:
 
 
 def _cell(value: Any, form: str) -> str:
-    return "" if value is None else format(value, form)
+    if value is None:
+        return ""
+    return rate(value) if form == RATE else format(value, form)

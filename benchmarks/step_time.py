@@ -43,10 +43,11 @@ def main(specification: dict[str, Any]) -> int:
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
             threads; where they are to be set forward (true: no training), switches (fields of ``Switches``), datamodule
-            (configuration node whose training batches are made and used) and beside (what of the specification differs in
-            a step that takes turns with this one afterwards, whose ``beside_s`` and ``ratio`` are medians too). Where it has
-            passes, a list of what differs from one measurement to the next, the one that takes least memory first, the JSON
-            is ``{"passes": [...]}``; what follows one that memory does not suffice for is not tried.
+            (configuration node whose training batches are made and used), measured_s (how long to measure) and beside (what
+            of the specification differs in a step that takes turns with this one afterwards, whose ``beside_s`` and ``ratio``
+            are medians too). Where it has passes, a list of what differs from one measurement to the next, the one that takes
+            least memory first, the JSON is ``{"passes": [...]}``; what follows one that memory does not suffice for is not
+            tried.
     """
     passes = specification.pop("passes", None)
     found = _measured(specification, passes or [{}])
@@ -71,7 +72,7 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
             if found:
                 _forget(device, bool(steps.switches.compile))
             step = steps.of({**specification, **one})
-            taken = _times(step, device, ranks)
+            taken = _times(step, device, ranks, specification.get("measured_s", MEASURED_S))
             lower, _, upper = statistics.quantiles(taken, method="inclusive")
             found.append(
                 {
@@ -152,7 +153,7 @@ class Steps:
             self.average.update_parameters(self.net)
 
 
-def _times(step: Callable[[], float], device: torch.device, ranks: int) -> list[float]:
+def _times(step: Callable[[], float], device: torch.device, ranks: int, measured_s: float) -> list[float]:
     """Seconds of each step, after warm-up; all ranks make the same number of steps."""
     once, began = torch.tensor(0.0), time.perf_counter()
     for done in range(WARM_UP):
@@ -165,7 +166,7 @@ def _times(step: Callable[[], float], device: torch.device, ranks: int) -> list[
         once = slowest.cpu()
     for _ in range(min(int(WARM_UP_S / float(once)), MOST_STEPS)):
         step()
-    return [step() for _ in range(min(max(int(MEASURED_S / float(once)), FEWEST_STEPS), MOST_STEPS))]
+    return [step() for _ in range(min(max(int(measured_s / float(once)), FEWEST_STEPS), MOST_STEPS))]
 
 
 def _in_turns(step: Callable[[], float], other: Mapping[str, Any], device: torch.device) -> dict[str, float]:

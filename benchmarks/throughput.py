@@ -17,10 +17,11 @@ from benchmarks import measured, measuring, terminal, tuning
 from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.forecasts import quantity
 from benchmarks.launch import lack, refusal
-from benchmarks.performance import add_to_record, table
+from benchmarks.performance import RATE, add_to_record, rate, table
 from benchmarks.record import now, short_value
 
 PASSES = ("latency", "forward", "training")
+MEASURED_S = 10.0  # of each pass
 LAYOUTS = {False: "NCHW", True: "channels_last"}
 EXECUTION = {False: "eager", True: "compile"}
 SAME = ("network", "image", "batch", "setting")
@@ -31,11 +32,11 @@ COLUMNS = {
     "batch": ("batch", "d"),
     "setting": ("setting", "s"),
     "latency_ms": ("latency of one image, ms", ".4g"),
-    "forward_images_per_s": ("forward, images/s", ",.0f"),
+    "forward_images_per_s": ("forward, images/s", RATE),
     "forward_of_peak": ("of peak", ".0%"),
-    "train_images_per_s": ("training, images/s", ",.0f"),
-    "train_low": ("from", ",.0f"),
-    "train_high": ("to", ",.0f"),
+    "train_images_per_s": ("training, images/s", RATE),
+    "train_low": ("from", RATE),
+    "train_high": ("to", RATE),
     "train_of_peak": ("of peak", ".0%"),
     "activations": ("activations of one image", ",d"),
     "train_memory_mib": ("memory of training, MiB", ",.0f"),
@@ -54,9 +55,9 @@ SCALING_COLUMNS = {
     "batch": ("global batch", "d"),
     "setting": ("setting", "s"),
     "processes": ("processes", "d"),
-    "train_images_per_s": ("training, images/s", ",.0f"),
-    "train_low": ("from", ",.0f"),
-    "train_high": ("to", ",.0f"),
+    "train_images_per_s": ("training, images/s", RATE),
+    "train_low": ("from", RATE),
+    "train_high": ("to", RATE),
     "speed_up": ("speed-up", ".2f"),
     "efficiency": ("efficiency", ".0%"),
 }
@@ -173,7 +174,7 @@ def _possible(cells: Sequence[Any]) -> list[Cell]:
 
 def _measure_all(cells: Sequence[Cell]) -> list[dict[str, Any]]:
     """In turn. Where only the number of processes differs, all have the threads of the most processes."""
-    bases = [measuring.specification(cell.config) for cell in cells]
+    bases = [measuring.specification(cell.config) | {"measured_s": MEASURED_S} for cell in cells]
     alike = [json.dumps({**base, "batch": None, "threads": None, "data": cell.config["data"]["name"]})
              for cell, base in zip(cells, bases, strict=True)]  # fmt: skip
     found: list[dict[str, Any]] = []
@@ -270,7 +271,7 @@ def _print(console: Console, found: dict[str, Any]) -> None:
             f"{1e3 * one['median_s']:.4g}",
             f"{lower} – {upper}",
             str(one["steps"]),
-            f"{one['images_per_s']:,.1f}",
+            rate(one["images_per_s"]),
             "" if one["of_peak"] is None else f"{one['of_peak']:.0%}",
             quantity(one["peak_memory_bytes"], "B"),
         )

@@ -21,7 +21,7 @@ from benchmarks.code_version import training_sha256
 from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.forecasts import quantity
 from benchmarks.launch import cores, on_gpu, refusal
-from benchmarks.performance import add_to_record
+from benchmarks.performance import RATE, add_to_record, rate
 from benchmarks.record import read_json, write_json
 from benchmarks.results import MISSING, duration
 from benchmarks.throughput import LAYOUTS, count, label, network, peak_of
@@ -42,7 +42,7 @@ COLUMNS = {
         f"{of}_{key}": (f"{heading}{text}", form)
         for of, heading in zip(OF, ("forward, ", "training, "), strict=True)
         for key, text, form in (
-            ("images_per_s", "images/s", ",.0f"),
+            ("images_per_s", "images/s", RATE),
             ("ms", "ms", ".4g"),
             ("of_peak", "of peak", ".0%"),
             ("memory_mib", "MiB", ",.0f"),
@@ -185,7 +185,7 @@ def _tune(cell: Cell, console: Console, command: str | None) -> None:
         console.print(_loading_table(loading))
     for line in left_out:
         console.print(f"left out   {line}", markup=False, style="yellow")
-    rates = ", ".join(f"{name} {quantity(rate, 'FLOPs/s')}" for name, rate in peak["peaks"].items())
+    rates = ", ".join(f"{name} {quantity(most, 'FLOPs/s')}" for name, most in peak["peaks"].items())
     console.print(f"100 %      the best of a few products of matrices here: {rates}", markup=False, style="dim")
     console.print(f"best       {label(exact)}", markup=False, style="bold")
     if reduced != exact:
@@ -292,16 +292,16 @@ class Figures:
                 found["problem"] = one["error"]
             else:
                 seconds = self._seconds(of, one)
-                rate, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], one["switches"])
-                its = {"s": seconds, "images_per_s": rate, "of_peak": peak and rate * self._cost[flops] / peak}
+                images, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], one["switches"])
+                its = {"s": seconds, "images_per_s": images, "of_peak": peak and images * self._cost[flops] / peak}
                 its["memory_bytes"] = one["memory_bytes"]
             found |= {f"{of}_{key}": value for key, value in its.items()}
         return found
 
     def loading(self, batch: int, workers: int, one: Mapping[str, Any]) -> dict[str, Any]:
         """The rate of training steps on the batches of so many loader workers."""
-        rate = None if "error" in one else batch / self._seconds("train", one)
-        return {"workers": workers, "train_images_per_s": rate, "problem": one.get("error")}
+        images = None if "error" in one else batch / self._seconds("train", one)
+        return {"workers": workers, "train_images_per_s": images, "problem": one.get("error")}
 
     def _seconds(self, of: str, one: Mapping[str, Any]) -> float:
         plain = self._plain[of]
@@ -403,7 +403,7 @@ def _values(row: Mapping[str, Any], of: str) -> list[str]:
     if row[f"{of}_s"] is None:
         return [MISSING] * 4
     return [
-        f"{row[f'{of}_images_per_s']:,.0f}",
+        rate(row[f"{of}_images_per_s"]),
         f"{1e3 * row[f'{of}_s']:.4g}",
         f"{100 * row[f'{of}_of_peak']:.0f} %",
         quantity(row[f"{of}_memory_bytes"], "B"),
@@ -416,6 +416,6 @@ def _loading_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     table.add_column("training images/s", justify="right")
     table.add_column("")
     for row in rows:
-        rate = row["train_images_per_s"]
-        table.add_row(str(row["workers"]), MISSING if rate is None else f"{rate:,.0f}", row["problem"] or "")
+        found = row["train_images_per_s"]
+        table.add_row(str(row["workers"]), MISSING if found is None else rate(found), row["problem"] or "")
     return table

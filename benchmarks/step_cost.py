@@ -29,7 +29,7 @@ from benchmarks.cell import CellRun, describe, quiet
 from benchmarks.configuration import expand
 from benchmarks.environment import environment
 from benchmarks.launch import new_record
-from benchmarks.performance import read_records, table, write_record
+from benchmarks.performance import add_to_record, read_records, table, write_record
 from benchmarks.record import RECORD, write_json
 from benchmarks.stopping import StopRequest
 
@@ -440,7 +440,8 @@ def main(argv: Sequence[str]) -> int:
         terminal.console().print(table(INPUT_COLUMNS, inputs))
     committed = read_records().get(f"step_cost-{where['device']}", {"rows": []})["rows"] if arguments.check else []
     if arguments.write and steps:
-        write_record("step_cost", where, command, STEP_TITLE, STEP_COLUMNS, steps, STEP_NOTE)
+        same = ("network", "batch", "precision")
+        add_to_record("step_cost", where, command, STEP_TITLE, STEP_COLUMNS, steps, STEP_NOTE, same)
     if arguments.write and inputs:
         write_record(INPUT, where, command, INPUT_TITLE, INPUT_COLUMNS, inputs, INPUT_NOTE)
     slow = worse(steps, committed)

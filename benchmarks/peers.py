@@ -442,7 +442,7 @@ def step_rows(name: str, peers: Sequence[Peer], steps: int, own_batches: bool = 
     batch, processor = bare.loader.sampler.batch_size, bare.device.type == "cpu"
     turns = [turn for beside in found for turn in beside.turns[WARM_UP:]]
     speed = batch / statistics.median(turn.bare_processor if processor else turn.bare for turn in turns)
-    rows: list[dict[str, Any]] = [{"network": name, "batch": batch, "loop": "bare", "images_per_s": speed}]
+    rows = [dict.fromkeys(COLUMNS) | {"network": name, "batch": batch, "loop": "bare", "images_per_s": speed}]
     for peer, beside in zip(peers, found, strict=True):
         row = summarise(beside.turns, processor)
         row |= {"loop": peer.name, "version": peer.version, "images_per_s": speed / row["ratio"]}

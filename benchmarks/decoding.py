@@ -29,7 +29,7 @@ from benchmarks.cell import describe, quiet
 from benchmarks.configuration import expand
 from benchmarks.environment import environment
 from benchmarks.launch import cores
-from benchmarks.performance import table, write_record
+from benchmarks.performance import add_write_option, table, write_record
 from benchmarks.record import read_json, write_json
 from benchmarks.step_cost import median_interval
 
@@ -366,9 +366,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--images", type=int, default=10_000, help="training images of the tree, default: %(default)s")
     parser.add_argument("--tree", type=Path, help="its folder, generated once; default: outputs/cache/jpeg-<images>")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write waits and steps for chrome://tracing")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     if arguments.images < BATCH + CLASSES:
         parser.error(f"--images must be at least {BATCH + CLASSES}, for a batch, got {arguments.images}")

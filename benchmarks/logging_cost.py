@@ -16,7 +16,7 @@ from benchmarks import cell
 from benchmarks.configuration import expand
 from benchmarks.environment import environment
 from benchmarks.launch import new_record
-from benchmarks.performance import table, write_record
+from benchmarks.performance import add_write_option, table, write_record
 from benchmarks.record import CONFIG, RECORD, read_json, write_atomic, write_json
 from benchmarks.tracking import Tracker
 
@@ -96,9 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--epochs", type=int, default=5, help="default: 5")
     parser.add_argument("--mode", default="offline", choices=("offline", "online"), help="of W&B; default: offline")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as root:
         found = measure(Path(root), arguments.epochs, arguments.mode)

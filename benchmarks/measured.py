@@ -32,7 +32,8 @@ def key_of(record: Mapping[str, Any]) -> str | None:
             **{name: record[name] for name in ("data", "name", "recipe")},
             "departures": _relevant(record["departures"]),
             "network": {name: network[name] for name in NETWORK},
-            "parallel": {name: parallel[name] for name in PARALLEL},
+            "parallel": {name: parallel[name] for name in PARALLEL}
+            | {"averages": parallel.get("ema_decay") is not None},
             "hardware": hardware(environment),
             "threads": None if environment["device"] == "cuda" else environment["threads"],
         }

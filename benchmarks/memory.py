@@ -23,7 +23,7 @@ from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.environment import environment
 from benchmarks.launch import on_gpu
 from benchmarks.measuring import ask, specification
-from benchmarks.performance import table, write_record
+from benchmarks.performance import add_write_option, table, write_record
 from benchmarks.record import write_atomic
 from benchmarks.results import family_style
 from benchmarks.switches import synchronize
@@ -69,9 +69,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of the time ratio; default: 7")
     parser.add_argument("--page", type=Path, metavar="FILE", help="draw memory over depth: an HTML file")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     rows = []

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.performance import table, write_record
+from benchmarks.performance import add_write_option, table, write_record
 from benchmarks.record import PROGRESS
 
 RUN = Path(__file__).resolve().parents[1] / "run.py"
@@ -89,9 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--repeats", type=int, default=3, help="default: 3")
     parser.add_argument("--logger", default="none", choices=("none", "wandb"), help="default: none")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     rows = summarise(measure(arguments.repeats, arguments.logger))
     Console().print(table(COLUMNS, rows))

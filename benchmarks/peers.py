@@ -39,7 +39,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from benchmarks import step_cost, terminal
 from benchmarks.cell import quiet
 from benchmarks.environment import code, environment
-from benchmarks.performance import add_to_record, table, write_record
+from benchmarks.performance import add_to_record, add_write_option, table, write_record
 from benchmarks.step_cost import (
     INPUT,
     INPUT_STEPS,
@@ -504,9 +504,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--torchvision", type=Path, metavar="FOLDER", help="references/classification of its sources")
     parser.add_argument("--timm", type=Path, metavar="FILE", help="train.py of its sources")
     parser.add_argument("--steps", type=int, help="default: by case")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     names = arguments.cases or [*CASES, INPUT]
     if unknown := [name for name in names if name not in CASES and name != INPUT]:

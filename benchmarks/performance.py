@@ -29,6 +29,13 @@ RATE = "rate"  # a column's format: whole numbers, but three digits
 NO_GPU = "\nThere are no figures of GPUs: none was available when these were measured.\n"
 
 
+def add_write_option(parser: argparse.ArgumentParser) -> None:
+    """``--write``, of every command that measures."""
+    parser.add_argument(
+        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
+    )
+
+
 def write_record(
     kind: str,
     environment: Mapping[str, Any],

@@ -29,7 +29,7 @@ from benchmarks.cell import CellRun, describe, quiet
 from benchmarks.configuration import expand
 from benchmarks.environment import environment
 from benchmarks.launch import new_record
-from benchmarks.performance import add_to_record, read_records, table, write_record
+from benchmarks.performance import add_to_record, add_write_option, read_records, table, write_record
 from benchmarks.record import RECORD, write_json
 from benchmarks.stopping import StopRequest
 
@@ -407,9 +407,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--batch", type=int, help="images of a step; default: small on a CPU, the recipe's on a GPU")
     parser.add_argument("--steps", type=int, help="default: by case")
     parser.add_argument("--check", action="store_true", help="compare with the committed ratios, on any machine")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     overrides = [word for word in arguments.cases if "=" in word]
     names = [word for word in arguments.cases if "=" not in word] or [*CASES, INPUT]

@@ -114,9 +114,8 @@ class Steps:
         self.switches.apply(self.net)
         self.optimizer = instantiate(specification["optimizer"])(self.net.parameters())
         decay = self.switches.ema_decay
-        self.average = decay and AveragedModel(
-            self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True
-        )  # as Lightning's
+        # As Lightning's callback makes it.
+        self.average = decay and AveragedModel(self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True)
 
     def of(self, specification: Mapping[str, Any]) -> Callable[[], float]:
         """What makes a step of training, or of evaluation with ``forward``, waits for it, and returns its seconds."""

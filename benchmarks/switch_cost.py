@@ -19,7 +19,7 @@ from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.environment import environment
 from benchmarks.launch import refusal
 from benchmarks.measuring import ask, specification
-from benchmarks.performance import add_to_record, table
+from benchmarks.performance import add_to_record, add_write_option, table
 from benchmarks.step_cost import median_interval
 from benchmarks.step_time import Steps
 
@@ -75,9 +75,7 @@ def main(argv: Sequence[str]) -> int:
         metavar="KEY=VALUE",
         help=f"as for run.py, one network: model=… data=…; of {', '.join(SWITCHES)} some, default: all",
     )
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     chosen = [switch for switch in SWITCHES if switch in arguments.overrides] or list(SWITCHES)
     given = tuple(override for override in arguments.overrides if override not in SWITCHES)

@@ -17,7 +17,7 @@ from benchmarks import measured, measuring, terminal, tuning
 from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.forecasts import quantity
 from benchmarks.launch import lack, refusal
-from benchmarks.performance import RATE, add_to_record, rate, table
+from benchmarks.performance import RATE, add_to_record, add_write_option, rate, table
 from benchmarks.record import now, short_value
 
 PASSES = ("latency", "forward", "training")
@@ -81,9 +81,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make a sweep")
     parser.add_argument("--json", action="store_true", help="the figures as JSON, a list")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     try:
         cells = _possible(expand(arguments.overrides, multirun=True))

@@ -21,7 +21,7 @@ from benchmarks.code_version import training_sha256
 from benchmarks.configuration import Cell, ConfigurationError, expand
 from benchmarks.forecasts import quantity
 from benchmarks.launch import cores, on_gpu, refusal
-from benchmarks.performance import RATE, add_to_record, rate
+from benchmarks.performance import RATE, add_to_record, add_write_option, rate
 from benchmarks.record import read_json, write_json
 from benchmarks.results import MISSING, duration
 from benchmarks.throughput import LAYOUTS, count, label, network, peak_of
@@ -71,9 +71,7 @@ def main(argv: Sequence[str]) -> int:
         "Interrupted, the same command goes on where it was.",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: model=… data=…")
-    parser.add_argument(
-        "--write", action="store_true", help="keep the settings in docs/performance/, for docs/performance.md"
-    )
+    add_write_option(parser)
     arguments = parser.parse_args(argv)
     command = shlex.join(["python", "-m", "benchmarks", "tune", *argv]) if arguments.write else None
     try:

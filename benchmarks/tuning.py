@@ -24,12 +24,13 @@ def hardware(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def key_of(specification: Mapping[str, Any]) -> str:
-    """Of what is measured: a network, its images, a process's batch, and on a CPU its threads."""
+    """Of what is measured: a network, its images, a process's batch, what a step does beside, and on a CPU its threads."""
     kept = {name: specification[name] for name in ("model", "image", "batch", "gpu")}
     kept["threads"] = None if specification["gpu"] else specification["threads"]
     kept |= {
         name: specification["switches"].get(name) for name in ("gradient_checkpointing", "accumulate_grad_batches")
     }
+    kept["averages"] = specification["switches"].get("ema_decay") is not None
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -405,6 +405,7 @@ def test_throughput_over_processes_and_its_committed_rows(
         ({"parallel": {"compile": True}}, False),
         ({"parallel": {"channels_last": True}}, False),
         ({"parallel": {"accumulate_grad_batches": 2}}, False),
+        ({"parallel": {"ema_decay": 0.999}}, False),
         ({"environment": {"threads": 4}}, False),
         ({"environment": {"device_name": "another"}}, False),
         ({"environment": {"packages": {"torch": "0.1"}}}, False),

@@ -109,7 +109,8 @@ def test_keys_tell_what_a_measurement_depends_on() -> None:
 
     others = [
         key(recipe__batch_size=64), key(model__depth=32), key(trainer__devices=2), key(cluster__threads_per_process=3),
-        key(trainer__gradient_checkpointing=True), tuning.key_of(measuring.specification(plain) | {"gpu": True}),
+        key(trainer__gradient_checkpointing=True), key(trainer__ema_decay=0.9),
+        tuning.key_of(measuring.specification(plain) | {"gpu": True}),
     ]  # fmt: skip
     assert len({key(), *others}) == 1 + len(others)
     assert {key(recipe__epochs=1), key(trainer__compile=True), key(trainer__precision="bf16-mixed")} == {key()}

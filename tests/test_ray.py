@@ -366,7 +366,7 @@ def test_a_lost_node(
     """With launch.retries the cell goes on elsewhere to the same bits; without, it has failed."""
     root = tmp_path / "retried"
     process = begin(*LONG, TWO_RANKS, *ON_CLUSTER, "launch.retries=1", root=root)
-    trains(process, root, 2)
+    trains(process, root, 3)  # an epoch's row is written before its checkpoint: that of the second is there
     second.lose(ranks_too=True)
     third = add_node(2)
     out, err = process.communicate(timeout=2 * WITHIN_S)

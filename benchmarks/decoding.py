@@ -31,7 +31,7 @@ from benchmarks.environment import environment
 from benchmarks.launch import cores
 from benchmarks.performance import add_write_option, table, write_record
 from benchmarks.record import read_json, write_json
-from benchmarks.step_cost import median_interval
+from benchmarks.turns import median_interval
 
 # ILSVRC 2012's training images are mostly 500x375, of 110 KB on average.
 SHAPES = {(500, 375): 0.55, (500, 333): 0.15, (375, 500): 0.2, (333, 500): 0.05, (640, 480): 0.05}

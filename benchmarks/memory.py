@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from benchmarks.performance import add_write_option, table, write_record
 from benchmarks.record import write_atomic
 from benchmarks.results import family_style
 from benchmarks.switches import synchronize
+from benchmarks.turns import in_turns
 from benchmarks.views import Figure, View, render
 
 KEY = "memory_efficient"
@@ -70,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=7, metavar="N", help="turns of the time ratio; default: 7")
     parser.add_argument("--page", type=Path, metavar="FILE", help="draw memory over depth: an HTML file")
     add_write_option(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     torch.set_num_threads(1)
     rows = []
     try:
@@ -148,18 +150,15 @@ def training_macs(model: dict[str, Any], image: Sequence[int]) -> int:
 
 def time_ratio(net: nn.Module, other: nn.Module, images: Tensor, repeats: int) -> tuple[float, float, float]:
     """Lowest, median and highest ratio of the times of forward and backward, taking turns; the first turn is left out."""
+
+    def step(one: nn.Module) -> None:
+        one(images).sum().backward()
+        synchronize(images.device)
+
     clock = time.perf_counter if images.is_cuda else time.thread_time
-    ratios = []
-    for _ in range(repeats + 1):
-        seconds = []
-        for one in (net, other):
-            synchronize(images.device)
-            started = clock()
-            one(images).sum().backward()
-            synchronize(images.device)
-            seconds.append(clock() - started)
-        ratios.append(seconds[0] / seconds[1])
-    return min(ratios[1:]), statistics.median(ratios[1:]), max(ratios[1:])
+    turns = in_turns(partial(step, net), partial(step, other), clock, warm_up=1, fewest=repeats, most=repeats)
+    ratios = [own / beside for own, beside in turns]
+    return min(ratios), statistics.median(ratios), max(ratios)
 
 
 def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

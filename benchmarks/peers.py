@@ -50,10 +50,10 @@ from benchmarks.step_cost import (
     TakingTurns,
     configuration,
     measure,
-    median_interval,
     summarise,
     waiter,
 )
+from benchmarks.turns import median_interval
 
 WHOLE = "resnet20_cifar"  # whose batches are also made by each loop's own input path
 CASES = {name: step_cost.CASES[name] for name in ("resnext29_8x64d", "densenet_bc100_k12", "resnet20_digits")} | {
@@ -505,7 +505,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--timm", type=Path, metavar="FILE", help="train.py of its sources")
     parser.add_argument("--steps", type=int, help="default: by case")
     add_write_option(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     names = arguments.cases or [*CASES, INPUT]
     if unknown := [name for name in names if name not in CASES and name != INPUT]:
         parser.error(f"no case {unknown[0]}; there are {', '.join(CASES)}, {INPUT}")

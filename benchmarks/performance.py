@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from benchmarks.record import now, read_json, write_json
@@ -116,10 +117,17 @@ def render(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def table(columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A record's table for the terminal."""
-    shown = Table(*(heading for heading, _ in columns.values()))
-    for row in rows:
-        shown.add_row(*(_cell(row.get(key), form) for key, (_, form) in columns.items()))
+    """A record's table for the terminal; where that is narrow, words are folded and no number is."""
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    cells = [[_cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows]
+    for index, (heading, form) in enumerate(columns.values()):
+        if form == "s":
+            shown.add_column(heading, overflow="fold")
+        else:
+            widest = max((len(row[index]) for row in cells), default=0)
+            shown.add_column(heading, overflow="fold", justify="right", min_width=widest)
+    for row in cells:
+        shown.add_row(*row)
     return shown
 
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="DIR", type=Path, help="where masks go (default: RUN/predictions)")
     parser.add_argument("--tile", metavar="PIXELS", type=int, help="side of a tile (default: the run's own)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     try:
         out = arguments.out or arguments.run / "predictions"
         _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile)

@@ -20,7 +20,7 @@ def main(argv: Sequence[str]) -> int:
         "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several profiles"
     )
     parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     try:
         cells = expand(arguments.overrides, multirun=True)
         for cell in cells:

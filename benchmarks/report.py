@@ -92,7 +92,7 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the table of OUTPUT_ROOT, or a published one. Returns 0, or 1 with one line on stderr where that cannot be done."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop the table
     try:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from math import ceil, comb
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,23 @@ from benchmarks.launch import new_record
 from benchmarks.performance import add_to_record, add_write_option, read_records, table, write_record
 from benchmarks.record import RECORD, write_json
 from benchmarks.stopping import StopRequest
+from benchmarks.throughput import label
+from benchmarks.turns import median_interval
 
 LIMIT, SHARE_LIMIT = 1.02, 0.02  # of a hand-written step: ours; of it, making the batch
 TOLERANCE, SHARE_TOLERANCE = 0.02, 0.01  # that --check allows beyond the committed figures
 TURN = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the turn changes
 WARM_UP = 3  # turns left out
 HELD_OUT = 16  # images each of the random sets' val and test
+SETTINGS = ("trainer.precision", "trainer.tf32", "trainer.channels_last", "trainer.compile")  # that both loops have
+SAME = ("network", "batch", "setting")  # rows of one measurement
 INPUT = "input"
 INPUT_BATCHES, INPUT_STEPS = (64, 128), 200
 STEP_TITLE = "A training step beside a hand-written loop"
 STEP_COLUMNS = {
     "network": ("network", "s"),
     "batch": ("batch", "d"),
-    "precision": ("precision", "s"),
+    "setting": ("setting", "s"),
     "ours_ms": ("ours, ms", ".1f"),
     "bare_ms": ("bare, ms", ".1f"),
     "ratio": ("ratio", ".3f"),
@@ -117,9 +121,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Measured:
-    """A case's record, and its two loops after training."""
+    """A case's record, its trainer's configuration, and its two loops after training."""
 
     record: dict[str, Any]
+    settings: dict[str, Any]
     beside: "TakingTurns"
 
 
@@ -309,7 +314,7 @@ def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] 
         Trainer.recipe = config["recipe"]
         run = CellRun(cell.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
         run.execute()
-    return Measured(run.record, run.trainer.beside)  # type: ignore[union-attr]
+    return Measured(run.record, config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
 
 
 def summarise(turns: Sequence[Turn], processor: bool) -> dict[str, Any]:
@@ -334,19 +339,6 @@ def summarise(turns: Sequence[Turn], processor: bool) -> dict[str, Any]:
     }
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median between the two order statistics that enclose the true one with a probability of at least 95 %.
-
-    From the binomial distribution; the smallest and the greatest value where there are too few for that.
-    """
-    ordered, count = sorted(values), len(values)
-    below, left_out = 0, comb(count, 0) / 2**count
-    while left_out + comb(count, below + 1) / 2**count <= 0.025:
-        below += 1
-        left_out += comb(count, below) / 2**count
-    return ordered[below], statistics.median(ordered), ordered[-1 - below]
-
-
 def input_path(batch: int) -> dict[str, Any]:
     """Images a second of the training loader alone, CIFAR-sized, cropped, flipped and normalised, by processor time."""
     case = CASES["resnext29_8x64d"]
@@ -364,11 +356,11 @@ def input_path(batch: int) -> dict[str, Any]:
 
 def worse(found: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, Any]]) -> list[str]:
     """What is slower than it should be, a line each: than committed, beyond the tolerance, or than the limits, where nothing is
-    committed for the same network, batch and precision. Of a ratio the lower end of its interval counts: noise is no reason."""
+    committed for the same network, batch and setting. Of a ratio the lower end of its interval counts: noise is no reason."""
     lines = []
-    before = {_key(row): row for row in committed}
+    before = {tuple(row[key] for key in SAME): row for row in committed}
     for row in found:
-        network, known = row["network"], before.get(_key(row))
+        network, known = row["network"], before.get(tuple(row[key] for key in SAME))
         if known is not None:
             ratio, share = known["ratio"] + TOLERANCE, known["batch_share"] + SHARE_TOLERANCE
         elif CASES[network].limited:
@@ -387,10 +379,6 @@ def worse(found: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, A
     return lines
 
 
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["network"], row["batch"], row["precision"]
-
-
 def main(argv: Sequence[str]) -> int:
     """The command; returns 0, 1 where a step takes longer than the limit or, with ``--check``, than committed, 2 if refused."""
     parser = argparse.ArgumentParser(
@@ -402,17 +390,19 @@ def main(argv: Sequence[str]) -> int:
         "cases",
         nargs="*",
         metavar="CASE|KEY=VALUE",
-        help=f"cases of {', '.join(CASES)}, {INPUT}, default: all; values for run.py, such as trainer.precision=bf16-mixed",
+        help=f"cases of {', '.join(CASES)}, {INPUT}, default: all; values for run.py, of {', '.join(SETTINGS)}",
     )
     parser.add_argument("--batch", type=int, help="images of a step; default: small on a CPU, the recipe's on a GPU")
     parser.add_argument("--steps", type=int, help="default: by case")
     parser.add_argument("--check", action="store_true", help="compare with the committed ratios, on any machine")
     add_write_option(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     overrides = [word for word in arguments.cases if "=" in word]
     names = [word for word in arguments.cases if "=" not in word] or [*CASES, INPUT]
     if unknown := [name for name in names if name not in CASES and name != INPUT]:
         parser.error(f"no case {unknown[0]}; there are {', '.join(CASES)}, {INPUT}")
+    if unknown := [word for word in overrides if word.partition("=")[0] not in SETTINGS]:
+        parser.error(f"the hand-written loop has no {unknown[0]}; both have {', '.join(SETTINGS)}")
     quiet()
     torch.set_num_threads(1)
     gpu = torch.cuda.is_available()
@@ -424,8 +414,8 @@ def main(argv: Sequence[str]) -> int:
             case = CASES[name]
             batch = arguments.batch or (None if gpu else case.batch)
             done = measure(case, batch, arguments.steps or case.steps, overrides)
-            parallel = done.record["parallel"]
-            row = {"network": name, "batch": parallel["global_batch_size"], "precision": parallel["precision"]}
+            global_batch = done.record["parallel"]["global_batch_size"]
+            row = {"network": name, "batch": global_batch, "setting": label(done.settings)}
             steps.append(row | summarise(done.beside.turns, not gpu))
     except ValueError as error:
         print(f"python -m benchmarks step_cost: {describe(error)}", file=sys.stderr)
@@ -438,8 +428,7 @@ def main(argv: Sequence[str]) -> int:
         terminal.console().print(table(INPUT_COLUMNS, inputs))
     committed = read_records().get(f"step_cost-{where['device']}", {"rows": []})["rows"] if arguments.check else []
     if arguments.write and steps:
-        same = ("network", "batch", "precision")
-        add_to_record("step_cost", where, command, STEP_TITLE, STEP_COLUMNS, steps, STEP_NOTE, same)
+        add_to_record("step_cost", where, command, STEP_TITLE, STEP_COLUMNS, steps, STEP_NOTE, SAME)
     if arguments.write and inputs:
         write_record(INPUT, where, command, INPUT_TITLE, INPUT_COLUMNS, inputs, INPUT_NOTE)
     slow = worse(steps, committed)

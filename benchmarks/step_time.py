@@ -28,6 +28,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from benchmarks.environment import environment, peak_memory_bytes
 from benchmarks.switches import Switches, synchronize
+from benchmarks.turns import in_turns
 
 WARM_UP, WARM_UP_S = 3, 0.5  # steps, and where they are short as many more as go into this time
 MEASURED_S = 2.0
@@ -172,14 +173,16 @@ def _in_turns(step: Callable[[], float], other: Mapping[str, Any], device: torch
     """``beside_s`` of the other specification's step, and the ``ratio`` of this step's time to it, medians over turns: where
     a machine is slow for a while, both are. Nothing where memory does not hold two networks.
     """
-    turns: list[tuple[float, float]] = []
     try:
-        beside = Steps(other, device).of(other)
-        for _ in range(WARM_UP):
-            beside()
-        began = time.perf_counter()
-        while len(turns) < FEWEST_TURNS or (time.perf_counter() - began < TURNS_S and len(turns) < MOST_STEPS):
-            turns.append((step(), beside()))
+        turns = in_turns(
+            step,
+            Steps(other, device).of(other),
+            time.perf_counter,
+            warm_up=WARM_UP,
+            fewest=FEWEST_TURNS,
+            most=MOST_STEPS,
+            seconds=TURNS_S,
+        )
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise

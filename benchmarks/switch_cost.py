@@ -7,7 +7,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +20,8 @@ from benchmarks.environment import environment
 from benchmarks.launch import refusal
 from benchmarks.measuring import ask, specification
 from benchmarks.performance import add_to_record, add_write_option, table
-from benchmarks.step_cost import median_interval
 from benchmarks.step_time import Steps
+from benchmarks.turns import in_turns, median_interval
 
 SMALL = {  # on a CPU, where the recipe's batch would take minutes
     "resnext": ("model=resnext", "data=cifar10", "recipe.batch_size=4"),
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         help=f"as for run.py, one network: model=… data=…; of {', '.join(SWITCHES)} some, default: all",
     )
     add_write_option(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     chosen = [switch for switch in SWITCHES if switch in arguments.overrides] or list(SWITCHES)
     given = tuple(override for override in arguments.overrides if override not in SWITCHES)
     networks = [given] if given else list(SMALL.values())
@@ -106,21 +106,11 @@ def main(argv: Sequence[str]) -> int:
 def compare(pair: Sequence[Mapping[str, Any]]) -> int:
     """Prints the ratios of the second specification's steps to the first's, in turns, as JSON; returns the exit code."""
     torch.set_num_threads(pair[0]["threads"])
-    clock: Callable[[], float] = time.perf_counter if pair[0]["gpu"] else time.thread_time
+    clock = time.perf_counter if pair[0]["gpu"] else time.thread_time
     device = torch.device("cuda" if pair[0]["gpu"] else "cpu")
     plain, other = (Steps(one, device).of(one) for one in pair)
-
-    def taken(step: Callable[[], float]) -> float:
-        started = clock()
-        step()
-        return clock() - started
-
-    ratios: list[float] = []
-    began = time.perf_counter()
-    while len(ratios) < WARM_UP + FEWEST or (time.perf_counter() - began < MEASURED_S and len(ratios) < MOST):
-        without, with_it = taken(plain), taken(other)
-        ratios.append(with_it / without)
-    print(json.dumps({"ratios": ratios[WARM_UP:]}))
+    turns = in_turns(plain, other, clock, warm_up=WARM_UP, fewest=FEWEST, most=MOST, seconds=MEASURED_S)
+    print(json.dumps({"ratios": [with_it / without for without, with_it in turns]}))
     return 0
 
 

@@ -82,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make a sweep")
     parser.add_argument("--json", action="store_true", help="the figures as JSON, a list")
     add_write_option(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     try:
         cells = _possible(expand(arguments.overrides, multirun=True))
         measuring.warn_if_busy()

@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: model=… data=…")
     add_write_option(parser)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_intermixed_args(argv)
     command = shlex.join(["python", "-m", "benchmarks", "tune", *argv]) if arguments.write else None
     try:
         [cell] = expand(arguments.overrides, multirun=False)

@@ -23,7 +23,6 @@ from benchmarks.step_cost import (
     main,
     mean_loss,
     measure,
-    median_interval,
     summarise,
     worse,
 )
@@ -81,14 +80,6 @@ def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():
     assert torch.equal(mean_loss(logits, targets, None), F.cross_entropy(logits, targets))
 
 
-@pytest.mark.parametrize(("count", "place"), [(1, 0), (5, 0), (6, 0), (20, 5), (50, 17), (100, 39)])
-def test_the_interval_of_a_median_is_that_of_the_published_tables(count, place):
-    # Order statistics of at least 95 %, counted from 0: 1st and 6th of 6, 6th and 15th of 20, 18th and 33rd of 50, 40th and
-    # 61st of 100.
-    values = [float(value) for value in range(count)]
-    assert median_interval(values[::-1]) == (place, (count - 1) / 2, count - 1 - place)
-
-
 def test_ratios_are_medians_over_the_turns_after_the_first():
     slow = Turn(ours=9.0, bare=1.0, ours_processor=9.0, bare_processor=1.0, batch_processor=0.9)
     turns = [Turn(0.4, 0.2, 0.103, 0.1, 0.001), Turn(0.6, 0.2, 0.202, 0.2, 0.004), Turn(0.8, 0.1, 0.101, 0.1, 0.003)]
@@ -102,7 +93,13 @@ def test_ratios_are_medians_over_the_turns_after_the_first():
 
 
 def test_what_is_worse_than_committed_is_named():
-    row = {"network": "resnext29_8x64d", "batch": 2, "precision": "32-true", "ratio": 1.005, "batch_share": 0.001}
+    row = {
+        "network": "resnext29_8x64d",
+        "batch": 2,
+        "setting": "float32 NCHW eager",
+        "ratio": 1.005,
+        "batch_share": 0.001,
+    }
     slack = 0.001
     before = [row]
 
@@ -114,10 +111,10 @@ def test_what_is_worse_than_committed_is_named():
     assert line == "resnext29_8x64d: a step takes 1.036 of a hand-written one (1.026 to 1.046), 1.025 is allowed"
     [line] = worse(found(1.0, batch_share=0.001 + SHARE_TOLERANCE + slack), before)
     assert line == "resnext29_8x64d: making the batch takes 1.20% of a hand-written step, 1.10% is allowed"
-    # Of another batch nothing is committed: the limits.
-    for committed in (before, []):
-        assert worse(found(LIMIT - slack, batch=4), committed) == []
-        assert len(worse(found(LIMIT + slack, batch=4, batch_share=SHARE_LIMIT + slack), committed)) == 2
+    # Of another batch, another setting nothing is committed: the limits.
+    for committed, other in ((before, {"batch": 4}), (before, {"setting": "float32 NCHW compile"}), ([], {})):
+        assert worse(found(LIMIT - slack, **other), committed) == []
+        assert len(worse(found(LIMIT + slack, **other, batch_share=SHARE_LIMIT + slack), committed)) == 2
     assert not CASES["resnet20_digits"].limited
     assert worse(found(2.0, network="resnet20_digits"), before) == []
 
@@ -165,5 +162,8 @@ def test_bad_calls_are_refused(capsys):
     with pytest.raises(SystemExit):
         main(["resnext"])
     assert "no case resnext; there are resnext29_8x64d" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["resnet20_digits", "trainer.accumulate_grad_batches=2"])
+    assert "the hand-written loop has no trainer.accumulate_grad_batches=2; both have" in capsys.readouterr().err
     assert main(["resnet20_digits", "trainer.precision=64-true"]) == 2
     assert "step_cost compares trainer.precision=32-true and bf16-mixed, got 64-true" in capsys.readouterr().err

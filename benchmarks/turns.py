@@ -1,0 +1,48 @@
+"""Two pieces of work timed in turns, and what their times show."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from math import comb
+
+
+def in_turns(
+    one: Callable[[], object],
+    other: Callable[[], object],
+    clock: Callable[[], float],
+    *,
+    warm_up: int,
+    fewest: int,
+    most: int,
+    seconds: float = 0.0,
+) -> list[tuple[float, float]]:
+    """Times of both in each turn: where a machine is slow for a while, both are.
+
+    Args:
+        one, other: return when their device has done the work.
+        clock: ``time.perf_counter``, or on a CPU ``time.thread_time``, which other work on the machine does not stretch.
+        warm_up: turns that are left out.
+        fewest, most: turns that count; between them as many as go into ``seconds`` of wall clock, warm-up included.
+    """
+    turns: list[tuple[float, float]] = []
+    began = time.perf_counter()
+    while len(turns) < warm_up + fewest or (time.perf_counter() - began < seconds and len(turns) < warm_up + most):
+        begun = clock()
+        one()
+        between = clock()
+        other()
+        turns.append((between - begun, clock() - between))
+    return turns[warm_up:]
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median between the two order statistics that enclose the true one with a probability of at least 95 %.
+
+    From the binomial distribution; the smallest and the greatest value where there are too few for that.
+    """
+    ordered, count = sorted(values), len(values)
+    below, left_out = 0, comb(count, 0) / 2**count
+    while left_out + comb(count, below + 1) / 2**count <= 0.025:
+        below += 1
+        left_out += comb(count, below) / 2**count
+    return ordered[below], statistics.median(ordered), ordered[-1 - below]

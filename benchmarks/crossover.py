@@ -42,6 +42,7 @@ from benchmarks.statistics import (
 EXPERIMENT = "iso_compute"
 SPENT = {"train_flops": "training FLOPs", "train_seconds": "seconds of training", "train_joules": "joules of training"}
 DRAWN = 40  # points of a curve from one budget to the next
+DIGITS = 9  # of a mean difference: below it lies only the rounding of sums
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def cross(first: Curve, second: Curve) -> Crossing | None:
     budgets = [budget for budget, those in shared.items() if those.issuperset(seeds)]
     differences = [[first.errors[budget][seed] - second.errors[budget][seed] for seed in seeds] for budget in budgets]
     x = [math.log(budget) for budget in budgets]
-    means = [fmean(row) for row in differences]
+    means = [round(fmean(row), DIGITS) for row in differences]
     intervals, exact = confidence_set(x, differences), dict(zip(x, budgets, strict=True))
     return Crossing(
         first=first,
@@ -444,7 +445,9 @@ def _figure(here: Sequence[Curve]) -> Any:
     figure.update_xaxes(title=SPENT[first.kind], type="log", tickvals=ticks, ticktext=words)
     errors = [error for curve in here for by_seed in curve.errors.values() for error in by_seed.values()]
     if min(errors) > 0 and max(errors) > 10 * min(errors):
-        figure.update_yaxes(type="log", dtick="D2")
+        decades = range(math.floor(math.log10(min(errors))), math.ceil(math.log10(max(errors))) + 1)
+        marks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+        figure.update_yaxes(type="log", tickvals=marks, ticktext=[f"{mark:g}" for mark in marks])
     figure.update_yaxes(title=one_line(first.label), rangemode="tozero")
     figure.update_layout(
         template="plotly_white", title={"text": one_line(first.data), "subtitle": subtitle}, height=680

@@ -155,6 +155,15 @@ def test_several_crossings_and_none_at_all() -> None:
     assert cross(same, curve("b", {1e12: [1.0, 1.1]})) is None
 
 
+def test_means_that_are_equal_but_for_rounding_do_not_cross() -> None:
+    # 2, 10, 5 and 6, 5, 6 errors of 450 images.
+    first = curve("a", {1e9: [5.0, 5.1, 5.2], 1e10: [100 * errors / 450 for errors in (2, 10, 5)]})
+    second = curve("b", {1e9: [4.0, 4.2, 4.1], 1e10: [100 * errors / 450 for errors in (6, 5, 6)]})
+    crossing = cross(first, second)
+    assert crossing is not None and crossing.means[-1] == 0 and crossing.points == []
+    assert crossing.text().startswith("no crossing within the budgets: b better throughout")
+
+
 def test_seeds_are_paired_over_the_budgets_that_have_them() -> None:
     first = curve("a", {1e9: [4.0, 4.2, 3.8], 1e10: [3.0, 3.0], 1e11: [2.0, 2.1, 1.9, 7.0]})
     second = curve("b", {1e9: [5.0, 5.3, 4.7, 9.0], 1e10: [1.0, 1.0, 1.0], 1e11: [1.0, 0.9, 1.1]})

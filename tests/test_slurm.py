@@ -152,7 +152,7 @@ def test_jobs_that_are_ended_from_outside_are_recorded(cluster: None, tmp_path: 
     with contextlib.ExitStack() as stack:
         launchers = [stack.enter_context(launcher(*LONG, *ON_SLURM, root=root)) for root in roots]
         for root in roots:
-            until(trains(root), "the first epoch")
+            until(trains(root, 2), "the checkpoint of the first epoch")  # a row comes before its checkpoint
         subprocess.run(["scancel", job(roots[0])], check=True)
         launchers[1].send_signal(signal.SIGINT)
         task = ["pgrep", "-f", f"^[^ ]*python[^ ]* -u -m submitit.core._submit {roots[2]}"]

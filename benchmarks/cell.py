@@ -338,7 +338,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")  # small images live in memory
     warnings.filterwarnings("ignore", ".*It is recommended to use `self.log.*sync_dist=True.*")  # already synchronised
     warnings.filterwarnings("ignore", ".*The `srun` command is available on your system but is not used.*")
-    warnings.filterwarnings("ignore", ".*isinstance.treespec.*")  # to Lightning, of its own code
+    warnings.filterwarnings("ignore", ".*isinstance.treespec.*")  # meant for Lightning, whose code it is
 
 
 def _device(accelerator: str) -> torch.device:

@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
         "multiply-adds, and compares them with the printed figures and with exact counts (benchmarks/tables/).",
     )
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="default: every table with networks of this suite")
-    names = parser.parse_intermixed_args(argv).tables
+    names = parser.parse_args(argv).tables
     runnable = {name: table for name, table in tables().items() if any(row.runnable for row in table.rows)}
     for name in names:
         if name not in runnable:

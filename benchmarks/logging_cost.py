@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 import yaml
-from rich.console import Console
 
-from benchmarks import cell
+from benchmarks import cell, terminal
 from benchmarks.configuration import expand
 from benchmarks.environment import environment
 from benchmarks.launch import new_record
@@ -109,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "waiting_ms": 1e3 * found["waiting"],
         "mirror_s": found["mirror"],
     }
-    Console().print(table(COLUMNS, [row]))
+    terminal.console().print(table(COLUMNS, [row]))
     if arguments.write:
         command = f"python -m benchmarks logging_cost --epochs {arguments.epochs} --mode {arguments.mode} --write"
         write_record("logging_cost", environment(torch.device("cpu")), command, TITLE, COLUMNS, [row], NOTE)

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks import terminal
 from benchmarks.performance import add_write_option, table, write_record
 from benchmarks.record import PROGRESS
 
@@ -92,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_write_option(parser)
     arguments = parser.parse_args(argv)
     rows = summarise(measure(arguments.repeats, arguments.logger))
-    Console().print(table(COLUMNS, rows))
+    terminal.console().print(table(COLUMNS, rows))
     if arguments.write:
         import torch
 

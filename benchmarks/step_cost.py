@@ -402,7 +402,7 @@ def main(argv: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in CASES and name != INPUT]:
         parser.error(f"no case {unknown[0]}; there are {', '.join(CASES)}, {INPUT}")
     if unknown := [word for word in overrides if word.partition("=")[0] not in SETTINGS]:
-        parser.error(f"the hand-written loop has no {unknown[0]}; both have {', '.join(SETTINGS)}")
+        parser.error(f"of run.py's values both loops take {', '.join(SETTINGS)}, got {unknown[0]}")
     quiet()
     torch.set_num_threads(1)
     gpu = torch.cuda.is_available()

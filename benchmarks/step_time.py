@@ -174,14 +174,11 @@ def _in_turns(step: Callable[[], float], other: Mapping[str, Any], device: torch
     a machine is slow for a while, both are. Nothing where memory does not hold two networks.
     """
     try:
+        beside = Steps(other, device).of(other)
+        for _ in range(WARM_UP):  # of this one alone: the other is warm
+            beside()
         turns = in_turns(
-            step,
-            Steps(other, device).of(other),
-            time.perf_counter,
-            warm_up=WARM_UP,
-            fewest=FEWEST_TURNS,
-            most=MOST_STEPS,
-            seconds=TURNS_S,
+            step, beside, time.perf_counter, warm_up=0, fewest=FEWEST_TURNS, most=MOST_STEPS, seconds=TURNS_S
         )
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):

@@ -164,6 +164,6 @@ def test_bad_calls_are_refused(capsys):
     assert "no case resnext; there are resnext29_8x64d" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["resnet20_digits", "trainer.accumulate_grad_batches=2"])
-    assert "the hand-written loop has no trainer.accumulate_grad_batches=2; both have" in capsys.readouterr().err
+    assert "trainer.compile, got trainer.accumulate_grad_batches=2" in capsys.readouterr().err
     assert main(["resnet20_digits", "trainer.precision=64-true"]) == 2
     assert "step_cost compares trainer.precision=32-true and bf16-mixed, got 64-true" in capsys.readouterr().err

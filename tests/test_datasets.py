@@ -299,6 +299,8 @@ def test_idx_files_are_read_whole(tmp_path, compressed):
         (gzip.compress(b"\x00\x00\x08\x01\x00\x00\x00\x02ab")[:-9], "damaged or truncated"),
         (b"", "magic number 00000801, got "),
     ],
+    # Without names the bytes would be the test's name, and gzip's header holds the second it was made in.
+    ids=["type", "dimensions", "header", "short", "long", "gzip", "empty"],
 )
 def test_damaged_idx_files_are_refused(tmp_path, data, message):
     (tmp_path / "labels").write_bytes(data)

@@ -45,7 +45,7 @@ from benchmarks.process_group import die_with_parent
 from benchmarks.recomputation import recomputed_macs
 from benchmarks.stopping import Interrupted, StopRequest, silence
 from benchmarks.switches import Switches
-from benchmarks.tracking import TestProgress, Tracker
+from benchmarks.tracking import Preparing, TestProgress, Tracker
 from benchmarks.weights import Weights
 
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
@@ -117,7 +117,8 @@ class CellRun:
         pl.seed_everything(config["seed"], verbose=False)
         arguments, tuned = self._tuned()
         datamodule = instantiate(config["datamodule"] | tuned)
-        datamodule.setup("fit")
+        with datamodule.preparation_told_to(Preparing(self.directory).tell):
+            datamodule.setup("fit")
         module = instantiate(config["module"])
         module.net.check_image_size(*config["data"]["image_size"])
         complexity = measure(module.net, self._image())

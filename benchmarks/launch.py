@@ -175,7 +175,7 @@ class CellJob:
                 "interrupted", f"the time limit of {limit:g} s; the same command goes on from its last checkpoint"
             )
         elif stall is not None and now - max(self._started, self._last_sign()) > stall:
-            self.stop("failed", f"no sign of life for {stall:g} s", at_once=True)
+            self.stop("failed", f"no sign of life for {stall:g} s (launch.stall_s)", at_once=True)
         elif not self._keeps_record and not self._first_is_there():
             self.stop("failed", "machine 0 has ended the cell", at_once=True)
 

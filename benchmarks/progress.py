@@ -5,6 +5,7 @@ from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Column
 
 from benchmarks.launch import Outcome
 
@@ -14,6 +15,23 @@ MARKS = {
     "interrupted": "[yellow]interrupted[/]",
     "preempted": "[yellow]preempted[/]",
 }
+
+
+def where_it_is(progress: dict[str, Any]) -> list[str]:
+    """What a run has written to ``progress.json``, in words: what its data still take, or epoch and metrics, or the test."""
+    if progress["phase"] == "prepare":
+        of = f"/{progress['total']:,}" if progress["total"] else ""
+        return [progress["what"], f"{progress['done']:,}{of}"]
+    phase = f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"
+    return [phase, *(f"{name} {value:.3g}" for name, value in progress["metrics"].items() if value is not None)]
+
+
+def shortened(label: str, width: int) -> str:
+    """``label`` in ``width`` characters: its beginning and its end, where network and seed stand."""
+    if len(label) <= width:
+        return label
+    end = max(len(" seed 12"), width // 3)
+    return f"{label[: width - end - 1]}…{label[-end:]}"
 
 
 class SweepProgress:
@@ -30,14 +48,15 @@ class SweepProgress:
         self.ended = 0
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=min(28, console.width // 8)),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
+            # What the others leave: a long note would take the bar away.
+            TextColumn("{task.fields[note]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
         )
-        self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True)
         self.sweep = self.bars.add_task("sweep", total=total, note=f"of {total} runs") if total > 1 else None
         self.runs: dict[int, TaskID] = {}
         self.parts: dict[int, float] = {}
@@ -54,15 +73,14 @@ class SweepProgress:
 
     def begin(self, index: int, label: str) -> None:
         """A cell starts."""
-        self.runs[index] = self.bars.add_task(label, total=None, note="starting")
+        shown = shortened(label, max(16, self.console.width // 4))
+        self.runs[index] = self.bars.add_task(shown, total=None, note="starting")
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
         """A cell has written ``progress.json``."""
-        note = f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"
-        shown = [f"{name} {value:.3g}" for name, value in progress["metrics"].items() if value is not None]
-        task = self.runs[index]
-        self.bars.update(task, total=progress["total"], completed=progress["done"], note=", ".join([note, *shown]))
-        if progress["total"]:
+        task, total = self.runs[index], progress["total"] or None
+        self.bars.update(task, total=total, completed=progress["done"], note=", ".join(where_it_is(progress)))
+        if total and progress["phase"] != "prepare":
             self.parts[index] = progress["done"] / progress["total"]
         self._show_sweep()
 

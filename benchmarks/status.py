@@ -16,6 +16,7 @@ from rich.text import Text
 from benchmarks import terminal
 from benchmarks.code_version import made_by_other_code
 from benchmarks.locks import LAUNCHER, RANKS, held, holder
+from benchmarks.progress import where_it_is
 from benchmarks.record import PROGRESS, SWEEPS, read_json
 from benchmarks.results import Run, load_runs
 
@@ -138,11 +139,10 @@ def _progress(directory: Path) -> str:
     place = f"process {who.get('pid', '?')} on {who.get('host', '?')}"
     if progress is None:
         return f"starting, {place}"
-    part = progress["done"] / progress["total"] if progress["total"] else 0
-    metrics = ", ".join(f"{name} {value:.3g}" for name, value in progress["metrics"].items() if value is not None)
-    epoch = f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"
+    known = progress["total"] and progress["phase"] != "prepare"
+    part = [f"{progress['done'] / progress['total']:.0%}"] if known else []
     age = max(0, time.time() - progress["time"])
-    return ", ".join(filter(None, [f"{part:.0%}", epoch, metrics, f"sign of life {age:.0f} s ago", place]))
+    return ", ".join([*part, *where_it_is(progress), f"sign of life {age:.0f} s ago", place])
 
 
 def _listed(output_root: Path) -> list[str]:

@@ -246,6 +246,26 @@ class Tracker(pl.Callback):
         _write_progress(self.directory, content)
 
 
+class Preparing:
+    """Says how far a run's data set is that has to be fetched, copied or listed first.
+
+    Args:
+        directory: the run's.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._last_progress = -math.inf
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """``done`` of ``total`` is done; a total of 0 is not known."""
+        if time.perf_counter() - self._last_progress < PROGRESS_EVERY_S:
+            return
+        self._last_progress = time.perf_counter()
+        counts = {"epoch": 0, "epochs": 0, "done": done, "total": total, "metrics": {}}
+        _write_progress(self.directory, {"phase": "prepare", "what": what, **counts})
+
+
 class TestProgress(pl.Callback):
     """Says how far a run has come that only tests.
 

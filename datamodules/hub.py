@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from datamodules import preparation
 from datamodules.decoded import Decoded, Part
 
 Found = TypeVar("Found")
@@ -43,11 +44,32 @@ def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub.utils import tqdm
     except ImportError as error:
         raise ImportError('data.hub=true needs huggingface_hub: pip install -e ".[hub]"') from error
     otherwise = f"put its files into {folder}"
+    tell, fetched = preparation.listener(), 0
+
+    class Told(tqdm):
+        """Tells what has come, in MB, beside the client's own bars."""
+
+        def __init__(self, *arguments: Any, **keywords: Any) -> None:
+            self.came = 0
+            self.of_bytes = keywords.get("unit") == "B"
+            super().__init__(*arguments, **keywords)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            nonlocal fetched
+            self.came += int(n or 0)
+            if self.of_bytes and self.came > fetched:  # the newest clients count bytes twice: come and written
+                fetched = self.came
+                tell(f"fetching {repository}, MB", fetched // 10**6, 0)
+            return super().update(n)
+
     try:
-        snapshot_download(repository, repo_type="dataset", allow_patterns=list(patterns), local_dir=folder)
+        snapshot_download(
+            repository, repo_type="dataset", allow_patterns=list(patterns), local_dir=folder, tqdm_class=Told
+        )
     except HfHubHTTPError as error:
         raise FileNotFoundError(
             f"the hub does not give {repository} (status {error.response.status_code}); accept its terms and log in "

@@ -5,19 +5,23 @@ import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from datamodules import hub as hub_files
+from datamodules import preparation
 
 _WNID = re.compile(r"n\d{8}")
 _SUFFIXES = (".jpeg", ".jpg")
 _BATCH = 64  # rows of a shard in memory at a time
+_COPYING = "copying images from parquet"
+_LOOK_S = 0.5
 
 
 class ImageFiles(Protocol):
@@ -207,7 +211,7 @@ def _list_images(folder: Path, classes: Sequence[str]) -> FolderImages:
     paths: list[bytes] = []
     sizes: list[int] = []
     counts: list[int] = []
-    for name in classes:
+    for name in preparation.counted(f"listing images of {folder.name}", classes):
         with os.scandir(folder / name) as entries:
             found = sorted((entry.name, entry.stat().st_size) for entry in entries)
         if not found:
@@ -242,8 +246,8 @@ def _read_shards(
     folder = cache_dir / f"imagenet-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # of the processes of a run one copies, the others wait
-        for shard in (*train, *validation):
+        _wait_for(lock, folder, len(facts))  # of all processes one copies
+        for shard in preparation.counted(_COPYING, (*train, *validation)):
             if not (folder / f"{shard.stem}.npz").is_file():
                 _unpack(shard, folder)
     packed = [_packed(folder, shards) for shards in (train, validation)]
@@ -256,6 +260,18 @@ def _read_shards(
             )
     names = _class_names(train[0])
     return names if len(names) == num_classes else tuple(map(str, range(num_classes))), packed[0], packed[1]
+
+
+def _wait_for(lock: IO[str], folder: Path, shards: int) -> None:
+    """Takes the lock once who has it has copied the shards, and tells how far that is: a wait is no hang."""
+    copied = -1
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if copied != (copied := len(list(folder.glob("*.npz")))):
+                preparation.listener()(_COPYING, copied, shards)
+            time.sleep(_LOOK_S)
 
 
 def _unpack(shard: Path, folder: Path) -> None:

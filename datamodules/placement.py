@@ -1,8 +1,12 @@
 """Where a process makes its batches: its rank among the processes, and its device."""
 
+from contextlib import AbstractContextManager
+
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
+
+from datamodules import preparation
 
 CPU = torch.device("cpu")
 
@@ -11,6 +15,11 @@ class PlacedDataModule(LightningDataModule):
     """A data module that knows its trainer's place, or ``device`` where it is used without a trainer."""
 
     device: torch.device = CPU
+
+    @staticmethod
+    def preparation_told_to(tell: preparation.Tell) -> AbstractContextManager[None]:
+        """Within it, tell hears what setup fetches, copies or lists: what, how much is done, of how much (0: not known)."""
+        return preparation.told_to(tell)
 
     def rank_and_world_size(self) -> tuple[int, int]:
         """Of this process."""

@@ -31,9 +31,11 @@ from torch import nn
 from datamodules import cifar, decoded, nuclei
 from datamodules.cifar import load_cifar10, load_cifar100
 from datamodules.digits import load_digits
+from datamodules.hub import fetch
 from datamodules.idx import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.nuclei import load_nuclei
+from datamodules.preparation import told_to
 from datamodules.splits import Split, Splits, hold_out, hold_out_each
 from datamodules.svhn import load_svhn
 
@@ -885,6 +887,18 @@ def test_the_hub_gives_what_a_data_root_lacks_and_no_more(tmp_path, hub):
     assert sorted(hub.fetched) == [
         f"cropped_digits/{part}-00000-of-00001.parquet" for part in ("extra", "test", "train")
     ]
+
+
+def test_what_the_hub_sends_is_told(tmp_path, hub):
+    folder = write_parquet(hub.folder / "uoft-cs" / "cifar10" / "plain_text")
+    (folder / "train-00001-of-00002.parquet").write_bytes(os.urandom(12_000_000))  # to see the millions
+    sizes = [path.stat().st_size for path in folder.iterdir()]
+    told: list[tuple[str, int, int]] = []
+    with told_to(lambda *what: told.append(what)):
+        fetch("uoft-cs/cifar10", ["plain_text/*"], tmp_path / "root")
+    assert {(what, total) for what, _, total in told} == {("fetching uoft-cs/cifar10, MB", 0)}
+    counts = [done for _, done, _ in told]
+    assert counts == sorted(counts) and counts[-1] == sum(sizes) // 10**6 == 12
 
 
 def test_an_interrupted_download_is_completed(tmp_path, hub):

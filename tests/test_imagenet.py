@@ -1,11 +1,14 @@
 """ImageNet's layouts, test views and augmentation, on small trees of generated JPEGs."""
 
+import fcntl
 import io
 import json
 import math
 import os
 import subprocess
 import sys
+import threading
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +21,13 @@ from hydra.utils import instantiate
 from PIL import Image
 from scipy import stats
 from sklearn.datasets import load_sample_images
+from test_launch import Told
 from torch import nn
 
 from benchmarks.configuration import Cell, expand
-from datamodules import imagenet_views
+from benchmarks.launch import Outcome
+from benchmarks.sweep import Sweep
+from datamodules import imagenet_views, preparation
 from datamodules.batching import GlobalBatchSampler, ResumableLoader
 from datamodules.imagenet import ImageNetDataModule
 from datamodules.imagenet_augmentation import (
@@ -239,6 +245,41 @@ def test_shards_are_unpacked_once_and_checked(tree: Path, tmp_path: Path) -> Non
     (shards / "data" / "train-00001-of-00002.parquet").unlink()
     with pytest.raises(FileNotFoundError, match="train-00001-of-00002.parquet is missing"):
         source(shards, cache)()
+
+
+def test_what_is_listed_and_copied_is_told(tree: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    with preparation.told_to(lambda *what: told.append(what)):
+        source(tree)()
+        listed, told = told, []
+        source(write_shards(tree, tmp_path / "hub"), tmp_path / "cache")()
+    counts = [(done, 3) for done in (1, 2, 3)]
+    assert listed == [(f"listing images of {part}", *count) for part in ("train", "val") for count in counts]
+    assert told == [("copying images from parquet", *count) for count in counts]
+    source(tree)()
+    assert len(told) == 3  # nobody listens any more
+
+
+@pytest.mark.slow
+def test_a_run_waits_for_images_that_another_process_copies_as_long_as_it_gets_on(tree: Path, tmp_path: Path) -> None:
+    """Its longest silence is 10 s, and the other takes 24 s for its three files."""
+    shards = write_shards(tree, tmp_path / "hub")
+    source(shards, tmp_path / "cache")()
+    [folder] = (tmp_path / "cache").iterdir()
+    indices = [(path, path.read_bytes()) for path in folder.glob("*.npz")]
+    for path, _ in indices:
+        path.unlink()
+    its = Sweep(expand([*composed(shards, tmp_path), "logger=none", "launch.stall_s=10"], multirun=False), Told())
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        thread = threading.Thread(target=its.run)
+        thread.start()
+        for path, data in indices:
+            time.sleep(8)
+            path.write_bytes(data)
+    thread.join()
+    assert its.outcomes[0] == Outcome("ok")
+    assert {progress["phase"] for progress in its.watcher.seen} == {"prepare", "train", "test"}
 
 
 def test_foreign_parquet_is_refused_by_name(tree: Path, tmp_path: Path) -> None:
@@ -686,17 +727,19 @@ def test_processes_agree_on_every_view(tree: Path, tmp_path: Path) -> None:
 # Configuration
 
 
+def composed(root: Path, output_root: Path) -> list[str]:
+    """A small network on the small set."""
+    return [
+        "model=resnet", "model.depth=18", "model.block=basic", "model.stride_in=3x3", "+model.base_channels=8",
+        "data=imagenet", f"data.root={root}", f"output_root={output_root}", "data.num_classes=3",
+        "data.train_count=21", "data.test_count=9", "data.val_per_class=2", "data.image_size=[32,32]",
+        "data.test_views=[10crop,40]", "recipe.batch_size=6", "recipe.augment.shorter_side=[36,50]",
+    ]  # fmt: skip
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_composed_run_trains_and_tests(tree: Path, tmp_path: Path) -> None:
-    [cell] = expand(
-        [
-            "model=resnet", "model.depth=18", "model.block=basic", "model.stride_in=3x3", "+model.base_channels=8",
-            "data=imagenet", f"data.root={tree}", f"output_root={tmp_path}", "data.num_classes=3",
-            "data.train_count=21", "data.test_count=9", "data.val_per_class=2", "data.image_size=[32,32]",
-            "data.test_views=[10crop,40]", "recipe.batch_size=6", "recipe.augment.shorter_side=[36,50]",
-        ],
-        multirun=False,
-    )  # fmt: skip
+    [cell] = expand(composed(tree, tmp_path), multirun=False)
     assert isinstance(cell, Cell)
     data, module = instantiate(cell.config["datamodule"]), instantiate(cell.config["module"])
     trainer = pl.Trainer(

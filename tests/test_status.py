@@ -13,6 +13,7 @@ from benchmarks.code_version import training_sha256
 from benchmarks.locks import LAUNCHER, Lock
 from benchmarks.record import PROGRESS, write_json
 from benchmarks.status import cell_states, main, print_status
+from benchmarks.tracking import Preparing
 
 PROGRESSED = {"phase": "train", "epoch": 3, "epochs": 12, "done": 30, "total": 120, "metrics": {"val/top1_err": 7.125}}
 
@@ -53,6 +54,18 @@ def test_every_state_is_told_apart(folder: Path) -> None:
     assert found[4][1] == "LookupError: it broke"
     lock.release()
     assert states(folder)[2][0] == "killed"
+
+
+def test_a_data_set_that_is_made_ready_is_said(folder: Path) -> None:
+    running = next(folder.glob("digits/**/seed2"))
+    lock = Lock.take(running / LAUNCHER)
+    preparing = Preparing(running)
+    preparing.tell("copying the images", 1_200, 2_000)
+    preparing.tell("copying the images", 1_201, 2_000)  # at once: not written
+    assert ", copying the images, 1,200/2,000, sign of life 0 s ago" in f", {states(folder)[2][1]}"
+    Preparing(running).tell("fetching, MB", 12, 0)
+    assert ", fetching, MB, 12, sign of life" in f", {states(folder)[2][1]}"
+    lock.release()
 
 
 def test_the_grid_has_a_column_per_seed_and_says_the_causes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,42 @@
+"""What a data set takes before a run can begin (files fetched, copied, listed), told to whoever waits for it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
+
+Tell = Callable[[str, int, int], None]
+Item = TypeVar("Item")
+
+
+def _tell_nobody(what: str, done: int, total: int) -> None:
+    pass
+
+
+_tell: ContextVar[Tell] = ContextVar("tell", default=_tell_nobody)
+
+
+@contextmanager
+def told_to(tell: Tell) -> Iterator[None]:
+    """Within it, tell is called with what is being done, how much of it is done, and how much there is (0: not known).
+
+    A call means that something has been done since the last one. The hub's client calls from threads of its own.
+    """
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
+
+
+def listener() -> Tell:
+    """Whom to tell; for use from other threads too."""
+    return _tell.get()
+
+
+def counted(what: str, items: Sequence[Item]) -> Iterator[Item]:
+    """The items; tells after each."""
+    tell = listener()
+    for done, item in enumerate(items, 1):
+        yield item
+        tell(what, done, len(items))

@@ -123,7 +123,7 @@ def choice(config: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[s
     found = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned)
     loading: dict[str, Any] = {}
     workers, batch = choose_workers(entry["workers"]), choose_evaluation_batch(entry["batches"])
-    if workers is not None:
+    if workers is not None and config["cluster"]["loader_workers"] is None:
         loading["loader_workers"] = workers
     if batch is not None and data["task"] == "classification":  # images of one size
         loading["eval_batch_size"] = batch

@@ -88,7 +88,8 @@ class ImageNetDataModule(PlacedDataModule):
     by the world size. eval_batch_size: images per process and step in the usual test view, fewer in larger ones. test_views:
     see view_of; one more test loader each, in this order. augment: see ImageAugmentation. mean, std: per channel, of pixels
     divided by 255. seed: decides order and augmentation, both anew in every epoch. loader_workers: processes beside this one
-    that make batches, one set for training and one for evaluation, started once.
+    that make batches, one set for training and one for evaluation, started once; null: one per thread of this one beside a
+    GPU, which waits for them; on a CPU one, as the threads train there.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     Raises ValueError on arguments that contradict one another or the data: batch sizes' when a loader is made, once the
     world size is known, others at once or in setup. Images are read when they are needed: DamagedImageError, a ValueError,
@@ -106,7 +107,7 @@ class ImageNetDataModule(PlacedDataModule):
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
-        loader_workers: int = 0,
+        loader_workers: int | None = None,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -138,7 +139,7 @@ class ImageNetDataModule(PlacedDataModule):
         train = self.splits.train
         sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self.rank_and_world_size())
         batches = _TrainBatches(train, self.augmentation, self.mean, self.std, self.seed)
-        return ResumableLoader(batches, sampler, self.loader_workers, pin_memory=self._on_gpu())
+        return ResumableLoader(batches, sampler, self._workers(), pin_memory=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """This rank's shard of the validation split, in order, as the first test view has it."""
@@ -173,10 +174,15 @@ class ImageNetDataModule(PlacedDataModule):
             _EvaluationBatches(split, view, self.mean, self.std),
             sampler=sampler,
             batch_size=None,
-            num_workers=self.loader_workers,
+            num_workers=self._workers(),
             pin_memory=self._on_gpu(),
-            **worker_options(self.loader_workers),
+            **worker_options(self._workers()),
         )
+
+    def _workers(self) -> int:
+        if self.loader_workers is None:
+            return torch.get_num_threads() if self._on_gpu() else 1
+        return self.loader_workers
 
     def _on_gpu(self) -> bool:
         return self.root_device().type == "cuda"

@@ -95,9 +95,9 @@ class InMemoryDataModule(PlacedDataModule):
     eval_batch_size: images per process and step. augment: see Augmentation; or for masks elastic, the arguments of
     Elastic, and border_weights, those of border_weights, null for none. mean, std: per channel, of pixels divided by
     255; both null: those of the training split. seed: decides order and augmentation, both anew in every epoch.
-    cache_dir: where weight maps are kept. loader_workers: processes beside this one that make training batches; these do
-    not depend on it. Evaluation batches are slices and made here. On a GPU the arrays are copied there once, and all batches
-    are made there, without loader_workers. num_classes: those that the network is built for.
+    cache_dir: where weight maps are kept. loader_workers: processes beside this one that make training batches, null for
+    none; batches do not depend on it. Evaluation batches are slices and made here. On a GPU the arrays are copied there
+    once, and all batches are made there, without loader_workers. num_classes: those that the network is built for.
     sha256: what Splits.checksum gives for the published set, null where that is not known.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, those of num_classes, sha256,
@@ -114,7 +114,7 @@ class InMemoryDataModule(PlacedDataModule):
         std: Sequence[float] | None,
         seed: int,
         cache_dir: str | Path = "cache",
-        loader_workers: int = 0,
+        loader_workers: int | None = None,
         num_classes: int | None = None,
         sha256: str | None = None,
     ) -> None:
@@ -134,7 +134,7 @@ class InMemoryDataModule(PlacedDataModule):
         self.mean: tuple[float, ...] = tuple(mean or ())
         self.std: tuple[float, ...] = tuple(std or ())
         self.seed = seed
-        self.loader_workers = loader_workers
+        self.loader_workers = loader_workers or 0
         self.num_classes = num_classes
         self.sha256 = sha256
         self._copies: dict[str, Split] = {}

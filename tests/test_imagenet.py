@@ -103,6 +103,7 @@ def datamodule(path: Path, rank: int = 0, world_size: int = 1, **changes) -> Ima
         "mean": MEAN,
         "std": STD,
         "seed": 0,
+        "loader_workers": 0,
     }
     module = ImageNetDataModule(**{**arguments, **changes})
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
@@ -578,6 +579,20 @@ def test_workers_start_once_and_change_nothing(tree: Path) -> None:
     for one, other in zip(alone.test_dataloader(), several.test_dataloader(), strict=True):
         for a, c in zip(one, other, strict=True):
             assert torch.equal(a.images, c.images) and torch.equal(a.targets, c.targets)
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "expected"), [(None, "cpu", 1), (None, "cuda", 2), (0, "cuda", 0), (2, "cpu", 2)]
+)
+def test_a_gpu_has_a_worker_for_each_thread_of_its_process(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, workers: int | None, device: str, expected: int
+) -> None:
+    module = datamodule(tree, loader_workers=workers)
+    module.trainer.strategy.root_device = torch.device(device)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    loaders = [module.train_dataloader(), module.val_dataloader(), *module.test_dataloader()]
+    assert [loader.num_workers for loader in loaders] == [expected] * 5
+    assert {loader.pin_memory for loader in loaders} == {device == "cuda"}
 
 
 class Pids(torch.utils.data.Dataset):

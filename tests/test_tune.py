@@ -142,6 +142,8 @@ def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: 
     tuning.keep(tmp_path, machine, tuning.key_of(measuring.specification(here)), entry)
     best = tuning.PLAIN | {"channels_last": True}
     assert taken("run") == (best, {"loader_workers": 1, "eval_batch_size": 128})
+    here["cluster"]["loader_workers"] = 0
+    assert taken("workers set") == (best, {"eval_batch_size": 128})
     allowed, _ = taken("allowed", allow_reduced_precision=True)
     assert allowed == best | {"precision": "bf16-mixed"}
     assert taken("set", channels_last=False)[0] == tuning.PLAIN | {"compile": True}

@@ -18,7 +18,9 @@ MARKS = {
 
 
 def where_it_is(progress: dict[str, Any]) -> list[str]:
-    """What a run has written to ``progress.json``, in words: what its data still take, or epoch and metrics, or the test."""
+    """A run's progress in words: that it waits in a queue, what its data still take, epoch and metrics, or the test."""
+    if progress["phase"] == "queue":
+        return [progress["what"]]
     if progress["phase"] == "prepare":
         of = f"/{progress['total']:,}" if progress["total"] else ""
         return [progress["what"], f"{progress['done']:,}{of}"]
@@ -77,10 +79,10 @@ class SweepProgress:
         self.runs[index] = self.bars.add_task(shown, total=None, note="starting")
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
-        """A cell has written ``progress.json``."""
+        """A cell waits in a queue, or has written ``progress.json``."""
         task, total = self.runs[index], progress["total"] or None
         self.bars.update(task, total=total, completed=progress["done"], note=", ".join(where_it_is(progress)))
-        if total and progress["phase"] != "prepare":
+        if total and progress["phase"] in {"train", "test"}:
             self.parts[index] = progress["done"] / progress["total"]
         self._show_sweep()
 

@@ -124,8 +124,13 @@ class SlurmJob:
         return Outcome(*self._stopping)
 
     def progress(self) -> dict[str, Any] | None:
-        """What the cell last said of itself."""
-        return files.read_json(self.directory / files.PROGRESS) if self._fresh else None
+        """What the cell last said of itself, or that its job has not been started yet."""
+        if not self._fresh:
+            return None
+        if self._queue.state(self.ticket) == "PENDING":
+            what = f"in Slurm's queue, job {self.ticket.id}"
+            return {"phase": "queue", "what": what, "done": 0, "total": 0, "metrics": {}}
+        return files.read_json(self.directory / files.PROGRESS)
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
         """Cancels the job, which then saves; leaves one of another launcher alone."""

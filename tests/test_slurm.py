@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 from forked_cells import TIMES
+from test_launch import Told
 from test_run import ROOT, rows, run, start
 
 from benchmarks import slurm
 from benchmarks.configuration import Cell, expand
+from benchmarks.launch import Outcome
+from benchmarks.sweep import Sweep
 from run import main
 
 SCRIPTS = ROOT / "tests" / "real"
@@ -173,6 +176,23 @@ def test_jobs_that_are_ended_from_outside_are_recorded(cluster: None, tmp_path: 
         assert (directory(root) / "checkpoints" / "last.ckpt").exists()
         queued = subprocess.run(["squeue", "-h", "-j", job(root), "-o", "%T"], capture_output=True, text=True)
         assert queued.stdout.strip() in {"", "CANCELLED", "COMPLETING", "FAILED"}
+
+
+@pytest.mark.slurm
+def test_a_job_in_the_queue_is_said_to_be_there(cluster: None, tmp_path: Path) -> None:
+    wants = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 15"]
+    before = subprocess.run(wants, check=True, capture_output=True, text=True).stdout.strip()
+    until(lambda: subprocess.check_output(["squeue", "-h", "-j", before, "-o", "%T"], text=True) == "RUNNING\n", "room")
+    root = tmp_path / "outputs"
+    told = Told()
+    its = Sweep(expand([*TINY, *ON_SLURM, f"output_root={root}"], multirun=False), told)
+    its.run()
+    assert its.outcomes[0] == Outcome("ok")
+    assert told.seen[0]["what"] == f"in Slurm's queue, job {job(root)}"
+    phases = [progress["phase"] for progress in told.seen]
+    assert phases == ["queue"] * phases.count("queue") + ["train"] * phases.count("train") + ["test"] * phases.count(
+        "test"
+    )
 
 
 @pytest.mark.slurm

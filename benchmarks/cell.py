@@ -130,6 +130,8 @@ class CellRun:
         if switches.gradient_checkpointing:
             self.recomputed_macs = recomputed_macs(module.net, complexity)
         switches.apply(module.net)
+        if switches.compile:
+            Preparing(self.directory).tell("compiling in the first step", 0, 0)
         module.micro_batches = switches.accumulate_grad_batches or 1
         step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
         budget = take_budget(arguments, step_flops, recipe["epochs"], self.stop)

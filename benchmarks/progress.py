@@ -18,12 +18,10 @@ MARKS = {
 
 
 def where_it_is(progress: dict[str, Any]) -> list[str]:
-    """A run's progress in words: that it waits in a queue, what its data still take, epoch and metrics, or the test."""
-    if progress["phase"] == "queue":
-        return [progress["what"]]
+    """A run's progress in words: what comes before training and how far it is, epoch and metrics, or the test."""
     if progress["phase"] == "prepare":
-        of = f"/{progress['total']:,}" if progress["total"] else ""
-        return [progress["what"], f"{progress['done']:,}{of}"]
+        counts = [f"{progress[count]:,}" for count in ("done", "total") if progress[count]]
+        return [progress["what"], "/".join(counts)] if counts else [progress["what"]]
     phase = f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"
     return [phase, *(f"{name} {value:.3g}" for name, value in progress["metrics"].items() if value is not None)]
 
@@ -79,10 +77,10 @@ class SweepProgress:
         self.runs[index] = self.bars.add_task(shown, total=None, note="starting")
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
-        """A cell waits in a queue, or has written ``progress.json``."""
+        """A cell has written ``progress.json``, or waits in a queue."""
         task, total = self.runs[index], progress["total"] or None
         self.bars.update(task, total=total, completed=progress["done"], note=", ".join(where_it_is(progress)))
-        if total and progress["phase"] in {"train", "test"}:
+        if total and progress["phase"] != "prepare":
             self.parts[index] = progress["done"] / progress["total"]
         self._show_sweep()
 

@@ -129,7 +129,7 @@ class SlurmJob:
             return None
         if self._queue.state(self.ticket) == "PENDING":
             what = f"in Slurm's queue, job {self.ticket.id}"
-            return {"phase": "queue", "what": what, "done": 0, "total": 0, "metrics": {}}
+            return {"phase": "prepare", "what": what, "done": 0, "total": 0, "metrics": {}}
         return files.read_json(self.directory / files.PROGRESS)
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:

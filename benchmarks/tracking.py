@@ -247,7 +247,7 @@ class Tracker(pl.Callback):
 
 
 class Preparing:
-    """Says how far a run's data set is that has to be fetched, copied or listed first.
+    """Says what takes a run's time before its first step: a data set that is fetched, copied or listed, compilation.
 
     Args:
         directory: the run's.
@@ -258,7 +258,7 @@ class Preparing:
         self._last_progress = -math.inf
 
     def tell(self, what: str, done: int, total: int) -> None:
-        """``done`` of ``total`` is done; a total of 0 is not known."""
+        """``done`` of ``total`` is done; 0: not known."""
         if time.perf_counter() - self._last_progress < PROGRESS_EVERY_S:
             return
         self._last_progress = time.perf_counter()

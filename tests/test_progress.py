@@ -37,7 +37,7 @@ def test_what_is_said_of_a_run() -> None:
     _, training, preparing = lines(140, TRAINING, PREPARING | {"total": 2_000})
     assert "epoch 3/10, val/top1_err 12.3" in training
     assert "fetching, MB, 1,234/2,000" in preparing and "62 %" in preparing
-    waiting = lines(140, TRAINING, {"phase": "queue", "what": "job 12", "done": 0, "total": 0, "metrics": {}})[2]
+    waiting = lines(140, TRAINING, PREPARING | {"what": "job 12", "done": 0})[2]
     assert waiting.rstrip().endswith(" job 12")
     testing, unknown = lines(140, TRAINING | {"phase": "test"}, TRAINING | {"metrics": {"val/top1_err": None}})[1:]
     assert "testing, val/top1_err 12.3" in testing

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -48,7 +49,7 @@ def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
     except ImportError as error:
         raise ImportError('data.hub=true needs huggingface_hub: pip install -e ".[hub]"') from error
     otherwise = f"put its files into {folder}"
-    tell, fetched = preparation.listener(), 0
+    tell, one_at_a_time, fetched = preparation.listener(), Lock(), 0
 
     class Told(tqdm):
         """Tells what has come, in MB, beside the client's own bars."""
@@ -60,11 +61,12 @@ def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
 
         def update(self, n: float | None = 1) -> bool | None:
             nonlocal fetched
-            self.came += int(n or 0)
-            if self.of_bytes and self.came > fetched:  # the newest clients count bytes twice: come and written
-                fetched = self.came
-                tell(f"fetching {repository}, MB", fetched // 10**6, 0)
-            return super().update(n)
+            with one_at_a_time:  # the client calls from a thread per file
+                self.came += int(n or 0)
+                if self.of_bytes and self.came > fetched:  # the newest clients count bytes twice: come and written
+                    fetched = self.came
+                    tell(f"fetching {repository}, MB", fetched // 10**6, 0)
+                return super().update(n)
 
     try:
         snapshot_download(

@@ -20,7 +20,7 @@ _tell: ContextVar[Tell] = ContextVar("tell", default=_tell_nobody)
 def told_to(tell: Tell) -> Iterator[None]:
     """Within it, tell is called with what is being done, how much of it is done, and how much there is (0: not known).
 
-    A call means that something has been done since the last one. The hub's client calls from threads of its own.
+    A call means that something has been done since the last one. Calls come one at a time, but not all from this thread.
     """
     token = _tell.set(tell)
     try:

@@ -114,7 +114,7 @@ def _duration(command: Sequence[str], until: Path | None) -> float:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     step = None
     while until is not None and step is None and process.poll() is None:
-        if any(until.glob(f"*/*/*/*/{PROGRESS}")):  # written first at the end of the first step
+        if any(until.glob(f"*/*/*/*/{PROGRESS}")):  # of data in memory: written first at the end of the first step
             step = time.perf_counter() - started
         time.sleep(LOOK_S)
     code = process.wait()

@@ -26,6 +26,12 @@ def where_it_is(progress: dict[str, Any]) -> list[str]:
     return [phase, *(f"{name} {value:.3g}" for name, value in progress["metrics"].items() if value is not None)]
 
 
+def part_of(progress: dict[str, Any]) -> float | None:
+    """How much of a run is done, 0 to 1; None before training, and where that is not known."""
+    known = progress["total"] and progress["phase"] != "prepare"
+    return progress["done"] / progress["total"] if known else None
+
+
 def shortened(label: str, width: int) -> str:
     """``label`` in ``width`` characters: its beginning and its end, where network and seed stand."""
     if len(label) <= width:
@@ -78,10 +84,10 @@ class SweepProgress:
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
         """A cell has written ``progress.json``, or waits in a queue."""
-        task, total = self.runs[index], progress["total"] or None
-        self.bars.update(task, total=total, completed=progress["done"], note=", ".join(where_it_is(progress)))
-        if total and progress["phase"] != "prepare":
-            self.parts[index] = progress["done"] / progress["total"]
+        note, total = ", ".join(where_it_is(progress)), progress["total"] or None
+        self.bars.update(self.runs[index], total=total, completed=progress["done"], note=note)
+        if (part := part_of(progress)) is not None:
+            self.parts[index] = part
         self._show_sweep()
 
     def wait(self, index: int, label: str, reason: str) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from benchmarks import terminal
 from benchmarks.code_version import made_by_other_code
 from benchmarks.locks import LAUNCHER, RANKS, held, holder
-from benchmarks.progress import where_it_is
+from benchmarks.progress import part_of, where_it_is
 from benchmarks.record import PROGRESS, SWEEPS, read_json
 from benchmarks.results import Run, load_runs
 
@@ -139,10 +139,9 @@ def _progress(directory: Path) -> str:
     place = f"process {who.get('pid', '?')} on {who.get('host', '?')}"
     if progress is None:
         return f"starting, {place}"
-    known = progress["total"] and progress["phase"] != "prepare"
-    part = [f"{progress['done'] / progress['total']:.0%}"] if known else []
-    age = max(0, time.time() - progress["time"])
-    return ", ".join([*part, *where_it_is(progress), f"sign of life {age:.0f} s ago", place])
+    part, age = part_of(progress), max(0, time.time() - progress["time"])
+    done = [] if part is None else [f"{part:.0%}"]
+    return ", ".join([*done, *where_it_is(progress), f"sign of life {age:.0f} s ago", place])
 
 
 def _listed(output_root: Path) -> list[str]:

@@ -1,12 +1,10 @@
 """Where a process makes its batches: its rank among the processes, and its device."""
 
-from contextlib import AbstractContextManager
-
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from datamodules import preparation
+from datamodules.preparation import told_to
 
 CPU = torch.device("cpu")
 
@@ -16,10 +14,7 @@ class PlacedDataModule(LightningDataModule):
 
     device: torch.device = CPU
 
-    @staticmethod
-    def preparation_told_to(tell: preparation.Tell) -> AbstractContextManager[None]:
-        """Within it, tell hears what setup fetches, copies or lists: what, how much is done, of how much (0: not known)."""
-        return preparation.told_to(tell)
+    preparation_told_to = staticmethod(told_to)  # here, for who has a data module and does not import this package
 
     def rank_and_world_size(self) -> tuple[int, int]:
         """Of this process."""

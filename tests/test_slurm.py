@@ -180,7 +180,7 @@ def test_jobs_that_are_ended_from_outside_are_recorded(cluster: None, tmp_path: 
 
 @pytest.mark.slurm
 def test_a_job_in_the_queue_is_said_to_be_there(cluster: None, tmp_path: Path) -> None:
-    wants = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 15"]
+    wants = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 20"]
     before = subprocess.run(wants, check=True, capture_output=True, text=True).stdout.strip()
     until(lambda: subprocess.check_output(["squeue", "-h", "-j", before, "-o", "%T"], text=True) == "RUNNING\n", "room")
     root = tmp_path / "outputs"

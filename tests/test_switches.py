@@ -95,12 +95,18 @@ NETS: dict[str, tuple[nn.Module, tuple[int, int, int]]] = {
 }
 
 
+def plain_and_recomputing(net: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Copies in training mode, the second one without what its stages can compute again."""
+    plain, other = copy.deepcopy(net).train(), copy.deepcopy(net).train()
+    recompute_stages(other)
+    return plain, other
+
+
 @pytest.mark.parametrize("name", NETS)
 def test_recomputed_stages_give_the_same_step(name: str) -> None:
     net, size = NETS[name]
     cost = measure(net, size)
-    plain, other = copy.deepcopy(net).train(), copy.deepcopy(net).train()
-    recompute_stages(other)
+    plain, other = plain_and_recomputing(net)
     assert [*other.state_dict()] == [*net.state_dict()]
     other = copy.deepcopy(other)  # as averaging of weights does
     images = torch.randn(2, *size)
@@ -125,10 +131,7 @@ def test_recomputed_stages_give_the_same_step(name: str) -> None:
 def test_recomputed_stages_can_be_gone_through_backward_again() -> None:
     net, size = NETS["resnet"]
     images, found = torch.randn(2, *size), []
-    for recomputes in (False, True):
-        one = copy.deepcopy(net).train()
-        if recomputes:
-            recompute_stages(one)
+    for one in plain_and_recomputing(net):
         loss = one(images).square().sum()
         loss.backward(retain_graph=True)
         loss.backward()
@@ -140,10 +143,7 @@ def test_recomputation_keeps_less() -> None:
     """Bytes that autograd holds between the two passes; a stage is left with its input."""
     net, size = NETS["densenet"]
     images, kept = torch.randn(2, *size), []
-    for recomputes in (False, True):
-        one = copy.deepcopy(net).train()
-        if recomputes:
-            recompute_stages(one)
+    for one in plain_and_recomputing(net):
         held: dict[int, int] = {}
 
         def note(tensor: Tensor, held: dict[int, int] = held) -> Tensor:

@@ -10,13 +10,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import plan, published
-from benchmarks.configuration import CONF, Cell, ConfigurationError, Impossible, choices, expand, register_resolvers
-from benchmarks.launch import Outcome, is_stale
-from benchmarks.progress import SweepProgress
-from benchmarks.record import LOG
-from benchmarks.results import Run, load_runs
-from benchmarks.sweep import Sweep
+from benchmarks.analysis import published
+from benchmarks.config.compose import expand, register_resolvers
+from benchmarks.config.hydra_errors import choices
+from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial
+from benchmarks.launch.checks import is_asked, is_stale
+from benchmarks.launch.progress import SweepProgress
+from benchmarks.launch.sweep import Sweep
+from benchmarks.launch.trial_job import Outcome
+from benchmarks.performance import plan
+from benchmarks.records.files import LOG
+from benchmarks.records.runs import Run, load_runs
 
 HYDRA_FLAGS = (
     "--cfg",
@@ -60,7 +64,7 @@ def main(argv: list[str]) -> int:
     console = Console(soft_wrap=True)
     try:
         cells = expand(arguments.overrides, arguments.multirun)
-        if plan.is_asked(cells):
+        if is_asked(cells):
             return plan.show(cells)
         plan.check_budget(cells)
         watcher = PageWriter(console, cells)
@@ -91,9 +95,9 @@ def main(argv: list[str]) -> int:
     return 0 if len(sweep.outcomes) == len(cells) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
 
 
-def _runs(cells: Iterable[Cell | Impossible]) -> dict[Path, list[Run]]:
+def _runs(cells: Iterable[Trial | Impossible]) -> dict[Path, list[Run]]:
     """The runs of this call that have left a record, by output root."""
-    composed = [cell for cell in cells if isinstance(cell, Cell)]
+    composed = [cell for cell in cells if isinstance(cell, Trial)]
     mine = {cell.directory.resolve() for cell in composed}
     roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in composed)
     return {
@@ -102,11 +106,11 @@ def _runs(cells: Iterable[Cell | Impossible]) -> dict[Path, list[Run]]:
     }
 
 
-def _report_to_wandb(cells: Sequence[Cell | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
+def _report_to_wandb(cells: Sequence[Trial | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
     """The sweep's report as a run of its own, where runs are tracked."""
-    from benchmarks.report_run import write_report_run
+    from benchmarks.tracking.sweep_report import write_report_run
 
-    logger = next(cell.config["logger"] for cell in cells if isinstance(cell, Cell))
+    logger = next(cell.config["logger"] for cell in cells if isinstance(cell, Trial))
     for root, its in runs.items():
         write_report_run(root, its, logger)
 
@@ -114,9 +118,9 @@ def _report_to_wandb(cells: Sequence[Cell | Impossible], runs: Mapping[Path, Seq
 class PageWriter(SweepProgress):
     """Shows the sweep's progress and keeps the page of all runs up to date."""
 
-    def __init__(self, console: Console, cells: Sequence[Cell | Impossible]) -> None:
+    def __init__(self, console: Console, cells: Sequence[Trial | Impossible]) -> None:
         super().__init__(console, len(cells))
-        self.roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in cells if isinstance(cell, Cell))
+        self.roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in cells if isinstance(cell, Trial))
         self._written = time.monotonic()
 
     def end(self, index: int, label: str, outcome: Outcome) -> None:
@@ -127,7 +131,7 @@ class PageWriter(SweepProgress):
 
     def write_pages(self) -> None:
         """Writes the page of every output root."""
-        from benchmarks.page import write_page
+        from benchmarks.report.page import write_page
 
         for root in filter(Path.exists, self.roots):
             try:
@@ -139,12 +143,12 @@ class PageWriter(SweepProgress):
 
 def _show(
     console: Console,
-    cells: Sequence[Cell | Impossible],
+    cells: Sequence[Trial | Impossible],
     outcomes: Mapping[int, Outcome],
     runs: Mapping[Path, Sequence[Run]],
 ) -> None:
     """The table of this call's runs, what could not start, and where to look; of a single failure its line says all."""
-    from benchmarks.report import print_table
+    from benchmarks.report.runs_table import print_table
 
     bad = [(cells[index], outcome) for index, outcome in sorted(outcomes.items()) if not outcome.good]
     if len(cells) > 1 or not bad:
@@ -164,12 +168,12 @@ def _show(
     if len(outcomes) < len(cells):
         console.print(f"{len(cells) - len(outcomes)} runs were not started; the same command starts them")
     console.print()
-    logs = [cell.directory / LOG for cell, outcome in bad if isinstance(cell, Cell) and outcome.status == "failed"]
+    logs = [cell.directory / LOG for cell, outcome in bad if isinstance(cell, Trial) and outcome.status == "failed"]
     for log in logs[:LOGS_SHOWN]:
         console.print(f"log       {log}", markup=False, highlight=False)
     if len(logs) > LOGS_SHOWN:
         console.print(f"          and {LOG} of the other {len(logs) - LOGS_SHOWN}", markup=False, highlight=False)
-    experiment = next((cell.config["experiment"] for cell in cells if isinstance(cell, Cell)), None)
+    experiment = next((cell.config["experiment"] for cell in cells if isinstance(cell, Trial)), None)
     for root in runs:
         if (root / PAGE).exists():
             console.print(f"page      {root / PAGE}", markup=False, highlight=False)

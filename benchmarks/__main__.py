@@ -30,6 +30,33 @@ COMMANDS = {
     "workspace": "creates or updates the workspace and the report of a W&B project",
 }
 
+MODULES = {
+    "certify": "report.certify",
+    "crossover": "analysis.crossover",
+    "decoding": "performance.decoding",
+    "export": "report.export",
+    "logging_cost": "performance.logging_cost",
+    "match": "complexity.match",
+    "memory": "performance.memory",
+    "overhead": "performance.overhead",
+    "peers": "performance.peers",
+    "performance": "performance.document",
+    "plan": "performance.plan",
+    "predict": "training.predict",
+    "profile": "complexity.profile",
+    "report": "report.runs_table",
+    "show": "tracking.show",
+    "status": "report.status",
+    "step_cost": "performance.step_cost",
+    "switch_cost": "performance.option_cost",
+    "sync": "tracking.sync",
+    "throughput": "performance.throughput",
+    "tune": "performance.tune",
+    "views": "report.views",
+    "workspace": "tracking.workspace",
+    "weights": "training.torchvision_weights",
+}
+
 
 def main(argv: list[str]) -> int:
     """Hands over to the module of that name, which parses the rest."""
@@ -43,7 +70,7 @@ def main(argv: list[str]) -> int:
     if argv[0] not in COMMANDS:
         print(f"python -m benchmarks: no command {argv[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"benchmarks.{argv[0]}").main(argv[1:])
+    return importlib.import_module(f"benchmarks.{MODULES[argv[0]]}").main(argv[1:])
 
 
 if __name__ == "__main__":

@@ -9,26 +9,27 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batching import (
+from datamodules.augmentation.crops import Augmentation, check_statistics, normalise
+from datamodules.augmentation.elastic import Elastic, ElasticDraws
+from datamodules.augmentation.weight_map import class_weights, weight_maps
+from datamodules.loading.batch import Batch
+from datamodules.loading.batching import (
     EvaluationRows,
     EvaluationSampler,
     GlobalBatchSampler,
     ResumableLoader,
     TrainRows,
     as_made,
-    mix_seed,
 )
-from datamodules.elastic import Elastic, ElasticDraws
-from datamodules.image_files import ByteScaling, read_image
-from datamodules.instances import InstanceSplit
-from datamodules.placement import CPU, PlacedDataModule, on_device
-from datamodules.splits import Split, Splits
-from datamodules.tiff_stack import read_stack
-from datamodules.transforms import Augmentation, Batch, check_statistics, normalise
-from datamodules.weight_map import class_weights, weight_maps
+from datamodules.loading.placement import CPU, PlacedDataModule
+from datamodules.readers.device import on_device
+from datamodules.readers.image_files import ByteScaling, read_image, read_stack
+from datamodules.readers.instances import InstanceSplit
+from datamodules.readers.seeds import mix_seed
+from datamodules.readers.splits import Split, Splits
 
 
-class _TrainBatches(Dataset[Batch]):
+class TrainBatches(Dataset[Batch]):
     """Augmented batches; the augmentation is a pure function of (seed, epoch, batch, place in the global batch)."""
 
     def __init__(
@@ -50,7 +51,7 @@ class _TrainBatches(Dataset[Batch]):
         return self.augmentation.apply(images, targets, draws.to(self.device), self.mean, self.std)
 
 
-class _DeformedBatches(Dataset[Batch]):
+class DeformedBatches(Dataset[Batch]):
     """Tiles cut out, deformed and weighted as U-Net's training has them; a pure function of (seed, epoch, image)."""
 
     def __init__(
@@ -73,7 +74,7 @@ class _DeformedBatches(Dataset[Batch]):
         return Batch(normalise(warped.images, self.mean, self.std), warped.targets.long(), warped.weights)
 
 
-class _EvaluationBatches(Dataset[Batch]):
+class EvaluationBatches(Dataset[Batch]):
     """Normalised batches of consecutive images."""
 
     def __init__(self, split: Split, mean: Sequence[float], std: Sequence[float]):
@@ -172,9 +173,9 @@ class InMemoryDataModule(PlacedDataModule):
         batches: Dataset[Batch]
         if self.elastic is not None:
             weights = self._weights(train)
-            batches = _DeformedBatches(self._placed("train"), self.elastic, weights, self.mean, self.std, self.seed)
+            batches = DeformedBatches(self._placed("train"), self.elastic, weights, self.mean, self.std, self.seed)
         else:
-            batches = _TrainBatches(self._placed("train"), self.augmentation, self.mean, self.std, self.seed)
+            batches = TrainBatches(self._placed("train"), self.augmentation, self.mean, self.std, self.seed)
         return ResumableLoader(batches, sampler, self.loader_workers if self.root_device() == CPU else 0)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -229,7 +230,7 @@ class InMemoryDataModule(PlacedDataModule):
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split = self._placed(name)
         sampler = EvaluationSampler(len(split), self.eval_batch_size, *self.rank_and_world_size())
-        batches = _EvaluationBatches(split, self.mean, self.std)
+        batches = EvaluationBatches(split, self.mean, self.std)
         return DataLoader(batches, sampler=sampler, batch_size=None, collate_fn=as_made)
 
     def _placed(self, name: str) -> Split:

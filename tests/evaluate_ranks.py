@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.splits import Split, Splits
+from datamodules.readers.splits import Split, Splits
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import ResNet
 

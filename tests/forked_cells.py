@@ -33,7 +33,7 @@ def outcome(directory: Path) -> dict[str, Any]:
     """What must not depend on how often a run was killed."""
     import torch
 
-    from benchmarks.checkpoints import weights_sha256
+    from benchmarks.training.checkpoints import weights_sha256
 
     record = json.loads((directory / "record.json").read_text())
     rows = [json.loads(line) for line in (directory / "history.jsonl").read_text().splitlines()]
@@ -101,7 +101,7 @@ def damage(path: Path, kind: str) -> None:
 
 @functools.cache
 def _compose(overrides: tuple[str, ...]) -> Any:
-    from benchmarks.configuration import expand
+    from benchmarks.config.compose import expand
 
     return expand([*TINY, *overrides], False)[0]
 
@@ -110,8 +110,8 @@ def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:
     """What the launcher does before it starts the ranks."""
     import yaml
 
-    from benchmarks.launch import new_record
-    from benchmarks.record import read_json, write_json
+    from benchmarks.launch.new_record import new_record
+    from benchmarks.records.files import read_json, write_json
 
     cell = _compose((*overrides, f"trainer.devices={ranks}"))
     directory.mkdir(parents=True, exist_ok=True)
@@ -154,9 +154,9 @@ def _fork(directory: Path, rank: int, ranks: int, port: int, death: dict[str, An
             names |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
             os.environ.update({key: str(value) for key, value in names.items()})
         watch(directory, rank, death)
-        from benchmarks import cell
+        from benchmarks.training.rank import main as run_rank
 
-        code = cell.main(directory)
+        code = run_rank(directory)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
@@ -165,9 +165,10 @@ def _fork(directory: Path, rank: int, ranks: int, port: int, death: dict[str, An
 
 def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
     """Counts the events of this rank and dies at the one told; without a death writes their names to ``events.json``."""
-    from benchmarks import cell, checkpoints, tracking
+    from benchmarks.training import checkpoints, history
+    from benchmarks.training.rank import RankRun
 
-    tracking.PROGRESS_EVERY_S = math.inf  # no event depends on the clock
+    history.PROGRESS_EVERY_S = math.inf  # no event depends on the clock
     seen: list[str] = []
     pid = os.getpid()  # loader workers inherit all this
 
@@ -196,9 +197,9 @@ def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
 
     for owner, names in (
         (os, ("fsync", "replace")),
-        (tracking, ("append_row",)),
+        (history, ("append_row",)),
         (
-            tracking.Tracker,
+            history.Tracker,
             (
                 "on_train_start",
                 "on_train_batch_start",
@@ -207,27 +208,32 @@ def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
                 "on_validation_end",
             ),
         ),
-        (tracking.Tracker, ("on_test_start",)),
+        (history.Tracker, ("on_test_start",)),
         (checkpoints.Checkpoints, ("on_train_batch_end", "on_train_epoch_end", "on_train_end")),
-        (cell.CellRun, ("close",)),
+        (RankRun, ("close",)),
     ):
         for name in names:
             watched(owner, name)
     if death is None and rank == 0:
-        close = cell.CellRun.close
+        close = RankRun.close
 
         def counted(*arguments: Any) -> int:
             code = close(*arguments)
             (directory / "events.json").write_text(json.dumps(seen))
             return code
 
-        cell.CellRun.close = counted  # type: ignore[method-assign]
+        RankRun.close = counted  # type: ignore[method-assign]
 
 
 def main(plan: Path) -> None:
     """Runs the plan."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    for module in ("benchmarks.cell", "datamodules.digits", "datamodules.in_memory", "lightning_modules.classifier"):
+    for module in (
+        "benchmarks.training.rank",
+        "datamodules.sources.digits",
+        "datamodules.in_memory",
+        "lightning_modules.classifier",
+    ):
         importlib.import_module(module)
     plan.with_suffix(".done").write_text(json.dumps([run_trial(trial) for trial in json.loads(plan.read_text())]))
 

@@ -23,7 +23,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.record import read_json  # noqa: E402
+from benchmarks.records.files import read_json  # noqa: E402
 
 LONGER = ("recipe.epochs=10", "+trainer.limit_train_batches=12")  # most moments lie in training
 WHO = ("process", "rank", "parent")

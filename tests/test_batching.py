@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from datamodules.batching import EvaluationSampler, GlobalBatchSampler, ResumableLoader, TrainRows, mix_seed
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.splits import Split, Splits
+from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler, ResumableLoader, TrainRows
+from datamodules.readers.seeds import mix_seed
+from datamodules.readers.splits import Split, Splits
 
 COUNT = 21
 

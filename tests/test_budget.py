@@ -17,13 +17,13 @@ import torch
 import torch.distributed as dist
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
-from benchmarks import budget as budgets
-from benchmarks.budget import Budget, take_budget
-from benchmarks.checkpoints import weights_sha256
-from benchmarks.energy import energy_counter
-from benchmarks.stopping import StopRequest
-from datamodules.digits import load_digits
+from benchmarks.training import budget as budgets
+from benchmarks.training.budget import Budget, take_budget
+from benchmarks.training.checkpoints import weights_sha256
+from benchmarks.training.energy import energy_counter
+from benchmarks.training.stopping import StopRequest
 from datamodules.in_memory import InMemoryDataModule
+from datamodules.sources.digits import load_digits
 from lightning_modules.classifier import Classifier
 
 STEPS = 5  # of an epoch

@@ -7,11 +7,15 @@ import pytest
 from hydra.utils import instantiate
 from torch import nn
 
-from benchmarks import certify, complexity
-from benchmarks.certify import CERTIFIED, FAILS, KNOWN, certificates, check, judge, main, rounds_to
-from benchmarks.complexity import Complexity, measure
-from benchmarks.configuration import Cell, expand
-from benchmarks.published import Row, Table, tables
+from benchmarks.analysis.published import Row, Table, tables
+from benchmarks.complexity import counting
+from benchmarks.complexity.certificates import check
+from benchmarks.complexity.cost import Complexity
+from benchmarks.complexity.counting import measure
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.report import certify
+from benchmarks.report.certify import CERTIFIED, FAILS, KNOWN, certificates, judge, main, rounds_to
 from lightning_modules.nets import DenseNet, ResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,7 +115,7 @@ def test_certificates_of_one_name_all_count() -> None:
 def test_an_override_of_the_network_is_refused_under_the_papers_name() -> None:
     def built(*overrides: str) -> tuple[str, Complexity]:
         [cell] = expand(["data=cifar10", *overrides], multirun=False)
-        assert isinstance(cell, Cell)
+        assert isinstance(cell, Trial)
         return cell.config["name"], measure(instantiate(cell.config["model"]), (3, 32, 32))
 
     name, cost = built("model=resnet", "model.depth=20", "model.base_channels=20")
@@ -180,7 +184,7 @@ def test_certificates_are_printed_and_the_same_network_is_measured_once(
         measured.append(input_size)
         return measure(net, input_size)
 
-    monkeypatch.setattr(complexity, "measure", count_calls)
+    monkeypatch.setattr(counting, "measure", count_calls)
     monkeypatch.setattr(certify, "tables", lambda: some_rows())
     assert main([]) == 0
     out = capsys.readouterr().out

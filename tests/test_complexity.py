@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.complexity import measure
+from benchmarks.complexity.counting import measure
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")

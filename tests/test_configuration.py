@@ -12,25 +12,16 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.configuration import (
-    CONF,
-    Cell,
-    ConfigurationError,
-    Impossible,
-    choices,
-    config_hash,
-    differing_keys,
-    expand,
-    flatten,
-    register_resolvers,
-)
+from benchmarks.config.compose import expand, register_resolvers
+from benchmarks.config.hydra_errors import choices
+from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, differing_keys, flatten
 
 PAIRS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"))]
 
 
-def one(*overrides: str) -> Cell:
+def one(*overrides: str) -> Trial:
     [cell] = expand(overrides, multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     return cell
 
 
@@ -54,7 +45,7 @@ def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
 
 def launched(*overrides: str) -> list[tuple[str, str, int]]:
     cells = expand(["experiment=group_convolution", *overrides], multirun=False)
-    return [(cell.config["row"], cell.config["name"], cell.config["seed"]) for cell in cells if isinstance(cell, Cell)]
+    return [(cell.config["row"], cell.config["name"], cell.config["seed"]) for cell in cells if isinstance(cell, Trial)]
 
 
 def test_rows_of_an_experiment_are_run_with_everything_that_is_swept() -> None:
@@ -84,7 +75,7 @@ def test_a_row_that_does_not_exist_is_refused_with_those_that_do(monkeypatch: py
 
 def test_rows_are_no_part_of_what_a_run_computes() -> None:
     [first, *_] = expand(["experiment=group_convolution", "data=digits"], multirun=False)
-    assert isinstance(first, Cell)
+    assert isinstance(first, Trial)
     model = first.config["model"]
     alone = one("model=resnext", *(f"model.{key}={model[key]}" for key in ("cardinality", "base_width")))
     assert differing_keys(first.config, alone.config) == {} and first.directory == alone.directory
@@ -145,15 +136,15 @@ def test_places_are_no_part_of_the_identity() -> None:
 
 def test_a_sweep_is_the_product_in_order() -> None:
     cells = expand(["model=resnet,resnext,densenet", "seed=0,1"], multirun=True)
-    assert [(cell.config["family"], cell.config["seed"]) for cell in cells if isinstance(cell, Cell)] == [
+    assert [(cell.config["family"], cell.config["seed"]) for cell in cells if isinstance(cell, Trial)] == [
         (family, seed) for family in ("resnet", "resnext", "densenet") for seed in (0, 1)
     ]
-    assert len({cell.directory for cell in cells if isinstance(cell, Cell)}) == 6
+    assert len({cell.directory for cell in cells if isinstance(cell, Trial)}) == 6
 
 
 def test_an_impossible_cell_leaves_the_others() -> None:
     cells = expand(["model=resnext,unet,densenet"], multirun=True)
-    assert [type(cell) for cell in cells] == [Cell, Impossible, Cell]
+    assert [type(cell) for cell in cells] == [Trial, Impossible, Trial]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +233,7 @@ def test_a_sweep_composes_to_what_hydra_makes_of_each_cell(fixed: list[str], swe
         except (HydraException, OmegaConfBaseException):
             assert isinstance(cell, Impossible), job
             continue
-        assert isinstance(cell, Cell), job
+        assert isinstance(cell, Trial), job
         assert repr(cell.config) == repr(config)  # with types and order
         assert list(cell.departures.items()) == list(departs(job).items())
-        assert cell.directory == Cell(config, departs(job)).directory
+        assert cell.directory == Trial(config, departs(job)).directory

@@ -13,18 +13,11 @@ import pytest
 from records import make_run
 from rich.console import Console
 
-from benchmarks.configuration import Cell, expand
-from benchmarks.crossover import (
-    Curve,
-    budget_text,
-    confidence_set,
-    cross,
-    curves,
-    main,
-    print_crossovers,
-    sign_changes,
-)
-from benchmarks.results import load_runs
+from benchmarks.analysis.crossover import Curve, budget_text, confidence_set, cross, curves, sign_changes
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.records.runs import load_runs
+from benchmarks.report.iso_compute import main, print_crossovers
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -203,7 +196,7 @@ def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
     cells = [
         cell
         for cell in expand(["experiment=iso_compute", "seed=0,1,2", "data=digits"], False)
-        if isinstance(cell, Cell)
+        if isinstance(cell, Trial)
     ]
     wanted = list(itertools.product(["resnet", "resnext", "densenet"], [8e10, 3e11, 1e12], [0, 1, 2]))
     found = [(cell.config["family"], cell.config["trainer"]["max_train_flops"], cell.config["seed"]) for cell in cells]
@@ -211,7 +204,7 @@ def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
     assert len({cell.directory for cell in cells}) == 27
     assert {cell.config["experiment"] for cell in cells} == {"iso_compute"}
     [cell] = expand(["experiment=iso_compute", "model=resnet", "trainer.max_train_flops=5e13", "data=cifar10"], False)
-    assert isinstance(cell, Cell) and cell.config["trainer"]["max_train_flops"] == 5e13
+    assert isinstance(cell, Trial) and cell.config["trainer"]["max_train_flops"] == 5e13
 
 
 def test_runs_become_curves(tmp_path: Path) -> None:
@@ -265,7 +258,7 @@ def test_names_from_records_are_text(tmp_path: Path) -> None:
 
 
 def test_the_command_starts_without_torch() -> None:
-    script = "import sys, benchmarks.crossover; print({'torch', 'scipy', 'plotly'} & set(sys.modules))"
+    script = "import sys, benchmarks.analysis.crossover; print({'torch', 'scipy', 'plotly'} & set(sys.modules))"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )

@@ -19,13 +19,14 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn import datasets
 
-from datamodules import cifar, decoded, nuclei
-from datamodules.cifar import load_cifar10, load_cifar100
-from datamodules.digits import load_digits
-from datamodules.idx import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
-from datamodules.nuclei import load_nuclei
-from datamodules.splits import Split, Splits, hold_out, hold_out_each
-from datamodules.svhn import load_svhn
+from datamodules.readers import decoded
+from datamodules.readers.splits import Split, Splits, hold_out, hold_out_each
+from datamodules.sources import cifar, nuclei
+from datamodules.sources.cifar import load_cifar10, load_cifar100
+from datamodules.sources.digits import load_digits
+from datamodules.sources.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
+from datamodules.sources.nuclei import load_nuclei
+from datamodules.sources.svhn import load_svhn
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 REAL_CIFAR10 = Path(__file__).resolve().parents[2] / "shared" / "data" / "cifar10"

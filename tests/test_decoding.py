@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import decoding
-from benchmarks.decoding import (
+from benchmarks.performance import decoding
+from benchmarks.performance.decoding import (
     BATCH,
     CLASSES,
     MARK,

@@ -20,9 +20,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
-from benchmarks.complexity import measure
-from benchmarks.memory import exponents, growth, kept_bytes, time_ratio, training_macs, view
-from benchmarks.recomputation import recompute_stages
+from benchmarks.complexity.counting import measure
+from benchmarks.performance.memory import exponents, growth, kept_bytes, time_ratio, training_macs, view
+from benchmarks.training.recomputation import recompute_stages
 from lightning_modules.nets import DenseNet, UNet
 
 KINDS = {

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from records import make_run
 
-from benchmarks.differences import Difference, differences
-from benchmarks.results import load_runs, seed_groups
+from benchmarks.analysis.differences import Difference, differences
+from benchmarks.analysis.seeds import seed_groups
+from benchmarks.records.runs import load_runs
 
 
 def seeds(root: Path, name: str, errors: list[float], first: int = 0, **changes: Any) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from datamodules.elastic import Elastic, ElasticDraws
+from datamodules.augmentation.elastic import Elastic, ElasticDraws
 
 STILL = {"displacement": 0.0, "rotation": 0.0}
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import energy
-from benchmarks.energy import EnergyMeter
+from benchmarks.training import energy
+from benchmarks.training.energy import EnergyMeter
 
 
 def trainer(device: str = "cuda", devices: int = 2, nodes: int = 1) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.export import main
+from benchmarks.report.export import main
 from tests.records import make_run
 
 

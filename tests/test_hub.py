@@ -22,10 +22,10 @@ from test_datasets import (
     write_svhn_parquet,
 )
 
-from datamodules.cifar import load_cifar10, load_cifar100
-from datamodules.hub import fetch
-from datamodules.preparation import told_to
-from datamodules.svhn import load_svhn
+from datamodules.readers.hub import fetch
+from datamodules.readers.preparation import told_to
+from datamodules.sources.cifar import load_cifar10, load_cifar100
+from datamodules.sources.svhn import load_svhn
 
 
 class Hub(ThreadingHTTPServer):

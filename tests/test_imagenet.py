@@ -24,13 +24,12 @@ from sklearn.datasets import load_sample_images
 from test_launch import Told
 from torch import nn
 
-from benchmarks.configuration import Cell, expand
-from benchmarks.launch import Outcome
-from benchmarks.sweep import Sweep
-from datamodules import imagenet_views, preparation
-from datamodules.batching import GlobalBatchSampler, ResumableLoader
-from datamodules.imagenet import ImageNetDataModule
-from datamodules.imagenet_augmentation import (
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.launch.sweep import Sweep
+from benchmarks.launch.trial_job import Outcome
+from datamodules.augmentation import views
+from datamodules.augmentation.imagenet import (
     EIGENVALUES,
     EIGENVECTORS,
     CropByArea,
@@ -40,8 +39,11 @@ from datamodules.imagenet_augmentation import (
     lighting,
     map_colours,
 )
-from datamodules.imagenet_files import load_imagenet
-from datamodules.imagenet_views import DamagedImageError, StoredImage, centre, ten_crops, view_of
+from datamodules.augmentation.views import DamagedImageError, StoredImage, centre, ten_crops, view_of
+from datamodules.from_files import ImageNetDataModule
+from datamodules.loading.batching import GlobalBatchSampler, ResumableLoader
+from datamodules.readers import preparation
+from datamodules.sources.imagenet import load_imagenet
 from lightning_modules.classifier import Classifier
 
 ROOT = Path(__file__).parents[1]
@@ -389,7 +391,7 @@ def test_scaled_decoding_departs_little(photo: int, monkeypatch: pytest.MonkeyPa
     window = (100.5, 11, 630, 420)
     scaled = [stored(image, "JPEG").resample(box, 96, 96).astype(float) for box in (whole, window)]
     little = stored(image, "JPEG").resample(whole, 160, 160)
-    monkeypatch.setattr(imagenet_views, "GAP", 100)
+    monkeypatch.setattr(views, "GAP", 100)
     exact = [stored(image, "JPEG").resample(box, 96, 96).astype(float) for box in (whole, window)]
     for one, other in zip(scaled, exact, strict=True):
         assert 0 < np.abs(one - other).mean() < 0.7
@@ -756,7 +758,7 @@ def composed(root: Path, output_root: Path) -> list[str]:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_composed_run_trains_and_tests(tree: Path, tmp_path: Path) -> None:
     [cell] = expand(composed(tree, tmp_path), multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     data, module = instantiate(cell.config["datamodule"]), instantiate(cell.config["module"])
     trainer = pl.Trainer(
         max_epochs=1, limit_train_batches=1, limit_val_batches=1, accelerator="cpu", logger=False, enable_checkpointing=False,
@@ -775,7 +777,7 @@ def test_the_recipes_are_the_papers() -> None:
     lengths = {"resnet": 120, "resnext": 100, "densenet": 90}
     for model, epochs in lengths.items():
         [cell] = expand([f"model={model}", "data=imagenet"], multirun=False)
-        assert isinstance(cell, Cell)
+        assert isinstance(cell, Trial)
         recipe = cell.config["recipe"]
         assert (recipe["batch_size"], recipe["epochs"], recipe["optimizer"]["weight_decay"]) == (256, epochs, 1e-4)
         rates = instantiate(cell.config["module"] | {"net": Pooled()}).learning_rates(epochs)

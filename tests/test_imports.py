@@ -11,32 +11,30 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("lightning_modules", "datamodules", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NETS = sorted((ROOT / "lightning_modules" / "nets").glob("*.py"))
+# Each package of benchmarks/ and those that it may import; `units` and `terminal` are free to all.
+PACKAGES_BELOW = {
+    "config": set(),
+    "records": set(),
+    "complexity": {"config", "records"},
+    "analysis": {"complexity", "config", "records"},
+    "training": {"complexity", "config", "records"},
+    "launch": {"training", "config", "records"},
+    "report": {"analysis", "complexity", "config", "records"},
+    "tracking": {"report", "analysis", "config", "records"},
+    "performance": {"launch", "training", "report", "complexity", "config", "records"},
+}
+LEAVES = {"units", "terminal"}
+SEES_ALL = "__main__"
+# Of datamodules/ likewise; the data modules themselves, at its root, may import all but `sources`, which conf/ names.
+DATA_PACKAGES_BELOW = {
+    "readers": set(),
+    "loading": {"readers"},
+    "sources": {"readers"},
+    "augmentation": {"readers", "loading"},
+    "": {"readers", "loading", "augmentation"},
+}
 # What reads records must start in under a second.
-READERS = (
-    *(
-        "results",
-        "published",
-        "differences",
-        "table_report",
-        "certify",
-        "report",
-        "measured",
-        "measuring",
-        "throughput",
-        "tune",
-        "tuning",
-        "page",
-        "chart_data",
-        "passport",
-        "pareto",
-        "statistics",
-        "crossover",
-        "status",
-        "export",
-        "show",
-    ),
-    *("launch", "sweep", "plan"),
-)
+WITHOUT_TORCH = ("config", "records", "analysis", "report", "tracking")
 IMPORT_TORCH = {"torch", "torchmetrics", "torchvision", "lightning", "pytorch_lightning", "fvcore"}
 
 
@@ -96,7 +94,7 @@ def test_the_reading_of_imports():
     with pytest.raises(AssertionError, match="in full"):
         list(imports(ast.parse("from . import x")))
     # The counter needs torch and fvcore, so reading it must say so.
-    assert {"torch", "fvcore"} <= starts(ROOT / "benchmarks" / "complexity.py", set())
+    assert {"torch", "fvcore"} <= starts(ROOT / "benchmarks" / "complexity" / "counting.py", set())
 
 
 @pytest.mark.parametrize("path", NETS, ids=lambda path: path.stem)
@@ -114,8 +112,63 @@ def test_siblings_do_not_know_each_other(path):
     assert "torchvision" not in {top(name) for name in imports(parse(path))}
 
 
-@pytest.mark.parametrize("name", READERS)
-def test_readers_of_records_import_no_torch(name):
-    path = ROOT / "benchmarks" / f"{name}.py"
+def modules(package: str) -> dict[str, Path]:
+    """Dotted names below a package of the house, and their files."""
+    paths = sorted((ROOT / package).rglob("*.py"))
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+
+
+def imported_modules(package: str) -> dict[str, set[str]]:
+    """The modules of the package that each of its modules imports, inside functions too."""
+    known = modules(package)
+    return {
+        name: {
+            imported for imported in imports(parse(path)) if imported in known and known[imported].name != "__init__.py"
+        }
+        for name, path in known.items()
+    }
+
+
+def room(name: str) -> str:
+    """The package of a module within the house: the second part of three."""
+    parts = name.split(".")
+    return parts[1] if len(parts) > 2 else ""
+
+
+@pytest.mark.parametrize(("house", "below"), [("benchmarks", PACKAGES_BELOW), ("datamodules", DATA_PACKAGES_BELOW)])
+def test_packages_import_downwards_only(house, below):
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in imported_modules(house).items()
+        for other in others
+        if room(name) != room(other) and name != f"{house}.{SEES_ALL}"
+        if not (house == "benchmarks" and not room(other) and other.split(".")[1] in LEAVES)
+        if room(other) not in below.get(room(name), set())
+    ]
+    assert wrong == []
+    assert {room(name) for name in modules(house)} - {""} == set(below) - {""}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_itself_through_others(package):
+    left = imported_modules(package)
+    while free := {name for name, others in left.items() if not others}:
+        left = {name: others - free for name, others in left.items() if name not in free}
+    assert left == {}
+
+
+def test_the_root_of_benchmarks_holds_nothing_else():
+    root = {path.name for path in (ROOT / "benchmarks").iterdir() if path.name != "__pycache__"}
+    assert root == {*PACKAGES_BELOW, "tables", "__init__.py", "__main__.py", "units.py", "terminal.py"}
+    for package in PACKAGES_BELOW:
+        assert ast.get_docstring(parse(ROOT / "benchmarks" / package / "__init__.py"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for package in WITHOUT_TORCH for path in sorted((ROOT / "benchmarks" / package).glob("*.py"))],
+    ids=lambda path: f"{path.parent.name}/{path.stem}",
+)
+def test_readers_of_records_import_no_torch(path):
     assert not starts(path, set()) & IMPORT_TORCH
     assert not starts(path.parent / "__init__.py", set()) & IMPORT_TORCH

@@ -11,11 +11,11 @@ import yaml
 from test_datasets import CONF, REAL_FASHION_MNIST, one_line
 from torch import nn
 
-from datamodules.digits import load_digits
-from datamodules.idx import load_fashion_mnist
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.nuclei import load_nuclei
-from datamodules.splits import Split, Splits
+from datamodules.readers.splits import Split, Splits
+from datamodules.sources.digits import load_digits
+from datamodules.sources.fashion_mnist import load_fashion_mnist
+from datamodules.sources.nuclei import load_nuclei
 
 
 def small_splits() -> Splits:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import record as files
-from benchmarks.configuration import expand
-from benchmarks.launch import Outcome, is_stale, refusal
-from benchmarks.locks import LAUNCHER, Lock, held
-from benchmarks.sweep import Sweep, write_sweep
+from benchmarks.config.compose import expand
+from benchmarks.launch.checks import is_stale, refusal
+from benchmarks.launch.sweep import Sweep, write_sweep
+from benchmarks.launch.trial_job import Outcome
+from benchmarks.records import files
+from benchmarks.records.locks import LAUNCHER, Lock, held
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = (

@@ -11,11 +11,13 @@ import yaml
 from hydra.utils import instantiate
 from torch import nn
 
-from benchmarks import match
-from benchmarks.certify import check
-from benchmarks.complexity import Complexity, measure
-from benchmarks.configuration import Cell, expand
-from benchmarks.match import ROUNDING, TOLERANCE, Network, Unreachable, count
+from benchmarks.complexity import match
+from benchmarks.complexity.certificates import check
+from benchmarks.complexity.cost import Complexity
+from benchmarks.complexity.counting import measure
+from benchmarks.complexity.match import ROUNDING, TOLERANCE, Network, Unreachable, count
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
 HEADLINE = Path(__file__).resolve().parents[1] / "conf" / "experiment" / "compute_accuracy.yaml"
@@ -24,10 +26,10 @@ HEADLINE = Path(__file__).resolve().parents[1] / "conf" / "experiment" / "comput
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def cells(*overrides: str) -> list[Cell]:
+def cells(*overrides: str) -> list[Trial]:
     found = expand(overrides, multirun=True)
-    assert all(isinstance(cell, Cell) for cell in found)
-    return [cell for cell in found if isinstance(cell, Cell)]
+    assert all(isinstance(cell, Trial) for cell in found)
+    return [cell for cell in found if isinstance(cell, Trial)]
 
 
 def network(*overrides: str) -> Network:
@@ -35,7 +37,7 @@ def network(*overrides: str) -> Network:
     return Network(cell.config)
 
 
-def measured(cell: Cell) -> Complexity:
+def measured(cell: Trial) -> Complexity:
     data = cell.config["data"]
     return measure(instantiate(cell.config["model"]), (data["in_channels"], *data["image_size"]))
 

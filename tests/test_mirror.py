@@ -17,14 +17,14 @@ from typing import Any
 import pytest
 from wandb_server import ENTITY, HANG, KEY, StoredRun, WandbServer
 
-from benchmarks import sync
-from benchmarks.configuration import expand
-from benchmarks.launch import CellJob, start_cell
-from benchmarks.mirror import Mirror
-from benchmarks.process_group import preload
-from benchmarks.record import read_json
-from benchmarks.results import read_history
-from benchmarks.wandb_run import exit_code, mirrored
+from benchmarks.config.compose import expand
+from benchmarks.launch.process_group import preload
+from benchmarks.launch.trial_job import TrialJob, start_trial
+from benchmarks.records.files import read_json
+from benchmarks.records.runs import read_history
+from benchmarks.tracking import sync
+from benchmarks.tracking.mirror import Mirror
+from benchmarks.tracking.wandb_run import exit_code, mirrored
 
 ROOT = Path(__file__).resolve().parents[1]
 INIT_S, FINISH_S = 4, 3
@@ -36,12 +36,19 @@ LONG = ("recipe.epochs=200",)
 LIMIT_S = 120
 
 
-def run_cell(root: Path, *overrides: str, act: Callable[[CellJob], object] | None = None) -> Path:
+def run_cell(root: Path, *overrides: str, act: Callable[[TrialJob], object] | None = None) -> Path:
     """Runs a cell with the real launcher, and ``act`` once its history has two rows; its directory."""
-    preload(["benchmarks.mirror", "datamodules.in_memory", "datamodules.digits", "lightning_modules.classifier"])
+    preload(
+        [
+            "benchmarks.tracking.mirror",
+            "datamodules.in_memory",
+            "datamodules.sources.digits",
+            "lightning_modules.classifier",
+        ]
+    )
     [cell] = expand([*TINY, *overrides, f"output_root={root}"], False)
-    job = start_cell(cell)
-    assert isinstance(job, CellJob), job
+    job = start_trial(cell)
+    assert isinstance(job, TrialJob), job
     until = time.monotonic() + LIMIT_S
     while job.poll() is None:
         if act is not None and len(read_history(cell.directory / "history.jsonl")) >= 2:
@@ -54,7 +61,7 @@ def run_cell(root: Path, *overrides: str, act: Callable[[CellJob], object] | Non
     return cell.directory
 
 
-def signal_ranks(job: CellJob, number: int) -> None:
+def signal_ranks(job: TrialJob, number: int) -> None:
     assert job._group is not None
     job._group.signal(number)
 
@@ -235,7 +242,7 @@ def test_no_server_at_the_start_costs_a_bounded_wait_and_no_row(
 def test_a_server_lost_on_the_way_costs_a_bounded_wait_and_no_row(
     server: WandbServer, tmp_path: Path, end: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def lose(job: CellJob) -> None:
+    def lose(job: TrialJob) -> None:
         if end == "dies":
             server.stop()
         server.fault = lambda kind, name: HANG if end == "hangs" else 500
@@ -272,7 +279,7 @@ def test_what_is_absent_is_left_out_and_never_zero() -> None:
 def resolved(home: Path, **variables: str) -> tuple[str, str]:
     """The mode, and what was said about it."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    code = "from benchmarks.mirror import resolve_mode; print(resolve_mode('auto'))"
+    code = "from benchmarks.tracking.mirror import resolve_mode; print(resolve_mode('auto'))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
         env=clean | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "WANDB_ERROR_REPORTING": "false"} | variables,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.page import write_page
+from benchmarks.report.page import write_page
 from tests.records import make_run
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}

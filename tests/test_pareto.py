@@ -7,7 +7,7 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.pareto import DRAWS, front_probabilities, pareto_front
+from benchmarks.analysis.pareto import DRAWS, front_probabilities, pareto_front
 
 Points = Sequence[tuple[float, float]]
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import peers
-from benchmarks.checkpoints import weights_sha256
-from benchmarks.peers import Peer, Work, find_peers, input_rows, main, step_rows, take_turns
-from benchmarks.step_cost import Case, TakingTurns, Turn
+from benchmarks.performance import peers
+from benchmarks.performance.bare_loop import Case, TakingTurns, Turn
+from benchmarks.performance.peers import Peer, Work, find_peers, input_rows, main, step_rows, take_turns
+from benchmarks.training.checkpoints import weights_sha256
 
 # Two epochs, so that the schedule counts.
 SMALL = Case(("model=resnet", "data=digits", "model.depth=8", "recipe.batch_size=399"), None, 6, 1197)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import overhead, performance
-from benchmarks.performance import PAGE, add_to_record, main, read_records, render, table, write_record
+from benchmarks.performance import document, overhead
+from benchmarks.performance.document import PAGE, add_to_record, main, read_records, render, table, write_record
 
 COLUMNS = {"network": ("network", "s"), "ratio": ("ratio", ".3f"), "count": ("images", ",d")}
 WHERE = {
@@ -36,10 +36,7 @@ def test_every_committed_figure_has_its_command_hardware_and_versions():
     assert {"step_cost-cpu", "input-cpu", "start_up-cpu", "logging_cost-cpu"} <= set(records)
     page = PAGE.read_text(encoding="utf-8")
     commands = ast.literal_eval(
-        (Path(performance.__file__).parent / "__main__.py")
-        .read_text()
-        .partition("COMMANDS = ")[2]
-        .partition("\n}\n")[0]
+        (Path(document.__file__).parent / "__main__.py").read_text().partition("COMMANDS = ")[2].partition("\n}\n")[0]
         + "}"
     )
     for record in records.values():
@@ -75,8 +72,8 @@ def test_a_record_becomes_a_table(tmp_path):
 
 
 def test_a_stale_page_is_found_and_written_anew(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(performance, "PAGE", tmp_path / "performance.md")
-    monkeypatch.setattr(performance, "read_records", lambda: read_records(tmp_path))
+    monkeypatch.setattr(document, "PAGE", tmp_path / "performance.md")
+    monkeypatch.setattr(document, "read_records", lambda: read_records(tmp_path))
     path = write(tmp_path, "step_cost", network="resnet", ratio=1.0, count=1)
     assert main([]) == 1
     assert "performance --write" in capsys.readouterr().err

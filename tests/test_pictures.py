@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from benchmarks.pictures import CAPTION, GAP, SHEET_COLUMNS, TILE, sheet
+from benchmarks.training.pictures import CAPTION, GAP, SHEET_COLUMNS, TILE, sheet
 
 PITCH = TILE + GAP
 

@@ -15,14 +15,18 @@ from hydra.utils import instantiate
 from records import make_run
 from rich.console import Console
 
-from benchmarks import plan
-from benchmarks.budget import Budget
-from benchmarks.complexity import measure
-from benchmarks.configuration import Cell, ConfigurationError, Impossible, config_hash, expand
-from benchmarks.forecasts import FORECASTS, comparison, keep
-from benchmarks.plan import Forecast, Method
-from benchmarks.results import load_runs
-from benchmarks.stopping import StopRequest
+from benchmarks.complexity.counting import measure
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
+from benchmarks.launch.checks import is_asked
+from benchmarks.performance import plan
+from benchmarks.performance.forecasts import keep
+from benchmarks.performance.plan import Forecast, Method
+from benchmarks.records.files import FORECASTS
+from benchmarks.records.runs import load_runs
+from benchmarks.report.forecasts import comparison
+from benchmarks.training.budget import Budget
+from benchmarks.training.stopping import StopRequest
 from lightning_modules.nets import UNet
 from lightning_modules.tiling import predict_by_tiles
 
@@ -30,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 STATED = Method(flops_per_s=1e10)
 
 
-def forecast(cells: Sequence[Cell | Impossible], method: Method = STATED) -> list[Forecast]:
+def forecast(cells: Sequence[Trial | Impossible], method: Method = STATED) -> list[Forecast]:
     return plan.forecast(cells, method, Console(quiet=True))
 
 
@@ -87,7 +91,7 @@ def test_the_forecast_of_flops_is_what_a_run_records(
 )
 def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int) -> None:
     [cell] = expand(overrides, multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     assert plan._length(cell.config, 1197, 10_000, 0.5, None) == (steps, evaluations)
     if (limit := cell.config["trainer"].get("max_train_flops")) is not None:
         assert Budget("train_flops", limit, 10_000, 12, StopRequest(60)).total == steps
@@ -104,7 +108,7 @@ def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int)
 )
 def test_a_length_that_is_not_known_is_refused(override: str, said: str) -> None:
     [cell] = expand([override], multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     with pytest.raises(ValueError, match=re.escape(said)):
         plan._length(cell.config, 1197, 10_000, None, "no GPU")
 
@@ -239,10 +243,10 @@ def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_mode_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.is_asked(expand(["mode=plan"], multirun=False))
-    assert not plan.is_asked(expand([], multirun=False))
+    assert is_asked(expand(["mode=plan"], multirun=False))
+    assert not is_asked(expand([], multirun=False))
     with pytest.raises(ConfigurationError, match="mode is train, plan or test, got 'plane'"):
-        plan.is_asked(expand(["mode=plane"], multirun=False))
+        is_asked(expand(["mode=plane"], multirun=False))
     assert plan.main(["model=resnt"]) == 2
     assert capsys.readouterr().err.startswith("python -m benchmarks plan: no model named 'resnt', did you mean")
 

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from benchmarks.progress import SweepProgress, shortened
+from benchmarks.launch.progress import SweepProgress, shortened
 
 TRAINING = {"phase": "train", "epoch": 3, "epochs": 10, "done": 40, "total": 100, "metrics": {"val/top1_err": 12.345}}
 PREPARING = {"phase": "prepare", "what": "fetching, MB", "done": 1_234, "total": 0, "metrics": {}}

@@ -19,10 +19,12 @@ from typing import Any
 import pytest
 from test_run import rows, run, start
 
-from benchmarks import ray_cluster
-from benchmarks.configuration import Cell, expand
-from benchmarks.launch import Outcome, cores
-from benchmarks.locks import RANKS, held
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.launch import ray_cluster
+from benchmarks.launch.trial_job import Outcome
+from benchmarks.records.hardware import cores
+from benchmarks.records.locks import RANKS, held
 from run import main
 
 installed = pytest.mark.skipif(
@@ -74,9 +76,9 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> ray_cluster.RayExecutor:
     return ray_cluster.RayExecutor({"retries": 0}, address=None, num_cpus=None, object_store_memory=100_000_000)
 
 
-def cell(*overrides: str, root: Path) -> Cell:
+def cell(*overrides: str, root: Path) -> Trial:
     [only] = expand([*overrides, "cluster=ray", f"output_root={root}"], multirun=False)
-    assert isinstance(only, Cell)
+    assert isinstance(only, Trial)
     return only
 
 

@@ -14,8 +14,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from benchmarks.report import main, print_table
-from benchmarks.results import load_runs
+from benchmarks.records.runs import load_runs
+from benchmarks.report.runs_table import main, print_table
 from tests.records import make_run
 
 WIDTHS = (80, 100, 160)
@@ -189,7 +189,7 @@ def test_main_explains_itself(capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_pipe_gets_plain_text_in_its_own_encoding(mixed: Path, encoding: str) -> None:
-    code = "import sys; from benchmarks.report import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from benchmarks.report.runs_table import main; sys.exit(main(sys.argv[1:]))"
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}
     environment["PYTHONIOENCODING"] = encoding
     shown = subprocess.run([sys.executable, "-c", code, str(mixed)], capture_output=True, env=environment, check=True)

@@ -11,21 +11,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.results import (
-    MISSING,
-    Run,
-    baseline_comparisons,
-    baseline_names,
-    duration,
-    family_style,
-    load_runs,
-    metric_text,
-    one_line,
-    read_history,
-    seed_groups,
-    short_labels,
-    si,
-)
+from benchmarks.analysis.seeds import baseline_comparisons, baseline_names, seed_groups, short_labels
+from benchmarks.records.runs import Run, load_runs, read_history
+from benchmarks.report.style import family_style
+from benchmarks.units import MISSING, duration, metric_text, one_line, si
 from tests.records import make_run
 
 
@@ -313,7 +302,9 @@ def test_every_family_has_a_look_of_its_own_and_a_stranger_a_neutral_one() -> No
 
 
 def test_reading_results_imports_no_torch_and_no_plotly() -> None:
-    code = "import sys, benchmarks.report, benchmarks.page; print({'torch', 'plotly'} & {*sys.modules})"
+    code = (
+        "import sys, benchmarks.report.runs_table, benchmarks.report.page; print({'torch', 'plotly'} & {*sys.modules})"
+    )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "set()"
 

@@ -20,9 +20,8 @@ from forked_cells import ROOT, damage, outcome
 from hydra.errors import InstantiationException
 from kill_trials import Trials
 
-from benchmarks import stopping
-from benchmarks.cell import _report_failure, is_known, is_of_a_peer
-from benchmarks.checkpoints import (
+from benchmarks.training import stopping
+from benchmarks.training.checkpoints import (
     LAST,
     PREVIOUS,
     RESUMABLE,
@@ -32,7 +31,8 @@ from benchmarks.checkpoints import (
     check_fits,
     newest_intact,
 )
-from benchmarks.stopping import Interrupted, StopRequest
+from benchmarks.training.rank import is_known, is_of_a_peer, report_failure
+from benchmarks.training.stopping import Interrupted, StopRequest
 
 EMA = "trainer.ema_decay=0.9"
 # Overrides and ranks of runs; each is compared with itself, uninterrupted.
@@ -133,7 +133,7 @@ def killed(references, disk: Path | None, tmp_path_factory: pytest.TempPathFacto
     for number in range(7, len(plain), 61):
         plan.add(f"plain {number}", "plain", {"event": number}, None)
     # Between the writing of a row and the checkpoint of its epoch; between the renamings of one; after the last epoch.
-    plan.add("row", "plain", die("after benchmarks.tracking.append_row", 1), None)
+    plan.add("row", "plain", die("after benchmarks.training.history.append_row", 1), None)
     write = at(plain, "before os.fsync", 7)  # of the record, steps 2 to 6, row, best, epoch; step 8
     assert plain[write + 2 : write + 8 : 2] == ["before os.replace"] * 3
     plan.add("renaming", "plain", {"event": write + 5}, None)
@@ -385,7 +385,7 @@ def test_a_cause_replaces_a_broken_connection_and_nothing_replaces_it(tmp_path: 
         (broken, "the cause"),
         (ValueError(), "cause"),
     ):
-        _report_failure(tmp_path, str(error), error)
+        report_failure(tmp_path, str(error), error)
         assert kept in json.loads((tmp_path / "failure.json").read_text())["error"]
 
 

@@ -109,7 +109,7 @@ def test_the_history_has_a_row_per_evaluation(sweep) -> None:
 
 
 def test_checkpoints_are_plain_and_hold_the_recorded_weights(sweep) -> None:
-    from benchmarks.checkpoints import weights_sha256
+    from benchmarks.training.checkpoints import weights_sha256
 
     root, _ = sweep
     for path in root.glob("*/*/*/seed0"):
@@ -173,10 +173,10 @@ def test_the_same_run_untracked_has_the_same_weights_and_numbers(sweep, tmp_path
 
 
 def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> None:
-    from benchmarks.page import write_page
-    from benchmarks.results import load_runs
-    from benchmarks.status import cell_states
-    from benchmarks.weights import of_run
+    from benchmarks.records.runs import load_runs
+    from benchmarks.report.page import write_page
+    from benchmarks.report.status import cell_states
+    from benchmarks.training.torchvision_weights import of_run
 
     root, _ = sweep
     of_run(next(root.glob("digits/resnet20/*/seed0")), "last").write(tmp_path / "mine.pt")

@@ -5,7 +5,8 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from benchmarks.configuration import Cell, expand
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
 from lightning_modules.schedules import warm_up_then_steps
 from lightning_modules.supervised import Supervised
 
@@ -13,7 +14,7 @@ from lightning_modules.supervised import Supervised
 def rates(recipe: str) -> list[float]:
     """The learning rate of each epoch of a recipe, taken by the module that trains."""
     [cell] = expand(["model=resnet", "data=cifar10", f"recipe={recipe}"], multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     settings = cell.config["recipe"]
     module = Supervised(nn.Identity(), instantiate(settings["optimizer"]), instantiate(settings["scheduler"]))
     return module.learning_rates(settings["epochs"])

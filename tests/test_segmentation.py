@@ -14,14 +14,14 @@ from hydra.utils import instantiate
 from PIL import Image
 from test_run import CLEAN, ROOT, inspect, records, rows, run
 
-from benchmarks.checkpoints import weights_sha256
-from benchmarks.configuration import expand
-from benchmarks.pictures import INVENTED, MISSED, WRONG_CLASS, panels
-from benchmarks.tracking import Tracker
-from datamodules.elastic import Elastic
+from benchmarks.config.compose import expand
+from benchmarks.training.checkpoints import weights_sha256
+from benchmarks.training.history import Tracker
+from benchmarks.training.pictures import INVENTED, MISSED, WRONG_CLASS, panels
+from datamodules.augmentation.elastic import Elastic
+from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.touching_cells import load_touching_cells
-from datamodules.weight_map import class_weights, weight_maps
+from datamodules.sources.touching_cells import load_touching_cells
 from lightning_modules.nets import UNet
 from lightning_modules.segmentation_metrics import seg, segments
 from lightning_modules.segmentation_scores import CellScores

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from datamodules.batching import mix_seed
-from datamodules.cell_tracking import load_cell_tracking
-from datamodules.image_files import ByteScaling, read_image, read_mask
-from datamodules.image_mask_folder import load_image_mask_folder
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.instances import InstanceSplit, components, separate_touching
-from datamodules.splits import Split, Splits
-from datamodules.tiff_stack import fold_rows, load_tiff_stack, read_stack
-from datamodules.touching_cells import draw_instances, largest_pieces, load_touching_cells
+from datamodules.readers.image_files import ByteScaling, read_image, read_mask, read_stack
+from datamodules.readers.instances import InstanceSplit, components, separate_touching
+from datamodules.readers.seeds import mix_seed
+from datamodules.readers.splits import Split, Splits
+from datamodules.sources.cell_tracking import load_cell_tracking
+from datamodules.sources.image_mask_folder import load_image_mask_folder
+from datamodules.sources.isbi2012 import fold_rows, load_tiff_stack
+from datamodules.sources.touching_cells import draw_instances, largest_pieces, load_touching_cells
 
 REAL_ISBI2012 = Path(__file__).resolve().parents[2] / "shared" / "data" / "isbi2012"
 

@@ -91,7 +91,7 @@ def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
 def test_a_folder_without_such_runs_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, told: str
 ) -> None:
-    from benchmarks.show import main
+    from benchmarks.tracking.show import main
 
     (tmp_path / "outputs" / "wandb").mkdir(parents=True)
     assert main([str(tmp_path / given)]) == 1

@@ -16,10 +16,11 @@ from forked_cells import TIMES
 from test_launch import Told
 from test_run import ROOT, rows, run, start
 
-from benchmarks import slurm
-from benchmarks.configuration import Cell, expand
-from benchmarks.launch import Outcome
-from benchmarks.sweep import Sweep
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.launch import slurm
+from benchmarks.launch.sweep import Sweep
+from benchmarks.launch.trial_job import Outcome
 from run import main
 
 SCRIPTS = ROOT / "tests" / "real"
@@ -238,7 +239,7 @@ def test_what_a_cell_asks_of_slurm() -> None:
         "cluster.mem_gb=32",
     )
     [cell] = expand([*asked, "cluster.cpus_per_rank=3", "cluster.account=lab"], multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     parameters = slurm._parameters(cell)
     assert {key: parameters[key] for key in ("nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "mem")} == {
         "nodes": 2, "ntasks_per_node": 1, "cpus_per_task": 12, "gpus_per_node": 4, "mem": "32G"
@@ -246,4 +247,4 @@ def test_what_a_cell_asks_of_slurm() -> None:
     assert parameters["account"] == "lab" and "qos" not in parameters
     assert cell.config["cluster"]["threads_per_process"] == 3
     [cell] = expand(["cluster=slurm"], multirun=False)
-    assert isinstance(cell, Cell) and "gpus_per_node" not in slurm._parameters(cell)
+    assert isinstance(cell, Trial) and "gpus_per_node" not in slurm._parameters(cell)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks.statistics import (
+from benchmarks.analysis.statistics import (
     FEWEST,
     compare,
     detectable_difference,
@@ -26,7 +26,7 @@ from benchmarks.statistics import (
 
 
 def test_reading_starts_without_scipy() -> None:
-    script = "import sys, benchmarks.statistics; print({'scipy', 'numpy', 'torch'} & set(sys.modules))"
+    script = "import sys, benchmarks.analysis.statistics; print({'scipy', 'numpy', 'torch'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "set()"
 

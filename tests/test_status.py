@@ -10,12 +10,13 @@ import pytest
 from records import make_run
 from rich.console import Console
 
-from benchmarks import status, tracking
-from benchmarks.code_version import training_sha256
-from benchmarks.locks import LAUNCHER, Lock
-from benchmarks.record import PROGRESS, write_json
-from benchmarks.status import cell_states, main, print_status
-from benchmarks.tracking import Preparing
+from benchmarks.records.code_version import training_sha256
+from benchmarks.records.files import PROGRESS, write_json
+from benchmarks.records.locks import LAUNCHER, Lock
+from benchmarks.report import status
+from benchmarks.report.status import cell_states, main, print_status
+from benchmarks.training import history
+from benchmarks.training.history import Preparing
 
 NOW = 1_700_000_000.0
 PROGRESSED = {"phase": "train", "epoch": 3, "epochs": 12, "done": 30, "total": 120, "metrics": {"val/top1_err": 7.125}}
@@ -66,7 +67,7 @@ def test_every_state_is_told_apart(folder: Path) -> None:
 
 
 def test_a_data_set_that_is_made_ready_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "PROGRESS_EVERY_S", math.inf)
+    monkeypatch.setattr(history, "PROGRESS_EVERY_S", math.inf)
     running = next(folder.glob("digits/**/seed2"))
     lock = Lock.take(running / LAUNCHER)
     preparing = Preparing(running)

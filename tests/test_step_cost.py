@@ -8,24 +8,19 @@ import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.checkpoints import weights_sha256
-from benchmarks.step_cost import (
+from benchmarks.performance.bare_loop import (
     CASES,
     HELD_OUT,
-    LIMIT,
-    SHARE_LIMIT,
-    SHARE_TOLERANCE,
-    TOLERANCE,
     WARM_UP,
     BareLoop,
     Case,
     Turn,
-    main,
     mean_loss,
     measure,
     summarise,
-    worse,
 )
+from benchmarks.performance.step_cost import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, main, worse
+from benchmarks.training.checkpoints import weights_sha256
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import ResNet, UNet
 from lightning_modules.segmenter import Segmenter

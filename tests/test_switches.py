@@ -18,22 +18,23 @@ from test_resume import Plan, die
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import out_of_memory, switches
-from benchmarks.complexity import measure
-from benchmarks.configuration import Cell, differing_keys, expand
-from benchmarks.launch import lack, refusal
-from benchmarks.recomputation import recompute_stages, recomputed_macs, stages
-from benchmarks.switches import Switches
-from datamodules.transforms import Batch
+from benchmarks.complexity.counting import measure
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial, differing_keys
+from benchmarks.launch.checks import lack, refusal
+from benchmarks.training import options, out_of_memory
+from benchmarks.training.options import TrainingOptions
+from benchmarks.training.recomputation import recompute_stages, recomputed_macs, stages
+from datamodules.loading.batch import Batch
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
 CPU = torch.device("cpu")
 
 
-def cell(*overrides: str) -> Cell:
+def cell(*overrides: str) -> Trial:
     [found] = expand([*overrides, "trainer.accelerator=cpu"], multirun=False)
-    assert isinstance(found, Cell)
+    assert isinstance(found, Trial)
     return found
 
 
@@ -167,7 +168,7 @@ def test_switched_networks_keep_their_names_and_numbers() -> None:
     one = copy.deepcopy(net).eval()
     images = torch.randn(2, *size)
     expected = one(images)
-    Switches(compile=True, channels_last=True).apply(one)
+    TrainingOptions(compile=True, channels_last=True).apply(one)
     assert [*one.state_dict()] == [*net.state_dict()]
     assert one.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
     seen = []
@@ -194,7 +195,7 @@ def test_switches_that_are_off_change_no_identity() -> None:
     plain = cell("model=resnet")
     assert plain.departures == {}
     older = copy.deepcopy(plain.config)
-    for key in switches.KEYS:
+    for key in options.KEYS:
         assert older["trainer"].pop(key) is None
     assert differing_keys(older, plain.config) == {}, "a run made before there were switches goes on"
     other = cell("model=resnet", "trainer.accumulate_grad_batches=2", "trainer.compile=true")
@@ -234,18 +235,18 @@ def test_wrong_switches_are_refused(overrides: list[str], said: str | None, tmp_
 def test_what_a_device_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a CPU has no TF32" in (lack(cell("trainer.tf32=true")) or "")
     with pytest.raises(ValueError, match=r"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is "):
-        Switches(tf32=True).check(CPU, "32-true")
-    monkeypatch.setattr(switches, "has_bf16", lambda device: False)
-    monkeypatch.setattr(switches, "PROBE", (2, 4, 8))
+        TrainingOptions(tf32=True).check(CPU, "32-true")
+    monkeypatch.setattr(options, "has_bf16", lambda device: False)
+    monkeypatch.setattr(options, "PROBE", (2, 4, 8))
     said = r"trainer.precision=bf16-mixed: .* has no bfloat16 arithmetic; emulated, a convolution takes [\d.]+ times as long"
     with pytest.raises(ValueError, match=said):
-        Switches().check(CPU, "bf16-mixed")
-    Switches().check(CPU, "32-true")
+        TrainingOptions().check(CPU, "bf16-mixed")
+    TrainingOptions().check(CPU, "32-true")
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(
         ValueError, match=r"trainer.compile=true: torch.compile needs a C\+\+ compiler, and there is no no-such"
     ):
-        Switches(compile=True).check(CPU, "32-true")
+        TrainingOptions(compile=True).check(CPU, "32-true")
 
 
 # Trains a network that takes 4 MB for an image where memory is limited, from the first step on, to 600 MB more than is in use.

@@ -10,11 +10,11 @@ import yaml
 from records import make_run
 from wandb_server import ENTITY, StoredRun, WandbServer
 
-from benchmarks import report_run, sync
-from benchmarks.configuration import expand
-from benchmarks.locks import LAUNCHER, Lock
-from benchmarks.results import load_runs
-from benchmarks.wandb_run import mirrored
+from benchmarks.config.compose import expand
+from benchmarks.records.locks import LAUNCHER, Lock
+from benchmarks.records.runs import load_runs
+from benchmarks.tracking import sweep_report, sync
+from benchmarks.tracking.wandb_run import mirrored
 
 BIG = {"epoch": 1, "step": 1, "samples_seen": 1, "wall_s": 1.0, "train_flops": 2**60 + 1, "val/top1_err": 1 / 3}
 LOGGER = {"mode": "offline", "project": "p", "entity": None, "init_timeout": 20, "finish_timeout": 20}
@@ -161,9 +161,9 @@ def test_a_sweep_has_a_report_with_its_statistics_once(
         tracked(tmp_path, f"swept-{seed}", seed=seed, metrics={"test/top1_err": error})
     tracked(tmp_path, "swept-dear", name="resnet20", metrics={"test/top1_err": 5.0})
     runs, _ = load_runs(tmp_path)
-    report_run.write_report_run(tmp_path, runs, LOGGER)
+    sweep_report.write_report_run(tmp_path, runs, LOGGER)
     assert len(list((tmp_path / "wandb").glob("offline-run-*-report-*"))) == 1
-    report_run.write_report_run(tmp_path, runs, LOGGER)  # nothing new: nothing is written
+    sweep_report.write_report_run(tmp_path, runs, LOGGER)  # nothing new: nothing is written
     assert len(list((tmp_path / "wandb").glob("offline-run-*-report-*"))) == 1
     code, out, err = run_sync(tmp_path, capsys)
     assert (code, err) == (0, "") and "5 of 5" in out
@@ -185,7 +185,7 @@ def test_a_sweep_has_a_report_with_its_statistics_once(
 
 def test_no_tracking_has_no_report(tmp_path: Path) -> None:
     tracked(tmp_path, "none")
-    report_run.write_report_run(tmp_path, load_runs(tmp_path)[0], LOGGER | {"mode": "none"})
+    sweep_report.write_report_run(tmp_path, load_runs(tmp_path)[0], LOGGER | {"mode": "none"})
     assert not (tmp_path / "wandb").exists()
 
 

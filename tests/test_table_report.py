@@ -13,25 +13,13 @@ import pytest
 import yaml
 from records import make_run
 
-from benchmarks.configuration import Cell, expand
-from benchmarks.published import Row, Table, tables
-from benchmarks.report import main
-from benchmarks.results import load_runs
-from benchmarks.table_report import (
-    DIFFERS,
-    HEADERS,
-    NOT_RUN,
-    REPRODUCED,
-    UNDER_POWERED,
-    Line,
-    as_csv,
-    judge,
-    latex,
-    lines,
-    margin,
-    markdown,
-    texts,
-)
+from benchmarks.analysis.published import Row, Table, tables
+from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, judge, lines, margin
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.records.runs import load_runs
+from benchmarks.report.published_table import HEADERS, as_csv, latex, markdown, texts
+from benchmarks.report.runs_table import main
 
 TABLE = "resnext_table7"
 ROW = next(row for row in tables()[TABLE].rows if row.network == "resnext29_8x64d" and row.data == "cifar10")
@@ -40,7 +28,7 @@ ROW = next(row for row in tables()[TABLE].rows if row.network == "resnext29_8x64
 def finished(root: Path, *overrides: str, error: float, **changes: Any) -> Path:
     """A finished run of what the overrides compose to, with its configuration."""
     [cell] = expand([*overrides, f"output_root={root}"], multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     config = cell.config
     folder = make_run(
         root,

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.configuration import CONF, Cell, expand, paper_facts
-from benchmarks.published import FIGURES, TABLES, WORDS, Certificate, certificates, tables
-from benchmarks.record import short_value
+from benchmarks.analysis.published import FIGURES, WORDS, tables
+from benchmarks.complexity.certificates import TABLES, Certificate, certificates
+from benchmarks.config.compose import expand, paper_facts
+from benchmarks.config.trial import CONF, Trial
+from benchmarks.units import short_value
 
 PUBLISHED = [path.stem for path in sorted(TABLES.glob("*.csv")) if path.stem in tables()]
 EXPERIMENTS = [name for name, table in tables().items() if any(row.runnable for row in table.rows)]
@@ -69,7 +71,7 @@ def test_every_line_is_complete(table: str) -> None:
 def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
     launched = []
     for cell in expand([f"experiment={table}"], multirun=False):
-        assert isinstance(cell, Cell), cell
+        assert isinstance(cell, Trial), cell
         config = cell.config
         model = [f"{k}={short_value(v)}" for k, v in sorted(cell.departures.items()) if k.startswith("model.")]
         network = " ".join([config["name"], *model])

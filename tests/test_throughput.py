@@ -13,14 +13,16 @@ from forked_cells import ROOT
 from test_switches import CPU, cell
 from torch import nn
 
-from benchmarks import measured, measuring, step_time, throughput
-from benchmarks.complexity import measure
-from benchmarks.environment import environment
-from benchmarks.locks import LAUNCHER, Lock
-from benchmarks.page import write_page
-from benchmarks.report import print_table
-from benchmarks.results import load_runs
-from benchmarks.switches import Switches
+from benchmarks.complexity.counting import measure
+from benchmarks.performance import step_time, subprocesses, throughput
+from benchmarks.records import measured_speed
+from benchmarks.records.locks import LAUNCHER, Lock
+from benchmarks.records.runs import load_runs
+from benchmarks.report.page import write_page
+from benchmarks.report.runs_table import print_table
+from benchmarks.training import tuned_settings
+from benchmarks.training.environment import environment
+from benchmarks.training.options import TrainingOptions
 from lightning_modules.nets import ResNet
 
 MACHINE = environment(CPU) | {"device_name": "a test", "cores": 2, "threads": 1}
@@ -32,7 +34,7 @@ def asking(asked: list[Any]) -> Callable[..., dict[str, Any]]:
     def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
         if module == "peak":
             return {"peaks": {"32-true": 4e9}, "environment": MACHINE | {"threads": threads}}
-        in_effect = Switches(**argument["switches"]).as_dict(CPU)
+        in_effect = TrainingOptions(**argument["switches"]).as_dict(CPU)
         asked.extend((ranks, one.get("batch", argument["batch"]), one["forward"]) for one in argument["passes"])
         times = [0.5 if one["forward"] else 2 / ranks**0.5 for one in argument["passes"]]
         shared = {"steps": 9, "memory_bytes": 10**7, "switches": in_effect}
@@ -45,7 +47,7 @@ def test_throughput_is_printed_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Any] = []
-    monkeypatch.setattr(measuring, "ask", asking(asked))
+    monkeypatch.setattr(subprocesses, "ask", asking(asked))
     overrides = ["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
     assert throughput.main(["--json", *overrides, "trainer.compile=true"]) == 0
     [found] = json.loads(capsys.readouterr().out)
@@ -56,7 +58,7 @@ def test_throughput_is_printed_and_kept(
     assert found["activations"] == cost.activations
     assert found["training"]["of_peak"] == pytest.approx(16 * cost.train_flops_per_sample / 4e9)
     assert throughput.main(overrides) == 0
-    kept = json.loads((tmp_path / measured.KEPT).read_text())
+    kept = json.loads((tmp_path / measured_speed.KEPT).read_text())
     assert [one["switches"] for one in kept.values()] == [{"compile": True}, {}]
     assert "a test" in capsys.readouterr().out
     assert throughput.main(["model=resnet", "trainer.tf32=true", "trainer.accelerator=cpu"]) == 2
@@ -74,7 +76,7 @@ def test_throughput_over_processes_and_its_committed_rows(
         assert all(set(columns) | set(same) <= set(row) for row in rows)
         written[kind] = rows
 
-    monkeypatch.setattr(measuring, "ask", asking(asked))
+    monkeypatch.setattr(subprocesses, "ask", asking(asked))
     monkeypatch.setattr(throughput, "add_to_record", add)
     plain = ["model=resnet", "trainer.accelerator=cpu", "cluster.oversubscribe=true", f"output_root={tmp_path}"]
     assert throughput.main([*plain, "trainer.devices=1,4", "recipe.batch_size=64", "--write"]) == 0
@@ -121,14 +123,14 @@ def test_what_a_measurement_holds_for(changes: dict[str, Any], is_same: bool) ->
     }
     record: dict[str, Any] = {
         "data": "digits", "name": "resnet20", "recipe": "resnet_digits", "seed": 0, "environment": MACHINE,
-        "departures": {"recipe.optimizer.lr": 0.1}, "parallel": parallel | Switches().as_dict(CPU),
+        "departures": {"recipe.optimizer.lr": 0.1}, "parallel": parallel | TrainingOptions().as_dict(CPU),
         "complexity": measure(ResNet(**RESNET20), (1, 8, 8)).as_dict(),
     }  # fmt: skip
     other = {key: record[key] | value if key in ("complexity", "parallel", "environment") else value
              for key, value in changes.items()}  # fmt: skip
-    key = measured.key_of(record)
-    assert key is not None and (measured.key_of(record | other) == key) is is_same
-    assert measured.key_of({name: value for name, value in record.items() if name != "environment"}) is None
+    key = measured_speed.key_of(record)
+    assert key is not None and (measured_speed.key_of(record | other) == key) is is_same
+    assert measured_speed.key_of({name: value for name, value in record.items() if name != "environment"}) is None
 
 
 def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
@@ -148,8 +150,8 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
     assert done.returncode == 0, done.stderr[-2000:]
     [path] = tmp_path.rglob("record.json")
     record = json.loads(path.read_text())
-    [kept] = json.loads((tmp_path / measured.KEPT).read_text()).values()
-    assert record["throughput"] == measured.block(kept), "a run gets it when it ends"
+    [kept] = json.loads((tmp_path / measured_speed.KEPT).read_text()).values()
+    assert record["throughput"] == measured_speed.block(kept), "a run gets it when it ends"
 
     def make(seed: int, **changes: Any) -> Path:
         there = path.parent.with_name(f"seed{seed}") / path.name
@@ -161,7 +163,7 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
     twin, running, busy = make(1), make(2, status="running"), make(3)
     faster = make(4, parallel=record["parallel"] | {"precision": "bf16-mixed"})
     lock = Lock.take(busy.with_name(LAUNCHER))
-    assert lock is not None and measured.enter_all(tmp_path, record["data"], record["name"]) == 1
+    assert lock is not None and measured_speed.enter_all(tmp_path, record["data"], record["name"]) == 1
     lock.release()
     assert json.loads(twin.read_text()) == record | {"seed": 1}
     assert not any("throughput" in json.loads(other.read_text()) for other in (running, busy, faster))
@@ -178,24 +180,24 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
 
 
 def test_passes_of_one_process_and_of_two() -> None:
-    base = measuring.specification(cell("model=resnet", "model.depth=8").config) | {"threads": 1}
+    base = tuned_settings.specification(cell("model=resnet", "model.depth=8").config) | {"threads": 1}
     passes = [{"forward": True, "batch": 1}, {"forward": False, "batch": 256}]
-    one, two = (measuring.steps(base, passes, ranks) for ranks in (1, 2))
+    one, two = (subprocesses.steps(base, passes, ranks) for ranks in (1, 2))
     for small, large in (one, two):
         assert small["step_s"] < large["step_s"] and small["memory_bytes"] < large["memory_bytes"]
-        assert small["switches"] == Switches().as_dict(CPU)
+        assert small["switches"] == TrainingOptions().as_dict(CPU)
     # Peaks of a pass are its own.
-    [alone] = measuring.steps(base, passes[1:])
+    [alone] = subprocesses.steps(base, passes[1:])
     assert one[1]["memory_bytes"] == pytest.approx(alone["memory_bytes"], rel=0.15)
 
 
 def test_passes_take_turns_with_another_step() -> None:
-    base = measuring.specification(cell("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | {
+    base = tuned_settings.specification(cell("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | {
         "threads": 1
     }
     passes = [{"forward": True}, {"forward": False}]
-    alone = measuring.steps(base, passes)
-    beside = measuring.steps(base | {"beside": {"batch": 512}}, passes)
+    alone = subprocesses.steps(base, passes)
+    beside = subprocesses.steps(base | {"beside": {"batch": 512}}, passes)
     for one, other in zip(alone, beside, strict=True):
         assert "ratio" not in one and other["ratio"] < 0.5 and other["beside_s"] > other["step_s"]
         assert other["memory_bytes"] < 1.3 * one["memory_bytes"] + 2**20  # not what the larger batch takes
@@ -235,9 +237,9 @@ RESNET20: dict[str, Any] = {
 
 def test_steps_are_measured_in_a_process_of_their_own() -> None:
     config = cell("model=resnet", "recipe.batch_size=4", "trainer.channels_last=true").config
-    asked = measuring.specification(config) | {"threads": 1}
+    asked = tuned_settings.specification(config) | {"threads": 1}
     assert asked["switches"] == {"channels_last": True} and asked["batch"] == 4
-    one = measuring.ask("step_time", asked | {"datamodule": config["datamodule"]}, 1)
+    one = subprocesses.ask("step_time", asked | {"datamodule": config["datamodule"]}, 1)
     lower, upper = one["quartiles_s"]
     assert 0 < lower <= one["step_s"] <= upper
     # Weights, gradients and momentum at least.

@@ -9,13 +9,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from benchmarks.checkpoints import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, weights_sha256
-from benchmarks.complexity import measure
-from benchmarks.record import append_row, last_row, read_json, write_json
-from benchmarks.stopping import StopRequest
-from benchmarks.tracking import NonFiniteLossError, Tracker
-from datamodules.digits import load_digits
+from benchmarks.complexity.counting import measure
+from benchmarks.records.files import append_row, last_row, read_json, write_json
+from benchmarks.training.checkpoints import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, weights_sha256
+from benchmarks.training.history import NonFiniteLossError, Tracker
+from benchmarks.training.stopping import StopRequest
 from datamodules.in_memory import InMemoryDataModule
+from datamodules.sources.digits import load_digits
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import ResNet
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.splits import Split
-from datamodules.transforms import Augmentation, check_statistics, crop, flip, normalise, rotate
+from datamodules.augmentation.crops import Augmentation, check_statistics, crop, flip, normalise, rotate
+from datamodules.readers.splits import Split
 
 MEAN, STD = torch.tensor([0.49, 0.48, 0.45]), torch.tensor([0.25, 0.24, 0.26])
 ZERO, ONE = torch.tensor([0.0]), torch.tensor([1.0])

@@ -8,17 +8,21 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import measuring, tune, tuning
-from benchmarks.cell import CellRun
-from benchmarks.configuration import Cell, expand
-from benchmarks.environment import environment
-from benchmarks.stopping import StopRequest
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.performance import subprocesses, tune
+from benchmarks.records.hardware import hardware
+from benchmarks.training import tuned_settings
+from benchmarks.training.environment import environment
+from benchmarks.training.rank import RankRun
+from benchmarks.training.stopping import StopRequest
+from benchmarks.training.tuned_settings import specification
 
 MACHINE = {"device": "cpu", "device_name": "A CPU (R) 3 GHz", "cores": 8, "torch": "2.13", "cuda": None, "cudnn": None}
 
 
 def row(rate: float | None, **setting: Any) -> dict[str, Any]:
-    return {**tuning.PLAIN, **setting, "train_images_per_s": rate}
+    return {**tuned_settings.PLAIN, **setting, "train_images_per_s": rate}
 
 
 ROWS = [
@@ -46,36 +50,39 @@ ROWS = [
 def test_the_best_setting(
     rows: list[dict[str, Any]], allowed: bool, pinned: dict[str, Any], best: dict[str, Any]
 ) -> None:
-    assert tuning.choose(rows, allowed, pinned) == tuning.PLAIN | best
+    assert tuned_settings.choose(rows, allowed, pinned) == tuned_settings.PLAIN | best
 
 
 def test_the_fewest_workers_and_the_smallest_evaluation_batch_that_are_nearly_best() -> None:
     loading = [{"workers": n, "train_images_per_s": rate} for n, rate in ((0, 90), (1, 100), (2, 102), (4, None))]
-    assert tuning.choose_workers(loading) == 1
-    assert tuning.choose_workers([{"workers": 0, "train_images_per_s": None}]) is None
+    assert tuned_settings.choose_workers(loading) == 1
+    assert tuned_settings.choose_workers([{"workers": 0, "train_images_per_s": None}]) is None
     forward = [{"batch": n, "forward_images_per_s": rate} for n, rate in ((64, 10), (128, 30), (256, 29), (512, None))]
-    assert tuning.choose_evaluation_batch(forward) == 128
-    assert tuning.choose_evaluation_batch([]) is None
+    assert tuned_settings.choose_evaluation_batch(forward) == 128
+    assert tuned_settings.choose_evaluation_batch([]) is None
 
 
 def test_a_file_of_another_machine_or_version_is_ignored_with_a_line(tmp_path: Path) -> None:
     entry = {"settings": ROWS}
-    assert tuning.find(tmp_path, MACHINE, "a") == (None, tuning.find(tmp_path / "none", MACHINE, "a")[1])
-    path = tuning.keep(tmp_path, MACHINE, "a", entry)
+    assert tuned_settings.find(tmp_path, MACHINE, "a") == (
+        None,
+        tuned_settings.find(tmp_path / "none", MACHINE, "a")[1],
+    )
+    path = tuned_settings.keep(tmp_path, MACHINE, "a", entry)
     assert path == tmp_path / "tuning" / "A_CPU_R_3_GHz_8_cores.json"
-    assert tuning.find(tmp_path, MACHINE, "a") == (entry, None)
-    tuning.keep(tmp_path, MACHINE, "b", {"settings": []})
-    assert tuning.find(tmp_path, MACHINE, "a") == (entry, None)
+    assert tuned_settings.find(tmp_path, MACHINE, "a") == (entry, None)
+    tuned_settings.keep(tmp_path, MACHINE, "b", {"settings": []})
+    assert tuned_settings.find(tmp_path, MACHINE, "a") == (entry, None)
 
     def said(machine: dict[str, Any], key: str = "a") -> str:
-        found, line = tuning.find(tmp_path, machine, key)
+        found, line = tuned_settings.find(tmp_path, machine, key)
         assert found is None and line is not None and "\n" not in line and "python -m benchmarks tune" in line
         return line
 
     assert "has nothing of this network" in said(MACHINE, "c")
     assert "(torch 2.13 there, 2.14 here) and ignored" in said(MACHINE | {"torch": "2.14"})
     assert "A_CPU_R_3_GHz_8_cores.json is of another machine and ignored" in said(MACHINE | {"device_name": "another"})
-    tuning.keep(tmp_path, MACHINE | {"torch": "2.14"}, "c", entry)
+    tuned_settings.keep(tmp_path, MACHINE | {"torch": "2.14"}, "c", entry)
     assert [*json.loads(path.read_text())["networks"]] == ["c"], "what older versions measured is gone"
     path.write_text("{")
     assert "is damaged and ignored" in said(MACHINE)
@@ -84,7 +91,7 @@ def test_a_file_of_another_machine_or_version_is_ignored_with_a_line(tmp_path: P
 def test_the_combinations_that_a_machine_has() -> None:
     plain = {"tf32": False, "bf16": False, "compile": "no compiler"}
     found, left_out = tune.settings(plain, checkpointing=False)
-    assert found == [tuning.PLAIN, tuning.PLAIN | {"channels_last": True}]
+    assert found == [tuned_settings.PLAIN, tuned_settings.PLAIN | {"channels_last": True}]
     assert left_out == [
         "TF32: this device has none",
         "bf16: this device has no bfloat16 arithmetic",
@@ -92,7 +99,7 @@ def test_the_combinations_that_a_machine_has() -> None:
     ]
     found, left_out = tune.settings({"tf32": True, "bf16": True, "compile": None}, checkpointing=False)
     assert left_out == [] and len(found) == 4 * 2 * 2 == len({json.dumps(one) for one in found})
-    assert len({tune.label(one) for one in found}) == 16 and found[0] == tuning.PLAIN
+    assert len({tune.label(one) for one in found}) == 16 and found[0] == tuned_settings.PLAIN
     found, left_out = tune.settings({"tf32": True, "bf16": True, "compile": None}, checkpointing=True)
     assert not any(one["compile"] for one in found) and len(left_out) == 1
 
@@ -105,12 +112,12 @@ def test_keys_tell_what_a_measurement_depends_on() -> None:
         for path, value in values.items():
             group, _, name = path.partition("__")
             changed[group][name] = value
-        return tuning.key_of(measuring.specification(changed))
+        return tuned_settings.key_of(specification(changed))
 
     others = [
         key(recipe__batch_size=64), key(model__depth=32), key(trainer__devices=2), key(cluster__threads_per_process=3),
         key(trainer__gradient_checkpointing=True), key(trainer__ema_decay=0.9),
-        tuning.key_of(measuring.specification(plain) | {"gpu": True}),
+        tuned_settings.key_of(specification(plain) | {"gpu": True}),
     ]  # fmt: skip
     assert len({key(), *others}) == 1 + len(others)
     assert {key(recipe__epochs=1), key(trainer__compile=True), key(trainer__precision="bf16-mixed")} == {key()}
@@ -118,12 +125,12 @@ def test_keys_tell_what_a_measurement_depends_on() -> None:
 
 def config(*overrides: str) -> dict[str, Any]:
     [cell] = expand(["model=resnet", "trainer.accelerator=cpu", *overrides], multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     return cell.config
 
 
 def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    machine = tuning.hardware(environment(torch.device("cpu")))
+    machine = hardware(environment(torch.device("cpu")))
     here = config("trainer=auto", "cluster.threads_per_process=2", f"output_root={tmp_path}")
     loading = [{"workers": 1, "train_images_per_s": 9}]
     batches = [{"batch": 128, "forward_images_per_s": 9}]
@@ -132,25 +139,25 @@ def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: 
     def taken(name: str, **trainer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         (tmp_path / name).mkdir(exist_ok=True)
         its = here | {"trainer": here["trainer"] | trainer}
-        arguments, loading = CellRun(tmp_path / name, its, {}, StopRequest(1))._tuned()
-        return {key: arguments[key] for key in tuning.SETTING}, loading
+        arguments, loading = RankRun(tmp_path / name, its, {}, StopRequest(1))._tuned()
+        return {key: arguments[key] for key in tuned_settings.SETTING}, loading
 
     unset = {"precision": "32-true", "tf32": None, "channels_last": None, "compile": None}
-    tuning.keep(tmp_path, machine | {"torch": "0.1"}, tuning.key_of(measuring.specification(here)), entry)
+    tuned_settings.keep(tmp_path, machine | {"torch": "0.1"}, tuned_settings.key_of(specification(here)), entry)
     assert taken("too early") == (unset, {})
     assert f"(torch 0.1 there, {machine['torch']} here) and ignored" in capsys.readouterr().err
-    tuning.keep(tmp_path, machine, tuning.key_of(measuring.specification(here)), entry)
-    best = tuning.PLAIN | {"channels_last": True}
+    tuned_settings.keep(tmp_path, machine, tuned_settings.key_of(specification(here)), entry)
+    best = tuned_settings.PLAIN | {"channels_last": True}
     assert taken("run") == (best, {"loader_workers": 1, "eval_batch_size": 128})
     here["cluster"]["loader_workers"] = 0
     assert taken("workers set") == (best, {"eval_batch_size": 128})
     allowed, _ = taken("allowed", allow_reduced_precision=True)
     assert allowed == best | {"precision": "bf16-mixed"}
-    assert taken("set", channels_last=False)[0] == tuning.PLAIN | {"compile": True}
+    assert taken("set", channels_last=False)[0] == tuned_settings.PLAIN | {"compile": True}
     assert taken("recomputed", gradient_checkpointing=True)[0] == unset, "another step than was measured"
-    tuning.keep(tmp_path, machine, tuning.key_of(measuring.specification(here)), entry | {"settings": [row(1)]})
+    tuned_settings.keep(tmp_path, machine, tuned_settings.key_of(specification(here)), entry | {"settings": [row(1)]})
     assert taken("run")[0] == best, "a run ends with what it has started with"
-    assert taken("later")[0] == tuning.PLAIN
+    assert taken("later")[0] == tuned_settings.PLAIN
 
 
 class Asked:
@@ -196,7 +203,7 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     found = Asked()
-    monkeypatch.setattr(measuring, "ask", found)
+    monkeypatch.setattr(subprocesses, "ask", found)
     monkeypatch.setattr(tune, "cores", lambda: 2)
     return found
 
@@ -212,7 +219,7 @@ def test_the_command_measures_prints_and_keeps(
     assert "left out   TF32: this device has none" in out and "128  (out of memory)" in out
     assert "evaluation batch 8; loader workers 2" in out
     assert asked.steps == [(32, False)] * 4 + [(32, True)] * 4 + [(n, False) for n in (8, 16, 64, 128, 32)]
-    entry, line = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    entry, line = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert entry is not None and line is None
     assert [one["batch"] for one in entry["batches"]] == [8, 16, 32, 64, 128]
     cost = tune.count(config())
@@ -241,7 +248,7 @@ def test_an_interrupted_tune_goes_on_where_it_was(
     assert tune.main(command) == 130
     assert "the same command goes on" in capsys.readouterr().err and len(asked.steps) == 6
     [kept] = (tmp_path / "tuning").iterdir()
-    found, line = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    found, line = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert found is None and line is not None and "nothing is tuned" in line
     assert tune.main(command) == 0
     assert len(asked.steps) == 6 + 13 - 5 and not kept.exists()
@@ -258,7 +265,7 @@ def test_an_interrupted_tune_goes_on_where_it_was(
 def test_a_training_step_that_is_killed_leaves_the_forward_pass(tmp_path: Path, asked: Asked) -> None:
     asked.fails[1] = ValueError
     assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
-    entry, _ = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    entry, _ = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert entry is not None
     first = entry["settings"][0]
     assert first["forward_images_per_s"] == 100 and first["train_images_per_s"] is None
@@ -269,7 +276,7 @@ def test_without_turns_times_are_what_was_measured(tmp_path: Path, asked: Asked)
     """Where memory holds one network and not two."""
     asked.turns = False
     assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
-    entry, _ = tuning.find(tmp_path, MACHINE, tuning.key_of(measuring.specification(config())))
+    entry, _ = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert entry is not None
     rates = [one["train_images_per_s"] for one in entry["settings"]]
     assert rates == pytest.approx([100, 100, 200 / 3, 200, 200, 200, 400 / 3, 400])
@@ -286,4 +293,4 @@ def test_a_data_set_that_is_not_there_leaves_out_the_workers(
     assert out.count("holds no CIFAR-10") == 1 and "loader workers not measured" in out
     [path] = (tmp_path / "tuning").iterdir()
     [entry] = json.loads(path.read_text())["networks"].values()
-    assert entry["workers"] == [] and tuning.choose_workers([]) is None
+    assert entry["workers"] == [] and tuned_settings.choose_workers([]) is None

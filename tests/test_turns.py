@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from benchmarks.turns import in_turns, median_interval
+from benchmarks.performance.interleaved import in_turns, median_interval
 
 
 def test_each_turn_has_the_times_of_both_in_the_same_spell():

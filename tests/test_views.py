@@ -15,10 +15,14 @@ from records import make_run
 from test_page import Page, browser, visit  # noqa: F401  (browser is a fixture)
 from torch import nn
 
-from benchmarks import views
-from benchmarks.complexity import measure
-from benchmarks.configuration import Cell, config_hash, expand
-from benchmarks.views import accuracy_view, cardinality_view, feature_reuse, layers_view, reuse_view
+from benchmarks.complexity.counting import measure
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial, config_hash
+from benchmarks.report import views
+from benchmarks.report.accuracy_view import accuracy_view
+from benchmarks.report.cardinality_view import cardinality_view
+from benchmarks.report.feature_reuse import feature_reuse, reuse_view
+from benchmarks.report.layers_view import layers_view
 from lightning_modules.nets import DenseNet, ResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,8 +35,8 @@ return [page, [1, 3, 5].map(place => parseInt(chart.slice(place, place + 2), 16)
 """
 
 
-def cells(*overrides: str) -> list[Cell]:
-    return [cell for cell in expand(overrides, multirun=True) if isinstance(cell, Cell)]
+def cells(*overrides: str) -> list[Trial]:
+    return [cell for cell in expand(overrides, multirun=True) if isinstance(cell, Trial)]
 
 
 def strength(block: int, source: int, target: int) -> float:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from datamodules import weight_map
-from datamodules.instances import InstanceSplit, components, separate_touching, split_of_instances
-from datamodules.touching_cells import draw_instances
-from datamodules.weight_map import border_weights, class_weights, weight_maps
+from datamodules.augmentation import weight_map
+from datamodules.augmentation.weight_map import border_weights, class_weights, weight_maps
+from datamodules.readers.instances import InstanceSplit, components, separate_touching, split_of_instances
+from datamodules.sources.touching_cells import draw_instances
 
 
 def brute_force(instances: np.ndarray, w0: float, sigma: float) -> np.ndarray:

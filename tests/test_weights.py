@@ -21,10 +21,19 @@ import yaml
 from hydra.utils import instantiate
 from torch import Tensor
 
-from benchmarks import plan
-from benchmarks.configuration import Cell, ConfigurationError, expand
-from benchmarks.launch import is_finished
-from benchmarks.weights import ARCHITECTURES, Weights, from_torchvision, main, modern_name, recognise, to_torchvision
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import ConfigurationError, Trial
+from benchmarks.launch.checks import is_asked, is_finished
+from benchmarks.performance import plan
+from benchmarks.training.torchvision_weights import (
+    ARCHITECTURES,
+    from_torchvision,
+    main,
+    modern_name,
+    recognise,
+    to_torchvision,
+)
+from benchmarks.training.weights import Weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -306,7 +315,7 @@ def imagenet(name: str) -> dict[str, Any]:
     model, arguments = ARCHITECTURES[name]
     values = [f"model.{key}={value}" for key, value in arguments.items()]
     [cell] = expand([f"model={model}", "data=imagenet", *values], multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     return cell.config
 
 
@@ -390,13 +399,13 @@ def test_what_torchvision_does_not_have_is_not_exported(
 )
 def test_modes_that_contradict(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        plan.is_asked(expand(overrides, multirun=True))
+        is_asked(expand(overrides, multirun=True))
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_test_has_no_forecast_and_a_place_of_its_own() -> None:
     cells = expand(["mode=test", "weights=weights/resnext-1.pt", "launch.budget.train_flops=1e12"], multirun=False)
-    assert not plan.is_asked(cells)
+    assert not is_asked(cells)
     with pytest.raises(ConfigurationError, match="mode=test trains nothing"):
         plan.check_budget(cells)
     assert cells[0].directory == Path("outputs/digits/resnext20_8x4d/resnext_digits,weights=resnext-1/seed0")
@@ -406,7 +415,7 @@ def test_a_weights_file_that_was_replaced_is_tested_anew(tmp_path: Path) -> None
     weights = tmp_path / "mine.pt"
     weights.write_bytes(b"first")
     [cell] = expand(["mode=test", f"weights={weights}", f"output_root={tmp_path}"], multirun=False)
-    assert isinstance(cell, Cell)
+    assert isinstance(cell, Trial)
     cell.directory.mkdir(parents=True)
     tested = {"sha256": hashlib.sha256(b"first").hexdigest()}
     (cell.directory / "record.json").write_text(json.dumps({"status": "ok", "protocol": {"weights": tested}}))

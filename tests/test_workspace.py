@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from wandb_server import ENTITY, StoredRun, WandbServer
 
-from benchmarks import workspace
+from benchmarks.tracking import workspace
 
 pytest.importorskip("wandb_workspaces")
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,0 +1,1 @@
+"""From runs to numbers: seeds, intervals, fronts, verdicts."""

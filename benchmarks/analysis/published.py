@@ -1,0 +1,175 @@
+"""The papers' tables as `benchmarks/tables/` holds them, a file per table, a line per row. Imports no torch."""
+
+import csv
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from benchmarks.complexity.certificates import TABLES, Certificate, exact
+from benchmarks.records.runs import Run
+from benchmarks.units import number
+
+DATA = Path(__file__).resolve().parents[2] / "conf" / "data"
+WORDS = ("row", "label", "data", "network", "recipe", "params", "macs", "statistic", "source", "status", "note")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A column of figures, by the name that a test's metric has without its `test/`.
+
+    Attributes:
+        percent: whether it is an error rate in percent, over images; else a score or error of masks, as a fraction.
+        high: whether more is better.
+    """
+
+    title: str
+    percent: bool = False
+    high: bool = False
+
+
+FIGURES = {
+    "top1_err": Figure("top-1 err.", percent=True),
+    "top5_err": Figure("top-5 err.", percent=True),
+    "top1_err_10crop": Figure("top-1 err., 10-crop", percent=True),
+    "top5_err_10crop": Figure("top-5 err., 10-crop", percent=True),
+    "top1_err_320": Figure("top-1 err., 320", percent=True),
+    "top5_err_320": Figure("top-5 err., 320", percent=True),
+    "warping_error": Figure("warping error"),
+    "rand_error": Figure("Rand error"),
+    "pixel_error": Figure("pixel error"),
+    "v_rand": Figure("V_Rand", high=True),
+    "v_info": Figure("V_Info", high=True),
+    "seg": Figure("SEG", high=True),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a published table.
+
+    Attributes:
+        row: its name in the experiment of the same name, empty for a reference line, which names a network that is not here.
+        label: as the paper prints it.
+        data, network, recipe: what its run is called; `network` has the arguments that the name does not show.
+        params, macs: as printed (`25.0e6`); empty where they are not.
+        printed: figures as the paper prints them, by the names of FIGURES.
+        statistic: of what the figures are: `1`, `mean of 10`, `median of 5`, `best of 5`.
+        status: how the figures were obtained: `verified`, `computed`, `memory-only`, ….
+        note: a known discrepancy with its reason, or what a reader must know.
+    """
+
+    row: str
+    label: str
+    data: str
+    network: str
+    recipe: str
+    params: str
+    macs: str
+    printed: dict[str, str]
+    statistic: str
+    source: str
+    status: str
+    note: str
+
+    @property
+    def figures(self) -> dict[str, float]:
+        return {name: float(text) for name, text in self.printed.items()}
+
+    @property
+    def runnable(self) -> bool:
+        return bool(self.network)
+
+    @property
+    def runs(self) -> int | None:
+        """Over how many runs the paper's figure is a mean or a median; 1 unless it says so, None of the best of several."""
+        kind, _, number = self.statistic.partition(" of ")
+        if kind == "best":
+            return None
+        return int(number) if number else 1
+
+
+@dataclass(frozen=True)
+class Table:
+    """A published table.
+
+    Attributes:
+        name: of its file and of the experiment that trains its rows.
+        needs: what is not here yet, as `detection`; empty for a table that can be run.
+    """
+
+    name: str
+    title: str
+    paper: str
+    needs: str
+    rows: tuple[Row, ...]
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of the columns of figures that any row has."""
+        return [name for name in FIGURES if any(name in row.printed for row in self.rows)]
+
+    def pick(self, names: Sequence[str]) -> "Table":
+        """The table with these rows alone. Raises ValueError for a row that there is not, with those that there are."""
+        known = [row.row for row in self.rows if row.runnable]
+        for name in names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = f", did you mean {close[0]!r}?" if close else ""
+                raise ValueError(f"{self.name} has no row {name!r}{hint}; there are {', '.join(known) or 'none'}")
+        return Table(self.name, self.title, self.paper, self.needs, tuple(row for row in self.rows if row.row in names))
+
+
+@cache
+def tables() -> dict[str, Table]:
+    """All tables by name, in the order of `tables.csv`."""
+    return {
+        line["table"]: Table(line["table"], line["title"], line["paper"], line["needs"], _rows(line["table"]))
+        for line in _lines(TABLES / "tables.csv")
+    }
+
+
+def scores(data: str) -> list[Row]:
+    """Rows on a data set of masks, of all tables."""
+    masks = {name for name, figure in FIGURES.items() if not figure.percent}
+    return [row for table in tables().values() for row in table.rows if row.data == data and masks & row.printed.keys()]
+
+
+def reference_points(data: str) -> list[tuple[Row, Certificate]]:
+    """Networks of this suite with a published top-1 error on a data set, once each and error, with their exact counts."""
+    import yaml
+
+    if not (DATA / f"{data}.yaml").exists():  # of another version
+        return []
+    config = yaml.safe_load((DATA / f"{data}.yaml").read_text(encoding="utf-8"))
+    points: dict[tuple[str, str], tuple[Row, Certificate]] = {}
+    for row in (row for table in tables().values() for row in table.rows):
+        if row.runnable and row.data == data and "top1_err" in row.printed:
+            known = exact(row.network, (config["in_channels"], *config["image_size"]), config["num_classes"])
+            if known is not None:
+                points.setdefault((known.network, row.printed["top1_err"]), (row, known))
+    return list(points.values())
+
+
+def _rows(table: str) -> tuple[Row, ...]:
+    path = TABLES / f"{table}.csv"
+    if not path.exists():
+        return ()
+    rows = []
+    for line in _lines(path):
+        printed = {name: line[name] for name in FIGURES if line.get(name)}
+        rows.append(Row(**{word: line[word] for word in WORDS}, printed=printed))
+    return tuple(rows)
+
+
+def _lines(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scores_of(run: Run) -> dict[str, float]:
+    """Test scores of a finished run by name: those that a published table has for its data set."""
+    names = dict.fromkeys(name for row in scores(run.data) for name in row.figures)
+    values = {name: number(run.part("metrics").get(f"test/{name}")) for name in (*names, "threshold_v_rand", "seg")}
+    return {name: value for name, value in values.items() if value is not None and run.status == "ok"}

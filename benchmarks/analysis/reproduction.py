@@ -1,0 +1,240 @@
+"""A published table beside the runs of it: lines, differences in conditions, verdicts."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.analysis.published import FIGURES, Row, Table
+from benchmarks.analysis.seeds import differing_conditions, same_but_seed
+from benchmarks.analysis.statistics import mean_interval, t_quantile, wilson_interval, without_interval
+from benchmarks.records.files import CONFIG
+from benchmarks.records.runs import Run
+from benchmarks.units import number, short_value
+
+NOT_RUN, UNDER_POWERED, REPRODUCED, DIFFERS = "not run", "under-powered", "reproduced", "differs"
+MOST_SEEDS = 100
+SCORE_MARGIN = 0.1  # of a score's distance from perfect; there is no binomial error of a score of masks
+# Follow from the choice of data.
+OF_DATA = ("data.", "model.in_channels", "model.num_classes", "model.stem")
+DERIVED = ("seed", "name", "recipe.name", "recipe.scheduler.T_max", "trainer.max_epochs")  # from other keys, or a label
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure of one row, beside the runs that were made under one configuration and code; without runs none is given.
+
+    Attributes:
+        values: ours, one per seed.
+        images: of the test set.
+        differences: what the runs' configuration has, and the paper's in brackets.
+    """
+
+    row: Row
+    figure: str
+    runs: tuple[Run, ...]
+    differences: tuple[str, ...]
+
+    @property
+    def paper(self) -> float | None:
+        return self.row.figures.get(self.figure)
+
+    @property
+    def values(self) -> list[float]:
+        found = (number(run.part("metrics").get(f"test/{self.figure}")) for run in self.runs)
+        return [value for value in found if value is not None]
+
+    @property
+    def images(self) -> int | None:
+        return self.runs[0].n if self.runs else None
+
+    @property
+    def difference(self) -> float | None:
+        """Ours minus the paper's, on the same data set."""
+        if not self.values or self.paper is None or self.on_other_data:
+            return None
+        return fmean(self.values) - self.paper
+
+    @property
+    def on_other_data(self) -> bool:
+        """Whether the runs are the row's network on another data set than the paper's."""
+        return bool(self.runs) and self.runs[0].data != self.row.data
+
+    @property
+    def imported(self) -> bool:
+        """Whether the weights came from elsewhere and were only tested here."""
+        return any(run.part("protocol").get("checkpoint") == "imported" for run in self.runs)
+
+    def verdict(self) -> tuple[str, str]:
+        """The verdict, and in words what it rests on; see `judge`."""
+        if not self.row.runnable or self.paper is None:
+            return "", ""
+        if self.on_other_data:
+            return NOT_RUN, "on other data"
+        if self.imported:
+            return NOT_RUN, "imported weights"
+        return judge(self.values, self.paper, self.row.runs, margin(self.figure, self.paper, self.images))
+
+
+def margin(figure: str, paper: float, images: int | None) -> float:
+    """Within what a difference from the paper's figure counts as none.
+
+    Of an error rate: the 95 % half-width of the paper's own figure under resampling of the test images (Wilson 1927), which two
+    test sets of that size would differ by. Of a score of masks: a tenth of its distance from perfect.
+    """
+    if FIGURES[figure].percent:
+        low, high = wilson_interval(round(paper / 100 * (images or 1)), images or 1)
+        return 100 * (high - low) / 2
+    return SCORE_MARGIN * (1 - paper if FIGURES[figure].high else paper)
+
+
+def judge(values: Sequence[float], paper: float, runs: int | None, margin: float) -> tuple[str, str]:
+    """Whether runs agree with a published figure: the verdict, and a line of reasons.
+
+    The difference of the means has a 95 % interval by Student's t, where the paper's runs are taken to spread as ours; `runs`
+    is their number, None for the best of several, which is no estimate of a mean. `reproduced`: the whole interval is within
+    `margin` (two one-sided tests, Schuirmann 1987). `differs`: the interval leaves out zero, and is not within it.
+    `under-powered`: neither can be said.
+    """
+    if not values:
+        return NOT_RUN, ""
+    n = len(values)
+    if mean_interval(values) is None:
+        return UNDER_POWERED, without_interval(n)
+    difference, spread = fmean(values) - paper, stdev(values)
+    half = _half_width(spread, n, runs)
+    said = f"{difference:+.3g} ± {half:.2g}, margin ± {margin:.2g}"
+    if abs(difference) + half <= margin:
+        return REPRODUCED, said
+    if abs(difference) > half:
+        return DIFFERS, said
+    needed = next((k for k in range(n + 1, MOST_SEEDS) if _half_width(spread, k, runs) <= margin / 2), None)
+    more = f"about {needed - n} more seeds would tell" if needed else "more seeds alone would not tell"
+    return UNDER_POWERED, f"{said}; {more}"
+
+
+def _half_width(spread: float, n: int, runs: int | None) -> float:
+    return t_quantile(n - 1) * spread * math.sqrt(1 / n + (1 / runs if runs else 0))
+
+
+def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
+    """The table's rows, each with every figure that it or a run has; runs of several configurations or codes are apart.
+
+    A run belongs to a row if it was launched as that row, or has its network, data and recipe.
+    Raises ConfigurationError where the experiment does not compose.
+    """
+    found = [run for run in runs if run.status == "ok"]
+    references: dict[str, Any] = {}
+    result = []
+    for row in table.rows:
+        groups = same_but_seed(run for run in found if row.runnable and _belongs(run, table.name, row))
+        if groups and not references:
+            references = _references(table.name)
+        described = [
+            ((*_differences(group[0], *references[row.row]), *conditions), group)
+            for group, conditions in zip(groups, _conditions(groups), strict=True)
+        ]
+        for differences, group in sorted(described, key=lambda pair: len(pair[0])) or [((), ())]:
+            for figure in _figures(table, row, group):
+                result.append(Line(row, figure, group, differences))
+    return result
+
+
+def _conditions(groups: Sequence[Sequence[Run]]) -> list[list[str]]:
+    return differing_conditions([group[0] for group in groups]) if groups else []
+
+
+def _figures(table: Table, row: Row, group: Sequence[Run]) -> list[str]:
+    measured = group[0].part("metrics") if group else {}
+    figures = [name for name in table.figures if name in row.printed or f"test/{name}" in measured]
+    return figures or [""]
+
+
+def _belongs(run: Run, table: str, row: Row) -> bool:
+    if (run.record.get("experiment"), run.record.get("row")) == (table, row.row):
+        return True
+    return (run.data, run.network, run.record["recipe"]) == (row.data, row.network, row.recipe)
+
+
+def _references(table: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """What the experiment composes for each row, and the facts of the paper that it states."""
+    from benchmarks.config.compose import expand, paper_facts
+    from benchmarks.config.trial import Trial
+
+    facts = paper_facts(table)
+    cells = expand([f"experiment={table}"], multirun=True)
+    return {cell.config["row"]: (cell.config, facts) for cell in cells if isinstance(cell, Trial)}
+
+
+def _differences(run: Run, reference: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, ...]:
+    """`epochs 30 (300)`: what the run's configuration has, and in brackets the paper's."""
+    import yaml
+
+    from benchmarks.config.trial import differing_keys, flatten
+
+    try:
+        text = (run.directory / CONFIG).read_text(encoding="utf-8")
+        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        differing = differing_keys(config, reference)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # copied in part, or torn
+        return (f"what its {CONFIG}, which cannot be read, would tell",)
+    found = {key: values for key, values in differing.items() if key not in DERIVED}
+    result = []
+    if run.data != reference["data"]["name"]:
+        result.append(f"data {run.data} ({reference['data']['name']})")
+        found = {key: values for key, values in found.items() if not key.startswith(OF_DATA)}
+    flat = flatten(config)
+    for key, theirs in facts.items():
+        found.pop(key, None)
+        fact, _, of_data = key.partition(".")
+        if fact == "train_images":  # of one data set, or by data set
+            if of_data not in ("", reference["data"]["name"]):
+                continue
+            key, ours = fact, run.part("counts").get("train")
+        else:
+            ours = flat.get(key)
+        if ours != theirs:
+            result.append(f"{_words(key)} {_shown(ours)} ({_shown(theirs)})")
+    grouped: dict[str, dict[str, tuple[Any, Any]]] = {}
+    for key, values in found.items():
+        home, _, rest = key.partition(".")
+        name, _, leaf = rest.partition(".")
+        grouped.setdefault(f"{home}.{name}" if rest else home, {})[leaf] = values
+    for name, leaves in grouped.items():
+        ours, theirs = (_side({leaf: values[side] for leaf, values in leaves.items()}) for side in (0, 1))
+        result.append(f"{_words(name)} {ours} ({theirs})")
+    return tuple(result)
+
+
+def _side(leaves: Mapping[str, Any]) -> str:
+    """The values of one key, or of the leaves below it: `CosineAnnealingLR T_max=30`."""
+    if set(leaves) == {""}:
+        return _shown(leaves[""])
+    said = [
+        _shown(value) if leaf == "_target_" else f"{leaf}={_shown(value)}"
+        for leaf, value in sorted(leaves.items())
+        if value is not None
+    ]
+    return " ".join(said) or "none"
+
+
+def _words(key: str) -> str:
+    words = key.removeprefix("recipe.").removeprefix("trainer.").removeprefix("model.")
+    return words.replace("_", " ").replace(".", " ")
+
+
+def _shown(value: Any) -> str:
+    """`none` for nothing, a class by its last word."""
+    text = "none" if value is None else short_value(value)
+    return text.rpartition(".")[2] if isinstance(value, str) and value.startswith("torch.") else text
+
+
+# What is printed
+
+
+def common_differences(found: Sequence[Line]) -> tuple[str, ...]:
+    """What every line with runs differs from the paper in."""
+    all_of_them = [line.differences for line in found if line.runs]
+    first = all_of_them[0] if len(all_of_them) > 1 else ()
+    return tuple(said for said in first if all(said in other for other in all_of_them))

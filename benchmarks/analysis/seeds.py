@@ -1,0 +1,170 @@
+"""Runs that differ in nothing but the seed: groups, means, labels, and baselines beside them."""
+
+import hashlib
+import json
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.records.runs import Run
+from benchmarks.units import mean_text, number
+
+
+@dataclass(frozen=True, eq=False)
+class SeedGroup:
+    """At least two finished runs that differ in nothing but the seed.
+
+    `std` is the sample standard deviation (n - 1 in the denominator) of the reported metric.
+    """
+
+    runs: tuple[Run, ...]
+    mean: float
+    std: float
+
+    @property
+    def text(self) -> str:
+        """`1.85 ± 0.21 %`"""
+        return mean_text(self.mean, self.std, self.runs[0].metric_label)
+
+    @property
+    def seeds_text(self) -> str:
+        return f"mean of {len(self.runs)} seeds"
+
+    @property
+    def interval_text(self) -> str:
+        """95 % interval of the mean over seeds: `[0.71, 3.89]`, or why there is none."""
+        from benchmarks.analysis.statistics import mean_interval, without_interval
+
+        interval = mean_interval([run.value for run in self.runs if run.value is not None])
+        if interval is None:
+            return without_interval(len(self.runs))
+        low, high = (f"{value:.2f}" if "%" in self.runs[0].metric_label else f"{value:.3f}" for value in interval)
+        return f"[{low}, {high}]"
+
+    @property
+    def sampling_text(self) -> str:
+        """Standard error that the choice of test images adds, which no number of seeds shrinks; empty but of error rates."""
+        from benchmarks.analysis.statistics import sampling_error
+
+        run = self.runs[0]
+        if run.metric is None or not run.metric.endswith("_err") or "%" not in run.metric_label or not run.n:
+            return ""
+        if run.record.get("task") != "classification":  # pixels of one image are not independent
+            return ""
+        return f"± {100 * sampling_error(self.mean / 100, run.n):.2f}"
+
+
+def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
+    """The groups of runs that may be averaged, in the order of `runs`; one seed alone is never a group.
+
+    Runs belong together when configuration, protocol, number of test images, data checksum, precision and training code
+    agree. Of two folders with the same seed the one started last counts.
+    """
+    result = []
+    for members in same_but_seed(runs):
+        if len(members) > 1:
+            values = [run.value for run in members if run.value is not None]
+            result.append(SeedGroup(members, statistics.fmean(values), statistics.stdev(values)))
+    return result
+
+
+def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
+    """The finished runs by what `seed_groups` averages, by seed, single ones too."""
+    groups: dict[str, dict[int, Run]] = {}
+    for run in runs:
+        if run.value is None:
+            continue
+        seeds = groups.setdefault(all_but_seed(run), {})
+        other = seeds.get(run.seed)
+        if other is None or str(run.record.get("started")) > str(other.record.get("started")):
+            seeds[run.seed] = run
+    return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
+
+
+def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:
+    """A label for each run, no longer than telling these runs apart needs.
+
+    Departures are always said; the recipe where a model has more than one; the seed, unless `seeds` is False, where
+    there is more than one.
+    """
+    recipes: dict[tuple[str, str], set[str]] = {}
+    for run in runs:
+        recipes.setdefault((run.data, run.name), set()).add(run.record["recipe"])
+    several_seeds = seeds and len({run.seed for run in runs}) > 1
+    labels = []
+    for run in runs:
+        recipe = run.record["recipe"] if len(recipes[run.data, run.name]) > 1 else ""
+        seed = f"seed {run.seed}" if several_seeds else ""
+        labels.append(" · ".join(filter(None, (run.name, recipe, run.departures, seed))))
+    return labels if seeds else _told_apart(labels, runs)
+
+
+def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
+    """Labels of groups, with the conditions in which groups of the same name on the same data differ."""
+    named: dict[tuple[str, str], list[Run]] = {}
+    for label, run in zip(labels, runs, strict=True):
+        named.setdefault((label, run.data), []).append(run)
+    notes = {
+        id(run): note for same in named.values() for run, note in zip(same, differing_conditions(same), strict=True)
+    }
+    return [
+        f"{label} ({', '.join(notes[id(run)])})" if notes[id(run)] else label
+        for label, run in zip(labels, runs, strict=True)
+    ]
+
+
+def differing_conditions(runs: Sequence[Run]) -> list[list[str]]:
+    """Of each run, the `conditions` in which these runs differ, as `code 1a2b3c4`; empty of a single one."""
+    conditions = [run.conditions for run in runs]
+    differing = [key for key in conditions[0] if any(other[key] != conditions[0][key] for other in conditions)]
+    return [[f"{key} {_short_condition(own[key])}" for key in differing] for own in conditions]
+
+
+def _short_condition(value: Any) -> str:
+    """Itself where it is short, else the first digits of its hash."""
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    if len(text) <= 12:
+        return text
+    return text[:7] if re.fullmatch(r"[0-9a-f]{64}", text) else hashlib.sha256(text.encode()).hexdigest()[:7]
+
+
+def baseline_names(key: str) -> tuple[str, str]:
+    """Method and metric of a baseline's key: `otsu_dice` is ("Otsu", "dice")."""
+    method, _, metric = key.rpartition("_")
+    return (method.replace("_", " ").capitalize(), metric) if method else (key, "")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A simple method's figure on a data set's test set, and the finished nets' figures of the same metric."""
+
+    data: str
+    method: str
+    metric: str
+    value: float
+    nets: tuple[tuple[str, float], ...]
+
+
+def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
+    """Every baseline that the records hold, in the order of `runs`, beside the nets (label, figure)."""
+    result = []
+    for data in dict.fromkeys(run.data for run in runs):
+        here = [run for run in runs if run.data == data]
+        labels = short_labels(here)
+        for key, value in dict.fromkeys(item for run in here for item in run.baselines.items()):
+            method, metric = baseline_names(key)
+            figures = [number(run.part("metrics").get(f"test/{metric}")) for run in here]
+            nets = tuple(
+                (label, figure)
+                for run, label, figure in zip(here, labels, figures, strict=True)
+                if run.status == "ok" and figure is not None
+            )
+            result.append(Baseline(data, method, metric.capitalize(), value, nets))
+    return result
+
+
+def all_but_seed(run: Run) -> str:
+    same = (run.data, run.name, run.record["recipe"], run.part("departures"), run.conditions)
+    return json.dumps(same, sort_keys=True, default=str)

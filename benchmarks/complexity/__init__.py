@@ -1,0 +1,1 @@
+"""What a network costs, counted exactly, and the papers' own counts."""

@@ -1,0 +1,117 @@
+"""What a network costs, layer by layer: ``python -m benchmarks profile model=resnext data=cifar10``."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from benchmarks import terminal
+from benchmarks.complexity.cost import Complexity, LayerCost
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import ConfigurationError, Trial
+from benchmarks.units import si
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints the table; ``--csv`` writes exact numbers. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several profiles"
+    )
+    parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        cells = expand(arguments.overrides, multirun=True)
+        for cell in cells:
+            if not isinstance(cell, Trial):
+                raise ConfigurationError(f"{cell.label}: {cell.error}")
+            _profile(cell, arguments.csv)
+    except ValueError as error:
+        print(f"python -m benchmarks profile: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _profile(cell: Trial, as_csv: bool) -> None:
+    from benchmarks.complexity.counting import build
+
+    data = cell.config["data"]
+    _, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
+    if as_csv:
+        writer = csv.writer(sys.stdout)
+        writer.writerow(["network", "layer", "kind", "params", "macs", "activations", "train_macs"])
+        for row in cost.layers:
+            writer.writerow(
+                [cell.config["name"], row.name, row.kind, row.params, row.macs, row.activations, row.training_macs]
+            )
+        return
+    size = "×".join(str(n) for n in cost.input_size)
+    table = Table(
+        title=f"{cell.config['name']} on {data['name']}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True
+    )
+    table.add_column("layer", "all", overflow="fold")
+    table.add_column("kind", "")
+    table.add_column("parameters", f"{cost.params:,}", justify="right")
+    table.add_column("MACs", f"{cost.macs:,}", justify="right")
+    table.add_column("share", "100 %", justify="right")
+    table.add_column("activations", f"{cost.activations:,}", justify="right")
+    table.add_column("training MACs", f"{cost.train_macs_per_sample:,}", justify="right")
+    for layer in cost.layers:
+        table.add_row(
+            layer.name,
+            layer.kind,
+            f"{layer.params:,}",
+            f"{layer.macs:,}",
+            f"{100 * layer.macs / cost.macs:.1f} %",
+            f"{layer.activations:,}",
+            f"{layer.training_macs:,}",
+        )
+    others = cost.params - sum(layer.params for layer in cost.layers)
+    console = terminal.console()
+    console.print(table)
+    console.print(
+        f"{si(cost.params)} parameters ({others:,} of them in normalisation), {si(cost.macs)} MACs, "
+        f"{si(cost.flops)} FLOPs forward, {si(cost.train_flops_per_sample)} FLOPs of training per image.\n"
+        "MACs: multiply-adds of convolutions and linear layers. Training: forward, gradient to inputs (not of the first "
+        "layer), gradient to weights.",
+        highlight=False,
+    )
+
+
+def layers_in_order(cell: Trial) -> tuple[Complexity, list[tuple[str, LayerCost]]]:
+    """The cost, and that of each layer with what it is, in the order in which an image meets them."""
+    import torch
+
+    from benchmarks.complexity.counting import LAYERS, build
+
+    data = cell.config["data"]
+    net, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
+    names = {module: name for name, module in net.named_modules()}
+    costs = {layer.name: layer for layer in cost.layers}
+    met: list[tuple[str, LayerCost]] = []
+    for module, name in names.items():
+        if name in costs:
+            module.register_forward_pre_hook(
+                lambda module, _: met.append((_kind(module, LAYERS[type(module)]), costs[names[module]]))
+            )
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, *cost.input_size))
+    return cost, met
+
+
+def _kind(layer: Any, kind: str) -> str:
+    """`3×3`, `1×1`, `grouped 3×3`, `transposed 2×2` or `linear`."""
+    if kind == "linear":
+        return kind
+    kernel = "×".join(map(str, layer.kernel_size))
+    if kind == "conv_transpose":
+        return f"transposed {kernel}"
+    return f"grouped {kernel}" if layer.groups > 1 else kernel
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

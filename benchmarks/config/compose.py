@@ -1,0 +1,120 @@
+"""From command-line overrides to trials."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from benchmarks.config.composer import Composer
+from benchmarks.config.hydra_errors import compose_overrides, nearest, parse_overrides
+from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
+
+
+def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]:
+    """All cells that ``overrides`` ask for, in the order in which Hydra's sweeper would run them.
+
+    In a sweep (``multirun``, or an experiment that says ``hydra.mode: MULTIRUN`` or has ``rows``) a cell that cannot be
+    composed comes back as ``Impossible``, so that the others can run. An experiment's rows are run one after the other, each
+    with everything else that is swept; an override beats the row's.
+
+    Raises:
+        ConfigurationError: nothing can be composed, a swept value without ``multirun``, or a row that there is not.
+    """
+    with _hydra():
+        parsed = parse_overrides(overrides)
+        multirun, rows, parsed = _sweep_of_experiment(parsed, multirun)
+        swept = [override for override in parsed if override.is_sweep_override()]
+        if swept and not multirun:
+            raise ConfigurationError(f"{swept[0].input_line} is a sweep over several values: add -m")
+        [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        composer = Composer()
+        cells: list[Trial | Impossible] = []
+        for job in ((*row, *job) for row in rows for job in batch):
+            try:
+                cells.append(composer.cell(job))
+            except ConfigurationError as error:
+                cells.append(Impossible(job, str(error)))
+    if len(rows) > 1:  # some may be equal by an override
+        cells = list({_key(cell): cell for cell in reversed(cells)}.values())[::-1]
+    errors = [cell.error for cell in cells if isinstance(cell, Impossible)]
+    if len(errors) == len(cells):
+        raise ConfigurationError("; ".join(dict.fromkeys(errors)))
+    return cells
+
+
+def paper_facts(experiment: str) -> dict[str, Any]:
+    """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block.
+
+    Raises:
+        ConfigurationError: there is no such experiment.
+    """
+    with _hydra():
+        facts: Any = OmegaConf.to_container(compose_overrides([f"experiment={experiment}"]).paper)
+    return flatten(facts)
+
+
+def register_resolvers() -> None:
+    """The functions that names in ``conf/model`` use: text where a flag holds, whether a number is below one, and θ unless it
+    is the papers'."""
+    OmegaConf.register_new_resolver("when", lambda flag, text: text if flag else "", replace=True)
+    OmegaConf.register_new_resolver("below_one", lambda number: number < 1, replace=True)
+    OmegaConf.register_new_resolver(
+        "theta", lambda number: "" if number in (0.5, 1) else f"_theta{number:g}", replace=True
+    )
+
+
+@contextmanager
+def _hydra() -> Iterator[None]:
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, list[tuple[str, ...]], list[Override]]:
+    """Of the experiment, where one is asked for: whether it sweeps, its rows as overrides, and everything else that is swept.
+
+    The command line wins over both. Without rows there is one, which overrides nothing.
+    """
+    asked = [override for override in parsed if override.key_or_group == "experiment"]
+    chosen = [override for override in parsed if override.key_or_group == "row"]
+    if any(override.is_sweep_override() for override in asked):
+        raise ConfigurationError(f"{asked[-1].input_line}: one experiment at a time")
+    config = compose_overrides([str(override.input_line) for override in asked]) if asked else None
+    rows = OmegaConf.to_container(config.rows) if config is not None else {}
+    if chosen and not rows:
+        raise ConfigurationError(f"{chosen[-1].input_line}: rows are those of an experiment, experiment=…")
+    if config is None:
+        return multirun, [()], parsed
+    given = {override.key_or_group for override in parsed}
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if key not in given]
+    others = [*parse_overrides(params), *(override for override in parsed if override.key_or_group != "row")]
+    if not isinstance(rows, dict) or not rows:
+        return multirun or OmegaConf.select(config.hydra, "mode") is not None, [()], others
+    wanted = _chosen_rows(chosen[-1], rows, str(asked[-1].value())) if chosen else [str(row) for row in rows]
+    return True, [_row_overrides(row, str(rows[row]), given) for row in wanted], others
+
+
+def _chosen_rows(override: Override, rows: Mapping[Any, Any], experiment: str) -> list[str]:
+    wanted = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
+    names = [str(row) for row in wanted]
+    for name in names:
+        if name not in rows:
+            raise ConfigurationError(
+                f"{experiment} has no row {name!r}{nearest(name, list(rows))}; there are {', '.join(rows)}"
+            )
+    return names
+
+
+def _key(cell: Trial | Impossible) -> Any:
+    """What two equal cells share."""
+    return cell if isinstance(cell, Impossible) else (cell.directory, config_hash(cell.config))
+
+
+def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ...]:
+    """The overrides of one row, ``key=value key=value``, but for those that the command line has."""
+    mine = [override for override in text.split() if override.split("=")[0].lstrip("+~") not in given]
+    return *mine, f"row={row}"

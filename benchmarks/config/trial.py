@@ -1,0 +1,105 @@
+"""A trial: one fully resolved configuration of one run, its identity and its directory."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.units import short_value
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+# Where a run happens and who watches it: no part of what it computes.
+PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root", "data.hub")
+# Interpolated from the groups: a departure shows at its home.
+WIRING = ("module", "datamodule", "loading", "task", "experiment", "row", "data.source")
+
+
+class ConfigurationError(ValueError):
+    """A configuration that cannot be composed; the message is one line that says what would be right."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run to be: its resolved configuration, and what of it departs from the recipe."""
+
+    config: dict[str, Any]
+    departures: dict[str, Any]
+
+    @property
+    def directory(self) -> Path:
+        """``<output_root>/<data>/<name>/<recipe>[,<departure>…]/seed<k>``."""
+        config = self.config
+        recipe = ",".join([config["recipe"]["name"], *_short(self.departures)])
+        if len(recipe) > 120:
+            digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
+            recipe = f"{config['recipe']['name']},{digest}"
+        return Path(config["output_root"], config["data"]["name"], config["name"], recipe, f"seed{config['seed']}")
+
+    @property
+    def label(self) -> str:
+        """What a person calls the run: name, departures and seed."""
+        return " ".join([self.config["name"], *_short(self.departures), f"seed {self.config['seed']}"])
+
+
+@dataclass(frozen=True)
+class Impossible:
+    """Overrides of a sweep that compose to nothing, with the reason in one line."""
+
+    overrides: tuple[str, ...]
+    error: str
+
+    @property
+    def label(self) -> str:
+        """The overrides themselves: there is no network to name."""
+        return " ".join(self.overrides)
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of all leaves; a list is a leaf."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run computes: the flat configuration without places and wiring."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not any(key == place or key.startswith(f"{place}.") for place in (*PLACES, *WIRING))
+    }
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """SHA-256 of ``identity(config)``; a key that is null counts as absent, so that a new one changes no older hash."""
+    told = {key: value for key, value in identity(config).items() if value is not None}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Keys of ``identity`` in which two configurations differ, with both values (None where absent)."""
+    a, b = identity(one), identity(other)
+    return {key: (a.get(key), b.get(key)) for key in differing(a, b)}
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    return [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
+
+
+def _short(departures: Mapping[str, Any]) -> list[str]:
+    """``key=value`` with the last word of the key where that is unambiguous, safe in a path; of a file of weights its stem."""
+    words = [key.rsplit(".", 1)[-1] for key in departures]
+    texts = []
+    for word, (key, value) in zip(words, departures.items(), strict=True):
+        said = Path(str(value)).stem if key == "weights" else short_value(value)
+        text = f"{word if words.count(word) == 1 else key}={said}"
+        texts.append(re.sub(r"[^\w.=+-]+", "-", text))
+    return texts

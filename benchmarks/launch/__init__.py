@@ -1,0 +1,1 @@
+"""Processes, sweeps and the clusters that they run on."""

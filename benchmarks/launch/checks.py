@@ -1,0 +1,130 @@
+"""What is known of a trial before it starts: refused, finished, stale, or not possible on this machine."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.config.trial import ConfigurationError, Impossible, Trial, differing_keys
+from benchmarks.records import files
+from benchmarks.records.code_version import made_by_other_code
+from benchmarks.records.hardware import cores, gpus, on_gpu
+
+
+def is_finished(cell: Trial) -> bool:
+    """Whether the cell has its result, made by code that is new enough for this call."""
+    record = files.read_json(cell.directory / files.RECORD)
+    if record is None or record["status"] != "ok":
+        return False
+    weights = (record.get("protocol") or {}).get("weights")
+    if weights and weights["sha256"] != _sha256(Path(cell.config["weights"])):
+        return False
+    return cell.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
+
+
+def _sha256(path: Path) -> str | None:
+    """Of a file; None where there is none."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def is_stale(record: dict[str, Any]) -> bool:
+    """Whether a finished run was made by other training code than this."""
+    return record["status"] == "ok" and made_by_other_code(record)
+
+
+def refusal(cell: Trial) -> str | None:
+    """Why a cell must not start anywhere, in one line; None if it may."""
+    config, trainer, launch = cell.config, cell.config["trainer"], cell.config["launch"]
+    devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
+    counted = {"trainer.devices": devices, "trainer.num_nodes": nodes, "recipe.batch_size": batch}
+    counted["launch.workers"] = launch["workers"]
+    for key, value in counted.items():
+        if not isinstance(value, int) or value < 1:
+            return f"{key} is a whole number from 1, got {value!r}"
+    if launch["rerun"] not in {None, "stale"}:
+        return f"launch.rerun is null or stale, got {launch['rerun']!r}"
+    if batch % (devices * nodes):
+        fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
+        return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
+    if trainer["accelerator"] not in {"auto", "cpu", "gpu", "cuda"}:
+        return f"trainer.accelerator is auto, cpu, gpu or cuda, got {trainer['accelerator']!r}"
+    if wrong := _wrong_switch(trainer, batch // (devices * nodes)):
+        return wrong
+    held_there = cell.directory / files.CONFIG
+    if held_there.exists():
+        differing = differing_keys(yaml.safe_load(held_there.read_text(encoding="utf-8")), config)
+        if differing:
+            keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
+            return f"{cell.directory} holds another configuration ({keys}); choose another output_root or move it away"
+    return None
+
+
+def _wrong_switch(trainer: dict[str, Any], share: int) -> str | None:
+    """What is wrong with the trainer's switches for this many images a process and step, in one line."""
+    for key in ("compile", "channels_last", "tf32", "gradient_checkpointing"):
+        if trainer.get(key) not in (None, True, False):
+            return f"trainer.{key} is null, true or false, got {trainer[key]!r}"
+    parts, when_full = trainer.get("accumulate_grad_batches"), trainer.get("on_out_of_memory")
+    if parts is not None and (type(parts) is not int or parts < 1 or share % parts):
+        fits = [n for n in range(1, share + 1) if share % n == 0]
+        return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts!r}; {fits} would do"
+    if when_full not in (None, "fail", "accumulate"):
+        return f"trainer.on_out_of_memory is null, fail or accumulate, got {when_full!r}"
+    decay = trainer.get("ema_decay")
+    if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
+        return f"trainer.ema_decay lies between 0 and 1, as 0.999, got {decay!r}"
+    if trainer.get("compile") and trainer.get("gradient_checkpointing"):
+        return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
+    return None
+
+
+def lack(cell: Trial, cells_at_a_time: int = 1, machines: int = 1) -> str | None:
+    """What this machine, one of ``machines``, lacks for a cell, in one line; None if it can run it beside the others."""
+    config, trainer = cell.config, cell.config["trainer"]
+    if trainer["num_nodes"] > machines:
+        return f"trainer.num_nodes={trainer['num_nodes']} needs cluster=slurm or cluster=hosts: this is one machine"
+    gpu = on_gpu(config)
+    if trainer["sync_batchnorm"] and not gpu:
+        return "trainer.sync_batchnorm=true needs several GPUs (PyTorch has no synchronised batch-norm on a CPU)"
+    if trainer.get("tf32") and not gpu:
+        return "trainer.tf32=true needs an NVIDIA GPU since Ampere: a CPU has no TF32"
+    kind, available = ("GPUs", gpus()) if gpu else ("CPU cores", cores())
+    wanted = trainer["devices"] * cells_at_a_time
+    if wanted > available and (gpu or not config["cluster"]["oversubscribe"]):
+        asked = f"trainer.devices={trainer['devices']}"
+        asked += f" for each of launch.workers={cells_at_a_time}" if cells_at_a_time > 1 else ""
+        hint = "" if gpu else "; cluster.oversubscribe=true allows more processes than cores"
+        return f"{asked}, but this machine has {available} {kind}{hint}"
+    return None
+
+
+def is_asked(cells: Iterable[Trial | Impossible]) -> bool:
+    """Whether the configuration asks for a forecast (``mode=plan``) in the place of runs.
+
+    Raises:
+        ConfigurationError: another mode than train, plan and test, several at once, one of ``mode=test`` and ``weights``
+            without the other, or seeds of what draws nothing.
+    """
+    configs = [cell.config for cell in cells if isinstance(cell, Trial)]
+    modes = {config["mode"] for config in configs}
+    if len(modes) > 1 or not modes <= {"train", "plan", "test"}:
+        raise ConfigurationError(f"mode is train, plan or test, got {', '.join(map(repr, sorted(map(str, modes))))}")
+    for config in configs:
+        weights = config["weights"]
+        if modes != {"test"} and weights is not None:
+            raise ConfigurationError(
+                f"weights={weights} needs mode=test: training starts from the recipe's own weights"
+            )
+        if modes == {"test"} and not isinstance(weights, str):
+            raise ConfigurationError("mode=test needs weights=FILE, as `python -m benchmarks weights import` writes it")
+        if modes == {"test"} and config["seed"] != 0:
+            raise ConfigurationError(
+                f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"
+            )
+    return modes == {"plan"}

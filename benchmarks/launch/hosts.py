@@ -1,0 +1,65 @@
+"""A cell over several machines without a scheduler: the same command on each of them, over a folder that they share."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.config.trial import Trial, config_hash
+from benchmarks.launch.checks import lack
+from benchmarks.launch.process import Node
+from benchmarks.launch.trial_job import Outcome, TrialJob, start_trial
+
+
+class HostsExecutor:
+    """This machine's part of each cell, one cell after the other; machine 0 leads and keeps the records.
+
+    Args:
+        launch: the configuration's block of that name.
+        rendezvous: ``host:port`` on machine 0, where all meet.
+        node: this machine's number, from 0.
+        address: by which the others reach this machine; None for what its name resolves to.
+
+    Raises:
+        ValueError: the values name no meeting place or no machine, or there are several cells at a time.
+    """
+
+    def __init__(
+        self, launch: Mapping[str, Any], rendezvous: str | None, node: int | None, address: str | None
+    ) -> None:
+        if not re.fullmatch(r".+:[1-9]\d{0,4}", rendezvous or ""):
+            raise ValueError(
+                f"cluster.rendezvous is host:port of machine 0, such as 10.0.0.1:29400, got {rendezvous!r}"
+            )
+        if not isinstance(node, int) or node < 0:
+            raise ValueError(f"cluster.node is this machine's number, from 0, got {node!r}")
+        if launch["workers"] != 1:
+            raise ValueError(f"cluster=hosts runs one cell at a time, got launch.workers={launch['workers']}")
+        self._endpoint = str(rendezvous)
+        self._node = node
+        self._address = address
+        self._restarts = launch["retries"]
+        self._busy = False
+
+    def room(self) -> bool:
+        """Whether no cell runs."""
+        return not self._busy
+
+    def start(self, cell: Trial) -> TrialJob | Outcome:
+        """Starts this machine's ranks; all but machine 0 wait for it."""
+        machines = cell.config["trainer"]["num_nodes"]
+        if machines < 2:
+            return Outcome("refused", f"cluster=hosts is for several machines, got trainer.num_nodes={machines}")
+        if self._node >= machines:
+            return Outcome("refused", f"cluster.node={self._node} of trainer.num_nodes={machines} machines")
+        lacking = lack(cell, machines=machines)
+        if lacking is not None:
+            return Outcome("refused", lacking)
+        digest = config_hash(cell.config)
+        node = Node(self._node, machines, self._endpoint, digest, self._address, self._restarts)
+        started = start_trial(cell, node=node)
+        self._busy = isinstance(started, TrialJob)
+        return started
+
+    def ended(self, job: TrialJob) -> None:
+        """Makes room for the next."""
+        self._busy = False

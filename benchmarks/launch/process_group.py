@@ -1,0 +1,135 @@
+"""The processes of one cell, in a session of their own with a clean environment.
+
+On a CPU they are forked from a server that has imported everything and computed nothing: a cell then costs half a second where
+a fresh interpreter takes six. On GPUs, and where there is no fork, they are fresh interpreters.
+"""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from benchmarks.launch.process import SPIN_COUNT, Node, clean_environment, die_with_parent
+
+DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class ProcessGroup:
+    """Starts the ranks of the cell in ``directory``.
+
+    Args:
+        directory: holds ``config.yaml``.
+        ranks: processes on this machine.
+        log: gets what they print, appended.
+        fork: from the server; else fresh interpreters.
+        threads: of each rank.
+        gpus: the devices that they may see; None for all.
+        node: of a cell over several machines.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        ranks: int,
+        log: Path,
+        fork: bool,
+        threads: int,
+        gpus: Sequence[str] | None = None,
+        node: Node | None = None,
+    ) -> None:
+        environment = clean_environment(threads, gpus)
+        self._forked: BaseProcess | None = None
+        self._fresh: subprocess.Popen[bytes] | None = None
+        if fork:
+            _start_server()
+            self._forked = _server().Process(target=_in_fork, args=(directory, ranks, log, node, environment))
+            self._forked.start()
+            self.pid = self._forked.pid or 0
+            return
+        program = ["-m", "benchmarks.training.rank", str(directory)]
+        if ranks > 1 or node is not None:
+            place = [f"{key}={value}" for key, value in vars(node).items() if value is not None] if node else []
+            program = ["-m", "benchmarks.launch.agent", str(directory), str(ranks), *place]
+        with open(log, "ab") as file:
+            self._fresh = subprocess.Popen(
+                [sys.executable, *program],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_as_child,
+            )
+        self.pid = self._fresh.pid
+
+    def poll(self) -> int | None:
+        """The exit code of the first process, negative for a signal; None while it runs."""
+        return self._fresh.poll() if self._fresh else self._forked.exitcode if self._forked else None
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to every process of the group that is left."""
+        try:
+            os.killpg(self.pid, number)
+        except ProcessLookupError:
+            with suppress(ProcessLookupError):  # it may not have its session yet
+                if self.poll() is None:
+                    os.kill(self.pid, number)
+
+
+def preload(modules: Sequence[str]) -> None:
+    """Says, before the first cell starts, what the server imports once for all cells."""
+    _server().set_forkserver_preload(["benchmarks.launch.agent", *modules])
+
+
+@lru_cache
+def _start_server() -> None:
+    """Starts the server deaf: a scheduler signals every process of a job, and without its server a child looks dead."""
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in DEAF_TO}
+        forkserver.ensure_running()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@lru_cache
+def _server() -> ForkServerContext:
+    # The server takes its environment from here when it starts; the children get theirs from the caller.
+    os.environ["PYTHONPATH"] = clean_environment(1, None)["PYTHONPATH"]
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    return multiprocessing.get_context("forkserver")
+
+
+def _as_child() -> None:
+    die_with_parent()
+    for ignored in (signal.SIGUSR1, signal.SIGUSR2):  # their default would end the agent; the ranks set their own
+        signal.signal(ignored, signal.SIG_IGN)
+
+
+def _in_fork(directory: Path, ranks: int, log: Path, node: Node | None, environment: dict[str, str]) -> None:
+    os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _as_child()
+    # The server ends with the last holder of this pipe (CPython 3.11 gives it to every child), and its end is our signal that
+    # the launcher has died.
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
+    os.environ.clear()
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    if ranks > 1 or node is not None:
+        from benchmarks.launch.agent import run_ranks
+
+        sys.exit(run_ranks(directory, ranks, node, fork=True))
+    from benchmarks.training.rank import main
+
+    sys.exit(main(directory))

@@ -1,0 +1,256 @@
+"""A sweep is a table with holes: its missing cells go through an executor, which says where they run."""
+
+import hashlib
+import json
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash, flatten
+from benchmarks.launch.checks import lack, refusal
+from benchmarks.launch.process import can_fork
+from benchmarks.launch.process_group import preload
+from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
+from benchmarks.records import files
+from benchmarks.records.hardware import gpus, on_gpu
+
+ASK_AGAIN_S = 1.0  # after a cell was found with another launcher
+
+
+class Job(Protocol):
+    """A cell on its way."""
+
+    def poll(self) -> Outcome | None:
+        """The outcome, once there is one."""
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the cell last said of itself."""
+
+    def stop(self, status: str, error: str, at_once: bool = False) -> None:
+        """Asks it to save and stop; ``at_once`` leaves out the saving."""
+
+
+class Executor(Protocol):
+    """Where cells run."""
+
+    def room(self) -> bool:
+        """Whether one more may start now."""
+
+    def start(self, cell: Trial) -> Job | Outcome:
+        """Starts a cell, or says why not."""
+
+    def ended(self, job: Any) -> None:
+        """Takes back what the job had."""
+
+
+class Watcher(Protocol):
+    """Who is told of the cells, each under its place in the sweep."""
+
+    def begin(self, index: int, label: str) -> None:
+        """A cell starts."""
+
+    def update(self, index: int, progress: dict[str, Any]) -> None:
+        """A cell has said how far it is."""
+
+    def wait(self, index: int, label: str, reason: str) -> None:
+        """A cell is with another launcher."""
+
+    def end(self, index: int, label: str, outcome: Outcome) -> None:
+        """A cell has ended."""
+
+
+class LocalExecutor:
+    """Cells on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each.
+
+    Args:
+        launch: the configuration's block of that name.
+    """
+
+    def __init__(self, launch: Mapping[str, Any]) -> None:
+        self.workers = launch["workers"]
+        self._running = 0
+        self._free_gpus: list[str] | None = None
+
+    def room(self) -> bool:
+        """Whether fewer than ``workers`` cells run."""
+        return self._running < self.workers
+
+    def start(self, cell: Trial) -> Job | Outcome:
+        """Starts a cell in processes of its own."""
+        refused = refusal(cell) or lack(cell, self.workers)
+        if refused is not None:
+            return Outcome("refused", refused)
+        own = self._take_gpus(cell.config) if self.workers > 1 and on_gpu(cell.config) else None
+        started = start_trial(cell, own)
+        if isinstance(started, Outcome):
+            self._give_back(own)
+        else:
+            self._running += 1
+        return started
+
+    def ended(self, job: TrialJob) -> None:
+        """Makes room for the next."""
+        self._running -= 1
+        self._give_back(job.gpus)
+
+    def _take_gpus(self, config: Mapping[str, Any]) -> Sequence[str]:
+        if self._free_gpus is None:
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+            self._free_gpus = visible.split(",") if visible else [str(index) for index in range(gpus())]
+        devices = config["trainer"]["devices"]
+        taken, self._free_gpus = self._free_gpus[:devices], self._free_gpus[devices:]
+        return taken
+
+    def _give_back(self, own: Sequence[str] | None) -> None:
+        if own and self._free_gpus is not None:
+            self._free_gpus += own
+
+
+class Sweep:
+    """Runs cells and keeps their outcomes.
+
+    Args:
+        cells: in their order.
+        watcher: is told.
+        command: the arguments that asked for them, for the list that ``status`` reads; kept once a cell has started.
+
+    Raises:
+        ConfigurationError: the cluster that is asked for cannot be used from here.
+
+    Attributes:
+        outcomes: by the cell's place; those of all cells after ``run``, of the ended ones after an interrupt.
+    """
+
+    def __init__(self, cells: Sequence[Trial | Impossible], watcher: Watcher, command: Sequence[str] = ()) -> None:
+        self.cells = cells
+        self.command = command
+        self.watcher = watcher
+        self.outcomes: dict[int, Outcome] = {}
+        self._queue = deque(range(len(cells)))
+        self._jobs: dict[int, Job] = {}
+        self._elsewhere: dict[int, float] = {}  # when to ask again
+        self._listed = False
+        composed = [cell for cell in cells if isinstance(cell, Trial)]
+        config = composed[0].config
+        self._fail_fast = config["launch"]["fail_fast"]
+        try:
+            self._executor: Executor = instantiate(config["cluster"]["executor"], launch=config["launch"])
+        except InstantiationException as error:
+            raise ConfigurationError(str(error.__cause__ or error).splitlines()[0]) from error
+        if can_fork():
+            preload(_modules(composed))
+
+    def run(self) -> None:
+        """Runs what is missing; returns when every cell has ended, or at the first failure under ``launch.fail_fast``.
+
+        Raises:
+            KeyboardInterrupt: after all running cells have saved and stopped.
+        """
+        try:
+            while (self._queue or self._jobs or self._elsewhere) and not self._failed_fast():
+                self._step()
+            self._stop("interrupted", "stopped, as another cell has failed (launch.fail_fast)")
+        except KeyboardInterrupt:
+            try:
+                self._stop("interrupted", "interrupted by Ctrl-C")
+            except KeyboardInterrupt:
+                self._stop("interrupted", "interrupted by Ctrl-C, twice", at_once=True)
+            raise
+        except Exception as error:
+            self._stop("interrupted", f"the launcher failed: {error}", at_once=True)
+            raise
+
+    def _step(self) -> None:
+        due = [index for index, when in self._elsewhere.items() if when <= time.monotonic()]
+        while self._executor.room() and (self._queue or due):
+            self._start(self._queue.popleft() if self._queue else due.pop(0))
+            if self._failed_fast():
+                return
+        self._poll()
+        time.sleep(POLL_S)
+
+    def _start(self, index: int) -> None:
+        cell = self.cells[index]
+        waited = self._elsewhere.pop(index, None) is not None
+        if not waited:
+            self.watcher.begin(index, cell.label)
+        if isinstance(cell, Impossible):
+            self._end(index, Outcome("refused", cell.error))
+            return
+        started = self._executor.start(cell)
+        if not isinstance(started, Outcome):
+            self._jobs[index] = started
+            if not self._listed:
+                write_sweep(self.cells, self.command)
+                self._listed = True
+        elif started.status != "busy":
+            self._end(index, started)
+        else:
+            self._elsewhere[index] = time.monotonic() + ASK_AGAIN_S
+            if not waited:
+                self.watcher.wait(index, cell.label, started.error or "")
+            elif (progress := files.read_json(cell.directory / files.PROGRESS)) is not None:
+                self.watcher.update(index, progress)
+
+    def _poll(self) -> None:
+        for index, job in list(self._jobs.items()):
+            outcome = job.poll()
+            if outcome is not None:
+                del self._jobs[index]
+                self._executor.ended(job)
+                self._end(index, outcome)
+            elif (progress := job.progress()) is not None:
+                self.watcher.update(index, progress)
+
+    def _end(self, index: int, outcome: Outcome) -> None:
+        self.outcomes[index] = outcome
+        self.watcher.end(index, self.cells[index].label, outcome)
+
+    def _failed_fast(self) -> bool:
+        return self._fail_fast and not all(outcome.good for outcome in self.outcomes.values())
+
+    def _stop(self, status: str, error: str, at_once: bool = False) -> None:
+        for job in self._jobs.values():
+            job.stop(status, error, at_once)
+        while self._jobs:
+            self._poll()
+            time.sleep(POLL_S)
+
+
+def write_sweep(cells: Iterable[Trial | Impossible], command: Sequence[str]) -> None:
+    """Keeps the list of a sweep's cells in ``<output_root>/sweeps/``, so that ``status`` knows what is missing."""
+    roots: dict[str, list[Trial]] = {}
+    for cell in cells:
+        if isinstance(cell, Trial):
+            roots.setdefault(cell.config["output_root"], []).append(cell)
+    for root, its in roots.items():
+        rows = [
+            {
+                "directory": str(cell.directory.relative_to(root)),
+                "label": cell.label,
+                "config_hash": config_hash(cell.config),
+            }
+            for cell in its
+        ]
+        digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        path = Path(root, files.SWEEPS, f"{digest[:12]}.json")
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.write_json(path, {"command": list(command), "made": files.now(), "cells": rows})
+
+
+def _modules(cells: Iterable[Trial]) -> list[str]:
+    """The modules that the cells' ``_target_`` keys name: imported once for all."""
+    targets = {
+        value.rpartition(".")[0]
+        for cell in cells
+        for key, value in flatten(cell.config).items()
+        if key.rpartition(".")[2] == "_target_" and isinstance(value, str)
+    }
+    return sorted(targets)

@@ -1,0 +1,274 @@
+"""Runs one cell on this machine: its processes, their limits, restarts, and the record when they cannot write it.
+
+A cell is driven by ``poll``, so that one thread watches many. No rank re-enters Hydra. A rank that dies takes its cell down,
+the cause is recorded, and the next cell starts.
+"""
+
+import math
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks import units
+from benchmarks.config.trial import Trial
+from benchmarks.launch.checks import is_finished, refusal
+from benchmarks.launch.new_record import new_record, supersede
+from benchmarks.launch.process import Node, can_fork
+from benchmarks.launch.process_group import ProcessGroup
+from benchmarks.records import files, measured_speed
+from benchmarks.records.code_version import made_by_other_code
+from benchmarks.records.hardware import cores, on_gpu
+from benchmarks.records.locks import LAUNCHER, RANKS, Lock, held, holder
+
+POLL_S = 0.05
+SAVE_S = 16  # from the request to save and stop to SIGTERM
+STOP_S = 20  # from SIGTERM to SIGKILL
+JOIN_S = 120  # that the other machines wait for machine 0
+LOOK_S = 1.0  # between their looks for it
+INTERRUPTED = 128 + signal.SIGTERM  # a rank's exit code when it was asked to stop
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a cell ended.
+
+    Attributes:
+        status: ``ok``, ``finished`` (before this call), ``failed``, ``interrupted``, ``preempted`` (goes on by itself),
+            ``refused`` (not started) or ``busy`` (another launcher has it).
+        error: the cause in one line.
+    """
+
+    status: str
+    error: str | None = None
+
+    @property
+    def good(self) -> bool:
+        """Whether the cell has its result."""
+        return self.status in {"ok", "finished"}
+
+
+class TrialJob:
+    """A cell that this launcher runs.
+
+    Args:
+        cell: to run; ``refusal`` has let it through.
+        lock: on its directory, held until it has ended.
+        gpus: the devices that it may see; None for all.
+        node: this machine's place where the cell has several; all but the first leave the record alone.
+    """
+
+    def __init__(
+        self, cell: Trial, lock: Lock | None, gpus: Sequence[str] | None = None, node: Node | None = None
+    ) -> None:
+        self.directory = cell.directory
+        self.gpus = gpus
+        self.node = node
+        self._lock = lock
+        self._keeps_record = node is None or node.rank == 0
+        self._log = files.LOG if node is None or node.rank == 0 else f"log.node{node.rank}.txt"
+        self._config = deepcopy(cell.config)
+        self._departures = cell.departures
+        self._limits = self._config["launch"]
+        self._ranks = self._config["trainer"]["devices"]
+        # A cell over several machines is restarted by torch's agents, which keep the machines together.
+        self._retries = 0 if node else self._limits["retries"]
+        cluster = self._config["cluster"]
+        share = cores() // (self._ranks * (self._limits["workers"] if gpus is None else 1))
+        cluster["threads_per_process"] = cluster["threads_per_process"] or max(1, share)
+        self._group: ProcessGroup | None = None
+        self._asked = self._waiting = self._started = time.time()
+        self._stopping: tuple[str, str] | None = None
+        self._signals: list[tuple[float, int]] = []  # when to send what, soonest first
+        self._first, self._looked_for_first = False, -math.inf
+        self._begun = not self._keeps_record
+
+    def poll(self) -> Outcome | None:
+        """Looks after the cell; its outcome once it has ended."""
+        if self._group is None:
+            return self._start()
+        code = self._group.poll()
+        if code is None:
+            self._watch(self._group)
+            return None
+        self._group.signal(signal.SIGKILL)
+        outcome = self._ended(code)
+        if outcome.status == "failed" and self._retries and self._may_help():
+            self._retries -= 1
+            self._restart(outcome.error or "")
+            return None
+        self._release()
+        return outcome
+
+    def progress(self) -> dict[str, Any] | None:
+        """What the cell last said of itself."""
+        return files.read_json(self.directory / files.PROGRESS) if self._group else None
+
+    def stop(self, status: str, error: str, at_once: bool = False) -> None:
+        """Asks the cell to save and stop, and ends it if it does not; ``at_once`` leaves out the asking."""
+        self._stopping = (status, error)
+        wait = 0 if at_once else SAVE_S
+        now = time.time()
+        self._signals = [(now + wait, signal.SIGTERM), (now + wait + STOP_S, signal.SIGKILL)]
+        if not at_once:
+            self._signals.insert(0, (now, signal.SIGUSR1))
+
+    def _begin(self) -> None:
+        """Puts away what other code has left, and opens the record."""
+        previous = files.read_json(self.directory / files.RECORD)
+        if previous is not None and (previous["status"] == "ok" or made_by_other_code(previous)):
+            supersede(self.directory, self._config["output_root"], previous)
+            previous = None
+        for left in (files.FAILURE, files.PROGRESS):
+            (self.directory / left).unlink(missing_ok=True)
+        files.write_atomic(self.directory / files.CONFIG, yaml.safe_dump(self._config, sort_keys=False))
+        files.write_json(self.directory / files.RECORD, new_record(self._config, self._departures, previous))
+
+    def _start(self) -> Outcome | None:
+        """Opens the record and starts the processes, once nobody else's are left."""
+        if self._stopping:
+            return self._finish(*self._stopping)
+        waited = time.time() - self._waiting
+        if not self._keeps_record and not self._first_is_there():
+            return None if waited < JOIN_S else Outcome("failed", f"machine 0 has not started this cell in {JOIN_S} s")
+        if self._keeps_record and held(self.directory / RANKS):
+            if waited < SAVE_S + STOP_S:
+                return None  # ranks of a launcher that was killed are still saving
+            return self._finish("failed", "processes of an earlier start of this cell are still there")
+        fork = can_fork() and not on_gpu(self._config)
+        threads = self._config["cluster"]["threads_per_process"]
+        try:
+            if not self._begun:
+                self._begin()
+                self._begun = True
+        except OSError as error:
+            return self._finish("refused", f"cannot write to {self.directory}: {error.strerror}")
+        try:
+            self._group = ProcessGroup(
+                self.directory, self._ranks, self.directory / self._log, fork, threads, self.gpus, self.node
+            )
+        except OSError as error:
+            return self._finish("failed", f"no process could be started: {error.strerror}")
+        self._started = time.time()
+        return None
+
+    def _watch(self, group: ProcessGroup) -> None:
+        """Keeps the limits, and sends the signals of a stop when they are due."""
+        now = time.time()
+        if self._signals:
+            if now >= self._signals[0][0]:
+                group.signal(self._signals.pop(0)[1])
+            return
+        limit, stall = self._limits["time_limit_s"], self._limits["stall_s"]
+        if limit is not None and now - self._asked > limit:
+            self.stop(
+                "interrupted", f"the time limit of {limit:g} s; the same command goes on from its last checkpoint"
+            )
+        elif stall is not None and now - max(self._started, self._last_sign()) > stall:
+            self.stop("failed", f"no sign of life for {stall:g} s (launch.stall_s)", at_once=True)
+        elif not self._keeps_record and not self._first_is_there():
+            self.stop("failed", "machine 0 has ended the cell", at_once=True)
+
+    def _last_sign(self) -> float:
+        try:
+            return (self.directory / files.PROGRESS).stat().st_mtime
+        except OSError:
+            return -math.inf
+
+    def _first_is_there(self) -> bool:
+        """Whether machine 0 is at this cell; asked now and then, as asking takes the lock for an instant."""
+        if time.time() - self._looked_for_first > LOOK_S:
+            self._looked_for_first = time.time()
+            self._first = held(self.directory / LAUNCHER)
+        return self._first
+
+    def _ended(self, code: int) -> Outcome:
+        record = files.read_json(self.directory / files.RECORD) or {}
+        if not self._keeps_record:
+            if code == 0 or record.get("status") == "ok":
+                return Outcome("ok")
+            if not held(self.directory / LAUNCHER) and record.get("status") != "running":
+                return Outcome(record["status"], record["error"])  # machine 0 knows more
+            return Outcome(*self._stopping) if self._stopping else Outcome("failed", self._cause(code))
+        if code == 0 and record.get("status") == "ok":
+            with suppress(OSError):  # a full disk
+                measured_speed.enter(self.directory, Path(self._config["output_root"]))
+            return self._finish("ok", None)
+        if self._stopping:
+            return self._finish(*self._stopping)
+        if code == INTERRUPTED and record.get("status") == "interrupted":
+            return self._finish("interrupted", record["error"])
+        return self._finish("failed", self._cause(code))
+
+    def _finish(self, status: str, error: str | None) -> Outcome:
+        """Writes the outcome where the ranks could not, or know less of it."""
+        if self._keeps_record and self._begun:
+            with suppress(OSError):  # a full disk
+                files.amend(self.directory, status, error)
+        if self._group is None:
+            self._release()
+        return Outcome(status, error)
+
+    def _may_help(self) -> bool:
+        """Whether the failure was the machine's, not the program's own error, which would come again."""
+        return not (files.read_json(self.directory / files.FAILURE) or {}).get("known")
+
+    def _restart(self, error: str) -> None:
+        files.reopen(self.directory, error)
+        self._group, self._stopping, self._signals = None, None, []
+        self._waiting = time.time()
+
+    def _cause(self, returncode: int) -> str:
+        failure = files.read_json(self.directory / files.FAILURE)
+        if failure is not None and not (returncode < 0 and failure.get("peer")):
+            return failure["error"]
+        if returncode < 0:
+            return units.killed_by(-returncode)
+        path = self.directory / self._log
+        log = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        lines = [line for line in log.splitlines() if line.strip()]
+        return f"exit code {returncode}: {lines[-1].strip() if lines else 'no output'}"
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+
+def start_trial(cell: Trial, gpus: Sequence[str] | None = None, node: Node | None = None) -> TrialJob | Outcome:
+    """Starts a cell, unless it is finished, refused, or with another launcher."""
+    done = settled(cell)
+    if done is not None:
+        return done
+    try:
+        cell.directory.mkdir(parents=True, exist_ok=True)
+        if node is not None and node.rank > 0:
+            return TrialJob(cell, None, gpus, node)
+        lock = Lock.take(cell.directory / LAUNCHER)
+        if lock is None:
+            return with_another(cell)
+        if is_finished(cell):
+            lock.release()
+            return Outcome("finished")
+        return TrialJob(cell, lock, gpus, node)
+    except OSError as error:
+        return Outcome("refused", f"cannot write to {cell.directory}: {error.strerror}")
+
+
+def settled(cell: Trial) -> Outcome | None:
+    """The outcome of a cell that is not to be started: refused, or finished already."""
+    refused = refusal(cell)
+    if refused is not None:
+        return Outcome("refused", refused)
+    return Outcome("finished") if is_finished(cell) else None
+
+
+def with_another(cell: Trial) -> Outcome:
+    """That another launcher has the cell, and which."""
+    who = holder(cell.directory / LAUNCHER)
+    return Outcome("busy", f"process {who.get('pid', '?')} on {who.get('host', '?')} is running it")

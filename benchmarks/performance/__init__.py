@@ -1,0 +1,1 @@
+"""Measuring, tuning and forecasting of speed and memory."""

@@ -1,0 +1,288 @@
+"""A hand-written training loop beside Lightning's, interleaved, with the same weights at the end."""
+
+import copy
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from benchmarks.config.compose import expand
+from benchmarks.launch.new_record import new_record
+from benchmarks.performance.interleaved import median_interval
+from benchmarks.records.files import RECORD, write_json
+from benchmarks.training.rank import RankRun
+from benchmarks.training.stopping import StopRequest
+
+TURN = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the turn changes
+WARM_UP = 3  # turns left out
+HELD_OUT = 16  # images each of the random sets' val and test
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network to be measured.
+
+    Attributes:
+        overrides: what ``run.py`` would be given.
+        batch: images of a step on a CPU, where the recipe's would take minutes; None for the recipe's.
+        steps: by default.
+        images: in training; None for as many as it takes, random ones, where the data set is not bundled.
+        limited: whether ``LIMIT`` and ``SHARE_LIMIT`` are meant for it.
+    """
+
+    overrides: tuple[str, ...]
+    batch: int | None
+    steps: int
+    images: int | None
+    limited: bool = True
+
+
+CASES = {
+    "resnext29_8x64d": Case(("model=resnext", "data=cifar10"), 2, 80, None),
+    "densenet_bc100_k12": Case(("model=densenet", "data=cifar10"), 8, 120, None),
+    "unet32_padded": Case(("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 118, 48),
+    "resnet20_digits": Case(("model=resnet", "data=digits"), None, 300, 1197, False),
+}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Seconds per step of one turn: of the clock and of this thread's processor time, ours and the hand-written loop's; and
+    what of the latter's went into making the batch."""
+
+    ours: float
+    bare: float
+    ours_processor: float
+    bare_processor: float
+    batch_processor: float
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case's record, its trainer's configuration, and its two loops after training."""
+
+    record: dict[str, Any]
+    settings: dict[str, Any]
+    beside: "TakingTurns"
+
+
+class BareLoop:
+    """Training as one would write it by hand.
+
+    Args:
+        net: on its device, in its layout.
+        optimizer, scheduler: configuration nodes; the schedule goes by epochs.
+        loader: batches of images, targets, weights of pixels or None, and one thing more.
+        precision: ``32-true`` or ``bf16-mixed``.
+
+    Raises:
+        ValueError: another precision.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizer: Mapping[str, Any],
+        scheduler: Mapping[str, Any],
+        loader: Any,
+        precision: str,
+    ) -> None:
+        if precision not in {"32-true", "bf16-mixed"}:
+            raise ValueError(f"step_cost compares trainer.precision=32-true and bf16-mixed, got {precision}")
+        self.net = net
+        self.optimizer = instantiate(optimizer)(net.parameters())
+        self.scheduler = instantiate(scheduler)(self.optimizer)
+        self.loader = loader
+        parameter = next(net.parameters())
+        self.device = parameter.device
+        self.half = precision == "bf16-mixed"
+        self.batch_s = 0.0
+        self._batches: Iterator[Any] = iter(())
+
+    def begin(self, epoch: int) -> None:
+        """Starts an epoch."""
+        if epoch:
+            self.scheduler.step()
+        self.loader.sampler.set_epoch(epoch)
+        self._batches = iter(self.loader)
+
+    def step(self) -> None:
+        """One step; the processor time of making its batch is added to ``batch_s``."""
+        started = time.thread_time()
+        batch = next(self._batches)
+        self.batch_s += time.thread_time() - started
+        images, targets, weights = (
+            part if part is None else part.to(self.device, non_blocking=True) for part in batch[:3]
+        )
+        with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
+            loss = mean_loss(self.net(images), targets, weights)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def mean_loss(logits: Tensor, targets: Any, weights: Tensor | None) -> Tensor:
+    """Cross-entropy, mean over images and pixels, each pixel times its weight if given."""
+    if weights is None:
+        return F.cross_entropy(logits, targets)
+    return (F.cross_entropy(logits, targets, reduction="none") * weights).mean()
+
+
+class TakingTurns:
+    """The trainer's loader; before each turn of its steps the hand-written loop makes as many.
+
+    A step of ours lasts from the asking for its batch to the asking for the next: with all that the trainer does between.
+
+    Args:
+        loader: the trainer's own.
+        bare: the hand-written loop.
+        turn: steps.
+        wait: returns when the device has done what it was given.
+    """
+
+    def __init__(self, loader: Any, bare: BareLoop, turn: int, wait: Callable[[], None]) -> None:
+        self.loader = loader
+        self.sampler = loader.sampler  # Lightning tells it the epoch
+        self.bare = bare
+        self.turn = turn
+        self.wait = wait
+        self.turns: list[Turn] = []
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Batches of an epoch. Its last turn is not counted: evaluation follows, and nobody asks for another batch."""
+        self.bare.begin(self.sampler.epoch)
+        batches, left = iter(self.loader), len(self)
+        while left:
+            turn = min(self.turn, left)
+            begun, batch_s = self._now(), self.bare.batch_s
+            for _ in range(turn):
+                self.bare.step()
+            between = self._now()
+            for _ in range(turn):
+                yield next(batches)
+            after, left = self._now(), left - turn
+            ours, bare = (
+                tuple((b - a) / turn for a, b in zip(first, last, strict=True))
+                for first, last in ((between, after), (begun, between))
+            )
+            self.turns.append(Turn(ours[0], bare[0], ours[1], bare[1], (self.bare.batch_s - batch_s) / turn))
+
+    def _now(self) -> tuple[float, float]:
+        self.wait()
+        return time.perf_counter(), time.thread_time()
+
+
+class Trainer(pl.Trainer):
+    """The trainer, with the hand-written loop beside it; ``beside`` is made by ``fit``."""
+
+    recipe: Mapping[str, Any]
+    beside: TakingTurns
+
+    def fit(self, model: Any, *, datamodule: Any, **keywords: Any) -> None:  # type: ignore[override]
+        """Trains both."""
+        device = self.strategy.root_device
+        net, made = copy.deepcopy(model.net).to(device).train(), datamodule.train_dataloader
+        if model.net._compiled_call_impl is not None:  # which a copy is not
+            net.compile()
+
+        def train_dataloader() -> TakingTurns:
+            bare = BareLoop(net, self.recipe["optimizer"], self.recipe["scheduler"], made(), self.precision)
+            self.beside = TakingTurns(made(), bare, TURN[device.type], waiter(device))
+            return self.beside
+
+        datamodule.train_dataloader = train_dataloader
+        super().fit(model, datamodule=datamodule, **keywords)
+
+
+def waiter(device: torch.device) -> Callable[[], None]:
+    """What waits for the device."""
+    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
+
+
+def random_classes(splits: Any, split: Any, count: int, shape: Sequence[int], classes: int) -> Any:
+    """Random images uint8 of a data set's size in ``count`` training images and a few others.
+
+    splits, split: the classes that hold data, as datamodules and benchmarks do not know each other.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def part(count: int) -> Any:
+        images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
+        return split(images, torch.arange(count) % classes)
+
+    return splits(train=part(count), val=part(HELD_OUT), test=part(HELD_OUT), classes=tuple(map(str, range(classes))))
+
+
+def configuration(case: Case, root: Path, batch: int | None, steps: int, overrides: Sequence[str]) -> Any:
+    """The cell of a case, with epochs enough for ``steps`` and random images where it has none."""
+    sizes = [] if batch is None else [f"recipe.batch_size={batch}"]
+    place = (f"output_root={root}", "logger=none", "cluster.threads_per_process=1")
+    run: Any = expand([*case.overrides, *sizes, *place, *overrides], False)[0]
+    config, data = run.config, run.config["data"]
+    images = case.images or steps * config["recipe"]["batch_size"]
+    config["trainer"] |= {
+        "_target_": f"{__name__}.Trainer",
+        "max_epochs": ceil(steps / (images // config["recipe"]["batch_size"])),
+    }
+    if case.images is None:
+        config["datamodule"]["source"] = {
+            "_target_": f"{__name__}.random_classes",
+            "_partial_": True,
+            "splits": {"_target_": "hydra.utils.get_class", "path": "datamodules.readers.splits.Splits"},
+            "split": {"_target_": "hydra.utils.get_class", "path": "datamodules.readers.splits.Split"},
+            "count": images,
+            "shape": [data["in_channels"], *data["image_size"]],
+            "classes": data["num_classes"],
+        }
+        config["datamodule"]["sha256"] = None
+    return run
+
+
+def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] = ()) -> Measured:
+    """Runs a case in this process, with one thread, tested and recorded as any run."""
+    with tempfile.TemporaryDirectory() as root:
+        cell = configuration(case, Path(root), batch, steps, overrides)
+        config = cell.config
+        cell.directory.mkdir(parents=True)
+        record = new_record(config, cell.departures, None)
+        write_json(cell.directory / RECORD, record)
+        Trainer.recipe = config["recipe"]
+        run = RankRun(cell.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
+        run.execute()
+    return Measured(run.record, config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
+
+
+def summarise(turns: Sequence[Turn], processor: bool) -> dict[str, Any]:
+    """Medians over the turns after the first few; times in ms, what is added in microseconds.
+
+    processor: ratios and differences are of processor time, which does not depend on what else the machine does.
+    """
+    counted = turns[WARM_UP:]
+    ours = [turn.ours_processor if processor else turn.ours for turn in counted]
+    bare = [turn.bare_processor if processor else turn.bare for turn in counted]
+    low, ratio, high = median_interval([a / b for a, b in zip(ours, bare, strict=True)])
+    return {
+        "turns": len(counted),
+        "ours_ms": 1e3 * statistics.median(turn.ours for turn in counted),
+        "bare_ms": 1e3 * statistics.median(turn.bare for turn in counted),
+        "clock": "processor time" if processor else "wall time",
+        "ratio": ratio,
+        "ratio_low": low,
+        "ratio_high": high,
+        "added_us": 1e6 * statistics.median(a - b for a, b in zip(ours, bare, strict=True)),
+        "batch_share": statistics.median(turn.batch_processor / turn.bare_processor for turn in counted),
+    }

@@ -1,0 +1,184 @@
+"""docs/performance.md, the measured speeds, from committed records: ``python -m benchmarks performance``."""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from benchmarks.records.files import now, read_json, write_json
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+RECORDS = DOCS / "performance"
+PAGE = DOCS / "performance.md"
+KINDS = (
+    *("step_cost", "peers", "peers_input", "input", "decoding", "decoding_trace", "start_up", "logging_cost"),
+    *("tune", "throughput", "scaling", "switch_cost", "memory"),
+)  # in this order; others after them
+PACKAGES = ("torch", "pytorch-lightning", "torchmetrics")
+MACHINE = ("device", "device_name", "cores", "threads", "cuda", "cudnn", "python", "packages")
+HEAD = """# Performance
+
+Made by `python -m benchmarks performance --write` from `docs/performance/*.json`; a test fails when it is stale. Each table
+says on which machine, with which versions and by which command it was measured. The machines had other work to do: look at the
+ratios, which are of work done in turns.
+"""
+RATE = "rate"  # a column's format: whole numbers, but three digits
+NO_GPU = "\nThere are no figures of GPUs: none was available when these were measured.\n"
+
+
+def add_write_option(parser: argparse.ArgumentParser) -> None:
+    """``--write``, of every command that measures."""
+    parser.add_argument(
+        "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
+    )
+
+
+def write_record(
+    kind: str,
+    environment: Mapping[str, Any],
+    command: str,
+    title: str,
+    columns: Mapping[str, tuple[str, str]],
+    rows: Sequence[Mapping[str, Any]],
+    note: str,
+    root: Path = RECORDS,
+) -> Path:
+    """Keeps what a command has measured as ``<kind>-<device>.json``, in place of what it measured before.
+
+    Args:
+        environment: of ``benchmarks.training.environment``.
+        columns: of the table: key in a row -> heading, format (or ``RATE``); rows may have more keys.
+        note: what a reader must know, one paragraph.
+    """
+    path = root / f"{kind}-{environment['device']}.json"
+    content = {
+        "title": title,
+        "command": command,
+        "measured": now(),
+        "environment": dict(environment),
+        "columns": {key: list(column) for key, column in columns.items()},
+        "rows": list(rows),
+        "note": note,
+    }
+    root.mkdir(parents=True, exist_ok=True)
+    write_json(path, content)
+    return path
+
+
+def add_to_record(
+    kind: str,
+    environment: Mapping[str, Any],
+    command: str,
+    title: str,
+    columns: Mapping[str, tuple[str, str]],
+    rows: Sequence[Mapping[str, Any]],
+    note: str,
+    same: Sequence[str],
+    root: Path = RECORDS,
+) -> Path:
+    """As ``write_record``; rows stay that were measured with the same hardware, versions and threads and differ in a key of
+    ``same`` from all the new ones. Each row has its command, the record all of them.
+    """
+    held = read_json(root / f"{kind}-{environment['device']}.json") or {}
+    here, there = ({name: of.get(name) for name in MACHINE} for of in (environment, held.get("environment", {})))
+    new = [[row[key] for key in same] for row in rows]
+    kept = [row for row in held.get("rows", []) if [row.get(key) for key in same] not in new] if here == there else []
+    together = [*kept, *({**row, "command": command} for row in rows)]
+    commands = " && ".join(dict.fromkeys(row["command"] for row in together))
+    return write_record(kind, environment, commands, title, columns, together, note, root)
+
+
+def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:
+    """The records by the stems of their files, in the table's order.
+
+    Raises:
+        ValueError: a file that is no such record.
+    """
+    found = {}
+    for path in sorted(root.glob("*.json"), key=_place):
+        record = read_json(path)
+        if missing := {"title", "command", "measured", "environment", "columns", "rows", "note"} - set(record or ()):
+            raise ValueError(f"{path} is no record of a measurement: it has no {', '.join(sorted(missing))}")
+        found[path.stem] = record
+    return found  # type: ignore[return-value]
+
+
+def render(records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The page, Markdown."""
+    parts = [HEAD]
+    if not any(record["environment"]["device"] == "cuda" for record in records.values()):
+        parts.append(NO_GPU)
+    parts += [_section(record) for record in records.values()]
+    return "".join(parts)
+
+
+def table(columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, Any]]) -> Table:
+    """A record's table for the terminal; where that is narrow, words are folded and no number is."""
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    cells = [[_cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows]
+    for index, (heading, form) in enumerate(columns.values()):
+        if form == "s":
+            shown.add_column(heading, overflow="fold")
+        else:
+            widest = max((len(row[index]) for row in cells), default=0)
+            shown.add_column(heading, overflow="fold", justify="right", min_width=widest)
+    for row in cells:
+        shown.add_row(*row)
+    return shown
+
+
+def rate(value: float) -> str:
+    """Images a second: 2,750, 27.5, 0.275."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command; returns 0, or 1 where the page is not what the records say."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks performance",
+        description=f"Check docs/{PAGE.name} against the records in docs/{RECORDS.name}/, or write it.",
+    )
+    parser.add_argument("--write", action="store_true", help="write the page")
+    arguments = parser.parse_args(argv)
+    content = render(read_records())
+    if arguments.write:
+        PAGE.write_text(content, encoding="utf-8")
+        return 0
+    if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != content:
+        print(f"{PAGE} is stale: python -m benchmarks performance --write", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _place(path: Path) -> tuple[int, str]:
+    kind = path.stem.rpartition("-")[0]
+    return KINDS.index(kind) if kind in KINDS else len(KINDS), path.stem
+
+
+def _section(record: Mapping[str, Any]) -> str:
+    columns, where = record["columns"], record["environment"]
+    lines = [
+        " | ".join(heading for heading, _ in columns.values()),
+        " | ".join("---" for _ in columns),
+        *(" | ".join(_cell(row.get(key), form) for key, (_, form) in columns.items()) for row in record["rows"]),
+    ]
+    table = "\n".join(f"| {line} |" for line in lines)
+    versions = ", ".join(f"{name} {where['packages'][name]}" for name in PACKAGES if name in where["packages"])
+    machine = (
+        f"{where['device_name']}, {where['cores']} cores, {where['threads']} threads, "
+        f"{where['memory_bytes'] / 2**30:.0f} GiB; Python {where['python']}, {versions}"
+    ).replace(" 1 threads", " 1 thread")
+    return (
+        f"\n## {record['title']}\n\n{table}\n\n{record['note']}\n\n"
+        f"*`{record['command']}`, {record['measured'][:10]}; {machine}.*\n"
+    )
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None:
+        return ""
+    return rate(value) if form == RATE else format(value, form)

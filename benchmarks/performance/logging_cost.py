@@ -1,0 +1,116 @@
+"""What tracking costs a training step: ``python -m benchmarks logging_cost``."""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks import terminal
+from benchmarks.config.compose import expand
+from benchmarks.launch.new_record import new_record
+from benchmarks.performance.document import add_write_option, table, write_record
+from benchmarks.records.files import CONFIG, RECORD, read_json, write_atomic, write_json
+from benchmarks.training import rank
+from benchmarks.training.environment import environment
+from benchmarks.training.history import Tracker
+
+LIMIT = 0.005  # of a step's time
+TITLE = "Tracking"
+COLUMNS = {
+    "network": ("network", "s"),
+    "step_ms": ("step, ms", ".2f"),
+    "tracking_ms": ("tracking, ms", ".4f"),
+    "share": ("share", ".3%"),
+    "waiting_ms": ("waiting, ms", ".4f"),
+    "mirror_s": ("mirror, s", ".1f"),
+}
+NOTE = (
+    "Compute accounting, progress, history and W&B's row, of a step of ResNeXt-20 8x4d on the digits in one thread, by clocks "
+    f"in the tracker: processor time of the training thread, at most {LIMIT:.1%} of a step; its waiting for the disk and other "
+    "processes; and the processor time of the mirror's own processes in the whole run."
+)
+STEP = ("on_train_batch_start", "on_train_batch_end")
+# Seeding each step is the protocol's, not tracking's.
+TRACKING = ("on_train_batch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end")
+
+
+def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
+    """Trains ResNeXt on the digits in this process, with one thread, by the code of every cell, with clocks in the tracker.
+
+    Returns seconds by name. ``step`` and ``tracking``, of a step, are processor time of the training thread, which does not
+    depend on what else the machine does; ``waiting``, of a step, is what the tracker's writing waits for the disk and the
+    machine; ``mirror`` is the processor time of the mirror's processes in all.
+    """
+    place = (f"output_root={root}", "trainer.accelerator=cpu", "cluster.threads_per_process=1", f"logger.mode={mode}")
+    run: Any = expand(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], False)[0]
+    run.directory.mkdir(parents=True)
+    write_atomic(run.directory / CONFIG, yaml.safe_dump(run.config, sort_keys=False))
+    write_json(run.directory / RECORD, new_record(run.config, run.departures, None))
+    spent = dict.fromkeys(("step", "tracking", "waiting"), 0.0)
+    originals = {name: getattr(Tracker, name) for name in {*STEP, *TRACKING}}
+    begun = 0.0
+
+    def clocked(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **keywords: Any) -> None:
+            nonlocal begun
+            wall, processor = time.perf_counter(), time.thread_time()
+            if name == STEP[1]:
+                spent["step"] += processor - begun
+            hook(*arguments, **keywords)
+            if name in TRACKING:
+                used = time.thread_time() - processor
+                spent["tracking"] += used
+                spent["waiting"] += time.perf_counter() - wall - used
+            if name == STEP[0]:
+                begun = time.thread_time()
+
+        return call
+
+    for name, hook in originals.items():
+        setattr(Tracker, name, clocked(name, hook))
+    try:
+        code = rank.main(run.directory)
+    finally:
+        for name, hook in originals.items():
+            setattr(Tracker, name, hook)
+    record = read_json(run.directory / RECORD)
+    if code or record is None:
+        raise RuntimeError(f"the run failed: {record and record['error']}")
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    mirror = children.ru_utime + children.ru_stime
+    return {name: seconds / record["compute"]["steps"] for name, seconds in spent.items()} | {"mirror": mirror}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 1 where tracking takes more than its limit."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks logging_cost",
+        description="Train ResNeXt on the digits and state which part of a step's time the tracker takes: compute accounting, "
+        f"progress, history and the mirror's row. Limit: {LIMIT:.1%}.",
+    )
+    parser.add_argument("--epochs", type=int, default=5, help="default: 5")
+    parser.add_argument("--mode", default="offline", choices=("offline", "online"), help="of W&B; default: offline")
+    add_write_option(parser)
+    arguments = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as root:
+        found = measure(Path(root), arguments.epochs, arguments.mode)
+    share = found["tracking"] / found["step"]
+    row = {
+        "network": "resnext20_8x4d",
+        "share": share,
+        "step_ms": 1e3 * found["step"],
+        "tracking_ms": 1e3 * found["tracking"],
+        "waiting_ms": 1e3 * found["waiting"],
+        "mirror_s": found["mirror"],
+    }
+    terminal.console().print(table(COLUMNS, [row]))
+    if arguments.write:
+        command = f"python -m benchmarks logging_cost --epochs {arguments.epochs} --mode {arguments.mode} --write"
+        write_record("logging_cost", environment(torch.device("cpu")), command, TITLE, COLUMNS, [row], NOTE)
+    return 1 if share > LIMIT else 0

@@ -1,0 +1,57 @@
+"""The most FLOPs a second that matrix products reach here.
+
+``python -m benchmarks.performance.peak SPECIFICATION`` prints JSON.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.training.environment import environment
+from benchmarks.training.options import has_bf16, has_tf32, synchronize
+
+SIDE = {"cpu": 2048, "cuda": 8192}
+REPEATS = 10
+
+
+def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, tf32: bool = False) -> float:
+    """Of square matrices, the best of ten; 2 n³ FLOPs each."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    side = SIDE[device.type]
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    taken = []
+    try:
+        for _ in range(REPEATS + 1):
+            started = time.perf_counter()
+            torch.mm(a, b)
+            synchronize(device)
+            taken.append(time.perf_counter() - started)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return 2 * side**3 / min(taken[1:])
+
+
+def main(specification: dict[str, Any]) -> int:
+    """Prints ``peaks``, the rate by precision: ``32-true``, and where the device has them ``tf32`` and ``bf16-mixed``; and the
+    ``environment``. Returns the exit code.
+
+    Args:
+        specification: gpu, threads.
+    """
+    torch.set_num_threads(specification["threads"])
+    device = torch.device("cuda" if specification["gpu"] else "cpu")
+    peaks = {"32-true": matmul_flops_per_s(device, torch.float32)}
+    if has_tf32(device):
+        peaks["tf32"] = matmul_flops_per_s(device, torch.float32, tf32=True)
+    if has_bf16(device):
+        peaks["bf16-mixed"] = matmul_flops_per_s(device, torch.bfloat16)
+    print(json.dumps({"peaks": peaks, "environment": environment(device)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

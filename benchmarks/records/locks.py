@@ -1,0 +1,73 @@
+"""Locks on files, which the kernel releases when their holder dies, on one machine and over NFS."""
+
+import fcntl
+import json
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.records.files import now
+
+LAUNCHER, RANKS = "launcher.lock", "ranks.lock"
+
+
+class Lock:
+    """A held lock; its file stays and says who took it.
+
+    Args:
+        descriptor: of the open, locked file.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor: int | None = descriptor
+
+    @classmethod
+    def take(cls, path: Path) -> Self | None:
+        """The exclusive lock, or None where somebody holds it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now()})
+        os.truncate(descriptor, 0)
+        os.write(descriptor, content.encode())
+        return cls(descriptor)
+
+    @classmethod
+    def share(cls, path: Path) -> Self:
+        """A shared lock, held with others; waits for the holder of an exclusive one."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """Lets go; once more does nothing."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
+
+
+def held(path: Path) -> bool:
+    """Whether anybody holds the lock."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holder(path: Path) -> dict[str, Any]:
+    """Host, pid and time of who took the lock last; empty where that is not known."""
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    return {}

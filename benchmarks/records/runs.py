@@ -1,0 +1,285 @@
+"""Run folders read back: records, histories and the values that tables and pages show.
+
+A run is a folder `<output_root>/<data>/<name>/<recipe>/seed<k>/` with `record.json` (its passport, replaced atomically)
+and `history.jsonl` (one row per evaluation, appended). Nothing here imports torch.
+"""
+
+import gc
+import json
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records.files import SCHEMA
+from benchmarks.units import metric_text, number, one_line, short_value
+
+STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
+TABLES = "tables"  # folder of an output root: published tables beside the runs
+NO_RUNS = (
+    "wandb",
+    "cache",
+    "sweeps",
+    "superseded",
+    "views",
+    TABLES,
+)  # folders of an output root that hold no runs to show
+
+_REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
+_MAPPINGS = (
+    *("departures", "code", "environment", "parallel", "dataset", "counts"),
+    *("complexity", "compute", "protocol", "metrics", "baselines", "wandb", "throughput"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run folder. `record` is the checked content of record.json; values it does not hold read as None."""
+
+    directory: Path
+    record: dict[str, Any]
+
+    @cached_property
+    def history(self) -> list[dict[str, Any]]:
+        """The rows of history.jsonl, read when first asked for. Raises ValueError as `read_history` does."""
+        return read_history(self.directory / "history.jsonl")
+
+    @property
+    def status(self) -> str:
+        return self.record["status"]
+
+    @property
+    def error(self) -> str | None:
+        """The cause of a failure in one printable line."""
+        return one_line(str(self.record["error"])) if self.record.get("error") else None
+
+    @property
+    def data(self) -> str:
+        return self.record["data"]
+
+    @property
+    def family(self) -> str:
+        return self.record["family"]
+
+    @property
+    def name(self) -> str:
+        return self.record["name"]
+
+    @property
+    def seed(self) -> int:
+        return self.record["seed"]
+
+    @cached_property
+    def departures(self) -> str:
+        """What departs from the recipe, as in `epochs=5, optimizer.lr=0.2`; empty for the recipe itself."""
+        departures = self.part("departures")
+        return ", ".join(
+            f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(departures.items())
+        )
+
+    @property
+    def network(self) -> str:
+        """The name, with the arguments of the network that it does not show: `resnet34 model.shortcut=A`."""
+        departures = sorted(self.part("departures").items())
+        shown = [f"{key}={short_value(value)}" for key, value in departures if key.startswith("model.")]
+        return " ".join([self.name, *shown])
+
+    @cached_property
+    def recipe(self) -> str:
+        """The recipe with its departures."""
+        return ", ".join(filter(None, (self.record["recipe"], self.departures)))
+
+    @property
+    def label(self) -> str:
+        """Name, departures from the recipe and seed: `resnext29_8x4d epochs=5 seed 0`."""
+        return " ".join(filter(None, (self.name, self.departures, f"seed {self.seed}")))
+
+    @cached_property
+    def metric(self) -> str | None:
+        """The metric that the protocol reports, e.g. `test/top1_err`."""
+        metric = self.part("protocol").get("metric")
+        return metric if isinstance(metric, str) and "/" in metric else None
+
+    @property
+    def val_metric(self) -> str:
+        """The same metric on the validation set: the key of the history's rows; empty without a metric."""
+        return f"val/{self.metric.split('/', 1)[1]}" if self.metric else ""
+
+    @property
+    def metric_label(self) -> str:
+        return str(self.part("protocol").get("metric_label") or self.metric or "test error")
+
+    @property
+    def val_label(self) -> str:
+        """The metric's label, said of the validation set."""
+        label = self.metric_label
+        return re.sub(r"\btest\b", "validation", label) if re.search(r"\btest\b", label) else f"validation {label}"
+
+    @property
+    def value(self) -> float | None:
+        """The reported metric of a finished run; None for any other, whatever its record holds."""
+        return number(self.part("metrics").get(self.metric)) if self.status == "ok" and self.metric else None
+
+    @property
+    def value_text(self) -> str:
+        return metric_text(self.value, self.metric_label)
+
+    @cached_property
+    def n(self) -> int | None:
+        """How many test images the reported metric was computed on."""
+        split = self.metric.split("/", 1)[0] if self.metric else "test"
+        n = number(self.part("metrics").get(f"{split}/n")) if self.status == "ok" else None
+        return None if n is None else int(n)
+
+    @property
+    def parameters(self) -> float | None:
+        return number(self.part("complexity").get("params"))
+
+    @property
+    def macs(self) -> float | None:
+        """Multiply-adds of one image."""
+        return number(self.part("complexity").get("macs"))
+
+    @property
+    def train_flops(self) -> float | None:
+        """FLOPs spent on training; of an unfinished run, those up to its last evaluation."""
+        return self._spent("train_flops")
+
+    @property
+    def wall_s(self) -> float | None:
+        """Wall time in seconds; of an unfinished run, that up to its last evaluation."""
+        return self._spent("wall_s")
+
+    @property
+    def baselines(self) -> dict[str, float]:
+        """Figures of simple methods on the same test set, e.g. `{"otsu_dice": 0.884}`."""
+        values = {str(key): number(value) for key, value in self.part("baselines").items()}
+        return {key: value for key, value in values.items() if value is not None}
+
+    @cached_property
+    def conditions(self) -> dict[str, Any]:
+        """What must agree, beside the configuration, for results to be averaged."""
+        protocol = {key: value for key, value in self.part("protocol").items() if key != "budget"}
+        return {
+            "protocol": protocol,
+            "test images": self.n,
+            "data": self.part("dataset").get("sha256"),
+            "precision": self.part("parallel").get("precision"),
+            "code": self.part("code").get("training_sha256"),
+        }
+
+    @property
+    def pictures(self) -> list[Path]:
+        """Pictures of test images, PNG, where the task has some."""
+        return sorted((self.directory / "pictures").glob("*.png"))
+
+    def curve(self) -> list[dict[str, Any]]:
+        """The history's rows that can be drawn: positive train_flops and a finite validation metric."""
+        metric = self.val_metric
+        return [
+            row
+            for row in self.history
+            if (number(row.get("train_flops")) or 0) > 0 and number(row.get(metric)) is not None
+        ]
+
+    def part(self, key: str) -> dict[str, Any]:
+        """A mapping of the record, empty when the run has not come so far."""
+        return self.record.get(key) or {}
+
+    def _spent(self, key: str) -> float | None:
+        spent = number(self.part("compute").get(key))
+        if self.status != "ok" and not spent:
+            try:
+                spent = number(self.history[-1].get(key)) if self.history else None
+            except (OSError, ValueError):
+                return None
+        return spent
+
+
+def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
+    """Every run under a folder, sorted by data set, model, recipe and seed, and a line for each record passed over.
+
+    A record that is torn, not JSON or not one of ours never stops the reading. Raises FileNotFoundError when there is
+    no such folder.
+    """
+    root = Path(output_root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: give the folder that holds the runs, normally outputs")
+    collecting = gc.isenabled()
+    gc.disable()  # it would look again and again through what thousands of records hold, and nothing of it is garbage
+    try:
+        runs, problems = _load(root)
+    finally:
+        if collecting:
+            gc.enable()
+    return sorted(runs, key=_order), sorted(problems)
+
+
+def _load(root: Path) -> tuple[list[Run], list[str]]:
+    runs, problems = [], []
+    for directory, folders, files in os.walk(root):
+        if directory == os.fspath(root):
+            folders[:] = [folder for folder in folders if folder not in NO_RUNS]
+        if "record.json" not in files:
+            if "history.jsonl" in files or "checkpoints" in folders:
+                problems.append(f"{one_line(directory)}: a run's folder without its record.json (copied in part?)")
+                folders.clear()
+            continue
+        folders.clear()  # a run's own subfolders hold no runs
+        path = Path(directory, "record.json")
+        try:
+            runs.append(Run(path.parent, _read_record(path)))
+        except (OSError, ValueError) as error:
+            problems.append(f"{one_line(str(path))}: {one_line(str(error))}")
+    return runs, problems
+
+
+def read_history(path: str | Path) -> list[dict[str, Any]]:
+    """The rows of a history.jsonl; a file not yet written has none.
+
+    A torn last line (the process was killed while it wrote) is left out. Raises ValueError when any other line is not
+    a row, naming file and line.
+    """
+    try:
+        lines = Path(path).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    rows = []
+    for index, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif index < len(lines) - 1:
+            raise ValueError(f"{path}, line {index + 1}: not a JSON object; only the last line may be torn")
+    return rows
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError:
+        raise ValueError("not valid JSON (torn?); run it again or remove the folder") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else None
+        if isinstance(found, int):
+            raise ValueError(f"a record of schema {found}, made by another version; this one reads schema {SCHEMA}")
+        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {found!r})")
+    for key, kind in _REQUIRED.items():
+        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
+            raise ValueError(f"{key} must be a {kind.__name__}, got {record.get(key)!r}")
+    if record["status"] not in STATUSES:
+        raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {record['status']!r}")
+    for key in _MAPPINGS:
+        if not isinstance(record.get(key), dict | None):
+            raise ValueError(f"{key} must be an object, got {type(record[key]).__name__}")
+    return record
+
+
+def _order(run: Run) -> tuple[Any, ...]:
+    natural = [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", run.name)]
+    return run.data, natural, run.recipe, run.seed, run.directory

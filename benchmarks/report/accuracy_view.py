@@ -1,0 +1,83 @@
+"""Accuracy over cost with the networks matched in cost, as a page."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis.seeds import same_but_seed
+from benchmarks.records.runs import Run, load_runs
+from benchmarks.report.view import Figure, View, over
+from benchmarks.units import si
+
+EXPERIMENT = "compute_accuracy"
+
+
+def accuracy_view(output_root: Path, experiment: str) -> View:
+    """Error over MACs of one image, a chart for each data set and recipe, a curve for each family.
+
+    Raises:
+        FileNotFoundError: there is no such folder. ValueError: it holds no finished run of the experiment.
+    """
+    found = [run for run in load_runs(output_root)[0] if run.record.get("experiment") == experiment and run.macs]
+    groups = same_but_seed(found)
+    if not groups:
+        raise ValueError(
+            f"no finished run of experiment={experiment} in {output_root}: run.py experiment={experiment} seed=0,1,2"
+        )
+    titles = [_accuracy_title(group[0]) for group in groups]
+    figures = []
+    for title in dict.fromkeys(titles):
+        here = [group for group, its in zip(groups, titles, strict=True) if its == title]
+        figures.append(Figure(title, _accuracy_told(here), [_over_cost(here)], height=480, width=720))
+    return View(
+        "Accuracy at matched cost",
+        "Each family at several widths whose cost, the multiply-adds of one image, is the same within half a percent. The line "
+        "that is lower buys more accuracy for its compute.",
+        figures,
+    )
+
+
+def _accuracy_title(run: Run) -> str:
+    """What the curves of a chart share: data, recipe, and what departs from it but the network's own arguments."""
+    departures = run.part("departures").items()
+    said = [
+        f"{key.removeprefix('recipe.')}={value}" for key, value in sorted(departures) if not key.startswith("model.")
+    ]
+    return f"{run.data}, {', '.join([run.record['recipe'], *said])}"
+
+
+def _accuracy_told(groups: Sequence[Sequence[Run]]) -> str:
+    seeds = sorted({len(group) for group in groups})
+    told = "–".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
+    images = f"n = {groups[0][0].n} test images" if groups[0][0].record.get("task") == "classification" else ""
+    band = (
+        "One run each: no mean and no band"
+        if seeds == [1]
+        else f"Mean of {told} seeds, in a band from lowest to highest"
+    )
+    return f"{'; '.join(filter(None, (band, images)))}."
+
+
+def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
+    traces: list[dict[str, Any]] = []
+    costs: list[float] = []
+    for family in dict.fromkeys(group[0].family for group in groups):
+        its = {group[0].macs or 0: group for group in groups if group[0].family == family}
+        costs = max(costs, sorted(its), key=len)
+        labels = {macs: group[0].name for macs, group in its.items()}
+        traces += over({macs: its[macs] for macs in sorted(its)}, family, family, labels)
+    layout = {
+        "margin": {"l": 58, "r": 14, "t": 40, "b": 52},
+        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+        "xaxis": {
+            "title": {"text": "MACs of one image"},
+            "type": "log",
+            # Not plotly's own: of a single cost it would stretch half a percent over the whole width.
+            "range": [math.log10(costs[0]) - 0.15, math.log10(costs[-1]) + 0.15],
+            "tickvals": costs,
+            "ticktext": [si(cost) for cost in costs],
+        },
+        "yaxis": {"title": {"text": groups[0][0].metric_label}, "rangemode": "tozero"},
+    }
+    return {"traces": [{"type": "scatter", "hoverinfo": "text", **trace} for trace in traces], "layout": layout}

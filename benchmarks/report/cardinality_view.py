@@ -1,0 +1,163 @@
+"""What cardinality costs and buys at a constant cost, as a page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis import published
+from benchmarks.analysis.seeds import same_but_seed
+from benchmarks.complexity.profile import layers_in_order
+from benchmarks.config.trial import ConfigurationError, Trial, config_hash
+from benchmarks.records.runs import Run, load_runs
+from benchmarks.report.style import family_style
+from benchmarks.report.view import Figure, View, over
+from benchmarks.units import si
+
+EXPERIMENT = "group_convolution"
+
+
+# Cardinality
+
+
+@dataclass(frozen=True)
+class Point:
+    """A network of a sweep over cardinality: its cost, its finished runs, which differ in the seed alone, the paper's error."""
+
+    cardinality: int
+    width: int
+    macs: int
+    params: int
+    runs: tuple[Run, ...]
+    paper: float | None
+
+    @property
+    def label(self) -> str:
+        return f"{self.cardinality}×{self.width}d"
+
+
+def cardinality_view(cells: Sequence[Trial]) -> View:
+    """Error and cost over cardinality, a chart for each data set, recipe and depth.
+
+    Raises:
+        ValueError: a network that cannot be, that does not take the data set's images, or that has no cardinality.
+    """
+    kinds: dict[str, dict[Path, Trial]] = {}
+    for cell in cells:
+        if "cardinality" not in cell.config["model"]:
+            raise ConfigurationError(f"{cell.config['name']} has no cardinality, model=resnext has one")
+        title = f"{cell.config['model']['depth']} layers on {cell.config['data']['name']}, {cell.directory.parent.name}"
+        kinds.setdefault(title, {})[cell.directory.parent] = cell
+    figures = []
+    for title, its in kinds.items():
+        points = sorted(map(_point, its.values()), key=lambda point: point.cardinality)
+        figures.append(Figure(title, _told(points), [_over_cardinality(points)], height=560, width=640))
+    return View(
+        "Cardinality at constant cost",
+        "The same depth and, as nearly as whole numbers allow, the same cost: what differs is into how many groups "
+        "(cardinality) of how many channels (d) the 3×3 convolutions are split (Xie et al. 2017, Table 2).",
+        figures,
+    )
+
+
+def _point(cell: Trial) -> Point:
+    """With the finished runs of any seed that may be averaged; the most of them, where conditions differ."""
+    model, (cost, _) = cell.config["model"], layers_in_order(cell)
+    found = load_runs(cell.directory.parent)[0] if cell.directory.parent.is_dir() else []
+    its = [run for run in found if run.record.get("config_hash") == config_hash({**cell.config, "seed": run.seed})]
+    runs: tuple[Run, ...] = max(same_but_seed(its), key=len, default=())
+    table = published.tables().get(str(cell.config["experiment"]))
+    rows = [row for row in table.rows if row.row == cell.config["row"]] if table else []
+    paper = next((row.figures.get("top1_err") for row in rows if row.data == cell.config["data"]["name"]), None)
+    return Point(model["cardinality"], model["base_width"], cost.macs, cost.params, runs, paper)
+
+
+def _told(points: Sequence[Point]) -> str:
+    """What the chart shows, in words."""
+    counts = sorted({len(point.runs) for point in points if point.runs})
+    if not counts:
+        told = "No run has finished: run.py with the same overrides and several seeds makes them."
+    elif counts == [1]:
+        told = "One run each: no mean and no band."
+    else:
+        told = f"Mean of {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds, in a band from lowest to highest."
+    if any(point.paper is not None for point in points):
+        told += " Hollow: Xie et al. 2017, Table 3."
+    for word, costs in (("MACs", [point.macs for point in points]), ("Parameters", [point.params for point in points])):
+        told += f" {word} from {si(min(costs))} to {si(max(costs))}, {100 * (max(costs) / min(costs) - 1):.1f} % apart."
+    return told
+
+
+def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
+    """Error above, cost below."""
+    style = family_style("resnext")
+    papers = {place: point.paper for place, point in enumerate(points) if point.paper is not None}
+    label = next((run.metric_label for point in points for run in point.runs), "top-1 error (%)")
+    marker = {"color": style.colour, "size": 9, "symbol": style.symbol}
+    finished = {place: point.runs for place, point in enumerate(points) if point.runs}
+    traces = over(finished, "resnext", "", {place: points[place].label for place in finished})
+    if papers:
+        traces.append(
+            {
+                "name": "Xie et al. 2017",
+                "mode": "lines+markers",
+                "x": list(papers),
+                "y": list(papers.values()),
+                "line": {"color": "--soft", "width": 1, "dash": "dot"},
+                "marker": {**marker, "color": "--soft", "symbol": f"{style.symbol}-open"},
+                "hovertext": [
+                    f"<b>{points[place].label}</b><br>{paper} % in the paper" for place, paper in papers.items()
+                ],
+            }
+        )
+    has_errors = bool(traces)
+    for word, alpha, costs in (
+        ("MACs", "", [point.macs for point in points]),
+        ("parameters", "80", [point.params for point in points]),
+    ):
+        traces.append(
+            {
+                "type": "bar",
+                "name": word,
+                "yaxis": "y2",
+                "x": list(range(len(points))),
+                "y": [cost / costs[0] for cost in costs],
+                "marker": {"color": style.colour + alpha},
+                "text": [si(cost) for cost in costs],
+                "textposition": "outside",
+                "textangle": 0,
+                "cliponaxis": False,
+                "hovertext": [
+                    f"<b>{point.label}</b><br>{cost:,} {word}, {cost / costs[0]:.3f} of the first"
+                    for point, cost in zip(points, costs, strict=True)
+                ],
+            }
+        )
+    layout = {
+        "margin": {"l": 58, "r": 14, "t": 40, "b": 52},
+        "bargap": 0.4,
+        "bargroupgap": 0.08,
+        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
+        "xaxis": {
+            "title": {"text": "cardinality × channels of a group"},
+            "tickvals": list(range(len(points))),
+            "ticktext": [point.label for point in points],
+            "range": [-0.5, len(points) - 0.5],
+            "anchor": "y2",
+            "showgrid": False,
+        },
+        "yaxis": {"title": {"text": label}, "domain": [0.42, 1], "visible": has_errors},
+        "yaxis2": {
+            "title": {"text": "cost, the first’s = 1"},
+            "domain": [0, 0.3 if has_errors else 0.95],
+            "rangemode": "tozero",
+            "nticks": 4,
+        },
+    }
+    return {"traces": [{"type": "scatter", "hoverinfo": "text", **trace} for trace in traces], "layout": layout}
+
+
+def with_experiment(overrides: Sequence[str]) -> list[str]:
+    """The overrides with the experiment, unless they name one."""
+    named = any(override.startswith("experiment=") for override in overrides)
+    return [*overrides] if named else [f"experiment={EXPERIMENT}", *overrides]

@@ -1,0 +1,166 @@
+"""Whether networks are the papers': ``python -m benchmarks certify [TABLE …]``.
+
+A certificate is the exact number of parameters and multiply-adds of a published network. A row of a table is certified when the
+network that its experiment builds has those numbers, and they agree with the figures that the paper prints, within their
+rounding.
+"""
+
+import argparse
+import difflib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table as Grid
+from rich.text import Text
+
+from benchmarks import terminal
+from benchmarks.analysis.published import Row, Table, tables
+from benchmarks.complexity.certificates import exact
+from benchmarks.complexity.cost import Complexity
+from benchmarks.config.trial import Trial
+
+CERTIFIED, KNOWN, FAILS = "certified", "known discrepancy", "FAILS"
+STYLES = {CERTIFIED: "green", KNOWN: "yellow", FAILS: "bold red"}
+
+
+def judge(row: Row, complexity: Complexity, num_classes: int) -> tuple[str, str]:
+    """The verdict on a row whose experiment builds a network of this cost, and its reasons."""
+    known = exact(row.network, complexity.input_size, num_classes)
+    wrong, excused = [], []
+    for unit, ours, printed, theirs in (
+        ("parameters", complexity.params, row.params, known and known.params),
+        ("MACs", complexity.macs, row.macs, known and known.macs),
+    ):
+        if theirs is not None and ours != theirs:
+            wrong.append(f"{ours:,} {unit}, exactly {theirs:,}")
+        elif printed and not rounds_to(ours, printed):
+            reason = next((part for part in row.note.split("; ") if part.startswith(f"{unit}: ")), None)
+            # Without an exact count the excuse would do for any network.
+            if reason and theirs is not None:
+                excused.append(reason)
+            else:
+                wrong.append(f"{ours:,} {unit}, printed {printed}")
+    if known is None and not (row.params or row.macs):
+        wrong.append("neither an exact count nor a printed figure to compare with")
+    if wrong:
+        return FAILS, "; ".join(wrong)
+    return (KNOWN, "; ".join(excused)) if excused else (CERTIFIED, "")
+
+
+def rounds_to(count: int, printed: str) -> bool:
+    """Whether a count agrees with a figure as printed (``25.5e6``), to half a unit of its last digit."""
+    figure = Decimal(printed)
+    half_a_unit = Decimal((0, (5,), int(figure.as_tuple().exponent) - 1))
+    return abs(figure - count) <= half_a_unit
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prints a certificate per row. Returns the exit code: 1 if one fails, 2 for a table that there is not."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks certify",
+        description="Builds every network of the papers' tables as its experiment does, counts its parameters and "
+        "multiply-adds, and compares them with the printed figures and with exact counts (benchmarks/tables/).",
+    )
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help="default: every table with networks of this suite")
+    names = parser.parse_args(argv).tables
+    runnable = {name: table for name, table in tables().items() if any(row.runnable for row in table.rows)}
+    for name in names:
+        if name not in runnable:
+            close = difflib.get_close_matches(name, runnable, n=1)
+            hint = f", did you mean {close[0]!r}?" if close else ""
+            print(
+                f"python -m benchmarks certify: no table {name!r} with networks of this suite{hint}; "
+                f"there are {', '.join(runnable)}",
+                file=sys.stderr,
+            )
+            return 2
+    console = terminal.console()
+    found = certify([runnable[name] for name in dict.fromkeys(names or runnable)], console)
+    counts = {verdict: sum(verdict == given for given, _ in found) for verdict in STYLES}
+    console.print(
+        f"{len(found)} rows: {counts[CERTIFIED]} certified, {counts[KNOWN]} with a known discrepancy, {counts[FAILS]} that "
+        "fail. MACs: multiply-adds of convolutions and linear layers for one image."
+    )
+    return 1 if counts[FAILS] else 0
+
+
+def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
+    """Prints the certificates of these tables, each as soon as it is known; returns the verdicts of their rows."""
+    measure = _Measure()
+    verdicts: list[tuple[str, str]] = []
+    columns = (
+        TextColumn("certify"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=sum(row.runnable for table in chosen for row in table.rows))
+        for table in chosen:
+            grid = Grid(box=box.SIMPLE_HEAD, title=f"{table.name}: {table.title}")
+            grid.add_column("row", overflow="fold")
+            grid.add_column("network")
+            for number in ("parameters", "printed", "MACs", "printed"):
+                grid.add_column(number, justify="right", no_wrap=True)
+            grid.add_column("verdict", overflow="fold")
+            for row, cell in _cells(table):
+                bar.update(task, description=f"{table.name} {row.row}")
+                params = macs = ""
+                if isinstance(cell, str):
+                    verdict, reason = FAILS, cell
+                else:
+                    cost = measure(cell)
+                    verdict, reason = judge(row, cost, cell.config["data"]["num_classes"])
+                    params, macs = f"{cost.params:,}", f"{cost.macs:,}"
+                words = Text(f"{verdict}: {reason}" if reason else verdict, style=STYLES[verdict])
+                grid.add_row(row.row, row.network, params, row.params, macs, row.macs, words)
+                verdicts.append((verdict, reason))
+                bar.advance(task)
+            console.print(grid)
+    return verdicts
+
+
+def _cells(table: Table) -> Iterator[tuple[Row, Trial | str]]:
+    """The runnable rows with what their experiment composes, or in words why that is not the row."""
+    from benchmarks.config.compose import expand
+    from benchmarks.config.trial import ConfigurationError, Trial
+
+    rows = [row for row in table.rows if row.runnable]
+    try:
+        cells = {
+            cell.config["row"]: cell
+            for cell in expand([f"experiment={table.name}"], multirun=True)
+            if isinstance(cell, Trial)
+        }
+    except ConfigurationError as error:
+        yield from ((row, str(error)) for row in rows)
+        return
+    for row in rows:
+        yield row, cells.get(row.row, f"experiment={table.name} does not compose this row")
+
+
+class _Measure:
+    """Costs of cells' networks; the same network is measured once."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, Complexity] = {}
+
+    def __call__(self, cell: Trial) -> Complexity:
+        from benchmarks.complexity.counting import build
+
+        data = cell.config["data"]
+        size = (data["in_channels"], *data["image_size"])
+        key = json.dumps([cell.config["model"], size], sort_keys=True)
+        if key not in self.known:
+            self.known[key] = build(cell.config["model"], size)[1]
+        return self.known[key]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,198 @@
+"""Every run and every row of its history as tables for pandas, polars or R: `python -m benchmarks export [FOLDER]`.
+
+`runs` has a row per run: the record's nested parts are columns named with dots (`compute.train_flops`), and what has no fixed
+shape, lists and departures, is JSON text. `history` has a row per evaluation. `directory` joins the two; what a record does not
+hold, or holds as null or an empty mapping, is null. A column that no run fills is left out.
+"""
+
+import argparse
+import csv
+import importlib.util
+import io
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.records.files import write_atomic
+from benchmarks.records.runs import Run, load_runs
+from benchmarks.units import one_line
+
+FORMATS = ("parquet", "csv")
+FREE = ("departures",)  # mappings whose keys are the user's
+ALWAYS = ("directory", "run_id", "data", "family", "name", "recipe", "seed", "status", "error")
+LARGEST = 2**63 - 1  # of a 64-bit integer; what a long training on ImageNet spends is beyond it
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's values, one per row, all of one `kind`: `text`, `json`, `integer`, `large` (integer), `float`, `boolean`."""
+
+    kind: str
+    values: list[Any]
+
+
+def runs_table(runs: Iterable[Run], root: Path) -> dict[str, Column]:
+    """A row per run, by column; `directory` is relative to `root`."""
+    rows = [{**run.record, "directory": _directory(run, root)} for run in runs]
+    whole = _unflattened(rows)
+    return _table([_flat(row, whole) for row in rows], ALWAYS)
+
+
+def history_table(runs: Iterable[Run], root: Path) -> tuple[dict[str, Column], list[str]]:
+    """A row per evaluation of every run, by column, and a line for each history that cannot be read."""
+    rows: list[dict[str, Any]] = []
+    problems = []
+    for run in runs:
+        of_run = {"directory": _directory(run, root), "run_id": run.record.get("run_id")}
+        try:
+            rows += [{**of_run, **row} for row in run.history]
+        except (OSError, ValueError) as error:
+            problems.append(one_line(str(error)))
+    return _table(rows, ("directory", "run_id")), problems
+
+
+def write_table(table: Mapping[str, Column], path: Path) -> None:
+    """Writes a table as Parquet or CSV, by the name of the file, which is replaced atomically.
+
+    In Parquet a column of JSON text has the metadata `json`; in CSV null is empty.
+    """
+    write_atomic(path, _parquet(table) if path.suffix == ".parquet" else _csv(table))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 1 with one line on stderr where nothing could be written."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks export",
+        description="Writes every run below FOLDER to a table `runs`, a row per run, and every row of their histories to a "
+        "table `history`, a row per evaluation; the column directory joins them.",
+        epilog="Columns are named after the record's parts: compute.train_flops. Lists and departures are JSON text.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", help="default: outputs")
+    parser.add_argument("--format", choices=FORMATS, default="parquet", help="default: parquet")
+    parser.add_argument("--out", metavar="DIR", help="where the two files go (default: FOLDER)")
+    arguments = parser.parse_args(argv)
+    root = Path(arguments.folder)
+    out = Path(arguments.out or root)
+    if arguments.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        return _refuse("Parquet needs pyarrow: pip install -e '.[parquet]', or --format csv")
+    try:
+        runs, problems = load_runs(root)
+        if runs:
+            console = Console(stderr=True)
+            shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
+            history, unread = history_table(shown, root)
+            out.mkdir(parents=True, exist_ok=True)
+            for name, table in (("runs", runs_table(runs, root)), ("history", history)):
+                path = out / f"{name}.{arguments.format}"
+                write_table(table, path)
+                print(f"{name:<8} {path}  {len(table['directory'].values):,} rows, {len(table)} columns")
+            problems += unread
+    except OSError as error:
+        return _refuse(str(error))
+    for problem in problems:
+        print(f"not read: {problem}", file=sys.stderr)
+    return 0 if runs else _refuse(f"no runs in {root}: nothing to export")
+
+
+def _directory(run: Run, root: Path) -> str:
+    return run.directory.relative_to(root).as_posix()
+
+
+def _unflattened(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Paths of mappings that stay whole: of a key with a dot, or of another value in another row, dots would be ambiguous."""
+    whole, nested, plain = set(FREE), set(), set()
+
+    def visit(path: str, value: Any) -> None:
+        if not isinstance(value, Mapping):
+            if value is not None:
+                plain.add(path)
+            return
+        if value:
+            nested.add(path)
+        if any("." in key for key in value):
+            whole.add(path)
+        for key, item in value.items():
+            visit(f"{path}.{key}", item)
+
+    for row in rows:
+        for key, value in row.items():
+            visit(key, value)
+    return whole | (nested & plain)
+
+
+def _flat(row: Mapping[str, Any], whole: set[str], path: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in row.items():
+        here = f"{path}{key}"
+        if isinstance(value, Mapping) and here not in whole:
+            flat |= _flat(value, whole, f"{here}.")
+        elif value is not None and value != {}:
+            flat[here] = value
+    return flat
+
+
+def _table(rows: Sequence[Mapping[str, Any]], always: Sequence[str]) -> dict[str, Column]:
+    names = dict.fromkeys((*always, *(name for row in rows for name in row)))
+    columns = {name: _column([row.get(name) for row in rows]) for name in names}
+    filled = {name for row in rows for name, value in row.items() if value is not None}
+    return {name: column for name, column in columns.items() if name in filled or name in always}
+
+
+def _column(values: list[Any]) -> Column:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {bool}:
+        return Column("boolean", values)
+    if kinds == {float}:
+        return Column("float", values)
+    if kinds == {int}:
+        largest = max(abs(value) for value in values if value is not None)
+        if largest < 10**38:
+            return Column("integer" if largest <= LARGEST else "large", values)
+    if kinds and kinds <= {int, float} and all(value is None or float(value) == value for value in values):
+        return Column("float", [None if value is None else float(value) for value in values])
+    if kinds <= {str}:
+        # A lone surrogate, as JSON may hold one, is no text in UTF-8.
+        return Column("text", [None if value is None else value.encode(errors="replace").decode() for value in values])
+    return Column("json", [None if value is None else json.dumps(value) for value in values])
+
+
+def _parquet(table: Mapping[str, Column]) -> memoryview:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {
+        "text": pa.string(),
+        "json": pa.string(),
+        "integer": pa.int64(),
+        "large": pa.decimal128(38, 0),
+        "float": pa.float64(),
+        "boolean": pa.bool_(),
+    }
+    fields = [
+        pa.field(name, types[column.kind], metadata={"json": ""} if column.kind == "json" else None)
+        for name, column in table.items()
+    ]
+    arrays = [pa.array(column.values, type=field.type) for column, field in zip(table.values(), fields, strict=True)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), sink)
+    return memoryview(sink.getvalue())
+
+
+def _csv(table: Mapping[str, Column]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(table)
+    for row in zip(*(column.values for column in table.values()), strict=True):
+        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row])
+    return text.getvalue()
+
+
+def _refuse(reason: str) -> int:
+    print(f"error: {reason}", file=sys.stderr)
+    return 1

@@ -1,0 +1,34 @@
+"""Forecasts of training cost beside what the runs have cost."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from benchmarks.records.files import FORECASTS, read_json
+from benchmarks.records.runs import Run
+from benchmarks.units import device_hours, number, quantity
+
+
+def comparison(runs: Sequence[Run]) -> str | None:
+    """Forecast and actual cost of the finished runs that have a forecast, in one line; None if none has."""
+    roots = {run.directory.parents[3] for run in runs if len(run.directory.parents) > 3}
+    kept = {digest: forecast for root in roots for digest, forecast in (read_json(root / FORECASTS) or {}).items()}
+    pairs = [(kept.get(str(run.record.get("config_hash"))), run) for run in runs if run.status == "ok"]
+    found = [(forecast, run) for forecast, run in pairs if forecast is not None]
+    if not found:
+        return None
+    said = [quantity(sum(forecast["train_flops"] for forecast, _ in found), "FLOPs")]
+    spent = [quantity(sum(run.train_flops or 0 for _, run in found), "FLOPs")]
+    if all(forecast["device_s"] for forecast, _ in found):
+        said.append(device_hours(sum(forecast["device_s"] for forecast, _ in found)))
+        spent.append(device_hours(sum(_device_s(run) for _, run in found)))
+    runs_text = "1 run" if len(found) == 1 else f"{len(found)} runs"
+    return f"forecast {', '.join(said)}; actual {', '.join(spent)} ({runs_text} with a forecast)"
+
+
+def _device_s(run: Run) -> float:
+    """Seconds for which the run held its devices: from start to end, or of a resumed run those that it worked."""
+    devices = number(run.part("parallel").get("world_size")) or 1
+    if run.record.get("resumptions") or run.record.get("restarts") or not run.record.get("finished"):
+        return devices * (run.wall_s or 0.0)
+    ended, began = (datetime.fromisoformat(run.record[key]) for key in ("finished", "started"))
+    return devices * (ended - began).total_seconds()

@@ -1,0 +1,149 @@
+"""Cost of a network layer by layer, as a page."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from benchmarks.complexity.cost import Complexity, LayerCost
+from benchmarks.complexity.profile import layers_in_order
+from benchmarks.config.trial import Trial
+from benchmarks.report.style import family_style
+from benchmarks.report.view import Figure, View, note
+from benchmarks.units import si
+
+QUANTITIES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
+ALPHAS = {"grouped": "a6", "transposed": "a6", "1×1": "59", "linear": "26"}  # of a bar's colour; all others are opaque
+NARROW = 0.04  # of all layers: a part of a network that has no room for its name
+
+
+# Layers
+
+
+def layers_view(cells: Sequence[Trial]) -> View:
+    """Bars of MACs, parameters and activations by layer, a chart per network.
+
+    Raises:
+        ValueError: a network that cannot be, or that does not take the data set's images.
+    """
+    counted = [(cell, *layers_in_order(cell)) for cell in cells]
+    tops = {name: max(getattr(cost, name) for *_, layers in counted for _, cost in layers) for name in QUANTITIES}
+    figures = [
+        Figure(
+            f"{cell.config['name']} on {cell.config['data']['name']}",
+            _summary(cost, layers),
+            [_bars(cell, cost, layers, top) for top in ({}, tops)[: min(len(counted), 2)]],
+            height=456,
+            width=640,
+        )
+        for cell, cost, layers in counted
+    ]
+    return View(
+        "Where the compute goes",
+        "A bar for each convolution and linear layer, in the order in which an image meets them. MACs are the multiply-adds of "
+        "one image, activations the output elements of these layers. What normalisation holds is not shown.",
+        figures,
+        "Scale",
+        ("each network’s own", "the same for all") if len(figures) > 1 else (),
+    )
+
+
+def _part(name: str, names: Sequence[str]) -> str:
+    """What a paper calls the part of the network that a layer is in."""
+    top, _, rest = name.partition(".")
+    number = int(rest.partition(".")[0]) + 1 if rest[:1].isdigit() else 0
+    if top == "stages" and any(".composite." in other for other in names):  # dense block, transition, dense block, ...
+        return f"dense block {number // 2 + 1}" if number % 2 else "transition"
+    words = {"stages": "stage", "contracting": "down", "up_convs": "up", "expanding": "up"}
+    return f"{words[top]} {number}" if top in words else top
+
+
+def _summary(cost: Complexity, layers: Sequence[tuple[str, LayerCost]]) -> str:
+    """The totals, and in what kinds of layers the multiply-adds are."""
+    by_kind: dict[str, int] = {}
+    for kind, layer in layers:
+        by_kind[kind] = by_kind.get(kind, 0) + layer.macs
+    largest = sorted(by_kind.items(), key=lambda entry: -entry[1])
+    shares = ", ".join(f"{_share(macs, cost.macs)} {kind}" for kind, macs in largest)
+    size = "×".join(map(str, cost.input_size))
+    return f"{len(layers)} layers, an image of {size}: {cost.macs:,} MACs ({shares}), {cost.params:,} parameters."
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if part / whole >= 0.001 else "< 0.1 %"
+
+
+def _bars(
+    cell: Trial, cost: Complexity, layers: Sequence[tuple[str, LayerCost]], tops: Mapping[str, int]
+) -> dict[str, Any]:
+    """Three charts above one another, over the layers; ``tops`` are the ends of their scales where not their own."""
+    colour = family_style(cell.config["family"]).colour
+    traces, annotations, shapes, axes = [], [], [], {}
+    for row, (name, word) in enumerate(QUANTITIES.items()):
+        for kind in dict.fromkeys(kind for kind, _ in layers):
+            those = [(place, layer) for place, (other, layer) in enumerate(layers, start=1) if other == kind]
+            alpha = next((alpha for start, alpha in ALPHAS.items() if kind.startswith(start)), "")
+            values = [getattr(layer, name) for _, layer in those]
+            traces.append(
+                {
+                    "type": "bar",
+                    "name": kind,
+                    "legendgroup": kind,
+                    "showlegend": row == 0,
+                    "yaxis": f"y{row + 1}",
+                    "x": [place for place, _ in those],
+                    "y": values,
+                    "width": 0.88,
+                    "marker": {"color": colour + alpha, "line": {"color": colour, "width": 1}},
+                    "hoverinfo": "text",
+                    "hovertext": [
+                        f"<b>{layer.name}</b>, {kind}<br>{value:,} {word}, {_share(value, getattr(cost, name))} of all"
+                        for value, (_, layer) in zip(values, those, strict=True)
+                    ],
+                }
+            )
+        low = 0.34 * (len(QUANTITIES) - 1 - row)
+        axes[f"yaxis{row + 1}"] = {"domain": [low, low + 0.25], "tickformat": "~s", "nticks": 4, "rangemode": "tozero"}
+        if tops:
+            axes[f"yaxis{row + 1}"]["range"] = [0, 1.05 * tops[name]]
+        annotations.append(
+            note(f"<b>{word}</b>  {si(getattr(cost, name))}", 0, low + 0.25, xref="paper", xanchor="left")
+        )
+    end = 0
+    names = [layer.name for _, layer in layers]
+    for part, those_names in groupby(_part(name, names) for name in names):
+        count = len(list(those_names))
+        if end:
+            shapes.append(
+                {
+                    "type": "line",
+                    "yref": "paper",
+                    **{"x0": end + 0.5, "x1": end + 0.5, "y0": 0, "y1": 1.05},
+                    "line": {"color": "--rule", "width": 1},
+                    "layer": "below",
+                }
+            )
+        if count / len(layers) >= NARROW:
+            annotations.append(note(part, end + count / 2 + 0.5, 1, font={"color": "--soft"}))
+        end += count
+    layout = {
+        "margin": {"l": 58, "r": 14, "t": 62, "b": 44},
+        "barmode": "overlay",
+        "legend": {
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 1.07,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
+        "annotations": annotations,
+        "shapes": shapes,
+        "xaxis": {
+            "title": {"text": "layer"},
+            "range": [0.4, len(layers) + 0.6],
+            "anchor": f"y{len(QUANTITIES)}",
+            "showgrid": False,
+        },
+        **axes,
+    }
+    return {"traces": traces, "layout": layout}

@@ -1,0 +1,282 @@
+"""A published table beside our runs: `python -m benchmarks report TABLE`.
+
+For every row and figure the paper's value, ours as mean with 95 % interval over seeds, the difference, a verdict, what differs
+from the paper, and the cost. What differs is found by comparing the configuration that the experiment composes with the run's.
+"""
+
+import csv
+import glob
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+
+from rich import box
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+
+from benchmarks.analysis.published import FIGURES, Table, tables
+from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, common_differences
+from benchmarks.analysis.statistics import mean_interval, without_interval
+from benchmarks.records.files import RECORD, read_head, write_atomic
+from benchmarks.records.runs import TABLES, Run
+from benchmarks.units import MISSING, duration, number, one_line, quantity, si
+
+VERDICT_STYLES = {NOT_RUN: "dim", UNDER_POWERED: "yellow", REPRODUCED: "green", DIFFERS: "bold red"}
+HEADERS = (
+    "row",
+    "figure",
+    "paper",
+    "ours",
+    "n",
+    "difference",
+    "verdict",
+    "params",
+    "MACs",
+    "spent",
+    "differs from the paper in",
+)
+ELSE = "nothing else"
+
+
+def texts(found: Sequence[Line]) -> list[dict[str, str]]:
+    """The lines as texts by HEADERS; a row's name, cost and differences stand at its first figure alone.
+
+    What all rows differ in is left out; see `legend`.
+    """
+    common = common_differences(found)
+    result = []
+    previous: Line | None = None
+    for line in found:
+        first = previous is None or (previous.row, previous.runs) != (line.row, line.runs)
+        again = previous is not None and previous.row == line.row
+        result.append(dict(zip(HEADERS, _texts(line, first, again, common), strict=True)))
+        previous = line
+    return result
+
+
+def _texts(line: Line, first: bool, again: bool, common: Sequence[str]) -> list[str]:
+    row, figure = line.row, line.figure
+    run = line.runs[0] if line.runs else None
+    verdict, reason = line.verdict()
+    runs = "" if row.runs == 1 or line.paper is None else f" ({row.statistic})"
+    flops = math.fsum(one.train_flops or 0 for one in line.runs)
+    wall = math.fsum(one.wall_s or 0 for one in line.runs)
+    params = run.parameters if run else float(row.params or "nan")
+    macs = run.macs if run else float(row.macs or "nan")
+    own = [said for said in line.differences if said not in common]
+    return [
+        "" if again else row.label,
+        FIGURES[figure].title if figure else "",
+        f"{row.printed.get(figure, MISSING)}{runs}" if figure else "",
+        _ours(line.values, figure),
+        str(len(line.values) or ""),
+        "" if line.difference is None else f"{line.difference:+.{_decimals(figure)}f}",
+        f"{verdict} ({reason})" if reason else verdict,
+        "" if math.isnan(params or math.nan) else si(params),
+        "" if math.isnan(macs or math.nan) else si(macs),
+        f"{quantity(flops, 'FLOPs')}, {duration(wall)}" if run and first else "",
+        "; ".join(own) or (ELSE if common else "nothing") if run and first else "",
+    ]
+
+
+def _decimals(figure: str) -> int:
+    return 2 if FIGURES[figure].percent else 4
+
+
+def _ours(values: Sequence[float], figure: str) -> str:
+    if not values:
+        return ""
+    digits, interval = _decimals(figure), mean_interval(values)
+    told = f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else f"({without_interval(len(values))})"
+    return f"{fmean(values):.{digits}f} {told}"
+
+
+def legend(table: Table, found: Sequence[Line]) -> list[str]:
+    """What all rows differ from the paper in, what the columns mean, and what a reader must know of the paper's figures."""
+    common = common_differences(found)
+    said = [f"every row that was run differs from the paper in: {'; '.join(common)}"] if common else []
+    said += [
+        "ours: mean [95 % interval of the mean over n seeds]. difference: ours minus the paper's, ± the half-width of its 95 % "
+        "interval if the paper's runs spread as ours do. margin: what other test images would change (masks: a tenth of the "
+        "distance from perfect). reproduced: the whole interval within the margin; differs: zero outside the interval; "
+        "under-powered: neither."
+    ]
+    notes: dict[str, list[str]] = {}
+    for row in table.rows:
+        notes.setdefault(row.note, []).append(row.label)
+    runnable = [row.label for row in table.rows if row.runnable]
+    for note, labels in notes.items():
+        if note:
+            said.append(note if labels == runnable else f"{', '.join(labels)}: {note}")
+    unread = [row.label for row in table.rows if row.status == "memory-only"]
+    if unread:
+        said.append(f"not read in any source, from memory: {', '.join(unread)}")
+    said.append(f"paper: {table.paper}; sources: {', '.join(dict.fromkeys(row.source for row in table.rows))}")
+    return said
+
+
+def print_table(table: Table, found: Sequence[Line], console: Console) -> None:
+    """The table in the terminal; costs and differences of the rows that were run below it."""
+    shown = texts(found)
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=f"{table.name}: {table.title}")
+    grid.title_justify, grid.title_style = "left", "bold"
+    narrow = [header for header in HEADERS[:9] if any(line[header] for line in shown)]
+    for header in narrow:
+        words = header in ("row", "verdict")
+        grid.add_column(
+            header, justify="left" if words or header == "figure" else "right", overflow="fold", no_wrap=not words
+        )
+    for line, text in zip(found, shown, strict=True):
+        style = VERDICT_STYLES.get(line.verdict()[0], "")
+        grid.add_row(*(Text(text[header], style=style if header == "verdict" else "") for header in narrow))
+    console.print(grid)
+    label = ""
+    for text in shown:
+        label = text["row"] or label
+        if text["spent"]:
+            own = f"; differs in: {text[HEADERS[-1]]}" if text[HEADERS[-1]] != ELSE else ""
+            console.print(Text(f"{label}: spent {text['spent']}{own}"))
+    for said in legend(table, found):
+        console.print(Text(said, style="dim"))
+
+
+def markdown(table: Table, found: Sequence[Line]) -> str:
+    """The table in Markdown, every column."""
+    escaped = ([one_line(text).replace("|", "\\|") for text in line.values()] for line in texts(found))
+    rows = [list(HEADERS), ["---"] * len(HEADERS), *escaped]
+    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"## {table.title}\n\n{body}\n\n" + "\n".join(f"- {said}" for said in legend(table, found)) + "\n"
+
+
+def latex(table: Table, found: Sequence[Line]) -> str:
+    """The table for a paper: booktabs, without the columns of cost and differences, which follow as notes."""
+    kept = HEADERS[:9]
+    shown = texts(found)
+    out = [f"% {table.title}", f"\\begin{{tabular}}{{l l {'r ' * 4}l r r}}", "\\toprule"]
+    out.append(" & ".join(kept) + " \\\\")
+    out.append("\\midrule")
+    out += [" & ".join(_tex(line[header]) for header in kept) + " \\\\" for line in shown]
+    out += ["\\bottomrule", "\\end{tabular}"]
+    label = ""
+    for line in shown:
+        label = line["row"] or label
+        if line["spent"]:
+            out.append(f"% {label}: spent {line['spent']}; differs in: {line[HEADERS[-1]]}")
+    return "\n".join([*out, *(f"% {said}" for said in legend(table, found))]) + "\n"
+
+
+def _tex(text: str) -> str:
+    special = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "–": "--",
+        "±": "$\\pm$",
+        "×": "$\\times$",
+    }
+    return "".join(special.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in one_line(text))
+
+
+def as_csv(found: Sequence[Line]) -> str:
+    """One line per figure, numbers as they are."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ("row", "label", "data", "network", "recipe", "figure", "paper", "statistic", "mean", "low", "high", "n")
+        + (
+            "difference",
+            "verdict",
+            "reason",
+            "params",
+            "macs",
+            "train_flops",
+            "wall_s",
+            "differs",
+            "source",
+            "status",
+            "note",
+        )
+    )
+    for line in found:
+        row, values = line.row, line.values
+        low, high = (mean_interval(values) if values else None) or ("", "")
+        spent = [[number(get) or 0 for get in (run.train_flops, run.wall_s)] for run in line.runs]
+        costs = [math.fsum(column) for column in zip(*spent, strict=True)] if spent else ["", ""]
+        run = line.runs[0] if line.runs else None
+        writer.writerow(
+            [row.row, row.label, row.data, row.network, row.recipe, line.figure, line.paper, row.statistic]
+            + [fmean(values) if values else "", low, high, len(values), line.difference, *line.verdict()]
+            + [run.parameters if run else row.params, run.macs if run else row.macs, *costs]
+            + ["; ".join(line.differences), row.source, row.status, row.note]
+        )
+    return out.getvalue()
+
+
+def write_files(table: Table, found: Sequence[Line], output_root: Path) -> list[Path]:
+    """Writes `<output_root>/tables/<table>.{md,tex,csv,json}`, the last for the page; returns the first three paths."""
+    folder = output_root / TABLES
+    folder.mkdir(exist_ok=True)
+    stem = folder / table.name
+    page = {
+        "title": table.title,
+        "name": table.name,
+        "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "headers": HEADERS,
+        "lines": [list(line.values()) for line in texts(found)],
+        "legend": legend(table, found),
+    }
+    contents = {
+        "md": markdown(table, found),
+        "tex": latex(table, found),
+        "csv": as_csv(found),
+        "json": json.dumps(page, ensure_ascii=False, indent=1) + "\n",
+    }
+    for suffix, content in contents.items():
+        write_atomic(stem.with_suffix(f".{suffix}"), content)
+    return [stem.with_suffix(f".{suffix}") for suffix in ("md", "tex", "csv")]
+
+
+def print_list(output_root: Path, console: Console) -> None:
+    """Every published table with how many of its rows have been run, by the folders of finished runs."""
+    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column("table", no_wrap=True)
+    grid.add_column("title", overflow="fold")
+    grid.add_column("rows run", justify="right", no_wrap=True)
+    grid.add_column("seeds", justify="right", no_wrap=True)
+    runnable = {table.name: [row for row in table.rows if row.runnable] for table in tables().values()}
+    networks = {(row.data, row.network.split(" ")[0]) for rows in runnable.values() for row in rows}
+    done = _finished(output_root, networks)
+    for table in tables().values():
+        rows = runnable[table.name]
+        seeds = [done[row.data, row.network, row.recipe] for row in rows]
+        run = [count for count in seeds if count]
+        if table.needs:
+            state = f"needs {table.needs}"
+        else:
+            state = f"{len(run)} of {len(rows)}" if rows else "reference lines"
+        counts = f"{min(run)}–{max(run)}" if run and min(run) < max(run) else str(run[0]) if run else ""
+        grid.add_row(table.name, Text(table.title), state, counts)
+    console.print(grid)
+    console.print(
+        Text(
+            "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it",
+            style="dim",
+        )
+    )
+
+
+def _finished(root: Path, networks: Collection[tuple[str, str]]) -> Counter[tuple[str, str, str]]:
+    """Numbers of finished runs by data, network and recipe; only the folders of these (data, name) are read."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    for data, name in networks:
+        for entry in glob.iglob(f"{glob.escape(str(root / data / name))}/*/*/{RECORD}"):
+            head = read_head(Path(entry))
+            if head is not None and head.get("status") == "ok":
+                counts[data, Run(Path(entry).parent, head).network, head["recipe"]] += 1
+    return counts

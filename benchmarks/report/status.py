@@ -1,0 +1,171 @@
+"""The sweeps of a folder as a grid: what is done, running, failed, missing or made by other code. Imports no torch."""
+
+import argparse
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmarks import terminal
+from benchmarks.records.code_version import made_by_other_code
+from benchmarks.records.files import PROGRESS, SWEEPS, read_json
+from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
+from benchmarks.records.progress import part_of, where_it_is
+from benchmarks.records.runs import Run, load_runs
+
+# state: glyph, colour, meaning
+STATES = {
+    "done": ("✔", "green", "finished"),
+    "stale": ("✔", "yellow", "finished, made by other code: launch.rerun=stale runs it again"),
+    "running": ("▶", "cyan", "running"),
+    "killed": ("†", "bold red", "its processes died without a word; the same command goes on from its last checkpoint"),
+    "failed": ("✖", "bold red", "failed"),
+    "interrupted": ("‖", "yellow", "interrupted; the same command goes on from its last checkpoint"),
+    "preempted": ("‖", "yellow", "pre-empted; goes on by itself"),
+    "missing": ("·", "dim", "not started yet"),
+}
+QUIET = {"done", "stale", "missing"}  # nothing to say of a single one
+
+
+@dataclass(frozen=True)
+class CellState:
+    """Where a cell stands.
+
+    Attributes:
+        data: the data set's name.
+        row: network, recipe and departures.
+        seed: the column.
+        state: a key of ``STATES``.
+        detail: progress and heartbeat, or the cause.
+    """
+
+    data: str
+    row: str
+    seed: int
+    state: str
+    detail: str = ""
+
+
+def cell_states(output_root: Path) -> tuple[list[CellState], list[str]]:
+    """Every cell that a sweep under ``output_root`` has listed or that left a record, and a line for each unreadable record.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    runs, problems = load_runs(output_root)
+    states = [_of_run(run, output_root) for run in runs]
+    known = {run.directory for run in runs}
+    for directory in _listed(output_root):
+        if output_root / directory not in known:
+            states.append(_cell_state(Path(directory), "missing"))
+    return sorted(states, key=lambda cell: (cell.data, cell.row, cell.seed)), problems
+
+
+def print_status(states: Sequence[CellState], console: Console) -> None:
+    """The counts, the grid of networks by seeds, and a line for each cell that is running or has no result."""
+    counts = Counter(cell.state for cell in states)
+    console.print(f"{len(states)} cells: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
+    for data in dict.fromkeys(cell.data for cell in states):
+        console.print()
+        console.print(_grid(data, [cell for cell in states if cell.data == data], console.width))
+    console.print()
+    for state, (glyph, style, meaning) in STATES.items():
+        if counts[state]:
+            console.print(Text.assemble("  ", (glyph, style), f" {meaning}"))
+    told = [cell for cell in states if cell.state not in QUIET]
+    if told:
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+        for cell in told:
+            glyph, style, _ = STATES[cell.state]
+            table.add_row(Text(glyph, style), Text(f"{cell.row} seed {cell.seed}"), Text(cell.detail))
+        console.print()
+        console.print(table)
+
+
+def _grid(data: str, cells: Sequence[CellState], width: int) -> Table:
+    """Rows are networks under recipes, columns are seeds; where the seeds have no room, counts of states instead."""
+    rows: dict[str, dict[int, str]] = {}
+    for cell in cells:
+        rows.setdefault(cell.row, {})[cell.seed] = cell.state
+    seeds = sorted({cell.seed for cell in cells})
+    table = Table(box=None, padding=(0, 1, 0, 0), title=data, title_justify="left", title_style="bold")
+    table.add_column("", overflow="fold")
+    fits = len(seeds) * 4 + max(map(len, rows)) <= width
+    shown = [state for state in STATES if any(cell.state == state for cell in cells)]
+    for state in [] if fits else shown:
+        table.add_column(state, justify="right")
+    for seed in seeds if fits else []:
+        table.add_column(f"s{seed}", justify="right")
+    for row, by_seed in rows.items():
+        if fits:
+            drawn = [STATES[by_seed[seed]][:2] if seed in by_seed else ("", "") for seed in seeds]
+            table.add_row(row, *(Text(glyph, style) for glyph, style in drawn))
+        else:
+            counts = Counter(by_seed.values())
+            table.add_row(row, *(Text(str(counts[state] or ""), STATES[state][1]) for state in shown))
+    return table
+
+
+def _of_run(run: Run, output_root: Path) -> CellState:
+    directory = run.directory.relative_to(output_root)
+    if run.status == "ok":
+        return _cell_state(directory, "stale" if made_by_other_code(run.record) else "done")
+    if run.status != "running":
+        return _cell_state(directory, run.status, run.error or "no cause was recorded")
+    if held(run.directory / LAUNCHER):
+        return _cell_state(directory, "running", _progress(run.directory))
+    if held(run.directory / RANKS):
+        return _cell_state(directory, "running", "its launcher died; it saves and stops")
+    return _cell_state(directory, "killed", f"started {run.record.get('started', '?')}")
+
+
+def _cell_state(directory: Path, state: str, detail: str = "") -> CellState:
+    data, name, recipe, seed = (("?",) * 4 + directory.parts)[-4:]
+    number = re.fullmatch(r"seed(\d+)", seed)  # a folder that was moved may have another name
+    row = f"{name} · {recipe}" if number else f"{name} · {recipe}/{seed}"
+    return CellState(data, row, int(number.group(1)) if number else 0, state, detail)
+
+
+def _progress(directory: Path) -> str:
+    progress = read_json(directory / PROGRESS)
+    who = holder(directory / LAUNCHER)
+    place = f"process {who.get('pid', '?')} on {who.get('host', '?')}"
+    if progress is None:
+        return f"starting, {place}"
+    part, age = part_of(progress), max(0, time.time() - progress["time"])
+    done = [] if part is None else [f"{part:.0%}"]
+    return ", ".join([*done, *where_it_is(progress), f"sign of life {age:.0f} s ago", place])
+
+
+def _listed(output_root: Path) -> list[str]:
+    """Directories of the cells of every sweep that was started under ``output_root``."""
+    sweeps = [read_json(path) or {} for path in sorted((output_root / SWEEPS).glob("*.json"))]
+    cells = [cell for sweep in sweeps for cell in sweep.get("cells", ()) if isinstance(cell, dict)]
+    return list(dict.fromkeys(cell["directory"] for cell in cells if isinstance(cell.get("directory"), str)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0, or 1 where there is no such folder."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks status",
+        description="The grid of all cells below OUTPUT_ROOT: done, running with progress and last sign of life, failed "
+        "with the cause, missing, or made by other code than this.",
+    )
+    parser.add_argument("output_root", metavar="OUTPUT_ROOT", nargs="?", default="outputs", help="default: outputs")
+    arguments = parser.parse_args(argv)
+    try:
+        states, problems = cell_states(Path(arguments.output_root))
+    except FileNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print_status(states, terminal.console(markup=False))
+    for problem in problems:
+        print(f"not read: {problem}", file=sys.stderr)
+    return 0

@@ -1,0 +1,181 @@
+"""Weights & Biases as a mirror of the local record, kept by a process of its own beside rank 0.
+
+That process reads the run's folder as everybody else does, so that no trouble of the client or the server can hold, end or
+alter a run. Training waits for nothing but, at its end, ``logger.finish_timeout`` seconds for what is left to be sent, and with
+``logger.mode=online``, at its start, ``logger.init_timeout`` for the server's word. What the server has missed,
+``python -m benchmarks sync`` sends.
+"""
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_json
+from benchmarks.records.runs import read_history
+
+LOOK_S = 1.0  # between looks at the history
+MODES = ("auto", "online", "offline")
+REFUSED = re.compile(r"error 40[0-4]|not found during upsertBucket|permission denied", re.IGNORECASE)
+SYNC = "`python -m benchmarks sync` sends the run later"
+FINISH = b"finish\n"
+
+
+class Mirror:
+    """The mirror's process, as rank 0 knows it.
+
+    Args:
+        directory: the run's, with its record and configuration.
+        mode: ``auto``, ``online`` or ``offline``.
+        init_timeout: seconds to wait for the server's word with ``mode: online``.
+        finish_timeout: seconds to wait at the end for what is left to be sent.
+        settings: the rest of the configuration's node, which the process reads for itself.
+
+    Raises:
+        ValueError: an unknown mode; with ``mode: online``, a key or an entity that the server refuses.
+    """
+
+    def __init__(self, directory: Path, mode: str, init_timeout: float, finish_timeout: float, **settings: Any) -> None:
+        self.mode = mode
+        if self.mode not in MODES:
+            raise ValueError(f"logger.mode is auto, online or offline, got {self.mode!r}; logger=none turns it off")
+        self._limit_s = finish_timeout
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.tracking.mirror", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=own_environment(),
+            start_new_session=True,  # what is sent to the cell's processes is not meant for it
+        )
+        if self.mode == "online":
+            self._look(init_timeout)
+
+    def finish(self) -> str:
+        """Has it close the run as the record, written by now, says, within ``logger.finish_timeout``; the mode it ran in."""
+        with suppress(OSError):  # it has ended before
+            os.write(self._process.stdin.fileno(), FINISH)  # type: ignore[union-attr]
+        try:
+            self._process.wait(self._limit_s)
+        except subprocess.TimeoutExpired:
+            print(f"W&B: not everything was sent within {self._limit_s:g} s; {SYNC}", file=sys.stderr)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        with suppress(ValueError):  # the run is over
+            self._look(0)
+        return self.mode
+
+    def _look(self, wait_s: float) -> None:
+        answers: Any = self._process.stdout
+        if select.select([answers], [], [], wait_s)[0]:
+            answer = json.loads(answers.readline() or "{}")
+            self.mode = answer.get("mode", self.mode)
+            if "refused" in answer:
+                raise ValueError(f"W&B refuses: {answer['refused']}; logger.mode=offline runs without")
+
+
+def own_environment() -> dict[str, str]:
+    """The environment without another client's service: that would outlive the process."""
+    return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+
+
+def main(directory: Path) -> int:
+    """The process: sends each row of the history as it comes, and the rest when told to; returns 0 if all was taken."""
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the client prints belongs in the log
+    from benchmarks.tracking.wandb_run import close, mirrored, prepare, reason
+
+    config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    root = Path(config["output_root"]).resolve()
+    prepare(root)
+    try:
+        run, mode = _start(directory, config, root)
+    except ConnectionRefusedError as refused:
+        print(json.dumps({"refused": str(refused)}), file=answers, flush=True)
+        return 1
+    print(json.dumps({"mode": mode}), file=answers, flush=True)
+    sent, told = run.starting_step, False
+    try:
+        while not told:
+            told = bool(select.select([0], [], [], LOOK_S)[0])
+            for row in read_history(directory / HISTORY)[sent:]:
+                run.log(mirrored(row))
+                sent += 1
+        if os.read(0, len(FINISH)) != FINISH:
+            os._exit(1)  # rank 0 was killed: how the run ended is not known here
+        close(run, directory, _record(directory), config)
+    except Exception as error:  # of the client, its service or the network: of many classes
+        print(f"W&B: {reason(error)}; {SYNC}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def resolve_mode(mode: str) -> str:
+    """``auto`` becomes ``online`` if a key is configured and the server answers within 2 s, else ``offline``."""
+    from benchmarks.tracking.wandb_run import has_key, unreachable
+
+    if mode != "auto":
+        return mode
+    if os.environ.get("WANDB_MODE") in {"offline", "dryrun"} or not has_key():
+        return "offline"
+    problem = unreachable()
+    if problem is None:
+        return "online"
+    print(f"W&B: {problem}; going on offline, {SYNC}", file=sys.stderr)
+    return "offline"
+
+
+def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, str]:
+    """The run and its mode. Raises ConnectionRefusedError where ``mode: online`` is refused by the server."""
+    import wandb
+    from wandb.errors import AuthenticationError, UsageError
+
+    from benchmarks.tracking.wandb_run import open_run, reason, supersede_offline_files
+
+    record, wanted = _record(directory), config["logger"]["mode"]
+    mode = resolve_mode(wanted)
+    while True:
+        settings = wandb.Settings(
+            init_timeout=config["logger"]["init_timeout"],
+            finish_timeout=config["logger"]["finish_timeout"],
+            finish_timeout_raises=True,
+            console="off",
+            silent=True,
+            x_stats_pid=os.getppid(),
+            x_transaction_log_flush_interval=2,
+        )
+        if mode == "offline":  # every offline file holds the whole run
+            supersede_offline_files(root, record["run_id"])
+        try:
+            return open_run(record, config, mode=mode, dir=str(root), settings=settings), mode
+        except Exception as error:  # of the client, its service or the network: of many classes
+            if mode == "offline":
+                raise
+            if wanted == "online" and (
+                isinstance(error, AuthenticationError | UsageError) or REFUSED.search(str(error))
+            ):
+                raise ConnectionRefusedError(reason(error)) from None
+            print(f"W&B: {reason(error)}; going on offline, {SYNC}", file=sys.stderr)
+        wandb.teardown(exit_code=1)  # its service would hold the run's id
+        mode = "offline"
+
+
+def _record(directory: Path) -> dict[str, Any]:
+    record = read_json(directory / RECORD)
+    if record is None:
+        raise ValueError(f"{directory / RECORD} cannot be read")
+    return record
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,293 @@
+"""Makes the W&B server equal to the local records: ``python -m benchmarks sync [FOLDER]``.
+
+A run is sent from its record, history and pictures, never from W&B's own offline files: those end torn after kill -9 and are
+several after a resume, while ``history.jsonl`` is whole. So one way serves offline, half-uploaded and killed runs alike, and
+what is there already is not sent again. Every run is then read back and held against its folder.
+"""
+
+import argparse
+import base64
+import hashlib
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_json
+from benchmarks.records.locks import LAUNCHER, RANKS, held
+from benchmarks.records.runs import Run, load_runs
+from benchmarks.tracking.sweep_report import FOLDER, send
+from benchmarks.tracking.wandb_run import (
+    ASK_TIMEOUT_S,
+    artifacts,
+    close,
+    connect,
+    exit_code,
+    media,
+    mirrored,
+    open_run,
+    summary,
+    supersede_offline_files,
+)
+from benchmarks.units import one_line
+
+SEND_TIMEOUT_S = 600  # for one run's files
+READ_BACK_S = 60  # that a server may take to show what it has been sent
+KILLED = "killed by SIGKILL, and its launcher with it"
+ABSENT = "not on the server"
+
+
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """A run folder that belongs on the server.
+
+    Attributes:
+        record: its record; of a run that was killed with its launcher, closed as such.
+        rows: its history under the server's names.
+    """
+
+    directory: Path
+    record: dict[str, Any]
+    config: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, run: Run, to: Mapping[str, str]) -> "Tracked | None":
+        """Reads the folder; None of a run with ``logger=none``. Raises ValueError where it is not fit to be sent.
+
+        Args:
+            to: entity and project, where they are not to be those of the run.
+        """
+        try:
+            config = yaml.safe_load((run.directory / CONFIG).read_text(encoding="utf-8"))
+            logger = config["logger"]
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            raise ValueError(f"no readable {CONFIG}, so that its place on the server is not known") from None
+        if logger["mode"] == "none":
+            return None
+        config["logger"] = logger | to
+        record = run.record
+        if not isinstance(record.get("run_id"), str):
+            raise ValueError(f"{RECORD} has no run_id: another version made it")
+        if record["status"] == "running":
+            if held(run.directory / LAUNCHER) or held(run.directory / RANKS):
+                raise ValueError("still running; its own process sends it")
+            record = record | {"status": "killed", "error": KILLED}
+        return cls(run.directory, record, config, [mirrored(row) for row in run.history])
+
+    def missing(self, api: Any) -> str | None:
+        """What the server lacks first, in words; None if it holds the run as it is here.
+
+        Raises ValueError where sending cannot help.
+        """
+        logger, run_id = self.config["logger"], self.record["run_id"]
+        there = find(api, "/".join(filter(None, (logger["entity"], logger["project"], run_id))))
+        if there is None:
+            return ABSENT
+        rows = [_own(row) for row in there.scan_history()]
+        if len(rows) > len(self.rows) or not all(map(equal, rows, self.rows)):
+            raise ValueError(
+                f"the server's history ({len(rows)} rows) is not that of {HISTORY} ({len(self.rows)} rows): "
+                "somebody else wrote to this run; delete it there"
+            )
+        if len(rows) < len(self.rows):
+            return f"{len(self.rows) - len(rows)} of {len(self.rows)} rows"
+        state = "failed" if exit_code(self.record) else "finished"
+        if there.state != state:
+            return f"the state {state} (it is {there.state})"
+        stored = dict(there.summary)
+        keys = [key for key, value in summary(self.record).items() if not equal({key: stored.get(key)}, {key: value})]
+        if keys:
+            return f"the summary's {', '.join(keys)}"
+        return self._missing_files(there, stored)
+
+    def send(self) -> None:
+        """Sends the rows that the server lacks, and everything else, with the real client."""
+        import wandb
+
+        with tempfile.TemporaryDirectory() as scratch:
+            run = open_run(
+                self.record,
+                self.config,
+                mode="online",
+                dir=scratch,
+                reinit="create_new",
+                settings=wandb.Settings(
+                    init_timeout=ASK_TIMEOUT_S,
+                    finish_timeout=SEND_TIMEOUT_S,
+                    finish_timeout_raises=True,
+                    console="off",
+                    silent=True,
+                    # This machine and this process are not the run's.
+                    disable_git=True,
+                    x_disable_machine_info=True,
+                    x_disable_meta=True,
+                    x_disable_stats=True,
+                    x_save_requirements=False,
+                ),
+            )
+            for row in self.rows[run.starting_step :]:
+                run.log(row)
+            close(run, self.directory, self.record, self.config)
+
+    def _missing_files(self, there: Any, stored: Mapping[str, Any]) -> str | None:
+        files = {file.name for file in there.files()}
+        wanted = media(self.directory, self.record)
+        for key in wanted:
+            entry = stored.get(key) or {}
+            if not (names := entry.get("filenames") or [entry.get("path")]) or not files.issuperset(names):
+                return key
+        committed = {artifact.name.partition(":")[0]: artifact for artifact in there.logged_artifacts()}
+        for name, paths in artifacts(self.directory, self.record, self.config).items():
+            if name not in committed:
+                return f"the artifact {name}"
+            entries = committed[name].manifest.entries
+            for path in paths:
+                if path.name not in entries or entries[path.name].digest != _digest(path):
+                    return f"{path.name} of the artifact {name}"
+        return None
+
+
+def sync(run: Tracked, api: Any) -> tuple[bool, str | None]:
+    """Completes one run on the server: whether something was sent, and what is wrong in the end (None if nothing)."""
+    sent = False
+    try:
+        missing = run.missing(api)
+        if missing is not None:
+            run.send()
+            sent = True
+            until = time.monotonic() + READ_BACK_S
+            while (missing := run.missing(api)) is not None and time.monotonic() < until:
+                time.sleep(1)
+    except Exception as error:  # of the client, its service or the network: of many classes
+        return sent, one_line(str(error)) or type(error).__name__
+    if missing is None:
+        supersede_offline_files(run.directory.parents[3], run.record["run_id"])
+        return sent, None
+    return sent, f"sent, but {READ_BACK_S} s later the server lacks {missing}" if missing != ABSENT else ABSENT
+
+
+def sync_report(asked: Path, to: Mapping[str, str], api: Any) -> tuple[bool, str | None]:
+    """The same for the report of a sweep."""
+    try:
+        logger = (read_json(asked) or {})["logger"] | to
+        path = "/".join(filter(None, (logger["entity"], logger["project"], asked.stem)))
+        for sent in (False, True):
+            there = find(api, path)
+            if there is not None and there.state == "finished" and "summary" in dict(there.summary):
+                supersede_offline_files(asked.parents[len(FOLDER.parts)], asked.stem)
+                return sent, None
+            if not sent:
+                send(asked, logger, "online")
+    except Exception as error:  # of the client, its service or the network: of many classes
+        return False, one_line(str(error)) or type(error).__name__
+    return True, "sent, but the server does not show it"
+
+
+def find(api: Any, path: str) -> Any:
+    """The server's run, or None where it has none of that name."""
+    import wandb
+
+    api.flush()  # it remembers what it has read
+    try:
+        return api.run(path)
+    except (ValueError, wandb.errors.CommError) as error:
+        if "Could not find run" in str(error):
+            return None
+        raise
+
+
+def equal(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether two rows are equal; whole numbers beyond 2^53 may come back as floats."""
+    return there.keys() == here.keys() and all(_same(there[key], here[key]) for key in here)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0 only if every run is on the server, complete."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks sync",
+        description="Send runs that were made offline, or only came half-way, to the W&B server, and read them back. "
+        "It may be called as often as one likes.",
+    )
+    parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="default: outputs")
+    parser.add_argument(
+        "--to", metavar="ENTITY/PROJECT", help="instead of logger.entity and logger.project of the runs"
+    )
+    parser.add_argument("--workers", type=int, default=4, help="runs at a time; default: 4")
+    arguments = parser.parse_args(argv)
+    names = arguments.to.split("/") if arguments.to else []
+    to = dict(zip(("entity", "project"), names, strict=False))
+    if arguments.to is not None and (len(names) != 2 or not all(names)):
+        parser.error(f"--to is ENTITY/PROJECT, got {arguments.to!r}")
+    try:
+        runs, problems = load_runs(arguments.folder)
+    except FileNotFoundError as error:
+        print(f"sync: {error}", file=sys.stderr)
+        return 2
+    tracked: list[Tracked] = []
+    untracked = 0
+    for run in runs:
+        try:
+            found = Tracked.of(run, to)
+        except ValueError as error:
+            problems.append(f"{run.directory}: {one_line(str(error))}")
+            continue
+        untracked += found is None
+        tracked += [found] if found is not None else []
+    reports = sorted(arguments.folder.joinpath(FOLDER).glob("*.json"))
+    sent = complete = 0
+    if tracked:
+        api, refused = connect(arguments.folder)
+        if refused is not None:
+            print(f"sync: {refused}", file=sys.stderr)
+            return 2
+        console = Console(stderr=True)
+        jobs = [(run.directory, partial(sync, run, api)) for run in tracked]
+        jobs += [(path, partial(sync_report, path, to, api)) for path in reports]
+        with ThreadPoolExecutor(arguments.workers) as pool:
+            results = pool.map(lambda job: job[1](), jobs)
+            shown = track(
+                results, "syncing", len(jobs), console=console, transient=True, disable=not console.is_terminal
+            )
+            for (place, _), (was_sent, problem) in zip(jobs, shown, strict=True):
+                sent += was_sent
+                complete += problem is None
+                if problem is not None:
+                    problems.append(f"{place}: {problem}")
+    for problem in problems:
+        print(f"  {problem}", file=sys.stderr)
+    if problems:
+        import wandb
+
+        wandb.teardown(exit_code=1)  # its service would hold the ids of runs that were begun
+    left_out = f"; {untracked} with logger=none are left out" if untracked else ""
+    wanted = len(tracked) + len(reports)
+    print(f"{complete} of {wanted} runs are on the server, complete; {sent} sent now{left_out}")
+    return 1 if problems else 0
+
+
+def _own(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the client adds to a row, and without values that are absent."""
+    return {key: value for key, value in row.items() if not key.startswith("_") and value is not None}
+
+
+def _same(there: Any, here: Any) -> bool:
+    if isinstance(here, int | float) and isinstance(there, int | float):
+        return math.isclose(there, here, rel_tol=1e-12)
+    return there == here
+
+
+def _digest(path: Path) -> str:
+    """MD5 as a manifest states it."""
+    with open(path, "rb") as file:
+        return base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()

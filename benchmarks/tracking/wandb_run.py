@@ -1,0 +1,213 @@
+"""What a W&B run holds of a run's folder: the same whether it is written beside the training or sent later."""
+
+import csv
+import math
+import os
+import re
+import signal
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from benchmarks.config.trial import WIRING
+from benchmarks.records.files import LAYERS, LOG
+
+CONNECT_TIMEOUT_S = 2
+ASK_TIMEOUT_S = 20  # for one answer of the server
+AXIS = "compute/train_flops"
+COMPUTE = (
+    *("train_flops", "train_macs", "samples_seen", "wall_s", "train_s"),
+    *("images_per_s", "peak_memory_bytes", "energy_j"),
+)
+LONGEST_TAG = 64  # characters, the server's limit
+
+
+def prepare(root: Path) -> None:
+    """Sets the client's environment, before its first use."""
+    # Artifact bytes are staged outside the run's folder otherwise, and lost when it moves.
+    os.environ.setdefault("WANDB_DATA_DIR", str(root / "wandb" / "data"))
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def has_key() -> bool:
+    """Whether a key for W&B's server is configured, of whatever shape."""
+    from requests.utils import get_netrc_auth
+
+    settings = _settings()
+    return bool(settings.api_key or get_netrc_auth(settings.base_url))
+
+
+def unreachable() -> str | None:
+    """Why the configured server cannot be reached, in one line; None if it takes connections."""
+    server = urlparse(_settings().base_url)
+    port = server.port or (443 if server.scheme == "https" else 80)
+    try:
+        with socket.create_connection((server.hostname, port), timeout=CONNECT_TIMEOUT_S):
+            return None
+    except OSError as error:
+        return f"{server.hostname} does not answer ({error})"
+
+
+def connect(folder: Path) -> tuple[Any, str | None]:
+    """The server's reading side, ``wandb.Api``, or why there is none in one line. ``folder`` holds the runs."""
+    prepare(folder.resolve())
+    os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "3")
+    import wandb
+
+    if not has_key():
+        return None, "no W&B key is configured: `wandb login`, or set WANDB_API_KEY"
+    problem = unreachable()
+    if problem is not None:
+        return None, f"W&B: {problem}"
+    try:
+        api = wandb.Api(timeout=ASK_TIMEOUT_S)
+        _ = api.default_entity
+    except Exception as error:  # of the client, its service or the network: of many classes
+        return None, f"W&B: {reason(error)}"
+    return api, None
+
+
+def reason(error: Exception) -> str:
+    """An error of the client in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: Any) -> Any:
+    """``wandb.init`` of a cell's run, new or resumed: the same from the cell and from ``sync``."""
+    import wandb
+
+    settings = {key: value for key, value in config.items() if key not in WIRING}
+    tags = [record["data"], (record.get("environment") or {}).get("device_name")]
+    processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
+    run = wandb.init(
+        entity=config["logger"]["entity"],
+        project=config["logger"]["project"],
+        id=record["run_id"],
+        resume="allow",
+        name=f"{record['name']} seed {record['seed']}",
+        group=record.get("experiment") or record["data"],
+        job_type="train",
+        tags=[tag[:LONGEST_TAG] for tag in tags if tag] + [f"{processes} process{'es' * (processes > 1)}"],
+        config=settings | {"hash": record["config_hash"], "complexity": record.get("complexity")},
+        **keywords,
+    )
+    run.define_metric(AXIS)
+    for name in metrics(record):
+        # Exact names: a glob races with other globs.
+        run.define_metric(name, step_metric=AXIS)
+    return run
+
+
+def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Sends all but the history, and closes the run with its true outcome.
+
+    Raises:
+        TimeoutError: the server has not taken everything within the client's ``finish_timeout``.
+    """
+    import wandb
+
+    if (directory / LOG).exists() and not run.resumed:
+        run.write_logs((directory / LOG).read_text(encoding="utf-8", errors="replace"))
+    run.summary.update(summary(record))
+    run.summary.update(media(directory, record))
+    for name, paths in artifacts(directory, record, config).items():
+        artifact = wandb.Artifact(name, type="model")
+        for path in paths:
+            artifact.add_file(str(path))
+        run.log_artifact(artifact)
+    run.finish(exit_code=exit_code(record))
+
+
+def supersede_offline_files(root: Path, run_id: str) -> None:
+    """Tells ``wandb sync`` that W&B's own offline files of a run, below ``root``, have nothing more to give."""
+    for path in root.glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
+        with suppress(OSError):
+            path.with_name(f"{path.name}.synced").touch()
+
+
+def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A history row as the server has it: compute under ``compute/``; what is absent or not finite is left out."""
+    return {
+        f"compute/{name}" if name in COMPUTE else "trainer/global_step" if name == "step" else name: value
+        for name, value in row.items()
+        if _is_there(value)
+    }
+
+
+def metrics(record: Mapping[str, Any]) -> list[str]:
+    """What rows hold beside their axis, by exact names."""
+    definitions = (record.get("protocol") or {}).get("definitions") or {}
+    compute = [f"compute/{name}" for name in COMPUTE if f"compute/{name}" != AXIS]
+    return list(
+        dict.fromkeys(["epoch", "lr", "train/loss", "val/loss", "val/n", *map("val/{}".format, definitions), *compute])
+    )
+
+
+def summary(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics."""
+    named = {
+        "status": record["status"],
+        "error": record["error"],
+        "exit_code": exit_code(record),
+        **{f"model/{name}": value for name, value in (record.get("complexity") or {}).items() if name != "input_size"},
+        **{f"compute/{name}": value for name, value in (record.get("compute") or {}).items()},
+        **(record.get("metrics") or {}),
+    }
+    return {name: value for name, value in named.items() if _is_there(value)}
+
+
+def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables and pictures, as far as the run has come. In the summary: logged they would be rows beside those of the history.
+
+    A table's key has no slash: the client would give its artifact another name each time.
+    """
+    import wandb
+
+    found: dict[str, Any] = {}
+    if (directory / LAYERS).exists():
+        with open(directory / LAYERS, encoding="utf-8", newline="") as file:
+            lines: list[list[Any]] = list(csv.reader(file))
+        cells = [[int(cell) if cell.isdecimal() else cell for cell in line] for line in lines[1:]]
+        found["layers"] = wandb.Table(columns=lines[0], data=cells)
+    matrix = record.get("confusion")
+    if matrix is not None:
+        classes = [str(name) for name in record["dataset"]["classes"]]
+        rows = [[name, *counts] for name, counts in zip(classes, matrix, strict=True)]
+        found["confusion"] = wandb.Table(columns=["true \\ predicted", *classes], data=rows)
+    pictures = sorted(directory.glob("pictures/*.png"))
+    if pictures:
+        found["test/pictures"] = [wandb.Image(str(path), caption=path.stem) for path in pictures]
+    return found
+
+
+def artifacts(directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, list[Path]]:
+    """Checkpoints by the name of their artifact, where ``logger.checkpoints`` asks for them."""
+    paths = sorted(path for path in directory.glob("checkpoints/*.ckpt") if path.stem in {"last", "best"})
+    return {f"checkpoints-{record['run_id']}": paths} if paths and config["logger"].get("checkpoints") else {}
+
+
+def exit_code(record: Mapping[str, Any]) -> int:
+    """Of the process that ended as the record says."""
+    if record["status"] == "ok":
+        return 0
+    killed = re.match(r"killed by (SIG[A-Z0-9]+)", record["error"] or "")
+    if killed:
+        return 128 + signal.Signals[killed[1]]
+    return 128 + signal.SIGTERM if record["status"] in {"interrupted", "preempted"} else 1
+
+
+def _settings() -> Any:
+    import wandb
+
+    # Not wandb.login or wandb.setup: they start the client's service, which keeps a process alive while the server is away.
+    settings = wandb.Settings()
+    settings.update_from_env_vars(dict(os.environ))
+    return settings
+
+
+def _is_there(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

@@ -1,0 +1,149 @@
+"""The W&B workspace and report of a project: ``python -m benchmarks workspace ENTITY/PROJECT``. Nothing is clicked by hand."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.tracking.wandb_run import AXIS, connect
+from benchmarks.units import one_line
+
+NAME = "Compute and accuracy"
+VIEW = "nw-computeaccuracy-v"  # fixed, so that it is found again
+BY_NETWORK = "config.name"
+TASKS = {
+    "Classification": ("val/top1_err", "test/top1_err", "top-1 error (%)"),
+    "Segmentation": ("val/dice_err", "test/dice_err", "100 − Dice (%)"),
+}
+RUNS_SHOWN = 100
+REPORT_TEXT = (
+    "Validation error against the FLOPs spent on training, and test error against the multiply-adds of one image. "
+    "A line is a network, its band one standard deviation over the seeds. Made by `python -m benchmarks workspace`; "
+    "means with intervals are in the runs of type report."
+)
+
+
+def save_workspace(entity: str, project: str) -> str:
+    """Creates the workspace of a project, or brings the one that is there up to date; its address."""
+    import wandb_workspaces.workspaces as ws
+
+    sections = [
+        ws.Section(name=name, panels=panels, is_open=index == 0)
+        for index, (name, panels) in enumerate(_panels().items())
+    ]
+    workspace = ws.Workspace(
+        entity=entity,
+        project=project,
+        name=NAME,
+        sections=sections,
+        settings=ws.WorkspaceSettings(x_axis=AXIS, smoothing_type="none", max_runs=RUNS_SHOWN),
+        runset_settings=ws.RunsetSettings(
+            groupby=[ws.Config("data.name"), ws.Config("name")],
+            filters="Metric('JobType') = 'train'",
+        ),
+    )
+    workspace._internal_name = VIEW
+    try:
+        workspace._internal_id = ws.internal.View.from_name(entity, project, VIEW).id
+    except ValueError as error:
+        if not str(error).startswith("Workspace"):  # there is no such project
+            raise
+    return str(workspace.save().url)
+
+
+def save_report(entity: str, project: str) -> str:
+    """Creates the report of a project, or brings the one that is there up to date; its address."""
+    import wandb
+    import wandb_workspaces.reports.v2 as wr
+
+    runset = wr.Runset(entity=entity, project=project, name="runs", groupby=["config.data.name", BY_NETWORK])
+    blocks: list[Any] = [wr.P(REPORT_TEXT)]
+    for title, panels in _panels().items():
+        blocks += [wr.H2(title), wr.PanelGrid(runsets=[runset], panels=panels)]
+    report = wr.Report(entity=entity, project=project, title=NAME, description=REPORT_TEXT, blocks=blocks)
+    there = [known for known in wandb.Api().reports(f"{entity}/{project}") if known.display_name == NAME]
+    if there:
+        report.id = there[0].id
+    return str(report.save().url)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns 0 when both are saved."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks workspace",
+        description="Create, or bring up to date, a workspace and a report with the right panels in a W&B project.",
+    )
+    parser.add_argument("project", metavar="ENTITY/PROJECT")
+    entity, _, project = parser.parse_args(argv).project.partition("/")
+    if not entity or not project or "/" in project:
+        parser.error(f"ENTITY/PROJECT is needed, as in my-team/compute-accuracy, got {entity + '/' + project!r}")
+    try:
+        import wandb_workspaces.reports.v2
+        import wandb_workspaces.workspaces  # noqa: F401
+    except ImportError:
+        print("workspace: wandb-workspaces is not installed: pip install -e '.[workspace]'", file=sys.stderr)
+        return 2
+    _, refused = connect(Path("."))
+    if refused is not None:
+        print(f"workspace: {refused}", file=sys.stderr)
+        return 2
+    try:
+        print(f"workspace  {save_workspace(entity, project)}")
+        print(f"report     {save_report(entity, project)}")
+    except Exception as error:  # of the client or the network: of many classes
+        print(f"workspace: {entity}/{project}: {one_line(str(error))}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _panels() -> dict[str, list[Any]]:
+    """Panels by the title of their section."""
+    import wandb_workspaces.reports.v2 as wr
+
+    def curve(title: str, metric: str) -> Any:
+        return wr.LinePlot(
+            title=title,
+            x=AXIS,
+            y=[metric],
+            log_x=True,
+            title_x="training FLOPs",
+            groupby=BY_NETWORK,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+            smoothing_type="none",
+            max_runs_to_show=RUNS_SHOWN,
+        )
+
+    def bars(title: str, metric: str) -> Any:
+        return wr.BarPlot(
+            title=title,
+            metrics=[metric],
+            groupby=BY_NETWORK,
+            groupby_aggfunc="mean",
+            groupby_rangefunc="stddev",
+            max_runs_to_show=RUNS_SHOWN,
+        )
+
+    sections: dict[str, list[Any]] = {}
+    for task, (val, test, label) in TASKS.items():
+        sections[task] = [
+            curve(f"validation {label} over training FLOPs", val),
+            wr.ScatterPlot(
+                title=f"test {label} over MACs of one image",
+                x=wr.SummaryMetric("model/macs"),
+                y=wr.SummaryMetric(test),
+                log_x=True,
+                running_ymin=True,
+                regression=False,
+            ),
+            curve("training loss over training FLOPs", "train/loss"),
+        ]
+    sections["Cost"] = [
+        bars("training images per second", "compute/images_per_s"),
+        bars("peak memory (bytes)", "compute/peak_memory_bytes"),
+        bars("device seconds", "compute/train_s"),
+        bars("energy (J)", "compute/energy_j"),
+    ]
+    sections["Runs compared"] = [wr.RunComparer(diff_only="split")]
+    return sections

@@ -1,0 +1,90 @@
+"""Where a run happened: code, packages and hardware, for its record."""
+
+import hashlib
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.records.code_version import training_sha256
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    "torch",
+    "pytorch-lightning",
+    "hydra-core",
+    "torchmetrics",
+    "fvcore",
+    "wandb",
+    "numpy",
+    "scikit-learn",
+    "scikit-image",
+)
+
+
+def code() -> dict[str, Any]:
+    """Version of the suite, git commit, the hash of what differs from it (None where nothing does or git is absent), and
+    the hash of the code that trains."""
+    commit = _git("rev-parse", "HEAD")
+    difference = _git("diff", "HEAD", "--", "*.py", "conf") if commit else None
+    digest = hashlib.sha256(difference.encode()).hexdigest() if difference else None
+    return {
+        "version": _version("compute-accuracy"),
+        "commit": commit or None,
+        "diff_sha256": digest,
+        "training_sha256": training_sha256(),
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Packages, processor, memory and threads of this process."""
+    cuda = device.type == "cuda"
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if cuda else _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version() if cuda else None,
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory used so far: by the allocator on a GPU, by the process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,163 @@
+"""What makes a step faster or smaller and leaves its network as it is: layout, compilation, TF32, recomputation, parts.
+
+``python -m benchmarks.training.options GPU`` (0 or 1) prints what of it this machine has, as JSON.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.records.hardware import hardware
+from benchmarks.training.environment import environment
+from benchmarks.training.recomputation import recompute_stages
+
+# The trainer's keys that Lightning's Trainer does not have.
+KEYS = (
+    *("compile", "channels_last", "tf32", "accumulate_grad_batches", "gradient_checkpointing", "ema_decay"),
+    "on_out_of_memory",
+)
+OF_AUTO = ("tuned", "allow_reduced_precision")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"}  # of /proc/cpuinfo: x86 and Arm
+PROBE = 64, 64, 28  # images, channels, side
+PROBES = 5
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """Of a run; None is off, for TF32 PyTorch's default."""
+
+    compile: bool | None = None
+    channels_last: bool | None = None
+    tf32: bool | None = None
+    accumulate_grad_batches: int | None = None
+    gradient_checkpointing: bool | None = None
+    ema_decay: float | None = None
+    on_out_of_memory: str | None = None
+
+    @classmethod
+    def take(cls, arguments: dict[str, Any]) -> "TrainingOptions":
+        """Those that the trainer's ``arguments`` set; takes their keys out, as Lightning's trainer has none of them."""
+        for key in OF_AUTO:
+            arguments.pop(key, None)
+        return cls(**{key: arguments.pop(key, None) for key in KEYS})
+
+    def check(self, device: torch.device, precision: str) -> None:
+        """Raises ValueError for what the device does not have."""
+        if self.tf32 and not has_tf32(device):
+            raise ValueError(
+                f"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is {environment(device)['device_name']}"
+            )
+        if self.compile and (problem := compile_problem(device)):
+            raise ValueError(f"trainer.compile=true: {problem}")
+        if precision.startswith("bf16") and not has_bf16(device):
+            raise ValueError(
+                f"trainer.precision={precision}: {environment(device)['device_name']} has no bfloat16 arithmetic; emulated, a "
+                f"convolution takes {emulation(device, torch.bfloat16):.1f} times as long as in 32-true"
+            )
+
+    def apply(self, net: nn.Module) -> None:
+        """Sets up ``net`` and, for TF32, this process. Names of weights stay as they are.
+
+        Raises:
+            ValueError: recomputation of a network that has no stages.
+        """
+        if self.tf32 is not None:
+            torch.backends.cuda.matmul.allow_tf32 = self.tf32
+            torch.backends.cudnn.allow_tf32 = self.tf32
+        if self.gradient_checkpointing:
+            recompute_stages(net)
+        if self.channels_last:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net.register_forward_pre_hook(_channels_last)
+        if self.compile:
+            net.compile()
+
+    def as_dict(self, device: torch.device) -> dict[str, Any]:
+        """What is in effect on ``device``, for a record."""
+        tf32 = {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolutions": torch.backends.cudnn.allow_tf32}
+        return {
+            "compile": bool(self.compile),
+            "channels_last": bool(self.channels_last),
+            "tf32": tf32 if has_tf32(device) else None,
+            "accumulate_grad_batches": self.accumulate_grad_batches or 1,
+            "gradient_checkpointing": bool(self.gradient_checkpointing),
+            "ema_decay": self.ema_decay,
+        }
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether convolutions and matrix products can run in TF32."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16, without emulation."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return True  # not Linux: not known
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return not flags or not BF16_FLAGS.isdisjoint(flags)
+
+
+def compile_problem(device: torch.device) -> str | None:
+    """What torch.compile lacks for this device, in one line; None if nothing."""
+    if device.type == "cuda":
+        return None if importlib.util.find_spec("triton") else "torch.compile needs triton for this GPU"
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    return None if shutil.which(compiler) else f"torch.compile needs a C++ compiler, and there is no {compiler}"
+
+
+def emulation(device: torch.device, dtype: torch.dtype) -> float:
+    """How much longer a 3x3 convolution takes, forward and backward, by autocast to ``dtype`` than in float32."""
+    count, channels, side = PROBE
+    layer = nn.Conv2d(channels, channels, 3, padding=1).to(device)
+    images = torch.randn(count, channels, side, side, device=device)
+
+    def once(lower: bool) -> float:
+        started = time.perf_counter()
+        with torch.autocast(device.type, dtype, enabled=lower):
+            F.relu(layer(images)).sum().backward()
+        synchronize(device)
+        return time.perf_counter() - started
+
+    for lower in (False, True):
+        once(lower)
+    full, low = zip(*[(once(False), once(True)) for _ in range(PROBES)], strict=True)
+    return min(low) / min(full)
+
+
+def synchronize(device: torch.device) -> None:
+    """Waits for the device to have finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _channels_last(net: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(images.contiguous(memory_format=torch.channels_last) for images in arguments)
+
+
+def main(gpu: bool) -> int:
+    """Prints what of it this machine has, and ``hardware``; returns the exit code."""
+    device = torch.device("cuda" if gpu else "cpu")
+    has: dict[str, Callable[[torch.device], Any]] = {"tf32": has_tf32, "bf16": has_bf16, "compile": compile_problem}
+    found = {name: ask(device) for name, ask in has.items()}
+    print(json.dumps(found | {"hardware": hardware(environment(device))}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] == "1"))

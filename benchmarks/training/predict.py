@@ -1,0 +1,132 @@
+"""Masks for images of any size from a finished segmentation run: ``python -m benchmarks predict RUN IMAGE…``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from benchmarks.records.files import CONFIG, RECORD, read_json
+
+
+def main(argv: Sequence[str]) -> int:
+    """Writes the masks; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks predict",
+        description=__doc__,
+        epilog="Images are cut into overlapping tiles with mirrored borders, so memory depends on the tile alone. A mask is "
+        "written as <name>_mask.png, or .tif for several slices: class k of K as grey level 255 k / (K - 1).",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
+    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="PNG, JPEG or TIFF (several slices too)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where masks go (default: RUN/predictions)")
+    parser.add_argument("--tile", metavar="PIXELS", type=int, help="side of a tile (default: the run's own)")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        out = arguments.out or arguments.run / "predictions"
+        _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile)
+    except (ValueError, OSError) as error:
+        print(f"python -m benchmarks predict: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _predict(run: Path, images: Sequence[Path], out: Path, checkpoint: str, tile: int | None) -> None:
+    weights = run / "checkpoints" / f"{checkpoint}.ckpt"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: RUN is the folder of a trained run")
+    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    if config["data"]["task"] != "segmentation":
+        raise ValueError(f"{run} is a run of {config['data']['task']}, masks come from a segmentation run")
+    for image in images:
+        if not image.is_file():
+            raise FileNotFoundError(f"{image} is missing")
+    suffixes = {image: ".tif" if image.suffix.lower() in {".tif", ".tiff"} else ".png" for image in images}
+    targets = {image: out / f"{image.stem}_mask{suffix}" for image, suffix in suffixes.items()}
+    for image, target in targets.items():
+        if target.exists() or list(targets.values()).count(target) > 1:
+            raise ValueError(
+                f"{target}, the mask of {image}, would be overwritten: choose another --out or move it away"
+            )
+
+    import numpy as np
+    import tifffile
+    import torch
+    from hydra.utils import instantiate
+    from PIL import Image
+
+    dataset = (read_json(run / RECORD) or {}).get("dataset", {})
+    module = instantiate(config["module"])
+    datamodule = instantiate(config["datamodule"], mean=dataset["mean"], std=dataset["std"])
+    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    if tile is not None:
+        check_memory(module.net, config["data"]["in_channels"], config["data"]["image_size"][0], tile)
+        module.tiles = (module.tiles or {"batch_size": 1, "margin": 96}) | {"tile": tile}
+    classes = config["data"]["num_classes"]
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+        whole = bars.add_task("images", total=len(images))
+        for image, target in targets.items():
+            masks = []
+            slices = datamodule.read_slices(image, config["data"]["in_channels"])
+            for number, pixels in enumerate(slices, start=1):
+                tiles = bars.add_task(f"{image.name} {number}/{len(slices)}", total=None)
+                mask = module.predict(pixels, partial(_advance, bars, tiles))
+                masks.append((mask.cpu().numpy() * 255 // (classes - 1)).astype(np.uint8))
+                bars.remove_task(tiles)
+            if target.suffix == ".tif":
+                tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")
+            else:
+                Image.fromarray(masks[0]).save(target)
+            bars.advance(whole)
+            print(target)
+
+
+def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
+    """Raises ValueError for a tile that does not fit into the free memory, naming the largest that does.
+
+    The need is taken as the bytes of all activations, measured at the side ``legal`` and scaled by area. The peak of an
+    unpadded or padded U-Net was 55 to 83 % of that (base_channels 8 to 32, 572 to 1,148 pixels, torch 2.13 on a CPU).
+    """
+    import torch
+
+    from benchmarks.complexity.counting import measure
+
+    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else _free_memory()
+    at_legal = 4 * measure(net, (channels, legal, legal)).activations  # float32
+    if at_legal * (tile / legal) ** 2 <= free:
+        return
+    fits = int(legal * (free / at_legal) ** 0.5)
+    while fits > 0:
+        try:
+            net.check_image_size(fits, fits)
+            break
+        except ValueError:
+            fits -= 1
+    need = at_legal * (tile / legal) ** 2
+    raise ValueError(f"a tile of {tile} needs up to {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: {fits} fits")
+
+
+def _free_memory() -> float:
+    """Bytes that a process may still take, as Linux estimates them; elsewhere no bound is known."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
+    except (OSError, StopIteration):
+        return float("inf")
+
+
+def _advance(bars: Progress, task: TaskID, done: int, total: int) -> None:
+    bars.update(task, completed=done, total=total)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

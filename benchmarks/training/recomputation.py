@@ -1,0 +1,85 @@
+"""Gradient checkpointing (Chen et al. 2016): a stage keeps its input alone and is computed again in the backward pass."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
+
+from benchmarks.complexity.cost import Complexity
+
+STAGES = ("stages", "contracting", "expanding")  # children of a network that hold its stages
+WHOLE = ("bottom",)  # that are one
+
+
+def recompute_stages(net: nn.Module) -> None:
+    """Makes each stage of ``net`` keep its input alone in training. Outputs, gradients and running statistics stay the same.
+
+    Raises:
+        ValueError: it has no stages, or recomputes already.
+    """
+    if any(getattr(module, "memory_efficient", False) for module in net.modules()):
+        raise ValueError("trainer.gradient_checkpointing and model.memory_efficient compute the same again: choose one")
+    found = stages(net)
+    if not found:
+        raise ValueError(f"trainer.gradient_checkpointing: a {type(net).__name__} has no stages to compute again")
+    for stage in found.values():
+        stage.forward = _Recomputed(stage)
+
+
+def stages(net: nn.Module) -> dict[str, nn.Module]:
+    """Stages by name."""
+    found = {name: module for name, module in net.named_children() if name in WHOLE}
+    for name in STAGES:
+        if hasattr(net, name):
+            found |= {f"{name}.{child}": module for child, module in getattr(net, name).named_children()}
+    return found
+
+
+def recomputed_macs(net: nn.Module, cost: Complexity) -> int:
+    """Multiply-adds of one training image beside the model's, if its stages are computed again."""
+    names = tuple(f"{name}." for name in stages(net))
+    return sum(layer.macs for layer in cost.layers if layer.name.startswith(names))
+
+
+class _Recomputed:
+    """The forward of a stage. An object, not a function: a deep copy of the stage gets its own."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        self.stage = stage
+
+    def __call__(self, x: Tensor) -> Tensor:
+        forward: Callable[[Tensor], Tensor] = partial(type(self.stage).forward, self.stage)
+        if not self.stage.training or not torch.is_grad_enabled():
+            return forward(x)
+        # Stopped early it would leave out a last layer, and FLOPs would depend on which layers keep their output.
+        with set_checkpoint_early_stop(False):
+            return checkpoint(forward, x, use_reentrant=False, context_fn=self._contexts)
+
+    def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        return nullcontext(), _StatisticsLeft(self.stage)
+
+
+class _StatisticsLeft:
+    """Batch-norm layers update copies of their running statistics, which the first pass has updated already.
+
+    An object that is entered for every backward pass over one graph.
+    """
+
+    def __init__(self, stage: nn.Module) -> None:
+        self.norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
+
+    def __enter__(self) -> None:
+        self.kept = [dict(norm.named_buffers()) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.kept, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer.clone())
+
+    def __exit__(self, *raised: object) -> None:
+        for norm, buffers in zip(self.norms, self.kept, strict=True):
+            for name, buffer in buffers.items():
+                setattr(norm, name, buffer)

@@ -1,0 +1,285 @@
+"""torchvision's layouts of weights into our networks and back: names, shapes, files."""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from hydra.utils import instantiate
+from torch import Tensor
+
+from benchmarks.config.trial import CONF
+from benchmarks.records.files import CONFIG
+from benchmarks.training.weights import Weights, class_of, load_file, network_arguments, save_file
+
+FOLDER = Path("weights")
+# What all of torchvision's networks of a class have in common, as arguments of ours.
+FIXED: dict[str, dict[str, Any]] = {
+    "ResNet": {"stem": "imagenet", "shortcut": "B", "stride_in": "3x3", "base_channels": 64, "in_channels": 3},
+    "DenseNet": {"stem": "imagenet", "bottleneck": True, "compression": 0.5, "in_channels": 3},
+}
+# torchvision's name: our model, and what tells it from the others (torchvision/models/resnet.py, densenet.py).
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
+    "resnet18": ("resnet", {"depth": 18, "block": "basic", "stride_in": "3x3"}),
+    "resnet34": ("resnet", {"depth": 34, "block": "basic", "stride_in": "3x3"}),
+    "resnet50": ("resnet", {"depth": 50, "block": "bottleneck", "stride_in": "3x3"}),
+    "resnet101": ("resnet", {"depth": 101, "block": "bottleneck", "stride_in": "3x3"}),
+    "resnet152": ("resnet", {"depth": 152, "block": "bottleneck", "stride_in": "3x3"}),
+    "resnext50_32x4d": ("resnext", {"depth": 50, "cardinality": 32, "base_width": 4}),
+    "resnext101_32x8d": ("resnext", {"depth": 101, "cardinality": 32, "base_width": 8}),
+    "resnext101_64x4d": ("resnext", {"depth": 101, "cardinality": 64, "base_width": 4}),
+    "densenet121": ("densenet", {"depth": 121, "growth_rate": 32}),
+    "densenet161": ("densenet", {"depth": 161, "growth_rate": 48}),
+    "densenet169": ("densenet", {"depth": 169, "growth_rate": 32}),
+    "densenet201": ("densenet", {"depth": 201, "growth_rate": 32}),
+}
+HEADS = {"ResNet": "fc.weight", "DenseNet": "classifier.weight"}
+IMAGENET_CLASSES = 1000
+
+
+def torchvision_names(keys: Iterable[str], network: str) -> dict[str, str]:
+    """torchvision's name of each of ``keys``, the names in a state dict of our class ``network``.
+
+    Raises:
+        ValueError: for a name that torchvision's layout has no place for.
+    """
+    rename: Callable[[str], str | None] = {"ResNet": _name_in_resnet, "DenseNet": _name_in_densenet}[network]
+    names = {key: rename(key) for key in keys}
+    if unknown := [key for key, name in names.items() if name is None]:
+        raise ValueError(f"torchvision's layout of a {network} has no place for {unknown[0]}")
+    return {key: name for key, name in names.items() if name is not None}
+
+
+def modern_name(key: str) -> str:
+    """A name in torchvision's state dict as today's releases have it: its published DenseNets say `norm.1` for `norm1`."""
+    return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key)
+
+
+def recognise(file_name: str) -> str | None:
+    """The architecture in the name of a published file, as in ``resnext50_32x4d-7cdf4587.pth``."""
+    found = [name for name in ARCHITECTURES if re.match(rf"{name}(?![a-zA-Z0-9])", file_name)]
+    return max(found, key=len, default=None)
+
+
+def from_torchvision(path: Path, name: str) -> Weights:
+    """The weights of a file that holds a state dict of torchvision's network ``name``, of any number of classes.
+
+    Raises:
+        ValueError, FileNotFoundError: it holds something else, is damaged or missing.
+    """
+    content, digest = load_file(path)
+    published = re.fullmatch(r".*-([0-9a-f]{8})\.pth", path.name)  # torch.hub checks the same
+    if published and not digest.startswith(published[1]):
+        raise ValueError(f"{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {published[1]}")
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        held = f" but {', '.join(map(str, content))}" if isinstance(content, Mapping) else ""
+        raise ValueError(f"{path} holds no plain state dict{held}: names and tensors are needed")
+    there = {modern_name(str(key)): tensor for key, tensor in content.items()}
+    network = _network(name, there)
+    with torch.device("meta"):
+        expected: dict[str, Tensor] = instantiate(network).state_dict()
+    names = torchvision_names(expected, class_of(network))
+    known = set(names.values())
+    state_dict = {ours: there.get(theirs) for ours, theirs in names.items()}
+    for ours, tensor in expected.items():
+        if state_dict[ours] is None and ours.endswith(".num_batches_tracked"):  # files of before torch 0.4.1 have none
+            state_dict[ours] = torch.zeros((), dtype=tensor.dtype)
+    problems = [
+        _listed([names[key] for key, tensor in state_dict.items() if tensor is None], "missing"),
+        _listed([key for key in there if key not in known], "unexpected"),
+        *_mismatches({names[key]: (tensor, state_dict[key]) for key, tensor in expected.items()}),
+    ]
+    if any(problems):
+        raise ValueError(f"{path} is no {name} in torchvision's layout: {'; '.join(filter(None, problems))}")
+    converted = {key: state_dict[key].to(tensor.dtype) for key, tensor in expected.items()}  # type: ignore[union-attr]
+    return Weights(name, network, {"layout": "torchvision", "file": path.name, "sha256": digest}, converted)
+
+
+def to_torchvision(weights: Weights) -> dict[str, Tensor]:
+    """The state dict as torchvision names it.
+
+    Raises:
+        ValueError: torchvision has no such network.
+    """
+    arguments = network_arguments(weights.network)
+    fixed = FIXED.get(arguments["network"])
+    if fixed is None:
+        raise ValueError(f"torchvision has no {arguments['network']}: {' and '.join(FIXED)} can be exported")
+    differing = [f"{key}={arguments[key]}" for key, value in fixed.items() if arguments[key] != value]
+    if differing:
+        wanted = ", ".join(f"{key}={value}" for key, value in fixed.items())
+        raise ValueError(f"torchvision has no {weights.name} with {', '.join(differing)}: its networks have {wanted}")
+    names = torchvision_names(weights.state_dict, arguments["network"])
+    return {names[key]: tensor for key, tensor in weights.state_dict.items()}
+
+
+def of_run(run: Path, checkpoint: str) -> Weights:
+    """The weights of a run's ``last`` or ``best`` checkpoint.
+
+    Raises:
+        ValueError, FileNotFoundError: there is none, or it is damaged.
+    """
+    path = run / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: it is not the folder of a trained run")
+    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    content, digest = load_file(path)
+    state_dict = {
+        key.removeprefix("net."): tensor for key, tensor in content["state_dict"].items() if key.startswith("net.")
+    }
+    source = {"layout": "run", "file": str(path), "sha256": digest}
+    return Weights(config["name"], config["module"]["net"], source, state_dict)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Imports or exports a file; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        arguments.act(arguments)
+    except (ValueError, OSError) as error:
+        print(f"python -m benchmarks weights {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks weights",
+        description="Published weights into the suite's networks, and back.",
+        epilog="python -m benchmarks weights import --help says more.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="import | export")
+    importing = commands.add_parser(
+        "import",
+        help="a published file into one that run.py mode=test evaluates",
+        description="Checks every name and shape of a published state dict, and writes it as our network has it, with what "
+        "the network is and the file's name and SHA-256.",
+        epilog=f"networks: {', '.join(ARCHITECTURES)}",
+    )
+    importing.add_argument("file", metavar="FILE", type=Path, help="as in resnext50_32x4d-7cdf4587.pth")
+    importing.add_argument(
+        "--from", choices=("torchvision",), default="torchvision", help="whose layout (the only one)"
+    )
+    importing.add_argument(
+        "--model", choices=tuple(ARCHITECTURES), metavar="NAME", help="default: what FILE's name says"
+    )
+    importing.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<name of FILE>.pt")
+    importing.set_defaults(act=_import)
+    exporting = commands.add_parser(
+        "export",
+        help="an imported file or a run's weights into a published layout",
+        description="Writes a state dict in a published layout: torchvision's networks load it with load_state_dict.",
+    )
+    exporting.add_argument(
+        "source", metavar="SOURCE", type=Path, help="an imported file, or the folder of a trained run"
+    )
+    exporting.add_argument("--to", choices=("torchvision",), default="torchvision", help="whose layout (the only one)")
+    exporting.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a run (default: last)")
+    exporting.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<network>.pth")
+    exporting.set_defaults(act=_export)
+    for command in (importing, exporting):
+        command.add_argument("--force", action="store_true", help="overwrite what is there")
+    return parser
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    name = arguments.model or recognise(arguments.file.name)
+    if name is None:
+        raise ValueError(f"the name {arguments.file.name} says no network: --model, one of {', '.join(ARCHITECTURES)}")
+    out = arguments.out or FOLDER / f"{arguments.file.stem}.pt"
+    _check_free(out, arguments.force)
+    weights = from_torchvision(arguments.file, name)
+    weights.write(out)
+    classes = weights.network["num_classes"]
+    data = "imagenet" if classes == IMAGENET_CLASSES else "…"
+    print(f"{out}: {name}, {classes} classes, from {arguments.file} (SHA-256 {weights.source['sha256']})")
+    print(f"evaluate it: python run.py mode=test weights={out} data={data} {' '.join(_overrides(name))}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    source: Path = arguments.source
+    weights = of_run(source, arguments.checkpoint) if source.is_dir() else Weights.read(source)
+    out = arguments.out or FOLDER / f"{weights.name}.pth"
+    _check_free(out, arguments.force)
+    save_file(to_torchvision(weights), out)
+    print(f"{out}: {weights.name} in torchvision's layout, from {source}")
+
+
+def _check_free(path: Path, force: bool) -> None:
+    if path.exists() and not force:
+        raise ValueError(f"{path} is there already: --force overwrites it, --out writes elsewhere")
+
+
+def _overrides(name: str) -> list[str]:
+    """What makes ``run.py`` build the network."""
+    model, arguments = ARCHITECTURES[name]
+    return [f"model={model}", *(f"model.{key}={value}" for key, value in arguments.items())]
+
+
+def _network(name: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """`_target_` and arguments of torchvision's network ``name``, with the number of classes that ``weights`` have."""
+    model, arguments = ARCHITECTURES[name]
+    target = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text(encoding="utf-8"))["model"]["_target_"]
+    kind = target.rpartition(".")[2]
+    head = weights.get(HEADS[kind])
+    classes = len(head) if head is not None and head.ndim == 2 else IMAGENET_CLASSES
+    return {"_target_": target, **FIXED[kind], **arguments, "num_classes": classes}
+
+
+def _name_in_resnet(key: str) -> str | None:
+    if block := re.fullmatch(r"stages\.(\d+)\.(\d+)\.(residual|shortcut)\.(\d+)\.(\w+)", key):
+        stage, number, path, position, tensor = block.groups()
+        index = int(position)  # convolution, normalisation, ReLU, three times
+        part = f"downsample.{index}" if path == "shortcut" else f"{('conv', 'bn')[index % 3]}{index // 3 + 1}"
+        return f"layer{int(stage) + 1}.{number}.{part}.{tensor}"
+    return _replaced(key, {"stem.0.": "conv1.", "stem.1.": "bn1.", "classifier.": "fc."})
+
+
+def _name_in_densenet(key: str) -> str | None:
+    if layer := re.fullmatch(r"stages\.(\d+)\.(\d+)\.composite\.(\d+)\.(\w+)", key):
+        stage, number, position, tensor = layer.groups()
+        index = int(position)  # normalisation, ReLU, convolution, dropout, twice
+        part = f"{('norm', '', 'conv')[index % 4]}{index // 4 + 1}"
+        return f"features.denseblock{int(stage) // 2 + 1}.denselayer{int(number) + 1}.{part}.{tensor}"
+    if transition := re.fullmatch(r"stages\.(\d+)\.([02])\.(\w+)", key):
+        stage, position, tensor = transition.groups()
+        return f"features.transition{int(stage) // 2 + 1}.{('norm', '', 'conv')[int(position)]}.{tensor}"
+    beside = {"stem.0.": "features.conv0.", "stem.1.": "features.norm0.", "pool.0.": "features.norm5."}
+    return _replaced(key, beside | {"classifier.": "classifier."})
+
+
+def _replaced(key: str, prefixes: Mapping[str, str]) -> str | None:
+    return next((theirs + key.removeprefix(ours) for ours, theirs in prefixes.items() if key.startswith(ours)), None)
+
+
+def _mismatches(pairs: Mapping[str, tuple[Tensor, Tensor | None]]) -> list[str]:
+    """What is wrong with tensors that are there: (expected, found) by name."""
+    found = {key: (wanted, tensor) for key, (wanted, tensor) in pairs.items() if tensor is not None}
+    shapes = [
+        f"{key} is {tuple(tensor.shape)} and should be {tuple(wanted.shape)}"
+        for key, (wanted, tensor) in found.items()
+        if tensor.shape != wanted.shape
+    ]
+    types = [
+        f"{key} is {tensor.dtype} and should be {wanted.dtype}"
+        for key, (wanted, tensor) in found.items()
+        if tensor.is_floating_point() != wanted.is_floating_point()
+    ]
+    infinite = [f"{key} is not finite" for key, (_, tensor) in found.items() if not tensor.isfinite().all()]
+    return [_listed(some, "") for some in (shapes, types, infinite)]
+
+
+def _listed(items: Sequence[str], what: str) -> str:
+    """``conv1.weight and 61 more missing``; empty for nothing."""
+    if not items:
+        return ""
+    more = f" and {len(items) - 1} more" if len(items) > 1 else ""
+    return f"{items[0]}{more} {what}".rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

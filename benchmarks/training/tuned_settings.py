@@ -1,0 +1,142 @@
+"""What was measured as fastest, by machine and versions: ``<output_root>/tuning/<machine>.json``. Imports no torch."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records.files import read_json, write_json
+from benchmarks.records.hardware import cores, on_gpu
+
+SWITCHES = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches", "ema_decay")
+
+FOLDER = "tuning"
+CHOSEN = "tuned.json"  # in a run's directory: it goes on with what it started with
+WORTH = 1.03  # times as many images per second: below, the plain setting stays, as timings scatter
+SETTING = ("precision", "tf32", "channels_last", "compile")
+PLAIN: dict[str, Any] = {"precision": "32-true", "tf32": None, "channels_last": False, "compile": False}
+
+
+def key_of(specification: Mapping[str, Any]) -> str:
+    """Of what is measured: a network, its images, a process's batch, what a step does beside, and on a CPU its threads."""
+    kept = {name: specification[name] for name in ("model", "image", "batch", "gpu")}
+    kept["threads"] = None if specification["gpu"] else specification["threads"]
+    kept |= {
+        name: specification["switches"].get(name) for name in ("gradient_checkpointing", "accumulate_grad_batches")
+    }
+    kept["averages"] = specification["switches"].get("ema_decay") is not None
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def path_of(root: str | Path, machine: Mapping[str, Any]) -> Path:
+    """The machine's file."""
+    name = f"{machine['device_name']} {machine['cores']} cores"
+    return Path(root, FOLDER, re.sub(r"\W+", "_", name).strip("_") + ".json")
+
+
+def keep(root: str | Path, machine: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> Path:
+    """Adds what was measured of a network; what other versions measured in the same file goes. Returns the file."""
+    path = path_of(root, machine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = read_json(path) or {}
+    networks = held["networks"] if held.get("hardware") == machine else {}
+    write_json(path, {"hardware": dict(machine), "networks": networks | {key: dict(entry)}})
+    return path
+
+
+def find(root: str | Path, machine: Mapping[str, Any], key: str) -> tuple[dict[str, Any] | None, str | None]:
+    """What was measured of a network on this machine; None with the reason in one line, which names a file that is ignored."""
+    hint = "nothing is tuned; `python -m benchmarks tune` with the same model and data measures it"
+    path = path_of(root, machine)
+    held = read_json(path)
+    if held is None:
+        others = sorted(other.name for other in path.parent.glob("*.json"))
+        if path.exists():
+            return None, f"{path} is damaged and ignored: {hint}"
+        return None, f"{path.parent / others[0]} is of another machine and ignored: {hint}" if others else hint
+    there = held.get("hardware") or {}
+    differing = [
+        f"{name} {there.get(name)} there, {here} here" for name, here in machine.items() if there.get(name) != here
+    ]
+    if differing:
+        return None, f"{path} is of other hardware or versions ({'; '.join(differing)}) and ignored: {hint}"
+    entry = held.get("networks", {}).get(key)
+    return entry, None if entry else f"{path} has nothing of this network, batch and number of threads: {hint}"
+
+
+def choose(rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mapping[str, Any]) -> dict[str, Any]:
+    """The setting of the row that trains the most images per second.
+
+    The plain setting stays where the gain is small. TF32 and bfloat16 need ``allow_reduced``.
+
+    Args:
+        rows: measurements, with the keys of ``SETTING`` and ``train_images_per_s``, None where it did not run.
+        pinned: values of ``SETTING`` that are not to be changed.
+    """
+    plain = PLAIN | dict(pinned)
+    exact = {"precision": plain["precision"], "tf32": plain["tf32"]}
+
+    def fits(row: Mapping[str, Any]) -> bool:
+        kept = pinned if allow_reduced else exact | dict(pinned)
+        return row.get("train_images_per_s") is not None and all(row[name] == value for name, value in kept.items())
+
+    candidates = [row for row in rows if fits(row)]
+    if not candidates:
+        return plain
+    best = max(candidates, key=lambda row: row["train_images_per_s"])
+    base = next((row for row in candidates if all(row[name] == plain[name] for name in SETTING)), None)
+    if base is not None and best["train_images_per_s"] < WORTH * base["train_images_per_s"]:
+        best = base
+    return {name: best[name] for name in SETTING}
+
+
+def choose_workers(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The fewest loader workers with nearly the most images per second; None where none were measured."""
+    measured = [row for row in rows if row.get("train_images_per_s") is not None]
+    most = max((row["train_images_per_s"] for row in measured), default=0.0)
+    enough = [row["workers"] for row in measured if row["train_images_per_s"] * WORTH >= most]
+    return min(enough, default=None)
+
+
+def choose_evaluation_batch(rows: Sequence[Mapping[str, Any]]) -> int | None:
+    """The smallest batch that evaluates nearly the most images per second, of those that fit; None where none did."""
+    measured = [row for row in rows if row.get("forward_images_per_s") is not None]
+    most = max((row["forward_images_per_s"] for row in measured), default=0.0)
+    enough = [row["batch"] for row in measured if row["forward_images_per_s"] * WORTH >= most]
+    return min(enough, default=None)
+
+
+def choice(config: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """What ``trainer=auto`` sets where the configuration leaves it open: arguments of trainer and datamodule."""
+    if entry is None:
+        return {"trainer": {}, "datamodule": {}}
+    trainer, data = config["trainer"], config["data"]
+    pinned = {name: trainer[name] for name in SETTING if trainer[name] not in (None, PLAIN["precision"])}
+    if trainer["gradient_checkpointing"]:
+        pinned["compile"] = False
+    found = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned)
+    loading: dict[str, Any] = {}
+    workers, batch = choose_workers(entry["workers"]), choose_evaluation_batch(entry["batches"])
+    if workers is not None and config["cluster"]["loader_workers"] is None:
+        loading["loader_workers"] = workers
+    if batch is not None and data["task"] == "classification":  # images of one size
+        loading["eval_batch_size"] = batch
+    return {"trainer": found, "datamodule": loading}
+
+
+def specification(config: dict[str, Any]) -> dict[str, Any]:
+    """Of a training step of one process of a run, for ``benchmarks.performance.step_time``."""
+    data, trainer, gpu = config["data"], config["trainer"], on_gpu(config)
+    share = cores() // (trainer["devices"] * (1 if gpu else config["launch"]["workers"]))
+    return {
+        "model": config["model"],
+        "optimizer": config["recipe"]["optimizer"],
+        "image": [data["in_channels"], *data["image_size"]],
+        "batch": config["recipe"]["batch_size"] // (trainer["devices"] * trainer["num_nodes"]),
+        "gpu": gpu,
+        "precision": trainer["precision"],
+        "threads": config["cluster"]["threads_per_process"] or max(1, share),
+        "switches": {name: trainer[name] for name in SWITCHES if trainer.get(name) is not None},
+    }

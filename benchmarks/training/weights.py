@@ -1,0 +1,129 @@
+"""Published weights into the suite's networks, and back into the layout in which they are published.
+
+``python -m benchmarks weights import|export``; ``run.py mode=test weights=FILE`` evaluates what was imported.
+"""
+
+import hashlib
+import inspect
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from hydra.utils import get_class
+from torch import Tensor, nn
+
+from benchmarks.records.files import write_atomic
+from benchmarks.training.checkpoints import check_fits
+
+FORMAT = 1
+KEPT = ("name", "network", "source", "state_dict")
+# Of a network's arguments, those that do nothing in evaluation.
+WITHOUT_EFFECT = {"dropout"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights with what their network is and where they come from, as plain types and tensors.
+
+    Attributes:
+        name: of the network, as its publisher or the run calls it.
+        network: `_target_` and arguments.
+        source: `layout`, `file` (its name) and `sha256` of what was imported.
+        state_dict: the network's own.
+        path, sha256: the file that ``read`` has read, and its checksum.
+    """
+
+    name: str
+    network: dict[str, Any]
+    source: dict[str, str]
+    state_dict: dict[str, Tensor]
+    path: Path | None = None
+    sha256: str | None = None
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What ``write`` wrote.
+
+        Raises:
+            ValueError, OSError: it is something else, damaged or missing.
+        """
+        content, digest = load_file(path)
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{path} was not written by `python -m benchmarks weights import`: import it first")
+        return cls(**{key: content[key] for key in KEPT}, path=path, sha256=digest)
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        save_file({"format": FORMAT, **{key: getattr(self, key) for key in KEPT}}, path)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """For a record: the file and what it was made of."""
+        made_of = {"source": self.source["layout"], "source_file": self.source["file"]}
+        return {"file": str(self.path), "sha256": self.sha256, **made_of, "source_sha256": self.source["sha256"]}
+
+    def check_network(self, network: Mapping[str, Any]) -> None:
+        """Raises ValueError, naming what differs, if ``network`` (`_target_` and arguments) is another than the weights'."""
+        there, here = network_arguments(self.network), network_arguments(network)
+        differing = [
+            f"{key} is {there[key]!r} there, {here[key]!r} here"
+            for key in there.keys() & here.keys()
+            if key not in WITHOUT_EFFECT and None not in (there[key], here[key]) and there[key] != here[key]
+        ]
+        if there["network"] != here["network"]:
+            differing = [f"a {there['network']}, and this is a {here['network']}"]
+        if differing:
+            raise ValueError(f"{self.path} holds another network, {self.name}: {'; '.join(sorted(differing))}")
+
+    def load_into(self, net: nn.Module) -> None:
+        """Gives ``net`` these weights. Raises ValueError naming the first that does not fit."""
+        check_fits(Path(str(self.path)), self.state_dict, net)
+        net.load_state_dict(self.state_dict)
+
+
+def class_of(network: Mapping[str, Any]) -> str:
+    return network["_target_"].rpartition(".")[2]
+
+
+def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments of a network, with the defaults of its class, and that itself as ``network``."""
+    given = {key: value for key, value in network.items() if key != "_target_"}
+    bound = inspect.signature(get_class(network["_target_"])).bind(**given)
+    bound.apply_defaults()
+    return {"network": class_of(network), **bound.arguments}
+
+
+def load_file(path: Path) -> tuple[Any, str]:
+    """Tensors and plain types from a file, without running code, and its SHA-256."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise type(error)(f"cannot read {path}: {error.strerror}") from error
+    try:
+        if zipfile.is_zipfile(io.BytesIO(content)):
+            with zipfile.ZipFile(io.BytesIO(content)) as records:  # torch does not look at the checksums
+                if (record := records.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"wrong checksum of {record}")
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of damage: whatever the readers trip over
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code:
+            raise ValueError(
+                f"{path} holds code, {code[1]}, which is not run: save the network's state_dict() instead"
+            ) from error
+        cause = "not written by torch.save" if isinstance(error, pickle.UnpicklingError) else str(error).split(". ")[0]
+        raise ValueError(f"{path} is damaged or holds no weights ({cause or type(error).__name__})") from error
+    return loaded, hashlib.sha256(content).hexdigest()
+
+
+def save_file(content: Mapping[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    torch.save(content, file)
+    write_atomic(path, file.getbuffer())

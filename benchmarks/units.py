@@ -1,0 +1,100 @@
+"""Numbers, durations and values as people read them. Imports nothing of the suite."""
+
+import json
+import math
+import signal
+from typing import Any
+
+MISSING = "–"
+
+
+def quantity(value: float, unit: str) -> str:
+    """``1.20 PFLOPs``, ``512 FLOPs``."""
+    text = si(value)
+    return f"{text}{unit}" if text[-1].isalpha() else f"{text} {unit}"
+
+
+def device_hours(seconds: float) -> str:
+    """``0.83 device-hours``, from seconds of all devices."""
+    return f"{hours(seconds)} device-hours"
+
+
+def hours(seconds: float) -> str:
+    """Three significant digits, no fewer than the whole hours: ``0.0125``, ``12.5``, ``1,250``."""
+    value = seconds / 3600
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def short_value(value: Any) -> str:
+    """A value as it stands in names: text as it is, numbers in their shortest form (``8e+10``), the rest as JSON."""
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def killed_by(number: int) -> str:
+    """``killed by SIGKILL (out of memory?)`` and the like."""
+    hint = " (out of memory?)" if number == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(number).name}{hint}"
+
+
+def number(value: Any) -> float | None:
+    """`value` when it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return value
+
+
+def si(value: float | None) -> str:
+    """Three significant digits with an SI prefix: 34,426,698 is `34.4 M`, 1.2e12 is `1.20 T`, 512 is `512`."""
+    if value is None:
+        return MISSING
+    for exponent, prefix in enumerate(("", "k", "M", "G", "T", "P", "E", "Z")):
+        scaled = value / 1000**exponent
+        if abs(scaled) < 999.5 or prefix == "Z":
+            break
+    if not prefix and value == int(value):
+        return str(int(value))
+    decimals = 2 if abs(scaled) < 9.995 else 1 if abs(scaled) < 99.95 else 0
+    return f"{scaled:.{decimals}f} {prefix}".rstrip()
+
+
+def duration(seconds: float | None) -> str:
+    """Wall time in its two largest units: `4.2 s`, `45 s`, `1 min 12 s`, `2 h 03 min`, `3 d 04 h`."""
+    if seconds is None:
+        return MISSING
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def metric_text(value: float | None, label: str) -> str:
+    """A metric with two decimals and its unit (`1.78 %`), or three without one (`0.884`)."""
+    if value is None:
+        return MISSING
+    return f"{value:.2f} %" if "%" in label else f"{value:.3f}"
+
+
+def mean_text(mean: float, std: float, label: str) -> str:
+    """`1.85 ± 0.21 %`, in the digits of `metric_text`."""
+    return f"{mean:.2f} ± {std:.2f} %" if "%" in label else f"{mean:.3f} ± {std:.3f}"
+
+
+def count(n: int | None) -> str:
+    """10000 is `10,000`."""
+    return MISSING if n is None else f"{n:,}"
+
+
+def one_line(text: str) -> str:
+    """`text` on one line, with nothing in it that a terminal would obey."""
+    line = " ".join(text.split())
+    return line if line.isprintable() else "".join(char if char.isprintable() else "�" for char in line)

@@ -1,0 +1,1 @@
+"""Arrays and files to batches: order, workers, devices."""

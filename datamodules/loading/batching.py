@@ -1,0 +1,187 @@
+"""Which images make up which batch: a pure function of (seed, epoch), whatever the number of processes.
+
+Both samplers go to torch's DataLoader as `sampler=` with `batch_size=None`: each item names a whole batch.
+"""
+
+import signal
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from datamodules.readers.seeds import mix_seed
+
+
+class TrainRows(NamedTuple):
+    """One rank's part of one global batch.
+
+    rows: int64 [batch_size / world_size], the images. first: the place of rows[0] in the global batch of global_size.
+    """
+
+    rows: Tensor
+    epoch: int
+    batch: int
+    first: int
+    global_size: int
+
+
+class EvaluationRows(NamedTuple):
+    """The consecutive images start..stop-1."""
+
+    start: int
+    stop: int
+
+
+def _check_rank(rank: int, world_size: int) -> None:
+    if not 0 <= rank < world_size:
+        raise ValueError(f"the rank must lie in 0..{world_size - 1} for world size {world_size}, got {rank}")
+
+
+class GlobalBatchSampler(Sampler[TrainRows]):
+    """Cuts each epoch's permutation into global batches and yields this rank's contiguous slice of each.
+
+    count: images in the training split. batch_size: global, over all ranks. The last, partial batch is dropped; every
+    epoch has another permutation, so no image is lost for good. Epoch and first batch are read when a batch is first asked
+    for, because Lightning, when it resumes, makes the iterator before it calls set_epoch.
+    Raises ValueError if batch_size is not a multiple of world_size or exceeds count.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        _check_rank(rank, world_size)
+        if batch_size < 1 or batch_size % world_size:
+            raise ValueError(
+                f"the global batch size must be a positive multiple of the {world_size} processes, got {batch_size}"
+            )
+        if count < batch_size:
+            raise ValueError(
+                f"an epoch needs at least one batch of {batch_size} images, the training split has {count}"
+            )
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation; Lightning calls this before each epoch."""
+        if epoch != self.epoch:
+            self.start_at(epoch, 0)
+
+    def start_at(self, epoch: int, batch: int) -> None:
+        """Leave out the batches before this one, in this epoch alone."""
+        self.epoch, self.start = epoch, batch
+
+    def __len__(self) -> int:
+        return self.count // self.batch_size
+
+    def __iter__(self) -> Iterator[TrainRows]:
+        epoch, start_batch = self.epoch, self.start
+        generator = torch.Generator().manual_seed(mix_seed("order", self.seed, epoch))
+        order = torch.randperm(self.count, generator=generator)
+        share = self.batch_size // self.world_size
+        first = share * self.rank
+        for batch in range(start_batch, len(self)):
+            start = batch * self.batch_size + first
+            yield TrainRows(order[start : start + share], epoch, batch, first, self.batch_size)
+
+
+class ResumableLoader(DataLoader[Any]):
+    """Training batches, with the place in the epoch as its state: what has been handed out, not what workers have prepared.
+
+    Workers are started with the first batch and serve all epochs; when one ends they begin the next, while its evaluation runs.
+    pin_memory: whether batches go to a GPU.
+    Raises ValueError if workers is no whole number from 0.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Any], sampler: GlobalBatchSampler, workers: int, pin_memory: bool = False
+    ) -> None:
+        if not isinstance(workers, int) or workers < 0:
+            raise ValueError(f"cluster.loader_workers is a whole number from 0, got {workers!r}")
+        super().__init__(
+            dataset,
+            sampler=sampler,
+            batch_size=None,
+            collate_fn=as_made,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            **worker_options(workers),
+        )
+        self._batches = sampler
+        self._place = {"epoch": 0, "batch": 0}
+        self._begun: tuple[dict[str, int], Iterator[Any]] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # A generator: workers start with the first batch, when the epoch is known.
+        epoch = self._batches.epoch
+        place = self._place = {"epoch": epoch, "batch": self._batches.start}
+        begun, self._begun = self._begun, None
+        for batch in begun[1] if begun is not None and begun[0] == place else super().__iter__():
+            place["batch"] += 1
+            yield batch
+        if self.num_workers:
+            self._batches.start_at(epoch + 1, 0)
+            self._begun = {"epoch": epoch + 1, "batch": 0}, super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and the batch to be handed out next."""
+        return dict(self._place)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on with that batch."""
+        self._batches.start_at(state["epoch"], state["batch"])
+
+
+def as_made(batch: Any) -> Any:
+    """The batch itself, which is one already: torch's default would look at each of its parts."""
+    return batch
+
+
+def worker_options(workers: int) -> dict[str, Any]:
+    """How a loader has its workers: forked, so that they import and copy nothing, started once, deaf to stop signals.
+
+    A process that a fork server has started would by default have its workers from another server, which imports torch.
+    """
+    if workers == 0:
+        return {}
+    return {
+        "multiprocessing_context": "fork",
+        "persistent_workers": True,
+        "worker_init_fn": ignore_stop_signals,
+    }
+
+
+def ignore_stop_signals(worker: int) -> None:
+    """A worker ends with its process, which handles the signals that Slurm and Ctrl-C send to all of them."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class EvaluationSampler(Sampler[EvaluationRows]):
+    """Rank r of W sees rows n*r//W .. n*(r+1)//W - 1 of n, in order: nothing padded, repeated or dropped.
+
+    count: n. batch_size: images per process and step; the last batch may be smaller. torch's DistributedSampler pads by
+    repeating images, which changes the metrics (pytorch issue 25162).
+    Raises ValueError if n < W, because every rank needs a batch, or if batch_size < 1.
+    """
+
+    def __init__(self, count: int, batch_size: int, rank: int, world_size: int) -> None:
+        _check_rank(rank, world_size)
+        if batch_size < 1:
+            raise ValueError(f"the evaluation batch size must be at least 1, got {batch_size}")
+        if count < world_size:
+            raise ValueError(f"evaluation on {world_size} processes needs at least as many images, got {count}")
+        self.start = count * rank // world_size
+        self.stop = count * (rank + 1) // world_size
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(range(self.start, self.stop, self.batch_size))
+
+    def __iter__(self) -> Iterator[EvaluationRows]:
+        for start in range(self.start, self.stop, self.batch_size):
+            yield EvaluationRows(start, min(start + self.batch_size, self.stop))

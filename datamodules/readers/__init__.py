@@ -1,0 +1,1 @@
+"""File formats to arrays: images, splits, hub files, instances."""

@@ -1,0 +1,110 @@
+"""Encoded photographs: single files, or packed in parquet shards."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+class ImageFiles(Protocol):
+    """Encoded images in a fixed order."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """int64 [N], in bytes."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [N], the classes."""
+
+    def name(self, row: int) -> str:
+        """What a message calls image `row`, and a checksum, which is not to depend on where the data lie."""
+
+    def read(self, row: int) -> bytes:
+        """The encoded image. Raises OSError."""
+
+
+@dataclass(frozen=True, eq=False)
+class FolderImages:
+    """Files below root. paths: bytes [N], relative to it."""
+
+    root: Path
+    paths: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+
+    def name(self, row: int) -> str:
+        """The path below root."""
+        return os.fsdecode(self.paths[row])
+
+    def read(self, row: int) -> bytes:
+        """The file's bytes. Raises OSError."""
+        return (self.root / self.name(row)).read_bytes()
+
+
+@dataclass(frozen=True, eq=False)
+class PackedImages:
+    """Images one behind the other in some files. files: int64 [N], the file of each; offsets: int64 [N], its first byte."""
+
+    paths: Sequence[Path]
+    files: np.ndarray
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: np.ndarray
+
+    def name(self, row: int) -> str:
+        """Shard, row in it and class."""
+        first = int(np.searchsorted(self.files, self.files[row]))
+        return f"{self.paths[self.files[row]].stem}.parquet row {row - first} class {self.labels[row]}"
+
+    def read(self, row: int) -> bytes:
+        """The image's bytes. Raises OSError."""
+        with open(self.paths[self.files[row]], "rb") as file:
+            file.seek(self.offsets[row])
+            return file.read(self.sizes[row])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplit:
+    """Some of the images: rows int64 [n] of files."""
+
+    files: ImageFiles
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def classes(self, numbers: np.ndarray | slice) -> np.ndarray:
+        """The classes int64 [B] of some images of the split."""
+        return self.files.labels[self.rows[numbers]]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSplits:
+    """Train, validation and test split of encoded images.
+
+    classes are the names in the order of the class indices. notes say what a reader of a result must know.
+    """
+
+    train: ImageSplit
+    val: ImageSplit
+    test: ImageSplit
+    classes: tuple[str, ...]
+    notes: str = "the checksum is of the names and sizes of the files, not of pixels"
+
+    def named(self) -> dict[str, ImageSplit]:
+        """The splits by name, in the order train, val, test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    def checksum(self) -> str:
+        """SHA-256 over split, name and size in bytes of every image, as 64 hex digits."""
+        digest = hashlib.sha256()
+        for name, split in self.named().items():
+            files = split.files
+            for row in split.rows.tolist():
+                digest.update(f"{name} {files.name(row)} {files.sizes[row]}\n".encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()

@@ -1,0 +1,129 @@
+"""Data sets in MNIST's IDX format: Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747)."""
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.readers.splits import Split, Splits, hold_out
+
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+_UNSIGNED_BYTE = 0x08
+
+
+def read_idx(path: Path, ndim: int) -> np.ndarray:
+    """The array of one IDX file of unsigned bytes with ndim dimensions, plain or compressed by gzip.
+
+    The header is two zero bytes, the type, the number of dimensions, then each size as a big-endian 32-bit integer
+    (LeCun's description of MNIST). Raises ValueError on another header and on more or fewer bytes than it announces.
+    """
+    data = path.read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = gzip.decompress(data)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again") from error
+    expected = bytes([0, 0, _UNSIGNED_BYTE, ndim])
+    if data[:4] != expected:
+        raise ValueError(f"{path} must begin with the IDX magic number {expected.hex()}, got {data[:4].hex()}")
+    start = 4 + 4 * ndim
+    if len(data) < start:
+        raise ValueError(f"{path} is truncated: the header takes {start} bytes, got {len(data)}; fetch it again")
+    shape = struct.unpack(f">{ndim}I", data[4:start])
+    if len(data) - start != math.prod(shape):
+        raise ValueError(f"{path} must hold {math.prod(shape)} bytes after its header, got {len(data) - start}")
+    return np.frombuffer(data, dtype=np.uint8, offset=start).reshape(shape)
+
+
+def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation over all pixels divided by 255, from the histogram: exact in little memory."""
+    histogram = sum(np.bincount(image.ravel(), minlength=256) for image in images)
+    values = np.arange(256) / 255
+    mean = float((histogram * values).sum() / images.size)
+    return mean, math.sqrt(float((histogram * (values - mean) ** 2).sum() / images.size))
+
+
+def load_idx(
+    folder: Path,
+    classes: tuple[str, ...],
+    train_count: int,
+    test_count: int,
+    val_count: int,
+    mean: float,
+    std: float,
+) -> Splits:
+    """The four files of a set laid out like MNIST's: images uint8 [N, 1, H, W]; val_count of the training images, fixed
+    and stratified, become val.
+
+    mean and std are those published of the training pixels divided by 255, to four decimals: they are compared with the
+    decoded arrays, because compressed files differ between distributors while the images do not.
+    Raises FileNotFoundError on a missing file and ValueError on a damaged one or on other counts, classes or pixels.
+    """
+
+    def read(name: str, ndim: int, count: int) -> np.ndarray:
+        found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+        if not found:
+            raise FileNotFoundError(f"{folder / name}[.gz] is missing; put the set's four IDX files into {folder}")
+        array = read_idx(found[0], ndim)
+        if len(array) != count:
+            raise ValueError(f"{found[0]} must hold {count} entries, got {len(array)}")
+        return array
+
+    images = read("train-images-idx3-ubyte", 3, train_count)
+    targets = read("train-labels-idx1-ubyte", 1, train_count)
+    test_images = read("t10k-images-idx3-ubyte", 3, test_count)
+    test_targets = read("t10k-labels-idx1-ubyte", 1, test_count)
+
+    for name, labels in (("training", targets), ("test", test_targets)):
+        if sorted(set(labels.tolist())) != list(range(len(classes))):
+            raise ValueError(
+                f"{folder}: {name} labels must be 0..{len(classes) - 1}, got {sorted(set(labels.tolist()))}"
+            )
+    decoded = _mean_and_std(images)
+    if abs(decoded[0] - mean) > 5e-5 or abs(decoded[1] - std) > 5e-5:
+        raise ValueError(
+            f"{folder} holds other images: the training pixels must have mean {mean:.4f} and standard deviation "
+            f"{std:.4f}, got {decoded[0]:.4f} and {decoded[1]:.4f}"
+        )
+
+    def split(pixels: np.ndarray, labels: np.ndarray) -> Split:
+        return Split(torch.from_numpy(pixels.copy()).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))
+
+    train, val = hold_out(targets, val_count, seed=0)
+    return Splits(
+        train=split(images[train], targets[train]),
+        val=split(images[val], targets[val]),
+        test=split(test_images, test_targets),
+        classes=classes,
+    )
+
+
+def load_fashion_mnist(folder: str | Path) -> Splits:
+    """Fashion-MNIST: 55,000 / 5,000 / 10,000 images uint8 [N, 1, 28, 28] of ten classes.
+
+    Debian's package dataset-fashion-mnist puts the files into /usr/share/datasets/fashion-mnist.
+    Raises FileNotFoundError if folder is missing; see load_idx for the rest.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{folder} is missing; install Debian's dataset-fashion-mnist or put Fashion-MNIST's four IDX files there"
+        )
+    return load_idx(
+        folder, FASHION_MNIST_CLASSES, train_count=60_000, test_count=10_000, val_count=5_000, mean=0.2860, std=0.3530
+    )

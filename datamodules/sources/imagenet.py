@@ -1,0 +1,245 @@
+"""ImageNet's encoded images on this machine: folders of classes, or the parquet files of the hub's ILSVRC/imagenet-1k."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from datamodules.readers import hub as hub_files
+from datamodules.readers import preparation
+from datamodules.readers.encoded import FolderImages, ImageFiles, ImageSplit, ImageSplits, PackedImages
+
+_WNID = re.compile(r"n\d{8}")
+_SUFFIXES = (".jpeg", ".jpg")
+_BATCH = 64  # rows of a shard in memory at a time
+_COPYING = "copying images from parquet"
+_LOOK_S = 0.5
+
+
+def load_imagenet(
+    path: str | Path,
+    num_classes: int,
+    train_count: int | None,
+    test_count: int | None,
+    val_per_class: int,
+    cache_dir: str | Path,
+    hub: bool = False,
+) -> ImageSplits:
+    """ImageNet, or another set in its layout: train, val_per_class images of each class out of train, and ILSVRC's val as test.
+
+    path: a folder with train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, classes in the order of their WordNet ids; or one with
+    train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k (needs the extra `parquet`). A row of these
+    cannot be read without its neighbours, so the encoded images are copied to cache_dir once, 150 GB for ImageNet.
+    num_classes, train_count, test_count: what there must be; a count of null is not checked. hub: fetch the parquet files
+    into path where it holds nothing.
+    Raises FileNotFoundError on missing folders; ValueError on foreign, empty or damaged files, on other classes or counts
+    and where a class has no more than val_per_class images. ImportError without pyarrow when the files are parquet.
+    """
+    path = Path(path)
+    train: ImageFiles
+    test: ImageFiles
+    if (path / "train").is_dir() or (path / "val").is_dir():
+        classes, train, test = _read_folders(path, num_classes)
+    elif shards := _find_shards(path, hub):
+        classes, train, test = _read_shards(*shards, num_classes, Path(cache_dir))
+    else:
+        raise FileNotFoundError(
+            f"{path} holds no ImageNet; put the folders train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC 2012 "
+            "(www.image-net.org), or train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k there"
+        )
+    for name, files, count in (("training", train, train_count), ("validation", test, test_count)):
+        if count is not None and len(files.labels) != count:
+            raise ValueError(
+                f"{path} must hold {count} {name} images, got {len(files.labels)}; fetch it again, or set "
+                "data.train_count and data.test_count for another set"
+            )
+    rest, held = _hold_out(train.labels, num_classes, val_per_class)
+    every = np.arange(len(test.labels))
+    return ImageSplits(ImageSplit(train, rest), ImageSplit(train, held), ImageSplit(test, every), classes)
+
+
+def _hold_out(labels: np.ndarray, num_classes: int, each: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (rest, held out), both ascending, with `each` of every class held out. RandomState's stream is frozen (NEP 19)."""
+    by_class = np.argsort(labels, kind="stable")
+    starts = np.searchsorted(labels[by_class], np.arange(num_classes + 1))
+    smallest = int(np.diff(starts).min())
+    if not 1 <= each < smallest:
+        raise ValueError(
+            f"data.val_per_class must lie in 1..{smallest - 1}, a class has {smallest} training images, got {each}"
+        )
+    random = np.random.RandomState(0)
+    held = np.zeros(len(labels), dtype=bool)
+    for start, stop in zip(starts[:-1], starts[1:], strict=True):
+        held[random.permutation(by_class[start:stop])[:each]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+# Folders
+
+
+def _read_folders(root: Path, num_classes: int) -> tuple[tuple[str, ...], FolderImages, FolderImages]:
+    classes = _class_folders(root / "train")
+    if len(classes) != num_classes:
+        raise ValueError(f"{root / 'train'} must hold {num_classes} class folders, got {len(classes)}; unpack all")
+    if differing := sorted(set(classes) ^ set(_class_folders(root / "val"))):
+        raise ValueError(f"{root}/train and val must hold the same classes, {differing[0]} is in one of them alone")
+    return classes, _list_images(root / "train", classes), _list_images(root / "val", classes)
+
+
+def _class_folders(folder: Path) -> tuple[str, ...]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is missing; put class folders with the JPEG files of ILSVRC 2012 there")
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in entries)
+    for name in names:
+        if _WNID.fullmatch(name) and (folder / name).is_dir():
+            continue
+        hint = ": sort the images into folders of classes (valprep.sh)" if name.lower().endswith(_SUFFIXES) else ""
+        raise ValueError(f"{folder / name} is no folder named by a WordNet id (n01440764){hint}")
+    return tuple(names)
+
+
+def _list_images(folder: Path, classes: Sequence[str]) -> FolderImages:
+    paths: list[bytes] = []
+    sizes: list[int] = []
+    counts: list[int] = []
+    for name in preparation.counted(f"listing images of {folder.name}", classes):
+        with os.scandir(folder / name) as entries:
+            found = sorted((entry.name, entry.stat().st_size) for entry in entries)
+        if not found:
+            raise ValueError(f"{folder / name} is empty; unpack that class again")
+        for file, size in found:
+            if not file.lower().endswith(_SUFFIXES):
+                raise ValueError(f"{folder / name / file} is not named *.JPEG; remove what is not of ImageNet")
+            if size == 0:
+                raise ValueError(f"{folder / name / file} is empty; fetch it again")
+        paths += [os.fsencode(f"{name}/{file}") for file, _ in found]
+        sizes += [size for _, size in found]
+        counts.append(len(found))
+    # Arrays, not lists: a loader's workers would copy a million objects' pages by counting references to them.
+    return FolderImages(folder, np.array(paths), np.array(sizes), np.repeat(np.arange(len(classes)), counts))
+
+
+# Parquet
+
+
+def _find_shards(path: Path, hub: bool) -> tuple[list[Path], list[Path]] | None:
+    found = hub_files.shards(path, "train"), hub_files.shards(path, "validation")
+    if hub and not all(found):
+        hub_files.fetch("ILSVRC/imagenet-1k", ["data/train-*.parquet", "data/validation-*.parquet"], path)
+        return _find_shards(path, False)
+    return found if all(found) else None
+
+
+def _read_shards(
+    train: list[Path], validation: list[Path], num_classes: int, cache_dir: Path
+) -> tuple[tuple[str, ...], PackedImages, PackedImages]:
+    facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in (*train, *validation)]
+    folder = cache_dir / f"imagenet-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        _wait_for(lock, folder, len(facts))  # of all processes one copies
+        for shard in preparation.counted(_COPYING, (*train, *validation)):
+            if not (folder / f"{shard.stem}.npz").is_file():
+                _unpack(shard, folder)
+    packed = [_packed(folder, shards) for shards in (train, validation)]
+    for files, shards in zip(packed, (train, validation), strict=True):
+        found = set(files.labels.tolist())
+        if found != set(range(num_classes)):
+            raise ValueError(
+                f"{shards[0].parent}/{shards[0].name.split('-')[0]}-*.parquet must hold the classes 0..{num_classes - 1}, "
+                f"got {len(found)} classes {min(found)}..{max(found)}; fetch all files"
+            )
+    names = _class_names(train[0])
+    return names if len(names) == num_classes else tuple(map(str, range(num_classes))), packed[0], packed[1]
+
+
+def _wait_for(lock: IO[str], folder: Path, shards: int) -> None:
+    """Takes the lock once who has it has copied the shards, and tells how far that is: a wait is no hang."""
+    copied = -1
+    while True:
+        try:
+            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if copied != (copied := len(list(folder.glob("*.npz")))):
+                preparation.listener()(_COPYING, copied, shards)
+            time.sleep(_LOOK_S)
+
+
+def _unpack(shard: Path, folder: Path) -> None:
+    """Copy the images of a shard to `<stem>.bin`, their sizes and classes to `<stem>.npz`, which is there once all is."""
+    sizes: list[int] = []
+    labels: list[int] = []
+    temporary = folder / f"{shard.stem}.{uuid.uuid4().hex}"
+    try:
+        with open(temporary, "wb") as out:
+            for encoded, label in _rows(shard):
+                sizes.append(out.write(encoded))
+                labels.append(label)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(folder / f"{shard.stem}.bin")
+        with open(temporary, "wb") as out:
+            np.savez(out, sizes=np.array(sizes, dtype=np.int64), labels=np.array(labels, dtype=np.int64))
+        temporary.replace(folder / f"{shard.stem}.npz")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _rows(shard: Path) -> Iterator[tuple[bytes, int]]:
+    """The encoded image and the class of each row."""
+    parquet = _parquet()
+    from pyarrow import ArrowException
+
+    row = 0
+    try:
+        with parquet.ParquetFile(shard) as file:
+            for batch in file.iter_batches(_BATCH, columns=["image", "label"]):
+                for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
+                    if not image["bytes"]:
+                        raise ValueError(f"row {row} has no image.bytes")
+                    yield image["bytes"], int(label)
+                    row += 1
+    except (ArrowException, ValueError, TypeError, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{shard} must be parquet with the columns image and label ({reason})") from error
+
+
+def _packed(folder: Path, shards: Sequence[Path]) -> PackedImages:
+    paths = [folder / f"{shard.stem}.bin" for shard in shards]
+    sizes, labels = [], []
+    for path in paths:
+        try:
+            with np.load(path.with_suffix(".npz")) as index:
+                sizes.append(index["sizes"])
+                labels.append(index["labels"])
+            if path.stat().st_size != sizes[-1].sum():
+                raise ValueError(f"{path.stat().st_size} bytes of {sizes[-1].sum()}")
+        except (ValueError, OSError, KeyError) as error:
+            raise ValueError(f"the cache {folder} is damaged ({error}); delete that folder and run again") from error
+    offsets = [np.cumsum(part) - part for part in sizes]
+    files = np.repeat(np.arange(len(paths)), [len(part) for part in sizes])
+    return PackedImages(paths, files, np.concatenate(offsets), np.concatenate(sizes), np.concatenate(labels))
+
+
+def _class_names(shard: Path) -> tuple[str, ...]:
+    """The names in the hub's metadata, () where it has none."""
+    metadata = _parquet().read_schema(shard).metadata or {}
+    features: Any = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    return tuple(features.get("label", {}).get("names", ()))
+
+
+def _parquet() -> Any:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError('reading parquet needs pyarrow: pip install -e ".[parquet]"') from error
+    return parquet

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from benchmarks.complexity.cost import Complexity
 
-
 TABLES = Path(__file__).parents[1] / "tables"
 COSTLESS = ("model.dropout",)  # arguments of a network that change no count
 

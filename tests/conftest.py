@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wandb_server import WandbServer, environment
+from support.wandb_server import WandbServer, environment
 
 os.environ.pop("COLUMNS", None)  # set by pytest-xdist; processes started here would fold what they print
 
@@ -47,8 +47,8 @@ def server(module_server: WandbServer) -> Iterator[WandbServer]:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a cell of two ranks on this machine that nothing happened to."""
-    from test_run import run
-    from test_slurm import LONG, directory
+    from support.cluster_runs import LONG, directory
+    from support.commands import run
 
     root = tmp_path_factory.mktemp("undisturbed") / "outputs"
     alone = ("trainer.devices=2", "cluster.oversubscribe=true", "cluster.threads_per_process=1")

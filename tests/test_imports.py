@@ -172,3 +172,8 @@ def test_the_root_of_benchmarks_holds_nothing_else():
 def test_readers_of_records_import_no_torch(path):
     assert not starts(path, set()) & IMPORT_TORCH
     assert not starts(path.parent / "__init__.py", set()) & IMPORT_TORCH
+
+
+def test_no_test_imports_from_another_test():
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        assert not {name for name in imports(parse(path)) if "test_" in name.partition(".")[0]}, path

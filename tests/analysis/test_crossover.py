@@ -1,0 +1,265 @@
+"""Crossovers of synthetic curves whose crossing is known, and the command on run folders."""
+
+import io
+import itertools
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+from support.records import make_run
+
+from benchmarks.analysis.crossover import Curve, budget_text, confidence_set, cross, curves, sign_changes
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.records.runs import load_runs
+from benchmarks.report.iso_compute import main, print_crossovers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def curve(name: str, errors: dict[float, list[float]], family: str = "resnet") -> Curve:
+    by_seed = {budget: dict(enumerate(values)) for budget, values in errors.items()}
+    return Curve("digits", name, "common", family, "train_flops", "test error (%)", 450, by_seed)
+
+
+def printed(*found: Curve) -> str:
+    console = Console(width=200, file=io.StringIO())
+    print_crossovers(found, console)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "points"),
+    [
+        ([0, 1], [-1, 1], [0.5]),
+        ([0, 1, 3], [-3, -1, 3], [1.5]),
+        ([0, 1, 2], [1, 2, 3], []),
+        ([0, 1, 2], [1, 0, 3], []),  # touches
+        ([0, 1, 2], [1, 0, -3], [1]),
+        ([0, 1, 2, 3], [1, 0, 0, -3], [1.5]),
+        ([0, 1, 2], [0, 0, -3], []),
+        ([0, 1, 2], [1, -1, 1], [0.5, 1.5]),
+        ([0, 1], [0, 0], []),
+    ],
+)
+def test_where_a_polygon_changes_its_sign(x: list[float], y: list[float], points: list[float]) -> None:
+    assert sign_changes(x, y) == points
+
+
+def test_the_crossing_is_linear_in_the_logarithm_of_the_budget() -> None:
+    first = curve("a", {1e9: [4.0, 4.2, 3.8], 1e11: [2.0, 2.1, 1.9]})
+    second = curve("b", {1e9: [5.0, 5.3, 4.7], 1e11: [1.0, 0.9, 1.1]})
+    crossing = cross(first, second)
+    assert crossing is not None
+    assert crossing.means == pytest.approx([-1.0, 1.0])
+    assert crossing.points == pytest.approx([1e10])
+    [(low, high)] = crossing.intervals or []
+    assert 1e9 < low < 1e10 < high < 1e11
+    assert (
+        crossing.text()
+        == f"b overtakes a at 10.0 GFLOPs (95 %: {budget_text(low, 'train_flops')} to {budget_text(high, 'train_flops')})"
+    )
+    mirrored = cross(second, first)
+    assert mirrored is not None
+    assert mirrored.points == pytest.approx([1e10]) and mirrored.intervals == [pytest.approx((low, high))]
+    assert mirrored.text() == crossing.text()
+    # Differences of -1 ± 0.1 and 1 ± 0.2 over three seeds; with 2 degrees of freedom Student's t has a closed form.
+    before, after = (mean / (spread / math.sqrt(3)) for mean, spread in ((-1, 0.1), (1, 0.2)))
+    assert crossing.first_better == pytest.approx([(1 - t / math.sqrt(2 + t * t)) / 2 for t in (before, after)])
+
+
+@pytest.mark.parametrize("n", [2, 3, 8])
+def test_the_confidence_set_holds_the_crossing_as_often_as_it_says(n: int) -> None:
+    # Seeds share a part of their luck over budgets, as paired runs do; the true curves cross at 4/3.
+    rng = np.random.default_rng(n)
+    x, truth, crossing, draws = [0.0, 1.0, 2.0], np.array([-1.0, -0.4, 0.8]), 4 / 3, 3_000
+    differences = truth[:, None] + rng.normal(0, 0.5, (draws, 3, n)) + rng.normal(0, 0.3, (draws, 1, n))
+    sets = [confidence_set(x, rows) for rows in differences.tolist()]
+    assert 0.93 < np.mean([any(low <= crossing <= high for low, high in kept or ()) for kept in sets]) < 0.97
+
+
+def test_the_confidence_set_is_the_t_test_at_every_position() -> None:
+    from scipy import stats
+
+    rng = np.random.default_rng(11)
+    x = [0.0, 1.0, 3.0, 4.0]
+    for _ in range(40):
+        differences = rng.normal(0, 1.0, (4, 3)) + rng.normal(0, 1.5, (4, 1))
+        kept = confidence_set(x, differences.tolist())
+        assert kept is not None and all(low < high for low, high in kept)
+        assert all(before[1] < after[0] for before, after in zip(kept, kept[1:], strict=False))
+        for position in rng.uniform(0, 4, 30):
+            here = [np.interp(position, x, differences[:, seed]) for seed in range(3)]
+            inside = any(low <= position <= high for low, high in kept)
+            assert inside == (stats.ttest_1samp(here, 0).pvalue >= 0.05)
+
+
+def test_no_crossing_says_who_is_better_throughout() -> None:
+    better = curve("a", {1e9: [4.0, 4.2, 3.8], 1e10: [2.0, 2.1, 1.9]})
+    worse = curve("b", {1e9: [9.0, 9.3, 8.7], 1e10: [7.0, 6.9, 7.1]})
+    crossing = cross(worse, better)
+    assert crossing is not None and crossing.points == [] and crossing.intervals == []
+    assert crossing.text() == "no crossing within the budgets: a better throughout"
+    # A difference at the last budget that the seeds do not show leaves a crossing there open.
+    # 3.7e13 is not the exponential of its logarithm in binary.
+    better = curve("a", {1e9: [4.0, 4.2, 3.8], 3.7e13: [2.0, 2.1, 1.9]})
+    near = curve("c", {1e9: [9.0, 9.3, 8.7], 3.7e13: [2.0, 1.6, 2.7]})
+    open_end = cross(better, near)
+    assert open_end is not None and open_end.points == []
+    [(low, high)] = open_end.intervals or []
+    assert 1e9 < low < high == 3.7e13 != math.exp(math.log(3.7e13))
+    said = f"a crossing from {budget_text(low, 'train_flops')} on is not excluded"
+    assert open_end.text() == f"no crossing within the budgets: a better throughout; {said}"
+
+
+def test_one_seed_is_no_interval() -> None:
+    crossing = cross(curve("a", {1e9: [4.0], 1e11: [2.0]}), curve("b", {1e9: [5.0], 1e11: [1.0]}))
+    assert crossing is not None
+    assert (crossing.intervals, crossing.first_better) == (None, [None, None])
+    assert crossing.text() == "b overtakes a at 10.0 GFLOPs (1 run, no interval)"
+    text = printed(crossing.first, crossing.second)
+    assert text.count("1 run, no interval") == 6 and "Holm" not in text  # four cells, the crossing, the difference
+
+
+def test_seeds_that_agree_to_the_digit_are_no_interval() -> None:
+    crossing = cross(curve("a", {1e9: [4.1, 4.3], 1e11: [2.0, 2.2]}), curve("b", {1e9: [5.1, 5.3], 1e11: [1.0, 1.2]}))
+    assert crossing is not None
+    assert crossing.first_better == [None, None]
+    assert crossing.text() == "b overtakes a at 10.0 GFLOPs (2 equal runs, no interval)"
+
+
+def test_several_crossings_and_none_at_all() -> None:
+    zigzag = cross(
+        curve("a", {1e9: [1.0, 1.1], 1e10: [3.0, 3.1], 1e11: [1.0, 1.1]}),
+        curve("b", {b: [2.0, 2.1] for b in (1e9, 1e10, 1e11)}),
+    )
+    assert zigzag is not None
+    assert zigzag.text() == "the means cross 2 times, at 3.16 GFLOPs and 31.6 GFLOPs"
+    same = curve("a", {1e9: [1.0, 1.1], 1e10: [3.0, 3.1]})
+    equal = cross(same, same)
+    assert equal is not None and equal.text() == "no difference at any budget"
+    assert equal.first_better == [None, None]
+    assert cross(same, curve("b", {1e12: [1.0, 1.1]})) is None
+
+
+def test_means_that_are_equal_but_for_rounding_do_not_cross() -> None:
+    # 2, 10, 5 and 6, 5, 6 errors of 450 images.
+    first = curve("a", {1e9: [5.0, 5.1, 5.2], 1e10: [100 * errors / 450 for errors in (2, 10, 5)]})
+    second = curve("b", {1e9: [4.0, 4.2, 4.1], 1e10: [100 * errors / 450 for errors in (6, 5, 6)]})
+    crossing = cross(first, second)
+    assert crossing is not None and crossing.means[-1] == 0 and crossing.points == []
+    assert crossing.text().startswith("no crossing within the budgets: b better throughout")
+
+
+def test_seeds_are_paired_over_the_budgets_that_have_them() -> None:
+    first = curve("a", {1e9: [4.0, 4.2, 3.8], 1e10: [3.0, 3.0], 1e11: [2.0, 2.1, 1.9, 7.0]})
+    second = curve("b", {1e9: [5.0, 5.3, 4.7, 9.0], 1e10: [1.0, 1.0, 1.0], 1e11: [1.0, 0.9, 1.1]})
+    crossing = cross(first, second)
+    assert crossing is not None
+    assert (crossing.seeds, crossing.budgets) == ([0, 1, 2], [1e9, 1e11])
+    assert crossing.means == pytest.approx([-1.0, 1.0])
+
+
+def test_budgets_in_words() -> None:
+    assert [budget_text(1.2e11, "train_flops"), budget_text(512, "train_flops")] == ["120 GFLOPs", "512 FLOPs"]
+    assert [budget_text(90, "train_seconds"), budget_text(1500, "train_joules")] == ["1 min 30 s", "1.50 kJ"]
+
+
+LIMITS = (3e10, 1.2e11, 4.8e11)
+
+
+def write_runs(root: Path, seeds: int = 3) -> None:
+    """ResNet is better at the small budget, ResNeXt at the large one; DenseNet never; one run by epochs, one that failed."""
+    errors = {"resnet20": (4.0, 3.0, 2.5), "resnext29_8x4d": (6.0, 3.2, 1.5), "densenet40_k12": (9.0, 8.0, 7.0)}
+    luck = {"resnet20": (-0.3, 0.0, 0.3), "resnext29_8x4d": (-0.1, 0.1, 0.0), "densenet40_k12": (0.2, 0.2, -0.4)}
+    for name, means in errors.items():
+        for limit, mean in zip(LIMITS, means, strict=True):
+            for seed in range(seeds):
+                value = mean + luck[name][seed % 3]
+                make_run(
+                    root, name=name, seed=seed, experiment="iso_compute", departures={"trainer.max_train_flops": limit},
+                    protocol={"budget": {"kind": "train_flops", "limit": limit, "spent": limit}},
+                    metrics={"test/top1_err": value},
+                )  # fmt: skip
+    make_run(root, name="resnet20", seed=7, experiment="iso_compute")
+    make_run(root, name="resnet20", seed=8, status="failed", experiment="iso_compute",
+             protocol={"budget": {"kind": "train_flops", "limit": 3e10, "spent": 0}})  # fmt: skip
+
+
+def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
+    cells = [
+        cell
+        for cell in expand(["experiment=iso_compute", "seed=0,1,2", "data=digits"], False)
+        if isinstance(cell, Trial)
+    ]
+    wanted = list(itertools.product(["resnet", "resnext", "densenet"], [8e10, 3e11, 1e12], [0, 1, 2]))
+    found = [(cell.config["family"], cell.config["trainer"]["max_train_flops"], cell.config["seed"]) for cell in cells]
+    assert found == wanted
+    assert len({cell.directory for cell in cells}) == 27
+    assert {cell.config["experiment"] for cell in cells} == {"iso_compute"}
+    [cell] = expand(["experiment=iso_compute", "model=resnet", "trainer.max_train_flops=5e13", "data=cifar10"], False)
+    assert isinstance(cell, Trial) and cell.config["trainer"]["max_train_flops"] == 5e13
+
+
+def test_runs_become_curves(tmp_path: Path) -> None:
+    write_runs(tmp_path)
+    found = {one.name: one for one in curves(load_runs(tmp_path)[0])}
+    assert sorted(found) == ["densenet40_k12", "resnet20", "resnext29_8x4d"]
+    assert found["resnet20"].errors == {
+        limit: pytest.approx({0: mean - 0.3, 1: mean, 2: mean + 0.3})
+        for limit, mean in zip(LIMITS, (4.0, 3.0, 2.5), strict=True)
+    }
+    # Another value of the recipe is another curve, and then both say which they are.
+    budget = {"kind": "train_flops", "limit": 3e10, "spent": 3e10}
+    departures = {"trainer.max_train_flops": 3e10, "recipe.optimizer.lr": 0.5}
+    make_run(tmp_path, name="resnet20", seed=0, departures=departures, protocol={"budget": budget})
+    names = {one.name for one in curves(load_runs(tmp_path)[0])}
+    assert {"resnet20 (resnet_digits)", "resnet20 (resnet_digits, optimizer.lr=0.5)", "densenet40_k12"} < names
+
+
+def test_the_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_runs(tmp_path)
+    assert main([str(tmp_path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "digits: test error (%) by training FLOPs" in out
+    assert "30.0 GFLOPs 120 GFLOPs 480 GFLOPs" in out
+    # -0.2 to 1.0 between 120 and 480 GFLOPs: a sixth of the way.
+    assert f"resnext29_8x4d overtakes resnet20 at {120 * 4 ** (1 / 6):.0f} GFLOPs (95 %: " in out
+    assert "no crossing within the budgets: resnet20 better throughout" in out
+    assert "(Holm over 3 pairs: " in out
+    assert f"sampling error of {100 * math.sqrt(0.015 * 0.985 / 450):.2f} points" in out
+    page = (tmp_path / "iso_compute.html").read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|img)[^>]+(src|href)=", page)
+    assert all(name in page for name in ("resnet20", "resnext29_8x4d", "densenet40_k12", "#0072B2"))
+
+
+def test_without_such_runs_one_line_says_how_to_make_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path)
+    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path / "nowhere")]) == 1
+    first, second = capsys.readouterr().err.splitlines()
+    assert "no finished run with a budget of the experiment 'iso_compute'" in first and "run.py experiment=" in first
+    assert "no folder" in second
+
+
+def test_names_from_records_are_text(tmp_path: Path) -> None:
+    budget = {"kind": "train_flops", "limit": 3e10, "spent": 3e10}
+    for name in ("<script>alert(1)</script>", "[red]x[/red]"):
+        make_run(tmp_path, name=name, experiment="iso_compute", protocol={"budget": budget})
+    assert "[red]x[/red]" in printed(*curves(load_runs(tmp_path)[0]))
+    assert main([str(tmp_path)]) == 0
+    assert "<script>alert" not in (tmp_path / "iso_compute.html").read_text(encoding="utf-8")
+
+
+def test_the_command_starts_without_torch() -> None:
+    script = "import sys, benchmarks.analysis.crossover; print({'torch', 'scipy', 'plotly'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "set()"

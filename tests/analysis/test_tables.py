@@ -1,0 +1,167 @@
+"""The published tables: every file is complete and consistent, and every experiment trains the rows of its table."""
+
+import csv
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from benchmarks.analysis.published import FIGURES, WORDS, tables
+from benchmarks.complexity.certificates import TABLES, Certificate, certificates
+from benchmarks.config.compose import expand, paper_facts
+from benchmarks.config.trial import CONF, Trial
+from benchmarks.units import short_value
+
+PUBLISHED = [path.stem for path in sorted(TABLES.glob("*.csv")) if path.stem in tables()]
+EXPERIMENTS = [name for name, table in tables().items() if any(row.runnable for row in table.rows)]
+STATUSES = {"verified", "computed", "inferred", "memory-only"}
+STATISTICS = re.compile(r"|1|mean|(mean|median|best) of [1-9]\d*")
+# Of ImageNet-5K alone: among its 5,000 classes.
+OTHER_FIGURES = {"top1_err_5k_way", "top5_err_5k_way"}
+
+
+def lines(table: str) -> list[dict[str, str]]:
+    with (TABLES / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def test_every_table_has_its_lines_unless_its_task_is_missing() -> None:
+    assert len(tables()) == 28
+    assert {name for name, table in tables().items() if not table.rows} == {
+        name for name, table in tables().items() if table.needs == "detection"
+    }
+    assert {path.stem for path in TABLES.glob("*.csv")} - tables().keys() == {
+        "tables",
+        "certificates",
+    }
+    for table in tables().values():
+        assert table.title and re.search(r"20\d\d|README", table.paper)
+
+
+@pytest.mark.parametrize("table", PUBLISHED)
+def test_every_line_is_complete(table: str) -> None:
+    seen = set()
+    for line in lines(table):
+        assert None not in line and None not in line.values(), line
+        figures = {name: line[name] for name in line if name not in WORDS}
+        assert figures.keys() <= FIGURES.keys() | OTHER_FIGURES
+        assert line["label"] and line["data"] and line["source"]
+        assert line["status"] in STATUSES
+        assert STATISTICS.fullmatch(line["statistic"]) and (not line["statistic"] or any(figures.values()))
+        assert bool(line["network"]) == bool(line["row"]) == bool(line["recipe"])
+        assert re.fullmatch(r"[A-Za-z0-9_.+-]*", line["row"])
+        for name, figure in figures.items():
+            limit = 100 if name in OTHER_FIGURES or FIGURES[name].percent else 1
+            assert not figure or 0 < float(figure) < limit
+        for name in ("params", "macs"):
+            assert re.fullmatch(r"|\d+(\.\d+)?e[69]", line[name])
+        # A top-5 error is below the top-1 error, and ten crops or a larger one below one crop of 224.
+        for lower, higher in (("top5", "top1"), ("_10crop", ""), ("_320", "")):
+            for name in figures:
+                other = name.replace(lower, higher)
+                if other != name and figures[name] and figures.get(other):
+                    assert float(figures[name]) < float(figures[other]), line
+        key = (line["label"], line["network"], line["note"])
+        assert key not in seen
+        seen.add(key)
+
+
+@pytest.mark.parametrize("table", EXPERIMENTS)
+def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
+    launched = []
+    for cell in expand([f"experiment={table}"], multirun=False):
+        assert isinstance(cell, Trial), cell
+        config = cell.config
+        model = [f"{k}={short_value(v)}" for k, v in sorted(cell.departures.items()) if k.startswith("model.")]
+        network = " ".join([config["name"], *model])
+        launched.append((config["row"], config["data"]["name"], network, config["recipe"]["name"]))
+    assert launched == [(row.row, row.data, row.network, row.recipe) for row in tables()[table].rows if row.runnable]
+    assert len(set(launched)) == len(launched)
+
+
+def test_every_experiment_with_rows_is_a_table() -> None:
+    with_rows = {path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nrows:" in path.read_text()}
+    assert with_rows & tables().keys() == set(EXPERIMENTS)
+    for table in EXPERIMENTS:
+        assert not tables()[table].needs
+
+
+@pytest.mark.parametrize("table", EXPERIMENTS)
+def test_the_head_of_an_experiment_cites_the_paper_and_says_how_to_run_it(table: str) -> None:
+    text = (CONF / "experiment" / f"{table}.yaml").read_text(encoding="utf-8")
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    assert head[0] == "# @package _global_" and f"#   python run.py experiment={table} seed=0,1,2" in head
+    assert tables()[table].paper.split(",")[0].rstrip(".") in head[1]
+    assert paper_facts(table)
+    # What it says to expect is what the table says.
+    comment = " ".join(line.removeprefix("# ") for line in head)
+    for row in tables()[table].rows:
+        for said in re.findall(rf"(?<![\w-]){re.escape(row.row)} (\d[\d.]*\d)", comment) if row.row else ():
+            assert float(said) in row.figures.values(), (row.row, said)
+
+
+def test_figures_printed_twice_agree_or_carry_a_note() -> None:
+    """The same network, recipe and data in two tables: the figures agree to the coarser rounding."""
+    printed = defaultdict(list)
+    for name, table in tables().items():
+        for line, row in zip(lines(name), table.rows, strict=True) if table.rows else ():
+            for figure in row.figures if row.runnable else ():
+                printed[row.data, row.network, row.recipe, figure].append((line[figure], row))
+    several = 0
+    for figures in printed.values():
+        several += len(figures) > 1
+        for text, row in figures:
+            for other, twin in figures:
+                unit = 10 ** -min(len(one.partition(".")[2]) for one in (text, other))
+                assert abs(float(text) - float(other)) <= 0.501 * unit or row.note or twin.note, (text, other, row)
+    assert several >= 15
+
+
+def test_counts_that_are_printed_twice_are_the_same() -> None:
+    printed = defaultdict(set)
+    for table in tables().values():
+        for row in table.rows:
+            if row.runnable and row.params:
+                printed[row.network.split()[0]].add(row.params)
+    assert printed and all(len(counts) == 1 for counts in printed.values()), printed
+
+
+def exact(network: str, classes: int = 1000) -> Certificate:
+    [found] = [c for c in certificates() if (c.network, c.num_classes) == (network, classes)]
+    return found
+
+
+def test_block_parameters_of_resnext_table_2_are_its_formula() -> None:
+    """C (256 d + 9 d² + 256 d), about 70k in all five, and the networks that such blocks make."""
+    rows = [re.match(r"(\d+)x(\d+)d", row.row) for row in tables()["group_convolution"].rows]
+    pairs = [(int(match[1]), int(match[2])) for match in rows if match]
+    assert len(pairs) == 5
+    assert all(round(c * (256 * d + 9 * d * d + 256 * d), -3) in (70_000, 71_000) for c, d in pairs)
+
+    def network(c: int, d: int) -> int:
+        """Parameters of ResNet-50 by hand, with C groups of d channels in the first stage."""
+        total = 64 * 3 * 49 + 2 * 64 + 2048 * 1000 + 1000
+        channels = 64
+        for stage, blocks in enumerate((3, 4, 6, 3)):
+            inner, out = c * d * 2**stage, 256 * 2**stage
+            for block in range(blocks):
+                total += channels * inner + 9 * inner * inner // c + inner * out + 2 * (inner + inner + out)
+                total += (channels * out + 2 * out) if block == 0 else 0
+                channels = out
+        return total
+
+    for c, d in pairs:
+        assert network(c, d) == exact(f"resnext50_{c}x{d}d").params
+
+
+def test_certificates_are_unambiguous() -> None:
+    keys = [(c.network, c.input_size, c.num_classes) for c in certificates()]
+    assert len(set(keys)) == len(keys) > 70
+    assert {c.status for c in certificates()} == {"verified", "computed"}
+    assert all(c.source for c in certificates())
+
+
+def test_package_ships_the_tables() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert '"tables/*.csv"' in text

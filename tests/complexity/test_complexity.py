@@ -1,0 +1,330 @@
+"""The counter against the certificates, torch's own counter where that is right, and arithmetic by hand."""
+
+import csv
+import json
+import logging
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.complexity.counting import measure
+from lightning_modules.nets import DenseNet, ResNet, UNet
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FAMILIES = {"resnet": ResNet, "resnext": ResNet, "densenet": DenseNet, "unet": UNet}
+with (Path(__file__).parents[2] / "benchmarks/tables/certificates.csv").open(newline="") as file:
+    CERTIFICATES = {row["name"]: row for row in csv.DictReader(file)}
+# Of every kind of network one that is counted soon; the others are counted by the slow tests.
+QUICK = {
+    "resnet20",
+    "resnet34",
+    "plain34",
+    "resnet50_stride_1x1",
+    "resnet50_no_shortcuts",
+    "resnext50_32x4d",
+    "resnext29_8x64d",
+    "densenet40_k12",
+    "densenet_bc100_k12",
+    "densenet_bc121_k32",
+    "unet64",
+}
+
+
+def torch_flops(net: nn.Module, input_size: tuple[int, ...], backward: bool = False) -> int:
+    """FlopCounterMode on the meta device: 2 per multiply-add; its backward is right only without groups."""
+    counter = FlopCounterMode(display=False)
+    with counter:
+        output = net(torch.empty(1, *input_size, device="meta"))
+        if backward:
+            output.sum().backward()
+    return counter.get_total_flops()
+
+
+def certified_network(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
+    row = CERTIFICATES[name]
+    return FAMILIES[row["family"]](**json.loads(row["arguments"])), tuple(json.loads(row["input_size"]))
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CERTIFICATES]
+)
+def test_certificate(name):
+    net, input_size = certified_network(name)
+    complexity = measure(net, input_size)
+    assert complexity.params == int(CERTIFICATES[name]["params"])
+    assert complexity.macs == int(CERTIFICATES[name]["macs"])
+    assert complexity.macs == sum(layer.macs for layer in complexity.layers)
+    assert complexity.activations == sum(layer.activations for layer in complexity.layers)
+    # Every layer but the first, which reads the image, has both gradients.
+    first = complexity.layers[0]
+    assert [layer for layer in complexity.layers if not layer.input_gradient] == [first]
+    assert complexity.train_macs_per_sample == 3 * complexity.macs - first.macs
+    assert torch_flops(net.to("meta"), input_size) == 2 * complexity.macs
+
+
+@pytest.mark.parametrize("name", [name for name in CERTIFICATES if "1202" not in name])
+def test_parameters_of_a_certificate(name):
+    with torch.device("meta"):
+        net, _ = certified_network(name)
+    assert sum(parameter.numel() for parameter in net.parameters()) == int(CERTIFICATES[name]["params"])
+
+
+def test_another_90_classes_are_90_more_outputs():
+    wider = {name: name.removesuffix("_100_classes") for name in CERTIFICATES if name.endswith("_100_classes")}
+    assert len(wider) == 12
+    for name, ten in wider.items():
+        params, macs = (int(CERTIFICATES[name][key]) - int(CERTIFICATES[ten][key]) for key in ("params", "macs"))
+        assert macs % 90 == 0 and params == macs + 90
+
+
+def test_shortcuts_of_resnet34_cost_what_arithmetic_says():
+    # Projections 64 to 128, 128 to 256 and 256 to 512 take 6,422,528 multiply-adds each; those of the other blocks, as 64 to 64
+    # on 56x56, 12,845,056.
+    counts = {name: int(row["macs"]) for name, row in CERTIFICATES.items()}
+    assert counts["resnet34"] - counts["resnet34_shortcut_a"] == 3 * 6_422_528
+    assert counts["resnet34_shortcut_c"] - counts["resnet34"] == (3 + 3 + 5 + 2) * 12_845_056
+    assert counts["plain34"] == counts["resnet34_shortcut_a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("resnet50", 11.3), ("resnet101", 16.4), ("resnext50_32x4d", 14.6), ("resnext101_32x4d", 21.4)],
+)
+def test_activations_are_those_of_pycls(name, millions):
+    net = ResNet(**json.loads(CERTIFICATES[name]["arguments"]))
+    # pycls also counts the output of the stem's max pooling, 64 maps of 56x56.
+    assert round((measure(net, (3, 224, 224)).activations + 64 * 56 * 56) / 1e6, 1) == millions
+
+
+UNGROUPED = {
+    "resnet_basic": (
+        ResNet,
+        {"depth": 20, "block": "basic", "base_channels": 16, "stem": "cifar", "shortcut": "A"},
+        32,
+    ),
+    "resnet_bottleneck": (ResNet, {"depth": 50, "stride_in": "1x1", "base_channels": 16}, 64),
+    "densenet": (DenseNet, {"depth": 22, "growth_rate": 6, "stem": "cifar", "dropout": 0.2}, 32),
+    "densenet_bc": (DenseNet, {"depth": 121, "growth_rate": 8, "bottleneck": True, "compression": 0.5}, 64),
+    "unet": (UNet, {"base_channels": 8}, 188),
+    "unet_padded": (UNet, {"base_channels": 8, "depth": 3, "padded": True, "dropout": 0.5}, 48),
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("name", UNGROUPED)
+def test_training_cost_is_torchs_count_where_nothing_is_grouped(name, frozen):
+    family, arguments, side = UNGROUPED[name]
+    net = family(**arguments, in_channels=3, num_classes=7)
+    # Frozen: the first half of the parameters, and the weights of one layer among the rest.
+    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d | nn.Linear)]
+    if frozen:
+        for layer in [*layers[: len(layers) // 2], layers[3 * len(layers) // 4]]:
+            layer.requires_grad_(False)
+        for norm in net.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.requires_grad_(False)
+    complexity = measure(net, (3, side, side))
+    assert complexity.train_flops_per_sample == torch_flops(net.to("meta"), (3, side, side), backward=True)
+    assert frozen == (complexity.train_macs_per_sample < 3 * complexity.macs - complexity.layers[0].macs)
+
+
+def test_grouped_convolution_trains_at_three_times_its_forward():
+    net = nn.Sequential(nn.Conv2d(3, 128, 1), nn.Conv2d(128, 128, 3, padding=1, groups=32))
+    first, grouped = measure(net, (3, 16, 16)).layers
+    assert grouped.macs == 16 * 16 * 9 * 128 * 128 // 32
+    assert grouped.training_macs == 3 * grouped.macs
+    # 32 separate convolutions, which torch's counter counts right.
+    separate = sum(
+        torch_flops(
+            nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 3, padding=1)).to("meta"), (3, 16, 16), backward=True
+        )
+        for _ in range(32)
+    )
+    assert 2 * (first.training_macs + grouped.training_macs) == separate
+    assert first.training_macs == 2 * first.macs == 2 * 16 * 16 * 3 * 128
+    alone = measure(nn.Conv2d(128, 128, 3, padding=1, groups=32), (128, 16, 16))
+    assert alone.train_macs_per_sample == 2 * alone.macs == 2 * grouped.macs
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_transposed_convolution_trains_at_three_times_its_forward(groups):
+    net = nn.Sequential(nn.Conv2d(3, 64, 1), nn.ConvTranspose2d(64, 32, 2, stride=2, groups=groups))
+    _, transposed = measure(net, (3, 16, 16)).layers
+    assert transposed.kind == "conv_transpose"
+    assert (
+        transposed.macs == 64 // groups * 32 * 32 * 32
+    )  # every output pixel sees one tap per input channel of its group
+    assert transposed.training_macs == 3 * transposed.macs
+    assert transposed.activations == 32 * 32 * 32
+    assert transposed.params == 64 * 32 // groups * 4 + 32
+
+
+def test_layers_carry_their_own_costs():
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 6 * 6, 5), nn.Linear(5, 7, bias=False)
+    )
+    net[3].requires_grad_(False)
+    complexity = measure(net, (2, 8, 8))
+    costs = [
+        (c.name, c.kind, c.macs, c.params, c.activations, c.input_gradient, c.weight_gradient)
+        for c in complexity.layers
+    ]
+    assert costs == [
+        ("0", "conv", 36 * 9 * 2 * 4, 2 * 4 * 9 + 4, 4 * 36, False, True),
+        ("3", "linear", 144 * 5, 144 * 5 + 5, 5, True, False),
+        ("4", "linear", 5 * 7, 5 * 7, 7, True, True),
+    ]
+    assert complexity.as_dict() == {
+        "input_size": [2, 8, 8],
+        "params": 76 + 725 + 35,
+        "macs": 2592 + 720 + 35,
+        "flops": 2 * 3347,
+        "activations": 144 + 5 + 7,
+        "train_macs_per_sample": 2 * 2592 + 2 * 720 + 3 * 35,
+        "train_flops_per_sample": 2 * (2 * 2592 + 2 * 720 + 3 * 35),
+    }
+    json.dumps(complexity.as_dict())
+
+
+class Dropping(nn.Module):
+    """Draws random numbers in eval mode too."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.last(F.dropout(self.norm(self.conv(x)), training=True))
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_measure_leaves_the_network_and_the_random_state_alone(grad):
+    net = Dropping().train()
+    net.norm.eval()
+    net.conv.bias.requires_grad_(False)
+    net.conv.weight.grad = torch.ones_like(net.conv.weight)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    with torch.set_grad_enabled(grad):
+        measured = measure(net, (3, 8, 8))
+        assert torch.is_grad_enabled() == grad
+    assert torch.equal(torch.get_rng_state(), state)
+    assert before.keys() == net.state_dict().keys()
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    assert (net.training, net.conv.training, net.norm.training) == (True, True, False)
+    assert [p.requires_grad for p in net.parameters()] == [True, False, True, True, True, True]
+    assert torch.equal(net.conv.weight.grad, torch.ones_like(net.conv.weight)) and net.norm.weight.grad is None
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in net.modules())
+    # The gradients that training will compute are told under no_grad as well.
+    assert [layer.input_gradient for layer in measured.layers] == [False, True]
+
+
+def test_measure_is_silent(capfd, caplog):
+    with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("error")
+        measure(UNet(base_channels=2, depth=1), (1, 18, 18))
+        measure(DenseNet(10, 4, stem="cifar", dropout=0.2), (3, 8, 8))
+    assert caplog.records == []
+    assert capfd.readouterr() == ("", "")
+
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+UNCOUNTED = {
+    "einsum": lambda x: torch.einsum("nchw,ndhw->ncd", x, x),
+    "bmm": lambda x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)),
+    "matmul": lambda x: x @ x.transpose(-1, -2),
+    "fft_fft2": lambda x: torch.fft.fft2(x),
+    "upsample_nearest2d": lambda x: F.interpolate(x, scale_factor=2),
+    "upsample_bilinear2d": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "im2col": lambda x: F.unfold(x, 3),
+    "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x, x, x),
+    "Double": lambda x: Double.apply(x),
+}
+
+
+class Calls(nn.Module):
+    """A convolution, then a function that is no module."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+@pytest.mark.parametrize("operator", UNCOUNTED)
+def test_operator_that_is_neither_counted_nor_free_is_an_error_naming_it(operator):
+    with pytest.raises(ValueError, match=f"{operator}.* is neither counted nor free"):
+        measure(Calls(UNCOUNTED[operator]), (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "free", [nn.AvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(2, 4), nn.ReLU()]
+)
+def test_pooling_and_normalisation_are_free(free):
+    assert measure(Calls(free), (3, 8, 8)).macs == 36 * 9 * 3 * 4
+
+
+class Direct(Calls):
+    """Calls the layer's forward past the module, so no hook sees it."""
+
+    def forward(self, x):
+        return self.function(self.conv.forward(x))
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        Calls(lambda x: F.conv2d(x, torch.ones(2, 4, 3, 3))),
+        Calls(lambda x: F.linear(x, torch.ones(5, 6))),
+        Direct(nn.ReLU()),
+    ],
+)
+def test_convolution_outside_a_layer_is_refused(net):
+    name = type(net).__name__
+    with pytest.raises(ValueError, match=f"{name} applies a convolution or linear map that is no layer called as a"):
+        measure(net, (3, 8, 8))
+
+
+def test_layer_applied_twice_is_refused():
+    shared = nn.Conv2d(3, 3, 1)
+    with pytest.raises(ValueError, match="layer '0' is applied more than once"):
+        measure(nn.Sequential(shared, nn.ReLU(), shared), (3, 8, 8))
+
+
+def test_layer_that_is_not_used_costs_parameters_only():
+    net = Calls(nn.ReLU())
+    net.spare = nn.Linear(5, 5)
+    complexity = measure(net, (3, 8, 8))
+    assert [layer.name for layer in complexity.layers] == ["conv"]
+    assert complexity.params == 3 * 4 * 9 + 4 + 30
+
+
+@pytest.mark.parametrize("input_size", [(3, 8), (3, 0, 8), (1, 3, 8, 8)])
+def test_input_size_is_channels_height_width(input_size):
+    with pytest.raises(ValueError, match="input_size is \\(channels, height, width\\)"):
+        measure(nn.Conv2d(3, 4, 1), input_size)
+
+
+def test_compiled_network_is_refused():
+    with pytest.raises(ValueError, match="measure it before"):
+        measure(torch.compile(nn.Conv2d(3, 4, 1)), (3, 8, 8))

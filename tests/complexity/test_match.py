@@ -1,0 +1,228 @@
+"""The solver of matched costs against brute force, published sizes and the exact counter; the rows of `compute_accuracy`."""
+
+import re
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
+from torch import nn
+
+from benchmarks.complexity import match
+from benchmarks.complexity.certificates import check
+from benchmarks.complexity.cost import Complexity
+from benchmarks.complexity.counting import measure
+from benchmarks.complexity.match import ROUNDING, TOLERANCE, Network, Unreachable, count
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from lightning_modules.nets import DenseNet, ResNet, UNet
+
+HEADLINE = Path(__file__).resolve().parents[2] / "conf" / "experiment" / "compute_accuracy.yaml"
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def cells(*overrides: str) -> list[Trial]:
+    found = expand(overrides, multirun=True)
+    assert all(isinstance(cell, Trial) for cell in found)
+    return [cell for cell in found if isinstance(cell, Trial)]
+
+
+def network(*overrides: str) -> Network:
+    [cell] = cells(*overrides)
+    return Network(cell.config)
+
+
+def measured(cell: Trial) -> Complexity:
+    data = cell.config["data"]
+    return measure(instantiate(cell.config["model"]), (data["in_channels"], *data["image_size"]))
+
+
+@pytest.mark.parametrize(
+    ("build", "size"),
+    [
+        (lambda: ResNet(8, block="basic", base_channels=5, stem="cifar", shortcut="A", num_classes=7), (3, 32, 32)),
+        (lambda: ResNet(50, base_channels=4, base_width=6, shortcut="C", num_classes=7), (3, 40, 64)),
+        (lambda: ResNet(11, cardinality=4, base_width=3, base_channels=5, stem="cifar"), (3, 9, 9)),
+        (lambda: DenseNet(16, 5, bottleneck=True, compression=0.5, in_channels=1, stem="cifar"), (1, 8, 8)),
+        (lambda: UNet(1, 2, base_channels=3), (1, 188, 188)),
+        (lambda: UNet(3, 2, base_channels=3, depth=2, padded=True, release=True), (3, 16, 24)),
+    ],
+    ids=["basic", "bottleneck", "resnext", "densenet", "unet", "unet_release"],
+)
+def test_the_count_from_shapes_is_the_exact_counters(
+    build: Callable[[], nn.Module], size: tuple[int, int, int]
+) -> None:
+    exact = measure(build(), size)
+    with torch.device("meta"):
+        assert count(build(), size) == {"macs": exact.macs, "params": exact.params}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "places", "error"),
+    [
+        (["model=resnet"], [(5, 0), (21, 1), (40, 3), (7, -1)], 0),
+        (["model=resnet", "model.block=bottleneck"], [(5, 0), (37, -4), (12, 9)], 0),
+        (["model=resnext"], [(1, 0), (3, -40), (11, 17)], 0),
+        (["model=unet", "data=nuclei"], [(1, 0), (13, 0)], 0),
+        (["model=densenet"], [(3, 0), (5, 1), (4, 12), (11, -3), (37, 5)], ROUNDING),
+    ],
+    ids=["basic", "bottleneck", "resnext", "unet", "densenet"],
+)
+def test_the_polynomial_is_the_cost(overrides: list[str], places: list[tuple[int, int]], error: float) -> None:
+    net = network(*overrides)
+    for place, quantity in product(places, ("macs", "params")):
+        exact = net.count(*place)[quantity]
+        assert net.estimate(quantity, *place) == pytest.approx(exact, rel=error, abs=0), (place, quantity)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "quantity", "target", "found"),
+    [  # as published; each search starts from another width
+        (["model=resnet", "data=cifar10", "model.base_channels=9"], "params", 853_018, {"base_channels": 16}),
+        (["model=resnext", "data=cifar10", "model.base_width=4"], "params", 34_426_698, {"base_width": 64}),
+        (["model=resnext", "data=imagenet", "model.base_width=30"], "macs", 4_230_479_872, {"base_width": 4}),
+        (
+            [
+                "model=densenet",
+                "data=cifar10",
+                "model.depth=40",
+                "model.bottleneck=false",
+                "model.compression=1",
+                "model.growth_rate=40",
+            ],
+            "params",
+            1_019_722,
+            {"growth_rate": 12},
+        ),
+        (["model=unet", "data=isbi2012", "model.base_channels=3"], "params", 31_030_658, {"base_channels": 64}),
+    ],
+    ids=["ResNet-56", "ResNeXt-29 8x64d", "ResNeXt-50 32x4d", "DenseNet-40", "U-Net"],
+)
+def test_published_sizes_give_the_published_widths(
+    overrides: list[str], quantity: str, target: int, found: dict[str, int]
+) -> None:
+    matched = network(*overrides).solve(quantity, target)
+    assert matched.arguments == found
+    assert getattr(matched, quantity) == target
+
+
+@pytest.mark.parametrize(
+    ("overrides", "target"),
+    [(["model=resnext"], 15e6), (["model=densenet"], 5e6), (["model=resnet"], 5e6)],
+    ids=lambda value: value[0] if isinstance(value, list) else f"{value:.0e}",
+)
+def test_the_second_number_moves_no_more_than_it_must(overrides: list[str], target: float) -> None:
+    net = network(*overrides)
+    found = net.solve("macs", round(target))
+    assert abs(found.macs - target) <= TOLERANCE * target
+    width, second = found.arguments.values()
+    steps = abs(second - found.were[net.second]) // net.stride
+    assert steps > 0
+    inside = range(1 - steps, steps)
+    assert not [
+        (width, step)
+        for width, step in product(range(1, 100), inside)
+        if net.value(width, step) >= net.least
+        and abs(net.estimate("macs", width, step) - target) < ROUNDING * target
+        and abs(net.count(width, step)["macs"] - target) <= TOLERANCE * target
+    ]
+
+
+def test_of_a_target_out_of_reach_the_nearest_costs_are_told() -> None:
+    net = network("model=unet", "data=nuclei")
+    costs = {width: net.count(width, 0)["macs"] for width in range(1, 6)}
+    with pytest.raises(Unreachable) as error:
+        net.solve("macs", 20_000_000)
+    assert re.findall(r"([\d,]+) (\w+) \(base_channels=(\d+)\)", str(error.value)) == [
+        (f"{costs[2]:,}", "below", "2"), (f"{costs[3]:,}", "above", "3"),
+    ]  # fmt: skip
+    with pytest.raises(Unreachable, match=rf"the nearest in reach: {costs[1]:,} above \(base_channels=1\)$"):
+        net.solve("macs", 1000)
+    with pytest.raises(Unreachable, match=r"below \(base_channels=\d+\)$"):
+        net.solve("params", 10**13)
+
+
+def test_pasted_overrides_make_the_network_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    target = 10_080_000
+    assert match.main(["model=resnet,densenet", "--macs", "10.08e6", "data=digits", "recipe=common"]) == 0
+    out = capsys.readouterr().out
+    pasted = re.findall(r"^python run\.py (.*)$", out, re.MULTILINE)
+    assert len(pasted) == 2
+    for overrides, changed in zip(pasted, ("base_channels 16 → 32", "growth_rate 12 → 18"), strict=True):
+        [cell] = cells(*overrides.split())
+        assert cell.config["recipe"]["name"] == "common"
+        cost = measured(cell)
+        assert abs(cost.macs - target) <= TOLERANCE * target
+        figures = (f"{target:,}", f"{cost.macs:,}", f"{cost.params:,}", f"{cost.macs / target - 1:+.2%}", changed)
+        assert " ".join((cell.config["name"], *figures)) in " ".join(out.split())
+
+
+def test_a_network_of_another_width_does_not_bear_a_published_name(capsys: pytest.CaptureFixture[str]) -> None:
+    """A run is refused whose network is not what its name says: what is pasted must not be."""
+    wanted = measured(cells("model=resnet", "data=cifar10", "model.depth=20", "model.base_channels=17")[0]).macs
+    assert match.main(["model=resnet", "data=cifar10", "model.depth=20", "--macs", str(wanted)]) == 0
+    [overrides] = re.findall(r"^python run\.py (.*)$", capsys.readouterr().out, re.MULTILINE)
+    [cell] = cells(*overrides.split())
+    assert cell.config["name"] == "resnet20_base_channels17"
+    assert measured(cell).macs == wanted
+    check(cell.config["name"], 10, measured(cell))
+    with pytest.raises(ValueError, match="called resnet20 has"):
+        check("resnet20", 10, measured(cell))
+
+
+def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert match.main(["model=unet", "data=nuclei", "--macs", "12.1e6,20e6"]) == 2
+    captured = capsys.readouterr()
+    assert "python run.py model=unet data=nuclei model.base_channels=2\n" in captured.out
+    [line] = captured.err.splitlines()
+    assert line.startswith("python -m benchmarks match: unet8_padded on nuclei: no base_channels makes 20,000,000 MACs")
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["model=resnt", "--macs", "1e6"], "no model named 'resnt', did you mean 'resnet'?"),
+        (["model=unet", "data=digits", "--macs", "1e6"], "model=unet is not set up for data=digits"),
+        (["model=resnet", "model.depth=21", "--macs", "1e6"], "a CIFAR basic ResNet has depth 6n+2"),
+        (["model=resnext", "data=digits", "+data.image_size=[2,2]", "--macs", "1e6"], "too small"),
+        (
+            ["experiment=iso_compute", "model=resnet", "trainer.max_train_flops=1e9", "--macs", "1e6"],
+            "name one by model=",
+        ),
+    ],
+)
+def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert match.main(argv) == 2
+    captured = capsys.readouterr()
+    [line] = captured.err.splitlines()
+    assert told in line and captured.out == ""
+
+
+@pytest.mark.parametrize("target", ["many", "-3", "0", "nan", "inf", "1e6,"])
+def test_a_target_is_a_number(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        match.main(["model=resnet", f"--macs={target}"])
+    assert ended.value.code == 2
+    assert "is no number from 1 to" in capsys.readouterr().err
+
+
+def test_the_headline_experiment_is_of_matched_costs() -> None:
+    """Each row costs what its name says, and as much more at the 28x28 of Fashion-MNIST as that has more pixels than 8x8."""
+    rows = yaml.safe_load(HEADLINE.read_text(encoding="utf-8"))["rows"]
+    steps = {family: {row.partition("_")[2] for row in rows if row.startswith(f"{family}_")} for family in match.WIDTHS}
+    assert steps["resnet"] == steps["resnext"] == steps["densenet"] != set()
+    more = 28**2 / 8**2  # at every resolution: 8, 4, 2 become 28, 14, 7
+    found = cells("experiment=compute_accuracy")
+    assert [cell.config["row"] for cell in found] == list(rows)
+    for cell in found:
+        target = float(cell.config["row"].partition("_")[2])
+        cost = measured(cell)
+        assert abs(cost.macs - target) <= TOLERANCE * target, cell.label
+        if cell.config["family"] != "unet":
+            larger = sum(layer.macs * (1 if layer.kind == "linear" else more) for layer in cost.layers)
+            assert abs(larger - more * target) <= TOLERANCE * more * target, cell.label

@@ -1,0 +1,229 @@
+"""Sweeps of real processes: cells that fail, hang, are killed, restarted, locked or stale."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from support.watcher import Told
+
+from benchmarks.config.compose import expand
+from benchmarks.launch.checks import is_stale, refusal
+from benchmarks.launch.sweep import Sweep, write_sweep
+from benchmarks.launch.trial_job import Outcome
+from benchmarks.records import files
+from benchmarks.records.locks import LAUNCHER, Lock, held
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "data=digits",
+    "logger=none",
+    "recipe.epochs=2",
+    "+trainer.limit_train_batches=3",
+    "cluster.threads_per_process=1",
+)
+FAULTY = ("recipe.optimizer._target_=support.faults.FaultySGD", "+recipe.optimizer.at=2")
+TWO_RANKS = ("trainer.devices=2", "cluster.oversubscribe=true")
+
+
+def sweep(root: Path, *overrides: str) -> tuple[Sweep, Told]:
+    cells = expand([*TINY, *overrides, f"output_root={root}"], multirun=True)
+    told = Told()
+    return Sweep(cells, told), told
+
+
+def run(root: Path, *overrides: str) -> list[Outcome]:
+    its, _ = sweep(root, *overrides)
+    its.run()
+    return [its.outcomes[index] for index in sorted(its.outcomes)]
+
+
+def records(root: Path) -> list[dict]:
+    return [json.loads(path.read_text()) for path in sorted(root.glob("digits/**/record.json"))]
+
+
+def cell_processes() -> list[int]:
+    """Living processes that the server of this test session has forked."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                parents[int(path.parent.name)] = int(parent)
+    mine = {pid for pid, parent in parents.items() if parent == os.getpid()}
+    return [pid for pid, parent in parents.items() if parent in mine]
+
+
+def test_a_rank_that_raises_takes_only_its_cell_down(tmp_path: Path) -> None:
+    fault = ("+recipe.optimizer.fault=raise,none",)
+    bad, good = run(tmp_path, "model=resnet", *FAULTY, *fault, *TWO_RANKS)
+    assert bad == Outcome("failed", "LookupError: rank 0 fails on purpose")
+    assert good == Outcome("ok")
+    assert sorted(record["status"] for record in records(tmp_path)) == ["failed", "ok"]
+
+
+def test_a_killed_rank_is_named_and_a_restart_ends_in_the_same_weights(tmp_path: Path) -> None:
+    kill = ("+recipe.optimizer.fault=kill", "+recipe.optimizer.rank=1", "+recipe.optimizer.at=4")
+    faulty = ("recipe.optimizer._target_=support.faults.FaultySGD", *kill, *TWO_RANKS, "model=resnet")
+    assert run(tmp_path / "a", *faulty) == [Outcome("failed", "rank 1 was killed by SIGKILL (out of memory?)")]
+    once = f"+recipe.optimizer.once={tmp_path / 'once'}"
+    assert run(tmp_path / "b", *faulty, once, "launch.retries=1") == [Outcome("ok")]
+    [restarted] = records(tmp_path / "b")
+    assert [entry["after"] for entry in restarted["restarts"]] == ["rank 1 was killed by SIGKILL (out of memory?)"]
+    assert len(restarted["resumptions"]) == 1
+    assert run(tmp_path / "c", *faulty, once, "launch.retries=1") == [Outcome("ok")]  # the file is there: no fault
+    [undisturbed] = records(tmp_path / "c")
+    assert undisturbed["restarts"] == []
+    assert restarted["weights_sha256"] == undisturbed["weights_sha256"]
+
+
+def test_a_programs_own_error_is_not_tried_again(tmp_path: Path) -> None:
+    [outcome] = run(tmp_path, "model=resnet", "recipe.optimizer.lr=1e30", "recipe.epochs=3", "launch.retries=3")
+    assert outcome.status == "failed" and ("not finite" in outcome.error or "loss is" in outcome.error)
+    assert records(tmp_path)[0]["restarts"] == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "status", "cause"),
+    [
+        ("launch.stall_s=6", "failed", "no sign of life for 6 s"),
+        ("launch.time_limit_s=9", "interrupted", "time limit of 9 s"),
+    ],
+)
+@pytest.mark.slow
+def test_a_rank_that_hangs_is_ended(limit: str, status: str, cause: str, tmp_path: Path) -> None:
+    fault = ("+recipe.optimizer.fault=hang,none",)
+    bad, good = run(tmp_path, "model=resnet", *FAULTY, *fault, *TWO_RANKS, limit)
+    assert bad.status == status and cause in bad.error
+    assert good == Outcome("ok")
+    assert cell_processes() == []
+
+
+def test_several_at_a_time_and_devices_as_a_swept_value(tmp_path: Path) -> None:
+    its, told = sweep(
+        tmp_path, "model=resnet", "seed=0,1", "trainer.devices=1,2", "launch.workers=2", "cluster.oversubscribe=true"
+    )
+    its.run()
+    assert [its.outcomes[index] for index in range(4)] == [Outcome("ok")] * 4
+    assert told.most == 2
+    assert sorted(record["parallel"]["world_size"] for record in records(tmp_path)) == [1, 1, 2, 2]
+    one, two = (
+        run(tmp_path, "model=resnet", "seed=0", f"trainer.devices={n}", "cluster.oversubscribe=true")[0] for n in (1, 2)
+    )
+    assert one == two == Outcome("finished")
+
+
+def test_fail_fast_starts_nothing_more(tmp_path: Path) -> None:
+    its, _ = sweep(
+        tmp_path, "model=resnet", *FAULTY, "+recipe.optimizer.fault=raise,none", "seed=0,1", "launch.fail_fast=true"
+    )
+    its.run()
+    assert [outcome.status for outcome in its.outcomes.values()] == ["failed"]
+    assert len(records(tmp_path)) == 1
+
+
+def test_two_launchers_run_no_cell_twice(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        str(ROOT / "run.py"),
+        "-m",
+        *TINY,
+        "model=resnet",
+        "seed=0,1,2",
+        f"output_root={tmp_path}",
+    ]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    both = [
+        subprocess.Popen(command, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in "ab"
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    logs = [path.read_text() for path in tmp_path.glob("digits/**/log.txt")]
+    assert len(records(tmp_path)) == 3 and all(not record["resumptions"] for record in records(tmp_path))
+    ran = [sum(f"seed {seed} done" in output for output in outputs) for seed in range(3)]
+    assert ran == [1, 1, 1], (outputs, logs)
+
+
+def test_a_cell_of_a_dead_launcher_is_taken_over(tmp_path: Path) -> None:
+    [cell] = expand([*TINY, "model=resnet", f"output_root={tmp_path}"], multirun=False)
+    cell.directory.mkdir(parents=True)
+    lock = Lock.take(cell.directory / LAUNCHER)
+    assert lock is not None and held(cell.directory / LAUNCHER)
+    assert Lock.take(cell.directory / LAUNCHER) is None
+    its, told = sweep(tmp_path, "model=resnet")
+    threading.Timer(3, lock.release).start()
+    its.run()
+    assert its.outcomes == {0: Outcome("ok")}
+    assert told.waited == [f"process {os.getpid()} on {os.uname().nodename} is running it"]
+
+
+def test_stale_runs_are_run_again_on_request_and_kept(tmp_path: Path) -> None:
+    assert run(tmp_path, "model=resnet", "seed=0,1") == [Outcome("ok")] * 2
+    old, other = records(tmp_path)
+    path = next(tmp_path.glob("digits/**/seed0")) / files.RECORD
+    files.write_json(path, old | {"code": old["code"] | {"training_sha256": "0" * 64}})
+    assert is_stale(json.loads(path.read_text())) and not is_stale(other)
+    assert run(tmp_path, "model=resnet", "seed=0,1") == [Outcome("finished")] * 2
+    assert run(tmp_path, "model=resnet", "seed=0,1", "launch.rerun=stale") == [Outcome("ok"), Outcome("finished")]
+    new, same = records(tmp_path)
+    assert new["run_id"] != old["run_id"] and same == other
+    assert new["weights_sha256"] == old["weights_sha256"]
+    kept = tmp_path / "superseded" / path.parent.relative_to(tmp_path) / old["run_id"]
+    assert json.loads((kept / files.RECORD).read_text())["run_id"] == old["run_id"]
+    assert (kept / "checkpoints" / "last.ckpt").exists()
+
+
+def test_an_unfinished_run_of_other_code_starts_anew(tmp_path: Path) -> None:
+    [_] = run(tmp_path, "model=resnet")
+    [finished] = records(tmp_path)
+    path = next(tmp_path.glob("digits/**/seed0")) / files.RECORD
+    halted = finished | {"status": "interrupted", "error": "interrupted", "code": {"training_sha256": "0" * 64}}
+    files.write_json(path, halted)
+    assert run(tmp_path, "model=resnet") == [Outcome("ok")]
+    [again] = records(tmp_path)
+    assert again["resumptions"] == [] and again["run_id"] != finished["run_id"]
+    assert len((path.parent / files.HISTORY).read_text().splitlines()) == 2
+
+
+def test_what_cannot_start_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    cores = len(os.sched_getaffinity(0))
+    [outcome] = run(tmp_path, "model=resnet", f"trainer.devices={cores}", "launch.workers=2", "recipe.batch_size=64")
+    assert outcome.status == "refused"
+    assert (
+        f"trainer.devices={cores} for each of launch.workers=2, but this machine has {cores} CPU cores" in outcome.error
+    )
+    for override, message in {
+        "launch.workers=0": "launch.workers is a whole number from 1, got 0",
+        "launch.rerun=all": "launch.rerun is null or stale, got 'all'",
+        "trainer.devices=3": "recipe.batch_size=32 cannot be divided among 3 processes",
+    }.items():
+        [cell] = expand([*TINY, "model=resnet", override, f"output_root={tmp_path}"], multirun=False)
+        assert message in refusal(cell)
+    assert not list(tmp_path.glob("digits/**/record.json"))
+
+
+def test_the_list_of_a_sweep_is_kept_once(tmp_path: Path) -> None:
+    cells = expand([*TINY, "model=resnet,densenet", "seed=0,1", f"output_root={tmp_path}"], multirun=True)
+    for _ in "ab":
+        write_sweep(cells, ["-m", "model=resnet,densenet"])
+    [path] = (tmp_path / "sweeps").glob("*.json")
+    rows = json.loads(path.read_text())["cells"]
+    assert [tmp_path / row["directory"] for row in rows] == [cell.directory for cell in cells]
+
+
+def test_the_cells_environment_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that itself runs under Slurm or torchrun starts cells that know nothing of it."""
+    for key, value in {
+        "RANK": "7",
+        "WORLD_SIZE": "9",
+        "MASTER_PORT": "1",
+        "SLURM_NTASKS": "5",
+        "SLURM_JOB_ID": "3",
+    }.items():
+        monkeypatch.setenv(key, value)
+    assert run(tmp_path, "model=resnet") == [Outcome("ok")]
+    assert records(tmp_path)[0]["parallel"]["world_size"] == 1

@@ -1,0 +1,210 @@
+"""Cells in a real Slurm of two nodes, which the tests start on this machine; and what is said where there is none."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.cluster_runs import LONG, assert_same_result, directory, record, trains, until
+from support.commands import ROOT, run, start
+from support.watcher import Told
+
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.launch import slurm
+from benchmarks.launch.sweep import Sweep
+from benchmarks.launch.trial_job import Outcome
+from run import main
+
+SCRIPTS = ROOT / "tests" / "support" / "clusters"
+DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
+ON_SLURM = ("cluster=slurm", "cluster.cpus_per_rank=1", "cluster.time_min=10")
+TINY = ("model=resnet", "logger=none", "recipe.epochs=2", "+trainer.limit_train_batches=3")
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Slurm with nodes n1 and n2."""
+    lacking = [name for name in DAEMONS if shutil.which(name, path="/usr/sbin:/usr/bin") is None]
+    if os.geteuid() != 0 or lacking:
+        pytest.skip(f"Slurm's daemons need root and are started from {', '.join(DAEMONS)}; missing: {lacking}")
+    state = tmp_path_factory.mktemp("slurm")
+    for folder in (state, *state.parents[:2]):
+        folder.chmod(0o755)  # the database has a user of its own
+    try:
+        subprocess.run([SCRIPTS / "slurm_up.sh", state], check=True, timeout=120)
+        yield
+    finally:
+        subprocess.run([SCRIPTS / "slurm_down.sh", state], check=False, timeout=60)
+
+
+def job(root: Path) -> str:
+    return json.loads((directory(root) / "slurm_job.json").read_text())["id"]
+
+
+@contextlib.contextmanager
+def launcher(*arguments: str, root: Path) -> Iterator[subprocess.Popen[str]]:
+    process = start(*arguments, root=root)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.mark.slurm
+def test_one_of_four_cells_fails_and_the_others_finish(cluster: None, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    done = run("-m", *TINY, "recipe.optimizer.lr=0.01,0.02,1e30,0.03", *ON_SLURM, root=root)
+    assert done.returncode == 1, done.stderr
+    found = {path: json.loads(path.read_text()) for path in root.glob("digits/*/*/seed0/record.json")}
+    assert sorted(its["status"] for its in found.values()) == ["failed", "ok", "ok", "ok"]
+    assert all("not finite" in line for line in done.stdout.splitlines() if " failed: " in line)
+    assert " failed: " in done.stdout
+    jobs = ",".join(json.loads(path.with_name("slurm_job.json").read_text())["id"] for path in found)
+    nodes = subprocess.run(["sacct", "-n", "-X", "-P", "-o", "NodeList", "-j", jobs], capture_output=True, text=True)
+    assert sorted(nodes.stdout.split()) == ["n1", "n1", "n2", "n2"]
+
+
+@pytest.mark.slurm
+def test_two_nodes_after_a_time_limit_and_a_killed_launcher(cluster: None, undisturbed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    command = (*LONG, *ON_SLURM, "trainer.num_nodes=2")
+    with launcher(*command, root=root) as process:
+        until(trains(root), "the first epoch")
+        process.send_signal(signal.SIGKILL)
+    number = job(root)
+    with launcher(*command, root=root) as process:
+        subprocess.run(["scancel", "--signal=USR2", number], check=True)  # what Slurm sends before the time limit
+        until(lambda: record(root)["status"] == "preempted", "saved")
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, out + err
+    assert job(root) == number
+    names = subprocess.run(["sacct", "-n", "-X", "-o", "JobName%40"], capture_output=True, text=True).stdout.split()
+    assert names.count(json.loads((directory(root) / "slurm_job.json").read_text())["name"]) == 1
+    assert record(root)["parallel"]["num_nodes"] == 2
+    assert len(record(root)["resumptions"]) == 1
+    assert_same_result(root, undisturbed)
+
+
+@pytest.mark.slurm
+def test_a_pre_empted_job_goes_on(cluster: None, undisturbed: Path, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    workers = ("trainer.devices=2", "cluster.loader_workers=1", "cluster.partition=low")
+    with launcher(*LONG, *ON_SLURM, *workers, root=root) as process:
+        until(trains(root), "the first epoch")
+        wants = ["sbatch", "--partition=high", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+        subprocess.run(wants, check=True, capture_output=True)
+        until(lambda: record(root)["status"] == "preempted", "saved")
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, out + err
+    assert len(record(root)["resumptions"]) == 1
+    assert_same_result(root, undisturbed)
+
+
+@pytest.mark.slurm
+def test_jobs_that_are_ended_from_outside_are_recorded(cluster: None, tmp_path: Path) -> None:
+    """By the user's scancel, by Ctrl-C, and by the death of what runs on the node."""
+    roots = [tmp_path / name / "outputs" for name in ("scancel", "ctrl_c", "killed")]
+    for root in roots:
+        root.parent.mkdir()
+    with contextlib.ExitStack() as stack:
+        launchers = [stack.enter_context(launcher(*LONG, *ON_SLURM, root=root)) for root in roots]
+        for root in roots:
+            until(trains(root), "the first epoch")
+        subprocess.run(["scancel", job(roots[0])], check=True)
+        launchers[1].send_signal(signal.SIGINT)
+        task = ["pgrep", "-f", f"^[^ ]*python[^ ]* -u -m submitit.core._submit {roots[2]}"]
+        subprocess.run(["kill", "-9", *subprocess.check_output(task, text=True).split()], check=True)
+        ended = [(process.communicate(timeout=60)[0], process.returncode) for process in launchers]
+    said = (
+        f"Slurm job {job(roots[0])} was cancelled; the same command goes on from its last checkpoint",
+        "interrupted by Ctrl-C",
+        f"Slurm job {job(roots[2])} left no result: FAILED, exit code ",
+    )
+    assert [code for _, code in ended] == [1, 128 + signal.SIGINT, 1]
+    assert [record(root)["status"] for root in roots] == ["interrupted", "interrupted", "failed"]
+    for root, line, (out, _) in zip(roots, said, ended, strict=True):
+        assert line in record(root)["error"] and line in out
+        assert root != roots[2] or "srun: error: " in record(root)["error"]
+        assert (directory(root) / "checkpoints" / "last.ckpt").exists()
+        queued = subprocess.run(["squeue", "-h", "-j", job(root), "-o", "%T"], capture_output=True, text=True)
+        assert queued.stdout.strip() in {"", "CANCELLED", "COMPLETING", "FAILED"}
+
+
+@pytest.mark.slurm
+def test_a_job_in_the_queue_is_said_to_be_there(cluster: None, tmp_path: Path) -> None:
+    wants = ["sbatch", "--parsable", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 20"]
+    before = subprocess.run(wants, check=True, capture_output=True, text=True).stdout.strip()
+    until(lambda: subprocess.check_output(["squeue", "-h", "-j", before, "-o", "%T"], text=True) == "RUNNING\n", "room")
+    root = tmp_path / "outputs"
+    told = Told()
+    its = Sweep(expand([*TINY, *ON_SLURM, f"output_root={root}"], multirun=False), told)
+    its.run()
+    assert its.outcomes[0] == Outcome("ok")
+    assert told.seen[0]["phase"] == "prepare"
+    assert {seen["what"] for seen in told.seen if "what" in seen} == {f"in Slurm's queue, job {job(root)}"}
+
+
+@pytest.mark.slurm
+def test_a_job_of_another_shape_and_an_unknown_partition_are_refused(cluster: None, tmp_path: Path) -> None:
+    shape = "cluster.additional_parameters={ntasks_per_node: 2}"
+    done = run(*TINY, *ON_SLURM, "trainer.num_nodes=2", shape, root=tmp_path / "outputs")
+    assert done.returncode == 1
+    assert "trainer.num_nodes=2 needs 2 tasks on 2 nodes, this job has 4 on 2" in done.stdout
+    done = run(*TINY, *ON_SLURM, "cluster.partition=nowhere", root=tmp_path / "outputs")
+    assert done.returncode == 1
+    assert "the job was not submitted: " in done.stdout and "partition" in done.stdout
+
+
+def test_without_slurm_or_submitit_one_line_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = ["cluster=slurm", f"output_root={tmp_path / 'outputs'}"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(command) == 2
+    assert capsys.readouterr().err == "run.py: Slurm does not answer: there is no sbatch on this machine\n"
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert main(command) == 2
+    assert capsys.readouterr().err == "run.py: cluster=slurm needs submitit: pip install 'compute-accuracy[slurm]'\n"
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_slurm_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("sbatch", "sinfo"):
+        (tmp_path / name).write_text("#!/bin/sh\nexec sleep 60\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(slurm, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(slurm, "ANSWER_S", 0.2)
+    before = time.monotonic()
+    with pytest.raises(TimeoutError, match="tried sbatch --version and sinfo for 0.5 s"):
+        slurm.SlurmExecutor({})
+    assert time.monotonic() - before < 10
+
+
+def test_what_a_cell_asks_of_slurm() -> None:
+    asked = (
+        "cluster=slurm",
+        "trainer.devices=4",
+        "trainer.num_nodes=2",
+        "trainer.accelerator=gpu",
+        "cluster.mem_gb=32",
+    )
+    [cell] = expand([*asked, "cluster.cpus_per_rank=3", "cluster.account=lab"], multirun=False)
+    assert isinstance(cell, Trial)
+    parameters = slurm._parameters(cell)
+    assert {key: parameters[key] for key in ("nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "mem")} == {
+        "nodes": 2, "ntasks_per_node": 1, "cpus_per_task": 12, "gpus_per_node": 4, "mem": "32G"
+    }  # fmt: skip
+    assert parameters["account"] == "lab" and "qos" not in parameters
+    assert cell.config["cluster"]["threads_per_process"] == 3
+    [cell] = expand(["cluster=slurm"], multirun=False)
+    assert isinstance(cell, Trial) and "gpus_per_node" not in slurm._parameters(cell)

@@ -1,0 +1,265 @@
+"""Forecasts beside what runs really cost, and sweeps that are too dear."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from rich.console import Console
+from support.records import make_run
+
+from benchmarks.complexity.counting import measure
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
+from benchmarks.launch.checks import is_asked
+from benchmarks.performance import plan
+from benchmarks.performance.forecasts import keep
+from benchmarks.performance.plan import Forecast, Method
+from benchmarks.records.files import FORECASTS
+from benchmarks.records.runs import load_runs
+from benchmarks.report.forecasts import comparison
+from benchmarks.training.budget import Budget
+from benchmarks.training.stopping import StopRequest
+from lightning_modules.nets import UNet
+from lightning_modules.tiling import predict_by_tiles
+
+ROOT = Path(__file__).resolve().parents[2]
+STATED = Method(flops_per_s=1e10)
+
+
+def forecast(cells: Sequence[Trial | Impossible], method: Method = STATED) -> list[Forecast]:
+    return plan.forecast(cells, method, Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An output root in which the networks and data of these tests have been counted."""
+    root = tmp_path_factory.mktemp("kept") / "outputs"
+    forecast(expand(["model=resnet,resnext", f"output_root={root}"], multirun=True))
+    return root
+
+
+def test_the_forecast_of_flops_is_what_a_run_records(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run
+
+    monkeypatch.setattr(plan, "_measure", lambda *_: {"step_s": 0.5, "memory_bytes": 10**8, "hardware": "a test"})
+    root = tmp_path / "outputs"
+    overrides = [
+        "model=resnet", "trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "recipe.epochs=2",
+        "+trainer.limit_train_batches=3", "trainer.max_train_flops=null,2e9", "logger=none", f"output_root={root}",
+    ]  # fmt: skip
+    assert run.main(["-m", "mode=plan", *overrides]) == 0
+    assert "2 of 2 runs remain" in capsys.readouterr().out
+    assert not list(root.glob("digits/*")), "a forecast starts nothing"
+    forecasts = json.loads((root / FORECASTS).read_text())
+    done = subprocess.run(
+        [sys.executable, "run.py", "-m", *overrides], capture_output=True, text=True, cwd=ROOT, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs, _ = load_runs(root)
+    assert [(one.part("parallel")["world_size"], one.part("compute")["steps"]) for one in runs] == [(2, 6), (2, 4)]
+    for one in runs:
+        spent, planned = one.part("compute"), forecasts[one.record["config_hash"]]
+        assert planned["train_flops"] == spent["train_flops"]
+        assert 2 * (spent["steps"] * 0.5 + plan.FORKED_S) < planned["device_s"] < 2 * (spent["steps"] * 0.5 + 10)
+    assert str(comparison(runs)) in " ".join(done.stdout.split())
+    assert plan.main(["--no-measure", *overrides]) == 0
+    assert "0 of 2 runs remain: 0 FLOPs of training; 2 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "steps", "evaluations"),
+    [
+        ([], 12 * 37, 12),  # 1,197 images in batches of 32
+        (["recipe.batch_size=64", "recipe.epochs=3"], 3 * 18, 3),
+        (["+trainer.limit_train_batches=5"], 12 * 5, 12),
+        (["+trainer.limit_train_batches=100"], 12 * 37, 12),
+        (["+trainer.limit_train_batches=0.5"], 12 * 18, 12),
+        (["trainer.max_train_flops=1e6"], 100, 3),
+        (["trainer.max_train_flops=379999"], 37, 1),
+        (["trainer.max_train_seconds=2.1"], 5, 1),
+    ],
+)
+def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int) -> None:
+    [cell] = expand(overrides, multirun=False)
+    assert isinstance(cell, Trial)
+    assert plan._length(cell.config, 1197, 10_000, 0.5, None) == (steps, evaluations)
+    if (limit := cell.config["trainer"].get("max_train_flops")) is not None:
+        assert Budget("train_flops", limit, 10_000, 12, StopRequest(60)).total == steps
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("recipe.batch_size=2048", "at least one batch of 2048 images, the training split has 1197"),
+        ("trainer.max_train_flops=9999", "does not cover one step of 1e+04 FLOPs"),
+        ("trainer.max_train_joules=5", "max_train_joules cannot be forecast"),
+        ("trainer.max_train_seconds=5", "max_train_seconds needs the time of a step: no GPU"),
+    ],
+)
+def test_a_length_that_is_not_known_is_refused(override: str, said: str) -> None:
+    [cell] = expand([override], multirun=False)
+    assert isinstance(cell, Trial)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        plan._length(cell.config, 1197, 10_000, None, "no GPU")
+
+
+def test_time_at_a_stated_throughput(kept: Path) -> None:
+    """Training and evaluation at 10 GFLOPs/s of each of four devices."""
+    [cell] = expand(["trainer.devices=2", "trainer.num_nodes=2", "recipe.epochs=3", f"output_root={kept}"], False)
+    [one] = forecast([cell])
+    cost = measure(instantiate(cell.config["model"]), (1, 8, 8))
+    flops = 3 * 37 * 32 * cost.train_flops_per_sample
+    assert (one.params, one.train_flops) == (cost.params, flops)
+    assert one.device_s == pytest.approx((flops + (3 * 150 + 450) * cost.flops) / 1e10)
+    assert json.loads((kept / FORECASTS).read_text())[config_hash(cell.config)]["device_s"] == one.device_s
+
+
+def test_tiles_of_an_evaluation_are_those_of_the_network() -> None:
+    net = UNet(in_channels=1, num_classes=2, base_channels=2, padded=False, depth=2, dropout=0.0).eval()
+    seen: list[int] = []
+    for shape in ((100, 100), (150, 61), (37, 300)):
+        predict_by_tiles(net, torch.zeros(1, *shape), 92, 50, progress=lambda done, total: seen.append(total))
+        config: dict[str, Any] = {
+            "data": {"task": "segmentation", "image_size": [92, 92]},
+            "recipe": {"tiles": {"tile": 92, "batch_size": 1}},
+        }
+        border = 92 - net.output_size(92, 92)[0]
+        assert plan._passes(config, {"border": border}, {"test": shape}, "test") == seen[-1]
+        config["recipe"]["test_time_dihedral"] = True
+        assert plan._passes(config, {"border": border}, {"test": shape}, "test") == 8 * seen[-1]
+
+
+def test_a_test_by_several_crops_costs_their_pixels() -> None:
+    config = {"data": {"task": "classification", "image_size": [224, 224], "test_views": ["10crop", 320]}}
+    assert plan._passes(config, {}, {}, "test") == pytest.approx(1 + 10 + 320**2 / 224**2)
+    assert plan._passes(config, {}, {}, "val") == 1
+
+
+def test_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = expand(["trainer.accelerator=cpu", "recipe.optimizer.lr=0.1,0.2", f"output_root={tmp_path}"], multirun=True)
+    one, other = forecast(cells, Method())
+    assert one.device_s == other.device_s and one.device_s is not None and one.device_s > plan.FORKED_S
+    assert one.params is not None and one.memory_bytes is not None
+    assert 3 * 4 * one.params < one.memory_bytes < 2 * 10**9  # weights, gradients and momentum at least
+    monkeypatch.setattr(plan, "_measure", lambda *_: pytest.fail("measured again"))
+    assert forecast(cells, Method()) == [one, other] == forecast(cells, Method(measure=False))
+    [wider] = expand(["trainer.accelerator=cpu", "recipe.batch_size=64", f"output_root={tmp_path}"], multirun=False)
+    [unknown] = forecast([wider], Method(measure=False))
+    assert unknown.device_s is None and unknown.unmeasured == "its steps have not been measured on this machine"
+
+
+def test_a_measurement_that_fails_says_why() -> None:
+    specification = {
+        "model": {"_target_": "lightning_modules.nets.Nothing"}, "optimizer": {}, "image": [1, 8, 8], "batch": 2,
+        "gpu": False, "precision": "32-true", "threads": 1,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="lightning_modules.nets.Nothing"):
+        plan._measure(specification, 1)
+
+
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (["train_flops=1e9"], "nothing was started: train_flops of what remains (2 of 2 runs) is forecast as"),
+        (["train_flops=5e11"], None),
+        (["device_hours=0"], "launch.budget.device_hours is a positive number or null, got 0"),
+        (["money=3"], "launch.budget.money needs launch.price_per_device_hour"),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_a_sweep_above_its_budget_is_not_started(limits: list[str], said: str | None, kept: Path) -> None:
+    cells = expand(["model=resnet", "seed=0,1", f"output_root={kept}", *(f"launch.budget.{x}" for x in limits)], True)
+    if said is None:
+        plan.check_budget(cells)
+        return
+    with pytest.raises(ConfigurationError) as error:
+        plan.check_budget(cells)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_limits_of_time_and_money(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"step_s": 1.0, "memory_bytes": 1, "hardware": "a test"}
+    monkeypatch.setattr(plan, "_measure", lambda *_: measured)
+    seconds = 3600 / (2 * 12 * 37 + 2 * plan.FORKED_S)  # two runs of 444 steps of a second; evaluation comes on top
+    for limit, passes in ((1 / seconds, False), (1.2 / seconds, True)):
+        given = ["trainer.accelerator=cpu", "model=resnet", "seed=0,1", f"output_root={kept}"]
+        for budget in ([f"device_hours={limit}"], [f"money={limit * 5}"]):
+            launch = [f"launch.budget.{text}" for text in budget] + ["launch.price_per_device_hour=5"]
+            cells = expand([*given, *launch], multirun=True)
+            if passes:
+                plan.check_budget(cells)
+            else:
+                with pytest.raises(ConfigurationError, match=f"above launch.budget.{budget[0].split('=')[0]}"):
+                    plan.check_budget(cells)
+
+
+def test_many_cells_are_folded_and_the_impossible_named(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = expand(["model=resnet,unet,resnext", "seed=range(20)", f"output_root={kept}"], multirun=True)
+    assert plan.show(cells, STATED) == 1
+    out = capsys.readouterr().out
+    rows = [line.split() for line in out.splitlines() if "digits" in line and "resne" in line.split()[0]]
+    assert [row[:4] for row in rows] == [
+        ["resnet20", "digits", "resnet_digits", "20"],
+        ["resnext20_8x4d", "digits", "resnext_digits", "20"],
+    ]
+    total = sum(one.train_flops or 0 for one in forecast(cells))
+    assert f"40 of 60 runs remain: {total / 1e12:.1f} TFLOPs" in out
+    assert "Cannot run: model=unet seed=0 " in out and " and 19 more: model=unet is not set up for data=digits" in out
+    few = expand(
+        ["model=resnet", "seed=0,1", "launch.price_per_device_hour=1000", f"output_root={kept}"], multirun=True
+    )
+    assert plan.show(few, STATED) == 0
+    out = capsys.readouterr().out
+    hours = (forecast(few)[0].device_s or math.nan) / 3600
+    [first] = [
+        line.split() for line in out.splitlines() if line.split()[:4] == ["resnet20", "digits", "resnet_digits", "0"]
+    ]
+    assert f"{1000 * hours:,.2f}" in first
+
+
+def test_a_data_set_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert plan.main([f"output_root={tmp_path}", "data=cifar10", f"data.root={tmp_path / 'no'}", "--no-measure"]) == 1
+    out = capsys.readouterr().out
+    assert "Cannot run: resnext29_8x64d seed 0:" in out and str(tmp_path / "no") in out.replace("\n", "")
+
+
+def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert plan.main([f"output_root={tmp_path / 'file'}", "--no-measure"]) == 2
+    error = capsys.readouterr().err
+    assert (
+        error.startswith(f"python -m benchmarks plan: cannot write to {tmp_path / 'file'}") and error.count("\n") == 1
+    )
+
+
+def test_a_mode_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    assert is_asked(expand(["mode=plan"], multirun=False))
+    assert not is_asked(expand([], multirun=False))
+    with pytest.raises(ConfigurationError, match="mode is train, plan or test, got 'plane'"):
+        is_asked(expand(["mode=plane"], multirun=False))
+    assert plan.main(["model=resnt"]) == 2
+    assert capsys.readouterr().err.startswith("python -m benchmarks plan: no model named 'resnt', did you mean")
+
+
+def test_the_table_of_runs_compares_forecast_and_actual(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        make_run(tmp_path, seed=seed, compute={"train_flops": 6 * 10**14}, resumptions=[{"at": "x"}] if seed else [])
+    make_run(tmp_path, seed=3, status="failed")
+    runs, _ = load_runs(tmp_path)
+    assert comparison(runs) is None
+    cost = {"train_flops": 5 * 10**14, "device_s": 1440.0, "memory_bytes": 1, "hardware": "a test", "made": "today"}
+    keep(tmp_path, {runs[0].record["config_hash"]: cost | {"device_s": 1.0}})
+    keep(tmp_path, {run.record["config_hash"]: cost for run in (runs[0], runs[1], runs[3])})
+    # Seed 0 took 72 s from start to end; seed 1 was resumed, so what it worked counts: 31.5 s.
+    text = "forecast 1.00 PFLOPs, 0.8 device-hours; actual 1.20 PFLOPs, 0.0288 device-hours (2 runs with a forecast)"
+    assert comparison(runs) == text

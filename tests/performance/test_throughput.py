@@ -1,0 +1,246 @@
+"""Measured steps: what throughput prints and keeps, what its figures hold for, where runs and the page have them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.configurations import CPU, cell
+from support.forked_trials import ROOT
+from torch import nn
+
+from benchmarks.complexity.counting import measure
+from benchmarks.performance import step_time, subprocesses, throughput
+from benchmarks.records import measured_speed
+from benchmarks.records.locks import LAUNCHER, Lock
+from benchmarks.records.runs import load_runs
+from benchmarks.report.page import write_page
+from benchmarks.report.runs_table import print_table
+from benchmarks.training import tuned_settings
+from benchmarks.training.environment import environment
+from benchmarks.training.options import TrainingOptions
+from lightning_modules.nets import ResNet
+
+MACHINE = environment(CPU) | {"device_name": "a test", "cores": 2, "threads": 1}
+
+
+def asking(asked: list[Any]) -> Callable[..., dict[str, Any]]:
+    """In place of ``measuring.ask``: training takes 2 s, or less in several processes, evaluation 0.5 s; 4 GFLOPs a second."""
+
+    def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
+        if module == "peak":
+            return {"peaks": {"32-true": 4e9}, "environment": MACHINE | {"threads": threads}}
+        in_effect = TrainingOptions(**argument["switches"]).as_dict(CPU)
+        asked.extend((ranks, one.get("batch", argument["batch"]), one["forward"]) for one in argument["passes"])
+        times = [0.5 if one["forward"] else 2 / ranks**0.5 for one in argument["passes"]]
+        shared = {"steps": 9, "memory_bytes": 10**7, "switches": in_effect}
+        return {"passes": [{"step_s": time, "quartiles_s": [time, time], **shared} for time in times]}
+
+    return ask
+
+
+def test_throughput_is_printed_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(subprocesses, "ask", asking(asked))
+    overrides = ["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
+    assert throughput.main(["--json", *overrides, "trainer.compile=true"]) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    assert asked == [(1, 1, True), (1, 32, True), (1, 32, False)]
+    rates = {name: found[name]["images_per_s"] for name in throughput.PASSES}
+    assert rates == {"latency": 2, "forward": 64, "training": 16}
+    cost = measure(ResNet(**RESNET20), (1, 8, 8))
+    assert found["activations"] == cost.activations
+    assert found["training"]["of_peak"] == pytest.approx(16 * cost.train_flops_per_sample / 4e9)
+    assert throughput.main(overrides) == 0
+    kept = json.loads((tmp_path / measured_speed.KEPT).read_text())
+    assert [one["switches"] for one in kept.values()] == [{"compile": True}, {}]
+    assert "a test" in capsys.readouterr().out
+    assert throughput.main(["model=resnet", "trainer.tf32=true", "trainer.accelerator=cpu"]) == 2
+    assert "a CPU has no TF32" in capsys.readouterr().err
+
+
+def test_throughput_over_processes_and_its_committed_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    written: dict[str, list[dict[str, Any]]] = {}
+
+    def add(kind: str, machine: Any, command: str, title: str, columns: Any, rows: Any, note: str, same: Any) -> None:
+        assert command.startswith("python -m benchmarks throughput model=resnet") and machine["threads"] == 1
+        assert all(set(columns) | set(same) <= set(row) for row in rows)
+        written[kind] = rows
+
+    monkeypatch.setattr(subprocesses, "ask", asking(asked))
+    monkeypatch.setattr(throughput, "add_to_record", add)
+    plain = ["model=resnet", "trainer.accelerator=cpu", "cluster.oversubscribe=true", f"output_root={tmp_path}"]
+    assert throughput.main([*plain, "trainer.devices=1,4", "recipe.batch_size=64", "--write"]) == 0
+    assert asked[3:] == [(1, 1, True), (4, 16, True), (4, 16, False)]
+    [alone, four] = written["scaling"]
+    assert [*written] == ["scaling"] and alone["speed_up"] == alone["efficiency"] == 1
+    assert four["train_images_per_s"] == 64 and four["batch"] == 64, "of all processes together"
+    assert four["speed_up"] == pytest.approx(2) and four["efficiency"] == pytest.approx(0.5)
+    assert "efficiency" in capsys.readouterr().out
+    both = [*plain, "cluster.threads_per_process=1", "trainer.channels_last=true,false", "--write"]
+    assert throughput.main(both) == 0
+    assert [row["setting"] for row in written["throughput"]] == ["float32 channels_last eager", "float32 NCHW eager"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_same"),
+    [
+        ({"seed": 3}, True),
+        ({"departures": {"recipe.optimizer.lr": 0.5, "recipe.epochs": 9}}, True),
+        ({"departures": {"recipe.optimizer.lr": 0.1, "recipe.optimizer.nesterov": True}}, False),
+        ({"departures": {"recipe.optimizer.lr": 0.1, "model.shortcut": "C"}}, False),
+        ({"name": "resnet32"}, False),
+        ({"complexity": {"input_size": [1, 16, 16]}}, False),
+        ({"parallel": {"precision": "bf16-mixed"}}, False),
+        ({"parallel": {"global_batch_size": 64}}, False),
+        ({"parallel": {"world_size": 2}}, False),
+        ({"parallel": {"compile": True}}, False),
+        ({"parallel": {"channels_last": True}}, False),
+        ({"parallel": {"accumulate_grad_batches": 2}}, False),
+        ({"parallel": {"ema_decay": 0.999}}, False),
+        ({"environment": {"threads": 4}}, False),
+        ({"environment": {"device_name": "another"}}, False),
+        ({"environment": {"packages": {"torch": "0.1"}}}, False),
+        ({"environment": {"platform": "another kernel", "memory_bytes": 1}}, True),
+    ],
+)
+def test_what_a_measurement_holds_for(changes: dict[str, Any], is_same: bool) -> None:
+    parallel = {
+        "world_size": 1,
+        "num_nodes": 1,
+        "sync_batchnorm": False,
+        "global_batch_size": 32,
+        "precision": "32-true",
+    }
+    record: dict[str, Any] = {
+        "data": "digits", "name": "resnet20", "recipe": "resnet_digits", "seed": 0, "environment": MACHINE,
+        "departures": {"recipe.optimizer.lr": 0.1}, "parallel": parallel | TrainingOptions().as_dict(CPU),
+        "complexity": measure(ResNet(**RESNET20), (1, 8, 8)).as_dict(),
+    }  # fmt: skip
+    other = {key: record[key] | value if key in ("complexity", "parallel", "environment") else value
+             for key, value in changes.items()}  # fmt: skip
+    key = measured_speed.key_of(record)
+    assert key is not None and (measured_speed.key_of(record | other) == key) is is_same
+    assert measured_speed.key_of({name: value for name, value in record.items() if name != "environment"}) is None
+
+
+def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [
+        "model=resnet",
+        "model.depth=8",
+        "recipe.batch_size=64",
+        "trainer.accelerator=cpu",
+        f"output_root={tmp_path}",
+    ]
+    small += ["cluster.threads_per_process=1", "recipe.epochs=1"]
+    assert throughput.main(small) == 0
+    command = [sys.executable, "run.py", *small, "logger=none"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    [path] = tmp_path.rglob("record.json")
+    record = json.loads(path.read_text())
+    [kept] = json.loads((tmp_path / measured_speed.KEPT).read_text()).values()
+    assert record["throughput"] == measured_speed.block(kept), "a run gets it when it ends"
+
+    def make(seed: int, **changes: Any) -> Path:
+        there = path.parent.with_name(f"seed{seed}") / path.name
+        there.parent.mkdir()
+        without = {name: value for name, value in record.items() if name != "throughput"}
+        there.write_text(json.dumps(without | {"seed": seed} | changes))
+        return there
+
+    twin, running, busy = make(1), make(2, status="running"), make(3)
+    faster = make(4, parallel=record["parallel"] | {"precision": "bf16-mixed"})
+    lock = Lock.take(busy.with_name(LAUNCHER))
+    assert lock is not None and measured_speed.enter_all(tmp_path, record["data"], record["name"]) == 1
+    lock.release()
+    assert json.loads(twin.read_text()) == record | {"seed": 1}
+    assert not any("throughput" in json.loads(other.read_text()) for other in (running, busy, faster))
+    busy.unlink()
+    page = write_page(tmp_path).read_text()
+    _, _, data = page.partition('id="data">')
+    [chart] = json.loads(data.partition("</script>")[0])["charts"]
+    costs = {len(point["runs"]): point["x"] for point in chart["networks"]}
+    assert costs[2]["latency_ms"] == pytest.approx(1e3 * kept["latency"]["median_s"])
+    assert costs[2]["alone_images_per_s"] == pytest.approx(kept["training"]["images_per_s"])
+    assert "params" in costs[1] and "latency_ms" not in costs[1], "that in bfloat16 was not measured"
+    print_table(load_runs(tmp_path)[0])
+    assert "Networks alone" in capsys.readouterr().out
+
+
+def test_passes_of_one_process_and_of_two() -> None:
+    base = tuned_settings.specification(cell("model=resnet", "model.depth=8").config) | {"threads": 1}
+    passes = [{"forward": True, "batch": 1}, {"forward": False, "batch": 256}]
+    one, two = (subprocesses.steps(base, passes, ranks) for ranks in (1, 2))
+    for small, large in (one, two):
+        assert small["step_s"] < large["step_s"] and small["memory_bytes"] < large["memory_bytes"]
+        assert small["switches"] == TrainingOptions().as_dict(CPU)
+    # Peaks of a pass are its own.
+    [alone] = subprocesses.steps(base, passes[1:])
+    assert one[1]["memory_bytes"] == pytest.approx(alone["memory_bytes"], rel=0.15)
+
+
+def test_passes_take_turns_with_another_step() -> None:
+    base = tuned_settings.specification(cell("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | {
+        "threads": 1
+    }
+    passes = [{"forward": True}, {"forward": False}]
+    alone = subprocesses.steps(base, passes)
+    beside = subprocesses.steps(base | {"beside": {"batch": 512}}, passes)
+    for one, other in zip(alone, beside, strict=True):
+        assert "ratio" not in one and other["ratio"] < 0.5 and other["beside_s"] > other["step_s"]
+        assert other["memory_bytes"] < 1.3 * one["memory_bytes"] + 2**20  # not what the larger batch takes
+    assert beside[1]["beside_s"] > beside[0]["beside_s"], "a training pass beside a training pass"
+
+
+class Filled(nn.Linear):
+    """Of which memory holds one."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        super().__init__(2, 2)
+        type(self).made += 1
+        self.number = self.made
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if self.number > 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return super().forward(images)
+
+
+def test_where_memory_does_not_hold_two_networks_one_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Filled, "made", 0)
+    specification = {
+        "model": {"_target_": f"{__name__}.Filled"}, "optimizer": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1},
+        "image": [2], "batch": 3, "gpu": False, "precision": "32-true", "threads": torch.get_num_threads(), "beside": {},
+    }  # fmt: skip
+    [one] = step_time._measured(specification, [{}])
+    assert one["step_s"] > 0 and "ratio" not in one and "error" not in one
+
+
+RESNET20: dict[str, Any] = {
+    "depth": 20, "block": "basic", "base_channels": 16, "stem": "cifar", "shortcut": "A", "in_channels": 1, "num_classes": 10,
+}  # fmt: skip
+
+
+def test_steps_are_measured_in_a_process_of_their_own() -> None:
+    config = cell("model=resnet", "recipe.batch_size=4", "trainer.channels_last=true").config
+    asked = tuned_settings.specification(config) | {"threads": 1}
+    assert asked["switches"] == {"channels_last": True} and asked["batch"] == 4
+    one = subprocesses.ask("step_time", asked | {"datamodule": config["datamodule"]}, 1)
+    lower, upper = one["quartiles_s"]
+    assert 0 < lower <= one["step_s"] <= upper
+    # Weights, gradients and momentum at least.
+    assert one["memory_bytes"] > 3 * 4 * measure(ResNet(**RESNET20), (1, 8, 8)).params

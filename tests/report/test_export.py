@@ -1,0 +1,174 @@
+"""The tables of all runs: read back by other libraries, they hold what the records hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.records import make_run
+
+from benchmarks.report.export import main
+
+
+def without_nulls(value: Any) -> Any:
+    """`value` less what is null or an empty mapping, which a table cannot tell from what is not there."""
+    if not isinstance(value, dict):
+        return value
+    pruned = {key: without_nulls(item) for key, item in value.items()}
+    return {key: item for key, item in pruned.items() if item is not None and item != {}}
+
+
+def read_parquet(path: Path) -> list[dict[str, Any]]:
+    """Rows with their nesting, by the rules of the documentation alone: dots nest, columns marked `json` hold JSON."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
+    table = parquet.read_table(path)
+    in_json = {field.name for field in table.schema if b"json" in (field.metadata or {})}
+    rows = []
+    for flat in table.to_pylist():
+        row: dict[str, Any] = {}
+        for name, value in flat.items():
+            if value is None:
+                continue
+            part = row
+            *above, last = name.split(".")
+            for key in above:
+                part = part.setdefault(key, {})
+            part[last] = json.loads(value) if name in in_json else value
+        rows.append(row)
+    return rows
+
+
+def expected(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Records and histories by directory, from the files themselves."""
+    records, histories = {}, {}
+    for path in root.rglob("record.json"):
+        directory = path.parent.relative_to(root).as_posix()
+        record = json.loads(path.read_text(encoding="utf-8"))
+        records[directory] = without_nulls(record) | {"directory": directory}
+        rows = [json.loads(line) for line in (path.parent / "history.jsonl").read_text().splitlines()]
+        run_id = {"run_id": record["run_id"]} if record.get("run_id") else {}
+        histories[directory] = [without_nulls(row) | {"directory": directory} | run_id for row in rows]
+    return records, histories
+
+
+def same_types(one: Any, other: Any) -> bool:
+    """Whether equal values are of equal types too, 2 is not 2.0 here."""
+    if isinstance(one, dict):
+        return all(same_types(value, other[key]) for key, value in one.items())
+    if isinstance(one, list):
+        return all(map(same_types, one, other))
+    return type(one) is type(other)
+
+
+def test_a_thousand_runs_come_back_from_parquet_as_they_were(tmp_path: Path) -> None:
+    rng = random.Random(0)
+    for seed in range(1000):
+        status = rng.choices(("ok", "failed", "running", "preempted"), (20, 2, 1, 1))[0]
+        metrics = {"test/top1_err": rng.uniform(0, 100) if status == "ok" else None}
+        departures = {"recipe.optimizer.lr": rng.random(), "model.widths": [1, 2]} if seed % 3 == 0 else {}
+        make_run(
+            tmp_path,
+            name=rng.choice(("resnet20", "densenet40_k12", "réseau ß 网")),
+            seed=seed,
+            epochs=rng.randrange(4),
+            status=status,
+            metrics=metrics,
+            departures=departures,
+            run_id=f"{seed:x}",
+            resumptions=[{"at": "2026-11-22T21:00:00+00:00", "step": seed}] if seed % 7 == 0 else [],
+            error='one "two"\n=3, four 🦉' if status == "failed" else None,
+            environment={"cuda": None if seed % 2 else "13.0", "tied": seed % 5 == 0},
+        )
+    assert main([str(tmp_path), "--out", str(tmp_path / "tables")]) == 0
+    records, histories = expected(tmp_path)
+    runs = read_parquet(tmp_path / "tables" / "runs.parquet")
+    assert len(runs) == len(records) == 1000
+    for row in runs:
+        assert row == records[row["directory"]]
+        assert same_types(row, records[row["directory"]])
+    rows = read_parquet(tmp_path / "tables" / "history.parquet")
+    assert len(rows) == sum(map(len, histories.values()))
+    found: dict[str, list[dict[str, Any]]] = {directory: [] for directory in histories}
+    for row in rows:
+        found[row["directory"]].append(row)
+    assert found == histories
+    assert same_types(found, histories)
+
+
+def test_numbers_that_a_column_cannot_hold_exactly_are_kept_exactly(tmp_path: Path) -> None:
+    odd = {
+        "compute": [{"train_flops": 10**19 + 1}, {"train_flops": 7}],
+        "metrics": [{"test/loss": 2**53 + 1}, {"test/loss": 0.1}],
+        "protocol": [{"budget": {"limit": 10**9}}, {"budget": {"limit": 1.5}}],
+        "baselines": [{"a.b": 1}, {"a": {"b": 2}}],
+        "wandb": [{"id": "x"}, {"id": 3}],
+        "code": [{"state": {"clean": True}}, {"state": "clean"}],
+        "parallel": [{"factor": math.pi}, {"factor": 5e-324}],
+    }
+    for seed in (0, 1):
+        make_run(tmp_path, seed=seed, epochs=1, **{key: values[seed] for key, values in odd.items()})
+    assert main([str(tmp_path)]) == 0
+    records, _ = expected(tmp_path)
+    for row in read_parquet(tmp_path / "runs.parquet"):
+        assert row == records[row["directory"]]
+
+
+def test_csv_has_a_row_per_run_and_per_evaluation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, status="failed", error='one, "two"\nthree', history=[], compute=None)
+    make_run(tmp_path, seed=1, metrics={"test/top1_err": 0.1 + 0.2})
+    (tmp_path / "runs.csv").write_text("an older export")
+    assert main([str(tmp_path), "--format", "csv"]) == 0
+    with (tmp_path / "runs.csv").open(encoding="utf-8", newline="") as file:
+        failed, ended = csv.DictReader(file)
+    assert failed["error"] == 'one, "two"\nthree' and failed["compute.train_flops"] == ""
+    assert float(ended["metrics.test/top1_err"]) == 0.1 + 0.2
+    assert ended["parallel.sync_batchnorm"] == "false"
+    assert json.loads(ended["dataset.classes"]) == [str(digit) for digit in range(10)]
+    with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(1, 13)]
+    assert {row["directory"] for row in rows} == {ended["directory"]}
+    out, err = capsys.readouterr()
+    assert f"runs     {tmp_path / 'runs.csv'}  2 rows" in out and "12 rows" in out and err == ""
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path)
+    make_run(tmp_path, seed=1, schema=2)
+    broken = make_run(tmp_path, seed=2) / "history.jsonl"
+    broken.write_text("{\n" + broken.read_text())
+    assert main([str(tmp_path), "--format", "csv"]) == 0
+    out, err = capsys.readouterr()
+    assert "2 rows" in out and "12 rows" in out
+    assert "a record of schema 2" in err and f"{broken}, line 1: not a JSON object" in err
+
+
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for arguments, told in (
+        ([str(tmp_path / "none"), "--format", "csv"], "no folder"),
+        ([str(tmp_path), "--format", "csv"], "nothing to export"),
+    ):
+        assert main(arguments) == 1
+        err = capsys.readouterr().err
+        assert told in err and err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+    make_run(tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main([str(tmp_path)]) == 1
+    err = capsys.readouterr().err
+    assert "pip install -e '.[parquet]', or --format csv" in err and err.count("\n") == 1
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), "--format", "xlsx"])

@@ -1,0 +1,218 @@
+"""The terminal table: complete, within its width, and honest about what is a mean."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from support.records import make_run
+
+from benchmarks.records.runs import load_runs
+from benchmarks.report.runs_table import main, print_table
+
+WIDTHS = (80, 100, 160)
+LONG = "resnet29_with_a_rather_long_name_that_somebody_chose_in_a_hurry"
+
+
+def render(root: Path, width: int) -> str:
+    output = io.StringIO()
+    print_table(load_runs(root)[0], Console(file=output, width=width, force_terminal=False))
+    return output.getvalue()
+
+
+def line_of(text: str, *parts: str) -> str:
+    (line,) = [line for line in text.splitlines() if all(part in line for part in parts)]
+    return line
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Path:
+    """Two data sets, seeds, a departure, a failed, a running and an interrupted run, a long name."""
+    for seed in range(3):
+        make_run(tmp_path, seed=seed, metrics={"test/top1_err": 1.0 + seed})
+    make_run(tmp_path, departures={"recipe.epochs": 5})
+    make_run(tmp_path, name="resnet20", complexity={"params": 34_426_698, "macs": 5_387_266_048})
+    make_run(tmp_path, name="densenet40_k12", status="failed")
+    make_run(tmp_path, name="densenet40_k12", status="running", seed=1)
+    make_run(tmp_path, name=LONG, status="interrupted", error="SIGTERM from the scheduler")
+    make_run(tmp_path, task="segmentation", metrics={"test/dice": 0.912}, compute={"wall_s": 86_390.0})
+    return tmp_path
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_nothing_is_wider_than_the_terminal_and_no_number_is_cut(mixed: Path, width: int) -> None:
+    text = render(mixed, width)
+    assert max(cell_len(line) for line in text.splitlines()) <= width
+    assert "…" not in text
+    assert "\x1b" not in text
+    for status in ("failed", "running", "interrupted"):
+        assert re.search(rf"s +{status} *$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_row_holds_the_records_values(mixed: Path, width: int) -> None:
+    folder = mixed / "digits" / "resnet20" / "resnet_digits" / "seed0"
+    record = json.loads((folder / "record.json").read_text())
+    row = line_of(render(mixed, width), "34.4 M")
+    error = f"{record['metrics']['test/top1_err']:.2f} %"
+    flops = f"{record['compute']['train_flops'] / 1e12:.0f} T"
+    cells = ["resnet20", "0", "34.4 M", "5.39 G", flops, error, "450", "32 s", "ok"]
+    assert re.search(" +".join(map(re.escape, cells)), row)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_causes_of_failure_are_told_in_full(mixed: Path, width: int) -> None:
+    text = render(mixed, width)
+    below = text[text.index("Not finished") :]
+    words = below.split()
+    for cause in ("failed: RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB", "interrupted: SIGTERM from"):
+        assert set(cause.split()) <= set(words)
+
+
+def test_a_long_name_is_whole_in_the_model_column(tmp_path: Path) -> None:
+    make_run(tmp_path, name=LONG)
+    lines = render(tmp_path, 80).splitlines()
+    rule = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
+    start = lines[rule - 1].index("model")
+    end = lines[rule - 1].index("seed")
+    rows = [line for line in lines[rule + 1 : rule + 6] if "Reported" not in line]
+    assert "".join(line[start:end].strip() for line in rows) == LONG
+
+
+def test_rows_are_sorted_by_data_set_then_model(mixed: Path) -> None:
+    text = render(mixed, 160)
+    order = [text.index(word) for word in ("densenet40_k12", "resnet20", "resnet29_with", "resnext29_8x4d", "unet_d4")]
+    assert order == sorted(order)
+
+
+def test_data_set_and_recipe_are_told_only_when_there_is_more_than_one(
+    mixed: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    wide = render(mixed, 160)
+    head = line_of(wide, "model", "params")
+    assert "data" in head and "recipe" in head
+    assert line_of(wide, "epochs=5", "ok")
+    narrow = [line.strip() for line in render(mixed, 80).splitlines()]
+    assert {"digits", "nuclei", "epochs=5"} <= set(narrow)
+
+    alone = tmp_path_factory.mktemp("alone")
+    make_run(alone)
+    for width in WIDTHS:
+        text = render(alone, width)
+        assert "digits" not in text and "recipe" not in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_seeds_are_averaged_beside_their_number(mixed: Path, width: int) -> None:
+    line = line_of(render(mixed, width), " ± ", " %", "digits")
+    # Student's t of 1, 2 and 3: 4.303 / sqrt 3 = 2.48.
+    assert re.search(r"digits +resnext29_8x4d +2\.00 ± 1\.00 % +\[-0\.48, 4\.48\] +mean of 3 seeds", line)
+
+
+def test_one_seed_is_never_a_mean(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    make_run(tmp_path, name="resnet20", seed=1)
+    text = render(tmp_path, 100)
+    assert "mean" not in text.lower() and "±" not in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_baselines_stand_beside_the_nets_dice(mixed: Path, width: int) -> None:
+    text = render(mixed, width)
+    below = text[text.index("Baselines") :]
+    assert re.search(r"nuclei +Otsu \(baseline\) +Dice 0\.884", below)
+    assert re.search(r"unet_d4_c16 +Dice 0\.912", below)
+
+
+def test_each_data_sets_metric_is_named(mixed: Path) -> None:
+    assert "test error (%) on digits; 100 − Dice (%) on nuclei" in render(mixed, 160)
+
+
+def test_names_are_text_not_markup(tmp_path: Path) -> None:
+    make_run(tmp_path, name="[red]resnet[/red]", family="resnet")
+    make_run(tmp_path, name="resnet20", status="failed", error="[bold]no[/bold]\x1b[31m\nsecond line")
+    text = render(tmp_path, 160)
+    assert "[red]resnet[/red]" in text
+    assert "failed: [bold]no[/bold]�[31m second line" in text
+    assert "\x1b" not in text
+
+
+def test_no_runs() -> None:
+    output = io.StringIO()
+    print_table([], Console(file=output))
+    assert output.getvalue() == "No runs yet.\n"
+
+
+def test_a_terminal_gets_colour_unless_it_refuses(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, _ = load_runs(mixed)
+    for refused in (False, True):
+        if refused:
+            monkeypatch.setenv("NO_COLOR", "1")
+        else:
+            monkeypatch.delenv("NO_COLOR", raising=False)
+        output = io.StringIO()
+        print_table(runs, Console(file=output, width=100, force_terminal=True, color_system="truecolor"))
+        assert ("\x1b[38;2;213;94;0m" in output.getvalue()) is not refused  # ResNeXt's vermillion
+
+
+def test_main_prints_the_table_and_names_what_it_could_not_read(mixed: Path, capsys: pytest.CaptureFixture) -> None:
+    path = make_run(mixed, name="resnet110") / "record.json"
+    path.write_text("{")
+    assert main([str(mixed)]) == 0
+    shown = capsys.readouterr()
+    assert "resnext29_8x4d" in shown.out and "resnet110" not in shown.out
+    assert len(shown.err.splitlines()) == 1 and str(path) in shown.err
+
+
+def test_main_refuses_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == "" and len(shown.err.splitlines()) == 1 and "nowhere" in shown.err
+
+
+def test_main_explains_itself(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "usage: python -m benchmarks report [-h] [--list]" in text
+    assert "(default: outputs)" in text
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_a_pipe_gets_plain_text_in_its_own_encoding(mixed: Path, encoding: str) -> None:
+    code = "import sys; from benchmarks.report.runs_table import main; sys.exit(main(sys.argv[1:]))"
+    environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}
+    environment["PYTHONIOENCODING"] = encoding
+    shown = subprocess.run([sys.executable, "-c", code, str(mixed)], capture_output=True, env=environment, check=True)
+    text = shown.stdout.decode(encoding)
+    assert "\x1b" not in text
+    assert max(map(cell_len, text.splitlines())) <= 120
+    assert line_of(text, "34.4 M", "resnet20")
+
+
+def test_scores_stand_beside_the_published_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metrics = {"test/dice_err": 5.0, "test/n": 6, "test/v_rand": 0.9123, "test/warping_error": 0.00071}
+    make_run(
+        tmp_path, data="isbi2012", task="segmentation", family="unet", name="unet16", recipe="unet_isbi2012",
+        protocol={"metric": "test/dice_err", "metric_label": "test 100 − Dice (%)"}, metrics=metrics,
+        dataset={"notes": "fold 0 of 5"},
+    )  # fmt: skip
+    print_table(load_runs(tmp_path)[0])
+    out = capsys.readouterr().out
+    rows = {
+        line.split("  ")[1].strip(): line.split()
+        for line in out.partition("Scores on isbi2012")[2].splitlines()
+        if line
+    }
+    assert "0.000353" in rows["u-net, published"] and "0.0382" not in out  # a column per score that a run has
+    assert "0.9123" in rows["unet16"] and "0.000710" in rows["unet16"]
+    assert "Ours: fold 0 of 5." in out

@@ -1,0 +1,290 @@
+"""The views: hand-made weights give the known map, bars add up to the exact counter's totals, only what may be averaged is."""
+
+import json
+import math
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
+from support.browser import Page, browser, visit  # noqa: F401
+from support.records import make_run
+from torch import nn
+
+from benchmarks.complexity.counting import measure
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial, config_hash
+from benchmarks.report import views
+from benchmarks.report.accuracy_view import accuracy_view
+from benchmarks.report.cardinality_view import cardinality_view
+from benchmarks.report.feature_reuse import feature_reuse, reuse_view
+from benchmarks.report.layers_view import layers_view
+from lightning_modules.nets import DenseNet, ResNet
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# Red, green and blue of the page's background, and of the first chart's.
+BACKGROUNDS = """
+const page = getComputedStyle(document.documentElement).backgroundColor.match(/\\d+/g).map(Number);
+const chart = document.getElementById("chart-0").layout.paper_bgcolor;
+return [page, [1, 3, 5].map(place => parseInt(chart.slice(place, place + 2), 16))];
+"""
+
+
+def cells(*overrides: str) -> list[Trial]:
+    return [cell for cell in expand(overrides, multirun=True) if isinstance(cell, Trial)]
+
+
+def strength(block: int, source: int, target: int) -> float:
+    """A weight that tells block, source and target."""
+    return 1 + block + 0.1 * source + 0.01 * target
+
+
+def known_net(**arguments: Any) -> tuple[DenseNet, list[list[list[float]]]]:
+    """A DenseNet whose connections from s to l all have the strength of (s, l), in either sign, and its map."""
+    net = DenseNet(growth_rate=3, stem="cifar", in_channels=1, num_classes=4, **arguments)
+    stages = list(net.stages)
+    expected = []
+    with torch.no_grad():
+        for block in range(3):
+            layers = [layer.composite[2] for layer in stages[2 * block]]
+            last = stages[2 * block + 1][2] if block < 2 else net.classifier
+            size = len(layers) + 1
+            expected.append([[math.nan] * size for _ in range(size)])
+            for target, layer in enumerate([*layers, last]):
+                start = 0
+                for source in range(target + 1):
+                    end = start + 3 if source else layer.weight.shape[1] - 3 * target
+                    signs = torch.randint(2, layer.weight[:, start:end].shape) * 2.0 - 1
+                    layer.weight[:, start:end] = signs * strength(block, source, target)
+                    expected[block][source][target] = strength(block, source, target)
+                    start = end
+    return net, expected
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"depth": 13}, {"depth": 22, "bottleneck": True, "compression": 0.5}, {"depth": 7, "initial_channels": 5}],
+    ids=["plain", "bc", "one_layer"],
+)
+def test_known_weights_give_the_known_map(arguments: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    net, expected = known_net(**arguments)
+    for block, known in zip(feature_reuse(net.state_dict()), expected, strict=True):
+        for row, wanted in zip(block, known, strict=True):
+            assert row == pytest.approx(wanted, rel=1e-5, nan_ok=True)
+
+
+def test_a_map_is_the_mean_over_all_weights_of_a_connection() -> None:
+    net = DenseNet(10, 2, stem="cifar")
+    weight = net.stages[0][1].composite[2].weight  # the second layer: 16 maps of the stem, 2 of the first
+    mean_of_input = sum(abs(value) for value in weight[:, :16].flatten().tolist()) / (2 * 16 * 9)
+    mean_of_first = sum(abs(value) for value in weight[:, 16:].flatten().tolist()) / (2 * 2 * 9)
+    block = feature_reuse(net.state_dict())[0]
+    assert (block[0][1], block[1][1]) == pytest.approx((mean_of_input, mean_of_first), rel=1e-5)
+    assert math.isnan(block[1][0]) and math.isnan(block[2][1])
+
+
+def test_other_weights_have_no_map() -> None:
+    with pytest.raises(ValueError, match="not the weights of a DenseNet"):
+        feature_reuse(ResNet(11, base_channels=4, stem="cifar").state_dict())
+
+
+def folder_of(root: Path, net: nn.Module, *overrides: str) -> Path:
+    """A run's folder with these weights."""
+    [cell] = cells(*overrides)
+    folder = root / "seed0"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(cell.config))
+    state = {f"net.{name}": weight for name, weight in net.state_dict().items()}
+    torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
+    return folder
+
+
+def test_the_heat_map_shows_parts_of_the_largest(tmp_path: Path) -> None:
+    net, expected = known_net(depth=13)
+    drawn = reuse_view(folder_of(tmp_path, net, "model=densenet")).figures[0].choices
+    for block, known in enumerate(expected):
+        of_block, of_layer = (choice["traces"][block]["z"] for choice in drawn)
+        top = max(value for row in known for value in row if not math.isnan(value))
+        for s, l in ((s, l) for s in range(len(known)) for l in range(len(known))):  # noqa: E741
+            if s > l:
+                assert of_block[s][l] is None and of_layer[s][l] is None
+                continue
+            column = max(row[l] for row in known if not math.isnan(row[l]))
+            assert of_block[s][l] == pytest.approx(known[s][l] / top, rel=1e-5)
+            assert of_layer[s][l] == pytest.approx(known[s][l] / column, rel=1e-5)
+    assert drawn[0]["traces"][0]["text"][2][3].startswith("layer 2 → transition<br>mean |w| 1.23")
+    assert drawn[0]["traces"][2]["text"][0][3].startswith("the block’s input → classification layer<br>")
+
+
+def test_bars_add_up_to_the_totals_and_follow_the_image() -> None:
+    found = cells("model=unet", "data=nuclei", "model.base_channels=2") + cells("model=densenet", "data=digits")
+    view = layers_view(found)
+    orders = []
+    for cell, figure in zip(found, view.figures, strict=True):
+        data, net = cell.config["data"], instantiate(cell.config["model"])
+        cost = measure(net, (data["in_channels"], *data["image_size"]))
+        normalisation = sum(p.numel() for m in net.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
+        for choice in figure.choices:
+            sums = {f"y{row}": 0 for row in (1, 2, 3)}
+            for trace in choice["traces"]:
+                sums[trace["yaxis"]] += sum(trace["y"])
+            assert list(sums.values()) == [cost.macs, cost.params - normalisation, cost.activations]
+        names = {
+            place: re.match(r"<b>([\w.]+)</b>", text)[1]  # type: ignore[index]
+            for trace in figure.choices[0]["traces"]
+            for place, text in zip(trace["x"], trace["hovertext"], strict=True)
+        }
+        orders.append([names[place] for place in sorted(names)])
+        assert f"{cost.macs:,} MACs" in figure.caption and f"{cost.params:,} parameters" in figure.caption
+    assert len(orders[0]) == 23 and len(orders[1]) == 40
+    up = orders[0].index("up_convs.1")  # between the levels below and above it
+    assert orders[0][up - 1].startswith("expanding.0.") and orders[0][up + 1].startswith("expanding.1.")
+    notes = [[note["text"] for note in figure.choices[0]["layout"]["annotations"]] for figure in view.figures]
+    assert {"down 1", "down 4", "bottom", "up 1", "up 4"} < set(notes[0])
+    assert {"dense block 1", "dense block 2", "dense block 3"} < set(notes[1])
+    same = [figure.choices[1]["layout"]["yaxis1"]["range"] for figure in view.figures]
+    assert same[0] == same[1]
+
+
+def test_the_cost_over_cardinality_is_the_published_one() -> None:
+    view = cardinality_view(cells("experiment=group_convolution", "row=32x4d,1x64d"))
+    [figure] = view.figures
+    bars = {trace["name"]: trace for trace in figure.choices[0]["traces"] if trace["type"] == "bar"}
+    # ResNet-50 with its stride in the 3x3 and ResNeXt-50 32x4d, as torchvision and pycls publish them.
+    assert bars["MACs"]["y"] == [1, 4_230_479_872 / 4_089_184_256]
+    assert bars["parameters"]["y"] == [1, 25_028_904 / 25_557_032]
+    [paper] = [trace for trace in figure.choices[0]["traces"] if trace.get("name") == "Xie et al. 2017"]
+    assert paper["y"] == [23.9, 22.2]
+    assert "No run has finished" in figure.caption
+
+
+def test_the_band_is_of_the_seeds_that_may_be_averaged(tmp_path: Path) -> None:
+    sweep = ["experiment=group_convolution", "data=digits", "row=32x4d,1x64d", f"output_root={tmp_path}"]
+    hashes = {
+        (cell.config["row"], cell.config["seed"]): config_hash(cell.config) for cell in cells(*sweep, "seed=range(6)")
+    }
+
+    def finished(row: str, seed: int, error: float, **changes: Any) -> None:
+        changes = {"config_hash": hashes[row, seed], "metrics": {"test/top1_err": error}} | changes
+        make_run(tmp_path, name=f"resnext20_{row}", family="resnext", recipe="resnext_digits", seed=seed, **changes)
+
+    for seed, error in enumerate((3.0, 4.0, 8.0)):
+        finished("1x64d", seed, error)
+    finished("1x64d", 3, 50.0, dataset={"sha256": "other data"})
+    finished("1x64d", 4, 60.0, config_hash="another configuration")
+    finished("1x64d", 5, 70.0, status="failed")
+    finished("32x4d", 0, 2.0)
+    [figure] = cardinality_view(cells(*sweep)).figures
+    traces = figure.choices[0]["traces"]
+    low, high, seeds, mean = traces[:4]
+    assert (low["x"], low["y"], high["y"], mean["y"]) == ([0, 1], [3.0, 2.0], [8.0, 2.0], [5.0, 2.0])
+    assert sorted(zip(seeds["x"], seeds["y"], strict=True)) == [(0, 3.0), (0, 4.0), (0, 8.0), (1, 2.0)]
+    assert figure.choices[0]["layout"]["xaxis"]["ticktext"] == ["1×64d", "32×4d"]
+    assert figure.caption.startswith("Mean of 1–3 seeds")
+
+
+def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Path) -> None:
+    known = {"experiment": "compute_accuracy"}
+    for seed, error in enumerate((2.0, 3.0, 7.0)):
+        for name, macs in (("resnet20", 2_000), ("resnet29", 500), ("densenet40_k12", 2_001)):
+            metrics = {"test/top1_err": error + macs / 1000}
+            make_run(
+                tmp_path, name=name, seed=seed, complexity={"macs": macs}, metrics=metrics, recipe="common", **known
+            )
+    make_run(tmp_path, name="resnet20", seed=9, metrics={"test/top1_err": 90.0})  # of no experiment
+    make_run(tmp_path, task="segmentation", complexity={"macs": 7_000}, **known)
+    digits, nuclei = accuracy_view(tmp_path, "compute_accuracy").figures
+    assert digits.title.startswith("digits") and "Mean of 3 seeds" in digits.caption and "n = 450" in digits.caption
+    assert nuclei.title.startswith("nuclei") and "One run each" in nuclei.caption
+    traces = digits.choices[0]["traces"]
+    curves = {trace["name"]: trace for trace in traces if trace["mode"] == "lines+markers"}
+    assert (curves["resnet"]["x"], curves["resnet"]["y"]) == ([500, 2_000], [4.5, 6.0])
+    assert (curves["densenet"]["x"], curves["densenet"]["y"]) == ([2_001], [pytest.approx(6.001)])
+    low, high = (trace for trace in traces if trace["mode"] == "lines" and trace["x"] == [500, 2_000])
+    assert (low["y"], high["y"]) == ([2.5, 4.0], [7.5, 9.0])
+    axis = digits.choices[0]["layout"]["xaxis"]
+    assert axis["tickvals"] == [500, 2_000]
+    assert axis["range"][0] < math.log10(500) and axis["range"][1] > math.log10(2_001)
+
+
+def written(tmp_path: Path, capsys: pytest.CaptureFixture[str], *argv: str) -> Path:
+    path = tmp_path / "view.html"
+    assert views.main([*argv, "--out", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    return path
+
+
+def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, capsys, "layers", "model=resnext,resnet", "data=digits", "name='<b>&</script>'")
+    page = Page(path)
+    plotly = max((text for _, text in page.scripts), key=len)
+    rest = page.source.replace(plotly, "")
+    assert "http:" not in rest and "https:" not in rest and "src=" not in rest and "url(" not in rest
+    assert page.text.count("<b>&</script> on digits") == 2
+    assert "--paper" in page.styles and "prefers-color-scheme: dark" in page.styles
+    [data] = [json.loads(text) for attributes, text in page.scripts if attributes.get("id") == "data"]
+    assert [len(choices) for choices in data] == [2, 2]
+    default = tmp_path / "outputs"
+    assert views.main(["layers", "model=unet", "data=nuclei", "model.base_channels=1", f"output_root={default}"]) == 0
+    assert (default / "views" / "layers.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["layers", "model=resnt"], "no model named 'resnt', did you mean 'resnet'?"),
+        (["layers", "model=unet", "data=nuclei", "model.padded=false"], "does not fit this unpadded U-Net"),
+        (["layers", "model=resnet", "model.depth=21"], "a CIFAR basic ResNet has depth 6n+2"),
+        (
+            ["cardinality", "experiment=iso_compute", "model=resnet", "trainer.max_train_flops=1e9"],
+            "has no cardinality, model=resnext has one",
+        ),
+        (["reuse", "nowhere"], "nowhere holds no checkpoints/last.ckpt"),
+    ],
+)
+def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert views.main(argv) == 2
+    captured = capsys.readouterr()
+    [line] = captured.err.splitlines()
+    assert told in line and captured.out == ""
+
+
+def test_reuse_is_of_a_densenet(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, ResNet(8, block="basic", base_channels=4, stem="cifar"), "model=resnet")
+    with pytest.raises(ValueError, match="is a run of resnet20, feature reuse is of model=densenet"):
+        reuse_view(folder)
+
+
+@pytest.mark.browser
+def test_browser_draws_and_switches(
+    browser: Any,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    visit(browser, written(tmp_path, capsys, "layers", "model=resnet,densenet", "data=digits"))
+    tops = "return [0, 1].map(i => document.getElementById(`chart-${i}`).layout.yaxis.range[1])"
+    own = browser.execute_script(tops)
+    browser.find_element("css selector", "input[value='1']").click()
+    same = browser.execute_script(tops)
+    assert own[0] != own[1] and same[0] == same[1] >= max(own) * 0.99
+    bars = browser.execute_script("return document.querySelectorAll('#chart-0 .bars .point').length")
+    assert bars == 3 * 20
+    net, _ = known_net(depth=13)
+    visit(browser, written(tmp_path, capsys, "reuse", str(folder_of(tmp_path, net, "model=densenet"))))
+    assert browser.execute_script("return document.querySelectorAll('#chart-0 .heatmaplayer image').length") == 3
+    # Square cells.
+    for image in browser.find_elements("css selector", "#chart-0 .heatmaplayer image"):
+        assert image.rect["width"] == pytest.approx(image.rect["height"], abs=3)
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    deadline = time.monotonic() + 20  # the page draws again when it has heard of it
+    while (colours := browser.execute_script(BACKGROUNDS))[0] != colours[1] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert colours[0] == colours[1] and max(colours[0]) < 64

@@ -1,0 +1,50 @@
+"""One rank of an evaluation: ``torchrun … evaluate_ranks.py OUT N…`` tests a fixed network on N synthetic images each."""
+
+import json
+import os
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from datamodules.in_memory import InMemoryDataModule
+from datamodules.readers.splits import Split, Splits
+from lightning_modules.classifier import Classifier
+from lightning_modules.nets import ResNet
+
+
+def noise(count: int) -> Splits:
+    generator = torch.Generator().manual_seed(count)
+
+    def split() -> Split:
+        images = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+        return Split(images, torch.randint(0, 7, (count,), generator=generator))
+
+    return Splits(split(), split(), split(), tuple("abcdefg"))
+
+
+def main(out: Path, counts: list[int]) -> None:
+    results = {}
+    for count in counts:
+        torch.manual_seed(0)
+        net = ResNet(8, block="basic", base_channels=8, in_channels=1, num_classes=7, stem="cifar")
+        module = Classifier(net, 7, partial(torch.optim.SGD, lr=0.1), partial(torch.optim.lr_scheduler.ConstantLR))
+        data = InMemoryDataModule(partial(noise, count), 6, 4, {}, [0.5], [0.25], seed=0)
+        trainer = pl.Trainer(
+            accelerator="cpu", devices=int(os.environ["LOCAL_WORLD_SIZE"]),
+            logger=False, enable_checkpointing=False, enable_progress_bar=False, use_distributed_sampler=False,
+        )  # fmt: skip
+        trainer.test(module, datamodule=data, verbose=False)
+        results[count] = {
+            "world_size": trainer.world_size,
+            "confusion": module.confusion.tolist(),
+            **{name: float(value) for name, value in trainer.callback_metrics.items()},
+        }
+    if trainer.is_global_zero:
+        out.write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [int(argument) for argument in sys.argv[2:]])

@@ -1,0 +1,117 @@
+"""The runs in the terminal: handed over to `wandb leet` on a real pseudo-terminal, or refused in one line."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHOW = [sys.executable, "-m", "benchmarks", "show"]
+# Stands in for W&B: says what it was started with.
+STAND_IN = """
+import os, sys
+print(sys.argv[1:], os.environ["WANDB_ERROR_REPORTING"], os.isatty(0) and os.isatty(1))
+sys.exit(3)
+"""
+
+
+def plain(drawn: bytes) -> str:
+    """What was drawn, less the control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode(errors="replace"))
+
+
+def on_a_terminal(
+    arguments: list[str], environment: dict[str, str], until: str, keys: bytes = b"", limit_s: float = 60
+) -> tuple[str, int | None]:
+    """What a command draws on a new pseudo-terminal until `until` appears; then sends `keys` and returns its exit code."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 180, 0, 0))
+    process = subprocess.Popen(arguments, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT)
+    os.close(theirs)
+    drawn, sent, ends = b"", False, time.monotonic() + limit_s
+    try:
+        while time.monotonic() < ends and process.poll() is None:
+            if select.select([ours], [], [], 0.1)[0]:
+                try:
+                    drawn += os.read(ours, 65536)
+                except OSError:  # Linux: the other side is closed
+                    break
+            if not sent and until in plain(drawn):
+                os.write(ours, keys)
+                sent = True
+        return plain(drawn), process.wait(10)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "outputs" / "wandb" / "offline-run-20261123_000000-a").mkdir(parents=True)
+    return tmp_path / "outputs"
+
+
+def test_on_a_terminal_leet_gets_the_folder_and_its_exit_code_is_returned(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "stand-in" / "wandb").mkdir(parents=True)
+    (tmp_path / "stand-in" / "wandb" / "__init__.py").touch()
+    (tmp_path / "stand-in" / "wandb" / "__main__.py").write_text(STAND_IN)
+    path = os.pathsep.join(filter(None, (str(tmp_path / "stand-in"), os.environ.get("PYTHONPATH"))))
+    drawn, code = on_a_terminal([*SHOW, str(folder)], {**os.environ, "PYTHONPATH": path}, until="True")
+    assert drawn.split("\r\n")[0] == f"['leet', '{folder / 'wandb'}'] false True"
+    assert code == 3
+
+
+def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
+    command = [*SHOW, str(folder)]
+    for page_exists, told in (
+        (False, f"`python -m benchmarks report {folder}` writes {folder}/report.html"),
+        (True, f"open {folder}/report.html"),
+    ):
+        if page_exists:
+            (folder / "report.html").touch()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        assert done.returncode == 1 and done.stdout == ""
+        assert "no terminal" in done.stderr and told in done.stderr and "in a terminal" in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("given", "told"), [("outputs", "logger=none"), ("nowhere", "no folder")])
+def test_a_folder_without_such_runs_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, told: str
+) -> None:
+    from benchmarks.tracking.show import main
+
+    (tmp_path / "outputs" / "wandb").mkdir(parents=True)
+    assert main([str(tmp_path / given)]) == 1
+    err = capsys.readouterr().err
+    assert told in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_leet_itself_draws_a_run_over_its_flops(tmp_path: Path) -> None:
+    script = """
+import sys, wandb
+run = wandb.init(mode="offline", dir=sys.argv[1], project="p")
+run.define_metric("compute/train_flops")
+run.define_metric("err", step_metric="compute/train_flops")
+for step in range(5):
+    run.log({"compute/train_flops": step * 1e9, "err": 50 / (step + 1)})
+run.finish()
+"""
+    environment = {**os.environ, "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "TERM": "xterm-256color"}
+    subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, timeout=120, check=True)
+    drawn, code = on_a_terminal([*SHOW, str(tmp_path)], environment, until="[x: compute/train_flops]", keys=b"q")
+    assert "err" in drawn
+    assert code == 0

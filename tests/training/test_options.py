@@ -1,0 +1,339 @@
+"""Steps that take less: micro-batches, recomputation, compiled and channels-last networks, memory that does not suffice."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections import UserList
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from support.configurations import CPU, cell
+from support.forked_trials import ROOT, outcome
+from support.plans import Plan, die
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.complexity.counting import measure
+from benchmarks.config.trial import differing_keys
+from benchmarks.launch.checks import lack, refusal
+from benchmarks.training import options, out_of_memory
+from benchmarks.training.options import TrainingOptions
+from benchmarks.training.recomputation import recompute_stages, recomputed_macs, stages
+from datamodules.loading.batch import Batch
+from lightning_modules.classifier import Classifier
+from lightning_modules.nets import DenseNet, ResNet, UNet
+
+
+class Batches(UserList[Batch]):
+    """To Lightning a loader, where a list would be one loader each."""
+
+
+def trained(parts: int, norm: type[nn.Module]) -> tuple[dict[str, Tensor], float]:
+    """Weights and mean training loss after three steps of momentum on batches of 12."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), norm(4), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
+    module = Classifier(
+        net.double(),
+        num_classes=3,
+        optimizer=lambda weights: torch.optim.SGD(weights, lr=0.5, momentum=0.9),
+        scheduler=lambda optimizer: torch.optim.lr_scheduler.ConstantLR(optimizer),
+    )
+    module.micro_batches = parts
+    images, targets = torch.randn(3, 12, 1, 6, 6).double(), torch.randint(3, (3, 12))
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    trainer = pl.Trainer(accelerator="cpu", max_epochs=1, **quiet)
+    trainer.fit(module, Batches(Batch(*pair) for pair in zip(images, targets, strict=True)))
+    return module.net.state_dict(), float(module.train_loss.compute()[0])
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_micro_batches_make_the_step_of_the_whole_batch() -> None:
+    whole, loss = trained(1, nn.Identity)
+    parts, mean = trained(3, nn.Identity)
+    assert mean == pytest.approx(loss, abs=1e-12)
+    for name, weight in whole.items():
+        torch.testing.assert_close(parts[name], weight, rtol=0, atol=1e-9)
+    with_norm = [trained(parts, nn.BatchNorm2d)[0]["5.weight"] for parts in (1, 3)]
+    assert not torch.allclose(*with_norm, atol=1e-6), "batch-norm layers see the parts"
+
+
+@pytest.mark.slow
+def test_a_killed_run_in_micro_batches_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    one_epoch = "recipe.epochs=1"
+    runs = {"parts": ([one_epoch, "trainer.accumulate_grad_batches=4"], 1), "whole": ([one_epoch], 1)}
+    plan = Plan(tmp_path, runs)
+    plan.add("undisturbed", "parts", None)
+    plan.add("killed", "parts", die("after Checkpoints.on_train_batch_end", 3), None)
+    plan.add("whole", "whole", None)
+    done = plan.run(timeout=120)
+    assert done["killed"]["codes"][0] != 0 and [entry["step"] for entry in done["killed"]["resumptions"]] == [4]
+    undisturbed, killed, whole = (outcome(tmp_path / name) for name in ("undisturbed", "killed", "whole"))
+    assert undisturbed["status"] == "ok" and killed == undisturbed
+    assert undisturbed["compute"] == whole["compute"], "steps, images and FLOPs are the whole batch's"
+    assert undisturbed["weights_sha256"] != whole["weights_sha256"]
+
+
+NETS: dict[str, tuple[nn.Module, tuple[int, int, int]]] = {
+    "resnet": (ResNet(8, block="basic", base_channels=4, stem="cifar", num_classes=5), (3, 8, 8)),
+    "densenet": (DenseNet(16, 4, bottleneck=True, dropout=0.3, stem="cifar", num_classes=5), (3, 8, 8)),
+    "unet": (UNet(depth=2, base_channels=4, padded=True, dropout=0.3), (1, 16, 16)),
+}
+
+
+def plain_and_recomputing(net: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Copies in training mode, the second one without what its stages can compute again."""
+    plain, other = copy.deepcopy(net).train(), copy.deepcopy(net).train()
+    recompute_stages(other)
+    return plain, other
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_recomputed_stages_give_the_same_step(name: str) -> None:
+    net, size = NETS[name]
+    cost = measure(net, size)
+    plain, other = plain_and_recomputing(net)
+    assert [*other.state_dict()] == [*net.state_dict()]
+    other = copy.deepcopy(other)  # as averaging of weights does
+    images = torch.randn(2, *size)
+    flops = []
+    for one in (plain, other):
+        torch.manual_seed(1)
+        with FlopCounterMode(display=False) as counter:
+            logits = one(images)
+            logits.square().sum().backward()
+        flops.append(counter.get_total_flops())
+        again = logits.detach()
+    torch.manual_seed(1)
+    with torch.no_grad():
+        assert torch.equal(copy.deepcopy(net).train()(images), again)
+    for (path, one), two in zip(plain.named_parameters(), other.parameters(), strict=True):
+        assert one.grad is not None and torch.equal(one.grad, two.grad), path
+    for (path, one), two in zip(plain.named_buffers(), other.named_buffers(), strict=True):
+        assert torch.equal(one, two[1]), path
+    assert flops[1] - flops[0] == 2 * len(images) * recomputed_macs(net, cost) > 0
+
+
+def test_recomputed_stages_can_be_gone_through_backward_again() -> None:
+    net, size = NETS["resnet"]
+    images, found = torch.randn(2, *size), []
+    for one in plain_and_recomputing(net):
+        loss = one(images).square().sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
+        found.append([parameter.grad for parameter in one.parameters()] + list(one.buffers()))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
+def test_recomputation_keeps_less() -> None:
+    """Bytes that autograd holds between the two passes; a stage is left with its input."""
+    net, size = NETS["densenet"]
+    images, kept = torch.randn(2, *size), []
+    for one in plain_and_recomputing(net):
+        held: dict[int, int] = {}
+
+        def note(tensor: Tensor, held: dict[int, int] = held) -> Tensor:
+            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            one(images)
+        kept.append(sum(held.values()))
+    assert kept[1] < kept[0] / 3
+    with pytest.raises(ValueError, match="a Linear has no stages"):
+        recompute_stages(nn.Linear(1, 1))
+    assert [*stages(NETS["unet"][0])] == [
+        "bottom",
+        *(f"{path}.{n}" for path in ("contracting", "expanding") for n in (0, 1)),
+    ]
+
+
+def test_switched_networks_keep_their_names_and_numbers() -> None:
+    net, size = NETS["resnet"]
+    one = copy.deepcopy(net).eval()
+    images = torch.randn(2, *size)
+    expected = one(images)
+    TrainingOptions(compile=True, channels_last=True).apply(one)
+    assert [*one.state_dict()] == [*net.state_dict()]
+    assert one.stem[0].weight.is_contiguous(memory_format=torch.channels_last)
+    seen = []
+    one.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].stride(1)))
+    torch.testing.assert_close(one._call_impl(images), expected, rtol=1e-4, atol=1e-5)  # without its compilation
+    assert seen == [1]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_leaves_plain_names(tmp_path: Path) -> None:
+    plan = Plan(tmp_path, {"compiled": (["trainer.compile=true", "trainer.channels_last=true", "recipe.epochs=1"], 1)})
+    plan.add("straight", "compiled", None)
+    plan.add("killed", "compiled", die("after Checkpoints.on_train_batch_end", 3), None)
+    done = plan.run(timeout=580)
+    assert [done[name]["status"] for name in ("straight", "killed")] == ["ok", "ok"]
+    straight, killed = (json.loads((tmp_path / name / "record.json").read_text()) for name in ("straight", "killed"))
+    assert killed["resumptions"] and killed["weights_sha256"] == straight["weights_sha256"]
+    checkpoint = torch.load(tmp_path / "straight" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert not [name for name in checkpoint["state_dict"] if "_orig_mod" in name]
+    assert straight["parallel"]["compile"] and straight["parallel"]["channels_last"]
+
+
+def test_switches_that_are_off_change_no_identity() -> None:
+    plain = cell("model=resnet")
+    assert plain.departures == {}
+    older = copy.deepcopy(plain.config)
+    for key in options.KEYS:
+        assert older["trainer"].pop(key) is None
+    assert differing_keys(older, plain.config) == {}, "a run made before there were switches goes on"
+    other = cell("model=resnet", "trainer.accumulate_grad_batches=2", "trainer.compile=true")
+    assert other.departures == {"trainer.accumulate_grad_batches": 2, "trainer.compile": True}
+    assert other.directory != plain.directory
+    auto = cell("model=resnet", "trainer=auto")
+    assert auto.departures == {"trainer.tuned": True}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["trainer.compile=yes"], "trainer.compile is null, true or false, got 'yes'"),
+        (
+            ["trainer.accumulate_grad_batches=3"],
+            "trainer.accumulate_grad_batches divides each process's 32 images, got 3; [1, 2, 4, 8, 16, 32] would do",
+        ),
+        (["trainer.accumulate_grad_batches=0"], "got 0;"),
+        (
+            ["trainer.accumulate_grad_batches=4", "trainer.devices=16"],
+            "each process's 2 images, got 4; [1, 2] would do",
+        ),
+        (["trainer.on_out_of_memory=retry"], "trainer.on_out_of_memory is null, fail or accumulate, got 'retry'"),
+        (["trainer.ema_decay=1.5"], "trainer.ema_decay lies between 0 and 1, as 0.999, got 1.5"),
+        (["trainer.compile=true", "trainer.gradient_checkpointing=true"], "exclude each other"),
+        (
+            ["trainer.accumulate_grad_batches=4", "trainer.on_out_of_memory=accumulate", "trainer.channels_last=true"],
+            None,
+        ),
+    ],
+)
+def test_wrong_switches_are_refused(overrides: list[str], said: str | None, tmp_path: Path) -> None:
+    problem = refusal(cell("model=resnet", f"output_root={tmp_path}", *overrides))
+    assert problem is None if said is None else said in (problem or "")
+
+
+def test_what_a_device_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "a CPU has no TF32" in (lack(cell("trainer.tf32=true")) or "")
+    with pytest.raises(ValueError, match=r"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is "):
+        TrainingOptions(tf32=True).check(CPU, "32-true")
+    monkeypatch.setattr(options, "has_bf16", lambda device: False)
+    monkeypatch.setattr(options, "PROBE", (2, 4, 8))
+    said = r"trainer.precision=bf16-mixed: .* has no bfloat16 arithmetic; emulated, a convolution takes [\d.]+ times as long"
+    with pytest.raises(ValueError, match=said):
+        TrainingOptions().check(CPU, "bf16-mixed")
+    TrainingOptions().check(CPU, "32-true")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        ValueError, match=r"trainer.compile=true: torch.compile needs a C\+\+ compiler, and there is no no-such"
+    ):
+        TrainingOptions(compile=True).check(CPU, "32-true")
+
+
+# Trains a network that takes 4 MB for an image where memory is limited, from the first step on, to 600 MB more than is in use.
+# The allocation that fails is PyTorch's: oneDNN has no mercy with a process that is nearly full.
+LIMITED = """
+import resource, sys
+from pathlib import Path
+import torch, yaml
+from benchmarks import cell, out_of_memory, record
+from benchmarks.configuration import expand
+from benchmarks.launch import new_record
+from lightning_modules.nets import ResNet
+
+found = expand(sys.argv[1:], False)[0]
+found.directory.mkdir(parents=True)
+(found.directory / record.CONFIG).write_text(yaml.safe_dump(found.config))
+record.write_json(found.directory / record.RECORD, new_record(found.config, found.departures, None))
+forward, start = ResNet.forward, out_of_memory.OutOfMemory.on_train_start
+
+def greedy(self, images):
+    taken = torch.empty(len(images), 2**20)
+    return forward(self, images) if len(taken) else None
+
+def limited(self, trainer, module):
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 600 * 2**20, -1))
+    start(self, trainer, module)
+
+ResNet.forward, out_of_memory.OutOfMemory.on_train_start = greedy, limited
+sys.exit(cell.main(found.directory))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by Linux's means")
+@pytest.mark.parametrize("action", ["fail", "accumulate"])
+def test_memory_that_does_not_suffice(action: str, tmp_path: Path) -> None:
+    overrides = [
+        "model=resnet", "model.depth=8", "recipe.batch_size=512", "data.eval_batch_size=64", "recipe.epochs=1",
+        "+trainer.limit_train_batches=1", "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger=none",
+        f"output_root={tmp_path}", f"trainer.on_out_of_memory={action}",
+    ]  # fmt: skip
+    command = [sys.executable, "-c", LIMITED, *overrides]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    [path] = tmp_path.rglob("record.json")
+    record = json.loads(path.read_text())
+    parts = record["parallel"]["accumulate_grad_batches"]
+    if action == "accumulate":
+        assert (done.returncode, record["status"], parts) == (0, "ok", 4), done.stderr[-2000:]
+        assert record["compute"]["samples_seen"] == 512 and record["compute"]["steps"] == 1
+        return
+    assert (done.returncode, record["status"], parts) == (1, "failed", 1)
+    assert record["error"] == (
+        "out of memory with 512 images a process; 128 fit: trainer.accumulate_grad_batches=4 or "
+        "trainer.on_out_of_memory=accumulate keeps the batch"
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."), True),
+        (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("shape '[2]' is invalid for input of size 3"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_which_errors_are_of_memory(error: Exception, is_one: bool) -> None:
+    assert out_of_memory.is_out_of_memory(error) is is_one
+
+
+class Room(nn.Module):
+    """Holds so many images."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        self.images = images
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.images:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return images
+
+
+@pytest.mark.parametrize(
+    ("room", "start", "most", "expected"),
+    [(37, 4, 1000, 32), (37, 4, 20, 20), (37, 100, 1000, 25), (37, 37, 37, 37), (1, 8, 8, 1), (37, 100, 30, 30)],
+)
+def test_the_largest_evaluation_batch_that_fits(room: int, start: int, most: int, expected: int) -> None:
+    place = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(strategy=place, precision_plugin=SimpleNamespace(val_step_context=nullcontext))
+    module = nn.Module()
+    module.net = Room(room)
+    assert out_of_memory.largest_evaluation_batch(trainer, module, (1, 2, 2), start, most) == expected
+    module.net = Room(0)
+    with pytest.raises(MemoryError, match="one image in evaluation"):
+        out_of_memory.largest_evaluation_batch(trainer, module, (1, 2, 2), start, most)

@@ -1,4 +1,4 @@
-"""Trains and tests networks: composes the cells, runs each in a process of its own, shows the results."""
+"""Trains and tests networks: composes the trials, runs each in a process of its own, shows the results."""
 
 import argparse
 import signal
@@ -57,18 +57,18 @@ one goes on from its last checkpoint. The page of all runs is outputs/report.htm
 
 
 def main(argv: list[str]) -> int:
-    """The command line; returns the exit code: 0 only if every cell has its result."""
+    """The command line; returns the exit code: 0 only if every trial has its result."""
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
         return _hydra(argv)
     arguments = _parser().parse_intermixed_args(argv)
     console = Console(soft_wrap=True)
     try:
-        cells = expand(arguments.overrides, arguments.multirun)
-        if is_asked(cells):
-            return plan.show(cells)
-        plan.check_budget(cells)
-        watcher = PageWriter(console, cells)
-        sweep = Sweep(cells, watcher, argv)
+        trials = expand(arguments.overrides, arguments.multirun)
+        if is_asked(trials):
+            return plan.show(trials)
+        plan.check_budget(trials)
+        watcher = PageWriter(console, trials)
+        sweep = Sweep(trials, watcher, argv)
     except ConfigurationError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
@@ -81,36 +81,36 @@ def main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         interrupted = True
         ended = len(sweep.outcomes)
-        console.print(f"interrupted; {ended} of {len(cells)} runs ended, the same command goes on from here")
+        console.print(f"interrupted; {ended} of {len(trials)} runs ended, the same command goes on from here")
     except OSError as error:
         print(f"run.py: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
     watcher.write_pages()
-    runs = _runs(cells)
-    _show(console, cells, sweep.outcomes, runs)
-    if len(cells) > 1 and not interrupted:
-        _report_to_wandb(cells, runs)
+    runs = _runs(trials)
+    _show(console, trials, sweep.outcomes, runs)
+    if len(trials) > 1 and not interrupted:
+        _report_to_wandb(trials, runs)
     if interrupted:
         return 128 + signal.SIGINT
-    return 0 if len(sweep.outcomes) == len(cells) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
+    return 0 if len(sweep.outcomes) == len(trials) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
 
 
-def _runs(cells: Iterable[Trial | Impossible]) -> dict[Path, list[Run]]:
+def _runs(trials: Iterable[Trial | Impossible]) -> dict[Path, list[Run]]:
     """The runs of this call that have left a record, by output root."""
-    composed = [cell for cell in cells if isinstance(cell, Trial)]
-    mine = {cell.directory.resolve() for cell in composed}
-    roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in composed)
+    composed = [trial for trial in trials if isinstance(trial, Trial)]
+    mine = {trial.directory.resolve() for trial in composed}
+    roots = dict.fromkeys(Path(trial.config["output_root"]) for trial in composed)
     return {
         root: [run for run in load_runs(root)[0] if run.directory.resolve() in mine]
         for root in filter(Path.exists, roots)
     }
 
 
-def _report_to_wandb(cells: Sequence[Trial | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
+def _report_to_wandb(trials: Sequence[Trial | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
     """The sweep's report as a run of its own, where runs are tracked."""
     from benchmarks.tracking.sweep_report import write_report_run
 
-    logger = next(cell.config["logger"] for cell in cells if isinstance(cell, Trial))
+    logger = next(trial.config["logger"] for trial in trials if isinstance(trial, Trial))
     for root, its in runs.items():
         write_report_run(root, its, logger)
 
@@ -118,13 +118,13 @@ def _report_to_wandb(cells: Sequence[Trial | Impossible], runs: Mapping[Path, Se
 class PageWriter(SweepProgress):
     """Shows the sweep's progress and keeps the page of all runs up to date."""
 
-    def __init__(self, console: Console, cells: Sequence[Trial | Impossible]) -> None:
-        super().__init__(console, len(cells))
-        self.roots = dict.fromkeys(Path(cell.config["output_root"]) for cell in cells if isinstance(cell, Trial))
+    def __init__(self, console: Console, trials: Sequence[Trial | Impossible]) -> None:
+        super().__init__(console, len(trials))
+        self.roots = dict.fromkeys(Path(trial.config["output_root"]) for trial in trials if isinstance(trial, Trial))
         self._written = time.monotonic()
 
     def end(self, index: int, label: str, outcome: Outcome) -> None:
-        """A cell has ended; the page follows now and then."""
+        """A trial has ended; the page follows now and then."""
         super().end(index, label, outcome)
         if time.monotonic() - self._written > PAGE_EVERY_S:
             self.write_pages()
@@ -143,15 +143,15 @@ class PageWriter(SweepProgress):
 
 def _show(
     console: Console,
-    cells: Sequence[Trial | Impossible],
+    trials: Sequence[Trial | Impossible],
     outcomes: Mapping[int, Outcome],
     runs: Mapping[Path, Sequence[Run]],
 ) -> None:
     """The table of this call's runs, what could not start, and where to look; of a single failure its line says all."""
     from benchmarks.report.runs_table import print_table
 
-    bad = [(cells[index], outcome) for index, outcome in sorted(outcomes.items()) if not outcome.good]
-    if len(cells) > 1 or not bad:
+    bad = [(trials[index], outcome) for index, outcome in sorted(outcomes.items()) if not outcome.good]
+    if len(trials) > 1 or not bad:
         mine = [run for its in runs.values() for run in its]
         console.print()
         print_table(mine)
@@ -160,20 +160,20 @@ def _show(
             console.print(
                 f"{stale} finished runs were made by other code than this; launch.rerun=stale runs them again"
             )
-    if bad and len(cells) > 1:
-        console.print(f"\n{len(bad)} of {len(cells)} runs have no result.", style="bold red")
-        for cell, outcome in bad:
+    if bad and len(trials) > 1:
+        console.print(f"\n{len(bad)} of {len(trials)} runs have no result.", style="bold red")
+        for trial, outcome in bad:
             if outcome.status == "refused":  # the table names the others
-                console.print(f"  {cell.label}: {outcome.error}", markup=False, highlight=False)
-    if len(outcomes) < len(cells):
-        console.print(f"{len(cells) - len(outcomes)} runs were not started; the same command starts them")
+                console.print(f"  {trial.label}: {outcome.error}", markup=False, highlight=False)
+    if len(outcomes) < len(trials):
+        console.print(f"{len(trials) - len(outcomes)} runs were not started; the same command starts them")
     console.print()
-    logs = [cell.directory / LOG for cell, outcome in bad if isinstance(cell, Trial) and outcome.status == "failed"]
+    logs = [trial.directory / LOG for trial, outcome in bad if isinstance(trial, Trial) and outcome.status == "failed"]
     for log in logs[:LOGS_SHOWN]:
         console.print(f"log       {log}", markup=False, highlight=False)
     if len(logs) > LOGS_SHOWN:
         console.print(f"          and {LOG} of the other {len(logs) - LOGS_SHOWN}", markup=False, highlight=False)
-    experiment = next((cell.config["experiment"] for cell in cells if isinstance(cell, Trial)), None)
+    experiment = next((trial.config["experiment"] for trial in trials if isinstance(trial, Trial)), None)
     for root in runs:
         if (root / PAGE).exists():
             console.print(f"page      {root / PAGE}", markup=False, highlight=False)

@@ -46,7 +46,7 @@ def server(module_server: WandbServer) -> Iterator[WandbServer]:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a cell of two ranks on this machine that nothing happened to."""
+    """The folder of a trial of two ranks on this machine that nothing happened to."""
     from support.cluster_runs import LONG, directory
     from support.commands import run
 

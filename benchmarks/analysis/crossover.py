@@ -217,9 +217,9 @@ def _curve(kind: str, by_budget: dict[float, dict[int, Run]]) -> Curve:
 
 
 def _recipe(run: Run) -> str:
-    """The recipe with its departures, but for the budget."""
-    departures = sorted(run.part("departures").items())
-    said = [f"{key.removeprefix('recipe.')}={value}" for key, value in departures if "max_train_" not in key]
+    """The recipe with its overrides, but for the budget."""
+    overrides = sorted(run.part("overrides").items())
+    said = [f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key]
     return ", ".join([run.record["recipe"], *said])
 
 

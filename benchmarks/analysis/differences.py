@@ -36,7 +36,7 @@ class Difference:
 def differences(runs: Iterable[Run]) -> list[Difference]:
     """The differences of all networks of a data set that share at least two seeds, of many those at equal cost.
 
-    Each with everything else equal but the network, its recipe and its departures: the same metric on the same test images.
+    Each with everything else equal but the network, its recipe and its overrides: the same metric on the same test images.
     """
     groups = [group for group in same_but_seed(runs) if len(group) > 1]
     result = []

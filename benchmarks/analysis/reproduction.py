@@ -163,8 +163,8 @@ def _references(table: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     from benchmarks.config.trial import Trial
 
     facts = paper_facts(table)
-    cells = expand([f"experiment={table}"], multirun=True)
-    return {cell.config["row"]: (cell.config, facts) for cell in cells if isinstance(cell, Trial)}
+    trials = expand([f"experiment={table}"], multirun=True)
+    return {trial.config["row"]: (trial.config, facts) for trial in trials if isinstance(trial, Trial)}
 
 
 def _differences(run: Run, reference: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, ...]:

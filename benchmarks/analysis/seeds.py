@@ -86,7 +86,7 @@ def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
 def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:
     """A label for each run, no longer than telling these runs apart needs.
 
-    Departures are always said; the recipe where a model has more than one; the seed, unless `seeds` is False, where
+    Overrides are always said; the recipe where a model has more than one; the seed, unless `seeds` is False, where
     there is more than one.
     """
     recipes: dict[tuple[str, str], set[str]] = {}
@@ -97,7 +97,7 @@ def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:
     for run in runs:
         recipe = run.record["recipe"] if len(recipes[run.data, run.name]) > 1 else ""
         seed = f"seed {run.seed}" if several_seeds else ""
-        labels.append(" · ".join(filter(None, (run.name, recipe, run.departures, seed))))
+        labels.append(" · ".join(filter(None, (run.name, recipe, run.overrides, seed))))
     return labels if seeds else _told_apart(labels, runs)
 
 
@@ -166,5 +166,5 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
 
 
 def all_but_seed(run: Run) -> str:
-    same = (run.data, run.name, run.record["recipe"], run.part("departures"), run.conditions)
+    same = (run.data, run.name, run.record["recipe"], run.part("overrides"), run.conditions)
     return json.dumps(same, sort_keys=True, default=str)

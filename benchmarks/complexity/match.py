@@ -80,15 +80,15 @@ def main(argv: Sequence[str]) -> int:
     quantity = "macs" if arguments.macs else "params"
     rows, lines, problems = [], [], []
     try:
-        for cell, job in _cells(arguments.overrides):
-            network = Network(cell.config)
+        for trial, job in _trials(arguments.overrides):
+            network = Network(trial.config)
             for target in getattr(arguments, quantity):
                 try:
                     found = network.solve(quantity, target)
                 except Unreachable as error:
-                    problems.append(f"{cell.config['name']} on {cell.config['data']['name']}: {error}")
+                    problems.append(f"{trial.config['name']} on {trial.config['data']['name']}: {error}")
                 else:
-                    line, row = _row(_overrides(job, cell.config["model"], found), quantity, target, found)
+                    line, row = _row(_overrides(job, trial.config["model"], found), quantity, target, found)
                     lines.append(line)
                     rows.append(row)
     except ValueError as error:
@@ -141,7 +141,7 @@ class _Uninitialised(TorchFunctionMode):
 
 
 class Network:
-    """The network of a cell's configuration, by its width and by the steps that a second number is away from its default.
+    """The network of a trial's configuration, by its width and by the steps that a second number is away from its default.
 
     Raises:
         ValueError: a family whose width is not known here, or an image that the network does not take.
@@ -285,22 +285,22 @@ def _second(family: str, model: Mapping[str, Any]) -> tuple[str, int, int]:
     return "", 0, 0
 
 
-def _cells(overrides: Sequence[str]) -> Iterator[tuple[Trial, list[str]]]:
-    """The cells that these ask for, each with its own overrides."""
-    cells = expand(overrides, multirun=True)
-    if any(isinstance(cell, Trial) and cell.config["experiment"] for cell in cells):
+def _trials(overrides: Sequence[str]) -> Iterator[tuple[Trial, list[str]]]:
+    """The trials that these ask for, each with its own overrides."""
+    trials = expand(overrides, multirun=True)
+    if any(isinstance(trial, Trial) and trial.config["experiment"] for trial in trials):
         raise ConfigurationError("experiment=… has its networks: name one by model=… data=…")
     [jobs] = BasicSweeper.split_arguments(
         OverridesParser.create().parse_overrides(list(overrides)), max_batch_size=None
     )
-    for cell, job in zip(cells, jobs, strict=True):
-        if not isinstance(cell, Trial):
-            raise ConfigurationError(f"{cell.label}: {cell.error}")
-        yield cell, job
+    for trial, job in zip(trials, jobs, strict=True):
+        if not isinstance(trial, Trial):
+            raise ConfigurationError(f"{trial.label}: {trial.error}")
+        yield trial, job
 
 
 def _overrides(job: Sequence[str], model: Mapping[str, Any], found: Match) -> list[str]:
-    """Those of the cell, with what was found."""
+    """Those of the trial, with what was found."""
     keys = {f"model.{name}" for name in found.arguments}
     kept = [override for override in job if override.split("=")[0].lstrip("+") not in keys]
     return kept + [f"{'' if key in model else '+'}model.{key}={value}" for key, value in found.arguments.items()]
@@ -314,12 +314,12 @@ def _row(overrides: Sequence[str], quantity: str, target: int, found: Match) -> 
     Raises:
         RuntimeError: it does not measure what was found.
     """
-    [(cell, _)] = _cells(overrides)
-    data = cell.config["data"]
-    _, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
+    [(trial, _)] = _trials(overrides)
+    data = trial.config["data"]
+    _, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
     if (cost.macs, cost.params) != (found.macs, found.params):
         raise RuntimeError(f"{' '.join(overrides)} measures {cost.macs} MACs and {cost.params} parameters, not {found}")
-    name = cell.config["name"]
+    name = trial.config["name"]
     try:
         check(name, data["num_classes"], cost)
     except ValueError:

@@ -25,33 +25,33 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
     arguments = parser.parse_intermixed_args(argv)
     try:
-        cells = expand(arguments.overrides, multirun=True)
-        for cell in cells:
-            if not isinstance(cell, Trial):
-                raise ConfigurationError(f"{cell.label}: {cell.error}")
-            _profile(cell, arguments.csv)
+        trials = expand(arguments.overrides, multirun=True)
+        for trial in trials:
+            if not isinstance(trial, Trial):
+                raise ConfigurationError(f"{trial.label}: {trial.error}")
+            _profile(trial, arguments.csv)
     except ValueError as error:
         print(f"python -m benchmarks profile: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _profile(cell: Trial, as_csv: bool) -> None:
+def _profile(trial: Trial, as_csv: bool) -> None:
     from benchmarks.complexity.counting import build
 
-    data = cell.config["data"]
-    _, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
+    data = trial.config["data"]
+    _, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
     if as_csv:
         writer = csv.writer(sys.stdout)
         writer.writerow(["network", "layer", "kind", "params", "macs", "activations", "train_macs"])
         for row in cost.layers:
             writer.writerow(
-                [cell.config["name"], row.name, row.kind, row.params, row.macs, row.activations, row.training_macs]
+                [trial.config["name"], row.name, row.kind, row.params, row.macs, row.activations, row.training_macs]
             )
         return
     size = "×".join(str(n) for n in cost.input_size)
     table = Table(
-        title=f"{cell.config['name']} on {data['name']}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True
+        title=f"{trial.config['name']} on {data['name']}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True
     )
     table.add_column("layer", "all", overflow="fold")
     table.add_column("kind", "")
@@ -82,14 +82,14 @@ def _profile(cell: Trial, as_csv: bool) -> None:
     )
 
 
-def layers_in_order(cell: Trial) -> tuple[Complexity, list[tuple[str, LayerCost]]]:
+def layers_in_order(trial: Trial) -> tuple[Complexity, list[tuple[str, LayerCost]]]:
     """The cost, and that of each layer with what it is, in the order in which an image meets them."""
     import torch
 
     from benchmarks.complexity.counting import LAYERS, build
 
-    data = cell.config["data"]
-    net, cost = build(cell.config["model"], (data["in_channels"], *data["image_size"]))
+    data = trial.config["data"]
+    net, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
     names = {module: name for name, module in net.named_modules()}
     costs = {layer.name: layer for layer in cost.layers}
     met: list[tuple[str, LayerCost]] = []

@@ -15,9 +15,9 @@ from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial,
 
 
 def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]:
-    """All cells that ``overrides`` ask for, in the order in which Hydra's sweeper would run them.
+    """All trials that ``overrides`` ask for, in the order in which Hydra's sweeper would run them.
 
-    In a sweep (``multirun``, or an experiment that says ``hydra.mode: MULTIRUN`` or has ``rows``) a cell that cannot be
+    In a sweep (``multirun``, or an experiment that says ``hydra.mode: MULTIRUN`` or has ``rows``) a trial that cannot be
     composed comes back as ``Impossible``, so that the others can run. An experiment's rows are run one after the other, each
     with everything else that is swept; an override beats the row's.
 
@@ -32,18 +32,18 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
             raise ConfigurationError(f"{swept[0].input_line} is a sweep over several values: add -m")
         [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         composer = Composer()
-        cells: list[Trial | Impossible] = []
+        trials: list[Trial | Impossible] = []
         for job in ((*row, *job) for row in rows for job in batch):
             try:
-                cells.append(composer.cell(job))
+                trials.append(composer.trial(job))
             except ConfigurationError as error:
-                cells.append(Impossible(job, str(error)))
+                trials.append(Impossible(job, str(error)))
     if len(rows) > 1:  # some may be equal by an override
-        cells = list({_key(cell): cell for cell in reversed(cells)}.values())[::-1]
-    errors = [cell.error for cell in cells if isinstance(cell, Impossible)]
-    if len(errors) == len(cells):
+        trials = list({_key(trial): trial for trial in reversed(trials)}.values())[::-1]
+    errors = [trial.error for trial in trials if isinstance(trial, Impossible)]
+    if len(errors) == len(trials):
         raise ConfigurationError("; ".join(dict.fromkeys(errors)))
-    return cells
+    return trials
 
 
 def paper_facts(experiment: str) -> dict[str, Any]:
@@ -109,9 +109,9 @@ def _chosen_rows(override: Override, rows: Mapping[Any, Any], experiment: str) -
     return names
 
 
-def _key(cell: Trial | Impossible) -> Any:
-    """What two equal cells share."""
-    return cell if isinstance(cell, Impossible) else (cell.directory, config_hash(cell.config))
+def _key(trial: Trial | Impossible) -> Any:
+    """What two equal trials share."""
+    return trial if isinstance(trial, Impossible) else (trial.directory, config_hash(trial.config))
 
 
 def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from benchmarks.config.trial import ConfigurationError, Trial, differing, flatte
 
 # Of an experiment, for the launcher and the report: no run has them in its configuration.
 OF_EXPERIMENT = ("rows", "paper")
-# The groups whose choice makes a recipe; what differs from it is a departure.
+# The groups whose choice makes a recipe; what differs from it is an override.
 SELECTING = {"model", "data", "recipe", "model/variant@model"}
 
 
@@ -50,7 +50,7 @@ class _Base:
 
     @property
     def reads_overrides(self) -> bool:
-        """Whether something refers to what Hydra alone knows of a cell, beside the choice of groups."""
+        """Whether something refers to what Hydra alone knows of a trial, beside the choice of groups."""
         return any(re.search(r"hydra:(?!runtime\.choices\.)", text) for text in self.references)
 
     def is_plain(self, key: str) -> bool:
@@ -62,7 +62,7 @@ class _Base:
 
 @dataclass(frozen=True)
 class _Template:
-    """Cells that differ in plain values alone.
+    """Trials that differ in plain values alone.
 
     config: the resolved configuration of one, pickled (the quickest copy). written: its identity before it was resolved.
     places: where in config each of the values stands.
@@ -85,9 +85,9 @@ class _Template:
 
 
 class Composer:
-    """Composes the cells of a sweep to what Hydra's ``compose`` makes of each, calling it once per choice of groups.
+    """Composes the trials of a sweep to what Hydra's ``compose`` makes of each, calling it once per choice of groups.
 
-    Other overrides are applied to a copy of that, by Hydra's own function. Cells that differ in plain values alone (``seed=3``)
+    Other overrides are applied to a copy of that, by Hydra's own function. Trials that differ in plain values (``seed=3``)
     are resolved once: where the values go is found by resolving with stand-ins.
     """
 
@@ -98,8 +98,8 @@ class Composer:
         self.plain: dict[tuple[int, str], bool] = {}
         self.templates: dict[tuple[Any, ...], _Template | None] = {}
 
-    def cell(self, job: Sequence[str]) -> Trial:
-        """The cell of these overrides.
+    def trial(self, job: Sequence[str]) -> Trial:
+        """The trial of these overrides.
 
         Raises:
             ConfigurationError: they compose to nothing.
@@ -112,10 +112,10 @@ class Composer:
         if by_hydra or base.reads_overrides:
             base, values = self._base(tuple(job)), []
         written, config = self._configuration(base, values)
-        return Trial(config, _departures(written, base.reference, flatten(config)))
+        return Trial(config, _overrides(written, base.reference, flatten(config)))
 
     def _configuration(self, base: _Base, values: list[Override]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """As ``_apply``, from a template from the third cell of a kind on."""
+        """As ``_apply``, from a template from the third trial of a kind on."""
         free = self._free(base, values)
         kind = (base.overrides, tuple(str(o.input_line) for o in values if o.key_or_group not in free), *free)
         template = self.templates.get(kind)
@@ -205,7 +205,7 @@ def _apply(base: _Base, values: list[Override]) -> tuple[dict[str, Any], dict[st
 def _template(
     base: _Base, values: list[Override], free: Mapping[str, Any], written: dict[str, Any], config: dict[str, Any]
 ) -> _Template | None:
-    """From one cell's configuration; None where values do more than stand somewhere."""
+    """From one trial's configuration; None where values do more than stand somewhere."""
     kinds: dict[type, Any] = {int: 900_000_001, float: 900_000_001.5, str: "stand_in_"}
     stand_ins = {
         kinds[type(value)] + (str(number) if isinstance(value, str) else number): key
@@ -240,10 +240,8 @@ def _leaves(node: Any, path: tuple[str | int, ...] = ()) -> dict[tuple[str | int
     return found or {path: None}
 
 
-def _departures(
-    written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What of a cell departs from its recipe, beside what its name and seed say: by dotted key, resolved."""
+def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a trial departs from its recipe, beside what its name and seed say: by dotted key, resolved."""
     named = {f"model.{key}" for key in re.findall(r"\$\{model\.(\w+)\}", written["name"])} | {"name", "seed"}
     held = dict.fromkeys(_held(key, resolved) for key in differing(written, reference))
     return {key: resolved.get(key) for key in held if key not in named}

@@ -14,7 +14,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 # Where a run happens and who watches it: no part of what it computes.
 PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root", "data.hub")
-# Interpolated from the groups: a departure shows at its home.
+# Interpolated from the groups: an override shows at its home.
 WIRING = ("module", "datamodule", "loading", "task", "experiment", "row", "data.source")
 
 
@@ -27,13 +27,13 @@ class Trial:
     """One run to be: its resolved configuration, and what of it departs from the recipe."""
 
     config: dict[str, Any]
-    departures: dict[str, Any]
+    overrides: dict[str, Any]
 
     @property
     def directory(self) -> Path:
-        """``<output_root>/<data>/<name>/<recipe>[,<departure>…]/seed<k>``."""
+        """``<output_root>/<data>/<name>/<recipe>[,<override>…]/seed<k>``."""
         config = self.config
-        recipe = ",".join([config["recipe"]["name"], *_short(self.departures)])
+        recipe = ",".join([config["recipe"]["name"], *_short(self.overrides)])
         if len(recipe) > 120:
             digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
             recipe = f"{config['recipe']['name']},{digest}"
@@ -41,8 +41,8 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """What a person calls the run: name, departures and seed."""
-        return " ".join([self.config["name"], *_short(self.departures), f"seed {self.config['seed']}"])
+        """What a person calls the run: name, overrides and seed."""
+        return " ".join([self.config["name"], *_short(self.overrides), f"seed {self.config['seed']}"])
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
 
 
-def _short(departures: Mapping[str, Any]) -> list[str]:
+def _short(overrides: Mapping[str, Any]) -> list[str]:
     """``key=value`` with the last word of the key where that is unambiguous, safe in a path; of a file of weights its stem."""
-    words = [key.rsplit(".", 1)[-1] for key in departures]
+    words = [key.rsplit(".", 1)[-1] for key in overrides]
     texts = []
-    for word, (key, value) in zip(words, departures.items(), strict=True):
+    for word, (key, value) in zip(words, overrides.items(), strict=True):
         said = Path(str(value)).stem if key == "weights" else short_value(value)
         text = f"{word if words.count(word) == 1 else key}={said}"
         texts.append(re.sub(r"[^\w.=+-]+", "-", text))

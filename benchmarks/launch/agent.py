@@ -1,4 +1,4 @@
-"""Runs the ranks of one cell on this machine with torch's elastic agent, the engine of torchrun.
+"""Runs the ranks of one trial on this machine with torch's elastic agent, the engine of torchrun.
 
 ``python -m benchmarks.launch.agent DIRECTORY RANKS [KEY=VALUE…]``; the keys are those of ``Node``.
 """
@@ -30,9 +30,9 @@ def run_ranks(directory: Path, ranks: int, node: Node | None, fork: bool) -> int
     """Runs ``ranks`` processes until all have ended or one has failed; returns the exit code.
 
     Args:
-        directory: of the cell.
+        directory: of the trial.
         ranks: on this machine.
-        node: of a cell over several machines.
+        node: of a trial over several machines.
         fork: the ranks from this process, which must have computed nothing; else as fresh interpreters.
     """
     # A new store for each start of the ranks. In the agents' shared one they meet under their agent's number of restarts, which

@@ -13,15 +13,15 @@ from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, gpus, on_gpu
 
 
-def is_finished(cell: Trial) -> bool:
-    """Whether the cell has its result, made by code that is new enough for this call."""
-    record = files.read_json(cell.directory / files.RECORD)
+def is_finished(trial: Trial) -> bool:
+    """Whether the trial has its result, made by code that is new enough for this call."""
+    record = files.read_json(trial.directory / files.RECORD)
     if record is None or record["status"] != "ok":
         return False
     weights = (record.get("protocol") or {}).get("weights")
-    if weights and weights["sha256"] != _sha256(Path(cell.config["weights"])):
+    if weights and weights["sha256"] != _sha256(Path(trial.config["weights"])):
         return False
-    return cell.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
+    return trial.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
 
 
 def _sha256(path: Path) -> str | None:
@@ -38,9 +38,9 @@ def is_stale(record: dict[str, Any]) -> bool:
     return record["status"] == "ok" and made_by_other_code(record)
 
 
-def refusal(cell: Trial) -> str | None:
-    """Why a cell must not start anywhere, in one line; None if it may."""
-    config, trainer, launch = cell.config, cell.config["trainer"], cell.config["launch"]
+def refusal(trial: Trial) -> str | None:
+    """Why a trial must not start anywhere, in one line; None if it may."""
+    config, trainer, launch = trial.config, trial.config["trainer"], trial.config["launch"]
     devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
     counted = {"trainer.devices": devices, "trainer.num_nodes": nodes, "recipe.batch_size": batch}
     counted["launch.workers"] = launch["workers"]
@@ -56,12 +56,12 @@ def refusal(cell: Trial) -> str | None:
         return f"trainer.accelerator is auto, cpu, gpu or cuda, got {trainer['accelerator']!r}"
     if wrong := _wrong_switch(trainer, batch // (devices * nodes)):
         return wrong
-    held_there = cell.directory / files.CONFIG
+    held_there = trial.directory / files.CONFIG
     if held_there.exists():
         differing = differing_keys(yaml.safe_load(held_there.read_text(encoding="utf-8")), config)
         if differing:
             keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
-            return f"{cell.directory} holds another configuration ({keys}); choose another output_root or move it away"
+            return f"{trial.directory} holds another configuration ({keys}); choose another output_root or move it away"
     return None
 
 
@@ -84,9 +84,9 @@ def _wrong_switch(trainer: dict[str, Any], share: int) -> str | None:
     return None
 
 
-def lack(cell: Trial, cells_at_a_time: int = 1, machines: int = 1) -> str | None:
-    """What this machine, one of ``machines``, lacks for a cell, in one line; None if it can run it beside the others."""
-    config, trainer = cell.config, cell.config["trainer"]
+def lack(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | None:
+    """What this machine, one of ``machines``, lacks for a trial, in one line; None if it can run it beside the others."""
+    config, trainer = trial.config, trial.config["trainer"]
     if trainer["num_nodes"] > machines:
         return f"trainer.num_nodes={trainer['num_nodes']} needs cluster=slurm or cluster=hosts: this is one machine"
     gpu = on_gpu(config)
@@ -95,23 +95,23 @@ def lack(cell: Trial, cells_at_a_time: int = 1, machines: int = 1) -> str | None
     if trainer.get("tf32") and not gpu:
         return "trainer.tf32=true needs an NVIDIA GPU since Ampere: a CPU has no TF32"
     kind, available = ("GPUs", gpus()) if gpu else ("CPU cores", cores())
-    wanted = trainer["devices"] * cells_at_a_time
+    wanted = trainer["devices"] * trials_at_a_time
     if wanted > available and (gpu or not config["cluster"]["oversubscribe"]):
         asked = f"trainer.devices={trainer['devices']}"
-        asked += f" for each of launch.workers={cells_at_a_time}" if cells_at_a_time > 1 else ""
+        asked += f" for each of launch.workers={trials_at_a_time}" if trials_at_a_time > 1 else ""
         hint = "" if gpu else "; cluster.oversubscribe=true allows more processes than cores"
         return f"{asked}, but this machine has {available} {kind}{hint}"
     return None
 
 
-def is_asked(cells: Iterable[Trial | Impossible]) -> bool:
+def is_asked(trials: Iterable[Trial | Impossible]) -> bool:
     """Whether the configuration asks for a forecast (``mode=plan``) in the place of runs.
 
     Raises:
         ConfigurationError: another mode than train, plan and test, several at once, one of ``mode=test`` and ``weights``
             without the other, or seeds of what draws nothing.
     """
-    configs = [cell.config for cell in cells if isinstance(cell, Trial)]
+    configs = [trial.config for trial in trials if isinstance(trial, Trial)]
     modes = {config["mode"] for config in configs}
     if len(modes) > 1 or not modes <= {"train", "plan", "test"}:
         raise ConfigurationError(f"mode is train, plan or test, got {', '.join(map(repr, sorted(map(str, modes))))}")

@@ -1,4 +1,4 @@
-"""A cell over several machines without a scheduler: the same command on each of them, over a folder that they share."""
+"""A trial over several machines without a scheduler: the same command on each of them, over a folder that they share."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from benchmarks.launch.trial_job import Outcome, TrialJob, start_trial
 
 
 class HostsExecutor:
-    """This machine's part of each cell, one cell after the other; machine 0 leads and keeps the records.
+    """This machine's part of each trial, one trial after the other; machine 0 leads and keeps the records.
 
     Args:
         launch: the configuration's block of that name.
@@ -20,7 +20,7 @@ class HostsExecutor:
         address: by which the others reach this machine; None for what its name resolves to.
 
     Raises:
-        ValueError: the values name no meeting place or no machine, or there are several cells at a time.
+        ValueError: the values name no meeting place or no machine, or there are several trials at a time.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class HostsExecutor:
         if not isinstance(node, int) or node < 0:
             raise ValueError(f"cluster.node is this machine's number, from 0, got {node!r}")
         if launch["workers"] != 1:
-            raise ValueError(f"cluster=hosts runs one cell at a time, got launch.workers={launch['workers']}")
+            raise ValueError(f"cluster=hosts runs one trial at a time, got launch.workers={launch['workers']}")
         self._endpoint = str(rendezvous)
         self._node = node
         self._address = address
@@ -41,22 +41,22 @@ class HostsExecutor:
         self._busy = False
 
     def room(self) -> bool:
-        """Whether no cell runs."""
+        """Whether no trial runs."""
         return not self._busy
 
-    def start(self, cell: Trial) -> TrialJob | Outcome:
+    def start(self, trial: Trial) -> TrialJob | Outcome:
         """Starts this machine's ranks; all but machine 0 wait for it."""
-        machines = cell.config["trainer"]["num_nodes"]
+        machines = trial.config["trainer"]["num_nodes"]
         if machines < 2:
             return Outcome("refused", f"cluster=hosts is for several machines, got trainer.num_nodes={machines}")
         if self._node >= machines:
             return Outcome("refused", f"cluster.node={self._node} of trainer.num_nodes={machines} machines")
-        lacking = lack(cell, machines=machines)
+        lacking = lack(trial, machines=machines)
         if lacking is not None:
             return Outcome("refused", lacking)
-        digest = config_hash(cell.config)
+        digest = config_hash(trial.config)
         node = Node(self._node, machines, self._endpoint, digest, self._address, self._restarts)
-        started = start_trial(cell, node=node)
+        started = start_trial(trial, node=node)
         self._busy = isinstance(started, TrialJob)
         return started
 

@@ -11,7 +11,7 @@ from benchmarks.records import files
 SUPERSEDED = "superseded"
 
 
-def new_record(config: dict[str, Any], departures: dict[str, Any], previous: dict[str, Any] | None) -> dict[str, Any]:
+def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict[str, Any] | None) -> dict[str, Any]:
     """The record of a run that starts, or goes on where ``previous`` is its own."""
     digest = config_hash(config)
     record = {
@@ -27,7 +27,7 @@ def new_record(config: dict[str, Any], departures: dict[str, Any], previous: dic
         "name": config["name"],
         "recipe": config["recipe"]["name"],
         "seed": config["seed"],
-        "departures": departures,
+        "overrides": overrides,
         "config_hash": digest,
         "started": files.now(),
         "finished": None,

@@ -21,13 +21,13 @@ FOREIGN = re.compile(
 
 @dataclass(frozen=True)
 class Node:
-    """This machine's place in a cell over several.
+    """This machine's place in a trial over several.
 
     Attributes:
         rank: 0 keeps the record.
         count: machines.
         endpoint: ``host:port`` of the rendezvous, on machine 0.
-        run_id: the same on all machines, another one for each start of the cell.
+        run_id: the same on all machines, another one for each start of the trial.
         address: by which the others reach this machine; None lets torch look it up.
         restarts: of all ranks after one was lost.
     """

@@ -1,6 +1,6 @@
-"""The processes of one cell, in a session of their own with a clean environment.
+"""The processes of one trial, in a session of their own with a clean environment.
 
-On a CPU they are forked from a server that has imported everything and computed nothing: a cell then costs half a second where
+On a CPU they are forked from a server that has imported everything and computed nothing: a trial then costs half a second where
 a fresh interpreter takes six. On GPUs, and where there is no fork, they are fresh interpreters.
 """
 
@@ -24,7 +24,7 @@ DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class ProcessGroup:
-    """Starts the ranks of the cell in ``directory``.
+    """Starts the ranks of the trial in ``directory``.
 
     Args:
         directory: holds ``config.yaml``.
@@ -33,7 +33,7 @@ class ProcessGroup:
         fork: from the server; else fresh interpreters.
         threads: of each rank.
         gpus: the devices that they may see; None for all.
-        node: of a cell over several machines.
+        node: of a trial over several machines.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class ProcessGroup:
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Says, before the first cell starts, what the server imports once for all cells."""
+    """Says, before the first trial starts, what the server imports once for all trials."""
     _server().set_forkserver_preload(["benchmarks.launch.agent", *modules])
 
 

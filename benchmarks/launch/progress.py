@@ -27,11 +27,11 @@ def shortened(label: str, width: int) -> str:
 
 
 class SweepProgress:
-    """Shows ``total`` cells as they run.
+    """Shows ``total`` trials as they run.
 
     Args:
         console: where to; bars only if it is a terminal.
-        total: number of cells; the sweep's bar is left out for one.
+        total: number of trials; the sweep's bar is left out for one.
     """
 
     def __init__(self, console: Console, total: int) -> None:
@@ -64,12 +64,12 @@ class SweepProgress:
         self.bars.stop()
 
     def begin(self, index: int, label: str) -> None:
-        """A cell starts."""
+        """A trial starts."""
         shown = shortened(label, max(16, self.console.width // 4))
         self.runs[index] = self.bars.add_task(shown, total=None, note="starting")
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
-        """A cell has written ``progress.json``, or waits in a queue."""
+        """A trial has written ``progress.json``, or waits in a queue."""
         note, total = ", ".join(where_it_is(progress)), progress["total"] or None
         self.bars.update(self.runs[index], total=total, completed=progress["done"], note=note)
         if (part := part_of(progress)) is not None:
@@ -77,12 +77,12 @@ class SweepProgress:
         self._show_sweep()
 
     def wait(self, index: int, label: str, reason: str) -> None:
-        """A cell is with another launcher."""
+        """A trial is with another launcher."""
         self.bars.update(self.runs[index], note=reason)
         self.console.print(f"{label}: {reason}; waiting for it", markup=False, highlight=False)
 
     def end(self, index: int, label: str, outcome: Outcome) -> None:
-        """A cell has ended; its line stays."""
+        """A trial has ended; its line stays."""
         self.bars.remove_task(self.runs.pop(index))
         self.parts.pop(index, None)
         self.ended += 1

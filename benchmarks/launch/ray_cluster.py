@@ -1,7 +1,7 @@
-"""Cells as tasks of Ray, by Ray itself: Hydra's launcher for it composes every cell again in the worker, ships its function by
+"""Trials as tasks of Ray, by Ray itself: Hydra's launcher for it composes a trial again in the worker, ships its function by
 value through cloudpickle, and raises at the end of a sweep what failed in it.
 
-A task is one cell: it looks after the ranks on its node as ``trial_job`` does anywhere. The launcher reads the cell's
+A task is one trial: it looks after the ranks on its node as ``trial_job`` does anywhere. The launcher reads the trial's
 files, and closes the record where the node is gone.
 """
 
@@ -26,28 +26,28 @@ from benchmarks.records.locks import LAUNCHER, RANKS, held
 
 ANSWER_S = 5  # for a head node to answer
 CONNECT_TRIES = "5"  # of Ray, a second each where the token is wrong
-LOOK_S = 1.0  # between looks whether another launcher has let go of a cell
+LOOK_S = 1.0  # between looks whether another launcher has let go of a trial
 ASK_S = 5.0  # between questions for the nodes
-SILENT_S = 10  # without an answer from the head before its cells are given up; Ray ends this process after 60
-NODES_S = 60  # that a cell waits where no node is large enough for it
-MARGIN_S = 10  # that Ray may take beyond a cell's own bounds
+SILENT_S = 10  # without an answer from the head before its trials are given up; Ray ends this process after 60
+NODES_S = 60  # that a trial waits where no node is large enough for it
+MARGIN_S = 10  # that Ray may take beyond a trial's own bounds
 # How a client of gRPC begins: HTTP/2's preface and a frame of type SETTINGS, to which a server answers with its own.
 SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
 
 
 class RayJob:
-    """A cell in Ray's queue or on one of its nodes.
+    """A trial in Ray's queue or on one of its nodes.
 
     Args:
-        cell: it computes.
+        trial: it computes.
         task: Ray's reference to its outcome.
         cluster: that it was submitted to.
     """
 
-    def __init__(self, cell: Trial, task: Any, cluster: "Cluster") -> None:
-        self.directory = cell.directory
-        self._cell = cell
+    def __init__(self, trial: Trial, task: Any, cluster: "Cluster") -> None:
+        self.directory = trial.directory
+        self._trial = trial
         self._task = task
         self._cluster = cluster
         self._in_vain_since = math.inf
@@ -75,7 +75,7 @@ class RayJob:
         return self._close(self._lost)
 
     def progress(self) -> dict[str, Any] | None:
-        """What the cell last said of itself."""
+        """What the trial last said of itself."""
         return files.read_json(self.directory / files.PROGRESS)
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
@@ -91,7 +91,7 @@ class RayJob:
         import ray
 
         now = time.monotonic()
-        lacking = self._cluster.lacking(self._cell)
+        lacking = self._cluster.lacking(self._trial)
         if self._cluster.silent_s() > SILENT_S:
             self._give_up("the head of the Ray cluster does not answer")
         elif now > self._stop_by and self._forced:
@@ -120,7 +120,7 @@ class RayJob:
 
     def _close(self, outcome: Outcome) -> Outcome:
         """The outcome as the launcher knows it, which goes into a record that says less."""
-        if is_finished(self._cell):
+        if is_finished(self._trial):
             return Outcome("ok")
         status, error = self._stopping or (outcome.status, outcome.error)
         record = files.read_json(self.directory / files.RECORD)
@@ -143,23 +143,23 @@ class Cluster:
         """How long the head has not answered."""
         return self._asked - self._answered if self._asked != self._answered else 0
 
-    def needs(self, cell: Trial) -> dict[str, int]:
-        """Ray's resources for a cell, GPUs if it runs on them."""
+    def needs(self, trial: Trial) -> dict[str, int]:
+        """Ray's resources for a trial, GPUs if it runs on them."""
         self._ask()
-        trainer = cell.config["trainer"]
-        needs = {"CPU": trainer["devices"] * cell.config["cluster"]["cpus_per_rank"]}
+        trainer = trial.config["trainer"]
+        needs = {"CPU": trainer["devices"] * trial.config["cluster"]["cpus_per_rank"]}
         on_gpu = trainer["accelerator"] in {"gpu", "cuda"}
         if on_gpu or (trainer["accelerator"] == "auto" and any(node.get("GPU") for node in self._nodes)):
             needs["GPU"] = trainer["devices"]
         return needs
 
-    def lacking(self, cell: Trial) -> str | None:
-        """What no node has that the cell needs, in one line."""
-        needs, fitting = self.needs(cell), self._nodes
+    def lacking(self, trial: Trial) -> str | None:
+        """What no node has that the trial needs, in one line."""
+        needs, fitting = self.needs(trial), self._nodes
         for kind, wanted in needs.items():
             largest = max((node.get(kind, 0) for node in fitting), default=0)
             if wanted > largest:
-                asked = f"trainer.devices={cell.config['trainer']['devices']} takes {wanted} {kind}s on one node"
+                asked = f"trainer.devices={trial.config['trainer']['devices']} takes {wanted} {kind}s on one node"
                 return f"{asked}, but the largest of the Ray cluster's {len(self._nodes)} has {largest:g}"
             fitting = [node for node in fitting if node.get(kind, 0) >= wanted]
         return None
@@ -177,7 +177,7 @@ class Cluster:
 
 
 class RayExecutor:
-    """Submits every cell as a task. A Ray that is started here ends with this process, by itself.
+    """Submits every trial as a task. A Ray that is started here ends with this process, by itself.
 
     Args:
         launch: the configuration's block of that name.
@@ -215,7 +215,7 @@ class RayExecutor:
         except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
             where = "here" if started_here else f"at {place['address']} with this shell's RAY_AUTH_MODE and token"
             raise ConfigurationError(f"no Ray {where}: {str(error).strip().splitlines()[0]}") from error
-        self._run_cell = ray.remote(run_cell)
+        self._run_trial = ray.remote(run_trial)
         self._retries = launch["retries"]
         self._cluster = Cluster()
 
@@ -223,40 +223,40 @@ class RayExecutor:
         """Always: Ray has the queue."""
         return True
 
-    def start(self, cell: Trial) -> RayJob | Outcome:
-        """Submits a cell, unless no node could run it."""
-        done = settled(cell)
+    def start(self, trial: Trial) -> RayJob | Outcome:
+        """Submits a trial, unless no node could run it."""
+        done = settled(trial)
         if done is not None:
             return done
-        nodes = cell.config["trainer"]["num_nodes"]
+        nodes = trial.config["trainer"]["num_nodes"]
         if nodes > 1:
             needed = f"trainer.num_nodes={nodes} needs cluster=slurm or cluster=hosts: a task of Ray's is on one node"
             return Outcome("refused", needed)
-        lacking = self._cluster.lacking(cell)
+        lacking = self._cluster.lacking(trial)
         if lacking is not None:
             return Outcome("refused", lacking)
-        if held(cell.directory / LAUNCHER):
-            return with_another(cell)
+        if held(trial.directory / LAUNCHER):
+            return with_another(trial)
         try:
-            Path(cell.config["output_root"]).mkdir(parents=True, exist_ok=True)
+            Path(trial.config["output_root"]).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            return Outcome("refused", f"cannot write to {cell.config['output_root']}: {error.strerror}")
-        needs = self._cluster.needs(cell)
+            return Outcome("refused", f"cannot write to {trial.config['output_root']}: {error.strerror}")
+        needs = self._cluster.needs(trial)
         tracking = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
-        task = self._run_cell.options(
-            name=cell.label, num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=self._retries
-        ).remote(cell, os.getcwd(), tracking)
-        return RayJob(cell, task, self._cluster)
+        task = self._run_trial.options(
+            name=trial.label, num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=self._retries
+        ).remote(trial, os.getcwd(), tracking)
+        return RayJob(trial, task, self._cluster)
 
     def ended(self, job: RayJob) -> None:
         """Nothing to take back."""
 
 
-def run_cell(cell: Trial, folder: str, environment: Mapping[str, str]) -> Outcome:
-    """What a task does: runs a cell on this node, to its end.
+def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outcome:
+    """What a task does: runs a trial on this node, to its end.
 
     Args:
-        cell: to run.
+        trial: to run.
         folder: the launcher's, from which paths start.
         environment: variables for the ranks.
     """
@@ -267,17 +267,17 @@ def run_cell(cell: Trial, folder: str, environment: Mapping[str, str]) -> Outcom
         cancelled += 1
 
     signal.signal(signal.SIGINT, note)  # this is how Ray cancels a task
-    for path in (Path(folder), Path(folder, cell.config["output_root"])):
+    for path in (Path(folder), Path(folder, trial.config["output_root"])):
         if not path.is_dir():
             return Outcome("refused", f"node {socket.gethostname()} does not share the launcher's {path}")
     os.chdir(folder)
     os.environ.update(environment)
-    lacking = lack(cell)
+    lacking = lack(trial)
     if lacking is not None:
         return Outcome("refused", lacking)
     if can_fork():
         preload(["ray"])  # which the main module of Ray's workers imports, and so does each process forked for them
-    while not isinstance(job := start_trial(cell), TrialJob):
+    while not isinstance(job := start_trial(trial), TrialJob):
         if job.status != "busy" or cancelled:
             return job
         time.sleep(LOOK_S)

@@ -1,8 +1,8 @@
-"""Cells as jobs of Slurm, by submitit itself: Hydra's launcher for it composes again within the job, and ends at the first job
+"""Trials as jobs of Slurm, by submitit itself: Hydra's launcher for it composes again within the job, and ends at the first job
 without a result, the others unseen.
 
-A job is one cell and has one task per node, which looks after the ranks there as ``trial_job`` does anywhere. Who
-submitted it reads the cell's files and asks Slurm; who comes later finds the job by ``slurm_job.json``.
+A job is one trial and has one task per node, which looks after the ranks there as ``trial_job`` does anywhere. Who
+submitted it reads the trial's files and asks Slurm; who comes later finds the job by ``slurm_job.json``.
 """
 
 import getpass
@@ -48,7 +48,7 @@ GOES_ON = "the same command goes on from its last checkpoint"
 
 
 class Ticket(NamedTuple):
-    """A job; its name tells it from one of another cell, as Slurm may start again at 1."""
+    """A job; its name tells it from one of another trial, as Slurm may start again at 1."""
 
     id: str
     name: str
@@ -88,21 +88,21 @@ class Queue:
 
 
 class SlurmJob:
-    """A cell in Slurm's queue or on its nodes.
+    """A trial in Slurm's queue or on its nodes.
 
     Args:
-        cell: it computes.
+        trial: it computes.
         ticket: of the job.
         queue: to ask.
         own: whether this launcher submitted it: only then it may cancel it.
     """
 
-    def __init__(self, cell: Trial, ticket: Ticket, queue: Queue, own: bool) -> None:
-        self.directory = cell.directory
+    def __init__(self, trial: Trial, ticket: Ticket, queue: Queue, own: bool) -> None:
+        self.directory = trial.directory
         self.ticket = ticket
         self._queue = queue
         self._own = own
-        self._folder = _folder(cell) / ticket.id
+        self._folder = _folder(trial) / ticket.id
         self._looked = -LOOK_S
         self._fresh = False
         self._ended_since: float | None = None
@@ -127,7 +127,7 @@ class SlurmJob:
         return Outcome(*self._stopping)
 
     def progress(self) -> dict[str, Any] | None:
-        """What the cell last said of itself, or that its job has not been started yet."""
+        """What the trial last said of itself, or that its job has not been started yet."""
         if not self._fresh:
             return None
         if self._queue.state(self.ticket) == "PENDING":
@@ -184,7 +184,7 @@ class SlurmJob:
 
 
 class SlurmExecutor:
-    """Submits every cell as a job; those of the sweep that are in Slurm's hands already it only watches.
+    """Submits every trial as a job; those of the sweep that are in Slurm's hands already it only watches.
 
     Args:
         launch: the configuration's block of that name.
@@ -206,18 +206,18 @@ class SlurmExecutor:
         """Always: Slurm has the queue."""
         return True
 
-    def start(self, cell: Trial) -> SlurmJob | Outcome:
-        """Submits a cell, or finds the job that has it."""
-        done = settled(cell)
+    def start(self, trial: Trial) -> SlurmJob | Outcome:
+        """Submits a trial, or finds the job that has it."""
+        done = settled(trial)
         if done is not None:
             return done
         try:
-            cell.directory.mkdir(parents=True, exist_ok=True)
-            lock = Lock.take(cell.directory / LAUNCHER)
+            trial.directory.mkdir(parents=True, exist_ok=True)
+            lock = Lock.take(trial.directory / LAUNCHER)
         except OSError as error:
-            return Outcome("refused", f"cannot write to {cell.directory}: {error.strerror}")
+            return Outcome("refused", f"cannot write to {trial.directory}: {error.strerror}")
         try:
-            return self._find(cell) or (self._submit(cell) if lock else with_another(cell))
+            return self._find(trial) or (self._submit(trial) if lock else with_another(trial))
         finally:
             if lock:
                 lock.release()
@@ -226,39 +226,39 @@ class SlurmExecutor:
         """Forgets its job."""
         self._queue.remove(job.ticket)
 
-    def _find(self, cell: Trial) -> SlurmJob | Outcome | None:
-        """The job that was submitted for the cell before and has not ended."""
-        known = files.read_json(cell.directory / JOB)
+    def _find(self, trial: Trial) -> SlurmJob | Outcome | None:
+        """The job that was submitted for the trial before and has not ended."""
+        known = files.read_json(trial.directory / JOB)
         if known is None:
             return None
         ticket = Ticket(known["id"], known["name"])
         state = self._queue.state(ticket)
         if state is None:
-            return Outcome("failed", f"Slurm does not answer whether its job {ticket.id} of this cell goes on")
+            return Outcome("failed", f"Slurm does not answer whether its job {ticket.id} of this trial goes on")
         if state in ENDED:
             self._queue.remove(ticket)
             return None
-        if ticket.name != _name(cell):
-            return Outcome("refused", f"Slurm job {ticket.id} computes another configuration in {cell.directory}")
-        return SlurmJob(cell, ticket, self._queue, own=False)
+        if ticket.name != _name(trial):
+            return Outcome("refused", f"Slurm job {ticket.id} computes another configuration in {trial.directory}")
+        return SlurmJob(trial, ticket, self._queue, own=False)
 
-    def _submit(self, cell: Trial) -> SlurmJob | Outcome:
+    def _submit(self, trial: Trial) -> SlurmJob | Outcome:
         from submitit import SlurmExecutor as Submitter
         from submitit.core.utils import FailedJobError
 
         said = io.StringIO()
         try:
             with redirect_stderr(said):  # submitit prints what it raises
-                submitter = Submitter(_folder(cell) / "%j", max_num_timeout=cell.config["cluster"]["max_requeues"])
-                submitter.update_parameters(**_parameters(cell))
-                job = submitter.submit(Task(cell))
+                submitter = Submitter(_folder(trial) / "%j", max_num_timeout=trial.config["cluster"]["max_requeues"])
+                submitter.update_parameters(**_parameters(trial))
+                job = submitter.submit(Task(trial))
         except (FailedJobError, OSError, ValueError) as error:
             line = str(error).strip().splitlines()[-1].removeprefix("sbatch: error: ")
             return Outcome("refused", f"the job was not submitted: {line}")
-        ticket = Ticket(job.job_id, _name(cell))
-        files.write_json(cell.directory / JOB, {**ticket._asdict(), "submitted": files.now()})
+        ticket = Ticket(job.job_id, _name(trial))
+        files.write_json(trial.directory / JOB, {**ticket._asdict(), "submitted": files.now()})
         self._queue.add(ticket)
-        return SlurmJob(cell, ticket, self._queue, own=True)
+        return SlurmJob(trial, ticket, self._queue, own=True)
 
 
 @dataclass(frozen=True)
@@ -266,21 +266,21 @@ class Task:
     """What a job runs once on each of its nodes.
 
     Args:
-        cell: whose ranks of the node it looks after.
+        trial: whose ranks of the node it looks after.
     """
 
-    cell: Trial
+    trial: Trial
 
     def __call__(self) -> Outcome:
         """Runs them to the end, or until Slurm wants the node back: then they save, and the job goes on later."""
         wish = Wish()
-        trainer = self.cell.config["trainer"]
-        wrong = _mismatch(trainer) or lack(self.cell, machines=trainer["num_nodes"])
+        trainer = self.trial.config["trainer"]
+        wrong = _mismatch(trainer) or lack(self.trial, machines=trainer["num_nodes"])
         if wrong is not None:
             return Outcome("refused", wrong)
-        if can_fork() and not on_gpu(self.cell.config):
+        if can_fork() and not on_gpu(self.trial.config):
             preload(())
-        node = _node(self.cell.config)
+        node = _node(self.trial.config)
         job = self._start(node)
         outcome = job if isinstance(job, Outcome) else None
         stopping = False
@@ -301,9 +301,9 @@ class Task:
         return DelayedSubmission(self)
 
     def _start(self, node: Node | None) -> TrialJob | Outcome:
-        """Starts the ranks; who looks whether the cell is free holds its lock for an instant."""
+        """Starts the ranks; who looks whether the trial is free holds its lock for an instant."""
         for _ in range(10):
-            job = start_trial(self.cell, node=node)
+            job = start_trial(self.trial, node=node)
             if isinstance(job, TrialJob) or job.status != "busy":
                 break
             time.sleep(LOOK_S)
@@ -313,7 +313,7 @@ class Task:
         """Ends as Slurm expects: its time limit means back into the queue, by submitit; what else it wants it does itself."""
         from submitit.core.utils import UncompletedJobError
 
-        directory, limit = self.cell.directory, self.cell.config["cluster"]["max_requeues"]
+        directory, limit = self.trial.directory, self.trial.config["cluster"]["max_requeues"]
         if first:
             _amend(directory, "preempted", f"{wish.name} from Slurm; it goes on by itself")
         if first and wish == signal.SIGUSR2:
@@ -324,12 +324,12 @@ class Task:
                 _amend(directory, "interrupted", error)
                 return Outcome("interrupted", error)
         deadline = time.monotonic() + END_S
-        job = Ticket(os.environ["SLURM_JOB_ID"], _name(self.cell))
+        job = Ticket(os.environ["SLURM_JOB_ID"], _name(self.trial))
         while time.monotonic() < deadline and (_states({job}) or {job: "RUNNING"})[job] == "RUNNING":
             time.sleep(LOOK_S)
         if first and (_lines("sacct", *SACCT, "--format=State", f"--jobs={job.id}") or [""])[0].startswith("CANCELLED"):
             _amend(directory, "interrupted", f"Slurm job {job.id} was cancelled; {GOES_ON}")
-        sys.exit(128 + signal.SIGTERM)  # no result: the cell has none yet
+        sys.exit(128 + signal.SIGTERM)  # no result: the trial has none yet
 
 
 class Wish:
@@ -390,21 +390,21 @@ def _find_slurm() -> None:
         time.sleep(LOOK_S)
 
 
-def _name(cell: Trial) -> str:
-    return f"{cell.config['name']}-{config_hash(cell.config)[:12]}"
+def _name(trial: Trial) -> str:
+    return f"{trial.config['name']}-{config_hash(trial.config)[:12]}"
 
 
-def _folder(cell: Trial) -> Path:
-    return Path(cell.config["output_root"], FOLDER).absolute()
+def _folder(trial: Trial) -> Path:
+    return Path(trial.config["output_root"], FOLDER).absolute()
 
 
-def _parameters(cell: Trial) -> dict[str, Any]:
+def _parameters(trial: Trial) -> dict[str, Any]:
     """For submitit."""
-    cluster, trainer = cell.config["cluster"], cell.config["trainer"]
+    cluster, trainer = trial.config["cluster"], trial.config["trainer"]
     cores = trainer["devices"] * cluster["cpus_per_rank"]
     paths = f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"
     parameters = {
-        "job_name": _name(cell),
+        "job_name": _name(trial),
         "nodes": trainer["num_nodes"],
         "ntasks_per_node": 1,
         "cpus_per_task": cores,
@@ -421,7 +421,7 @@ def _parameters(cell: Trial) -> dict[str, Any]:
 
 
 def _mismatch(trainer: Mapping[str, Any]) -> str | None:
-    """In what the job is not what the cell needs, in one line."""
+    """In what the job is not what the trial needs, in one line."""
     count, devices = trainer["num_nodes"], trainer["devices"]
     tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_NNODES"])
     if (tasks, nodes) != (count, count):
@@ -458,7 +458,7 @@ def _address(host: str) -> str:
 
 
 def _amend(directory: Path, status: str, error: str) -> None:
-    """Corrects the record of a cell that has no result and that nobody runs."""
+    """Corrects the record of a trial that has no result and that nobody runs."""
     record = files.read_json(directory / files.RECORD)
     if record is None or record["status"] == "ok" or held(directory / LAUNCHER):
         return

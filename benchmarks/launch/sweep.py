@@ -1,4 +1,4 @@
-"""A sweep is a table with holes: its missing cells go through an executor, which says where they run."""
+"""A sweep is a table with holes: its missing trials go through an executor, which says where they run."""
 
 import hashlib
 import json
@@ -20,53 +20,53 @@ from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
 from benchmarks.records import files
 from benchmarks.records.hardware import gpus, on_gpu
 
-ASK_AGAIN_S = 1.0  # after a cell was found with another launcher
+ASK_AGAIN_S = 1.0  # after a trial was found with another launcher
 
 
 class Job(Protocol):
-    """A cell on its way."""
+    """A trial on its way."""
 
     def poll(self) -> Outcome | None:
         """The outcome, once there is one."""
 
     def progress(self) -> dict[str, Any] | None:
-        """What the cell last said of itself."""
+        """What the trial last said of itself."""
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
         """Asks it to save and stop; ``at_once`` leaves out the saving."""
 
 
 class Executor(Protocol):
-    """Where cells run."""
+    """Where trials run."""
 
     def room(self) -> bool:
         """Whether one more may start now."""
 
-    def start(self, cell: Trial) -> Job | Outcome:
-        """Starts a cell, or says why not."""
+    def start(self, trial: Trial) -> Job | Outcome:
+        """Starts a trial, or says why not."""
 
     def ended(self, job: Any) -> None:
         """Takes back what the job had."""
 
 
 class Watcher(Protocol):
-    """Who is told of the cells, each under its place in the sweep."""
+    """Who is told of the trials, each under its place in the sweep."""
 
     def begin(self, index: int, label: str) -> None:
-        """A cell starts."""
+        """A trial starts."""
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
-        """A cell has said how far it is."""
+        """A trial has said how far it is."""
 
     def wait(self, index: int, label: str, reason: str) -> None:
-        """A cell is with another launcher."""
+        """A trial is with another launcher."""
 
     def end(self, index: int, label: str, outcome: Outcome) -> None:
-        """A cell has ended."""
+        """A trial has ended."""
 
 
 class LocalExecutor:
-    """Cells on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each.
+    """Trials on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each.
 
     Args:
         launch: the configuration's block of that name.
@@ -78,16 +78,16 @@ class LocalExecutor:
         self._free_gpus: list[str] | None = None
 
     def room(self) -> bool:
-        """Whether fewer than ``workers`` cells run."""
+        """Whether fewer than ``workers`` trials run."""
         return self._running < self.workers
 
-    def start(self, cell: Trial) -> Job | Outcome:
-        """Starts a cell in processes of its own."""
-        refused = refusal(cell) or lack(cell, self.workers)
+    def start(self, trial: Trial) -> Job | Outcome:
+        """Starts a trial in processes of its own."""
+        refused = refusal(trial) or lack(trial, self.workers)
         if refused is not None:
             return Outcome("refused", refused)
-        own = self._take_gpus(cell.config) if self.workers > 1 and on_gpu(cell.config) else None
-        started = start_trial(cell, own)
+        own = self._take_gpus(trial.config) if self.workers > 1 and on_gpu(trial.config) else None
+        started = start_trial(trial, own)
         if isinstance(started, Outcome):
             self._give_back(own)
         else:
@@ -113,30 +113,30 @@ class LocalExecutor:
 
 
 class Sweep:
-    """Runs cells and keeps their outcomes.
+    """Runs trials and keeps their outcomes.
 
     Args:
-        cells: in their order.
+        trials: in their order.
         watcher: is told.
-        command: the arguments that asked for them, for the list that ``status`` reads; kept once a cell has started.
+        command: the arguments that asked for them, for the list that ``status`` reads; kept once a trial has started.
 
     Raises:
         ConfigurationError: the cluster that is asked for cannot be used from here.
 
     Attributes:
-        outcomes: by the cell's place; those of all cells after ``run``, of the ended ones after an interrupt.
+        outcomes: by the trial's place; those of all trials after ``run``, of the ended ones after an interrupt.
     """
 
-    def __init__(self, cells: Sequence[Trial | Impossible], watcher: Watcher, command: Sequence[str] = ()) -> None:
-        self.cells = cells
+    def __init__(self, trials: Sequence[Trial | Impossible], watcher: Watcher, command: Sequence[str] = ()) -> None:
+        self.trials = trials
         self.command = command
         self.watcher = watcher
         self.outcomes: dict[int, Outcome] = {}
-        self._queue = deque(range(len(cells)))
+        self._queue = deque(range(len(trials)))
         self._jobs: dict[int, Job] = {}
         self._elsewhere: dict[int, float] = {}  # when to ask again
         self._listed = False
-        composed = [cell for cell in cells if isinstance(cell, Trial)]
+        composed = [trial for trial in trials if isinstance(trial, Trial)]
         config = composed[0].config
         self._fail_fast = config["launch"]["fail_fast"]
         try:
@@ -147,15 +147,15 @@ class Sweep:
             preload(_modules(composed))
 
     def run(self) -> None:
-        """Runs what is missing; returns when every cell has ended, or at the first failure under ``launch.fail_fast``.
+        """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``.
 
         Raises:
-            KeyboardInterrupt: after all running cells have saved and stopped.
+            KeyboardInterrupt: after all running trials have saved and stopped.
         """
         try:
             while (self._queue or self._jobs or self._elsewhere) and not self._failed_fast():
                 self._step()
-            self._stop("interrupted", "stopped, as another cell has failed (launch.fail_fast)")
+            self._stop("interrupted", "stopped, as another trial has failed (launch.fail_fast)")
         except KeyboardInterrupt:
             try:
                 self._stop("interrupted", "interrupted by Ctrl-C")
@@ -176,26 +176,26 @@ class Sweep:
         time.sleep(POLL_S)
 
     def _start(self, index: int) -> None:
-        cell = self.cells[index]
+        trial = self.trials[index]
         waited = self._elsewhere.pop(index, None) is not None
         if not waited:
-            self.watcher.begin(index, cell.label)
-        if isinstance(cell, Impossible):
-            self._end(index, Outcome("refused", cell.error))
+            self.watcher.begin(index, trial.label)
+        if isinstance(trial, Impossible):
+            self._end(index, Outcome("refused", trial.error))
             return
-        started = self._executor.start(cell)
+        started = self._executor.start(trial)
         if not isinstance(started, Outcome):
             self._jobs[index] = started
             if not self._listed:
-                write_sweep(self.cells, self.command)
+                write_sweep(self.trials, self.command)
                 self._listed = True
         elif started.status != "busy":
             self._end(index, started)
         else:
             self._elsewhere[index] = time.monotonic() + ASK_AGAIN_S
             if not waited:
-                self.watcher.wait(index, cell.label, started.error or "")
-            elif (progress := files.read_json(cell.directory / files.PROGRESS)) is not None:
+                self.watcher.wait(index, trial.label, started.error or "")
+            elif (progress := files.read_json(trial.directory / files.PROGRESS)) is not None:
                 self.watcher.update(index, progress)
 
     def _poll(self) -> None:
@@ -210,7 +210,7 @@ class Sweep:
 
     def _end(self, index: int, outcome: Outcome) -> None:
         self.outcomes[index] = outcome
-        self.watcher.end(index, self.cells[index].label, outcome)
+        self.watcher.end(index, self.trials[index].label, outcome)
 
     def _failed_fast(self) -> bool:
         return self._fail_fast and not all(outcome.good for outcome in self.outcomes.values())
@@ -223,34 +223,34 @@ class Sweep:
             time.sleep(POLL_S)
 
 
-def write_sweep(cells: Iterable[Trial | Impossible], command: Sequence[str]) -> None:
-    """Keeps the list of a sweep's cells in ``<output_root>/sweeps/``, so that ``status`` knows what is missing."""
+def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) -> None:
+    """Keeps the list of a sweep's trials in ``<output_root>/sweeps/``, so that ``status`` knows what is missing."""
     roots: dict[str, list[Trial]] = {}
-    for cell in cells:
-        if isinstance(cell, Trial):
-            roots.setdefault(cell.config["output_root"], []).append(cell)
+    for trial in trials:
+        if isinstance(trial, Trial):
+            roots.setdefault(trial.config["output_root"], []).append(trial)
     for root, its in roots.items():
         rows = [
             {
-                "directory": str(cell.directory.relative_to(root)),
-                "label": cell.label,
-                "config_hash": config_hash(cell.config),
+                "directory": str(trial.directory.relative_to(root)),
+                "label": trial.label,
+                "config_hash": config_hash(trial.config),
             }
-            for cell in its
+            for trial in its
         ]
         digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
         path = Path(root, files.SWEEPS, f"{digest[:12]}.json")
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(path, {"command": list(command), "made": files.now(), "cells": rows})
+            files.write_json(path, {"command": list(command), "made": files.now(), "trials": rows})
 
 
-def _modules(cells: Iterable[Trial]) -> list[str]:
-    """The modules that the cells' ``_target_`` keys name: imported once for all."""
+def _modules(trials: Iterable[Trial]) -> list[str]:
+    """The modules that the trials' ``_target_`` keys name: imported once for all."""
     targets = {
         value.rpartition(".")[0]
-        for cell in cells
-        for key, value in flatten(cell.config).items()
+        for trial in trials
+        for key, value in flatten(trial.config).items()
         if key.rpartition(".")[2] == "_target_" and isinstance(value, str)
     }
     return sorted(targets)

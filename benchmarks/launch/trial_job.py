@@ -1,7 +1,7 @@
-"""Runs one cell on this machine: its processes, their limits, restarts, and the record when they cannot write it.
+"""Runs one trial on this machine: its processes, their limits, restarts, and the record when they cannot write it.
 
-A cell is driven by ``poll``, so that one thread watches many. No rank re-enters Hydra. A rank that dies takes its cell down,
-the cause is recorded, and the next cell starts.
+A trial is driven by ``poll``, so that one thread watches many. No rank re-enters Hydra. A rank that dies takes its trial down,
+the cause is recorded, and the next trial starts.
 """
 
 import math
@@ -37,7 +37,7 @@ INTERRUPTED = 128 + signal.SIGTERM  # a rank's exit code when it was asked to st
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a cell ended.
+    """How a trial ended.
 
     Attributes:
         status: ``ok``, ``finished`` (before this call), ``failed``, ``interrupted``, ``preempted`` (goes on by itself),
@@ -50,34 +50,34 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """Whether the cell has its result."""
+        """Whether the trial has its result."""
         return self.status in {"ok", "finished"}
 
 
 class TrialJob:
-    """A cell that this launcher runs.
+    """A trial that this launcher runs.
 
     Args:
-        cell: to run; ``refusal`` has let it through.
+        trial: to run; ``refusal`` has let it through.
         lock: on its directory, held until it has ended.
         gpus: the devices that it may see; None for all.
-        node: this machine's place where the cell has several; all but the first leave the record alone.
+        node: this machine's place where the trial has several; all but the first leave the record alone.
     """
 
     def __init__(
-        self, cell: Trial, lock: Lock | None, gpus: Sequence[str] | None = None, node: Node | None = None
+        self, trial: Trial, lock: Lock | None, gpus: Sequence[str] | None = None, node: Node | None = None
     ) -> None:
-        self.directory = cell.directory
+        self.directory = trial.directory
         self.gpus = gpus
         self.node = node
         self._lock = lock
         self._keeps_record = node is None or node.rank == 0
         self._log = files.LOG if node is None or node.rank == 0 else f"log.node{node.rank}.txt"
-        self._config = deepcopy(cell.config)
-        self._departures = cell.departures
+        self._config = deepcopy(trial.config)
+        self._overrides = trial.overrides
         self._limits = self._config["launch"]
         self._ranks = self._config["trainer"]["devices"]
-        # A cell over several machines is restarted by torch's agents, which keep the machines together.
+        # A trial over several machines is restarted by torch's agents, which keep the machines together.
         self._retries = 0 if node else self._limits["retries"]
         cluster = self._config["cluster"]
         share = cores() // (self._ranks * (self._limits["workers"] if gpus is None else 1))
@@ -90,7 +90,7 @@ class TrialJob:
         self._begun = not self._keeps_record
 
     def poll(self) -> Outcome | None:
-        """Looks after the cell; its outcome once it has ended."""
+        """Looks after the trial; its outcome once it has ended."""
         if self._group is None:
             return self._start()
         code = self._group.poll()
@@ -107,11 +107,11 @@ class TrialJob:
         return outcome
 
     def progress(self) -> dict[str, Any] | None:
-        """What the cell last said of itself."""
+        """What the trial last said of itself."""
         return files.read_json(self.directory / files.PROGRESS) if self._group else None
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
-        """Asks the cell to save and stop, and ends it if it does not; ``at_once`` leaves out the asking."""
+        """Asks the trial to save and stop, and ends it if it does not; ``at_once`` leaves out the asking."""
         self._stopping = (status, error)
         wait = 0 if at_once else SAVE_S
         now = time.time()
@@ -128,7 +128,7 @@ class TrialJob:
         for left in (files.FAILURE, files.PROGRESS):
             (self.directory / left).unlink(missing_ok=True)
         files.write_atomic(self.directory / files.CONFIG, yaml.safe_dump(self._config, sort_keys=False))
-        files.write_json(self.directory / files.RECORD, new_record(self._config, self._departures, previous))
+        files.write_json(self.directory / files.RECORD, new_record(self._config, self._overrides, previous))
 
     def _start(self) -> Outcome | None:
         """Opens the record and starts the processes, once nobody else's are left."""
@@ -136,11 +136,11 @@ class TrialJob:
             return self._finish(*self._stopping)
         waited = time.time() - self._waiting
         if not self._keeps_record and not self._first_is_there():
-            return None if waited < JOIN_S else Outcome("failed", f"machine 0 has not started this cell in {JOIN_S} s")
+            return None if waited < JOIN_S else Outcome("failed", f"machine 0 has not started this trial in {JOIN_S} s")
         if self._keeps_record and held(self.directory / RANKS):
             if waited < SAVE_S + STOP_S:
                 return None  # ranks of a launcher that was killed are still saving
-            return self._finish("failed", "processes of an earlier start of this cell are still there")
+            return self._finish("failed", "processes of an earlier start of this trial are still there")
         fork = can_fork() and not on_gpu(self._config)
         threads = self._config["cluster"]["threads_per_process"]
         try:
@@ -173,7 +173,7 @@ class TrialJob:
         elif stall is not None and now - max(self._started, self._last_sign()) > stall:
             self.stop("failed", f"no sign of life for {stall:g} s (launch.stall_s)", at_once=True)
         elif not self._keeps_record and not self._first_is_there():
-            self.stop("failed", "machine 0 has ended the cell", at_once=True)
+            self.stop("failed", "machine 0 has ended the trial", at_once=True)
 
     def _last_sign(self) -> float:
         try:
@@ -182,7 +182,7 @@ class TrialJob:
             return -math.inf
 
     def _first_is_there(self) -> bool:
-        """Whether machine 0 is at this cell; asked now and then, as asking takes the lock for an instant."""
+        """Whether machine 0 is at this trial; asked now and then, as asking takes the lock for an instant."""
         if time.time() - self._looked_for_first > LOOK_S:
             self._looked_for_first = time.time()
             self._first = held(self.directory / LAUNCHER)
@@ -240,35 +240,35 @@ class TrialJob:
             self._lock.release()
 
 
-def start_trial(cell: Trial, gpus: Sequence[str] | None = None, node: Node | None = None) -> TrialJob | Outcome:
-    """Starts a cell, unless it is finished, refused, or with another launcher."""
-    done = settled(cell)
+def start_trial(trial: Trial, gpus: Sequence[str] | None = None, node: Node | None = None) -> TrialJob | Outcome:
+    """Starts a trial, unless it is finished, refused, or with another launcher."""
+    done = settled(trial)
     if done is not None:
         return done
     try:
-        cell.directory.mkdir(parents=True, exist_ok=True)
+        trial.directory.mkdir(parents=True, exist_ok=True)
         if node is not None and node.rank > 0:
-            return TrialJob(cell, None, gpus, node)
-        lock = Lock.take(cell.directory / LAUNCHER)
+            return TrialJob(trial, None, gpus, node)
+        lock = Lock.take(trial.directory / LAUNCHER)
         if lock is None:
-            return with_another(cell)
-        if is_finished(cell):
+            return with_another(trial)
+        if is_finished(trial):
             lock.release()
             return Outcome("finished")
-        return TrialJob(cell, lock, gpus, node)
+        return TrialJob(trial, lock, gpus, node)
     except OSError as error:
-        return Outcome("refused", f"cannot write to {cell.directory}: {error.strerror}")
+        return Outcome("refused", f"cannot write to {trial.directory}: {error.strerror}")
 
 
-def settled(cell: Trial) -> Outcome | None:
-    """The outcome of a cell that is not to be started: refused, or finished already."""
-    refused = refusal(cell)
+def settled(trial: Trial) -> Outcome | None:
+    """The outcome of a trial that is not to be started: refused, or finished already."""
+    refused = refusal(trial)
     if refused is not None:
         return Outcome("refused", refused)
-    return Outcome("finished") if is_finished(cell) else None
+    return Outcome("finished") if is_finished(trial) else None
 
 
-def with_another(cell: Trial) -> Outcome:
-    """That another launcher has the cell, and which."""
-    who = holder(cell.directory / LAUNCHER)
+def with_another(trial: Trial) -> Outcome:
+    """That another launcher has the trial, and which."""
+    who = holder(trial.directory / LAUNCHER)
     return Outcome("busy", f"process {who.get('pid', '?')} on {who.get('host', '?')} is running it")

@@ -228,7 +228,7 @@ def random_classes(splits: Any, split: Any, count: int, shape: Sequence[int], cl
 
 
 def configuration(case: Case, root: Path, batch: int | None, steps: int, overrides: Sequence[str]) -> Any:
-    """The cell of a case, with epochs enough for ``steps`` and random images where it has none."""
+    """The trial of a case, with epochs enough for ``steps`` and random images where it has none."""
     sizes = [] if batch is None else [f"recipe.batch_size={batch}"]
     place = (f"output_root={root}", "logger=none", "cluster.threads_per_process=1")
     run: Any = expand([*case.overrides, *sizes, *place, *overrides], False)[0]
@@ -255,13 +255,13 @@ def configuration(case: Case, root: Path, batch: int | None, steps: int, overrid
 def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] = ()) -> Measured:
     """Runs a case in this process, with one thread, tested and recorded as any run."""
     with tempfile.TemporaryDirectory() as root:
-        cell = configuration(case, Path(root), batch, steps, overrides)
-        config = cell.config
-        cell.directory.mkdir(parents=True)
-        record = new_record(config, cell.departures, None)
-        write_json(cell.directory / RECORD, record)
+        trial = configuration(case, Path(root), batch, steps, overrides)
+        config = trial.config
+        trial.directory.mkdir(parents=True)
+        record = new_record(config, trial.overrides, None)
+        write_json(trial.directory / RECORD, record)
         Trainer.recipe = config["recipe"]
-        run = RankRun(cell.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
+        run = RankRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
         run.execute()
     return Measured(run.record, config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
 

@@ -202,7 +202,7 @@ def _turbojpeg() -> Callable[[bytes], Any]:
 
 def data_module(tree: Path, batch: int, workers: int = 0, overrides: Sequence[str] = ()) -> Any:
     """Of ResNeXt's recipe, as a run has it."""
-    cell: Any = expand(
+    trial: Any = expand(
         [
             *("model=resnext", "data=imagenet", f"data.root={tree}", f"data.num_classes={CLASSES}"),
             *("data.train_count=null", "data.test_count=null", "data.val_per_class=1", f"data.eval_batch_size={batch}"),
@@ -210,7 +210,7 @@ def data_module(tree: Path, batch: int, workers: int = 0, overrides: Sequence[st
         ],
         False,
     )[0]
-    return instantiate(cell.config["datamodule"])
+    return instantiate(trial.config["datamodule"])
 
 
 def decoding(tree: Path, images: int, turn: int, ways: Mapping[str, Callable[[bytes], Any]]) -> list[dict[str, Any]]:
@@ -282,8 +282,8 @@ def loading(tree: Path, batch: int, workers: int) -> tuple[float, bool]:
 
 def train_step(batch: int) -> Callable[[Any], None]:
     """A training step of a small ResNet on the first images of a batch."""
-    cell: Any = expand([*NETWORK, "data=imagenet", f"data.num_classes={CLASSES}", "logger=none"], False)[0]
-    net = instantiate(cell.config["model"]).train()
+    trial: Any = expand([*NETWORK, "data=imagenet", f"data.num_classes={CLASSES}", "logger=none"], False)[0]
+    net = instantiate(trial.config["model"]).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     count = min(batch, NETWORK_IMAGES)
 

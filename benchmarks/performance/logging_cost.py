@@ -41,7 +41,7 @@ TRACKING = ("on_train_batch_end", "on_validation_start", "on_validation_batch_en
 
 
 def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
-    """Trains ResNeXt on the digits in this process, with one thread, by the code of every cell, with clocks in the tracker.
+    """Trains ResNeXt on the digits in this process, with one thread, by the code of every trial, with clocks in the tracker.
 
     Returns seconds by name. ``step`` and ``tracking``, of a step, are processor time of the training thread, which does not
     depend on what else the machine does; ``waiting``, of a step, is what the tracker's writing waits for the disk and the
@@ -51,7 +51,7 @@ def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
     run: Any = expand(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], False)[0]
     run.directory.mkdir(parents=True)
     write_atomic(run.directory / CONFIG, yaml.safe_dump(run.config, sort_keys=False))
-    write_json(run.directory / RECORD, new_record(run.config, run.departures, None))
+    write_json(run.directory / RECORD, new_record(run.config, run.overrides, None))
     spent = dict.fromkeys(("step", "tracking", "waiting"), 0.0)
     originals = {name: getattr(Tracker, name) for name in {*STEP, *TRACKING}}
     begun = 0.0

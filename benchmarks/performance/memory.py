@@ -78,14 +78,14 @@ def main(argv: Sequence[str]) -> int:
     torch.set_num_threads(1)
     rows = []
     try:
-        cells = expand([*(arguments.overrides or USUAL), *PLACE], multirun=True)
-        for cell in cells:
-            if not isinstance(cell, Trial):
-                raise ConfigurationError(f"{cell.label}: {cell.error}")
-            if KEY not in cell.config["model"]:
-                raise ConfigurationError(f"{cell.config['name']} has no model.{KEY}, model=densenet has one")
-            print(f"measuring {cell.config['name']}", file=sys.stderr)
-            rows.append(measure(cell.config, arguments.repeats))
+        trials = expand([*(arguments.overrides or USUAL), *PLACE], multirun=True)
+        for trial in trials:
+            if not isinstance(trial, Trial):
+                raise ConfigurationError(f"{trial.label}: {trial.error}")
+            if KEY not in trial.config["model"]:
+                raise ConfigurationError(f"{trial.config['name']} has no model.{KEY}, model=densenet has one")
+            print(f"measuring {trial.config['name']}", file=sys.stderr)
+            rows.append(measure(trial.config, arguments.repeats))
         if arguments.page:
             write_atomic(arguments.page, render(view(rows)))
     except (ValueError, OSError) as error:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
     terminal.console().print(table(COLUMNS, rows))
     print(growth(rows))
     if arguments.write:
-        where = environment(_device(cells[0].config))  # type: ignore[union-attr]
+        where = environment(_device(trials[0].config))  # type: ignore[union-attr]
         command = " ".join(["python -m benchmarks memory", *arguments.overrides, f"--repeats {arguments.repeats}"])
         write_record("memory", where, command, TITLE, COLUMNS, rows, NOTE + growth(rows))
     return 0

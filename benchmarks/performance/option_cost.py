@@ -122,13 +122,13 @@ def _row(overrides: Sequence[str], switch: str) -> dict[str, Any] | str:
     Raises:
         ValueError: no such network.
     """
-    plain = _cell([*overrides, *PLACE])
+    plain = _trial([*overrides, *PLACE])
     name, kind = plain.config["name"], switch.partition("=")[0].removeprefix("model.")
     if switch.startswith("model.") and kind not in plain.config["model"]:
         return f"{switch}: not for {name}"
     try:
-        other = _cell([*overrides, *PLACE, switch])
-        pair = [specification(cell.config) for cell in (plain, other)]
+        other = _trial([*overrides, *PLACE, switch])
+        pair = [specification(trial.config) for trial in (plain, other)]
         ratios = ask("performance.option_cost", pair, 1)["ratios"]
         memory = [ask("performance.step_time", one, 1)["memory_bytes"] / 2**20 for one in pair]
     except ValueError as error:
@@ -148,13 +148,13 @@ def _row(overrides: Sequence[str], switch: str) -> dict[str, Any] | str:
     }
 
 
-def _cell(overrides: Sequence[str]) -> Trial:
-    [cell] = expand(overrides, multirun=False)
-    if not isinstance(cell, Trial):
-        raise ConfigurationError(cell.error)
-    if problem := refusal(cell):
+def _trial(overrides: Sequence[str]) -> Trial:
+    [trial] = expand(overrides, multirun=False)
+    if not isinstance(trial, Trial):
+        raise ConfigurationError(trial.error)
+    if problem := refusal(trial):
         raise ConfigurationError(problem)
-    return cell
+    return trial
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ ONE_STEP = (
     "+trainer.limit_train_batches=1",
     "trainer.accelerator=cpu",
 )
-CELLS = 20
+TRIALS = 20
 FIRST = "first step"
 FIRST_STEP = ("model=resnext", "data=digits", "recipe.epochs=1")
 LIMITS = {"help": 1.0, FIRST: 1.5, "sweep": 6.0, "ranks": 2.5}  # --help: 2 s, on a machine that imports in as long
@@ -41,21 +41,21 @@ COLUMNS = {
 }
 NOTE = (
     '`import` is `python -c "import torch, pytorch_lightning"`, `help` is `run.py --help`, `first step` lasts from the start '
-    f"of `run.py {' '.join(FIRST_STEP[:2])}` to the end of its first training step, `sweep` is one of {CELLS} one-step cells, "
-    "`ranks` a one-step cell of two processes. All are run one after the other in every repeat; ratios are within a repeat, "
+    f"of `run.py {' '.join(FIRST_STEP[:2])}` to the end of its first training step, `sweep` is {TRIALS} one-step trials, "
+    "`ranks` a one-step trial of two processes. All are run one after the other in every repeat; ratios are within a repeat, "
     "`from` and `to` the lowest and the highest."
 )
 
 
 def commands(root: Path, logger: str) -> dict[str, list[str]]:
-    """The import, the help, a run, a sweep of ``CELLS`` one-step cells, and a cell of two ranks; results go below ``root``."""
+    """The import, the help, a run, a sweep of ``TRIALS`` one-step trials, a trial of two ranks; results go below ``root``."""
     start = [sys.executable, str(RUN)]
     run = [*start, *ONE_STEP, f"logger={logger}", "cluster.oversubscribe=true"]
     return {
         "import": [sys.executable, "-c", "import torch, pytorch_lightning"],
         "help": [*start, "--help"],
         FIRST: [*start, *FIRST_STEP, f"logger={logger}", f"output_root={root / FIRST}"],
-        "sweep": [*run, "-m", f"seed=range({CELLS})", f"output_root={root / 'sweep'}"],
+        "sweep": [*run, "-m", f"seed=range({TRIALS})", f"output_root={root / 'sweep'}"],
         "ranks": [*run, "trainer.devices=2", f"output_root={root / 'ranks'}"],
     }
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 1 where a ratio is above its limit."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks overhead",
-        description=f"Time run.py --help, a run's first training step, a sweep of {CELLS} one-step cells and a cell of two "
+        description=f"Time run.py --help, a run's first training step, a sweep of {TRIALS} one-step trials and a trial of two "
         'ranks, as ratios to one `python -c "import torch, pytorch_lightning"` measured beside them.',
     )
     parser.add_argument("--repeats", type=int, default=3, help="default: 3")

@@ -33,8 +33,8 @@ from benchmarks.units import MISSING, device_hours, hours, quantity, si
 
 KEPT = "plan.json"
 FOLD_ABOVE = 30  # rows
-NAMED = 10  # cells that cannot run
-# A cell's time beside its steps: building, counting, reading data, saving. A forked process has imported everything.
+NAMED = 10  # trials that cannot run
+# A trial's time beside its steps: building, counting, reading data, saving. A forked process has imported everything.
 FORKED_S, FRESH_S = 3.0, 15.0
 LIMITS = ("train_flops", "device_hours", "money")
 
@@ -49,7 +49,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What one cell will cost.
+    """What one trial will cost.
 
     Attributes:
         problem: why it cannot run, or cannot be forecast; the costs are then None.
@@ -57,7 +57,7 @@ class Forecast:
         device_s: seconds of all its devices. memory_bytes: of one process, beside what Python and the libraries take.
     """
 
-    cell: Trial | Impossible
+    trial: Trial | Impossible
     finished: bool = False
     problem: str | None = None
     unmeasured: str | None = None
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks plan",
         description="What a sweep will cost before it runs: training FLOPs (exact), device-hours, memory and money, of each "
-        "cell and in all. Nothing is launched.",
+        "trial and in all. Nothing is launched.",
         epilog="Device time and memory come from a few training steps on this machine, once for each network, image size, "
         "batch and number of devices; they are kept in OUTPUT_ROOT/cache. The making of batches is not measured. "
         "launch.price_per_device_hour=… adds money. The forecast is kept in OUTPUT_ROOT/forecasts.json, and the table of runs "
@@ -106,22 +106,22 @@ def main(argv: Sequence[str]) -> int:
         return 2
 
 
-def show(cells: Sequence[Trial | Impossible], method: Method | None = None) -> int:
-    """Forecasts, prints and keeps. Returns the exit code: 1 if some cell cannot run."""
+def show(trials: Sequence[Trial | Impossible], method: Method | None = None) -> int:
+    """Forecasts, prints and keeps. Returns the exit code: 1 if some trial cannot run."""
     method = method or Method()
     console = terminal.console()
-    forecasts = forecast(cells, method, console)
+    forecasts = forecast(trials, method, console)
     _print(console, forecasts, method)
     return 1 if any(one.problem for one in forecasts) else 0
 
 
-def check_budget(cells: Sequence[Trial | Impossible]) -> None:
+def check_budget(trials: Sequence[Trial | Impossible]) -> None:
     """Lets a sweep pass whose remaining forecast is within ``launch.budget``; at once where no limit is set.
 
     Raises:
         ConfigurationError: it is above a limit, or a limit that is no positive number, or of money without a price.
     """
-    launch = next(cell.config["launch"] for cell in cells if isinstance(cell, Trial))
+    launch = next(trial.config["launch"] for trial in trials if isinstance(trial, Trial))
     limits = {name: launch["budget"][name] for name in LIMITS if launch["budget"][name] is not None}
     price = launch["price_per_device_hour"]
     if not limits:
@@ -132,7 +132,7 @@ def check_budget(cells: Sequence[Trial | Impossible]) -> None:
     if "money" in limits and price is None:
         raise ConfigurationError("launch.budget.money needs launch.price_per_device_hour")
     method = Method(measure=limits.keys() != {"train_flops"})
-    left = [one for one in forecast(cells, method, Console(stderr=True)) if one.remains]
+    left = [one for one in forecast(trials, method, Console(stderr=True)) if one.remains]
     spent = {"train_flops": float(sum(one.train_flops or 0 for one in left))}
     spent["device_hours"] = sum(one.device_s or 0 for one in left) / 3600
     spent["money"] = spent["device_hours"] * (price or 0)
@@ -140,46 +140,46 @@ def check_budget(cells: Sequence[Trial | Impossible]) -> None:
         unknown = [one for one in left if name != "train_flops" and one.device_s is None]
         if unknown:
             raise ConfigurationError(
-                f"launch.budget.{name} cannot be checked: {unknown[0].cell.label}: {unknown[0].unmeasured}"
+                f"launch.budget.{name} cannot be checked: {unknown[0].trial.label}: {unknown[0].unmeasured}"
             )
         if spent[name] > limit:
             raise ConfigurationError(
-                f"nothing was started: {name} of what remains ({len(left)} of {len(cells)} runs) is forecast as "
+                f"nothing was started: {name} of what remains ({len(left)} of {len(trials)} runs) is forecast as "
                 f"{spent[name]:.4g}, above launch.budget.{name}={limit:g}"
             )
 
 
-def forecast(cells: Sequence[Trial | Impossible], method: Method, console: Console) -> list[Forecast]:
-    """The forecast of each cell, kept for those that are still to run; a bar on ``console`` while it measures.
+def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Console) -> list[Forecast]:
+    """The forecast of each trial, kept for those that are still to run; a bar on ``console`` while it measures.
 
     Raises:
         ConfigurationError: the output root cannot be written to, or there is no training to forecast.
     """
-    if any(isinstance(cell, Trial) and cell.config["mode"] == "test" for cell in cells):
+    if any(isinstance(trial, Trial) and trial.config["mode"] == "test" for trial in trials):
         raise ConfigurationError("mode=test trains nothing: it has no forecast, and launch.budget does not apply to it")
     try:
-        return _forecast_all(cells, method, console)
+        return _forecast_all(trials, method, console)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {error.filename}: {error.strerror}") from error
 
 
-def _forecast_all(cells: Sequence[Trial | Impossible], method: Method, console: Console) -> list[Forecast]:
+def _forecast_all(trials: Sequence[Trial | Impossible], method: Method, console: Console) -> list[Forecast]:
     columns = (TextColumn("forecast"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(cells))
+        task = bar.add_task("", total=len(trials))
         stores: dict[str, _Store] = {}
         found = []
-        for cell in cells:
-            if isinstance(cell, Impossible):
-                found.append(Forecast(cell, problem=cell.error))
+        for trial in trials:
+            if isinstance(trial, Impossible):
+                found.append(Forecast(trial, problem=trial.error))
             else:
-                root = cell.config["output_root"]
+                root = trial.config["output_root"]
                 store = stores.setdefault(root, _Store(root, lambda text: bar.update(task, description=text)))
-                found.append(_forecast(cell, method, store))
+                found.append(_forecast(trial, method, store))
             bar.advance(task)
     for root in stores:
         its = {
-            config_hash(one.cell.config): {
+            config_hash(one.trial.config): {
                 "train_flops": one.train_flops,
                 "device_s": one.device_s,
                 "memory_bytes": one.memory_bytes,
@@ -187,7 +187,7 @@ def _forecast_all(cells: Sequence[Trial | Impossible], method: Method, console: 
                 "made": files.now(),
             }
             for one in found
-            if one.remains and isinstance(one.cell, Trial) and one.cell.config["output_root"] == root
+            if one.remains and isinstance(one.trial, Trial) and one.trial.config["output_root"] == root
         }
         if its:
             keep(root, its)
@@ -235,22 +235,24 @@ class _Store:
         return self.content[key]
 
 
-def _forecast(cell: Trial, method: Method, store: _Store) -> Forecast:
-    record = files.read_json(cell.directory / files.RECORD) or {}
-    if is_finished(cell) and record["config_hash"] == config_hash(cell.config):
+def _forecast(trial: Trial, method: Method, store: _Store) -> Forecast:
+    record = files.read_json(trial.directory / files.RECORD) or {}
+    if is_finished(trial) and record["config_hash"] == config_hash(trial.config):
         cost, spent = record["complexity"], record["compute"]
         device_s = spent["wall_s"] * record["parallel"]["world_size"]
-        return Forecast(cell, finished=True, params=cost["params"], train_flops=spent["train_flops"], device_s=device_s)
+        return Forecast(
+            trial, finished=True, params=cost["params"], train_flops=spent["train_flops"], device_s=device_s
+        )
     try:
-        problem = refusal(cell)
-        return Forecast(cell, problem=problem) if problem else _costs(cell, method, store)
+        problem = refusal(trial)
+        return Forecast(trial, problem=problem) if problem else _costs(trial, method, store)
     except ValueError as error:
-        return Forecast(cell, problem=str(error))
+        return Forecast(trial, problem=str(error))
 
 
-def _costs(cell: Trial, method: Method, store: _Store) -> Forecast:
+def _costs(trial: Trial, method: Method, store: _Store) -> Forecast:
     """Raises ValueError for a network or data set that cannot be had, and for a length that cannot be told."""
-    config, trainer, batch = cell.config, cell.config["trainer"], cell.config["recipe"]["batch_size"]
+    config, trainer, batch = trial.config, trial.config["trainer"], trial.config["recipe"]["batch_size"]
     image = [config["data"]["in_channels"], *config["data"]["image_size"]]
     code = [training_sha256(), version("torch"), version("fvcore")]
     net = store.get(
@@ -278,7 +280,7 @@ def _costs(cell: Trial, method: Method, store: _Store) -> Forecast:
             step = _step(config, method.measure, store)
         except ValueError as error:
             unmeasured = str(error)
-        if missing := lack(cell, config["launch"]["workers"]):
+        if missing := lack(trial, config["launch"]["workers"]):
             step, unmeasured = step | {"step_s": None}, missing
     step_s = step["step_s"]
     steps, evaluations = _length(config, data["counts"]["train"], step_flops, step_s, unmeasured)
@@ -290,7 +292,7 @@ def _costs(cell: Trial, method: Method, store: _Store) -> Forecast:
         )
         device_s = devices * (startup + steps * step_s + flops * step_s / step_flops)
     return Forecast(
-        cell,
+        trial,
         unmeasured=unmeasured,
         params=net["params"],
         train_flops=steps * step_flops,
@@ -398,9 +400,9 @@ def _measure(specification: dict[str, Any], ranks: int) -> dict[str, Any]:
 
 
 def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> None:
-    rows = [one for one in forecasts if isinstance(one.cell, Trial) and one.problem is None]
+    rows = [one for one in forecasts if isinstance(one.trial, Trial) and one.problem is None]
     price = next(
-        (one.cell.config["launch"]["price_per_device_hour"] for one in rows if isinstance(one.cell, Trial)), None
+        (one.trial.config["launch"]["price_per_device_hour"] for one in rows if isinstance(one.trial, Trial)), None
     )
     groups: dict[Any, list[Forecast]] = {}
     for index, one in enumerate(rows):
@@ -425,20 +427,20 @@ def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> N
 
 
 def _group(one: Forecast) -> tuple[Any, ...]:
-    cell: Any = one.cell
-    return cell.config["name"], cell.config["data"]["name"], cell.directory.parent
+    trial: Any = one.trial
+    return trial.config["name"], trial.config["data"]["name"], trial.directory.parent
 
 
 def _row(its: Sequence[Forecast], price: float | None) -> list[str]:
-    """A line of the table: one cell, or those that differ in the seed alone."""
-    cell: Any = its[0].cell
-    recipe = cell.directory.parent.name
+    """A line of the table: one trial, or those that differ in the seed alone."""
+    trial: Any = its[0].trial
+    recipe = trial.directory.parent.name
     done = sum(one.finished for one in its)
-    seed = str(len(its)) if len(its) > 1 else str(cell.config["seed"])
+    seed = str(len(its)) if len(its) > 1 else str(trial.config["seed"])
     flops, time, memory, money = _sums(its, price)
     status = "" if not done else "[green]done[/]" if done == len(its) else f"[green]{done} done[/]"
     sums = [flops, time, memory, *([] if price is None else [money])]
-    return [cell.config["name"], cell.config["data"]["name"], recipe, seed, si(its[0].params), *sums, status]
+    return [trial.config["name"], trial.config["data"]["name"], recipe, seed, si(its[0].params), *sums, status]
 
 
 def _sums(its: Sequence[Forecast], price: float | None) -> tuple[str, str, str, str]:
@@ -478,13 +480,13 @@ def _notes(console: Console, forecasts: Sequence[Forecast], left: Sequence[Forec
     reasons: dict[str, list[str]] = {}
     for one in left:
         if one.unmeasured:
-            reasons.setdefault(one.unmeasured, []).append(one.cell.label)
+            reasons.setdefault(one.unmeasured, []).append(one.trial.label)
     for reason, labels in reasons.items():
         say(f"No device time for {labels[0]}{_others(labels)}: {reason}", "yellow")
     impossible: dict[str, list[str]] = {}
     for one in forecasts:
         if one.problem:
-            impossible.setdefault(one.problem, []).append(one.cell.label)
+            impossible.setdefault(one.problem, []).append(one.trial.label)
     for problem, labels in list(impossible.items())[:NAMED]:
         say(f"Cannot run: {labels[0]}{_others(labels)}: {problem}", "bold red")
     if len(impossible) > NAMED:

@@ -1,6 +1,6 @@
 """What the suite adds to a training step, beside a hand-written loop in the same process: ``python -m benchmarks step_cost``.
 
-Ours is the code of every cell: trainer, module, tracker, checkpoints, datamodule. The hand-written loop has the same network,
+Ours is the code of every trial: trainer, module, tracker, checkpoints, datamodule. The hand-written loop has the same network,
 weights, batches, optimiser, precision and layout, and nothing else; on a CPU both end with the same weights, to the bit.
 They take turns.
 """

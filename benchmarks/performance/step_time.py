@@ -1,7 +1,7 @@
 """Time and memory of training steps on random images: ``python -m benchmarks.performance.step_time SPECIFICATION`` prints JSON.
 
 Forward, backward and the optimiser's step as in training, or the forward of evaluation; not what Lightning adds to a step, nor
-the making of batches unless it is asked for. In a process of its own, under torchrun where a cell has several, so that peak
+the making of batches unless it is asked for. In a process of its own, under torchrun where a trial has several, so that peak
 memory is this network's.
 """
 

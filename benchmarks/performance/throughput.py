@@ -90,9 +90,9 @@ def main(argv: Sequence[str]) -> int:
     add_write_option(parser)
     arguments = parser.parse_intermixed_args(argv)
     try:
-        cells = _possible(expand(arguments.overrides, multirun=True))
+        trials = _possible(expand(arguments.overrides, multirun=True))
         subprocesses.warn_if_busy()
-        found = _measure_all(cells)
+        found = _measure_all(trials)
         if arguments.write:
             _write(found, shlex.join(["python", "-m", "benchmarks", "throughput", *argv]))
     except OSError as error:
@@ -112,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
             ", ".join([*(str(rows[0][key]) for key in SAME), "the same threads in each process"]), markup=False
         )
         console.print(table({key: shown for key, shown in SCALING_COLUMNS.items() if key not in SAME}, rows))
-    root = Path(cells[0].config["output_root"])
+    root = Path(trials[0].config["output_root"])
     entered = sum(measured_speed.enter_all(root, *place) for place in {(one["data"], one["name"]) for one in found})
     said = f"; entered into {entered} record{'s' * (entered != 1)} of finished runs" if entered else ""
     console.print(f"kept in {root / measured_speed.KEPT}{said}", markup=False)
@@ -140,10 +140,10 @@ def count(config: dict[str, Any]) -> dict[str, int]:
     return {key: cost[key] for key in ("params", "activations", "macs", "flops", "train_flops_per_sample")}
 
 
-def network(cell: Trial) -> str:
+def network(trial: Trial) -> str:
     """The name, with the arguments of the network that it does not show."""
-    shown = [f"{key}={short_value(value)}" for key, value in cell.departures.items() if key.startswith("model.")]
-    return " ".join([cell.config["name"], *shown])
+    shown = [f"{key}={short_value(value)}" for key, value in trial.overrides.items() if key.startswith("model.")]
+    return " ".join([trial.config["name"], *shown])
 
 
 def label(setting: Mapping[str, Any]) -> str:
@@ -166,34 +166,34 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
     return peaks.get("bf16-mixed") if precision.partition("-")[0] in {"16", "bf16"} else None
 
 
-def _possible(cells: Sequence[Any]) -> list[Trial]:
+def _possible(trials: Sequence[Any]) -> list[Trial]:
     """All of them. Raises ConfigurationError for the first that cannot be measured here."""
-    for cell in cells:
-        if not isinstance(cell, Trial):
-            raise ConfigurationError(f"{cell.label}: {cell.error}")
-        if problem := refusal(cell) or lack(cell):
+    for trial in trials:
+        if not isinstance(trial, Trial):
+            raise ConfigurationError(f"{trial.label}: {trial.error}")
+        if problem := refusal(trial) or lack(trial):
             raise ConfigurationError(problem)
-    return list(cells)
+    return list(trials)
 
 
-def _measure_all(cells: Sequence[Trial]) -> list[dict[str, Any]]:
+def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """In turn. Where only the number of processes differs, all have the threads of the most processes."""
-    bases = [specification(cell.config) | {"measured_s": MEASURED_S} for cell in cells]
-    alike = [json.dumps({**base, "batch": None, "threads": None, "data": cell.config["data"]["name"]})
-             for cell, base in zip(cells, bases, strict=True)]  # fmt: skip
+    bases = [specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
+    alike = [json.dumps({**base, "batch": None, "threads": None, "data": trial.config["data"]["name"]})
+             for trial, base in zip(trials, bases, strict=True)]  # fmt: skip
     found: list[dict[str, Any]] = []
     machines: dict[int, dict[str, Any]] = {}
-    for index in track(range(len(cells)), "measuring", console=Console(stderr=True), transient=True):
+    for index in track(range(len(trials)), "measuring", console=Console(stderr=True), transient=True):
         base = bases[index]
         threads = min(other["threads"] for other, key in zip(bases, alike, strict=True) if key == alike[index])
         if threads not in machines:
             machines[threads] = subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
-        found.append(_measure(cells[index], {**base, "threads": threads}, machines[threads]))
+        found.append(_measure(trials[index], {**base, "threads": threads}, machines[threads]))
     return found
 
 
-def _measure(cell: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
-    config, cost = cell.config, count(cell.config)
+def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
+    config, cost = trial.config, count(trial.config)
     processes, environment = config["trainer"]["devices"], machine["environment"]
     if config["trainer"].get("tuned"):
         key = tuned_settings.key_of(specification(config))
@@ -224,7 +224,7 @@ def _measure(cell: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> d
             "peak_memory_bytes": one["memory_bytes"],
         }
     found = {
-        "network": network(cell),
+        "network": network(trial),
         "name": config["name"],
         "data": config["data"]["name"],
         "image": base["image"],
@@ -241,7 +241,7 @@ def _measure(cell: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> d
         "data": config["data"]["name"],
         "name": config["name"],
         "recipe": config["recipe"]["name"],
-        "departures": cell.departures,
+        "overrides": trial.overrides,
         "environment": environment,
         "complexity": {"input_size": base["image"], **cost},
         "parallel": {

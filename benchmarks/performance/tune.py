@@ -78,13 +78,13 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(argv)
     command = shlex.join(["python", "-m", "benchmarks", "tune", *argv]) if arguments.write else None
     try:
-        [cell] = expand(arguments.overrides, multirun=False)
-        if not isinstance(cell, Trial):
-            raise ConfigurationError(cell.error)
-        if problem := refusal(cell):
+        [trial] = expand(arguments.overrides, multirun=False)
+        if not isinstance(trial, Trial):
+            raise ConfigurationError(trial.error)
+        if problem := refusal(trial):
             raise ConfigurationError(problem)
         subprocesses.warn_if_busy()
-        _tune(cell, terminal.console(), command)
+        _tune(trial, terminal.console(), command)
     except OSError as error:
         print(f"python -m benchmarks tune: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
@@ -128,9 +128,9 @@ def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str
     return found, left_out
 
 
-def _tune(cell: Trial, console: Console, command: str | None) -> None:
+def _tune(trial: Trial, console: Console, command: str | None) -> None:
     """Measures, keeps and prints; ``command`` is how it was called, None where docs/performance.md is not to have it."""
-    config = cell.config
+    config = trial.config
     base = tuned_settings.specification(config)
     threads, batch = base["threads"], base["batch"]
     has = subprocesses.ask("training.options", int(on_gpu(config)), threads)
@@ -178,7 +178,7 @@ def _tune(cell: Trial, console: Console, command: str | None) -> None:
     unfinished.path.unlink(missing_ok=True)
     image = "×".join(map(str, base["image"]))
     if command is not None:
-        shared = {"network": network(cell), "image": image, "batch": batch}
+        shared = {"network": network(trial), "image": image, "batch": batch}
         written = [shared | _written(row, exact, reduced) for row in ordered]
         add_to_record(
             "tune", peak["environment"], command, TITLE, COLUMNS, written, NOTE, ("network", "image", "batch")

@@ -78,7 +78,7 @@ def amend(directory: Path, status: str, error: str | None) -> None:
 
 
 def reopen(directory: Path, error: str | None) -> dict[str, Any]:
-    """Notes that a cell's ranks start once more, and after what, None for what the last ones have recorded; the new record."""
+    """Notes that a trial's ranks start once more, and after what, None for what the last ones have recorded; the new record."""
     record = read_json(directory / RECORD) or {}
     restart = {"at": now(), "after": error or record.get("error") or "a rank was lost"}
     record["restarts"] = [*record.get("restarts", ()), restart]

@@ -24,7 +24,7 @@ def gpus() -> int:
 
 
 def on_gpu(config: dict[str, Any]) -> bool:
-    """Whether a cell would run on GPUs here."""
+    """Whether a trial would run on GPUs here."""
     accelerator = config["trainer"]["accelerator"]
     return accelerator in {"gpu", "cuda"} or (accelerator == "auto" and gpus() > 0)
 

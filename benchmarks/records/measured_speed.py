@@ -30,7 +30,7 @@ def key_of(record: Mapping[str, Any]) -> str | None:
         environment, network, parallel = (dict(record[name]) for name in ("environment", "complexity", "parallel"))
         depends_on = {
             **{name: record[name] for name in ("data", "name", "recipe")},
-            "departures": _relevant(record["departures"]),
+            "overrides": _relevant(record["overrides"]),
             "network": {name: network[name] for name in NETWORK},
             "parallel": {name: parallel[name] for name in PARALLEL}
             | {"averages": parallel.get("ema_decay") is not None},
@@ -42,10 +42,10 @@ def key_of(record: Mapping[str, Any]) -> str | None:
     return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _relevant(departures: Mapping[str, Any]) -> dict[str, Any]:
+def _relevant(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Those of network and optimiser; a number of the optimiser changes no time unless it is zero."""
-    found = {key: value for key, value in departures.items() if key.startswith("model.")}
-    for key, value in departures.items():
+    found = {key: value for key, value in overrides.items() if key.startswith("model.")}
+    for key, value in overrides.items():
         if key.startswith("recipe.optimizer."):
             found[key] = bool(value) if isinstance(value, int | float) else value
     return found

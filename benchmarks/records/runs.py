@@ -29,7 +29,7 @@ NO_RUNS = (
 
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (
-    *("departures", "code", "environment", "parallel", "dataset", "counts"),
+    *("overrides", "code", "environment", "parallel", "dataset", "counts"),
     *("complexity", "compute", "protocol", "metrics", "baselines", "wandb", "throughput"),
 )
 
@@ -72,29 +72,29 @@ class Run:
         return self.record["seed"]
 
     @cached_property
-    def departures(self) -> str:
+    def overrides(self) -> str:
         """What departs from the recipe, as in `epochs=5, optimizer.lr=0.2`; empty for the recipe itself."""
-        departures = self.part("departures")
+        overrides = self.part("overrides")
         return ", ".join(
-            f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(departures.items())
+            f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(overrides.items())
         )
 
     @property
     def network(self) -> str:
         """The name, with the arguments of the network that it does not show: `resnet34 model.shortcut=A`."""
-        departures = sorted(self.part("departures").items())
-        shown = [f"{key}={short_value(value)}" for key, value in departures if key.startswith("model.")]
+        overrides = sorted(self.part("overrides").items())
+        shown = [f"{key}={short_value(value)}" for key, value in overrides if key.startswith("model.")]
         return " ".join([self.name, *shown])
 
     @cached_property
     def recipe(self) -> str:
-        """The recipe with its departures."""
-        return ", ".join(filter(None, (self.record["recipe"], self.departures)))
+        """The recipe with its overrides."""
+        return ", ".join(filter(None, (self.record["recipe"], self.overrides)))
 
     @property
     def label(self) -> str:
-        """Name, departures from the recipe and seed: `resnext29_8x4d epochs=5 seed 0`."""
-        return " ".join(filter(None, (self.name, self.departures, f"seed {self.seed}")))
+        """Name, overrides from the recipe and seed: `resnext29_8x4d epochs=5 seed 0`."""
+        return " ".join(filter(None, (self.name, self.overrides, f"seed {self.seed}")))
 
     @cached_property
     def metric(self) -> str | None:
@@ -269,6 +269,8 @@ def _read_record(path: Path) -> dict[str, Any]:
         if isinstance(found, int):
             raise ValueError(f"a record of schema {found}, made by another version; this one reads schema {SCHEMA}")
         raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {found!r})")
+    if "departures" in record:  # what records called the overrides before this name
+        record["overrides"] = record.pop("departures")
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
             raise ValueError(f"{key} must be a {kind.__name__}, got {record.get(key)!r}")

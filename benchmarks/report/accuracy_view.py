@@ -40,9 +40,9 @@ def accuracy_view(output_root: Path, experiment: str) -> View:
 
 def _accuracy_title(run: Run) -> str:
     """What the curves of a chart share: data, recipe, and what departs from it but the network's own arguments."""
-    departures = run.part("departures").items()
+    overrides = run.part("overrides").items()
     said = [
-        f"{key.removeprefix('recipe.')}={value}" for key, value in sorted(departures) if not key.startswith("model.")
+        f"{key.removeprefix('recipe.')}={value}" for key, value in sorted(overrides) if not key.startswith("model.")
     ]
     return f"{run.data}, {', '.join([run.record['recipe'], *said])}"
 

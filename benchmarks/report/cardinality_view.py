@@ -36,18 +36,20 @@ class Point:
         return f"{self.cardinality}×{self.width}d"
 
 
-def cardinality_view(cells: Sequence[Trial]) -> View:
+def cardinality_view(trials: Sequence[Trial]) -> View:
     """Error and cost over cardinality, a chart for each data set, recipe and depth.
 
     Raises:
         ValueError: a network that cannot be, that does not take the data set's images, or that has no cardinality.
     """
     kinds: dict[str, dict[Path, Trial]] = {}
-    for cell in cells:
-        if "cardinality" not in cell.config["model"]:
-            raise ConfigurationError(f"{cell.config['name']} has no cardinality, model=resnext has one")
-        title = f"{cell.config['model']['depth']} layers on {cell.config['data']['name']}, {cell.directory.parent.name}"
-        kinds.setdefault(title, {})[cell.directory.parent] = cell
+    for trial in trials:
+        if "cardinality" not in trial.config["model"]:
+            raise ConfigurationError(f"{trial.config['name']} has no cardinality, model=resnext has one")
+        title = (
+            f"{trial.config['model']['depth']} layers on {trial.config['data']['name']}, {trial.directory.parent.name}"
+        )
+        kinds.setdefault(title, {})[trial.directory.parent] = trial
     figures = []
     for title, its in kinds.items():
         points = sorted(map(_point, its.values()), key=lambda point: point.cardinality)
@@ -60,15 +62,15 @@ def cardinality_view(cells: Sequence[Trial]) -> View:
     )
 
 
-def _point(cell: Trial) -> Point:
+def _point(trial: Trial) -> Point:
     """With the finished runs of any seed that may be averaged; the most of them, where conditions differ."""
-    model, (cost, _) = cell.config["model"], layers_in_order(cell)
-    found = load_runs(cell.directory.parent)[0] if cell.directory.parent.is_dir() else []
-    its = [run for run in found if run.record.get("config_hash") == config_hash({**cell.config, "seed": run.seed})]
+    model, (cost, _) = trial.config["model"], layers_in_order(trial)
+    found = load_runs(trial.directory.parent)[0] if trial.directory.parent.is_dir() else []
+    its = [run for run in found if run.record.get("config_hash") == config_hash({**trial.config, "seed": run.seed})]
     runs: tuple[Run, ...] = max(same_but_seed(its), key=len, default=())
-    table = published.tables().get(str(cell.config["experiment"]))
-    rows = [row for row in table.rows if row.row == cell.config["row"]] if table else []
-    paper = next((row.figures.get("top1_err") for row in rows if row.data == cell.config["data"]["name"]), None)
+    table = published.tables().get(str(trial.config["experiment"]))
+    rows = [row for row in table.rows if row.row == trial.config["row"]] if table else []
+    paper = next((row.figures.get("top1_err") for row in rows if row.data == trial.config["data"]["name"]), None)
     return Point(model["cardinality"], model["base_width"], cost.macs, cost.params, runs, paper)
 
 

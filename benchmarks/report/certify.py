@@ -109,14 +109,14 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
             for number in ("parameters", "printed", "MACs", "printed"):
                 grid.add_column(number, justify="right", no_wrap=True)
             grid.add_column("verdict", overflow="fold")
-            for row, cell in _cells(table):
+            for row, trial in _trials(table):
                 bar.update(task, description=f"{table.name} {row.row}")
                 params = macs = ""
-                if isinstance(cell, str):
-                    verdict, reason = FAILS, cell
+                if isinstance(trial, str):
+                    verdict, reason = FAILS, trial
                 else:
-                    cost = measure(cell)
-                    verdict, reason = judge(row, cost, cell.config["data"]["num_classes"])
+                    cost = measure(trial)
+                    verdict, reason = judge(row, cost, trial.config["data"]["num_classes"])
                     params, macs = f"{cost.params:,}", f"{cost.macs:,}"
                 words = Text(f"{verdict}: {reason}" if reason else verdict, style=STYLES[verdict])
                 grid.add_row(row.row, row.network, params, row.params, macs, row.macs, words)
@@ -126,39 +126,39 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
     return verdicts
 
 
-def _cells(table: Table) -> Iterator[tuple[Row, Trial | str]]:
+def _trials(table: Table) -> Iterator[tuple[Row, Trial | str]]:
     """The runnable rows with what their experiment composes, or in words why that is not the row."""
     from benchmarks.config.compose import expand
     from benchmarks.config.trial import ConfigurationError, Trial
 
     rows = [row for row in table.rows if row.runnable]
     try:
-        cells = {
-            cell.config["row"]: cell
-            for cell in expand([f"experiment={table.name}"], multirun=True)
-            if isinstance(cell, Trial)
+        trials = {
+            trial.config["row"]: trial
+            for trial in expand([f"experiment={table.name}"], multirun=True)
+            if isinstance(trial, Trial)
         }
     except ConfigurationError as error:
         yield from ((row, str(error)) for row in rows)
         return
     for row in rows:
-        yield row, cells.get(row.row, f"experiment={table.name} does not compose this row")
+        yield row, trials.get(row.row, f"experiment={table.name} does not compose this row")
 
 
 class _Measure:
-    """Costs of cells' networks; the same network is measured once."""
+    """Costs of trials' networks; the same network is measured once."""
 
     def __init__(self) -> None:
         self.known: dict[str, Complexity] = {}
 
-    def __call__(self, cell: Trial) -> Complexity:
+    def __call__(self, trial: Trial) -> Complexity:
         from benchmarks.complexity.counting import build
 
-        data = cell.config["data"]
+        data = trial.config["data"]
         size = (data["in_channels"], *data["image_size"])
-        key = json.dumps([cell.config["model"], size], sort_keys=True)
+        key = json.dumps([trial.config["model"], size], sort_keys=True)
         if key not in self.known:
-            self.known[key] = build(cell.config["model"], size)[1]
+            self.known[key] = build(trial.config["model"], size)[1]
         return self.known[key]
 
 

@@ -1,7 +1,7 @@
 """Every run and every row of its history as tables for pandas, polars or R: `python -m benchmarks export [FOLDER]`.
 
 `runs` has a row per run: the record's nested parts are columns named with dots (`compute.train_flops`), and what has no fixed
-shape, lists and departures, is JSON text. `history` has a row per evaluation. `directory` joins the two; what a record does not
+shape, lists and overrides, is JSON text. `history` has a row per evaluation. `directory` joins the two; what a record does not
 hold, or holds as null or an empty mapping, is null. A column that no run fills is left out.
 """
 
@@ -24,7 +24,7 @@ from benchmarks.records.runs import Run, load_runs
 from benchmarks.units import one_line
 
 FORMATS = ("parquet", "csv")
-FREE = ("departures",)  # mappings whose keys are the user's
+FREE = ("overrides",)  # mappings whose keys are the user's
 ALWAYS = ("directory", "run_id", "data", "family", "name", "recipe", "seed", "status", "error")
 LARGEST = 2**63 - 1  # of a 64-bit integer; what a long training on ImageNet spends is beyond it
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks export",
         description="Writes every run below FOLDER to a table `runs`, a row per run, and every row of their histories to a "
         "table `history`, a row per evaluation; the column directory joins them.",
-        epilog="Columns are named after the record's parts: compute.train_flops. Lists and departures are JSON text.",
+        epilog="Columns are named after the record's parts: compute.train_flops. Lists and overrides are JSON text.",
     )
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", help="default: outputs")
     parser.add_argument("--format", choices=FORMATS, default="parquet", help="default: parquet")

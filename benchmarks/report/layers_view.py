@@ -19,23 +19,23 @@ NARROW = 0.04  # of all layers: a part of a network that has no room for its nam
 # Layers
 
 
-def layers_view(cells: Sequence[Trial]) -> View:
+def layers_view(trials: Sequence[Trial]) -> View:
     """Bars of MACs, parameters and activations by layer, a chart per network.
 
     Raises:
         ValueError: a network that cannot be, or that does not take the data set's images.
     """
-    counted = [(cell, *layers_in_order(cell)) for cell in cells]
+    counted = [(trial, *layers_in_order(trial)) for trial in trials]
     tops = {name: max(getattr(cost, name) for *_, layers in counted for _, cost in layers) for name in QUANTITIES}
     figures = [
         Figure(
-            f"{cell.config['name']} on {cell.config['data']['name']}",
+            f"{trial.config['name']} on {trial.config['data']['name']}",
             _summary(cost, layers),
-            [_bars(cell, cost, layers, top) for top in ({}, tops)[: min(len(counted), 2)]],
+            [_bars(trial, cost, layers, top) for top in ({}, tops)[: min(len(counted), 2)]],
             height=456,
             width=640,
         )
-        for cell, cost, layers in counted
+        for trial, cost, layers in counted
     ]
     return View(
         "Where the compute goes",
@@ -73,10 +73,10 @@ def _share(part: int, whole: int) -> str:
 
 
 def _bars(
-    cell: Trial, cost: Complexity, layers: Sequence[tuple[str, LayerCost]], tops: Mapping[str, int]
+    trial: Trial, cost: Complexity, layers: Sequence[tuple[str, LayerCost]], tops: Mapping[str, int]
 ) -> dict[str, Any]:
     """Three charts above one another, over the layers; ``tops`` are the ends of their scales where not their own."""
-    colour = family_style(cell.config["family"]).colour
+    colour = family_style(trial.config["family"]).colour
     traces, annotations, shapes, axes = [], [], [], {}
     for row, (name, word) in enumerate(QUANTITIES.items()):
         for kind in dict.fromkeys(kind for kind, _ in layers):

@@ -22,7 +22,7 @@ from benchmarks.records.files import SWEEPS, read_json, write_atomic
 from benchmarks.records.runs import TABLES, Run, load_runs
 from benchmarks.report.chart_data import AXES, chart, drawn_family, points_per_curve
 from benchmarks.report.run_details import passport
-from benchmarks.report.status import STATES, CellState, cell_states
+from benchmarks.report.status import STATES, TrialState, trial_states
 from benchmarks.report.style import FAMILY_STYLES, OTHER_FAMILY, family_style
 from benchmarks.report.view import plotly_js, script_json
 from benchmarks.units import MISSING, count, duration, number, one_line, si
@@ -69,7 +69,7 @@ def write_page(output_root: str | Path) -> Path:
     root = Path(output_root)
     runs, problems = load_runs(root)
     # Only a sweep's list tells what is missing, and only below an output root do paths name cells.
-    states = cell_states(root)[0] if (root / SWEEPS).is_dir() else []
+    states = trial_states(root)[0] if (root / SWEEPS).is_dir() else []
     tables = [content for path in sorted((root / TABLES).glob("*.json")) if (content := read_json(path))]
     html = _render(runs, states, tables, problems, datetime.now(UTC))
     path = root / "report.html"
@@ -79,7 +79,7 @@ def write_page(output_root: str | Path) -> Path:
 
 def _render(
     runs: list[Run],
-    states: Sequence[CellState],
+    states: Sequence[TrialState],
     tables: Sequence[dict[str, Any]],
     problems: list[str],
     written: datetime,
@@ -156,7 +156,7 @@ def _pooled(runs: Iterable[Run]) -> dict[str, Any]:
 # Fragments of HTML
 
 
-def _summary(runs: list[Run], states: Sequence[CellState]) -> str:
+def _summary(runs: list[Run], states: Sequence[TrialState]) -> str:
     counts = Counter(run.status for run in runs)
     killed = sum(cell.state == "killed" for cell in states)
     counts.update(running=-killed, killed=killed, missing=sum(cell.state == "missing" for cell in states))
@@ -361,7 +361,7 @@ def _published(table: dict[str, Any]) -> str:
     )
 
 
-def _failures(runs: list[Run], states: Sequence[CellState]) -> str:
+def _failures(runs: list[Run], states: Sequence[TrialState]) -> str:
     """Runs that stopped, with their causes; runs whose processes are gone; cells of a sweep that never began."""
     rows = [
         f'<li id="failure-{index}"><span class="status {run.status}">{run.status}</span> '

@@ -28,7 +28,7 @@ def passport(run: Run) -> list[Section]:
             "cause": run.error,
             "experiment": record.get("experiment"),
             "recipe": record["recipe"],
-            "departures from the recipe": run.departures or "none",
+            "overrides from the recipe": run.overrides or "none",
             "started": record.get("started"),
             "finished": record.get("finished"),
             "resumptions": len(resumptions) if isinstance(resumptions, list) else None,

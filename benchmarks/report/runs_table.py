@@ -205,12 +205,12 @@ def _table(runs: Sequence[Run], width: int) -> Table:
 
 
 def _recipe_notes(runs: Sequence[Run]) -> list[str]:
-    """What is to be said of each run's recipe: its departures, and its name where a family has more than one."""
+    """What is to be said of each run's recipe: its overrides, and its name where a family has more than one."""
     recipes: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         recipes.setdefault((run.data, run.family), set()).add(run.record["recipe"])
     several = any(len(names) > 1 for names in recipes.values())
-    return [one_line(run.recipe if several else run.departures) for run in runs]
+    return [one_line(run.recipe if several else run.overrides) for run in runs]
 
 
 def _legend(runs: Sequence[Run]) -> str:

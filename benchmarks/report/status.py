@@ -35,12 +35,12 @@ QUIET = {"done", "stale", "missing"}  # nothing to say of a single one
 
 
 @dataclass(frozen=True)
-class CellState:
-    """Where a cell stands.
+class TrialState:
+    """Where a trial stands.
 
     Attributes:
         data: the data set's name.
-        row: network, recipe and departures.
+        row: network, recipe and overrides.
         seed: the column.
         state: a key of ``STATES``.
         detail: progress and heartbeat, or the cause.
@@ -53,8 +53,8 @@ class CellState:
     detail: str = ""
 
 
-def cell_states(output_root: Path) -> tuple[list[CellState], list[str]]:
-    """Every cell that a sweep under ``output_root`` has listed or that left a record, and a line for each unreadable record.
+def trial_states(output_root: Path) -> tuple[list[TrialState], list[str]]:
+    """Every trial that a sweep under ``output_root`` has listed or that left a record, and a line for each unreadable record.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -64,41 +64,43 @@ def cell_states(output_root: Path) -> tuple[list[CellState], list[str]]:
     known = {run.directory for run in runs}
     for directory in _listed(output_root):
         if output_root / directory not in known:
-            states.append(_cell_state(Path(directory), "missing"))
-    return sorted(states, key=lambda cell: (cell.data, cell.row, cell.seed)), problems
+            states.append(_trial_state(Path(directory), "missing"))
+    return sorted(states, key=lambda trial: (trial.data, trial.row, trial.seed)), problems
 
 
-def print_status(states: Sequence[CellState], console: Console) -> None:
-    """The counts, the grid of networks by seeds, and a line for each cell that is running or has no result."""
-    counts = Counter(cell.state for cell in states)
-    console.print(f"{len(states)} cells: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]))
-    for data in dict.fromkeys(cell.data for cell in states):
+def print_status(states: Sequence[TrialState], console: Console) -> None:
+    """The counts, the grid of networks by seeds, and a line for each trial that is running or has no result."""
+    counts = Counter(trial.state for trial in states)
+    console.print(
+        f"{len(states)} trials: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    )
+    for data in dict.fromkeys(trial.data for trial in states):
         console.print()
-        console.print(_grid(data, [cell for cell in states if cell.data == data], console.width))
+        console.print(_grid(data, [trial for trial in states if trial.data == data], console.width))
     console.print()
     for state, (glyph, style, meaning) in STATES.items():
         if counts[state]:
             console.print(Text.assemble("  ", (glyph, style), f" {meaning}"))
-    told = [cell for cell in states if cell.state not in QUIET]
+    told = [trial for trial in states if trial.state not in QUIET]
     if told:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for cell in told:
-            glyph, style, _ = STATES[cell.state]
-            table.add_row(Text(glyph, style), Text(f"{cell.row} seed {cell.seed}"), Text(cell.detail))
+        for trial in told:
+            glyph, style, _ = STATES[trial.state]
+            table.add_row(Text(glyph, style), Text(f"{trial.row} seed {trial.seed}"), Text(trial.detail))
         console.print()
         console.print(table)
 
 
-def _grid(data: str, cells: Sequence[CellState], width: int) -> Table:
+def _grid(data: str, trials: Sequence[TrialState], width: int) -> Table:
     """Rows are networks under recipes, columns are seeds; where the seeds have no room, counts of states instead."""
     rows: dict[str, dict[int, str]] = {}
-    for cell in cells:
-        rows.setdefault(cell.row, {})[cell.seed] = cell.state
-    seeds = sorted({cell.seed for cell in cells})
+    for trial in trials:
+        rows.setdefault(trial.row, {})[trial.seed] = trial.state
+    seeds = sorted({trial.seed for trial in trials})
     table = Table(box=None, padding=(0, 1, 0, 0), title=data, title_justify="left", title_style="bold")
     table.add_column("", overflow="fold")
     fits = len(seeds) * 4 + max(map(len, rows)) <= width
-    shown = [state for state in STATES if any(cell.state == state for cell in cells)]
+    shown = [state for state in STATES if any(trial.state == state for trial in trials)]
     for state in [] if fits else shown:
         table.add_column(state, justify="right")
     for seed in seeds if fits else []:
@@ -113,24 +115,24 @@ def _grid(data: str, cells: Sequence[CellState], width: int) -> Table:
     return table
 
 
-def _of_run(run: Run, output_root: Path) -> CellState:
+def _of_run(run: Run, output_root: Path) -> TrialState:
     directory = run.directory.relative_to(output_root)
     if run.status == "ok":
-        return _cell_state(directory, "stale" if made_by_other_code(run.record) else "done")
+        return _trial_state(directory, "stale" if made_by_other_code(run.record) else "done")
     if run.status != "running":
-        return _cell_state(directory, run.status, run.error or "no cause was recorded")
+        return _trial_state(directory, run.status, run.error or "no cause was recorded")
     if held(run.directory / LAUNCHER):
-        return _cell_state(directory, "running", _progress(run.directory))
+        return _trial_state(directory, "running", _progress(run.directory))
     if held(run.directory / RANKS):
-        return _cell_state(directory, "running", "its launcher died; it saves and stops")
-    return _cell_state(directory, "killed", f"started {run.record.get('started', '?')}")
+        return _trial_state(directory, "running", "its launcher died; it saves and stops")
+    return _trial_state(directory, "killed", f"started {run.record.get('started', '?')}")
 
 
-def _cell_state(directory: Path, state: str, detail: str = "") -> CellState:
+def _trial_state(directory: Path, state: str, detail: str = "") -> TrialState:
     data, name, recipe, seed = (("?",) * 4 + directory.parts)[-4:]
     number = re.fullmatch(r"seed(\d+)", seed)  # a folder that was moved may have another name
     row = f"{name} · {recipe}" if number else f"{name} · {recipe}/{seed}"
-    return CellState(data, row, int(number.group(1)) if number else 0, state, detail)
+    return TrialState(data, row, int(number.group(1)) if number else 0, state, detail)
 
 
 def _progress(directory: Path) -> str:
@@ -145,23 +147,25 @@ def _progress(directory: Path) -> str:
 
 
 def _listed(output_root: Path) -> list[str]:
-    """Directories of the cells of every sweep that was started under ``output_root``."""
+    """Directories of the trials of every sweep that was started under ``output_root``."""
     sweeps = [read_json(path) or {} for path in sorted((output_root / SWEEPS).glob("*.json"))]
-    cells = [cell for sweep in sweeps for cell in sweep.get("cells", ()) if isinstance(cell, dict)]
-    return list(dict.fromkeys(cell["directory"] for cell in cells if isinstance(cell.get("directory"), str)))
+    trials = [
+        trial for sweep in sweeps for trial in sweep.get("trials", sweep.get("cells", ())) if isinstance(trial, dict)
+    ]
+    return list(dict.fromkeys(trial["directory"] for trial in trials if isinstance(trial.get("directory"), str)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns 0, or 1 where there is no such folder."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks status",
-        description="The grid of all cells below OUTPUT_ROOT: done, running with progress and last sign of life, failed "
+        description="The grid of all trials below OUTPUT_ROOT: done, running with progress and last sign of life, failed "
         "with the cause, missing, or made by other code than this.",
     )
     parser.add_argument("output_root", metavar="OUTPUT_ROOT", nargs="?", default="outputs", help="default: outputs")
     arguments = parser.parse_args(argv)
     try:
-        states, problems = cell_states(Path(arguments.output_root))
+        states, problems = trial_states(Path(arguments.output_root))
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

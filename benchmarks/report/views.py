@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several charts"
     )
     command.add_argument("--out", metavar="FILE", type=Path, help="default: OUTPUT_ROOT/views/layers.html")
-    command.set_defaults(make=lambda given: _of_cells(layers_view, given.overrides))
+    command.set_defaults(make=lambda given: _of_trials(layers_view, given.overrides))
     command = commands.add_parser(
         "cardinality",
         help=f"error over cardinality at constant cost, from the runs of experiment={EXPERIMENT}",
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     )
     command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: data=digits …")
     command.add_argument("--out", metavar="FILE", type=Path, help="default: OUTPUT_ROOT/views/cardinality.html")
-    command.set_defaults(make=lambda given: _of_cells(cardinality_view, with_experiment(given.overrides)))
+    command.set_defaults(make=lambda given: _of_trials(cardinality_view, with_experiment(given.overrides)))
     command = commands.add_parser(
         "accuracy",
         help=f"error over the cost of an image, a curve for each family, from the runs of experiment={MATCHED}",
@@ -87,15 +87,15 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _of_cells(view: Callable[[Sequence[Trial]], View], overrides: Sequence[str]) -> tuple[View, Path]:
+def _of_trials(view: Callable[[Sequence[Trial]], View], overrides: Sequence[str]) -> tuple[View, Path]:
     """The view of these configurations, and where it goes."""
-    cells = []
-    for cell in expand(overrides, multirun=True):
-        if not isinstance(cell, Trial):
-            raise ConfigurationError(f"{cell.label}: {cell.error}")
-        cells.append(cell)
+    trials = []
+    for trial in expand(overrides, multirun=True):
+        if not isinstance(trial, Trial):
+            raise ConfigurationError(f"{trial.label}: {trial.error}")
+        trials.append(trial)
     name = view.__name__.removesuffix("_view")
-    return view(cells), Path(cells[0].config["output_root"], "views", f"{name}.html")
+    return view(trials), Path(trials[0].config["output_root"], "views", f"{name}.html")
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Mirror:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=own_environment(),
-            start_new_session=True,  # what is sent to the cell's processes is not meant for it
+            start_new_session=True,  # what is sent to the trial's processes is not meant for it
         )
         if self.mode == "online":
             self._look(init_timeout)

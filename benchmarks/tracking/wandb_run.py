@@ -77,7 +77,7 @@ def reason(error: Exception) -> str:
 
 
 def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: Any) -> Any:
-    """``wandb.init`` of a cell's run, new or resumed: the same from the cell and from ``sync``."""
+    """``wandb.init`` of a trial's run, new or resumed: the same from the trial and from ``sync``."""
     import wandb
 
     settings = {key: value for key, value in config.items() if key not in WIRING}
@@ -171,8 +171,8 @@ def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     if (directory / LAYERS).exists():
         with open(directory / LAYERS, encoding="utf-8", newline="") as file:
             lines: list[list[Any]] = list(csv.reader(file))
-        cells = [[int(cell) if cell.isdecimal() else cell for cell in line] for line in lines[1:]]
-        found["layers"] = wandb.Table(columns=lines[0], data=cells)
+        trials = [[int(trial) if trial.isdecimal() else trial for trial in line] for line in lines[1:]]
+        found["layers"] = wandb.Table(columns=lines[0], data=trials)
     matrix = record.get("confusion")
     if matrix is not None:
         classes = [str(name) for name in record["dataset"]["classes"]]

@@ -19,7 +19,7 @@ class EnergyMeter:
         self._before: int | None = None
 
     def attach(self, trainer: pl.Trainer) -> None:
-        """Finds the counters of the cell's devices: of all its processes, so that rank 0 asks alone."""
+        """Finds the counters of the trial's devices: of all its processes, so that rank 0 asks alone."""
         device = trainer.strategy.root_device
         try:
             if device.type != "cuda" or trainer.num_nodes > 1:

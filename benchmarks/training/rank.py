@@ -66,7 +66,7 @@ def main(directory: Path) -> int:
     stop = StopRequest(config["launch"]["collective_timeout_s"])
     run = RankRun(directory, config, started, stop)
     quiet()
-    lock = Lock.share(directory / RANKS)  # as long as this process lives, no other start of the cell may write
+    lock = Lock.share(directory / RANKS)  # as long as this process lives, no other start of the trial may write
     try:
         stop.listen()
         run.execute()

@@ -124,7 +124,7 @@ def test_one_seed_is_no_interval() -> None:
     assert (crossing.intervals, crossing.first_better) == (None, [None, None])
     assert crossing.text() == "b overtakes a at 10.0 GFLOPs (1 run, no interval)"
     text = printed(crossing.first, crossing.second)
-    assert text.count("1 run, no interval") == 6 and "Holm" not in text  # four cells, the crossing, the difference
+    assert text.count("1 run, no interval") == 6 and "Holm" not in text  # four trials, the crossing, the difference
 
 
 def test_seeds_that_agree_to_the_digit_are_no_interval() -> None:
@@ -183,7 +183,7 @@ def write_runs(root: Path, seeds: int = 3) -> None:
             for seed in range(seeds):
                 value = mean + luck[name][seed % 3]
                 make_run(
-                    root, name=name, seed=seed, experiment="iso_compute", departures={"trainer.max_train_flops": limit},
+                    root, name=name, seed=seed, experiment="iso_compute", overrides={"trainer.max_train_flops": limit},
                     protocol={"budget": {"kind": "train_flops", "limit": limit, "spent": limit}},
                     metrics={"test/top1_err": value},
                 )  # fmt: skip
@@ -193,18 +193,20 @@ def write_runs(root: Path, seeds: int = 3) -> None:
 
 
 def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
-    cells = [
-        cell
-        for cell in expand(["experiment=iso_compute", "seed=0,1,2", "data=digits"], False)
-        if isinstance(cell, Trial)
+    trials = [
+        trial
+        for trial in expand(["experiment=iso_compute", "seed=0,1,2", "data=digits"], False)
+        if isinstance(trial, Trial)
     ]
     wanted = list(itertools.product(["resnet", "resnext", "densenet"], [8e10, 3e11, 1e12], [0, 1, 2]))
-    found = [(cell.config["family"], cell.config["trainer"]["max_train_flops"], cell.config["seed"]) for cell in cells]
+    found = [
+        (trial.config["family"], trial.config["trainer"]["max_train_flops"], trial.config["seed"]) for trial in trials
+    ]
     assert found == wanted
-    assert len({cell.directory for cell in cells}) == 27
-    assert {cell.config["experiment"] for cell in cells} == {"iso_compute"}
-    [cell] = expand(["experiment=iso_compute", "model=resnet", "trainer.max_train_flops=5e13", "data=cifar10"], False)
-    assert isinstance(cell, Trial) and cell.config["trainer"]["max_train_flops"] == 5e13
+    assert len({trial.directory for trial in trials}) == 27
+    assert {trial.config["experiment"] for trial in trials} == {"iso_compute"}
+    [trial] = expand(["experiment=iso_compute", "model=resnet", "trainer.max_train_flops=5e13", "data=cifar10"], False)
+    assert isinstance(trial, Trial) and trial.config["trainer"]["max_train_flops"] == 5e13
 
 
 def test_runs_become_curves(tmp_path: Path) -> None:
@@ -217,8 +219,8 @@ def test_runs_become_curves(tmp_path: Path) -> None:
     }
     # Another value of the recipe is another curve, and then both say which they are.
     budget = {"kind": "train_flops", "limit": 3e10, "spent": 3e10}
-    departures = {"trainer.max_train_flops": 3e10, "recipe.optimizer.lr": 0.5}
-    make_run(tmp_path, name="resnet20", seed=0, departures=departures, protocol={"budget": budget})
+    overrides = {"trainer.max_train_flops": 3e10, "recipe.optimizer.lr": 0.5}
+    make_run(tmp_path, name="resnet20", seed=0, overrides=overrides, protocol={"budget": budget})
     names = {one.name for one in curves(load_runs(tmp_path)[0])}
     assert {"resnet20 (resnet_digits)", "resnet20 (resnet_digits, optimizer.lr=0.5)", "densenet40_k12"} < names
 

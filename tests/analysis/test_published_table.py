@@ -27,9 +27,9 @@ ROW = next(row for row in tables()[TABLE].rows if row.network == "resnext29_8x64
 
 def finished(root: Path, *overrides: str, error: float, **changes: Any) -> Path:
     """A finished run of what the overrides compose to, with its configuration."""
-    [cell] = expand([*overrides, f"output_root={root}"], multirun=False)
-    assert isinstance(cell, Trial)
-    config = cell.config
+    [trial] = expand([*overrides, f"output_root={root}"], multirun=False)
+    assert isinstance(trial, Trial)
+    config = trial.config
     folder = make_run(
         root,
         **{
@@ -38,7 +38,7 @@ def finished(root: Path, *overrides: str, error: float, **changes: Any) -> Path:
             "name": config["name"],
             "recipe": config["recipe"]["name"],
             "seed": config["seed"],
-            "departures": cell.departures,
+            "overrides": trial.overrides,
             "experiment": config["experiment"],
             "row": config["row"],
             "metrics": {"test/top1_err": error, "test/n": 10_000},

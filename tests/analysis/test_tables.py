@@ -70,10 +70,10 @@ def test_every_line_is_complete(table: str) -> None:
 @pytest.mark.parametrize("table", EXPERIMENTS)
 def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
     launched = []
-    for cell in expand([f"experiment={table}"], multirun=False):
-        assert isinstance(cell, Trial), cell
-        config = cell.config
-        model = [f"{k}={short_value(v)}" for k, v in sorted(cell.departures.items()) if k.startswith("model.")]
+    for trial in expand([f"experiment={table}"], multirun=False):
+        assert isinstance(trial, Trial), trial
+        config = trial.config
+        model = [f"{k}={short_value(v)}" for k, v in sorted(trial.overrides.items()) if k.startswith("model.")]
         network = " ".join([config["name"], *model])
         launched.append((config["row"], config["data"]["name"], network, config["recipe"]["name"]))
     assert launched == [(row.row, row.data, row.network, row.recipe) for row in tables()[table].rows if row.runnable]

@@ -26,20 +26,20 @@ HEADLINE = Path(__file__).resolve().parents[2] / "conf" / "experiment" / "comput
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def cells(*overrides: str) -> list[Trial]:
+def trials(*overrides: str) -> list[Trial]:
     found = expand(overrides, multirun=True)
-    assert all(isinstance(cell, Trial) for cell in found)
-    return [cell for cell in found if isinstance(cell, Trial)]
+    assert all(isinstance(trial, Trial) for trial in found)
+    return [trial for trial in found if isinstance(trial, Trial)]
 
 
 def network(*overrides: str) -> Network:
-    [cell] = cells(*overrides)
-    return Network(cell.config)
+    [trial] = trials(*overrides)
+    return Network(trial.config)
 
 
-def measured(cell: Trial) -> Complexity:
-    data = cell.config["data"]
-    return measure(instantiate(cell.config["model"]), (data["in_channels"], *data["image_size"]))
+def measured(trial: Trial) -> Complexity:
+    data = trial.config["data"]
+    return measure(instantiate(trial.config["model"]), (data["in_channels"], *data["image_size"]))
 
 
 @pytest.mark.parametrize(
@@ -154,25 +154,25 @@ def test_pasted_overrides_make_the_network_of_the_table(capsys: pytest.CaptureFi
     pasted = re.findall(r"^python run\.py (.*)$", out, re.MULTILINE)
     assert len(pasted) == 2
     for overrides, changed in zip(pasted, ("base_channels 16 → 32", "growth_rate 12 → 18"), strict=True):
-        [cell] = cells(*overrides.split())
-        assert cell.config["recipe"]["name"] == "common"
-        cost = measured(cell)
+        [trial] = trials(*overrides.split())
+        assert trial.config["recipe"]["name"] == "common"
+        cost = measured(trial)
         assert abs(cost.macs - target) <= TOLERANCE * target
         figures = (f"{target:,}", f"{cost.macs:,}", f"{cost.params:,}", f"{cost.macs / target - 1:+.2%}", changed)
-        assert " ".join((cell.config["name"], *figures)) in " ".join(out.split())
+        assert " ".join((trial.config["name"], *figures)) in " ".join(out.split())
 
 
 def test_a_network_of_another_width_does_not_bear_a_published_name(capsys: pytest.CaptureFixture[str]) -> None:
     """A run is refused whose network is not what its name says: what is pasted must not be."""
-    wanted = measured(cells("model=resnet", "data=cifar10", "model.depth=20", "model.base_channels=17")[0]).macs
+    wanted = measured(trials("model=resnet", "data=cifar10", "model.depth=20", "model.base_channels=17")[0]).macs
     assert match.main(["model=resnet", "data=cifar10", "model.depth=20", "--macs", str(wanted)]) == 0
     [overrides] = re.findall(r"^python run\.py (.*)$", capsys.readouterr().out, re.MULTILINE)
-    [cell] = cells(*overrides.split())
-    assert cell.config["name"] == "resnet20_base_channels17"
-    assert measured(cell).macs == wanted
-    check(cell.config["name"], 10, measured(cell))
+    [trial] = trials(*overrides.split())
+    assert trial.config["name"] == "resnet20_base_channels17"
+    assert measured(trial).macs == wanted
+    check(trial.config["name"], 10, measured(trial))
     with pytest.raises(ValueError, match="called resnet20 has"):
-        check("resnet20", 10, measured(cell))
+        check("resnet20", 10, measured(trial))
 
 
 def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,12 +217,12 @@ def test_the_headline_experiment_is_of_matched_costs() -> None:
     steps = {family: {row.partition("_")[2] for row in rows if row.startswith(f"{family}_")} for family in match.WIDTHS}
     assert steps["resnet"] == steps["resnext"] == steps["densenet"] != set()
     more = 28**2 / 8**2  # at every resolution: 8, 4, 2 become 28, 14, 7
-    found = cells("experiment=compute_accuracy")
-    assert [cell.config["row"] for cell in found] == list(rows)
-    for cell in found:
-        target = float(cell.config["row"].partition("_")[2])
-        cost = measured(cell)
-        assert abs(cost.macs - target) <= TOLERANCE * target, cell.label
-        if cell.config["family"] != "unet":
+    found = trials("experiment=compute_accuracy")
+    assert [trial.config["row"] for trial in found] == list(rows)
+    for trial in found:
+        target = float(trial.config["row"].partition("_")[2])
+        cost = measured(trial)
+        assert abs(cost.macs - target) <= TOLERANCE * target, trial.label
+        if trial.config["family"] != "unet":
             larger = sum(layer.macs * (1 if layer.kind == "linear" else more) for layer in cost.layers)
-            assert abs(larger - more * target) <= TOLERANCE * more * target, cell.label
+            assert abs(larger - more * target) <= TOLERANCE * more * target, trial.label

@@ -1,4 +1,4 @@
-"""Overrides to cells: what composes, where it goes, and what is said of what does not."""
+"""Overrides to trials: what composes, where it goes, and what is said of what does not."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -20,23 +20,23 @@ PAIRS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"
 
 
 def one(*overrides: str) -> Trial:
-    [cell] = expand(overrides, multirun=False)
-    assert isinstance(cell, Trial)
-    return cell
+    [trial] = expand(overrides, multirun=False)
+    assert isinstance(trial, Trial)
+    return trial
 
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_every_pair_composes_and_its_network_takes_its_images(pair: str) -> None:
     model, _, data = pair.partition("_")
-    cell = one(f"model={model}", f"data={data}")
-    assert cell.config["recipe"]["name"] == pair
-    assert (cell.config["family"], cell.config["data"]["name"]) == (model, data)
-    net = instantiate(cell.config["model"])
-    net.check_image_size(*cell.config["data"]["image_size"])
-    module = instantiate(cell.config["module"])
+    trial = one(f"model={model}", f"data={data}")
+    assert trial.config["recipe"]["name"] == pair
+    assert (trial.config["family"], trial.config["data"]["name"]) == (model, data)
+    net = instantiate(trial.config["model"])
+    net.check_image_size(*trial.config["data"]["image_size"])
+    module = instantiate(trial.config["module"])
     optimizer = module.configure_optimizers()["optimizer"]
-    assert optimizer.param_groups[0]["lr"] == cell.config["recipe"]["optimizer"]["lr"]
-    instantiate(cell.config["datamodule"])
+    assert optimizer.param_groups[0]["lr"] == trial.config["recipe"]["optimizer"]["lr"]
+    instantiate(trial.config["datamodule"])
 
 
 def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
@@ -44,8 +44,12 @@ def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
 
 
 def launched(*overrides: str) -> list[tuple[str, str, int]]:
-    cells = expand(["experiment=group_convolution", *overrides], multirun=False)
-    return [(cell.config["row"], cell.config["name"], cell.config["seed"]) for cell in cells if isinstance(cell, Trial)]
+    trials = expand(["experiment=group_convolution", *overrides], multirun=False)
+    return [
+        (trial.config["row"], trial.config["name"], trial.config["seed"])
+        for trial in trials
+        if isinstance(trial, Trial)
+    ]
 
 
 def test_rows_of_an_experiment_are_run_with_everything_that_is_swept() -> None:
@@ -56,7 +60,7 @@ def test_rows_of_an_experiment_are_run_with_everything_that_is_swept() -> None:
     assert [row for row, _, _ in launched("data=digits", f"row={','.join(some)}")] == some
 
 
-def test_an_override_beats_the_row_and_rows_that_become_equal_are_one_cell() -> None:
+def test_an_override_beats_the_row_and_rows_that_become_equal_are_one_trial() -> None:
     assert [name for _, name, _ in launched("data=digits", "model.cardinality=2", "model.base_width=3")] == [
         "resnext20_2x3d"
     ]
@@ -135,16 +139,16 @@ def test_places_are_no_part_of_the_identity() -> None:
 
 
 def test_a_sweep_is_the_product_in_order() -> None:
-    cells = expand(["model=resnet,resnext,densenet", "seed=0,1"], multirun=True)
-    assert [(cell.config["family"], cell.config["seed"]) for cell in cells if isinstance(cell, Trial)] == [
+    trials = expand(["model=resnet,resnext,densenet", "seed=0,1"], multirun=True)
+    assert [(trial.config["family"], trial.config["seed"]) for trial in trials if isinstance(trial, Trial)] == [
         (family, seed) for family in ("resnet", "resnext", "densenet") for seed in (0, 1)
     ]
-    assert len({cell.directory for cell in cells if isinstance(cell, Trial)}) == 6
+    assert len({trial.directory for trial in trials if isinstance(trial, Trial)}) == 6
 
 
-def test_an_impossible_cell_leaves_the_others() -> None:
-    cells = expand(["model=resnext,unet,densenet"], multirun=True)
-    assert [type(cell) for cell in cells] == [Trial, Impossible, Trial]
+def test_an_impossible_trial_leaves_the_others() -> None:
+    trials = expand(["model=resnext,unet,densenet"], multirun=True)
+    assert [type(trial) for trial in trials] == [Trial, Impossible, Trial]
 
 
 @pytest.mark.parametrize(
@@ -185,16 +189,16 @@ def composed_alone(*overrides: str) -> tuple[dict[str, Any], dict[str, Any], tup
 
 
 def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Departures from first principles: written values that differ from those of the same model, data and recipe."""
+    """Overrides from first principles: written values that differ from those of the same model, data and recipe."""
     written, config, selected = composed_alone(*overrides)
     resolved = flatten(config)
-    departures = {}
+    overrides = {}
     for key in differing_keys(written, composed_alone(*selected)[0]):
         while key not in resolved and "." in key:
             key = key.rpartition(".")[0]
         if key not in {"name", "seed"} and f"${{{key}}}" not in written["name"]:
-            departures[key] = resolved.get(key)
-    return departures
+            overrides[key] = resolved.get(key)
+    return overrides
 
 
 @pytest.mark.parametrize(
@@ -220,20 +224,20 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
     ],
     ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
 )  # fmt: skip
-def test_a_sweep_composes_to_what_hydra_makes_of_each_cell(fixed: list[str], swept: list[list[str]]) -> None:
+def test_a_sweep_composes_to_what_hydra_makes_of_each_trial(fixed: list[str], swept: list[list[str]]) -> None:
     sweeps = [f"{values[0].split('=')[0]}={','.join(v.partition('=')[2] for v in values)}" for values in swept]
     jobs = [tuple(fixed)]
     for values in swept:
         jobs = [(*job, value) for job in jobs for value in values]
-    cells = expand([*fixed, *sweeps], multirun=True)
-    assert len(cells) == len(jobs)
-    for cell, job in zip(cells, jobs, strict=True):
+    trials = expand([*fixed, *sweeps], multirun=True)
+    assert len(trials) == len(jobs)
+    for trial, job in zip(trials, jobs, strict=True):
         try:
             _, config, _ = composed_alone(*job)
         except (HydraException, OmegaConfBaseException):
-            assert isinstance(cell, Impossible), job
+            assert isinstance(trial, Impossible), job
             continue
-        assert isinstance(cell, Trial), job
-        assert repr(cell.config) == repr(config)  # with types and order
-        assert list(cell.departures.items()) == list(departs(job).items())
-        assert cell.directory == Trial(config, departs(job)).directory
+        assert isinstance(trial, Trial), job
+        assert repr(trial.config) == repr(config)  # with types and order
+        assert list(trial.overrides.items()) == list(departs(job).items())
+        assert trial.directory == Trial(config, departs(job)).directory

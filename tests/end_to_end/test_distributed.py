@@ -45,7 +45,7 @@ def test_evaluation_is_the_same_at_any_number_of_processes(evaluations: dict[int
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_cell_inside_a_sweep_and_alone(tmp_path: Path) -> None:
+def test_two_processes_train_one_trial_inside_a_sweep_and_alone(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     done = run("-m", "model=resnet,densenet", *DDP, "+trainer.limit_train_batches=4", root=root)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -74,7 +74,7 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_killed_rank_takes_its_cell_down_and_the_next_one_runs(tmp_path: Path) -> None:
+def test_a_killed_rank_takes_its_trial_down_and_the_next_one_runs(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     process = start("-m", "model=resnet,densenet", *DDP, "+trainer.limit_train_batches=8", root=root)
     deadline = time.monotonic() + 120

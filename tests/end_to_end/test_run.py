@@ -21,12 +21,12 @@ SWEEP = ("-m", "model=resnext,unet,densenet,resnet", *TINY)
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Three good cells and an impossible one among them, with W&B offline."""
+    """Three good trials and an impossible one among them, with W&B offline."""
     root = tmp_path_factory.mktemp("sweep") / "outputs"
     return root, run(*SWEEP, root=root)
 
 
-def test_good_cells_finish_beside_an_impossible_one(sweep) -> None:
+def test_good_trials_finish_beside_an_impossible_one(sweep) -> None:
     root, done = sweep
     assert done.returncode == 1, done.stderr
     assert {name: record["status"] for name, record in records(root).items()} == dict.fromkeys(
@@ -52,7 +52,7 @@ def test_the_record_is_the_runs_passport(sweep) -> None:
         assert record["protocol"]["checkpoint"] == "last"
         assert record["environment"]["threads"] >= 1
         assert record["environment"]["packages"]["torch"] == torch.__version__
-        assert record["departures"] == {"recipe.epochs": 2, "trainer.limit_train_batches": 4}
+        assert record["overrides"] == {"recipe.epochs": 2, "trainer.limit_train_batches": 4}
 
 
 def test_every_run_leaves_pictures(sweep) -> None:
@@ -89,7 +89,7 @@ def test_checkpoints_are_plain_and_hold_the_recorded_weights(sweep) -> None:
         assert weights["best"].keys() == weights["last"].keys()
 
 
-def test_one_tracked_run_per_cell(sweep) -> None:
+def test_one_tracked_run_per_trial(sweep) -> None:
     root, _ = sweep
     folders = sorted((root / "wandb").glob("offline-run-*"))
     assert len(folders) == 3 + 1
@@ -141,13 +141,13 @@ def test_the_same_run_untracked_has_the_same_weights_and_numbers(sweep, tmp_path
 def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> None:
     from benchmarks.records.runs import load_runs
     from benchmarks.report.page import write_page
-    from benchmarks.report.status import cell_states
+    from benchmarks.report.status import trial_states
     from benchmarks.training.torchvision_weights import of_run
 
     root, _ = sweep
     of_run(next(root.glob("digits/resnet20/*/seed0")), "last").write(tmp_path / "mine.pt")
-    cells = ("-m", "mode=test", "weights=mine.pt", "model=resnet,densenet", "trainer.devices=1,2", "logger=none")
-    done = run(*cells, "cluster.oversubscribe=true", "trainer.accelerator=cpu", root=tmp_path / "outputs")
+    trials = ("-m", "mode=test", "weights=mine.pt", "model=resnet,densenet", "trainer.devices=1,2", "logger=none")
+    done = run(*trials, "cluster.oversubscribe=true", "trainer.accelerator=cpu", root=tmp_path / "outputs")
     assert done.returncode == 1, done.stdout + done.stderr
     refused = [line for line in done.stdout.splitlines() if line.endswith(": a ResNet, and this is a DenseNet")]
     assert len(refused) == 2 and "failed: mine.pt holds another network, resnet20" in refused[0]
@@ -170,7 +170,7 @@ def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> 
     names = {found.directory.parent.name for found in runs[2:]}
     assert names == {"resnet_digits,weights=mine", "resnet_digits,devices=2,weights=mine"}
 
-    states, _ = cell_states(tmp_path / "outputs")
+    states, _ = trial_states(tmp_path / "outputs")
     assert sorted(state.state for state in states) == ["done", "done", "failed", "failed"]
     write_page(tmp_path / "outputs")
     assert digest in (tmp_path / "outputs" / "report.html").read_text()
@@ -298,7 +298,7 @@ def test_bad_values_fail_in_one_line_and_are_recorded(arguments: list[str], said
     assert record["status"] == "failed" and said in record["error"]
 
 
-def test_a_full_disk_fails_the_cell_in_one_line(tmp_path: Path) -> None:
+def test_a_full_disk_fails_the_trial_in_one_line(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(

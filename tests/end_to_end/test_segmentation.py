@@ -233,8 +233,8 @@ def trained(cache: Path, seed: int) -> str:
         "recipe.epochs=1",
         *few,
     )
-    [cell] = expand([*overrides, *(f"recipe.{side}=[64,64]" for side in sides), f"seed={seed}"], multirun=False)
-    config = cell.config
+    [trial] = expand([*overrides, *(f"recipe.{side}=[64,64]" for side in sides), f"seed={seed}"], multirun=False)
+    config = trial.config
     assert config["recipe"]["augment"]["border_weights"]["w0"] == 10
     pl.seed_everything(seed, verbose=False)
     data = instantiate(config["datamodule"], cache_dir=cache)

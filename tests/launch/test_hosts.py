@@ -1,4 +1,4 @@
-"""One cell over two machines without a scheduler: network namespaces whose cable the tests cut."""
+"""One trial over two machines without a scheduler: network namespaces whose cable the tests cut."""
 
 import os
 import shutil
@@ -68,7 +68,7 @@ def cable(state: str) -> None:
 
 
 @pytest.mark.netns
-def test_a_cut_cable_ends_the_cell_on_both_machines(machines: None, tmp_path: Path) -> None:
+def test_a_cut_cable_ends_the_trial_on_both_machines(machines: None, tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     two = both(root, *LONG, "recipe.epochs=200")
     try:
@@ -114,7 +114,7 @@ def test_an_outage_leaves_the_result_as_it_is(machines: None, undisturbed: Path,
         (["cluster.node=null"], 2, "cluster.node is this machine's number, from 0"),
         (["cluster.node=2"], 1, "cluster.node=2 of trainer.num_nodes=2 machines"),
         (["trainer.num_nodes=1"], 1, "cluster=hosts is for several machines, got trainer.num_nodes=1"),
-        (["launch.workers=2"], 2, "one cell at a time"),
+        (["launch.workers=2"], 2, "one trial at a time"),
         (["cluster=local"], 1, "trainer.num_nodes=2 needs cluster=slurm or cluster=hosts"),
     ],
 )

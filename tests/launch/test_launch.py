@@ -1,4 +1,4 @@
-"""Sweeps of real processes: cells that fail, hang, are killed, restarted, locked or stale."""
+"""Sweeps of real processes: trials that fail, hang, are killed, restarted, locked or stale."""
 
 import contextlib
 import json
@@ -31,9 +31,9 @@ TWO_RANKS = ("trainer.devices=2", "cluster.oversubscribe=true")
 
 
 def sweep(root: Path, *overrides: str) -> tuple[Sweep, Told]:
-    cells = expand([*TINY, *overrides, f"output_root={root}"], multirun=True)
+    trials = expand([*TINY, *overrides, f"output_root={root}"], multirun=True)
     told = Told()
-    return Sweep(cells, told), told
+    return Sweep(trials, told), told
 
 
 def run(root: Path, *overrides: str) -> list[Outcome]:
@@ -46,7 +46,7 @@ def records(root: Path) -> list[dict]:
     return [json.loads(path.read_text()) for path in sorted(root.glob("digits/**/record.json"))]
 
 
-def cell_processes() -> list[int]:
+def trial_processes() -> list[int]:
     """Living processes that the server of this test session has forked."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
@@ -58,7 +58,7 @@ def cell_processes() -> list[int]:
     return [pid for pid, parent in parents.items() if parent in mine]
 
 
-def test_a_rank_that_raises_takes_only_its_cell_down(tmp_path: Path) -> None:
+def test_a_rank_that_raises_takes_only_its_trial_down(tmp_path: Path) -> None:
     fault = ("+recipe.optimizer.fault=raise,none",)
     bad, good = run(tmp_path, "model=resnet", *FAULTY, *fault, *TWO_RANKS)
     assert bad == Outcome("failed", "LookupError: rank 0 fails on purpose")
@@ -100,7 +100,7 @@ def test_a_rank_that_hangs_is_ended(limit: str, status: str, cause: str, tmp_pat
     bad, good = run(tmp_path, "model=resnet", *FAULTY, *fault, *TWO_RANKS, limit)
     assert bad.status == status and cause in bad.error
     assert good == Outcome("ok")
-    assert cell_processes() == []
+    assert trial_processes() == []
 
 
 def test_several_at_a_time_and_devices_as_a_swept_value(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_fail_fast_starts_nothing_more(tmp_path: Path) -> None:
     assert len(records(tmp_path)) == 1
 
 
-def test_two_launchers_run_no_cell_twice(tmp_path: Path) -> None:
+def test_two_launchers_run_no_trial_twice(tmp_path: Path) -> None:
     command = [
         sys.executable,
         str(ROOT / "run.py"),
@@ -148,12 +148,12 @@ def test_two_launchers_run_no_cell_twice(tmp_path: Path) -> None:
     assert ran == [1, 1, 1], (outputs, logs)
 
 
-def test_a_cell_of_a_dead_launcher_is_taken_over(tmp_path: Path) -> None:
-    [cell] = expand([*TINY, "model=resnet", f"output_root={tmp_path}"], multirun=False)
-    cell.directory.mkdir(parents=True)
-    lock = Lock.take(cell.directory / LAUNCHER)
-    assert lock is not None and held(cell.directory / LAUNCHER)
-    assert Lock.take(cell.directory / LAUNCHER) is None
+def test_a_trial_of_a_dead_launcher_is_taken_over(tmp_path: Path) -> None:
+    [trial] = expand([*TINY, "model=resnet", f"output_root={tmp_path}"], multirun=False)
+    trial.directory.mkdir(parents=True)
+    lock = Lock.take(trial.directory / LAUNCHER)
+    assert lock is not None and held(trial.directory / LAUNCHER)
+    assert Lock.take(trial.directory / LAUNCHER) is None
     its, told = sweep(tmp_path, "model=resnet")
     threading.Timer(3, lock.release).start()
     its.run()
@@ -201,22 +201,22 @@ def test_what_cannot_start_is_refused_with_the_numbers(tmp_path: Path) -> None:
         "launch.rerun=all": "launch.rerun is null or stale, got 'all'",
         "trainer.devices=3": "recipe.batch_size=32 cannot be divided among 3 processes",
     }.items():
-        [cell] = expand([*TINY, "model=resnet", override, f"output_root={tmp_path}"], multirun=False)
-        assert message in refusal(cell)
+        [trial] = expand([*TINY, "model=resnet", override, f"output_root={tmp_path}"], multirun=False)
+        assert message in refusal(trial)
     assert not list(tmp_path.glob("digits/**/record.json"))
 
 
 def test_the_list_of_a_sweep_is_kept_once(tmp_path: Path) -> None:
-    cells = expand([*TINY, "model=resnet,densenet", "seed=0,1", f"output_root={tmp_path}"], multirun=True)
+    trials = expand([*TINY, "model=resnet,densenet", "seed=0,1", f"output_root={tmp_path}"], multirun=True)
     for _ in "ab":
-        write_sweep(cells, ["-m", "model=resnet,densenet"])
+        write_sweep(trials, ["-m", "model=resnet,densenet"])
     [path] = (tmp_path / "sweeps").glob("*.json")
-    rows = json.loads(path.read_text())["cells"]
-    assert [tmp_path / row["directory"] for row in rows] == [cell.directory for cell in cells]
+    rows = json.loads(path.read_text())["trials"]
+    assert [tmp_path / row["directory"] for row in rows] == [trial.directory for trial in trials]
 
 
-def test_the_cells_environment_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launcher that itself runs under Slurm or torchrun starts cells that know nothing of it."""
+def test_the_trials_environment_is_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that itself runs under Slurm or torchrun starts trials that know nothing of it."""
     for key, value in {
         "RANK": "7",
         "WORLD_SIZE": "9",

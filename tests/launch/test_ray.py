@@ -1,4 +1,4 @@
-"""Cells on a real Ray cluster of several nodes, which the tests start on this machine; and what is refused beforehand."""
+"""Trials on a real Ray cluster of several nodes, which the tests start on this machine; and what is refused beforehand."""
 
 import importlib.util
 import json
@@ -49,7 +49,7 @@ WITHIN_S = 120
 
 
 class Submitted(Exception):
-    """A cell got past the refusals."""
+    """A trial got past the refusals."""
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def executor(monkeypatch: pytest.MonkeyPatch) -> ray_cluster.RayExecutor:
     return ray_cluster.RayExecutor({"retries": 0}, address=None, num_cpus=None, object_store_memory=100_000_000)
 
 
-def cell(*overrides: str, root: Path) -> Trial:
+def trial(*overrides: str, root: Path) -> Trial:
     [only] = expand([*overrides, "cluster=ray", f"output_root={root}"], multirun=False)
     assert isinstance(only, Trial)
     return only
@@ -96,7 +96,7 @@ def cell(*overrides: str, root: Path) -> Trial:
 def test_what_no_node_can_run_is_refused_with_the_numbers(
     executor: ray_cluster.RayExecutor, overrides: list[str], said: list[str], tmp_path: Path
 ) -> None:
-    outcome = executor.start(cell(*overrides, root=tmp_path / "outputs"))
+    outcome = executor.start(trial(*overrides, root=tmp_path / "outputs"))
     assert isinstance(outcome, Outcome) and outcome.status == "refused"
     assert all(part in str(outcome.error) for part in said), outcome.error
     assert not (tmp_path / "outputs").exists()
@@ -109,7 +109,7 @@ def test_what_a_node_can_run_is_submitted(
     executor: ray_cluster.RayExecutor, overrides: list[str], tmp_path: Path
 ) -> None:
     with pytest.raises(Submitted):
-        executor.start(cell(*overrides, root=tmp_path / "outputs"))
+        executor.start(trial(*overrides, root=tmp_path / "outputs"))
 
 
 class Cancelled(RuntimeError):
@@ -118,7 +118,7 @@ class Cancelled(RuntimeError):
 
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ray_cluster.RayJob:
-    """A cell that runs nowhere until it is cancelled, on a cluster whose nodes have gone; its record says it was running."""
+    """A trial that runs nowhere until it is cancelled, on a cluster whose nodes have gone; its record says it was running."""
     state = {"cancelled": False}
 
     def get(task: object) -> Outcome:
@@ -134,7 +134,7 @@ def queued(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ray_cluster.RayJo
     )
     monkeypatch.setitem(sys.modules, "ray", fake)
     monkeypatch.setattr(ray_cluster, "_silence", lambda address: None)
-    waiting = cell("trainer.accelerator=cpu", root=tmp_path)
+    waiting = trial("trainer.accelerator=cpu", root=tmp_path)
     waiting.directory.mkdir(parents=True)
     (waiting.directory / "record.json").write_text(json.dumps({"status": "running", "error": None, "finished": None}))
     return ray_cluster.RayJob(waiting, "task", ray_cluster.Cluster())
@@ -147,7 +147,7 @@ def ended(job: ray_cluster.RayJob) -> tuple[str, str, str]:
     return outcome.status, str(outcome.error), record["status"]
 
 
-def test_a_cell_does_not_wait_for_ever_for_a_node(queued: ray_cluster.RayJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_does_not_wait_for_ever_for_a_node(queued: ray_cluster.RayJob, monkeypatch: pytest.MonkeyPatch) -> None:
     assert queued.poll() is None
     monkeypatch.setattr(ray_cluster, "NODES_S", 0)
     status, error, recorded = ended(queued)
@@ -327,9 +327,9 @@ def epochs(root: Path) -> int:
 
 
 def computed(root: Path, name: str) -> tuple[Any, ...]:
-    """What a cell has computed, without what is measured of its machine."""
+    """What a trial has computed, without what is measured of its machine."""
     record = records(root)[name]
-    kept = [record[key] for key in ("status", "config_hash", "departures", "counts")]
+    kept = [record[key] for key in ("status", "config_hash", "overrides", "counts")]
     history = [
         {key: value for key, value in row.items() if key in COMPUTED or "/" in key}
         for row in (rows(root / name) if record["status"] == "ok" else [])
@@ -365,7 +365,7 @@ def test_a_sweep_on_two_nodes_ends_as_it_does_on_this_machine(second: RayNode, t
 def test_a_lost_node(
     second: RayNode, add_node: Callable[[int], RayNode], begin: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """With launch.retries the cell goes on elsewhere to the same bits; without, it has failed."""
+    """With launch.retries the trial goes on elsewhere to the same bits; without, it has failed."""
     root = tmp_path / "retried"
     process = begin(*LONG, TWO_RANKS, *ON_CLUSTER, "launch.retries=1", root=root)
     trains(process, root, 3)  # an epoch's row is written before its checkpoint: that of the second is there
@@ -399,7 +399,7 @@ def test_a_lost_node(
 @installed
 @linux
 def test_ctrl_c_leaves_no_process(begin: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
-    """Of a Ray that the sweep has started; the second cell waits for the first."""
+    """Of a Ray that the sweep has started; the second trial waits for the first."""
     root = tmp_path / "outputs"
     process = begin("-m", *LONG, "seed=0,1", "cluster=ray", "cluster.num_cpus=1", root=root)
     trains(process, root, 1)

@@ -1,4 +1,4 @@
-"""Cells in a real Slurm of two nodes, which the tests start on this machine; and what is said where there is none."""
+"""Trials in a real Slurm of two nodes, which the tests start on this machine; and what is said where there is none."""
 
 import contextlib
 import json
@@ -60,7 +60,7 @@ def launcher(*arguments: str, root: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.slurm
-def test_one_of_four_cells_fails_and_the_others_finish(cluster: None, tmp_path: Path) -> None:
+def test_one_of_four_trials_fails_and_the_others_finish(cluster: None, tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     done = run("-m", *TINY, "recipe.optimizer.lr=0.01,0.02,1e30,0.03", *ON_SLURM, root=root)
     assert done.returncode == 1, done.stderr
@@ -190,7 +190,7 @@ def test_a_slurm_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert time.monotonic() - before < 10
 
 
-def test_what_a_cell_asks_of_slurm() -> None:
+def test_what_a_trial_asks_of_slurm() -> None:
     asked = (
         "cluster=slurm",
         "trainer.devices=4",
@@ -198,13 +198,13 @@ def test_what_a_cell_asks_of_slurm() -> None:
         "trainer.accelerator=gpu",
         "cluster.mem_gb=32",
     )
-    [cell] = expand([*asked, "cluster.cpus_per_rank=3", "cluster.account=lab"], multirun=False)
-    assert isinstance(cell, Trial)
-    parameters = slurm._parameters(cell)
+    [trial] = expand([*asked, "cluster.cpus_per_rank=3", "cluster.account=lab"], multirun=False)
+    assert isinstance(trial, Trial)
+    parameters = slurm._parameters(trial)
     assert {key: parameters[key] for key in ("nodes", "ntasks_per_node", "cpus_per_task", "gpus_per_node", "mem")} == {
         "nodes": 2, "ntasks_per_node": 1, "cpus_per_task": 12, "gpus_per_node": 4, "mem": "32G"
     }  # fmt: skip
     assert parameters["account"] == "lab" and "qos" not in parameters
-    assert cell.config["cluster"]["threads_per_process"] == 3
-    [cell] = expand(["cluster=slurm"], multirun=False)
-    assert isinstance(cell, Trial) and "gpus_per_node" not in slurm._parameters(cell)
+    assert trial.config["cluster"]["threads_per_process"] == 3
+    [trial] = expand(["cluster=slurm"], multirun=False)
+    assert isinstance(trial, Trial) and "gpus_per_node" not in slurm._parameters(trial)

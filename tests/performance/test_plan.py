@@ -34,8 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 STATED = Method(flops_per_s=1e10)
 
 
-def forecast(cells: Sequence[Trial | Impossible], method: Method = STATED) -> list[Forecast]:
-    return plan.forecast(cells, method, Console(quiet=True))
+def forecast(trials: Sequence[Trial | Impossible], method: Method = STATED) -> list[Forecast]:
+    return plan.forecast(trials, method, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +90,10 @@ def test_the_forecast_of_flops_is_what_a_run_records(
     ],
 )
 def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int) -> None:
-    [cell] = expand(overrides, multirun=False)
-    assert isinstance(cell, Trial)
-    assert plan._length(cell.config, 1197, 10_000, 0.5, None) == (steps, evaluations)
-    if (limit := cell.config["trainer"].get("max_train_flops")) is not None:
+    [trial] = expand(overrides, multirun=False)
+    assert isinstance(trial, Trial)
+    assert plan._length(trial.config, 1197, 10_000, 0.5, None) == (steps, evaluations)
+    if (limit := trial.config["trainer"].get("max_train_flops")) is not None:
         assert Budget("train_flops", limit, 10_000, 12, StopRequest(60)).total == steps
 
 
@@ -107,21 +107,21 @@ def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int)
     ],
 )
 def test_a_length_that_is_not_known_is_refused(override: str, said: str) -> None:
-    [cell] = expand([override], multirun=False)
-    assert isinstance(cell, Trial)
+    [trial] = expand([override], multirun=False)
+    assert isinstance(trial, Trial)
     with pytest.raises(ValueError, match=re.escape(said)):
-        plan._length(cell.config, 1197, 10_000, None, "no GPU")
+        plan._length(trial.config, 1197, 10_000, None, "no GPU")
 
 
 def test_time_at_a_stated_throughput(kept: Path) -> None:
     """Training and evaluation at 10 GFLOPs/s of each of four devices."""
-    [cell] = expand(["trainer.devices=2", "trainer.num_nodes=2", "recipe.epochs=3", f"output_root={kept}"], False)
-    [one] = forecast([cell])
-    cost = measure(instantiate(cell.config["model"]), (1, 8, 8))
+    [trial] = expand(["trainer.devices=2", "trainer.num_nodes=2", "recipe.epochs=3", f"output_root={kept}"], False)
+    [one] = forecast([trial])
+    cost = measure(instantiate(trial.config["model"]), (1, 8, 8))
     flops = 3 * 37 * 32 * cost.train_flops_per_sample
     assert (one.params, one.train_flops) == (cost.params, flops)
     assert one.device_s == pytest.approx((flops + (3 * 150 + 450) * cost.flops) / 1e10)
-    assert json.loads((kept / FORECASTS).read_text())[config_hash(cell.config)]["device_s"] == one.device_s
+    assert json.loads((kept / FORECASTS).read_text())[config_hash(trial.config)]["device_s"] == one.device_s
 
 
 def test_tiles_of_an_evaluation_are_those_of_the_network() -> None:
@@ -146,13 +146,15 @@ def test_a_test_by_several_crops_costs_their_pixels() -> None:
 
 
 def test_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cells = expand(["trainer.accelerator=cpu", "recipe.optimizer.lr=0.1,0.2", f"output_root={tmp_path}"], multirun=True)
-    one, other = forecast(cells, Method())
+    trials = expand(
+        ["trainer.accelerator=cpu", "recipe.optimizer.lr=0.1,0.2", f"output_root={tmp_path}"], multirun=True
+    )
+    one, other = forecast(trials, Method())
     assert one.device_s == other.device_s and one.device_s is not None and one.device_s > plan.FORKED_S
     assert one.params is not None and one.memory_bytes is not None
     assert 3 * 4 * one.params < one.memory_bytes < 2 * 10**9  # weights, gradients and momentum at least
     monkeypatch.setattr(plan, "_measure", lambda *_: pytest.fail("measured again"))
-    assert forecast(cells, Method()) == [one, other] == forecast(cells, Method(measure=False))
+    assert forecast(trials, Method()) == [one, other] == forecast(trials, Method(measure=False))
     [wider] = expand(["trainer.accelerator=cpu", "recipe.batch_size=64", f"output_root={tmp_path}"], multirun=False)
     [unknown] = forecast([wider], Method(measure=False))
     assert unknown.device_s is None and unknown.unmeasured == "its steps have not been measured on this machine"
@@ -178,12 +180,12 @@ def test_a_measurement_that_fails_says_why() -> None:
     ],
 )  # fmt: skip
 def test_a_sweep_above_its_budget_is_not_started(limits: list[str], said: str | None, kept: Path) -> None:
-    cells = expand(["model=resnet", "seed=0,1", f"output_root={kept}", *(f"launch.budget.{x}" for x in limits)], True)
+    trials = expand(["model=resnet", "seed=0,1", f"output_root={kept}", *(f"launch.budget.{x}" for x in limits)], True)
     if said is None:
-        plan.check_budget(cells)
+        plan.check_budget(trials)
         return
     with pytest.raises(ConfigurationError) as error:
-        plan.check_budget(cells)
+        plan.check_budget(trials)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -195,24 +197,24 @@ def test_limits_of_time_and_money(kept: Path, monkeypatch: pytest.MonkeyPatch) -
         given = ["trainer.accelerator=cpu", "model=resnet", "seed=0,1", f"output_root={kept}"]
         for budget in ([f"device_hours={limit}"], [f"money={limit * 5}"]):
             launch = [f"launch.budget.{text}" for text in budget] + ["launch.price_per_device_hour=5"]
-            cells = expand([*given, *launch], multirun=True)
+            trials = expand([*given, *launch], multirun=True)
             if passes:
-                plan.check_budget(cells)
+                plan.check_budget(trials)
             else:
                 with pytest.raises(ConfigurationError, match=f"above launch.budget.{budget[0].split('=')[0]}"):
-                    plan.check_budget(cells)
+                    plan.check_budget(trials)
 
 
-def test_many_cells_are_folded_and_the_impossible_named(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cells = expand(["model=resnet,unet,resnext", "seed=range(20)", f"output_root={kept}"], multirun=True)
-    assert plan.show(cells, STATED) == 1
+def test_many_trials_are_folded_and_the_impossible_named(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials = expand(["model=resnet,unet,resnext", "seed=range(20)", f"output_root={kept}"], multirun=True)
+    assert plan.show(trials, STATED) == 1
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if "digits" in line and "resne" in line.split()[0]]
     assert [row[:4] for row in rows] == [
         ["resnet20", "digits", "resnet_digits", "20"],
         ["resnext20_8x4d", "digits", "resnext_digits", "20"],
     ]
-    total = sum(one.train_flops or 0 for one in forecast(cells))
+    total = sum(one.train_flops or 0 for one in forecast(trials))
     assert f"40 of 60 runs remain: {total / 1e12:.1f} TFLOPs" in out
     assert "Cannot run: model=unet seed=0 " in out and " and 19 more: model=unet is not set up for data=digits" in out
     few = expand(

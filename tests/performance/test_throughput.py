@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.configurations import CPU, cell
+from support.configurations import CPU, trial
 from support.forked_trials import ROOT
 from torch import nn
 
@@ -95,9 +95,9 @@ def test_throughput_over_processes_and_its_committed_rows(
     ("changes", "is_same"),
     [
         ({"seed": 3}, True),
-        ({"departures": {"recipe.optimizer.lr": 0.5, "recipe.epochs": 9}}, True),
-        ({"departures": {"recipe.optimizer.lr": 0.1, "recipe.optimizer.nesterov": True}}, False),
-        ({"departures": {"recipe.optimizer.lr": 0.1, "model.shortcut": "C"}}, False),
+        ({"overrides": {"recipe.optimizer.lr": 0.5, "recipe.epochs": 9}}, True),
+        ({"overrides": {"recipe.optimizer.lr": 0.1, "recipe.optimizer.nesterov": True}}, False),
+        ({"overrides": {"recipe.optimizer.lr": 0.1, "model.shortcut": "C"}}, False),
         ({"name": "resnet32"}, False),
         ({"complexity": {"input_size": [1, 16, 16]}}, False),
         ({"parallel": {"precision": "bf16-mixed"}}, False),
@@ -123,7 +123,7 @@ def test_what_a_measurement_holds_for(changes: dict[str, Any], is_same: bool) ->
     }
     record: dict[str, Any] = {
         "data": "digits", "name": "resnet20", "recipe": "resnet_digits", "seed": 0, "environment": MACHINE,
-        "departures": {"recipe.optimizer.lr": 0.1}, "parallel": parallel | TrainingOptions().as_dict(CPU),
+        "overrides": {"recipe.optimizer.lr": 0.1}, "parallel": parallel | TrainingOptions().as_dict(CPU),
         "complexity": measure(ResNet(**RESNET20), (1, 8, 8)).as_dict(),
     }  # fmt: skip
     other = {key: record[key] | value if key in ("complexity", "parallel", "environment") else value
@@ -180,7 +180,7 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
 
 
 def test_passes_of_one_process_and_of_two() -> None:
-    base = tuned_settings.specification(cell("model=resnet", "model.depth=8").config) | {"threads": 1}
+    base = tuned_settings.specification(trial("model=resnet", "model.depth=8").config) | {"threads": 1}
     passes = [{"forward": True, "batch": 1}, {"forward": False, "batch": 256}]
     one, two = (subprocesses.steps(base, passes, ranks) for ranks in (1, 2))
     for small, large in (one, two):
@@ -192,7 +192,7 @@ def test_passes_of_one_process_and_of_two() -> None:
 
 
 def test_passes_take_turns_with_another_step() -> None:
-    base = tuned_settings.specification(cell("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | {
+    base = tuned_settings.specification(trial("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | {
         "threads": 1
     }
     passes = [{"forward": True}, {"forward": False}]
@@ -236,7 +236,7 @@ RESNET20: dict[str, Any] = {
 
 
 def test_steps_are_measured_in_a_process_of_their_own() -> None:
-    config = cell("model=resnet", "recipe.batch_size=4", "trainer.channels_last=true").config
+    config = trial("model=resnet", "recipe.batch_size=4", "trainer.channels_last=true").config
     asked = tuned_settings.specification(config) | {"threads": 1}
     assert asked["switches"] == {"channels_last": True} and asked["batch"] == 4
     one = subprocesses.ask("step_time", asked | {"datamodule": config["datamodule"]}, 1)

@@ -124,9 +124,9 @@ def test_keys_tell_what_a_measurement_depends_on() -> None:
 
 
 def config(*overrides: str) -> dict[str, Any]:
-    [cell] = expand(["model=resnet", "trainer.accelerator=cpu", *overrides], multirun=False)
-    assert isinstance(cell, Trial)
-    return cell.config
+    [trial] = expand(["model=resnet", "trainer.accelerator=cpu", *overrides], multirun=False)
+    assert isinstance(trial, Trial)
+    return trial.config
 
 
 def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

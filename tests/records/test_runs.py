@@ -82,7 +82,7 @@ def test_one_line_leaves_nothing_that_a_terminal_or_a_file_would_refuse() -> Non
 
 
 def test_values_are_those_of_the_record(tmp_path: Path) -> None:
-    folder = make_run(tmp_path, departures={"recipe.epochs": 5}, metrics={"test/top1_err": 1.7778})
+    folder = make_run(tmp_path, overrides={"recipe.epochs": 5}, metrics={"test/top1_err": 1.7778})
     record = json.loads((folder / "record.json").read_text())
     run = load_one(tmp_path)
     assert run.directory == folder
@@ -248,7 +248,7 @@ def test_mean_and_sample_standard_deviation_over_seeds(tmp_path: Path) -> None:
         {"name": "resnet20"},
         {"data": "mnist"},
         {"recipe": "common"},
-        {"departures": {"recipe.epochs": 5}},
+        {"overrides": {"recipe.epochs": 5}},
         {"metrics": {"test/n": 449}},
         {"dataset": {"sha256": "0" * 64}},
         {"protocol": {"checkpoint": "best"}},
@@ -277,7 +277,7 @@ def test_short_labels_say_only_what_tells_the_runs_apart(tmp_path: Path) -> None
     make_run(tmp_path, name="resnet29")
     assert short_labels(load_runs(tmp_path)[0]) == ["resnet20", "resnet29"]
     make_run(tmp_path, name="resnet29", seed=1)
-    make_run(tmp_path, name="resnet29", recipe="common", departures={"recipe.epochs": 5})
+    make_run(tmp_path, name="resnet29", recipe="common", overrides={"recipe.epochs": 5})
     assert short_labels(load_runs(tmp_path)[0]) == [
         "resnet20 · seed 0",
         "resnet29 · common · epochs=5 · seed 0",

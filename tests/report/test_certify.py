@@ -114,9 +114,9 @@ def test_certificates_of_one_name_all_count() -> None:
 
 def test_an_override_of_the_network_is_refused_under_the_papers_name() -> None:
     def built(*overrides: str) -> tuple[str, Complexity]:
-        [cell] = expand(["data=cifar10", *overrides], multirun=False)
-        assert isinstance(cell, Trial)
-        return cell.config["name"], measure(instantiate(cell.config["model"]), (3, 32, 32))
+        [trial] = expand(["data=cifar10", *overrides], multirun=False)
+        assert isinstance(trial, Trial)
+        return trial.config["name"], measure(instantiate(trial.config["model"]), (3, 32, 32))
 
     name, cost = built("model=resnet", "model.depth=20", "model.base_channels=20")
     with pytest.raises(ValueError, match="the network called resnet20 has"):

@@ -72,7 +72,7 @@ def test_a_thousand_runs_come_back_from_parquet_as_they_were(tmp_path: Path) -> 
     for seed in range(1000):
         status = rng.choices(("ok", "failed", "running", "preempted"), (20, 2, 1, 1))[0]
         metrics = {"test/top1_err": rng.uniform(0, 100) if status == "ok" else None}
-        departures = {"recipe.optimizer.lr": rng.random(), "model.widths": [1, 2]} if seed % 3 == 0 else {}
+        overrides = {"recipe.optimizer.lr": rng.random(), "model.widths": [1, 2]} if seed % 3 == 0 else {}
         make_run(
             tmp_path,
             name=rng.choice(("resnet20", "densenet40_k12", "réseau ß 网")),
@@ -80,7 +80,7 @@ def test_a_thousand_runs_come_back_from_parquet_as_they_were(tmp_path: Path) -> 
             epochs=rng.randrange(4),
             status=status,
             metrics=metrics,
-            departures=departures,
+            overrides=overrides,
             run_id=f"{seed:x}",
             resumptions=[{"at": "2026-11-22T21:00:00+00:00", "step": seed}] if seed % 7 == 0 else [],
             error='one "two"\n=3, four 🦉' if status == "failed" else None,

@@ -207,7 +207,7 @@ def test_scores_of_segmentation_runs_stand_above_the_published_ones(tmp_path: Pa
         "metrics": scores,
         "dataset": {"notes": "a & b"},
     }
-    make_run(tmp_path, departures={"data.fold": 1}, **common)
+    make_run(tmp_path, overrides={"data.fold": 1}, **common)
     make_run(tmp_path, **{**common, "metrics": scores | {"test/v_info": 0.95528}})
     make_run(tmp_path, **{**common, "seed": 1, "status": "failed"})
     make_run(tmp_path)
@@ -281,11 +281,11 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
 
 
 def test_the_passport_tells_what_the_run_was(tmp_path: Path) -> None:
-    folder = make_run(tmp_path, departures={"recipe.epochs": 5})
+    folder = make_run(tmp_path, overrides={"recipe.epochs": 5})
     (folder / "config.yaml").write_text("name: x\nmodel:\n  depth: 20 # <b>\nseed: 0\ntext: a\x1b[31m\n")
     record = record_of(folder)
     (passport,) = Page(write_page(tmp_path)).passports()
-    assert passport["Run"]["departures from the recipe"] == "epochs=5"
+    assert passport["Run"]["overrides from the recipe"] == "epochs=5"
     assert passport["Run"]["weights (sha256)"] == record["weights_sha256"]
     assert passport["Run"]["config hash"] == record["config_hash"]
     assert passport["Code"]["commit"] == record["code"]["commit"]
@@ -330,7 +330,7 @@ def test_names_are_text_wherever_they_appear(tmp_path: Path) -> None:
     make_run(plain, data="b", status="failed")
     nasty = tmp_path / "nasty"
     code = {"version": NASTY, "commit": IMAGE}
-    make_run(nasty, data=f"a{IMAGE}", name=NASTY, family=IMAGE, recipe="a&b", code=code, departures={NASTY: IMAGE})
+    make_run(nasty, data=f"a{IMAGE}", name=NASTY, family=IMAGE, recipe="a&b", code=code, overrides={NASTY: IMAGE})
     make_run(nasty, data="b", name='"><b>', family=NASTY, recipe="c", status="failed", error=NASTY + IMAGE)
     expected, page = Page(write_page(plain)), Page(write_page(nasty))
 

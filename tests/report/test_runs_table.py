@@ -35,10 +35,10 @@ def line_of(text: str, *parts: str) -> str:
 
 @pytest.fixture
 def mixed(tmp_path: Path) -> Path:
-    """Two data sets, seeds, a departure, a failed, a running and an interrupted run, a long name."""
+    """Two data sets, seeds, an override, a failed, a running and an interrupted run, a long name."""
     for seed in range(3):
         make_run(tmp_path, seed=seed, metrics={"test/top1_err": 1.0 + seed})
-    make_run(tmp_path, departures={"recipe.epochs": 5})
+    make_run(tmp_path, overrides={"recipe.epochs": 5})
     make_run(tmp_path, name="resnet20", complexity={"params": 34_426_698, "macs": 5_387_266_048})
     make_run(tmp_path, name="densenet40_k12", status="failed")
     make_run(tmp_path, name="densenet40_k12", status="running", seed=1)

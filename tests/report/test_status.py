@@ -14,7 +14,7 @@ from benchmarks.records.code_version import training_sha256
 from benchmarks.records.files import PROGRESS, write_json
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.report import status
-from benchmarks.report.status import cell_states, main, print_status
+from benchmarks.report.status import main, print_status, trial_states
 from benchmarks.training import history
 from benchmarks.training.history import Preparing
 
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def states(root: Path) -> dict[int, tuple[str, str]]:
-    return {cell.seed: (cell.state, cell.detail) for cell in cell_states(root)[0]}
+    return {trial.seed: (trial.state, trial.detail) for trial in trial_states(root)[0]}
 
 
 def make(root: Path, seed: int, status: str = "ok", **changes) -> Path:
@@ -38,7 +38,7 @@ def make(root: Path, seed: int, status: str = "ok", **changes) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """One cell in every state, in the order of its seed."""
+    """One trial in every state, in the order of its seed."""
     make(tmp_path, 0)
     make_run(tmp_path, seed=1, code={"training_sha256": "0" * 64})
     running = make(tmp_path, 2, "running")
@@ -49,7 +49,7 @@ def folder(tmp_path: Path) -> Path:
     make(tmp_path, 6, "preempted", error="pre-empted")
     listed = [{"directory": str(running.parent.relative_to(tmp_path) / f"seed{seed}")} for seed in (0, 7)]
     (tmp_path / "sweeps").mkdir()
-    (tmp_path / "sweeps" / "a.json").write_text(json.dumps({"cells": listed}))
+    (tmp_path / "sweeps" / "a.json").write_text(json.dumps({"trials": listed}))
     return tmp_path
 
 
@@ -82,7 +82,7 @@ def test_a_data_set_that_is_made_ready_is_said(folder: Path, monkeypatch: pytest
 def test_the_grid_has_a_column_per_seed_and_says_the_causes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "8 cells: 1 done, 1 stale, 2 killed, 1 failed, 1 interrupted, 1 preempted, 1 missing"
+    assert lines[0] == "8 trials: 1 done, 1 stale, 2 killed, 1 failed, 1 interrupted, 1 preempted, 1 missing"
     [head] = [line for line in lines if line.split()[:3] == ["s0", "s1", "s2"]]
     [row] = [line for line in lines if line.startswith("resnext29_8x4d · ") and "✖" in line and "it broke" not in line]
     assert [row[head.index(f"s{seed}") + 1] for seed in range(8)] == list("✔✔††✖‖‖·")
@@ -94,7 +94,7 @@ def test_many_seeds_are_counted(tmp_path: Path) -> None:
     for seed in range(40):
         make(tmp_path, seed, "ok" if seed % 4 else "failed")
     console = Console(width=100, record=True, file=io.StringIO())
-    print_status(cell_states(tmp_path)[0], console)
+    print_status(trial_states(tmp_path)[0], console)
     text = console.export_text()
     assert [line.split()[-2:] for line in text.splitlines() if "done" in line and "failed" in line][1:] == [
         ["done", "failed"]

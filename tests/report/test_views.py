@@ -35,8 +35,8 @@ return [page, [1, 3, 5].map(place => parseInt(chart.slice(place, place + 2), 16)
 """
 
 
-def cells(*overrides: str) -> list[Trial]:
-    return [cell for cell in expand(overrides, multirun=True) if isinstance(cell, Trial)]
+def trials(*overrides: str) -> list[Trial]:
+    return [trial for trial in expand(overrides, multirun=True) if isinstance(trial, Trial)]
 
 
 def strength(block: int, source: int, target: int) -> float:
@@ -96,10 +96,10 @@ def test_other_weights_have_no_map() -> None:
 
 def folder_of(root: Path, net: nn.Module, *overrides: str) -> Path:
     """A run's folder with these weights."""
-    [cell] = cells(*overrides)
+    [trial] = trials(*overrides)
     folder = root / "seed0"
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(cell.config))
+    (folder / "config.yaml").write_text(yaml.safe_dump(trial.config))
     state = {f"net.{name}": weight for name, weight in net.state_dict().items()}
     torch.save({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
     return folder
@@ -123,11 +123,11 @@ def test_the_heat_map_shows_parts_of_the_largest(tmp_path: Path) -> None:
 
 
 def test_bars_add_up_to_the_totals_and_follow_the_image() -> None:
-    found = cells("model=unet", "data=nuclei", "model.base_channels=2") + cells("model=densenet", "data=digits")
+    found = trials("model=unet", "data=nuclei", "model.base_channels=2") + trials("model=densenet", "data=digits")
     view = layers_view(found)
     orders = []
-    for cell, figure in zip(found, view.figures, strict=True):
-        data, net = cell.config["data"], instantiate(cell.config["model"])
+    for trial, figure in zip(found, view.figures, strict=True):
+        data, net = trial.config["data"], instantiate(trial.config["model"])
         cost = measure(net, (data["in_channels"], *data["image_size"]))
         normalisation = sum(p.numel() for m in net.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
         for choice in figure.choices:
@@ -153,7 +153,7 @@ def test_bars_add_up_to_the_totals_and_follow_the_image() -> None:
 
 
 def test_the_cost_over_cardinality_is_the_published_one() -> None:
-    view = cardinality_view(cells("experiment=group_convolution", "row=32x4d,1x64d"))
+    view = cardinality_view(trials("experiment=group_convolution", "row=32x4d,1x64d"))
     [figure] = view.figures
     bars = {trace["name"]: trace for trace in figure.choices[0]["traces"] if trace["type"] == "bar"}
     # ResNet-50 with its stride in the 3x3 and ResNeXt-50 32x4d, as torchvision and pycls publish them.
@@ -167,7 +167,8 @@ def test_the_cost_over_cardinality_is_the_published_one() -> None:
 def test_the_band_is_of_the_seeds_that_may_be_averaged(tmp_path: Path) -> None:
     sweep = ["experiment=group_convolution", "data=digits", "row=32x4d,1x64d", f"output_root={tmp_path}"]
     hashes = {
-        (cell.config["row"], cell.config["seed"]): config_hash(cell.config) for cell in cells(*sweep, "seed=range(6)")
+        (trial.config["row"], trial.config["seed"]): config_hash(trial.config)
+        for trial in trials(*sweep, "seed=range(6)")
     }
 
     def finished(row: str, seed: int, error: float, **changes: Any) -> None:
@@ -180,7 +181,7 @@ def test_the_band_is_of_the_seeds_that_may_be_averaged(tmp_path: Path) -> None:
     finished("1x64d", 4, 60.0, config_hash="another configuration")
     finished("1x64d", 5, 70.0, status="failed")
     finished("32x4d", 0, 2.0)
-    [figure] = cardinality_view(cells(*sweep)).figures
+    [figure] = cardinality_view(trials(*sweep)).figures
     traces = figure.choices[0]["traces"]
     low, high, seeds, mean = traces[:4]
     assert (low["x"], low["y"], high["y"], mean["y"]) == ([0, 1], [3.0, 2.0], [8.0, 2.0], [5.0, 2.0])
@@ -278,7 +279,7 @@ def test_browser_draws_and_switches(
     net, _ = known_net(depth=13)
     visit(browser, written(tmp_path, capsys, "reuse", str(folder_of(tmp_path, net, "model=densenet"))))
     assert browser.execute_script("return document.querySelectorAll('#chart-0 .heatmaplayer image').length") == 3
-    # Square cells.
+    # Square trials.
     for image in browser.find_elements("css selector", "#chart-0 .heatmaplayer image"):
         assert image.rect["width"] == pytest.approx(image.rect["height"], abs=3)
     dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}

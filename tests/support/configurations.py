@@ -8,7 +8,7 @@ from benchmarks.config.trial import Trial
 CPU = torch.device("cpu")
 
 
-def cell(*overrides: str) -> Trial:
+def trial(*overrides: str) -> Trial:
     [found] = expand([*overrides, "trainer.accelerator=cpu"], multirun=False)
     assert isinstance(found, Trial)
     return found

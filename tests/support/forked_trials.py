@@ -1,4 +1,4 @@
-"""Runs cells in forked children of one process that has imported everything and computed nothing, and kills them where told.
+"""Runs trials in forked children of one process that has imported everything and computed nothing, and kills them where told.
 
 ``forked_trials.py PLAN.json`` writes ``PLAN.done``. A plan is a list of trials, a trial a list of lives in one
 directory, one after the other. An event is the moment before or after a call that ``watch`` has wrapped; a run meets the same
@@ -113,12 +113,12 @@ def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:
     from benchmarks.launch.new_record import new_record
     from benchmarks.records.files import read_json, write_json
 
-    cell = _compose((*overrides, f"trainer.devices={ranks}"))
+    trial = _compose((*overrides, f"trainer.devices={ranks}"))
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "failure.json").unlink(missing_ok=True)
-    (directory / "config.yaml").write_text(yaml.safe_dump(cell.config))
+    (directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
     previous = read_json(directory / "record.json")
-    write_json(directory / "record.json", new_record(cell.config, cell.departures, previous))
+    write_json(directory / "record.json", new_record(trial.config, trial.overrides, previous))
 
 
 def _live(directory: Path, ranks: int, death: dict[str, Any] | None) -> list[int]:

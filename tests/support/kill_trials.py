@@ -61,7 +61,7 @@ class Trials:
         out, _ = process.communicate(timeout=LIFE_S)
         if process.returncode:
             raise RuntimeError(f"the reference run failed:\n{out}")
-        self.reference = outcome(cell_of(root / "reference"))
+        self.reference = outcome(trial_of(root / "reference"))
 
     def run(self, name: str, who: list[str], chance: random.Random) -> Trial:
         """Kills one of ``who`` each time, at a moment uniform over a run from its set-up to its end, then lets it finish."""
@@ -78,9 +78,9 @@ class Trials:
                 break
         else:
             trial.differing.append(f"not finished: {out.strip().splitlines()[-1:]}")
-        found = outcome(cell_of(root))
+        found = outcome(trial_of(root))
         trial.differing += [key for key in self.reference if found.get(key) != self.reference[key]]
-        record = json.loads((cell_of(root) / "record.json").read_text())
+        record = json.loads((trial_of(root) / "record.json").read_text())
         trial.resumed = [entry["checkpoint"] or "none" for entry in record["resumptions"]]
         return trial
 
@@ -105,7 +105,7 @@ class Trials:
 
 
 def kill(process: "subprocess.Popen[str]", root: Path, who: str, chance: random.Random) -> bool:
-    """Kills run.py (``parent``), the only process of the cell, or one of its ranks; says whether there was one left."""
+    """Kills run.py (``parent``), the only process of the trial, or one of its ranks; says whether there was one left."""
     victims = [process.pid] if who == "parent" else sorted(ranks_of(root))
     if not victims:
         return False
@@ -124,7 +124,7 @@ def ranks_of(root: Path) -> set[int]:
     return {pid for pid in held if Path(f"/proc/{pid}").exists()}
 
 
-def cell_of(root: Path) -> Path:
+def trial_of(root: Path) -> Path:
     """The directory of the only run below ``root``."""
     [path] = root.glob("*/*/*/seed*/record.json")
     return path.parent

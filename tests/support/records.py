@@ -89,7 +89,7 @@ def make_run(
         "name": name,
         "recipe": f"{family}_{data}",
         "seed": seed,
-        "departures": {},
+        "overrides": {},
         "config_hash": hashlib.sha256(f"{data} {name} {seed}".encode()).hexdigest()[:16],
         "started": "2026-11-22T21:00:00+00:00",
         "finished": None if status == "running" else "2026-11-22T21:01:12+00:00",
@@ -162,8 +162,8 @@ def make_run(
         old = record.get(key)
         record[key] = {**old, **value} if isinstance(old, dict) and isinstance(value, dict) else value
 
-    departures = "".join(f",{key.rpartition('.')[2]}={value}" for key, value in record["departures"].items())
-    folder = Path(root, _safe(record["data"]), _safe(record["name"]), record["recipe"] + departures, f"seed{seed}")
+    overrides = "".join(f",{key.rpartition('.')[2]}={value}" for key, value in record["overrides"].items())
+    folder = Path(root, _safe(record["data"]), _safe(record["name"]), record["recipe"] + overrides, f"seed{seed}")
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""W&B as a mirror: the real client, real cells, and every way in which they and the server end.
+"""W&B as a mirror: the real client, real trials, and every way in which they and the server end.
 
 After each of them, and a ``sync`` where the server has missed something, its history equals ``history.jsonl`` row for row.
 """
@@ -36,8 +36,8 @@ LONG = ("recipe.epochs=200",)
 LIMIT_S = 120
 
 
-def run_cell(root: Path, *overrides: str, act: Callable[[TrialJob], object] | None = None) -> Path:
-    """Runs a cell with the real launcher, and ``act`` once its history has two rows; its directory."""
+def run_trial(root: Path, *overrides: str, act: Callable[[TrialJob], object] | None = None) -> Path:
+    """Runs a trial with the real launcher, and ``act`` once its history has two rows; its directory."""
     preload(
         [
             "benchmarks.tracking.mirror",
@@ -46,19 +46,19 @@ def run_cell(root: Path, *overrides: str, act: Callable[[TrialJob], object] | No
             "lightning_modules.classifier",
         ]
     )
-    [cell] = expand([*TINY, *overrides, f"output_root={root}"], False)
-    job = start_trial(cell)
+    [trial] = expand([*TINY, *overrides, f"output_root={root}"], False)
+    job = start_trial(trial)
     assert isinstance(job, TrialJob), job
     until = time.monotonic() + LIMIT_S
     while job.poll() is None:
-        if act is not None and len(read_history(cell.directory / "history.jsonl")) >= 2:
+        if act is not None and len(read_history(trial.directory / "history.jsonl")) >= 2:
             act(job)
             act = None
         if time.monotonic() > until:
             signal_ranks(job, signal.SIGKILL)
-            pytest.fail(f"{LIMIT_S} s\n{(cell.directory / 'log.txt').read_text()}")
+            pytest.fail(f"{LIMIT_S} s\n{(trial.directory / 'log.txt').read_text()}")
         time.sleep(0.01)
-    return cell.directory
+    return trial.directory
 
 
 def signal_ranks(job: TrialJob, number: int) -> None:
@@ -107,7 +107,7 @@ def synced(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_goes_online_with_all_that_belongs_to_it(server: WandbServer, tmp_path: Path) -> None:
     import wandb
 
-    directory = run_cell(tmp_path, "logger.checkpoints=true", f"logger.entity={ENTITY}")
+    directory = run_trial(tmp_path, "logger.checkpoints=true", f"logger.entity={ENTITY}")
     run, record = check(server, directory, "ok", 0), record_of(directory)
     assert record["wandb"] == {"id": run.name, "mode": "online"}
     assert (run.display_name, run.group, run.job_type) == ("densenet_bc10_k4 seed 0", "digits", "train")
@@ -139,8 +139,8 @@ def test_a_run_goes_online_with_all_that_belongs_to_it(server: WandbServer, tmp_
 def test_offline_and_synced_equals_online_and_once_more_changes_nothing(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    online = run_cell(tmp_path / "online")
-    offline = run_cell(tmp_path / "offline", "logger.mode=offline")
+    online = run_trial(tmp_path / "online")
+    offline = run_trial(tmp_path / "offline", "logger.mode=offline")
     assert record_of(offline)["run_id"] not in {name for _, name in server.runs}
     [file] = (tmp_path / "offline" / "wandb").glob("offline-run-*/*.wandb")
     file.write_bytes(file.read_bytes()[:1000])  # half-written, as after kill -9: nothing depends on it
@@ -181,7 +181,7 @@ def test_a_failure_is_a_failure_there(
     server: WandbServer, tmp_path: Path, overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tests"))
-    directory = run_cell(tmp_path, *overrides)
+    directory = run_trial(tmp_path, *overrides)
     assert check(server, directory, "failed", 1).summary["error"] == record_of(directory)["error"]
 
 
@@ -189,14 +189,14 @@ def test_a_failure_is_a_failure_there(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
 )
 def test_a_signal_is_an_interruption_there(server: WandbServer, tmp_path: Path, number: signal.Signals) -> None:
-    directory = run_cell(tmp_path, *LONG, act=lambda job: signal_ranks(job, number))
+    directory = run_trial(tmp_path, *LONG, act=lambda job: signal_ranks(job, number))
     check(server, directory, "interrupted", 143)
 
 
 def test_kill_9_is_marked_by_sync_and_a_resumed_run_has_every_row_once(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = run_cell(tmp_path, "recipe.epochs=12", act=lambda job: signal_ranks(job, signal.SIGKILL))
+    directory = run_trial(tmp_path, "recipe.epochs=12", act=lambda job: signal_ranks(job, signal.SIGKILL))
     assert mirror_of(server, directory).state == "running"
     assert "; 1 sent now" in synced(tmp_path, capsys)
     run = check(server, directory, "failed", 137)
@@ -205,7 +205,7 @@ def test_kill_9_is_marked_by_sync_and_a_resumed_run_has_every_row_once(
     lost = run.streams["wandb-history.jsonl"].pop()
     run.summary["_step"] -= 1
     before = record_of(directory)["run_id"]
-    assert run_cell(tmp_path, "recipe.epochs=12") == directory
+    assert run_trial(tmp_path, "recipe.epochs=12") == directory
     assert record_of(directory)["run_id"] == before
     run = check(server, directory, "ok", 0)
     assert len(run.history) == 12
@@ -215,8 +215,8 @@ def test_kill_9_is_marked_by_sync_and_a_resumed_run_has_every_row_once(
 
 @pytest.mark.slow
 def test_a_run_from_scratch_is_another_run(server: WandbServer, tmp_path: Path) -> None:
-    first = record_of(run_cell(tmp_path / "first"))
-    second = record_of(run_cell(tmp_path / "second"))
+    first = record_of(run_trial(tmp_path / "first"))
+    second = record_of(run_trial(tmp_path / "second"))
     assert first["config_hash"] == second["config_hash"]
     assert first["run_id"] != second["run_id"]
     assert {("p", first["run_id"]), ("p", second["run_id"])} <= server.runs.keys()
@@ -229,7 +229,7 @@ def test_no_server_at_the_start_costs_a_bounded_wait_and_no_row(
     if start == "refuses":
         server.stop()
     server.fault = lambda kind, name: HANG if kind == "graphql" else None
-    directory = run_cell(tmp_path, f"logger.init_timeout={INIT_S}")
+    directory = run_trial(tmp_path, f"logger.init_timeout={INIT_S}")
     assert record_of(directory)["status"] == "ok"
     assert record_of(directory)["wandb"]["mode"] == "offline"
     assert "going on offline" in (directory / "log.txt").read_text()
@@ -251,7 +251,7 @@ def test_a_server_lost_on_the_way_costs_a_bounded_wait_and_no_row(
             server.stop()
         server.fault = lambda kind, name: HANG if end == "hangs" else 500
 
-    directory = run_cell(tmp_path, f"logger.finish_timeout={FINISH_S}", "recipe.epochs=12", act=lose)
+    directory = run_trial(tmp_path, f"logger.finish_timeout={FINISH_S}", "recipe.epochs=12", act=lose)
     record = record_of(directory)
     assert record["status"] == "ok"
     assert "`python -m benchmarks sync` sends the run later" in (directory / "log.txt").read_text()
@@ -330,9 +330,9 @@ def test_online_refused_fails_in_one_line_and_auto_goes_on(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str, entity: str, said: str
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", key)
-    record = record_of(run_cell(tmp_path / "online", f"logger.entity={entity}"))
+    record = record_of(run_trial(tmp_path / "online", f"logger.entity={entity}"))
     assert record["status"] == "failed"
     assert record["error"].startswith("W&B refuses: ") and said in record["error"]
-    directory = run_cell(tmp_path / "auto", f"logger.entity={entity}", "logger.mode=auto")
+    directory = run_trial(tmp_path / "auto", f"logger.entity={entity}", "logger.mode=auto")
     assert (record_of(directory)["status"], record_of(directory)["wandb"]["mode"]) == ("ok", "offline")
     assert said in (directory / "log.txt").read_text()

@@ -22,9 +22,9 @@ LOGGER = {"mode": "offline", "project": "p", "entity": None, "init_timeout": 20,
 
 def tracked(root: Path, run_id: str, mode: str = "offline", **changes: Any) -> Path:
     """A run folder that belongs on the server."""
-    [cell] = expand([f"output_root={root}"], False)
+    [trial] = expand([f"output_root={root}"], False)
     directory = make_run(root, run_id=run_id, **changes)
-    config = cell.config | {"logger": LOGGER | {"mode": mode}}
+    config = trial.config | {"logger": LOGGER | {"mode": mode}}
     (directory / "config.yaml").write_text(yaml.safe_dump(config))
     return directory
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from support.configurations import CPU, cell
+from support.configurations import CPU, trial
 from support.forked_trials import ROOT, outcome
 from support.plans import Plan, die
 from torch import Tensor, nn
@@ -184,17 +184,17 @@ def test_a_compiled_run_leaves_plain_names(tmp_path: Path) -> None:
 
 
 def test_switches_that_are_off_change_no_identity() -> None:
-    plain = cell("model=resnet")
-    assert plain.departures == {}
+    plain = trial("model=resnet")
+    assert plain.overrides == {}
     older = copy.deepcopy(plain.config)
     for key in options.KEYS:
         assert older["trainer"].pop(key) is None
     assert differing_keys(older, plain.config) == {}, "a run made before there were switches goes on"
-    other = cell("model=resnet", "trainer.accumulate_grad_batches=2", "trainer.compile=true")
-    assert other.departures == {"trainer.accumulate_grad_batches": 2, "trainer.compile": True}
+    other = trial("model=resnet", "trainer.accumulate_grad_batches=2", "trainer.compile=true")
+    assert other.overrides == {"trainer.accumulate_grad_batches": 2, "trainer.compile": True}
     assert other.directory != plain.directory
-    auto = cell("model=resnet", "trainer=auto")
-    assert auto.departures == {"trainer.tuned": True}
+    auto = trial("model=resnet", "trainer=auto")
+    assert auto.overrides == {"trainer.tuned": True}
 
 
 @pytest.mark.parametrize(
@@ -220,12 +220,12 @@ def test_switches_that_are_off_change_no_identity() -> None:
     ],
 )
 def test_wrong_switches_are_refused(overrides: list[str], said: str | None, tmp_path: Path) -> None:
-    problem = refusal(cell("model=resnet", f"output_root={tmp_path}", *overrides))
+    problem = refusal(trial("model=resnet", f"output_root={tmp_path}", *overrides))
     assert problem is None if said is None else said in (problem or "")
 
 
 def test_what_a_device_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "a CPU has no TF32" in (lack(cell("trainer.tf32=true")) or "")
+    assert "a CPU has no TF32" in (lack(trial("trainer.tf32=true")) or "")
     with pytest.raises(ValueError, match=r"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is "):
         TrainingOptions(tf32=True).check(CPU, "32-true")
     monkeypatch.setattr(options, "has_bf16", lambda device: False)
@@ -247,7 +247,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch, yaml
-from benchmarks import cell, out_of_memory, record
+from benchmarks import trial, out_of_memory, record
 from benchmarks.configuration import expand
 from benchmarks.launch import new_record
 from lightning_modules.nets import ResNet
@@ -255,7 +255,7 @@ from lightning_modules.nets import ResNet
 found = expand(sys.argv[1:], False)[0]
 found.directory.mkdir(parents=True)
 (found.directory / record.CONFIG).write_text(yaml.safe_dump(found.config))
-record.write_json(found.directory / record.RECORD, new_record(found.config, found.departures, None))
+record.write_json(found.directory / record.RECORD, new_record(found.config, found.overrides, None))
 forward, start = ResNet.forward, out_of_memory.OutOfMemory.on_train_start
 
 def greedy(self, images):
@@ -268,7 +268,7 @@ def limited(self, trainer, module):
     start(self, trainer, module)
 
 ResNet.forward, out_of_memory.OutOfMemory.on_train_start = greedy, limited
-sys.exit(cell.main(found.directory))
+sys.exit(trial.main(found.directory))
 """
 
 

@@ -314,9 +314,9 @@ def imagenet(name: str) -> dict[str, Any]:
     """The configuration of the command that is printed for a network."""
     model, arguments = ARCHITECTURES[name]
     values = [f"model.{key}={value}" for key, value in arguments.items()]
-    [cell] = expand([f"model={model}", "data=imagenet", *values], multirun=False)
-    assert isinstance(cell, Trial)
-    return cell.config
+    [trial] = expand([f"model={model}", "data=imagenet", *values], multirun=False)
+    assert isinstance(trial, Trial)
+    return trial.config
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext101_64x4d", "densenet161"])
@@ -381,8 +381,8 @@ def test_a_runs_weights_are_exported(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_what_torchvision_does_not_have_is_not_exported(
     overrides: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [cell] = expand(overrides, multirun=False)
-    run = folder_of_a_run(tmp_path / "run", cell.config)
+    [trial] = expand(overrides, multirun=False)
+    run = folder_of_a_run(tmp_path / "run", trial.config)
     refused(["export", str(run), "--out", str(tmp_path / "out.pth")], said, capsys)
 
 
@@ -404,23 +404,23 @@ def test_modes_that_contradict(overrides: list[str], said: str) -> None:
 
 
 def test_a_test_has_no_forecast_and_a_place_of_its_own() -> None:
-    cells = expand(["mode=test", "weights=weights/resnext-1.pt", "launch.budget.train_flops=1e12"], multirun=False)
-    assert not is_asked(cells)
+    trials = expand(["mode=test", "weights=weights/resnext-1.pt", "launch.budget.train_flops=1e12"], multirun=False)
+    assert not is_asked(trials)
     with pytest.raises(ConfigurationError, match="mode=test trains nothing"):
-        plan.check_budget(cells)
-    assert cells[0].directory == Path("outputs/digits/resnext20_8x4d/resnext_digits,weights=resnext-1/seed0")
+        plan.check_budget(trials)
+    assert trials[0].directory == Path("outputs/digits/resnext20_8x4d/resnext_digits,weights=resnext-1/seed0")
 
 
 def test_a_weights_file_that_was_replaced_is_tested_anew(tmp_path: Path) -> None:
     weights = tmp_path / "mine.pt"
     weights.write_bytes(b"first")
-    [cell] = expand(["mode=test", f"weights={weights}", f"output_root={tmp_path}"], multirun=False)
-    assert isinstance(cell, Trial)
-    cell.directory.mkdir(parents=True)
+    [trial] = expand(["mode=test", f"weights={weights}", f"output_root={tmp_path}"], multirun=False)
+    assert isinstance(trial, Trial)
+    trial.directory.mkdir(parents=True)
     tested = {"sha256": hashlib.sha256(b"first").hexdigest()}
-    (cell.directory / "record.json").write_text(json.dumps({"status": "ok", "protocol": {"weights": tested}}))
-    assert is_finished(cell)
+    (trial.directory / "record.json").write_text(json.dumps({"status": "ok", "protocol": {"weights": tested}}))
+    assert is_finished(trial)
     weights.write_bytes(b"second")
-    assert not is_finished(cell)
+    assert not is_finished(trial)
     weights.unlink()
-    assert not is_finished(cell)
+    assert not is_finished(trial)

@@ -314,7 +314,7 @@ def test_the_environment_has_the_last_word(tmp_path: Path, server: WandbServer) 
 
 def test_an_unknown_mode_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="auto, online or offline, got 'cloud'; logger=none turns it off"):
-        Mirror(tmp_path, {"mode": "cloud"})
+        Mirror(tmp_path, "cloud", init_timeout=1, finish_timeout=1)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_place_that_is_none_is_refused(place: str, capsys: pytest.CaptureFixtu
 def test_without_the_extra_one_line_names_it() -> None:
     code = (
         "import sys; sys.modules['wandb_workspaces'] = None\n"
-        "from benchmarks import workspace; sys.exit(workspace.main(['a/b']))"
+        "from benchmarks.tracking import workspace; sys.exit(workspace.main(['a/b']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassStatScores
 
-from lightning_modules.metrics import ConfusionMatrix
+from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised
 
 EXAMPLES = 24

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_modules.metrics import ConfusionMatrix
+from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised
 from lightning_modules.tiling import predict_by_tiles
 

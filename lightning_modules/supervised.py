@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_modules.metrics import MeanLoss
+from lightning_modules.metrics.sums import MeanLoss
 
 # images, targets, and for masks: weights of pixels (training), instance labels (evaluation)
 Batch = tuple[Tensor, Tensor, Tensor | None, Tensor | None]

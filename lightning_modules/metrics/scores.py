@@ -7,14 +7,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_modules.segmentation_metrics import (
-    pixel_error,
-    rand_error,
-    seg,
-    segments,
-    v_rand_and_v_info,
-    warping_error,
-)
+from lightning_modules.metrics.overlap import pixel_error, seg
+from lightning_modules.metrics.rand_and_info import rand_error, v_rand_and_v_info
+from lightning_modules.metrics.stacks import segments
+from lightning_modules.metrics.warping import warping_error
 
 
 class EMScores(Metric):

@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from support.commands import CLEAN, ROOT
 
 COMMANDS = [["run.py"], ["-m", "benchmarks"]]
@@ -144,3 +145,10 @@ def test_the_code_has_the_same_hash_when_installed(environment: Path, tmp_path: 
     assert str(environment.parent) in file
     assert digest == training_sha256()
     assert os.fspath(ROOT) not in file
+
+
+def test_the_hooks_before_a_commit_are_the_linters_of_make_lint() -> None:
+    [local] = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    hooks = [" ".join([hook["entry"], *hook.get("args", ())]) for hook in local["hooks"]]
+    recipe = re.search(r"^lint:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert recipe and hooks == recipe[1].replace("$(BIN)", ".venv/bin").split(" && ")

@@ -27,7 +27,8 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
 
     device: torch.device = CPU  # of the batches, where the module is used without a trainer
 
-    preparation_told_to = staticmethod(told_to)  # here, for who has a data module and does not import this package
+    # For callers that have a data module and do not import this package.
+    preparation_told_to = staticmethod(told_to)
 
     def __init__(
         self,
@@ -59,12 +60,12 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         return self.splits.checksum()
 
     def image_shape(self) -> list[int]:
-        """Shape [C, H, W] of an image, for the manifest."""
+        """Return the shape [C, H, W] of an image, for the manifest."""
         raise NotImplementedError
 
     def manifest(self) -> dict[str, Any]:
-        """What identifies the data in a record: counts, classes, checksum, shape, statistics, notes and baselines, as plain
-        types."""
+        """Return what identifies the data in a record, as plain types: counts, classes, checksum, shape, statistics, notes and
+        baselines."""
         splits = self.splits
         return {
             "counts": {name: len(split) for name, split in splits.named().items()},
@@ -78,17 +79,17 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         }
 
     def train_sampler(self) -> GlobalBatchSampler:
-        """This rank's part of every global batch of an epoch, shuffled."""
+        """Return this rank's part of every global batch of an epoch, shuffled."""
         return GlobalBatchSampler(len(self.splits.train), self.batch_size, self.seed, *self.rank_and_world_size())
 
     def evaluation_sampler(self, count: int, batch_size: int) -> EvaluationSampler:
-        """This rank's shard of so many images, in order."""
+        """Return this rank's shard of so many images, in order."""
         return EvaluationSampler(count, batch_size, *self.rank_and_world_size())
 
     def rank_and_world_size(self) -> tuple[int, int]:
-        """The rank of this process and the number of processes."""
+        """Return the rank of this process and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def root_device(self) -> torch.device:
-        """The device of the network."""
+        """Return the device of the network."""
         return self.device if self.trainer is None else self.trainer.strategy.root_device

@@ -72,7 +72,7 @@ class _EvaluationBatches(Dataset[Batch]):
 
 
 def _empty_batch(*shape: int) -> Tensor:
-    """float32, not initialised; in a worker in shared memory, where it would be copied to (as torch's default_collate does)."""
+    """Allocate a batch, float32, not initialised: in a worker in shared memory, which saves a copy."""
     if get_worker_info() is None:
         return torch.from_numpy(np.empty(shape, dtype=np.float32))  # on large pages, which torch.empty does not ask for
     size = torch.float32.itemsize * math.prod(shape)
@@ -118,20 +118,20 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
         _ = self.splits
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """This rank's part of every global batch of an epoch, shuffled and augmented."""
+        """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         batches = _TrainBatches(self.splits.train, self.augmentation, self.mean, self.std, self.seed)
         return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """This rank's shard of the validation split, in order, as the first test view has it."""
+        """Return this rank's shard of the validation split, in order, as the first test view has it."""
         return self._evaluation_loader(self.splits.val, *self.views[0])
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """This rank's shard of the test split, in order, once per view."""
+        """Return this rank's shard of the test split, in order, once per view."""
         return [self._evaluation_loader(self.splits.test, *view) for view in self.views]
 
     def image_shape(self) -> list[int]:
-        """Shape [C, H, W] of a crop."""
+        """Return the shape [C, H, W] of a crop."""
         return [3, self.size, self.size]
 
     def _evaluation_loader(

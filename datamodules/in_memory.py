@@ -143,7 +143,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         self.augmentation.check(train)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """This rank's part of every global batch of an epoch, shuffled and augmented."""
+        """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         train, sampler = self.splits.train, self.train_sampler()
         batches: Dataset[Batch]
         if self.elastic is not None:
@@ -155,15 +155,15 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         return ResumableLoader(batches, sampler, workers or 0)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """This rank's shard of the validation split, in order."""
+        """Return this rank's shard of the validation split, in order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """This rank's shard of the test split, in order."""
+        """Return this rank's shard of the test split, in order."""
         return self._evaluation_loader("test")
 
     def read_slices(self, path: Path, channels: int) -> Tensor:
-        """The slices of an image file as the network takes them: float32 [N, C, H, W], normalised.
+        """Return the slices of an image file as the network takes them: float32 [N, C, H, W], normalised.
 
         A TIFF may hold several; 16-bit grey values are scaled by the file's own percentiles 0.1 and 99.9. A colour image
         becomes grey for a network of one channel.
@@ -181,11 +181,11 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
 
     def image_shape(self) -> list[int]:
-        """Shape [C, H, W] of a stored training image, before any crop."""
+        """Return the shape [C, H, W] of a stored training image, before any crop."""
         return list(self.splits.train.images.shape[1:])
 
     def manifest(self) -> dict[str, Any]:
-        """The manifest with the baselines of the data set."""
+        """Return the manifest with the baselines of the data set."""
         return super().manifest() | {"baselines": dict(self.splits.baselines)}
 
     def _weights(self, train: Split) -> Tensor:
@@ -203,7 +203,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         return DataLoader(batches, sampler=sampler, batch_size=None, collate_fn=as_made)
 
     def _placed(self, name: str) -> Split:
-        """A split, on the network's device."""
+        """Return a split, on the network's device."""
         if name not in self._copies:
             self._copies[name] = self.splits.named()[name].to(self.root_device())
         return self._copies[name]

@@ -37,7 +37,7 @@ class InstanceSplit(Split):
             raise ValueError("every foreground pixel of a mask must belong to an instance, some have label 0")
 
     def arrays(self) -> dict[str, Tensor]:
-        """The arrays by name, for a checksum."""
+        """Return the arrays by name, for a checksum."""
         return super().arrays() | {"instances": self.instances}
 
 
@@ -71,7 +71,7 @@ def separate_touching(instances: np.ndarray) -> np.ndarray:
 
 
 def split_of_instances(images: np.ndarray, instances: np.ndarray) -> InstanceSplit:
-    """Background (0) and object (1), touching objects a gap apart in the targets; the instances stay as they are.
+    """Return the background (0) and object (1), touching objects a gap apart in the targets; the instances stay as they are.
 
     images: uint8 [N, C, H, W]; instances: int32 [N, H, W].
     """

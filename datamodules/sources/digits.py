@@ -14,7 +14,7 @@ TEST_COUNT = 450
 
 
 def load_digits(split_seed: int = 0) -> Splits:
-    """1,197 / 150 / 450 images uint8 [N, 1, 8, 8] of ten classes, stratified, disjoint, the same for everyone.
+    """Return 1,197 / 150 / 450 images uint8 [N, 1, 8, 8] of ten classes, stratified, disjoint, the same for everyone.
 
     The set has no official split; split_seed chooses this one and is no part of a run's seed. A pixel counts the ink
     in a 4x4 block, 0..16, and becomes round(255 * v / 16), halves up: 0 stays 0, 16 becomes 255, no two values merge.

@@ -22,13 +22,13 @@ EVALUATION_WIDTH = 256  # halves, so that two processes can share them; every cu
 
 
 def _tiles(image: np.ndarray, height: int, width: int, stride: int) -> torch.Tensor:
-    """[N, height, width]: every tile of image at multiples of stride in both directions, row by row."""
+    """Return [N, height, width]: every tile of image at multiples of stride in both directions, row by row."""
     windows = np.lib.stride_tricks.sliding_window_view(image, (height, width))[::stride, ::stride]
     return torch.from_numpy(windows.reshape(-1, height, width).copy())
 
 
 def otsu_threshold(image: np.ndarray) -> int:
-    """The grey value that parts uint8 pixels into two classes with the greatest variance between their means.
+    """Return the grey value that parts uint8 pixels into two classes with the greatest variance between their means.
 
     The first of several equal ones; pixels above it are the brighter class (Otsu, IEEE Transactions on Systems, Man, and
     Cybernetics 9, 1979).
@@ -42,7 +42,7 @@ def otsu_threshold(image: np.ndarray) -> int:
 
 
 def otsu_dice(image: np.ndarray, foreground: np.ndarray) -> float:
-    """Dice of the test rows under Otsu's threshold, a fraction: what a method of 1979 reaches without a network.
+    """Return Dice of the test rows under Otsu's threshold, a fraction: what a method of 1979 reaches without a network.
 
     image: uint8 [H, W]; foreground: bool [H, W]. The threshold is chosen on the training rows, as a network is.
     """
@@ -52,7 +52,7 @@ def otsu_dice(image: np.ndarray, foreground: np.ndarray) -> float:
 
 
 def load_nuclei() -> Splits:
-    """Tiles of background (0) and nucleus (1): images uint8 [N, 1, H, W], masks uint8 [N, H, W].
+    """Return the tiles of background (0) and nucleus (1): images uint8 [N, 1, H, W], masks uint8 [N, H, W].
 
     train: 72 overlapping tiles of 160x160 at a stride of 32, for a random crop of 128. val: 2 tiles of 64x256, test: 2
     of 96x256, side by side, so that every pixel counts once.

@@ -21,7 +21,7 @@ from lightning_modules.metrics.stacks import (
 
 
 def pixel_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """Pixel error: 1 - F-score of the cell pixels, counted over all slices, minimum over thresholds.
+    """Return the pixel error: 1 - F-score of the cell pixels, counted over all slices, minimum over thresholds.
 
     Lower is better (Ronneberger et al. 2015, Table 1). The F-score is what the ISBI 2012 leaderboard printed; the rate of
     wrong pixels, which its page describes, is another number. Stacks [N, H, W].
@@ -36,7 +36,7 @@ def pixel_error(truths: Array, proposals: Probabilities, thresholds: Sequence[fl
 
 
 def seg(truths: Labels, results: Labels) -> float:
-    """SEG: mean over the true objects of all frames of their Jaccard index with the result object that holds them.
+    """Return SEG: mean over the true objects of all frames of their Jaccard index with the result object that holds them.
 
     A result object holds a true one if it covers more than half of its pixels, which at most one does; where none does, the
     object counts 0. Result objects that hold nothing cost nothing (Maška et al., Bioinformatics 2014).
@@ -56,10 +56,10 @@ def seg(truths: Labels, results: Labels) -> float:
         pairs, hits = np.unique(truth[both] * len(result_sizes) + result[both], return_counts=True)
         true_label, result_label = np.divmod(pairs, len(result_sizes))
         holds = 2 * hits > true_sizes[true_label]
-        found = np.zeros(len(true_sizes))
+        indices = np.zeros(len(true_sizes))
         union = true_sizes[true_label] + result_sizes[result_label] - hits
-        found[true_label[holds]] = (hits / union)[holds]
-        scores.append(found[1:][true_sizes[1:] > 0])
+        indices[true_label[holds]] = (hits / union)[holds]
+        scores.append(indices[1:][true_sizes[1:] > 0])
     every = np.concatenate(scores)
     if not every.size:
         raise ValueError("truths without any object have no SEG: objects are labelled 1, 2, …")
@@ -67,7 +67,7 @@ def seg(truths: Labels, results: Labels) -> float:
 
 
 def pooled_dice(truths: Array, masks: Array) -> float:
-    """Dice coefficient, which is the F-score, of the foreground (not 0), pixels of all images [N, H, W] counted together.
+    """Return the Dice coefficient, or F-score, of the foreground (not 0), pixels of all images [N, H, W] counted together.
 
     Raises:
         ValueError: for stacks of unequal shape, or without any foreground in both.

@@ -24,18 +24,18 @@ from lightning_modules.metrics.stacks import (
 
 
 class Overlaps(NamedTuple):
-    """How a found segmentation overlaps a true one, in pixels, counting only pixels of true segments.
+    """How a proposed segmentation overlaps a true one, in pixels, counting only pixels of true segments.
 
     Attributes:
-        joint: size of each non-empty overlap of a true and a found segment.
+        joint: size of each non-empty overlap of a true and a proposed segment.
         truth: size of each true segment.
-        found: size of each found segment, inside true segments.
-        unassigned: true pixels that belong to no found segment.
+        proposed: size of each proposed segment, inside true segments.
+        unassigned: true pixels that belong to no proposed segment.
     """
 
     joint: NDArray[np.int64]
     truth: NDArray[np.int64]
-    found: NDArray[np.int64]
+    proposed: NDArray[np.int64]
     unassigned: int
 
 
@@ -43,14 +43,14 @@ class PairCounts(NamedTuple):
     """Ordered pairs of true-segment pixels, each pixel with itself included.
 
     Attributes:
-        both: in one segment in the truth and in what was found.
+        both: in one segment in the truth and in the proposal.
         truth: in one true segment.
-        found: in one found segment.
+        proposed: in one proposed segment.
     """
 
     both: int
     truth: int
-    found: int
+    proposed: int
 
 
 class Scores(NamedTuple):
@@ -62,7 +62,7 @@ class Scores(NamedTuple):
 
 
 def thinned_segments(foreground: Array) -> Labels:
-    """Segments of a mask [H, W], grown over the membranes until lines of one pixel (label 0) part them.
+    """Return the segments of a mask [H, W], grown over the membranes until lines of one pixel (label 0) part them.
 
     The classic watershed of the inverted mask with 4-connectivity: every component is a basin, and the membrane a plateau
     flooded from all basins at equal speed; a pixel where two floods meet becomes a line, which floods nothing (Vincent and
@@ -93,37 +93,37 @@ def thinned_segments(foreground: Array) -> Labels:
     return regions[1:-1, 1:-1]
 
 
-def overlaps(truth: Labels, found: Labels) -> Overlaps:
-    """Contingency of two label images [H, W], 0 being no segment.
+def overlaps(truth: Labels, proposed: Labels) -> Overlaps:
+    """Return the contingency of two label images [H, W], 0 being no segment.
 
     Raises:
         ValueError: for images of different shapes, or a truth without segments, of which nothing can be scored.
     """
-    if truth.shape != found.shape:
-        raise ValueError(f"truth and found labels must have one shape, got {truth.shape} and {found.shape}")
+    if truth.shape != proposed.shape:
+        raise ValueError(f"truth and proposed labels must have one shape, got {truth.shape} and {proposed.shape}")
     inside = truth > 0
-    true_labels, found_labels = truth[inside].astype(np.int64), found[inside].astype(np.int64)
+    true_labels, proposed_labels = truth[inside].astype(np.int64), proposed[inside].astype(np.int64)
     if not true_labels.size:
         raise ValueError("a truth without any cell pixel cannot be scored: leave the slice out")
-    columns = int(found_labels.max()) + 1
-    pairs, sizes = np.unique(true_labels * columns + found_labels, return_counts=True)
-    found_sizes = np.bincount(found_labels)
+    columns = int(proposed_labels.max()) + 1
+    pairs, sizes = np.unique(true_labels * columns + proposed_labels, return_counts=True)
+    proposed_sizes = np.bincount(proposed_labels)
     return Overlaps(
         joint=sizes[pairs % columns > 0],
         truth=_present(np.bincount(true_labels)),
-        found=_present(found_sizes[1:]),
-        unassigned=int(found_sizes[0]),
+        proposed=_present(proposed_sizes[1:]),
+        unassigned=int(proposed_sizes[0]),
     )
 
 
 def pair_counts(table: Overlaps) -> PairCounts:
-    """Pairs behind the Rand scores; an unassigned pixel is a found segment of its own, of one pixel."""
-    both, truth, found = (int((sizes**2).sum()) for sizes in (table.joint, table.truth, table.found))
-    return PairCounts(both + table.unassigned, truth, found + table.unassigned)
+    """Return the pairs behind the Rand scores; an unassigned pixel is a proposed segment of its own, of one pixel."""
+    both, truth, proposed = (int((sizes**2).sum()) for sizes in (table.joint, table.truth, table.proposed))
+    return PairCounts(both + table.unassigned, truth, proposed + table.unassigned)
 
 
 def rand_scores(table: Overlaps) -> Scores:
-    """Foreground-restricted Rand scores of one slice (Arganda-Carreras et al. 2015, "Rand scoring").
+    """Return the foreground-restricted Rand scores of one slice (Arganda-Carreras et al. 2015, "Rand scoring").
 
     merge: of two pixels joined by the proposal, how often the truth joins them; split: the converse.
     """
@@ -131,28 +131,29 @@ def rand_scores(table: Overlaps) -> Scores:
 
 
 def info_scores(table: Overlaps) -> Scores:
-    """Foreground-restricted information scores of one slice (Arganda-Carreras et al. 2015, "Information theoretic scoring").
+    """Return the foreground-restricted information scores of one slice (Arganda-Carreras et al. 2015,
+    "Information theoretic scoring").
 
-    merge = I / H(truth), split = I / H(found), f = 2 I / (H(truth) + H(found)), I their mutual information; an unassigned
+    merge = I / H(truth), split = I / H(proposed), f = 2 I / (H(truth) + H(proposed)), I their mutual information; an unassigned
     pixel is a segment of its own. As in the challenge's program, a truth of one segment gives merge 0, split 1, and
-    otherwise one found segment merge 1, split 0: f is 0 in both cases, also where the two agree.
+    otherwise one proposed segment merge 1, split 0: f is 0 in both cases, also where the two agree.
     """
     total = int(table.truth.sum())
     singles = table.unassigned / total * np.log(total)
     truth = _entropy(table.truth / total)
-    found = _entropy(table.found / total) + singles
-    shared = truth + found - (_entropy(table.joint / total) + singles)
+    proposed = _entropy(table.proposed / total) + singles
+    shared = truth + proposed - (_entropy(table.joint / total) + singles)
     if truth == 0:
         return Scores(0.0, 1.0, 0.0)
-    if found == 0:
+    if proposed == 0:
         return Scores(1.0, 0.0, 0.0)
-    return Scores(shared / truth, shared / found, 2 * shared / (truth + found))
+    return Scores(shared / truth, shared / proposed, 2 * shared / (truth + proposed))
 
 
 def v_rand_and_v_info(
     truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS
 ) -> tuple[Sweep, Sweep]:
-    """V_Rand and V_Info of a stack after thinning, from one watershed per slice and threshold.
+    """Return V_Rand and V_Info of a stack after thinning, from one watershed per slice and threshold.
 
     Returns:
         V_Rand and V_Info, as v_rand and v_info define them.
@@ -172,7 +173,7 @@ def v_rand_and_v_info(
 
 
 def v_rand(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """V_Rand (thinned): rand_scores of the thinned segments, mean f over slices, maximum over thresholds.
+    """Return V_Rand (thinned): rand_scores of the thinned segments, mean f over slices, maximum over thresholds.
 
     Higher is better, 1 is perfect (Arganda-Carreras et al. 2015). Stacks [N, H, W].
 
@@ -183,7 +184,7 @@ def v_rand(truths: Array, proposals: Probabilities, thresholds: Sequence[float] 
 
 
 def v_info(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """V_Info (thinned): info_scores of the thinned segments, mean f over slices, maximum over thresholds.
+    """Return V_Info (thinned): info_scores of the thinned segments, mean f over slices, maximum over thresholds.
 
     Higher is better, 1 is perfect (Arganda-Carreras et al. 2015). Stacks [N, H, W].
 
@@ -194,9 +195,9 @@ def v_info(truths: Array, proposals: Probabilities, thresholds: Sequence[float] 
 
 
 def rand_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """Rand error: 1 - f of the Rand scores without thinning, pairs summed over slices, minimum over thresholds.
+    """Return the Rand error: 1 - f of the Rand scores without thinning, pairs summed over slices, minimum over thresholds.
 
-    Lower is better (Ronneberger et al. 2015, Table 1; definition of the ISBI 2012 challenge). A found segment is a component
+    Lower is better (Ronneberger et al. 2015, Table 1; definition of the ISBI 2012 challenge). A proposed segment is a component
     of the cut proposal, and every true pixel below the cut one of its own. Stacks [N, H, W].
 
     Raises:
@@ -215,8 +216,8 @@ def rand_error(truths: Array, proposals: Probabilities, thresholds: Sequence[flo
 
 
 def _scores(counts: PairCounts) -> Scores:
-    both, truth, found = counts
-    return Scores(both / found, both / truth, 2 * both / (truth + found))
+    both, truth, proposed = counts
+    return Scores(both / proposed, both / truth, 2 * both / (truth + proposed))
 
 
 def _entropy(shares: NDArray[np.float64]) -> float:

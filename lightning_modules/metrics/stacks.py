@@ -38,7 +38,7 @@ class Sweep:
 
 
 def segments(foreground: Array) -> Labels:
-    """Labels [H, W] of the 4-connected components of a mask [H, W]: 1, 2, … and 0 outside."""
+    """Return the labels [H, W] of the 4-connected components of a mask [H, W]: 1, 2, … and 0 outside."""
     return ndimage.label(foreground != 0)[0]
 
 

@@ -28,7 +28,7 @@ RING = ((-1, 0), (0, -1), (0, 1), (1, 0), (-1, -1), (-1, 1), (1, -1), (1, 1))
 
 @cache
 def simple_points() -> tuple[bool, ...]:
-    """Whether flipping a pixel leaves the topology as it is, for each of the 256 states of its neighbours.
+    """Tell whether flipping a pixel leaves the topology as it is, for each of the 256 states of its neighbours.
 
     Bit k of a state is neighbour RING[k]. A pixel is simple if its 3x3 neighbourhood holds, without it, exactly one
     4-connected component of foreground that shares a side with it and exactly one 8-connected component of background
@@ -47,7 +47,7 @@ def simple_points() -> tuple[bool, ...]:
 
 
 def warp(truth: Array, proposal: Probabilities, threshold: float) -> Mask:
-    """The truth [H, W] deformed towards the cut proposal [H, W] without a change of topology.
+    """Return the truth [H, W] deformed towards the cut proposal [H, W] without a change of topology.
 
     Disagreeing pixels are visited in the order of falling |proposal - threshold|, column by column where equal, and flipped
     if simple, in passes until one flips nothing (Jain et al., CVPR 2010, §3). Outside the image is background.
@@ -83,7 +83,7 @@ def warp(truth: Array, proposal: Probabilities, threshold: float) -> Mask:
 
 
 def split_and_merge_pixels(truth: Array, proposal: Probabilities, threshold: float) -> tuple[int, int]:
-    """Pixels of one slice [H, W] that no warp explains and that split, or merge, objects.
+    """Return the pixels of one slice [H, W] that no warp explains and that split, or merge, objects.
 
     Of the pixels where the warped truth and the cut proposal disagree, with the eight neighbours labelled by the warped
     truth's objects: background with two objects or more around it is a merge; foreground so placed, or foreground of one
@@ -112,7 +112,7 @@ def split_and_merge_pixels(truth: Array, proposal: Probabilities, threshold: flo
 
 
 def warping_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = WARPING_THRESHOLDS) -> Sweep:
-    """Warping error: split and merge pixels as a fraction of all pixels, mean over slices, minimum over thresholds.
+    """Return the warping error: split and merge pixels as a fraction of all pixels, mean over slices, minimum over thresholds.
 
     Lower is better (Jain et al., CVPR 2010; Ronneberger et al. 2015, Table 1). Stacks [N, H, W].
 

@@ -56,8 +56,15 @@ A run lives in outputs/<data>/<name>/<recipe>/seed<k>. A finished run that is as
 one goes on from its last checkpoint. The page of all runs is outputs/report.html."""
 
 
-def main(argv: list[str]) -> int:
-    """The command line; returns the exit code: 0 only if every trial has its result."""
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 only if every trial has its result."""
+    try:
+        return _main(sys.argv[1:] if argv is None else argv)
+    except KeyboardInterrupt:  # before a run has started
+        return 128 + signal.SIGINT
+
+
+def _main(argv: list[str]) -> int:
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
         return _hydra(argv)
     arguments = _parser().parse_intermixed_args(argv)
@@ -224,8 +231,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    try:
-        code = main(sys.argv[1:])
-    except KeyboardInterrupt:  # before a run has started
-        code = 128 + signal.SIGINT
-    sys.exit(code)
+    sys.exit(main())

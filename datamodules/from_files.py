@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,14 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from datamodules.augmentation.crops import check_statistics, normalise
 from datamodules.augmentation.imagenet import ImageAugmentation
 from datamodules.augmentation.views import StoredImage, view_of
+from datamodules.base import SplitDataModule
 from datamodules.loading.batch import Batch
 from datamodules.loading.batching import (
     EvaluationRows,
-    EvaluationSampler,
-    GlobalBatchSampler,
     ResumableLoader,
     TrainRows,
     worker_options,
 )
-from datamodules.loading.placement import PlacedDataModule
 from datamodules.readers.encoded import ImageSplit, ImageSplits
 from datamodules.readers.seeds import mix_seed
 
@@ -75,23 +72,20 @@ class _EvaluationBatches(Dataset[Batch]):
 
 
 def _empty_batch(*shape: int) -> Tensor:
-    """float32, not initialised; in a worker in shared memory, where it would be copied to (as torch's default_collate does)."""
+    """Allocate a batch, float32, not initialised: in a worker in shared memory, which saves a copy."""
     if get_worker_info() is None:
         return torch.from_numpy(np.empty(shape, dtype=np.float32))  # on large pages, which torch.empty does not ask for
     size = torch.float32.itemsize * math.prod(shape)
     return torch.empty(0).set_(torch.UntypedStorage._new_shared(size)).view(shape)
 
 
-class ImageNetDataModule(PlacedDataModule):
-    """Batches from encoded images: the same images in the same global batches at any number of processes and workers.
+class ImageNetDataModule(SplitDataModule[ImageSplits]):
+    """Batches from encoded images, the same at any number of workers; see SplitDataModule.
 
-    source: called once per process, returns the list of images. image_size: of a crop, [S, S]. batch_size: global, divided
-    by the world size. eval_batch_size: images per process and step in the usual test view, fewer in larger ones. test_views:
-    see view_of; one more test loader each, in this order. augment: see ImageAugmentation. mean, std: per channel, of pixels
-    divided by 255. seed: decides order and augmentation, both anew in every epoch. loader_workers: processes beside this one
-    that make batches, one set for training and one for evaluation, started once; null: one per thread of this one beside a
-    GPU, which waits for them; on a CPU one, as the threads train there.
-    The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
+    image_size: of a crop, [S, S]. eval_batch_size: in the usual test view, fewer images in larger ones. test_views: see
+    view_of; one more test loader each, in this order. augment: see ImageAugmentation. loader_workers: one set for training and
+    one for evaluation, started once; null: one per thread of this process beside a GPU, which waits for them; on a CPU one, as
+    the threads train there.
     Raises ValueError on arguments that contradict one another or the data: batch sizes' when a loader is made, once the
     world size is known, others at once or in setup. Images are read when they are needed: DamagedImageError, a ValueError,
     then names one that cannot be.
@@ -110,70 +104,44 @@ class ImageNetDataModule(PlacedDataModule):
         seed: int,
         loader_workers: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers)
         height, width = image_size
         if height != width:
             raise ValueError(f"data.image_size must be a square, got {height}x{width}")
-        self.source = source
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
         self.size = width
         self.views = [view_of(view, self.size) for view in ("1crop", *test_views)]
         self.augmentation = ImageAugmentation(augment, self.size)
         check_statistics(mean, std, channels=3)
-        self.mean = tuple(mean)
-        self.std = tuple(std)
-        self.seed = seed
-        self.loader_workers = loader_workers
-
-    @cached_property
-    def splits(self) -> ImageSplits:
-        """The list of images, made when first asked for."""
-        return self.source()
 
     def setup(self, stage: str | None = None) -> None:
         """List the images and check what there is."""
         _ = self.splits
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """This rank's part of every global batch of an epoch, shuffled and augmented."""
-        train = self.splits.train
-        sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self.rank_and_world_size())
-        batches = _TrainBatches(train, self.augmentation, self.mean, self.std, self.seed)
-        return ResumableLoader(batches, sampler, self._workers(), pin_memory=self._on_gpu())
+        """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
+        batches = _TrainBatches(self.splits.train, self.augmentation, self.mean, self.std, self.seed)
+        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """This rank's shard of the validation split, in order, as the first test view has it."""
+        """Return this rank's shard of the validation split, in order, as the first test view has it."""
         return self._evaluation_loader(self.splits.val, *self.views[0])
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """This rank's shard of the test split, in order, once per view."""
+        """Return this rank's shard of the test split, in order, once per view."""
         return [self._evaluation_loader(self.splits.test, *view) for view in self.views]
 
-    def manifest(self) -> dict[str, Any]:
-        """What identifies the data in a record: counts, classes, checksum of the list, shape [C, H, W] of a crop, notes and
-        baselines, as plain types."""
-        splits = self.splits
-        return {
-            "counts": {name: len(split) for name, split in splits.named().items()},
-            "classes": list(splits.classes),
-            "sha256": splits.checksum(),
-            "image_shape": [3, self.size, self.size],
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "notes": splits.notes,
-            "baselines": {},
-        }
+    def image_shape(self) -> list[int]:
+        """Return the shape [C, H, W] of a crop."""
+        return [3, self.size, self.size]
 
     def _evaluation_loader(
         self, split: ImageSplit, view: Callable[[StoredImage], np.ndarray], crops: int
     ) -> DataLoader[Batch]:
         # No more pixels in a batch than in one of the usual view: those of the network's activations count.
         batch_size = max(1, self.eval_batch_size // crops)
-        sampler = EvaluationSampler(len(split), batch_size, *self.rank_and_world_size())
         return DataLoader(
             _EvaluationBatches(split, view, self.mean, self.std),
-            sampler=sampler,
+            sampler=self.evaluation_sampler(len(split), batch_size),
             batch_size=None,
             num_workers=self._workers(),
             pin_memory=self._on_gpu(),

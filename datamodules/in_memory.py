@@ -1,7 +1,6 @@
 """The LightningDataModule of every data set that fits in memory."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,14 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.augmentation.crops import Augmentation, check_statistics, normalise
 from datamodules.augmentation.elastic import Elastic, ElasticDraws
 from datamodules.augmentation.weight_map import class_weights, weight_maps
+from datamodules.base import CPU, SplitDataModule
 from datamodules.loading.batch import Batch
 from datamodules.loading.batching import (
     EvaluationRows,
-    EvaluationSampler,
-    GlobalBatchSampler,
     ResumableLoader,
     TrainRows,
     as_made,
 )
-from datamodules.loading.placement import CPU, PlacedDataModule
 from datamodules.readers.device import on_device
 from datamodules.readers.image_files import ByteScaling, read_image, read_stack
 from datamodules.readers.instances import InstanceSplit
@@ -89,18 +86,14 @@ class EvaluationBatches(Dataset[Batch]):
         return Batch(images, self.split.targets[rows].long(), instances=instances)
 
 
-class InMemoryDataModule(PlacedDataModule):
-    """Batches from decoded arrays: the same images in the same global batches at any number of processes.
+class InMemoryDataModule(SplitDataModule[Splits]):
+    """Batches from decoded arrays; see SplitDataModule.
 
-    source: called once per process, returns the data. batch_size: global, divided by the world size.
-    eval_batch_size: images per process and step. augment: see Augmentation; or for masks elastic, the arguments of
-    Elastic, and border_weights, those of border_weights, null for none. mean, std: per channel, of pixels divided by
-    255; both null: those of the training split. seed: decides order and augmentation, both anew in every epoch.
-    cache_dir: where weight maps are kept. loader_workers: processes beside this one that make training batches, null for
-    none; batches do not depend on it. Evaluation batches are slices and made here. On a GPU the arrays are copied there
-    once, and all batches are made there, without loader_workers. num_classes: those that the network is built for.
-    sha256: what Splits.checksum gives for the published set, null where that is not known.
-    The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
+    augment: see Augmentation; or for masks elastic, the arguments of Elastic, and border_weights, those of border_weights,
+    null for none. mean, std: both null for those of the training split. cache_dir: where weight maps are kept.
+    loader_workers: null for none; batches do not depend on it. Evaluation batches are slices and made here. On a GPU the
+    arrays are copied there once, and all batches are made there, without loader_workers. num_classes: those that the network
+    is built for. sha256: what Splits.checksum gives for the published set, null where that is not known.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, those of num_classes, sha256,
     mean, std and the image sizes in setup, batch sizes' when a loader is made, once the world size is known.
     """
@@ -119,10 +112,7 @@ class InMemoryDataModule(PlacedDataModule):
         num_classes: int | None = None,
         sha256: str | None = None,
     ) -> None:
-        super().__init__()
-        self.source = source
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
+        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers)
         self.elastic, self.border_weights = None, None
         if "elastic" in augment:
             if unknown := sorted(augment.keys() - {"elastic", "border_weights"}):
@@ -132,23 +122,9 @@ class InMemoryDataModule(PlacedDataModule):
             self.elastic, self.border_weights = Elastic(**augment["elastic"]), augment.get("border_weights")
         self.augmentation = Augmentation({} if self.elastic else augment)
         self.cache_dir = cache_dir
-        self.mean: tuple[float, ...] = tuple(mean or ())
-        self.std: tuple[float, ...] = tuple(std or ())
-        self.seed = seed
-        self.loader_workers = loader_workers or 0
         self.num_classes = num_classes
         self.sha256 = sha256
         self._copies: dict[str, Split] = {}
-
-    @cached_property
-    def splits(self) -> Splits:
-        """The data, loaded when first asked for."""
-        return self.source()
-
-    @cached_property
-    def checksum(self) -> str:
-        """That of the splits."""
-        return self.splits.checksum()
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data and check it against num_classes, sha256, mean, std and augment."""
@@ -167,27 +143,27 @@ class InMemoryDataModule(PlacedDataModule):
         self.augmentation.check(train)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """This rank's part of every global batch of an epoch, shuffled and augmented."""
-        train = self.splits.train
-        sampler = GlobalBatchSampler(len(train), self.batch_size, self.seed, *self.rank_and_world_size())
+        """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
+        train, sampler = self.splits.train, self.train_sampler()
         batches: Dataset[Batch]
         if self.elastic is not None:
             weights = self._weights(train)
             batches = DeformedBatches(self._placed("train"), self.elastic, weights, self.mean, self.std, self.seed)
         else:
             batches = TrainBatches(self._placed("train"), self.augmentation, self.mean, self.std, self.seed)
-        return ResumableLoader(batches, sampler, self.loader_workers if self.root_device() == CPU else 0)
+        workers = self.loader_workers if self.root_device() == CPU else None
+        return ResumableLoader(batches, sampler, workers or 0)
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """This rank's shard of the validation split, in order."""
+        """Return this rank's shard of the validation split, in order."""
         return self._evaluation_loader("val")
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """This rank's shard of the test split, in order."""
+        """Return this rank's shard of the test split, in order."""
         return self._evaluation_loader("test")
 
     def read_slices(self, path: Path, channels: int) -> Tensor:
-        """The slices of an image file as the network takes them: float32 [N, C, H, W], normalised.
+        """Return the slices of an image file as the network takes them: float32 [N, C, H, W], normalised.
 
         A TIFF may hold several; 16-bit grey values are scaled by the file's own percentiles 0.1 and 99.9. A colour image
         becomes grey for a network of one channel.
@@ -204,20 +180,13 @@ class InMemoryDataModule(PlacedDataModule):
             raise ValueError(f"{path} has {pixels.shape[1]} channels, the network takes {channels}")
         return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
 
+    def image_shape(self) -> list[int]:
+        """Return the shape [C, H, W] of a stored training image, before any crop."""
+        return list(self.splits.train.images.shape[1:])
+
     def manifest(self) -> dict[str, Any]:
-        """What identifies the data in a record: counts, classes, checksum, shape [C, H, W] of a stored training image
-        (before any crop), notes and baselines, as plain types."""
-        splits = self.splits
-        return {
-            "counts": {name: len(split) for name, split in splits.named().items()},
-            "classes": list(splits.classes),
-            "sha256": self.checksum,
-            "image_shape": list(splits.train.images.shape[1:]),
-            "mean": list(self.mean),
-            "std": list(self.std),
-            "notes": splits.notes,
-            "baselines": dict(splits.baselines),
-        }
+        """Return the manifest with the baselines of the data set."""
+        return super().manifest() | {"baselines": dict(self.splits.baselines)}
 
     def _weights(self, train: Split) -> Tensor:
         if self.border_weights is None:
@@ -229,12 +198,12 @@ class InMemoryDataModule(PlacedDataModule):
 
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split = self._placed(name)
-        sampler = EvaluationSampler(len(split), self.eval_batch_size, *self.rank_and_world_size())
+        sampler = self.evaluation_sampler(len(split), self.eval_batch_size)
         batches = EvaluationBatches(split, self.mean, self.std)
         return DataLoader(batches, sampler=sampler, batch_size=None, collate_fn=as_made)
 
     def _placed(self, name: str) -> Split:
-        """A split, on the network's device."""
+        """Return a split, on the network's device."""
         if name not in self._copies:
             self._copies[name] = self.splits.named()[name].to(self.root_device())
         return self._copies[name]

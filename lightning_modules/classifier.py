@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassStatScores
 
-from lightning_modules.metrics import ConfusionMatrix
+from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised
 
 EXAMPLES = 24
@@ -65,11 +65,11 @@ class Classifier(Supervised):
             }
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Cross-entropy of each image, shape (N,)."""
+        """Return the cross-entropy of each image, shape (N,)."""
         return F.cross_entropy(logits, targets, reduction="none")
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds a batch of the usual test images, or of those of a test view."""
+        """Add a batch of the usual test images, or of those of a test view."""
         if dataloader_idx == 0:
             super().test_step(batch, batch_idx)
             return
@@ -77,37 +77,37 @@ class Classifier(Supervised):
         counts.update(self.predict_views(batch[0]), batch[1])
 
     def predict_views(self, images: Tensor) -> Tensor:
-        """Scores (N, K): logits of images (N, C, H, W), the mean softmax over crops (N, V, C, H, W)."""
+        """Return the scores (N, K): logits of images (N, C, H, W), the mean softmax over crops (N, V, C, H, W)."""
         if images.ndim == 4:
             return self(images)
         return self(images.flatten(0, 1)).softmax(dim=1).unflatten(0, images.shape[:2]).mean(dim=1)
 
     def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
-        """Adds a batch: logits (N, K), classes (N,)."""
+        """Add a batch: logits (N, K), classes (N,)."""
         targets = batch[1]
         counts: Any = self.counts[split]
         counts.update(logits, targets)
         if split == "test":
             self.confusion_matrix.update(logits, targets)
             if (room := EXAMPLES - len(self.examples)) > 0:
-                found = zip(*(part[:room].cpu() for part in (batch[0], targets, logits.argmax(dim=1))), strict=True)
-                self.examples += found
+                examples = zip(*(part[:room].cpu() for part in (batch[0], targets, logits.argmax(dim=1))), strict=True)
+                self.examples += examples
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
-        """Errors in percent; those of a test's views come with the number of their images."""
+        """Return errors in percent; those of a test's views come with the number of their images."""
         errors, _ = self._errors(split)
         if split == "test":
             for view in self.test_views:
-                found, images = self._errors(view)
-                errors |= {f"{name}_{view}": value for name, value in found.items()} | {f"n_{view}": images}
+                of_view, images = self._errors(view)
+                errors |= {f"{name}_{view}": value for name, value in of_view.items()} | {f"n_{view}": images}
             self.confusion = self.confusion_matrix.compute()
             self.confusion_matrix.reset()
         return errors
 
     def _errors(self, name: str) -> tuple[dict[str, Tensor], Tensor]:
-        """The errors counted under a name, and the number of images; resets them."""
+        """Return the errors counted under a name, and the number of images, and reset them."""
         counts: Any = self.counts[name]
-        found = counts.compute()
+        hits_and_images = counts.compute()
         counts.reset()
-        images = next(iter(found.values()))[-1].double()
-        return {name: 100 * (images - hits).double() / images for name, (hits, *_) in found.items()}, images
+        images = next(iter(hits_and_images.values()))[-1].double()
+        return {name: 100 * (images - hits).double() / images for name, (hits, *_) in hits_and_images.items()}, images

@@ -9,7 +9,8 @@ from torch.optim.lr_scheduler import LambdaLR
 def warm_up_then_steps(
     optimizer: Optimizer, warm_up_factor: float, warm_up_epochs: int, milestones: Sequence[int], gamma: float
 ) -> LambdaLR:
-    """warm_up_factor of the optimiser's learning rate for warm_up_epochs, then all of it, times gamma from each milestone.
+    """Return a schedule: warm_up_factor of the optimiser's learning rate for warm_up_epochs, then all of it, times gamma
+    from each milestone.
 
     He et al. 2016, §4.2: ResNet-110 begins with a tenth of its learning rate and goes back to all of it before the steps.
     """

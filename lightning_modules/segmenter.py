@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lightning_modules.metrics import ConfusionMatrix
+from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised
 from lightning_modules.tiling import predict_by_tiles
 
@@ -69,13 +69,13 @@ class Segmenter(Supervised):
         self.confusion_matrices = nn.ModuleDict({split: ConfusionMatrix(num_classes) for split in ("val", "test")})
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Mean cross-entropy over each image's pixels, each times its weight (H, W) if given; shape (N,)."""
+        """Return the mean cross-entropy over each image's pixels, each times its weight (H, W) if given; shape (N,)."""
         losses = F.cross_entropy(logits, _crop(targets, logits), reduction="none")
         return (losses if weights is None else losses * _crop(weights, logits)).mean(dim=(1, 2))
 
     @torch.no_grad()
     def predict(self, image: Tensor, progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """Classes (H, W) of one normalised image (C, H, W) of any size, by tiles; ``progress`` gets tiles done and total."""
+        """Return the classes (H, W) of a normalised image (C, H, W) of any size; ``progress`` gets tiles done and total."""
         tiles: Any = self.tiles or PADDED_TILES
         if not self.test_time_dihedral:
             return predict_by_tiles(self.net, image, progress=progress, **tiles).argmax(dim=0)
@@ -93,7 +93,7 @@ class Segmenter(Supervised):
         return dihedral_mean(forward, image[None])[0].argmax(dim=0)
 
     def predict_logits(self, images: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of whole images, by tiles where the network needs them; with test_time_dihedral the
+        """Return the logits (N, K, H, W) of whole images, by tiles where the network needs them; with test_time_dihedral the
         logarithms of the mean probabilities."""
         return dihedral_mean(self._logits, images) if self.test_time_dihedral else self._logits(images)
 
@@ -103,27 +103,27 @@ class Segmenter(Supervised):
         return torch.stack([predict_by_tiles(self.net, image, **self.tiles) for image in images])  # type: ignore[arg-type]
 
     def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
-        """Adds a batch: logits (N, K, H', W'), masks (N, H, W), instances (N, H, W)."""
+        """Add a batch: logits (N, K, H', W'), masks (N, H, W), instances (N, H, W)."""
         images, targets, _, instances = batch
         matrix: Any = self.confusion_matrices[split]
         matrix.update(logits, _crop(targets, logits))
         if split == "test":
-            found = logits.argmax(dim=1)
-            for image, truth, mask in zip(_crop(images, logits), _crop(targets, logits), found, strict=True):
+            masks = logits.argmax(dim=1)
+            for image, truth, mask in zip(_crop(images, logits), _crop(targets, logits), masks, strict=True):
                 if len(self.examples) < EXAMPLES:
                     self.examples.append((image.mean(dim=0).cpu(), truth.cpu(), mask.cpu()))
             if self.scores is not None:
                 self.scores.update(images, logits, targets, instances)
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
-        """Pooled scores; a class with no pixel in truth and prediction is left out of the means."""
+        """Return pooled scores; a class with no pixel in truth and prediction is left out of the means."""
         matrix: Any = self.confusion_matrices[split]
         self.confusion = matrix.compute()
         matrix.reset()
         counts = self.confusion.double()
-        hits, truth, found = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
-        dice = (2 * hits / (truth + found))[1:].nanmean()
-        iou = (hits / (truth + found - hits))[1:].nanmean()
+        hits, truth, predicted = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
+        dice = (2 * hits / (truth + predicted))[1:].nanmean()
+        iou = (hits / (truth + predicted - hits))[1:].nanmean()
         scores = {}
         if split == "test" and self.scores is not None:
             scores = self.scores.compute()
@@ -144,7 +144,7 @@ def _crop(targets: Tensor, logits: Tensor) -> Tensor:
 
 
 def dihedral_mean(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Logarithm of the mean softmax over the 8 symmetries of the square: (N, C, H, W) to (N, K, H', W').
+    """Return the logarithm of the mean softmax over the 8 symmetries of the square: (N, C, H, W) to (N, K, H', W').
 
     Each copy's output is turned back before the mean, so that a turned or mirrored image has the turned or mirrored result.
     forward: images to logits; it meets images of both orientations.
@@ -153,6 +153,6 @@ def dihedral_mean(forward: Callable[[Tensor], Tensor], images: Tensor) -> Tensor
     for symmetry in range(SYMMETRIES):
         turns, mirrored = symmetry % 4, symmetry >= 4
         copy = images.flip(-1) if mirrored else images
-        found = forward(copy.rot90(turns, (-2, -1)).contiguous()).log_softmax(dim=1).rot90(-turns, (-2, -1))
-        total = torch.logaddexp(total, found.flip(-1) if mirrored else found)
+        scores = forward(copy.rot90(turns, (-2, -1)).contiguous()).log_softmax(dim=1).rot90(-turns, (-2, -1))
+        total = torch.logaddexp(total, scores.flip(-1) if mirrored else scores)
     return total - math.log(SYMMETRIES)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_modules.metrics import MeanLoss
+from lightning_modules.metrics.sums import MeanLoss
 
 # images, targets, and for masks: weights of pixels (training), instance labels (evaluation)
 Batch = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
@@ -66,34 +66,34 @@ class Supervised(pl.LightningModule):
             super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (N, classes, …) of images (N, C, H, W)."""
+        """Return the logits (N, classes, …) of images (N, C, H, W)."""
         return self.net(images)
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Loss of each sample, shape (N,)."""
+        """Return the loss of each sample, shape (N,)."""
         raise NotImplementedError
 
     def predict_logits(self, images: Tensor) -> Tensor:
-        """Logits in evaluation."""
+        """Return the logits in evaluation."""
         return self(images)
 
     def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
-        """Adds a batch to the metrics of ``split``."""
+        """Add a batch to the metrics of ``split``."""
         raise NotImplementedError
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
-        """Metrics of ``split`` by name over all processes; resets them."""
+        """Return the metrics of ``split`` by name over all processes, and reset them."""
         raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
-        """The recipe's optimiser and its schedule, per epoch."""
+        """Return the recipe's optimiser and its schedule, per epoch."""
         optimizer = self._optimizer(self.net.parameters())
         if not self.schedule_by_epoch:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "epoch"}}
 
     def learning_rates(self, epochs: int) -> list[float]:
-        """The recipe's learning rate in each of ``epochs`` epochs, from its schedule on an optimiser of its own."""
+        """Return the recipe's learning rate in each of ``epochs`` epochs, from its schedule on an optimiser of its own."""
         optimizer = self._optimizer([nn.Parameter(torch.zeros(()))])
         scheduler = self._scheduler(optimizer)
         rates = []
@@ -104,7 +104,7 @@ class Supervised(pl.LightningModule):
         return rates
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean loss of this process's part of the global batch."""
+        """Return the mean loss of this process's part of the global batch."""
         images, targets, weights, _ = batch
         if self.micro_batches > 1:
             return self._accumulate(images, targets, weights)
@@ -113,30 +113,30 @@ class Supervised(pl.LightningModule):
         return loss.mean()
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        """Leaves what micro-batches have added: Lightning calls this after ``training_step``, which then clears before them."""
+        """Keep the gradients of micro-batches: Lightning calls this after ``training_step``, which then clears before them."""
         if self.micro_batches == 1:
             super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the ``val`` metrics."""
+        """Add a batch to the ``val`` metrics."""
         self._evaluate("val", batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Adds a batch to the ``test`` metrics."""
+        """Add a batch to the ``test`` metrics."""
         self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the ``val`` metrics and the training loss since the last evaluation."""
+        """Log the ``val`` metrics and the training loss since the last evaluation."""
         if self.train_loss.update_called:
             self.log("train/loss", _computed(self.train_loss)[0], logger=False)
         self._log("val")
 
     def on_test_epoch_end(self) -> None:
-        """Logs the ``test`` metrics."""
+        """Log the ``test`` metrics."""
         self._log("test")
 
     def _accumulate(self, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Adds the gradients of all micro-batches but the last; the mean loss, whose gradient is the last one's part.
+        """Add the gradients of all micro-batches but the last; return the mean loss, whose gradient is the part of the last.
 
         Under DDP this is within its forward, where it does not yet reduce: ranks meet in the last backward alone.
         """
@@ -149,8 +149,8 @@ class Supervised(pl.LightningModule):
             strict=True,
         )
         losses: list[Tensor] = []
-        for part, (inputs, wanted, weight) in enumerate(shares, start=1):
-            loss = self.loss(self(inputs), wanted, weight)
+        for part, (inputs, labels, weight) in enumerate(shares, start=1):
+            loss = self.loss(self(inputs), labels, weight)
             losses.append(loss.detach())
             share = loss.sum() / len(images)
             if part < parts:

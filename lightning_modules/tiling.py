@@ -16,7 +16,7 @@ def predict_by_tiles(
     margin: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """Logits [K, H, W] of a whole image [C, H, W] of any size, at the memory of batch_size tiles.
+    """Return the logits [K, H, W] of a whole image [C, H, W] of any size, at the memory of batch_size tiles.
 
     What lies outside the image is its mirror image, the edge pixel not repeated. The result is that of one pass over the
     mirrored image, provided that no output pixel kept sees past its tile: always for unpadded convolutions, and for padded
@@ -43,10 +43,10 @@ def predict_by_tiles(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if any(module.training for module in net.modules()):
         raise ValueError("the network is in training mode: call net.eval() first")
-    border, kept, stride = _layout(net, tile, margin)
-    step = kept // stride * stride
+    border, side, stride = _layout(net, tile, margin)
+    step = side // stride * stride
     height, width = image.shape[1:]
-    corners = [(top, left) for top in _starts(height, kept, step) for left in _starts(width, kept, step)]
+    corners = [(top, left) for top in _starts(height, side, step) for left in _starts(width, side, step)]
     device = next(net.parameters(), image).device
 
     for first in range(0, len(corners), batch_size):
@@ -58,7 +58,7 @@ def predict_by_tiles(
         if first == 0:
             logits = outputs.new_empty(outputs.shape[1], height, width)
         for (top, left), output in zip(batch, outputs, strict=True):
-            place = logits[:, top : top + kept, left : left + kept]
+            place = logits[:, top : top + side, left : left + side]
             place.copy_(output[:, : place.shape[1], : place.shape[2]])
         if progress is not None:
             progress(first + len(batch), len(corners))
@@ -66,7 +66,7 @@ def predict_by_tiles(
 
 
 def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
-    """Input pixels beside the kept output on each side, side of the kept output, and stride of the network."""
+    """Return the input pixels beside the kept output on each side, side of the kept output, and stride of the network."""
     output = net.output_size(tile, tile)[0]
     stride = _stride(net, tile)
     if output < tile:
@@ -75,7 +75,7 @@ def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
                 f"an unpadded network drops its own margin of {(tile - output) // 2} pixels: leave margin out"
             )
         border = (tile - output) // 2
-        kept = output
+        side = output
     else:
         if margin is None:
             raise ValueError("a padded network needs margin, the pixels of output to drop on each side of a tile")
@@ -85,18 +85,18 @@ def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
                 f"margin must be a multiple of the network's stride {stride}, as {below} and {below + stride} are, got {margin}"
             )
         border = margin
-        kept = tile - 2 * margin
-    if kept < stride:
-        smallest = tile + -(-(stride - kept) // stride) * stride
+        side = tile - 2 * margin
+    if side < stride:
+        smallest = tile + -(-(stride - side) // stride) * stride
         raise ValueError(
-            f"tiles of {tile} keep {max(kept, 0)} pixels, fewer than the network's stride {stride}: "
+            f"tiles of {tile} keep {max(side, 0)} pixels, fewer than the network's stride {stride}: "
             f"the nearest sides that keep more are {smallest} and {smallest + stride}"
         )
-    return border, kept, stride
+    return border, side, stride
 
 
 def _stride(net: Any, tile: int) -> int:
-    """Distance in pixels from a legal side to the next."""
+    """Return the distance in pixels from a legal side to the next."""
     for distance in range(1, tile + 1):
         try:
             net.output_size(tile + distance, tile + distance)
@@ -106,13 +106,13 @@ def _stride(net: Any, tile: int) -> int:
     raise ValueError(f"the network takes no side from {tile + 1} to {2 * tile}, so its stride is unknown")
 
 
-def _starts(size: int, kept: int, step: int) -> range:
-    """Where the kept outputs begin along a side of the image, in pixels."""
-    return range(0, max(size - kept, 0) + step, step)
+def _starts(size: int, side: int, step: int) -> range:
+    """Return where the kept outputs begin along a side of the image, in pixels."""
+    return range(0, max(size - side, 0) + step, step)
 
 
 def _cut(image: Tensor, top: int, left: int, tile: int) -> Tensor:
-    """A tile of the endlessly mirrored image."""
+    """Return a tile of the endlessly mirrored image."""
     rows = _mirrored(torch.arange(top, top + tile, device=image.device), image.shape[1])
     columns = _mirrored(torch.arange(left, left + tile, device=image.device), image.shape[2])
     return image[:, rows[:, None], columns]

@@ -8,10 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.complexity.certificates import TABLES, Certificate, exact
+from benchmarks.config.trial import CONF
 from benchmarks.records.runs import Run
 from benchmarks.units import number
 
-DATA = Path(__file__).resolve().parents[2] / "conf" / "data"
+DATA = CONF / "data"
 WORDS = ("row", "label", "data", "network", "recipe", "params", "macs", "statistic", "source", "status", "note")
 
 

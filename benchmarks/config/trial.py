@@ -10,12 +10,14 @@ from typing import Any
 
 from benchmarks.units import short_value
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+# In a checkout conf/ stands beside benchmarks/; a wheel has it inside, where no other package's can be taken for it.
+_INSTALLED = Path(__file__).resolve().parents[1] / "conf"
+CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "conf"
 
 # Where a run happens and who watches it: no part of what it computes.
 PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root", "data.hub")
 # Interpolated from the groups: an override shows at its home.
-WIRING = ("module", "datamodule", "loading", "task", "experiment", "row", "data.source")
+WIRING = ("module", "datamodule", "loading", "task", "experiment", "row", "data.source", "data.scores._target_")
 
 
 class ConfigurationError(ValueError):

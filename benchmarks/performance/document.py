@@ -9,9 +9,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from benchmarks.records.code_version import IS_CHECKOUT, ROOT
 from benchmarks.records.files import now, read_json, write_json
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCS = (ROOT if IS_CHECKOUT else Path()) / "docs"
 RECORDS = DOCS / "performance"
 PAGE = DOCS / "performance.md"
 KINDS = (

@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[2]  # the checkout, or where packages are installed
+IS_CHECKOUT = (ROOT / "pyproject.toml").is_file()
 TRAINING = (
     "lightning_modules/**/*.py",
     "datamodules/**/*.py",

@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -35,10 +36,19 @@ def prepare(root: Path) -> None:
 
 def has_key() -> bool:
     """Whether a key for W&B's server is configured, of whatever shape."""
-    from requests.utils import get_netrc_auth
-
     settings = _settings()
-    return bool(settings.api_key or get_netrc_auth(settings.base_url))
+    return bool(settings.api_key) or _in_netrc(settings.base_url)
+
+
+def _in_netrc(url: str) -> bool:
+    """Whether the file that NETRC names, else ~/.netrc or ~/_netrc, has an entry for a server: where `wandb login` writes."""
+    named = os.environ.get("NETRC")
+    places = map(os.path.expanduser, ("~/.netrc", "~/_netrc") if named is None else (named,))
+    path, host = next(filter(os.path.exists, places), None), urlparse(url).hostname
+    try:
+        return bool(path and host and any(netrc(path).authenticators(host) or ()))
+    except (NetrcParseError, OSError):
+        return False
 
 
 def unreachable() -> str | None:

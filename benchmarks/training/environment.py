@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.records.code_version import training_sha256
+from benchmarks.records.code_version import IS_CHECKOUT, ROOT, training_sha256
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = (
     "torch",
     "pytorch-lightning",
@@ -23,8 +22,7 @@ PACKAGES = (
     "fvcore",
     "wandb",
     "numpy",
-    "scikit-learn",
-    "scikit-image",
+    "scipy",
 )
 
 
@@ -83,6 +81,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str:
+    if not IS_CHECKOUT:  # installed, perhaps inside the user's own repository
+        return ""
     try:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

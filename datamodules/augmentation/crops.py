@@ -18,7 +18,7 @@ from datamodules.readers.splits import Split
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(x / 255 - mean) / std. images: uint8 [B, C, H, W]; mean, std: float32 [C], of values in 0..1. Returns float32."""
+    """Return (x / 255 - mean) / std. images: uint8 [B, C, H, W]; mean, std: float32 [C], of values in 0..1. Returns float32."""
     scale = (1 / (255 * std))[:, None, None]
     return images.float().mul_(scale).sub_((mean / std)[:, None, None])
 
@@ -62,11 +62,11 @@ class Draws:
     gains: Tensor | None
 
     def part(self, first: int, count: int) -> "Draws":
-        """The numbers of images first..first+count-1, one rank's share of the batch."""
+        """Return the numbers of images first..first+count-1, one rank's share of the batch."""
         return self._each(lambda value: value[first : first + count])
 
     def to(self, device: torch.device) -> "Draws":
-        """The numbers on a device."""
+        """Copy the numbers to a device."""
         return self._each(lambda value: on_device(value, device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
@@ -153,7 +153,7 @@ class Augmentation:
         return Batch(moved, targets.long())
 
     def _inside(self, draws: Draws, height: int, width: int) -> Tensor:
-        """1 where a pixel of the crop is the image's, 0 where it is the padding's: float32 [B, 1, H, W]."""
+        """Return 1 where a pixel of the crop is the image's, 0 where it is the padding's: float32 [B, 1, H, W]."""
 
         def inside(first: Any, size: int) -> Tensor:
             place = first[:, None] + torch.arange(size, device=first.device)

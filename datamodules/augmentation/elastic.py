@@ -93,7 +93,7 @@ class Elastic:
         )
 
     def coordinates(self, draws: ElasticDraws, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Where in the image (row, column) each pixel of a tile comes from: two float32 [B, H, W], H x W the input_size.
+        """Return where in the image (row, column) each pixel of a tile comes from: two float32 [B, H, W], H x W the input_size.
 
         height, width: of the image. The pixel at p from the centre of the tile comes from c + R p + u(p): c the centre's
         place in the image, R the rotation, u the interpolated displacement. Not yet mirrored: may lie outside.

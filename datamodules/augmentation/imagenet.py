@@ -35,7 +35,7 @@ class CropByArea:
     aspect: tuple[float, float]
 
     def window(self, width: int, height: int, size: int, generator: Generator) -> Window:
-        """Of an image of width x height."""
+        """Draw a window of an image of width x height."""
         for area, aspect, turned, down, across in torch.rand(ATTEMPTS, 5, generator=generator).tolist():
             side = math.sqrt(_between(self.area, area) * width * height)
             r = _between(self.aspect, aspect)
@@ -56,7 +56,7 @@ class CropByShorterSide:
     longest: int
 
     def window(self, width: int, height: int, size: int, generator: Generator) -> Window:
-        """Of an image of width x height."""
+        """Draw a window of an image of width x height."""
         side, across, down = torch.rand(3, generator=generator).tolist()
         side = self.shortest + int(side * (self.longest - self.shortest + 1))
         shorter = min(width, height)
@@ -70,7 +70,7 @@ def _between(limits: tuple[float, float], part: float) -> float:
 
 
 def jittered_colours(mean: np.ndarray, strength: float, generator: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Brightness, contrast and saturation changed in random order, as a map of colours: matrix [3, 3] and offset [3].
+    """Return brightness, contrast and saturation changed in random order, as a map of colours: matrix [3, 3] and offset [3].
 
     Each blends the image with another one, by alpha uniform in 1-strength..1+strength: with black, with the grey of its mean,
     with its grey values. None but the first changes the mean grey value, so that the three together are one affine map.
@@ -91,14 +91,14 @@ def jittered_colours(mean: np.ndarray, strength: float, generator: Generator) ->
 
 
 def lighting(strength: float, generator: Generator) -> np.ndarray:
-    """A shift of the colour, float [3]: along the principal axes of colours by their variances times N(0, strength²)
+    """Return a shift of the colour, float [3]: along the principal axes of colours by their variances times N(0, strength²)
     (Krizhevsky et al. 2012, §4.1)."""
     alphas = strength * np.array(torch.randn(3, generator=generator).tolist())
     return EIGENVECTORS @ (alphas * EIGENVALUES)
 
 
 def map_colours(colours: np.ndarray, matrix: np.ndarray, offset: np.ndarray, out: np.ndarray) -> None:
-    """Writes matrix @ x + offset for each x of colours, float32 [3, N], into out."""
+    """Write matrix @ x + offset for each x of colours, float32 [3, N], into out."""
     weights = matrix.astype(np.float32)
     if (matrix == np.diag(np.diagonal(matrix))).all():
         np.multiply(colours, np.diagonal(weights)[:, None], out=out)
@@ -149,7 +149,7 @@ class ImageAugmentation:
     def __call__(
         self, image: StoredImage, mean: np.ndarray, std: np.ndarray, generator: Generator, out: np.ndarray
     ) -> None:
-        """Writes a crop as the network takes it into out, float32 [3, size, size]. mean, std: float [3], of values in 0..1."""
+        """Write a crop as the network takes it into out, float32 [3, size, size]. mean, std: float [3], of values in 0..1."""
         window = self.crop.window(image.width, image.height, self.size, generator)
         planes = torch.from_numpy(image.resample(window, self.size, self.size)).permute(2, 0, 1)
         if self.flips and torch.rand((), generator=generator).item() < 0.5:

@@ -52,7 +52,7 @@ class StoredImage:
         self.width, self.height = self._image.size
 
     def resample(self, window: Window, width: int, height: int) -> np.ndarray:
-        """The window at another size: uint8 [height, width, 3]. Grey and CMYK images become RGB. To be called once."""
+        """Return the window at another size: uint8 [height, width, 3]. Grey and CMYK images become RGB. To be called once."""
         across, down = (window[2] - window[0]) / width, (window[3] - window[1]) / height
         least = (math.ceil(self.width / across * GAP), math.ceil(self.height / down * GAP))
         try:
@@ -77,8 +77,11 @@ class StoredImage:
 
 
 def _resized(image: Image.Image, window: Window, width: int, height: int) -> np.ndarray:
-    """Pillow's bicubic interpolation, by torch where the window lies on whole pixels of the image or of the scaled image: to
-    within a grey level the same, and two to five times as fast (torch 2.13, AVX2)."""
+    """Return the window at another size, uint8 [height, width, 3], by Pillow's bicubic interpolation.
+
+    Where the window lies on whole pixels of the image or of the scaled image torch does it: the same to within a grey level,
+    two to five times as fast (torch 2.13, AVX2).
+    """
     columns, rows = (_along(window[i], window[i + 2], size, image.size[i]) for i, size in enumerate((width, height)))
     if columns is None or rows is None:
         return np.array(image.resize((width, height), Image.Resampling.BICUBIC, window))
@@ -89,8 +92,8 @@ def _resized(image: Image.Image, window: Window, width: int, height: int) -> np.
 
 
 def _along(first: float, last: float, size: int, length: int) -> tuple[int, int, int, int] | None:
-    """Along one axis of `length` pixels, how first..last becomes `size` pixels: what to cut out (start, stop), the size to
-    scale it to, and where the result begins in that; None if it lies between the pixels of both."""
+    """Return how first..last of an axis of `length` pixels becomes `size` pixels: start and stop of the part to cut out, the
+    size to scale it to, and where the result begins in that; None if it lies between the pixels of both."""
     if float(first).is_integer() and float(last).is_integer():
         return int(first), int(last), size, 0
     scale = size / (last - first)
@@ -101,33 +104,33 @@ def _along(first: float, last: float, size: int, length: int) -> tuple[int, int,
 
 
 def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height with the shorter one scaled to `side`, the other cut to whole pixels."""
+    """Return the width and height with the shorter one scaled to `side`, the other cut to whole pixels."""
     if width < height:
         return side, height * side // width
     return width * side // height, side
 
 
 def cut(width: int, height: int, scaled: tuple[int, int], left: int, top: int, size: int) -> Window:
-    """In an image of width x height, the square of `size` pixels at (left, top) of that image at the size `scaled`."""
+    """Return the square of `size` pixels at (left, top) of an image at the size `scaled`, as a window of width x height."""
     across, down = width / scaled[0], height / scaled[1]
     return left * across, top * down, (left + size) * across, (top + size) * down
 
 
 def centre(width: int, height: int, side: int, size: int) -> Window:
-    """The central square of `size` pixels of an image of width x height whose shorter side is scaled to `side`."""
+    """Return the central square of `size` pixels of an image of width x height whose shorter side is scaled to `side`."""
     scaled = scaled_size(width, height, side)
     left, top = (-(-(length - size) // 2) for length in scaled)
     return cut(width, height, scaled, left, top, size)
 
 
 def centre_crop(image: StoredImage, side: int, size: int) -> np.ndarray:
-    """uint8 [size, size, 3], the central square at the scale at which the shorter side is `side`."""
+    """Return uint8 [size, size, 3], the central square at the scale at which the shorter side is `side`."""
     return image.resample(centre(image.width, image.height, side, size), size, size)
 
 
 def ten_crops(image: StoredImage, side: int, size: int) -> np.ndarray:
-    """uint8 [10, size, size, 3] at that scale: the centre, the corners from left to right and top to bottom, and the same
-    of the mirrored image (Krizhevsky et al. 2012, §4.1)."""
+    """Return uint8 [10, size, size, 3] at that scale: the centre, the corners from left to right and top to bottom, and
+    the same of the mirrored image (Krizhevsky et al. 2012, §4.1)."""
     width, height = scaled_size(image.width, image.height, side)
     pixels = image.resample((0, 0, image.width, image.height), width, height)
     places = [(-(-(height - size) // 2), -(-(width - size) // 2))]
@@ -137,7 +140,7 @@ def ten_crops(image: StoredImage, side: int, size: int) -> np.ndarray:
 
 
 def view_of(name: str | int, size: int) -> tuple[Callable[[StoredImage], np.ndarray], int]:
-    """A view of test images, and how many crops of size x size its pixels make up, rounded up.
+    """Return a view of test images, and how many crops of size x size its pixels make up, rounded up.
 
     name: "1crop", the centre at the scale at which the shorter side is 256/224 of size, "10crop" at the same scale, or an
     integer S: the centre of S x S of a shorter side S (320: Xie et al. 2017, Table 5).

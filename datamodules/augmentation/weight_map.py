@@ -30,7 +30,7 @@ _VERSION = 1
 
 
 def class_weights(targets: Tensor, class_count: int) -> Tensor:
-    """w_c of each class: float32 [K], pixels / (K · pixels of the class), whose mean over all pixels is 1.
+    """Return w_c of each class: float32 [K], pixels / (K · pixels of the class), whose mean over all pixels is 1.
 
     targets: uint8 [N, H, W], the training split: the paper balances "the different frequency of pixels from a certain
     class in the training data set". Raises ValueError if a class has no pixel.
@@ -43,7 +43,7 @@ def class_weights(targets: Tensor, class_count: int) -> Tensor:
 
 
 def border_weights(instances: np.ndarray, w0: float = W0, sigma: float = SIGMA) -> np.ndarray:
-    """w_0 · exp(-(d_1 + d_2)² / 2σ²) on background, 0 on cells and where there are fewer than two cells.
+    """Return w_0 · exp(-(d_1 + d_2)² / 2σ²) on background, 0 on cells and where there are fewer than two cells.
 
     instances: integer [H, W], 0 for background, touching cells separated. sigma: in pixels. Returns float32 [H, W],
     exact but for terms under 1e-8. Raises ValueError unless w0 >= 0 and sigma > 0.
@@ -73,7 +73,7 @@ def border_weights(instances: np.ndarray, w0: float = W0, sigma: float = SIGMA) 
 def weight_maps(
     split: InstanceSplit, weights: Tensor, cache_dir: str | Path, w0: float = W0, sigma: float = SIGMA
 ) -> Tensor:
-    """w(x) of every image of a split, float32 [N, H, W].
+    """Return w(x) of every image of a split, float32 [N, H, W].
 
     weights: w_c, see class_weights. w0, sigma: see border_weights; cells are instances where the target is not
     background, so that the gap between touching ones counts. The second term, which depends on one annotation alone, is

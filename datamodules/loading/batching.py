@@ -128,7 +128,7 @@ class ResumableLoader(DataLoader[Any]):
             self._begun = {"epoch": epoch + 1, "batch": 0}, super().__iter__()
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, and the batch to be handed out next."""
+        """Return the epoch, and the batch to be handed out next."""
         return dict(self._place)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
@@ -137,12 +137,12 @@ class ResumableLoader(DataLoader[Any]):
 
 
 def as_made(batch: Any) -> Any:
-    """The batch itself, which is one already: torch's default would look at each of its parts."""
+    """Return the batch itself: torch's default would look at each of its parts."""
     return batch
 
 
 def worker_options(workers: int) -> dict[str, Any]:
-    """How a loader has its workers: forked, so that they import and copy nothing, started once, deaf to stop signals.
+    """Return a loader's options for workers: forked, so that they import and copy nothing, started once, deaf to stop signals.
 
     A process that a fork server has started would by default have its workers from another server, which imports torch.
     """
@@ -156,7 +156,7 @@ def worker_options(workers: int) -> dict[str, Any]:
 
 
 def ignore_stop_signals(worker: int) -> None:
-    """A worker ends with its process, which handles the signals that Slurm and Ctrl-C send to all of them."""
+    """Let a worker end with its process, which handles the signals that Slurm and Ctrl-C send to all of them."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
 

@@ -29,9 +29,9 @@ class Part:
         """Raise ValueError unless there are count images, and of every class 0..classes-1 some."""
         if len(self.labels) != count:
             raise ValueError(f"{origin} must hold {count} {name} images, got {len(self.labels)}; fetch all files again")
-        found = np.unique(self.labels).tolist()
-        if found != list(range(classes)):
-            raise ValueError(f"{origin}: {name} labels must be 0..{classes - 1}, each of them, got {found}")
+        present = np.unique(self.labels).tolist()
+        if present != list(range(classes)):
+            raise ValueError(f"{origin}: {name} labels must be 0..{classes - 1}, each of them, got {present}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +50,10 @@ def decoded_once(
     check: Callable[[Decoded], None],
     cache_dir: Path,
 ) -> Decoded:
-    """What decode returns, from a folder of cache_dir where it has been kept for these files.
+    """Decode these files once: return what decode returns, from a folder of cache_dir if it is there.
 
     The folder's name is of the files' names, sizes and modification times. Arrays are read-only and mapped, not read:
-    what a caller copies is all that takes memory. Only what passes check is kept.
+    what a caller copies is all that takes memory. Only what passes check is written.
     Raises ValueError naming the folder if it is damaged, and what decode and check raise.
     """
     facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -64,13 +64,13 @@ def decoded_once(
         check(fresh)
         _save(fresh, cache)
         del fresh
-    kept = _load(parts, cache)
-    check(kept)
-    return kept
+    decoded = _load(parts, cache)
+    check(decoded)
+    return decoded
 
 
 def gather(pieces: Sequence[tuple[Part, np.ndarray]]) -> Split:
-    """The given rows of each part, one after the other, copied once."""
+    """Copy rows of each part, one after the other, into one split."""
     shape = (sum(len(rows) for _, rows in pieces), *pieces[0][0].images.shape[1:])
     images = np.empty(shape, dtype=np.uint8)
     start = 0

@@ -22,10 +22,10 @@ class ImageFiles(Protocol):
         """int64 [N], the classes."""
 
     def name(self, row: int) -> str:
-        """What a message calls image `row`, and a checksum, which is not to depend on where the data lie."""
+        """Return what a message calls image `row`, and a checksum, which is not to depend on where the data lie."""
 
     def read(self, row: int) -> bytes:
-        """The encoded image. Raises OSError."""
+        """Return the encoded image. Raises OSError."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,11 +38,11 @@ class FolderImages:
     labels: np.ndarray
 
     def name(self, row: int) -> str:
-        """The path below root."""
+        """Return the path below root."""
         return os.fsdecode(self.paths[row])
 
     def read(self, row: int) -> bytes:
-        """The file's bytes. Raises OSError."""
+        """Return the file's bytes. Raises OSError."""
         return (self.root / self.name(row)).read_bytes()
 
 
@@ -57,12 +57,12 @@ class PackedImages:
     labels: np.ndarray
 
     def name(self, row: int) -> str:
-        """Shard, row in it and class."""
+        """Return shard, row in it and class."""
         first = int(np.searchsorted(self.files, self.files[row]))
         return f"{self.paths[self.files[row]].stem}.parquet row {row - first} class {self.labels[row]}"
 
     def read(self, row: int) -> bytes:
-        """The image's bytes. Raises OSError."""
+        """Return the image's bytes. Raises OSError."""
         with open(self.paths[self.files[row]], "rb") as file:
             file.seek(self.offsets[row])
             return file.read(self.sizes[row])
@@ -79,7 +79,7 @@ class ImageSplit:
         return len(self.rows)
 
     def classes(self, numbers: np.ndarray | slice) -> np.ndarray:
-        """The classes int64 [B] of some images of the split."""
+        """Return the classes int64 [B] of some images of the split."""
         return self.files.labels[self.rows[numbers]]
 
 
@@ -97,11 +97,11 @@ class ImageSplits:
     notes: str = "the checksum is of the names and sizes of the files, not of pixels"
 
     def named(self) -> dict[str, ImageSplit]:
-        """The splits by name, in the order train, val, test."""
+        """Return the splits by name, in the order train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def checksum(self) -> str:
-        """SHA-256 over split, name and size in bytes of every image, as 64 hex digits."""
+        """Return SHA-256 over split, name and size in bytes of every image, as 64 hex digits."""
         digest = hashlib.sha256()
         for name, split in self.named().items():
             files = split.files

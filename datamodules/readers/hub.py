@@ -20,19 +20,19 @@ _BATCH = 1000  # rows decoded at a time: bounds what is in memory beside the res
 
 
 def shards(folder: Path, split: str) -> list[Path]:
-    """The files <split>-<i>-of-<n>.parquet in folder and below, in order; none if there is none.
+    """List the files <split>-<i>-of-<n>.parquet in folder and below, in order; none if there is none.
 
     Raises FileNotFoundError if some of the n are missing.
     """
-    found = sorted(folder.rglob(f"{split}-*.parquet"))
-    numbered = [re.search(r"-(\d+)-of-(\d+)\.parquet$", path.name) for path in found]
+    paths = sorted(folder.rglob(f"{split}-*.parquet"))
+    numbered = [re.search(r"-(\d+)-of-(\d+)\.parquet$", path.name) for path in paths]
     total = max((int(match[2]) for match in numbered if match), default=0)
     missing = set(range(total)) - {int(match[1]) for match in numbered if match}
     if missing:
         raise FileNotFoundError(
             f"{folder}: {split}-{min(missing):05d}-of-{total:05d}.parquet is missing; fetch it, or all files with data.hub=true"
         )
-    return found
+    return paths
 
 
 def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
@@ -51,8 +51,8 @@ def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
     otherwise = f"put its files into {folder}"
     tell, one_at_a_time, fetched = preparation.listener(), Lock(), 0
 
-    class Told(tqdm):
-        """Tells what has come, in MB, beside the client's own bars."""
+    class ReportingBar(tqdm):
+        """Report what has arrived, in MB, beside the client's own bars."""
 
         def __init__(self, *arguments: Any, **keywords: Any) -> None:
             self.came = 0
@@ -70,7 +70,7 @@ def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
 
     try:
         snapshot_download(
-            repository, repo_type="dataset", allow_patterns=list(patterns), local_dir=folder, tqdm_class=Told
+            repository, repo_type="dataset", allow_patterns=list(patterns), local_dir=folder, tqdm_class=ReportingBar
         )
     except HfHubHTTPError as error:
         raise FileNotFoundError(
@@ -87,7 +87,7 @@ def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
 def find_or_fetch(
     find: Callable[[], Found], hub: bool, repository: str, patterns: Sequence[str], folder: Path
 ) -> Found:
-    """What find returns; with hub, where it raises FileNotFoundError, what it returns once the files have been fetched."""
+    """Return what find returns; with hub, where it raises FileNotFoundError, fetch the files first."""
     try:
         return find()
     except FileNotFoundError:
@@ -98,7 +98,7 @@ def find_or_fetch(
 
 
 def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: int) -> Decoded:
-    """The images of size x size pixels of the columns image (a struct with the encoded bytes) and label (an integer), by split.
+    """Decode images of size x size pixels, by split, from the columns image (a struct with the bytes) and label (integers).
 
     Raises ValueError naming the file and the row that is no such image, ImportError without pyarrow.
     """

@@ -48,7 +48,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _integers(path: Path, image: Image.Image) -> np.ndarray:
-    """The values of an image of mode I or I;16, uint16 where they fit, else int32."""
+    """Return the values of an image of mode I or I;16, uint16 where they fit, else int32."""
     values = np.asarray(image)
     if values.dtype.itemsize == 2:
         return values.astype(np.uint16)
@@ -58,7 +58,7 @@ def _integers(path: Path, image: Image.Image) -> np.ndarray:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """uint8 or uint16 [H, W] of a grey image, uint8 [H, W, 3] of a colour or palette image; alpha is dropped.
+    """Return uint8 or uint16 [H, W] of a grey image, uint8 [H, W, 3] of a colour or palette image; alpha is dropped.
 
     Raises ValueError, naming the file, if it is damaged or holds several pages, 16-bit colours or no integers.
     """
@@ -76,7 +76,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """int32 [H, W] of the values of a mask: grey values, palette indices, or COLOUR + 24 bits for a colour not grey.
+    """Return int32 [H, W] of the values of a mask: grey values, palette indices, or COLOUR + 24 bits for a colour not grey.
 
     Where there is alpha, transparent pixels are background (0).
     Raises ValueError, naming the file, if it is damaged, holds several pages, no integers or half-transparent pixels.
@@ -98,15 +98,15 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def class_mask(values: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
-    """Class indices uint8 [H, W]. values: integer [H, W], 0..K-1, or 0 and 255 for two classes. name: for messages.
+    """Return the class indices uint8 [H, W]. values: integer [H, W], 0..K-1, or 0 and 255 for two classes. name: for messages.
 
     Raises ValueError on any other value and on a mask of background alone.
     """
-    found = np.unique(values)
-    if len(classes) == 2 and set(found.tolist()) <= {0, 255}:
+    present = np.unique(values)
+    if len(classes) == 2 and set(present.tolist()) <= {0, 255}:
         values = values // 255
-    elif found[0] < 0 or found[-1] >= len(classes):
-        wrong = [value for value in found.tolist() if not 0 <= value < len(classes)]
+    elif present[0] < 0 or present[-1] >= len(classes):
+        wrong = [value for value in present.tolist() if not 0 <= value < len(classes)]
         shown = "colours" if wrong[-1] >= COLOUR else ", ".join(map(str, wrong[:5]))
         either = " or 0 and 255" if len(classes) == 2 else ""
         raise ValueError(f"{name} must hold classes 0..{len(classes) - 1}{either}, got {shown}")
@@ -128,7 +128,7 @@ def check_same_size(image: np.ndarray, mask: np.ndarray, image_name: str, mask_n
 
 
 def stack_images(images: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """[N, C, H, W] of images [H, W] or [H, W, 3]. Raises ValueError, naming two files, if they differ in kind or size."""
+    """Stack images [H, W] or [H, W, 3] as [N, C, H, W]. Raises ValueError, naming two files, if they differ in kind or size."""
     for image, name in zip(images, names, strict=True):
         if image.shape != images[0].shape or image.dtype != images[0].dtype:
             kinds = [f"{array.dtype} {list(array.shape)}" for array in (images[0], image)]
@@ -146,7 +146,7 @@ class ByteScaling:
 
     @classmethod
     def of(cls, training: np.ndarray) -> "ByteScaling":
-        """The scaling of a data set, from its training images: none for uint8, percentiles 0.1 and 99.9 for uint16.
+        """Return the scaling of a data set, from its training images: none for uint8, percentiles 0.1 and 99.9 for uint16.
 
         Raises ValueError on images of one grey value.
         """
@@ -159,14 +159,14 @@ class ByteScaling:
         return cls(low, high)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """uint8 of the same shape. images: uint8 or uint16."""
+        """Scale images, uint8 or uint16, to uint8 of the same shape."""
         if (self.low, self.high) == (0, 255) and images.dtype == np.uint8:
             return images
         scaled = (images.astype(np.float32) - self.low) * (255 / (self.high - self.low))
         return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
     def notes(self, training: np.ndarray) -> list[str]:
-        """What a reader of a result must know of it."""
+        """Return what a reader of a result must know of it."""
         return [] if training.dtype == np.uint8 else [f"16-bit grey values {self.low}..{self.high} scaled to 0..255"]
 
 
@@ -182,7 +182,7 @@ class _Complaints(logging.Handler):
 
 
 def read_stack(path: Path) -> np.ndarray:
-    """The slices of a TIFF file, [N, H, W] of its own dtype.
+    """Return the slices of a TIFF file, [N, H, W] of its own dtype.
 
     Raises FileNotFoundError if it is missing and ValueError if it is damaged, holds colours or cannot be decompressed.
     """

@@ -1,4 +1,4 @@
-"""What a data set takes before a run can begin (files fetched, copied, listed), told to whoever waits for it."""
+"""Reports of what a data set needs before a run can begin: files fetched, copied, listed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,9 +18,9 @@ _tell: ContextVar[Tell] = ContextVar("tell", default=_tell_nobody)
 
 @contextmanager
 def told_to(tell: Tell) -> Iterator[None]:
-    """Within it, tell is called with what is being done, how much of it is done, and how much there is (0: not known).
+    """Call tell, within this context, with the work, how much of it is done, and how much there is (0: not known).
 
-    A call means that something has been done since the last one. Calls come one at a time, but not all from this thread.
+    A call means that there was progress since the last one. Calls come one at a time, but not all from this thread.
     """
     token = _tell.set(tell)
     try:
@@ -30,12 +30,12 @@ def told_to(tell: Tell) -> Iterator[None]:
 
 
 def listener() -> Tell:
-    """Whom to tell; for use from other threads too."""
+    """Return the function to report to; for use from other threads too."""
     return _tell.get()
 
 
 def counted(what: str, items: Sequence[Item]) -> Iterator[Item]:
-    """The items; tells after each."""
+    """Yield the items; report after each."""
     tell = listener()
     for done, item in enumerate(items, 1):
         yield item

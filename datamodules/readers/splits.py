@@ -42,7 +42,7 @@ class Split:
         return len(self.images)
 
     def arrays(self) -> dict[str, Tensor]:
-        """The arrays by name, for a checksum."""
+        """Return the arrays by name, for a checksum."""
         return {"images": self.images, "targets": self.targets}
 
     def to(self, device: torch.device) -> Self:
@@ -85,11 +85,11 @@ class Splits:
                 raise ValueError(f"{name} images must have train's {channels} channels, got {split.images.shape[1]}")
 
     def named(self) -> dict[str, Split]:
-        """The splits by name, in the order train, val, test."""
+        """Return the splits by name, in the order train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def checksum(self) -> str:
-        """SHA-256 over name, dtype, shape and bytes of every decoded array, as 64 hex digits."""
+        """Return SHA-256 over name, dtype, shape and bytes of every decoded array, as 64 hex digits."""
         digest = hashlib.sha256()
         for name, split in self.named().items():
             for kind, array in split.arrays().items():
@@ -127,7 +127,7 @@ def hold_out_each(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
 
 def _draw(targets: np.ndarray, classes: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.RandomState(seed)
-    held = np.zeros(len(targets), dtype=bool)
+    held_out = np.zeros(len(targets), dtype=bool)
     for label, share in zip(classes, shares, strict=True):
-        held[random.permutation(np.flatnonzero(targets == label))[:share]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+        held_out[random.permutation(np.flatnonzero(targets == label))[:share]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -21,7 +21,7 @@ from datamodules.readers.splits import Splits
 
 
 def _read_sequence(folder: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]:
-    """The annotated frames of a sequence in the order of time: images [N, C, H, W], instances int32 [N, H, W]."""
+    """Return the annotated frames of a sequence in the order of time: images [N, C, H, W], instances int32 [N, H, W]."""
     frames, masks = folder / sequence, folder / f"{sequence}_GT" / "SEG"
     for needed in (frames, masks):
         if not needed.is_dir():
@@ -46,7 +46,7 @@ def _read_sequence(folder: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]
 
 
 def load_cell_tracking(path: str | Path, val_count: int = 2) -> Splits:
-    """Annotated frames, background (0) and cell (1): images uint8 [N, C, H, W], masks uint8 [N, H, W], instances as given.
+    """Return the annotated frames: images uint8 [N, C, H, W], masks uint8 [N, H, W] of background (0) and cell (1), instances.
 
     path: the folder of one data set. train: sequence 01 without its last val_count annotated frames, which are val: the
     end, because neighbours in time resemble one another. test: sequence 02. Touching cells are a gap apart in the masks,

@@ -79,7 +79,7 @@ _CIFAR100 = _Published(
 
 
 def _decode_records(name: str, data: bytes, label_bytes: int) -> Part:
-    """Images and labels of one binary file: per image its label, then red, green and blue planes, row by row."""
+    """Return the images and labels of one binary file: per image its label, then red, green and blue planes, row by row."""
     size = label_bytes + int(np.prod(_SHAPE))
     if not data or len(data) % size:
         raise ValueError(f"{name} must be a whole number of {size}-byte records, got {len(data)} bytes; fetch it again")
@@ -128,7 +128,7 @@ def _decode_folder(published: _Published, folder: Path) -> Decoded:
 
 
 def _find(published: _Published, path: Path) -> tuple[list[Path], Callable[[], Decoded]]:
-    """The files of a set at path and what decodes them."""
+    """Return the files of a set at path and what decodes them."""
     if path.is_file() and path.name.endswith(".tar.gz"):
         return [path], partial(_decode_archive, published, path)
     for folder in (path, path / published.folder):
@@ -170,10 +170,10 @@ def _load(
 
     decoded = decoded_once(published.name, files, _PARTS, decode, check, cache_dir)
     train, test = decoded.parts["train"], decoded.parts["test"]
-    rest, held = hold_out(train.labels, val_count, seed=0)
+    rest, held_out = hold_out(train.labels, val_count, seed=0)
     return Splits(
         train=gather([(train, rest)]),
-        val=gather([(train, held)]),
+        val=gather([(train, held_out)]),
         test=gather([(test, np.arange(len(test.labels)))]),
         classes=published.classes,
         notes=decoded.notes,
@@ -188,7 +188,7 @@ def load_cifar10(
     test_count: int = 10_000,
     val_count: int = 5_000,
 ) -> Splits:
-    """45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of ten classes.
+    """Return 45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of ten classes.
 
     path: cifar-10-binary.tar.gz, its unpacked folder cifar-10-batches-bin, a folder that holds either, or a folder with
     train-*.parquet and test-*.parquet of the hub's uoft-cs/cifar10 (needs the extra `parquet`). hub: fetch the parquet
@@ -210,7 +210,7 @@ def load_cifar100(
     test_count: int = 10_000,
     val_count: int = 5_000,
 ) -> Splits:
-    """45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of the hundred fine classes; see load_cifar10.
+    """Return 45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of the hundred fine classes; see load_cifar10.
 
     path: cifar-100-binary.tar.gz, its unpacked folder cifar-100-binary, a folder that holds either, or the parquet of the hub's
     uoft-cs/cifar100.

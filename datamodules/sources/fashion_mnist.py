@@ -27,7 +27,7 @@ _UNSIGNED_BYTE = 0x08
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """The array of one IDX file of unsigned bytes with ndim dimensions, plain or compressed by gzip.
+    """Return the array of one IDX file of unsigned bytes with ndim dimensions, plain or compressed by gzip.
 
     The header is two zero bytes, the type, the number of dimensions, then each size as a big-endian 32-bit integer
     (LeCun's description of MNIST). Raises ValueError on another header and on more or fewer bytes than it announces.
@@ -51,7 +51,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 
 
 def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
-    """Mean and standard deviation over all pixels divided by 255, from the histogram: exact in little memory."""
+    """Return the mean and standard deviation over all pixels divided by 255, from the histogram: exact in little memory."""
     histogram = sum(np.bincount(image.ravel(), minlength=256) for image in images)
     values = np.arange(256) / 255
     mean = float((histogram * values).sum() / images.size)
@@ -67,7 +67,7 @@ def load_idx(
     mean: float,
     std: float,
 ) -> Splits:
-    """The four files of a set laid out like MNIST's: images uint8 [N, 1, H, W]; val_count of the training images, fixed
+    """Return the four files of a set laid out like MNIST's: images uint8 [N, 1, H, W]; val_count of the training images, fixed
     and stratified, become val.
 
     mean and std are those published of the training pixels divided by 255, to four decimals: they are compared with the
@@ -76,12 +76,12 @@ def load_idx(
     """
 
     def read(name: str, ndim: int, count: int) -> np.ndarray:
-        found = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
-        if not found:
+        paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+        if not paths:
             raise FileNotFoundError(f"{folder / name}[.gz] is missing; put the set's four IDX files into {folder}")
-        array = read_idx(found[0], ndim)
+        array = read_idx(paths[0], ndim)
         if len(array) != count:
-            raise ValueError(f"{found[0]} must hold {count} entries, got {len(array)}")
+            raise ValueError(f"{paths[0]} must hold {count} entries, got {len(array)}")
         return array
 
     images = read("train-images-idx3-ubyte", 3, train_count)
@@ -114,7 +114,7 @@ def load_idx(
 
 
 def load_fashion_mnist(folder: str | Path) -> Splits:
-    """Fashion-MNIST: 55,000 / 5,000 / 10,000 images uint8 [N, 1, 28, 28] of ten classes.
+    """Return Fashion-MNIST: 55,000 / 5,000 / 10,000 images uint8 [N, 1, 28, 28] of ten classes.
 
     Debian's package dataset-fashion-mnist puts the files into /usr/share/datasets/fashion-mnist.
     Raises FileNotFoundError if folder is missing; see load_idx for the rest.

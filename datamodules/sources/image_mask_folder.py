@@ -22,7 +22,7 @@ SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """The image files of a folder by the name before the dot, in its order."""
+    """Return the image files of a folder by the name before the dot, in its order."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing; put images into images/ and their masks into masks/")
     files: dict[str, Path] = {}
@@ -58,7 +58,7 @@ def load_image_mask_folder(
     instance_masks: bool = False,
     split_seed: int = 0,
 ) -> Splits:
-    """Images uint8 [N, C, H, W], masks uint8 [N, H, W] and instances, drawn into train, val and test by split_seed.
+    """Return the images uint8 [N, C, H, W], masks uint8 [N, H, W] and instances, drawn into train, val and test by split_seed.
 
     path: a folder with images/ (grey of 8 or 16 bits, colour, palette, with or without alpha) and masks/ (grey, palette,
     RGB or RGBA). All images are of one size and kind. instance_masks false: masks hold class indices, or 0 and 255 for

@@ -33,7 +33,7 @@ def load_imagenet(
     cache_dir: str | Path,
     hub: bool = False,
 ) -> ImageSplits:
-    """ImageNet, or another set in its layout: train, val_per_class images of each class out of train, and ILSVRC's val as test.
+    """Return ImageNet, or another set in its layout: val is val_per_class images of each class out of train, test ILSVRC's val.
 
     path: a folder with train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, classes in the order of their WordNet ids; or one with
     train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k (needs the extra `parquet`). A row of these
@@ -61,13 +61,13 @@ def load_imagenet(
                 f"{path} must hold {count} {name} images, got {len(files.labels)}; fetch it again, or set "
                 "data.train_count and data.test_count for another set"
             )
-    rest, held = _hold_out(train.labels, num_classes, val_per_class)
+    rest, held_out = _hold_out(train.labels, num_classes, val_per_class)
     every = np.arange(len(test.labels))
-    return ImageSplits(ImageSplit(train, rest), ImageSplit(train, held), ImageSplit(test, every), classes)
+    return ImageSplits(ImageSplit(train, rest), ImageSplit(train, held_out), ImageSplit(test, every), classes)
 
 
 def _hold_out(labels: np.ndarray, num_classes: int, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (rest, held out), both ascending, with `each` of every class held out. RandomState's stream is frozen (NEP 19)."""
+    """Return rows (rest, held out), ascending, with `each` of every class held out. RandomState's stream is frozen (NEP 19)."""
     by_class = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[by_class], np.arange(num_classes + 1))
     smallest = int(np.diff(starts).min())
@@ -76,10 +76,10 @@ def _hold_out(labels: np.ndarray, num_classes: int, each: int) -> tuple[np.ndarr
             f"data.val_per_class must lie in 1..{smallest - 1}, a class has {smallest} training images, got {each}"
         )
     random = np.random.RandomState(0)
-    held = np.zeros(len(labels), dtype=bool)
+    held_out = np.zeros(len(labels), dtype=bool)
     for start, stop in zip(starts[:-1], starts[1:], strict=True):
-        held[random.permutation(by_class[start:stop])[:each]] = True
-    return np.flatnonzero(~held), np.flatnonzero(held)
+        held_out[random.permutation(by_class[start:stop])[:each]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 # Folders
@@ -113,17 +113,17 @@ def _list_images(folder: Path, classes: Sequence[str]) -> FolderImages:
     counts: list[int] = []
     for name in preparation.counted(f"listing images of {folder.name}", classes):
         with os.scandir(folder / name) as entries:
-            found = sorted((entry.name, entry.stat().st_size) for entry in entries)
-        if not found:
+            files = sorted((entry.name, entry.stat().st_size) for entry in entries)
+        if not files:
             raise ValueError(f"{folder / name} is empty; unpack that class again")
-        for file, size in found:
+        for file, size in files:
             if not file.lower().endswith(_SUFFIXES):
                 raise ValueError(f"{folder / name / file} is not named *.JPEG; remove what is not of ImageNet")
             if size == 0:
                 raise ValueError(f"{folder / name / file} is empty; fetch it again")
-        paths += [os.fsencode(f"{name}/{file}") for file, _ in found]
-        sizes += [size for _, size in found]
-        counts.append(len(found))
+        paths += [os.fsencode(f"{name}/{file}") for file, _ in files]
+        sizes += [size for _, size in files]
+        counts.append(len(files))
     # Arrays, not lists: a loader's workers would copy a million objects' pages by counting references to them.
     return FolderImages(folder, np.array(paths), np.array(sizes), np.repeat(np.arange(len(classes)), counts))
 
@@ -132,11 +132,11 @@ def _list_images(folder: Path, classes: Sequence[str]) -> FolderImages:
 
 
 def _find_shards(path: Path, hub: bool) -> tuple[list[Path], list[Path]] | None:
-    found = hub_files.shards(path, "train"), hub_files.shards(path, "validation")
-    if hub and not all(found):
+    shards = hub_files.shards(path, "train"), hub_files.shards(path, "validation")
+    if hub and not all(shards):
         hub_files.fetch("ILSVRC/imagenet-1k", ["data/train-*.parquet", "data/validation-*.parquet"], path)
         return _find_shards(path, False)
-    return found if all(found) else None
+    return shards if all(shards) else None
 
 
 def _read_shards(
@@ -152,18 +152,18 @@ def _read_shards(
                 _unpack(shard, folder)
     packed = [_packed(folder, shards) for shards in (train, validation)]
     for files, shards in zip(packed, (train, validation), strict=True):
-        found = set(files.labels.tolist())
-        if found != set(range(num_classes)):
+        present = set(files.labels.tolist())
+        if present != set(range(num_classes)):
             raise ValueError(
                 f"{shards[0].parent}/{shards[0].name.split('-')[0]}-*.parquet must hold the classes 0..{num_classes - 1}, "
-                f"got {len(found)} classes {min(found)}..{max(found)}; fetch all files"
+                f"got {len(present)} classes {min(present)}..{max(present)}; fetch all files"
             )
     names = _class_names(train[0])
     return names if len(names) == num_classes else tuple(map(str, range(num_classes))), packed[0], packed[1]
 
 
 def _wait_for(lock: IO[str], folder: Path, shards: int) -> None:
-    """Takes the lock once who has it has copied the shards, and tells how far that is: a wait is no hang."""
+    """Take the lock once its holder has copied the shards, and report how far that is: a wait is no hang."""
     copied = -1
     while True:
         try:
@@ -195,7 +195,7 @@ def _unpack(shard: Path, folder: Path) -> None:
 
 
 def _rows(shard: Path) -> Iterator[tuple[bytes, int]]:
-    """The encoded image and the class of each row."""
+    """Return the encoded image and the class of each row."""
     parquet = _parquet()
     from pyarrow import ArrowException
 
@@ -231,7 +231,7 @@ def _packed(folder: Path, shards: Sequence[Path]) -> PackedImages:
 
 
 def _class_names(shard: Path) -> tuple[str, ...]:
-    """The names in the hub's metadata, () where it has none."""
+    """Return the names in the hub's metadata, () where it has none."""
     metadata = _parquet().read_schema(shard).metadata or {}
     features: Any = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     return tuple(features.get("label", {}).get("names", ()))

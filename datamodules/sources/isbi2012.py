@@ -16,8 +16,8 @@ from datamodules.readers.splits import Splits
 
 
 def fold_rows(count: int, fold: int, folds: int, val_count: int) -> tuple[list[int], list[int], list[int]]:
-    """Rows of train, val and test. test: the fold-th of `folds` runs of consecutive slices, so that each slice is tested
-    in exactly one fold. val: the val_count slices that follow, the first ones after the last. train: all others.
+    """Return the rows of train, val and test. test: the fold-th of `folds` runs of consecutive slices, so that each slice is
+    tested in exactly one fold. val: the val_count slices that follow, the first ones after the last. train: all others.
 
     Neighbouring slices resemble one another; runs keep the places few where train meets test.
     Raises ValueError on a fold outside 0..folds-1, on more folds than slices and if nothing is left to train on.
@@ -36,7 +36,7 @@ def fold_rows(count: int, fold: int, folds: int, val_count: int) -> tuple[list[i
 def load_tiff_stack(
     path: str | Path, fold: int, folds: int, val_count: int = 3, classes: Sequence[str] = ("membrane", "cell")
 ) -> Splits:
-    """Slices of one volume: images uint8 [N, 1, H, W], masks uint8 [N, H, W], instances the 4-connected components.
+    """Return the slices of one volume: images uint8 [N, 1, H, W], masks uint8 [N, H, W], instances the 4-connected components.
 
     path: a folder with train-volume.tif (8 or 16 bits) and train-labels.tif (0 and 255, or 0..K-1). fold, folds,
     val_count: see fold_rows. 16-bit slices are scaled by those to train on.

@@ -20,7 +20,7 @@ _SIZE = 32
 
 
 def _decode_mat(path: Path, part: str) -> Decoded:
-    """One <part>_32x32.mat: X uint8 [32, 32, 3, N] of rows, columns, colours and images; y [N, 1], 1..10, 10 for digit 0."""
+    """Decode one <part>_32x32.mat: X uint8 [32, 32, 3, N]: rows, columns, colours, images; y [N, 1], 1..10, 10 for digit 0."""
     try:
         variables = loadmat(path, variable_names=["X", "y"])
         images, labels = variables["X"], variables["y"]
@@ -40,7 +40,7 @@ def _decode_mat(path: Path, part: str) -> Decoded:
 
 
 def _find(path: Path, part: str) -> tuple[list[Path], Callable[[], Decoded]]:
-    """The files of a part at path and what decodes them."""
+    """Return the files of a part at path and what decodes them."""
     mat = path / f"{part}_32x32.mat"
     if mat.is_file():
         return [mat], partial(_decode_mat, mat, part)
@@ -65,7 +65,7 @@ def load_svhn(
     val_from_train: int = 400,
     val_from_extra: int = 200,
 ) -> Splits:
-    """598,388 / 6,000 / 26,032 images uint8 [N, 3, 32, 32] of ten digits, the training and the extra images together.
+    """Return 598,388 / 6,000 / 26,032 images uint8 [N, 3, 32, 32] of ten digits, the training and the extra images together.
 
     path: a folder with train_32x32.mat, extra_32x32.mat and test_32x32.mat, or the parquet of the hub's
     ufldl-stanford/svhn, cropped_digits (needs the extra `parquet`). extra: false leaves the extra images out. hub: fetch the
@@ -79,13 +79,13 @@ def load_svhn(
     path = Path(path)
     counts = {"train": train_count, **({"extra": extra_count} if extra else {}), "test": test_count}
     patterns = [f"{CONFIG}/{part}-*.parquet" for part in counts]
-    found = find_or_fetch(lambda: {part: _find(path, part) for part in counts}, hub, REPOSITORY, patterns, path)
+    sources = find_or_fetch(lambda: {part: _find(path, part) for part in counts}, hub, REPOSITORY, patterns, path)
 
     def read(part: str) -> Decoded:
         def check(decoded: Decoded) -> None:
             decoded.parts[part].check(path, part, counts[part], _CLASSES)
 
-        files, decode = found[part]
+        files, decode = sources[part]
         return decoded_once(f"svhn-{part}", files, [part], decode, check, Path(cache_dir))
 
     decoded = {part: read(part) for part in counts}
@@ -96,7 +96,7 @@ def load_svhn(
     drawn = [(parts[name], *hold_out_each(parts[name].labels, count, seed=0)) for name, count in per_class.items()]
     return Splits(
         train=gather([(part, rest) for part, rest, _ in drawn]),
-        val=gather([(part, held) for part, _, held in drawn]),
+        val=gather([(part, held_out) for part, _, held_out in drawn]),
         test=gather([(parts["test"], np.arange(test_count))]),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
         notes=", ".join(sorted({one.notes for one in decoded.values()} - {""})),

@@ -23,7 +23,7 @@ GREY_PER_PHOTON = 3.0
 
 
 def _place(random: np.random.RandomState, cells: int, size: int) -> np.ndarray:
-    """[n, 5] of row, column, semi-axes and angle, n <= cells; most are put into contact with an earlier one."""
+    """Return [n, 5] of row, column, semi-axes and angle, n <= cells; most are put into contact with an earlier one."""
     placed: list[tuple[float, float, float, float, float]] = []
     for _ in range(20 * cells):
         a, b = random.uniform(*SEMI_AXES, size=2)
@@ -44,7 +44,7 @@ def _place(random: np.random.RandomState, cells: int, size: int) -> np.ndarray:
 
 
 def draw_instances(random: np.random.RandomState, cells: int, size: int) -> np.ndarray:
-    """int32 [size, size], 0 for background: up to `cells` cells numbered from 1, each one 4-connected component.
+    """Return int32 [size, size], 0 for background: up to `cells` cells numbered from 1, each one 4-connected component.
 
     A pixel belongs to the cell whose outline, shrunk about its centre, reaches it first: where ellipses overlap, both
     end at the line of contact, without background between them.
@@ -71,24 +71,24 @@ def draw_instances(random: np.random.RandomState, cells: int, size: int) -> np.n
 
 
 def largest_pieces(instances: np.ndarray) -> np.ndarray:
-    """Of every instance its largest 4-connected piece, the rest background: clipping can cut a cell into pieces.
+    """Return of every instance the largest 4-connected piece, the rest background: clipping can cut a cell into pieces.
 
     instances: int32 [H, W]. Pieces under 40 pixels go as well; those that stay are numbered from 1 on, in their order.
     """
     pieces = components(instances)
     areas = np.bincount(pieces.ravel())
-    kept = np.zeros_like(instances)
+    largest = np.zeros_like(instances)
     count = 0
     for number in range(1, int(instances.max()) + 1):
         own_pieces = np.unique(pieces[instances == number])
         if len(own_pieces) and areas[own_pieces].max() >= SMALLEST_AREA:
             count += 1
-            kept[pieces == own_pieces[areas[own_pieces].argmax()]] = count
-    return kept
+            largest[pieces == own_pieces[areas[own_pieces].argmax()]] = count
+    return largest
 
 
 def render(random: np.random.RandomState, instances: np.ndarray) -> np.ndarray:
-    """The image of a field of cells, uint8 [H, W]: brightness by cell, darker rims, blur, Poisson and read noise."""
+    """Return the image of a field of cells, uint8 [H, W]: brightness by cell, darker rims, blur, Poisson and read noise."""
     depth = np.zeros(instances.shape)
     for number, box in enumerate(ndimage.find_objects(instances), start=1):
         window = tuple(slice(max(side.start - 1, 0), side.stop + 1) for side in box)
@@ -103,7 +103,7 @@ def render(random: np.random.RandomState, instances: np.ndarray) -> np.ndarray:
 def load_touching_cells(
     train_count: int = 48, val_count: int = 8, test_count: int = 16, size: int = 256, cells: int = 60, seed: int = 0
 ) -> Splits:
-    """Synthetic: images uint8 [N, 1, size, size], masks of background (0) and synthetic cell (1), exact instances.
+    """Return synthetic images uint8 [N, 1, size, size], masks of background (0) and synthetic cell (1), exact instances.
 
     cells: at most so many in an image. Image i of a split depends on (seed, split, i, size, cells) alone: more images
     leave the first ones as they are. Touching cells are a gap apart in the masks, not in the instances.

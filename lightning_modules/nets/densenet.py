@@ -23,7 +23,7 @@ IMAGENET_LAYERS = {
 
 
 def bn_relu_conv(in_channels: int, out_channels: int, kernel: int, dropout: float) -> list[nn.Module]:
-    """The composite function (§3), and the dropout after every convolution but the first (§4.2)."""
+    """Return the composite function (§3), and the dropout after every convolution but the first (§4.2)."""
     return [
         nn.BatchNorm2d(in_channels),
         nn.ReLU(inplace=True),
@@ -56,12 +56,12 @@ class Composite(nn.Sequential):
 
 
 def concatenate(features: tuple[Tensor, ...]) -> Tensor:
-    """Along the channels; torch.cat would copy a single one."""
+    """Concatenate along the channels; torch.cat would copy a single one."""
     return torch.cat(features, dim=1) if len(features) > 1 else features[0]
 
 
 def normalised_again(norm: nn.Module, relu: nn.Module, conv: nn.Module, features: tuple[Tensor, ...]) -> Tensor:
-    """conv(relu(norm(concatenated features))), keeping the features alone.
+    """Return conv(relu(norm(concatenated features))), keeping the features alone.
 
     The checkpoint stops as soon as it has what the backward pass needs: the input of conv, which is not computed again.
     """
@@ -76,7 +76,7 @@ def normalised_again(norm: nn.Module, relu: nn.Module, conv: nn.Module, features
 
 
 class StatisticsLeft:
-    """Within it norm normalises as before, and updates copies: its running statistics have seen that batch already."""
+    """A context in which norm normalises as before and updates copies: its running statistics have seen that batch already."""
 
     def __init__(self, norm: nn.Module) -> None:
         self.norm = norm
@@ -196,14 +196,14 @@ class DenseNet(nn.Module):
         stages: list[nn.Module] = []
         for index, n_layers in enumerate(layers):
             if index > 0:
-                kept = math.floor(compression * channels)
-                if kept < 1:
+                compressed = math.floor(compression * channels)
+                if compressed < 1:
                     raise ValueError(
                         f"compression {compression} leaves none of {channels} maps: at least {1 / channels:.3g}"
                     )
-                transition = *bn_relu_conv(channels, kept, 1, dropout), nn.AvgPool2d(2)
+                transition = *bn_relu_conv(channels, compressed, 1, dropout), nn.AvgPool2d(2)
                 stages.append(Composite(*transition, memory_efficient=memory_efficient))
-                channels = kept
+                channels = compressed
             dense_block = [
                 DenseLayer(channels + i * growth_rate, growth_rate, bottleneck, dropout, memory_efficient)
                 for i in range(n_layers)
@@ -226,7 +226,7 @@ class DenseNet(nn.Module):
         return self.classifier(self.pool(self.stages(self.stem(x))))
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raises ValueError for an image (in pixels) of which the transitions would leave nothing."""
+        """Raise ValueError for an image (in pixels) of which the transitions would leave nothing."""
         if min(height, width) < self.reduction:
             raise ValueError(
                 f"an image of {height}x{width} is too small: this DenseNet reduces it {self.reduction} times, "

@@ -16,7 +16,7 @@ IMAGENET_BLOCKS = {
 
 
 def conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Convolution without bias, which the batch normalisation after it would cancel."""
+    """Return the convolution without bias, which the batch normalisation after it would cancel."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
     return [conv, nn.BatchNorm2d(out_channels)]
 
@@ -41,7 +41,7 @@ class NoShortcut(nn.Module):
 
 
 def make_shortcut(option: str, in_channels: int, out_channels: int, stride: int) -> nn.Module:
-    """Option A, B or C of He et al. 2016, §4.1, or "none".
+    """Return the shortcut of option A, B or C of He et al. 2016, §4.1, or "none".
 
     A and B are the identity where the shape stays, and a zero-padded identity or a projection where it changes; C is a
     projection everywhere.
@@ -201,7 +201,7 @@ class ResNet(nn.Module):
         return self.classifier(self.pool(self.stages(self.stem(x))))
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raises ValueError for an image (in pixels) so small that the last stage would see less than one pixel."""
+        """Raise ValueError for an image (in pixels) so small that the last stage would see less than one pixel."""
         if min(height, width) < self.reduction:
             raise ValueError(
                 f"an image of {height}x{width} is too small: this ResNet reduces it {self.reduction} times, "

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def double_conv(in_channels: int, out_channels: int, padding: int) -> list[nn.Module]:
-    """Two 3x3 convolutions, each followed by a ReLU (§2)."""
+    """Return two 3x3 convolutions, each followed by a ReLU (§2)."""
     return [
         nn.Conv2d(in_channels, out_channels, 3, padding=padding), nn.ReLU(inplace=True),
         nn.Conv2d(out_channels, out_channels, 3, padding=padding), nn.ReLU(inplace=True),
@@ -19,7 +19,7 @@ def double_conv(in_channels: int, out_channels: int, padding: int) -> list[nn.Mo
 
 
 def skip(x: Tensor, crop: slice) -> Tensor:
-    """The centre of x, for the expanding path. Without gradients nothing needs the margin, which a view would keep."""
+    """Return the centre of x, for the expanding path. Without gradients nothing needs the margin, which a view would keep."""
     centre = x[:, :, crop, crop]
     return centre.clone() if crop.start and not torch.is_grad_enabled() else centre
 
@@ -118,7 +118,7 @@ class UNet(nn.Module):
         return self.classifier(x)
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raises ValueError for sides (in pixels) that a pooling would not halve evenly (§2) or that leave no output.
+        """Raise ValueError for sides (in pixels) that a pooling would not halve evenly (§2) or that leave no output.
 
         Padded, a side is a multiple of 2^depth. Unpadded, s = 2^depth (b + 4) - 4, with b the side of the deepest map
         before its two convolutions: s mod 16 = 12 for the published depth.
@@ -137,7 +137,7 @@ class UNet(nn.Module):
                 )
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width (in pixels) of the logits for an image of a legal size.
+        """Return the height and width (in pixels) of the logits for an image of a legal size.
 
         Raises:
             ValueError: as check_image_size.

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from skimage.filters import threshold_otsu
 from sklearn import datasets
 from support.data_files import (
     REAL_FASHION_MNIST,
@@ -34,7 +35,7 @@ from support.data_files import (
 
 from datamodules.readers import decoded
 from datamodules.readers.splits import Split, Splits, hold_out, hold_out_each
-from datamodules.sources import cifar, nuclei
+from datamodules.sources import cifar, digits, nuclei
 from datamodules.sources.cifar import load_cifar10, load_cifar100
 from datamodules.sources.digits import load_digits
 from datamodules.sources.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
@@ -168,6 +169,16 @@ def test_digits_are_all_of_scikit_learns_once():
     assert len(splits.train.images.unique()) == 17
 
 
+def test_digits_files_are_those_of_the_licence():
+    licence = (digits.FILE.parent / "LICENCE-DATA").read_text()
+    assert "CC BY 4.0" in licence and "BSD 3-Clause" in licence
+    assert f"{hashlib.sha256(digits.FILE.read_bytes()).hexdigest()}  digits.csv.gz" in licence
+    table = np.loadtxt(digits.FILE, dtype=np.uint8, delimiter=",")
+    assert f"\n{hashlib.sha256(table.tobytes()).hexdigest()}\n" in licence
+    original = datasets.load_digits()
+    assert np.array_equal(table, np.column_stack([original.data, original.target]))
+
+
 def test_digits_splits_are_stratified_and_fixed():
     first, again = load_digits(), load_digits()
     sizes = torch.bincount(torch.from_numpy(datasets.load_digits().target))
@@ -227,6 +238,14 @@ def test_otsu_baseline_equals_a_direct_search():
     dice = 2 * (predicted & truth[415:511]).sum() / (predicted.sum() + truth[415:511].sum())
     assert load_nuclei().baselines["otsu_dice"] == pytest.approx(dice, abs=1e-12)
     assert dice == pytest.approx(0.88, abs=0.01)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_otsu_threshold_equals_scikit_images(seed):
+    random = np.random.RandomState(seed)
+    centres = random.choice([60, 150], size=(20, 20), p=[seed / 20, 1 - seed / 20])
+    image = np.clip(random.normal(centres, random.randint(1, 40)), 0, 255).astype(np.uint8)
+    assert nuclei.otsu_threshold(image) == threshold_otsu(image)
 
 
 def test_missing_nuclei_are_named(monkeypatch, tmp_path):

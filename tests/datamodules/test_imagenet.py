@@ -58,6 +58,11 @@ from datamodules.readers import preparation
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tree(tmp_path_factory.mktemp("imagenet"))
+
+
 def stored(image: Image.Image, kind: str = "PNG") -> StoredImage:
     data = encoded(image, kind)
     return StoredImage(SimpleNamespace(name=lambda row: "image", read=lambda row: data), 0)

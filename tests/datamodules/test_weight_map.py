@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from skimage.measure import label
 
 from datamodules.augmentation import weight_map
 from datamodules.augmentation.weight_map import border_weights, class_weights, weight_maps
@@ -123,6 +124,13 @@ def test_components_are_4_connected_and_of_one_class():
         frozenset({(1, 1), (2, 0), (2, 1)}),
         frozenset({(1, 3), (2, 3)}),
     }
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_components_are_scikit_images_in_number_and_order(seed):
+    random = np.random.RandomState(seed)
+    mask = random.randint(0, random.randint(2, 5), size=random.randint(1, 30, size=2)).astype(np.uint8)
+    assert np.array_equal(components(mask), label(mask, background=0, connectivity=1))
 
 
 def test_class_weights_are_inverse_frequencies_of_mean_one():

@@ -22,9 +22,10 @@ from datamodules.augmentation.elastic import Elastic
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.sources.touching_cells import load_touching_cells
+from lightning_modules.metrics.overlap import seg
+from lightning_modules.metrics.scores import CellScores
+from lightning_modules.metrics.stacks import segments
 from lightning_modules.nets import UNet
-from lightning_modules.segmentation_metrics import seg, segments
-from lightning_modules.segmentation_scores import CellScores
 from lightning_modules.segmenter import Segmenter, dihedral_mean
 
 pytestmark = pytest.mark.usefixtures("one_thread")

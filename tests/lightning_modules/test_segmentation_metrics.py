@@ -11,10 +11,9 @@ import torch
 from scipy import ndimage
 from skimage.metrics import adapted_rand_error, variation_of_information
 from skimage.segmentation import watershed
-from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index
-from torchmetrics.functional.segmentation import dice_score, mean_iou
+from torchmetrics.functional.classification import binary_f1_score
 
-from lightning_modules import segmentation_metrics as sm
+from lightning_modules.metrics import overlap, rand_and_info, stacks, warping
 
 EIGHT = np.ones((3, 3))
 
@@ -40,7 +39,7 @@ def picture(*rows):
 
 
 def test_segments_are_4_connected():
-    assert sm.segments(picture("##.", "..#", "###")).tolist() == [[1, 1, 0], [0, 0, 2], [2, 2, 2]]
+    assert stacks.segments(picture("##.", "..#", "###")).tolist() == [[1, 1, 0], [0, 0, 2], [2, 2, 2]]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -56,7 +55,7 @@ def test_watershed_lines_are_the_pixels_as_near_to_two_cells(seed):
     distances = np.array([ndimage.distance_transform_cdt(cells != i, "taxicab") for i in range(1, count + 1)])
     nearest = distances == distances.min(axis=0)
     expected = np.where(nearest.sum(axis=0) == 1, nearest.argmax(axis=0) + 1, 0)
-    found = sm.thinned_segments(mask)
+    found = rand_and_info.thinned_segments(mask)
     assert count == 16 and (expected == 0).any()
     assert (found == expected).all()
 
@@ -65,7 +64,7 @@ def test_watershed_lines_are_the_pixels_as_near_to_two_cells(seed):
 def test_watershed_grows_every_cell_and_parts_all_of_them(seed):
     mask = field(seed, (40, 45), 0.4 * (seed % 4) + 0.5) > 0.5
     cells, count = ndimage.label(mask)
-    regions = sm.thinned_segments(mask)
+    regions = rand_and_info.thinned_segments(mask)
     assert sorted(set(regions[mask].tolist())) == list(range(1, count + 1))
     pairs = set(zip(cells[mask].tolist(), regions[mask].tolist(), strict=True))
     assert len(pairs) == count  # one region per cell, one cell per region
@@ -104,18 +103,18 @@ def flooded(mask):
 @pytest.mark.parametrize("threshold", [0.4, 0.5, 0.55])
 def test_watershed_scores_as_scikit_images(smoothness, threshold):
     """They choose another pixel of even gaps, and theirs puts stray pixels on crossings of lines."""
-    truth = sm.segments(field(1, (128, 128), 3) > 0.45)
+    truth = stacks.segments(field(1, (128, 128), 3) > 0.45)
     mask = (0.8 * field(1, (128, 128), 3) + 0.2 * field(2, (128, 128), smoothness)) > threshold
     cells = ndimage.label(mask)[0]
-    theirs = sm.overlaps(truth, watershed(~mask, cells, connectivity=1, watershed_line=True))
-    ours = sm.overlaps(truth, sm.thinned_segments(mask))
-    assert sm.rand_scores(ours) == pytest.approx(sm.rand_scores(theirs), abs=3e-3)
-    assert sm.info_scores(ours) == pytest.approx(sm.info_scores(theirs), abs=3e-3)
+    theirs = rand_and_info.overlaps(truth, watershed(~mask, cells, connectivity=1, watershed_line=True))
+    ours = rand_and_info.overlaps(truth, rand_and_info.thinned_segments(mask))
+    assert rand_and_info.rand_scores(ours) == pytest.approx(rand_and_info.rand_scores(theirs), abs=3e-3)
+    assert rand_and_info.info_scores(ours) == pytest.approx(rand_and_info.info_scores(theirs), abs=3e-3)
 
 
 def test_membrane_alone_and_cell_alone_are_one_basin():
-    assert (sm.thinned_segments(np.zeros((4, 5), bool)) == 1).all()
-    assert (sm.thinned_segments(np.ones((4, 5), bool)) == 1).all()
+    assert (rand_and_info.thinned_segments(np.zeros((4, 5), bool)) == 1).all()
+    assert (rand_and_info.thinned_segments(np.ones((4, 5), bool)) == 1).all()
 
 
 # Rand and information scores of two label images
@@ -146,24 +145,26 @@ def brute_information(truth, found):
 @pytest.mark.parametrize("seed", range(6))
 def test_scores_equal_explicit_loops(seed):
     truth, found = random_labels(seed)
-    table = sm.overlaps(truth, found)
+    table = rand_and_info.overlaps(truth, found)
     both, same_truth, same_found = brute_rand(truth, found)
-    assert tuple(sm.pair_counts(table)) == (both, same_truth, same_found)
+    assert tuple(rand_and_info.pair_counts(table)) == (both, same_truth, same_found)
     precision, recall = both / same_found, both / same_truth
-    assert sm.rand_scores(table) == pytest.approx((precision, recall, 2 * precision * recall / (precision + recall)))
-    assert sm.info_scores(table) == pytest.approx(brute_information(truth, found))
+    assert rand_and_info.rand_scores(table) == pytest.approx(
+        (precision, recall, 2 * precision * recall / (precision + recall))
+    )
+    assert rand_and_info.info_scores(table) == pytest.approx(brute_information(truth, found))
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_scores_agree_with_scikit_image(seed):
     truth, found = random_labels(seed, (30, 31))
-    table = sm.overlaps(truth, found)
+    table = rand_and_info.overlaps(truth, found)
     alone = found.copy()
     lost = (truth > 0) & (found == 0)
     alone[lost] = 100 + np.arange(lost.sum())
     n = (truth > 0).sum()
     # scikit-image leaves out the pairs of a pixel with itself.
-    both, same_truth, same_found = (count - n for count in sm.pair_counts(table))
+    both, same_truth, same_found = (count - n for count in rand_and_info.pair_counts(table))
     ours = (1 - 2 * both / (same_truth + same_found), both / same_truth, both / same_found)
     # Its second value, called precision, is over the pairs of the true image.
     assert ours == pytest.approx(adapted_rand_error(truth, alone, ignore_labels=(0,)))
@@ -173,7 +174,7 @@ def test_scores_agree_with_scikit_image(seed):
     )  # H(found|truth), H(truth|found)
     of_truth = -sum(k / n * log(k / n) for k in Counter(truth[inside].tolist()).values())
     shared = of_truth - missing[1]
-    merge, split, f = sm.info_scores(table)
+    merge, split, f = rand_and_info.info_scores(table)
     assert merge == pytest.approx(shared / of_truth)
     assert split == pytest.approx(shared / (shared + missing[0]))
     assert f == pytest.approx(2 * shared / (of_truth + shared + missing[0]))
@@ -181,47 +182,47 @@ def test_scores_agree_with_scikit_image(seed):
 
 def test_a_segment_cut_in_two():
     """t = (1/2, 1/2), s = (1/2, 1/4, 1/4): A = 1/2, B = AB = 3/8; H(T) = I = ln 2, H(S) = 3/2 ln 2."""
-    table = sm.overlaps(np.array([[1, 1, 1, 1, 2, 2, 2, 2]]), np.array([[1, 1, 1, 1, 2, 2, 3, 3]]))
-    assert sm.rand_scores(table) == pytest.approx((1, 0.75, 0.857142857))
-    assert sm.info_scores(table) == pytest.approx((1, 2 / 3, 0.8))
+    table = rand_and_info.overlaps(np.array([[1, 1, 1, 1, 2, 2, 2, 2]]), np.array([[1, 1, 1, 1, 2, 2, 3, 3]]))
+    assert rand_and_info.rand_scores(table) == pytest.approx((1, 0.75, 0.857142857))
+    assert rand_and_info.info_scores(table) == pytest.approx((1, 2 / 3, 0.8))
 
 
 def test_a_pixel_lost_to_a_line():
     """A = 1, B = AB = (3/4)² + (1/4)/4 = 0.625; one true segment carries no information."""
-    table = sm.overlaps(np.array([[1, 1, 1, 1]]), np.array([[1, 1, 1, 0]]))
-    assert sm.rand_scores(table) == pytest.approx((1, 0.625, 0.769230769))
-    assert tuple(sm.info_scores(table)) == (0, 1, 0)
+    table = rand_and_info.overlaps(np.array([[1, 1, 1, 1]]), np.array([[1, 1, 1, 0]]))
+    assert rand_and_info.rand_scores(table) == pytest.approx((1, 0.625, 0.769230769))
+    assert tuple(rand_and_info.info_scores(table)) == (0, 1, 0)
 
 
 def test_two_segments_merged():
     """A = 1/2, B = 1, AB = 1/2; one found segment carries no information."""
-    table = sm.overlaps(np.array([[1, 1, 2, 2]]), np.array([[5, 5, 5, 5]]))
-    assert sm.rand_scores(table) == pytest.approx((0.5, 1, 2 / 3))
-    assert tuple(sm.info_scores(table)) == (1, 0, 0)
+    table = rand_and_info.overlaps(np.array([[1, 1, 2, 2]]), np.array([[5, 5, 5, 5]]))
+    assert rand_and_info.rand_scores(table) == pytest.approx((0.5, 1, 2 / 3))
+    assert tuple(rand_and_info.info_scores(table)) == (1, 0, 0)
 
 
 def test_membrane_of_the_truth_is_not_scored():
     truth = np.array([[1, 1, 0, 0, 2, 2]])
     for found in ([[1, 1, 0, 0, 2, 2]], [[3, 3, 3, 2, 2, 2]], [[1, 1, 7, 8, 2, 2]]):
-        table = sm.overlaps(truth, np.array(found))
-        assert sm.rand_scores(table) == pytest.approx((1, 1, 1))
-        assert sm.info_scores(table) == pytest.approx((1, 1, 1))
+        table = rand_and_info.overlaps(truth, np.array(found))
+        assert rand_and_info.rand_scores(table) == pytest.approx((1, 1, 1))
+        assert rand_and_info.info_scores(table) == pytest.approx((1, 1, 1))
 
 
 def test_numbers_of_labels_do_not_matter():
     truth, found = random_labels(9)
     renamed_truth = np.array([0, 70, 3, 12, 5])[truth]
     renamed_found = np.array([0, 2, 900, 1, 4, 31])[found]
-    one, other = sm.overlaps(truth, found), sm.overlaps(renamed_truth, renamed_found)
-    assert sm.rand_scores(one) == pytest.approx(sm.rand_scores(other))
-    assert sm.info_scores(one) == pytest.approx(sm.info_scores(other))
+    one, other = rand_and_info.overlaps(truth, found), rand_and_info.overlaps(renamed_truth, renamed_found)
+    assert rand_and_info.rand_scores(one) == pytest.approx(rand_and_info.rand_scores(other))
+    assert rand_and_info.info_scores(one) == pytest.approx(rand_and_info.info_scores(other))
 
 
 def test_overlaps_refuse_what_cannot_be_compared():
     with pytest.raises(ValueError, match="one shape"):
-        sm.overlaps(np.ones((2, 3), int), np.ones((3, 2), int))
+        rand_and_info.overlaps(np.ones((2, 3), int), np.ones((3, 2), int))
     with pytest.raises(ValueError, match="leave the slice out"):
-        sm.overlaps(np.zeros((2, 3), int), np.ones((2, 3), int))
+        rand_and_info.overlaps(np.zeros((2, 3), int), np.ones((2, 3), int))
 
 
 # Sweeps over slices and thresholds
@@ -229,12 +230,18 @@ def test_overlaps_refuse_what_cannot_be_compared():
 # Two cells parted by a line of one pixel, and the same merged.
 TWO = picture("###.###", "###.###", "###.###")
 ONE = picture("#######", "#######", "#######")
-SWEEPS = [sm.v_rand, sm.v_info, sm.rand_error, sm.pixel_error, sm.warping_error]
+SWEEPS = [
+    rand_and_info.v_rand,
+    rand_and_info.v_info,
+    rand_and_info.rand_error,
+    overlap.pixel_error,
+    warping.warping_error,
+]
 
 
 def test_thresholds_are_the_challenges():
-    assert sm.THRESHOLDS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-    assert sm.THRESHOLDS[:-1] == sm.WARPING_THRESHOLDS
+    assert stacks.THRESHOLDS == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert stacks.THRESHOLDS[:-1] == warping.WARPING_THRESHOLDS
 
 
 @pytest.mark.parametrize("metric", SWEEPS)
@@ -242,7 +249,7 @@ def test_thresholds_are_the_challenges():
 def test_a_perfect_proposal(metric, scale):
     truths = np.stack([TWO, picture("#.#####", "#.#####", "#.....#")])
     sweep = metric(truths * np.uint8(scale), truths.astype(np.float32))
-    best = 1 if metric in (sm.v_rand, sm.v_info) else 0
+    best = 1 if metric in (rand_and_info.v_rand, rand_and_info.v_info) else 0
     assert sweep.value == pytest.approx(best, abs=1e-12)
     assert sweep.threshold == 0.0
     assert sweep.curve[:10] == pytest.approx([best] * 10, abs=1e-12)
@@ -251,29 +258,29 @@ def test_a_perfect_proposal(metric, scale):
 def test_an_empty_proposal():
     """Below all thresholds: one watershed basin, or nothing but unassigned pixels; n = 18 pixels in two cells."""
     truths, proposals = TWO[None], np.zeros((1, 3, 7))
-    assert sm.v_rand(truths, proposals).value == pytest.approx(2 / 3)  # AB = A = 1/2, B = 1
-    assert sm.v_info(truths, proposals).value == 0
+    assert rand_and_info.v_rand(truths, proposals).value == pytest.approx(2 / 3)  # AB = A = 1/2, B = 1
+    assert rand_and_info.v_info(truths, proposals).value == 0
     # AB = B = 1/18, A = 1/2: f = 2/18 / (1/18 + 1/2) = 0.2.
-    assert sm.rand_error(truths, proposals).value == pytest.approx(0.8)
-    assert sm.pixel_error(truths, proposals).value == 1
+    assert rand_and_info.rand_error(truths, proposals).value == pytest.approx(0.8)
+    assert overlap.pixel_error(truths, proposals).value == 1
     # Each cell can shrink to a pixel, whose loss is a deletion and no split.
-    assert sm.warping_error(truths, proposals).value == 0
+    assert warping.warping_error(truths, proposals).value == 0
 
 
 def test_a_full_proposal():
     truths, proposals = TWO[None], np.ones((1, 3, 7))
-    assert sm.v_rand(truths, proposals).value == pytest.approx(2 / 3)
-    assert sm.v_info(truths, proposals).value == 0
-    assert sm.rand_error(truths, proposals).value == pytest.approx(1 / 3)
-    assert sm.pixel_error(truths, proposals).value == pytest.approx(1 - 36 / 39)
-    assert sm.warping_error(truths, proposals).value == pytest.approx(3 / 21)  # the line of three pixels
+    assert rand_and_info.v_rand(truths, proposals).value == pytest.approx(2 / 3)
+    assert rand_and_info.v_info(truths, proposals).value == 0
+    assert rand_and_info.rand_error(truths, proposals).value == pytest.approx(1 / 3)
+    assert overlap.pixel_error(truths, proposals).value == pytest.approx(1 - 36 / 39)
+    assert warping.warping_error(truths, proposals).value == pytest.approx(3 / 21)  # the line of three pixels
 
 
 @pytest.mark.parametrize("metric", SWEEPS)
 def test_the_best_threshold_is_found(metric):
     """The line is 0.35, the cells 0.75: above 0.3 and not above 0.7 the proposal is perfect."""
     sweep = metric(TWO[None], np.where(TWO, 0.75, 0.35)[None])
-    perfect = 1 if metric in (sm.v_rand, sm.v_info) else 0
+    perfect = 1 if metric in (rand_and_info.v_rand, rand_and_info.v_info) else 0
     right = [0.4, 0.5, 0.6, 0.7]
     assert sweep.threshold == 0.4
     assert sweep.value == pytest.approx(perfect, abs=1e-12)
@@ -284,7 +291,7 @@ def test_the_best_threshold_is_found(metric):
 def test_above_a_threshold_is_strictly_above():
     for dtype in (np.float32, np.float64):
         half = np.full((1, 3, 7), 0.3, dtype=dtype)
-        assert sm.pixel_error(ONE[None], half, (0.2, 0.3)).curve == (0, 1)
+        assert overlap.pixel_error(ONE[None], half, (0.2, 0.3)).curve == (0, 1)
 
 
 def test_v_rand_averages_slices_and_rand_error_sums_pairs():
@@ -294,14 +301,14 @@ def test_v_rand_averages_slices_and_rand_error_sums_pairs():
     truths = np.stack([small, large])
     proposals = truths.astype(float)
     proposals[0, 0, 2] = 1
-    macro = sm.v_rand(truths, proposals, (0.5,))
+    macro = rand_and_info.v_rand(truths, proposals, (0.5,))
     assert macro.value == pytest.approx((2 / 3 + 1) / 2)
     # Pairs: 8 and 160 in both, 8 and 160 in the truth, 16 and 160 found.
-    assert sm.rand_error(truths, proposals, (0.5,)).value == pytest.approx(1 - 2 * 168 / (168 + 176))
-    assert sm.v_info(truths, proposals, (0.5,)).value == pytest.approx(0.5)
+    assert rand_and_info.rand_error(truths, proposals, (0.5,)).value == pytest.approx(1 - 2 * 168 / (168 + 176))
+    assert rand_and_info.v_info(truths, proposals, (0.5,)).value == pytest.approx(0.5)
     # 20 cell pixels, all found, and one more.
-    assert sm.pixel_error(truths, proposals, (0.5,)).value == pytest.approx(1 - 40 / 41)
-    assert sm.warping_error(truths, proposals, (0.5,)).value == pytest.approx(1 / truths.size)
+    assert overlap.pixel_error(truths, proposals, (0.5,)).value == pytest.approx(1 - 40 / 41)
+    assert warping.warping_error(truths, proposals, (0.5,)).value == pytest.approx(1 / truths.size)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -309,9 +316,9 @@ def test_sweeps_equal_loops_over_their_definition(seed):
     truths = np.stack([field(10 * seed + i) > 0.4 for i in range(2)])
     proposals = np.clip(np.stack([field(10 * seed + i) + 0.3 * field(100 + i) - 0.2 for i in range(2)]), 0, 1)
     rand, info, error, pixels = [], [], [], []
-    for threshold in sm.THRESHOLDS:
+    for threshold in stacks.THRESHOLDS:
         cut = proposals > threshold
-        thin = [(ndimage.label(g)[0], sm.thinned_segments(p)) for g, p in zip(truths, cut, strict=True)]
+        thin = [(ndimage.label(g)[0], rand_and_info.thinned_segments(p)) for g, p in zip(truths, cut, strict=True)]
         counts = [brute_rand(*pair) for pair in thin]
         rand.append(np.mean([2 * ab / (a + b) for ab, a, b in counts]))
         info.append(np.mean([brute_information(*pair)[2] for pair in thin]))
@@ -319,17 +326,25 @@ def test_sweeps_equal_loops_over_their_definition(seed):
         ab, a, b = np.sum(plain, axis=0)
         error.append(1 - 2 * ab / (a + b))
         pixels.append(1 - float(binary_f1_score(torch.tensor(cut), torch.tensor(truths))))
-    for metric, curve in ((sm.v_rand, rand), (sm.v_info, info), (sm.rand_error, error), (sm.pixel_error, pixels)):
+    for metric, curve in (
+        (rand_and_info.v_rand, rand),
+        (rand_and_info.v_info, info),
+        (rand_and_info.rand_error, error),
+        (overlap.pixel_error, pixels),
+    ):
         sweep = metric(truths, proposals)
-        assert sweep.thresholds == sm.THRESHOLDS
+        assert sweep.thresholds == stacks.THRESHOLDS
         assert sweep.curve == pytest.approx(curve, abs=1e-6)
-        best = np.argmax(curve) if metric in (sm.v_rand, sm.v_info) else np.argmin(curve)
-        assert (sweep.value, sweep.threshold) == (sweep.curve[best], sm.THRESHOLDS[best])
+        best = np.argmax(curve) if metric in (rand_and_info.v_rand, rand_and_info.v_info) else np.argmin(curve)
+        assert (sweep.value, sweep.threshold) == (sweep.curve[best], stacks.THRESHOLDS[best])
 
 
 def test_v_rand_and_v_info_come_from_one_pass():
     truths, proposals = (field(3) > 0.4)[None], field(4)[None]
-    assert sm.v_rand_and_v_info(truths, proposals) == (sm.v_rand(truths, proposals), sm.v_info(truths, proposals))
+    assert rand_and_info.v_rand_and_v_info(truths, proposals) == (
+        rand_and_info.v_rand(truths, proposals),
+        rand_and_info.v_info(truths, proposals),
+    )
 
 
 @pytest.mark.parametrize("metric", SWEEPS)
@@ -343,7 +358,7 @@ def test_sweeps_refuse_what_they_cannot_score(metric):
         metric(truths, truths * 255.0)
     with pytest.raises(ValueError, match="probabilities"):
         metric(truths, np.full(truths.shape, np.nan))
-    if metric is not sm.warping_error:
+    if metric is not warping.warping_error:
         with pytest.raises(ValueError, match="without any cell"):
             metric(np.zeros_like(truths), truths.astype(float))
 
@@ -365,11 +380,11 @@ def is_simple(mask, row, column):
 
 
 def test_simple_points_keep_the_number_of_components():
-    table = sm.simple_points()
+    table = warping.simple_points()
     for state, centre in itertools.product(range(256), (False, True)):
         patch = np.zeros((3, 3), bool)
         patch[1, 1] = centre
-        for bit, (row, column) in enumerate(sm.RING):
+        for bit, (row, column) in enumerate(warping.RING):
             patch[1 + row, 1 + column] = state >> bit & 1
         assert table[state] == is_simple(patch, 1, 1)
     assert len(table) == 256
@@ -378,10 +393,10 @@ def test_simple_points_keep_the_number_of_components():
 @pytest.mark.parametrize("seed", range(3))
 def test_simple_points_inside_larger_images(seed):
     mask = field(seed, (12, 13), 0.7) > 0.5
-    table = sm.simple_points()
+    table = warping.simple_points()
     framed = np.pad(mask, 1)
     for row, column in itertools.product(range(12), range(13)):
-        state = sum(int(framed[1 + row + a, 1 + column + b]) << bit for bit, (a, b) in enumerate(sm.RING))
+        state = sum(int(framed[1 + row + a, 1 + column + b]) << bit for bit, (a, b) in enumerate(warping.RING))
         assert table[state] == is_simple(mask, row, column)
 
 
@@ -426,12 +441,12 @@ def test_warp_equals_flipping_one_pixel_after_the_other(seed):
         0.4 * field(seed, (14, 13), smoothness) + 0.6 * field(seed + 99, (14, 13), smoothness), 1 + seed % 2
     )
     for threshold in (0.25, 0.45, 0.6):
-        warped = sm.warp(truth, proposal, threshold)
+        warped = warping.warp(truth, proposal, threshold)
         target = proposal > threshold
         assert (warped == brute_warp(truth, proposal, threshold)).all()
         assert components(warped) == components(truth)
         assert (warped[truth == target] == truth[truth == target]).all()
-        assert sm.split_and_merge_pixels(truth, proposal, threshold) == brute_errors(warped, target)
+        assert warping.split_and_merge_pixels(truth, proposal, threshold) == brute_errors(warped, target)
 
 
 def test_random_warps_meet_every_kind_of_error():
@@ -439,7 +454,7 @@ def test_random_warps_meet_every_kind_of_error():
     found = set()
     for seed in range(15):
         truth = field(seed, (14, 13), 0.8) > 0.5
-        splits, merges = sm.split_and_merge_pixels(truth, field(seed + 99, (14, 13), 0.8), 0.5)
+        splits, merges = warping.split_and_merge_pixels(truth, field(seed + 99, (14, 13), 0.8), 0.5)
         found |= {"split"} if splits else set()
         found |= {"merge"} if merges else set()
     assert found == {"split", "merge"}
@@ -464,7 +479,7 @@ def test_random_warps_meet_every_kind_of_error():
     ],
 )  # fmt: skip
 def test_splits_and_merges_of_small_pictures(truth, proposal, expected):
-    assert sm.split_and_merge_pixels(picture(*truth), picture(*proposal).astype(float), 0.5) == expected
+    assert warping.split_and_merge_pixels(picture(*truth), picture(*proposal).astype(float), 0.5) == expected
 
 
 @pytest.mark.parametrize(("side", "splits"), [(15, 0), (60, 1)])
@@ -473,7 +488,7 @@ def test_a_broken_ring_is_a_split_if_the_window_does_not_see_it_whole(side, spli
     truth[3:-3, 3:-3] = False
     cut = truth.astype(float)
     cut[side // 2, :3] = 0
-    assert sm.split_and_merge_pixels(truth, cut, 0.5) == (splits, 0)
+    assert warping.split_and_merge_pixels(truth, cut, 0.5) == (splits, 0)
 
 
 def test_the_surest_pixel_is_warped_first():
@@ -484,7 +499,7 @@ def test_the_surest_pixel_is_warped_first():
         cut = proposal.copy()
         cut[1, 1:4] = 0.1
         cut[1, sure], cut[1, unsure] = 0.0, 0.4
-        warped = sm.warp(truth, cut, 0.5)
+        warped = warping.warp(truth, cut, 0.5)
         assert warped.sum() == 1 and warped[1, unsure]
 
 
@@ -510,64 +525,53 @@ def test_seg_equals_loops(seed):
     truths = np.stack([ndimage.label(field(10 * seed + i, (20, 21)) > 0.6)[0] for i in range(3)])
     results = np.stack([ndimage.label(field(10 * seed + i, (20, 21)) > 0.52 + 0.03 * i)[0] for i in range(3)])
     truths[2] = 0  # a frame without objects counts nothing
-    assert 0 < sm.seg(truths, results) == pytest.approx(brute_seg(truths, results))
+    assert 0 < overlap.seg(truths, results) == pytest.approx(brute_seg(truths, results))
     renamed = np.concatenate([[0], 1 + rng.permutation(500)])
-    assert sm.seg(renamed[truths], renamed[results]) == pytest.approx(sm.seg(truths, results))
-    assert sm.seg(truths, truths) == 1
-    assert sm.seg(truths, np.zeros_like(truths)) == 0
+    assert overlap.seg(renamed[truths], renamed[results]) == pytest.approx(overlap.seg(truths, results))
+    assert overlap.seg(truths, truths) == 1
+    assert overlap.seg(truths, np.zeros_like(truths)) == 0
 
 
 def test_seg_of_small_objects():
     truths = np.array([[[1, 1, 1, 1, 0, 2, 2, 0, 3, 3]], [[0, 0, 0, 0, 0, 0, 0, 4, 4, 4]]])
     results = np.array([[[7, 7, 7, 0, 0, 2, 0, 5, 5, 5]], [[9, 9, 0, 0, 1, 1, 1, 1, 1, 1]]])
     # 3/4; exactly half is not held; 2/3; 3/6; the object 9 costs nothing.
-    assert sm.seg(truths, results) == pytest.approx((3 / 4 + 0 + 2 / 3 + 1 / 2) / 4)
+    assert overlap.seg(truths, results) == pytest.approx((3 / 4 + 0 + 2 / 3 + 1 / 2) / 4)
 
 
 def test_seg_refuses_what_cannot_be_scored():
     with pytest.raises(ValueError, match="without any object"):
-        sm.seg(np.zeros((1, 2, 2), int), np.ones((1, 2, 2), int))
+        overlap.seg(np.zeros((1, 2, 2), int), np.ones((1, 2, 2), int))
     with pytest.raises(ValueError, match="one shape"):
-        sm.seg(np.ones((1, 2, 2), int), np.ones((1, 2, 3), int))
+        overlap.seg(np.ones((1, 2, 2), int), np.ones((1, 2, 3), int))
 
 
 # IoU and Dice
 
 
-def test_overlap_of_small_masks():
+def test_dice_of_small_masks():
     truths = np.array([[[1, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0, 0, 0]]])
     masks = np.array([[[0, 1, 1, 1]], [[1, 1, 1, 0]], [[0, 0, 0, 0]]]) * 255
-    assert sm.pooled_iou(truths, masks) == pytest.approx(2 / 8)
-    assert sm.pooled_dice(truths, masks) == pytest.approx(4 / 10)
-    np.testing.assert_allclose(sm.iou_per_image(truths, masks), [2 / 4, 0, np.nan])
-    np.testing.assert_allclose(sm.dice_per_image(truths, masks), [4 / 6, 0, np.nan])
+    assert overlap.pooled_dice(truths, masks) == pytest.approx(4 / 10)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_overlap_agrees_with_torchmetrics(seed):
+def test_dice_agrees_with_torchmetrics(seed):
     rng = np.random.default_rng(seed)
     truths, masks = rng.random((2, 4, 8, 9)) < rng.random((2, 4, 1, 1))
     target, found = torch.tensor(truths).int(), torch.tensor(masks).int()
-    assert sm.pooled_iou(truths, masks) == pytest.approx(float(binary_jaccard_index(found, target)), abs=1e-6)
-    assert sm.pooled_dice(truths, masks) == pytest.approx(float(binary_f1_score(found, target)), abs=1e-6)
-    options = {"num_classes": 2, "include_background": False, "input_format": "index"}
-    ious = mean_iou(found.long(), target.long(), **options)
-    dices = dice_score(found.long(), target.long(), **options)
-    np.testing.assert_allclose(sm.iou_per_image(truths, masks), ious.squeeze(), atol=1e-6)
-    np.testing.assert_allclose(sm.dice_per_image(truths, masks), dices.squeeze(), atol=1e-6)
+    assert overlap.pooled_dice(truths, masks) == pytest.approx(float(binary_f1_score(found, target)), abs=1e-6)
 
 
-@pytest.mark.parametrize("metric", [sm.pooled_iou, sm.pooled_dice, sm.iou_per_image, sm.dice_per_image])
-def test_overlap_of_perfect_and_empty_masks(metric):
+def test_dice_of_perfect_and_empty_masks():
     truths = np.stack([TWO, ONE])
-    assert np.mean(metric(truths, truths)) == 1
-    assert np.mean(metric(truths, np.zeros_like(truths))) == 0
+    assert overlap.pooled_dice(truths, truths) == 1
+    assert overlap.pooled_dice(truths, np.zeros_like(truths)) == 0
     with pytest.raises(ValueError, match="one shape"):
-        metric(TWO, TWO)
+        overlap.pooled_dice(TWO, TWO)
 
 
-def test_pooled_overlap_needs_foreground():
+def test_dice_needs_foreground():
     empty = np.zeros((2, 3, 3))
-    for metric in (sm.pooled_iou, sm.pooled_dice):
-        with pytest.raises(ValueError, match="without any foreground"):
-            metric(empty, empty)
+    with pytest.raises(ValueError, match="without any foreground"):
+        overlap.pooled_dice(empty, empty)

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -47,11 +46,6 @@ def make_tree(root: Path) -> Path:
                 image = picture(width, height, 100 * label + number + 50 * (part == "val"), mode)
                 (folder / f"{wnid}_{number}.JPEG").write_bytes(encoded(image, kind))
     return root
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tree(tmp_path_factory.mktemp("imagenet"))
 
 
 def source(path: Path, cache_dir: Path | None = None, **changes):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.absent_device import STEPS, WAITING
 
-from lightning_modules.metrics import ConfusionMatrix, MeanLoss
+from lightning_modules.metrics.sums import ConfusionMatrix, MeanLoss
 
 ROOT = Path(__file__).parents[2]
 

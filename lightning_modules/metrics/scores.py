@@ -7,14 +7,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from lightning_modules.segmentation_metrics import (
-    pixel_error,
-    rand_error,
-    seg,
-    segments,
-    v_rand_and_v_info,
-    warping_error,
-)
+from lightning_modules.metrics.overlap import pixel_error, seg
+from lightning_modules.metrics.rand_and_info import rand_error, v_rand_and_v_info
+from lightning_modules.metrics.stacks import segments
+from lightning_modules.metrics.warping import warping_error
 
 
 class EMScores(Metric):
@@ -41,7 +37,7 @@ class EMScores(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, images: Tensor, logits: Tensor, targets: Tensor, instances: Tensor | None) -> None:
-        """Adds slices: images (N, 1, H, W), logits (N, 2, H, W), masks (N, H, W) with cells 1."""
+        """Add slices: images (N, 1, H, W), logits (N, 2, H, W), masks (N, H, W) with cells 1."""
         grey = images[:, 0]
         low, high = grey.amin(dim=(1, 2), keepdim=True), grey.amax(dim=(1, 2), keepdim=True)
         self.truths.append(targets.to(torch.uint8))
@@ -49,7 +45,7 @@ class EMScores(Metric):
         self.greys.append((grey - low) / (high - low))
 
     def compute(self) -> dict[str, Tensor]:
-        """The scores by name."""
+        """Return the scores by name."""
         truths, proposals, greys = (
             dim_zero_cat(state).cpu().numpy() for state in (self.truths, self.proposals, self.greys)
         )
@@ -78,14 +74,14 @@ class CellScores(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, images: Tensor, logits: Tensor, targets: Tensor, instances: Tensor | None) -> None:
-        """Adds frames: logits (N, K, H, W) with background 0, instances (N, H, W)."""
+        """Add frames: logits (N, K, H, W) with background 0, instances (N, H, W)."""
         if instances is None:
             raise ValueError("SEG needs instance labels, and this data set has none")
-        found = [torch.from_numpy(segments(mask.cpu().numpy())) for mask in logits.argmax(dim=1)]
+        labels = [torch.from_numpy(segments(mask.cpu().numpy())) for mask in logits.argmax(dim=1)]
         self.truths.append(instances)
-        self.results.append(torch.stack(found).to(instances))
+        self.results.append(torch.stack(labels).to(instances))
 
     def compute(self) -> dict[str, Any]:
-        """SEG by name."""
+        """Return SEG by name."""
         truths, results = (dim_zero_cat(state).cpu().numpy() for state in (self.truths, self.results))
         return {"seg": torch.tensor(seg(truths, results), dtype=torch.float64)}

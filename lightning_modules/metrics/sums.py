@@ -21,12 +21,12 @@ class MeanLoss(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, losses: Tensor) -> None:
-        """Adds the loss of each sample, shape (N,)."""
+        """Add the loss of each sample, shape (N,)."""
         self.total += losses.sum(dtype=torch.float64)
         self.count += len(losses)
 
     def compute(self) -> tuple[Tensor, Tensor]:
-        """Mean, float64, NaN of nothing, and number of samples, int64."""
+        """Return mean, float64, NaN of nothing, and number of samples, int64."""
         return self.total / self.count, self.count
 
 
@@ -40,7 +40,7 @@ class ConfusionMatrix(MulticlassConfusionMatrix):
         super().__init__(num_classes, validate_args=False)  # the splits have been checked when they were read
 
     def update(self, logits: Tensor, targets: Tensor) -> None:
-        """Adds samples: logits (N, K, …), classes (N, …)."""
+        """Add samples: logits (N, K, …), classes (N, …)."""
         cells = targets.long() * self.num_classes + logits.argmax(dim=1)
         once = torch.ones((), dtype=self.confmat.dtype, device=cells.device).expand(cells.numel())
         self.confmat.view(-1).scatter_add_(0, cells.flatten(), once)

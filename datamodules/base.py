@@ -1,0 +1,95 @@
+"""What the data modules share: splits, the place of this process, samplers and the manifest."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+import torch
+from pytorch_lightning import LightningDataModule
+
+from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler
+from datamodules.readers.encoded import ImageSplits
+from datamodules.readers.preparation import told_to
+from datamodules.readers.splits import Splits
+
+CPU = torch.device("cpu")
+AnySplits = TypeVar("AnySplits", Splits, ImageSplits)
+
+
+class SplitDataModule(LightningDataModule, Generic[AnySplits]):
+    """Three splits in the same global batches at any number of processes.
+
+    source: called once per process, returns the splits. batch_size: global, divided by the world size. eval_batch_size:
+    images per process and step. mean, std: per channel, of pixels divided by 255. seed: decides order and augmentation, both
+    anew in every epoch. loader_workers: processes beside this one that make batches.
+    The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
+    """
+
+    device: torch.device = CPU  # of the batches, where the module is used without a trainer
+
+    # For callers that have a data module and do not import this package.
+    preparation_told_to = staticmethod(told_to)
+
+    def __init__(
+        self,
+        source: Callable[[], AnySplits],
+        batch_size: int,
+        eval_batch_size: int,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        seed: int,
+        loader_workers: int | None,
+    ) -> None:
+        super().__init__()
+        self.source: Callable[[], AnySplits] = source
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.mean: tuple[float, ...] = tuple(mean or ())
+        self.std: tuple[float, ...] = tuple(std or ())
+        self.seed = seed
+        self.loader_workers = loader_workers
+
+    @cached_property
+    def splits(self) -> AnySplits:
+        """The data, loaded or listed when first asked for."""
+        return self.source()
+
+    @cached_property
+    def checksum(self) -> str:
+        """The checksum of the splits, 64 hex digits."""
+        return self.splits.checksum()
+
+    def image_shape(self) -> list[int]:
+        """Return the shape [C, H, W] of an image, for the manifest."""
+        raise NotImplementedError
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what identifies the data in a record, as plain types: counts, classes, checksum, shape, statistics, notes and
+        baselines."""
+        splits = self.splits
+        return {
+            "counts": {name: len(split) for name, split in splits.named().items()},
+            "classes": list(splits.classes),
+            "sha256": self.checksum,
+            "image_shape": self.image_shape(),
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "notes": splits.notes,
+            "baselines": {},
+        }
+
+    def train_sampler(self) -> GlobalBatchSampler:
+        """Return this rank's part of every global batch of an epoch, shuffled."""
+        return GlobalBatchSampler(len(self.splits.train), self.batch_size, self.seed, *self.rank_and_world_size())
+
+    def evaluation_sampler(self, count: int, batch_size: int) -> EvaluationSampler:
+        """Return this rank's shard of so many images, in order."""
+        return EvaluationSampler(count, batch_size, *self.rank_and_world_size())
+
+    def rank_and_world_size(self) -> tuple[int, int]:
+        """Return the rank of this process and the number of processes."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def root_device(self) -> torch.device:
+        """Return the device of the network."""
+        return self.device if self.trainer is None else self.trainer.strategy.root_device

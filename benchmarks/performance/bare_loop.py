@@ -21,8 +21,9 @@ from benchmarks.config.compose import expand
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.interleaved import median_interval
 from benchmarks.records.files import RECORD, write_json
-from benchmarks.training.rank import RankRun
+from benchmarks.training.open_run import OpenRun
 from benchmarks.training.stopping import StopRequest
+from benchmarks.training.train import train
 
 TURN = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the turn changes
 WARM_UP = 3  # turns left out
@@ -261,8 +262,8 @@ def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] 
         record = new_record(config, trial.overrides, None)
         write_json(trial.directory / RECORD, record)
         Trainer.recipe = config["recipe"]
-        run = RankRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
-        run.execute()
+        run = OpenRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
+        train(run)
     return Measured(run.record, config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
 
 

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.energy import energy_counter
 from benchmarks.training.stopping import StopRequest
 
@@ -17,7 +18,7 @@ KEYS = {"max_train_flops": "train_flops", "max_train_seconds": "train_seconds", 
 PER_UNIT = {"train_seconds": 10**6, "train_joules": 10**3}
 
 
-class Budget(pl.Callback):
+class Budget(BatchCallback):
     """Ends training within one step of a budget, wherever in an epoch that is; evaluation is not counted.
 
     The recipe's schedule is stretched over the budget: a step at the share p of it, 0 ≤ p < 1, has the learning rate of the

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from benchmarks.records.files import write_atomic
+from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.stopping import Interrupted, StopRequest
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -69,7 +70,7 @@ class Averaging(EMAWeightAveraging):
         self.on_train_end(trainer, pl_module)
 
 
-class Checkpoints(pl.Callback):
+class Checkpoints(BatchCallback):
     """Keeps the last two checkpoints and the best weights in ``directory``, and stops training when asked to.
 
     Saves after every epoch, and within it where ``every_steps`` or a request to stop says so: state of optimiser, schedule,

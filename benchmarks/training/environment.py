@@ -59,6 +59,11 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def process_rank() -> int:
+    """Return the number of this process among those of its run, from 0."""
+    return int(os.environ.get("RANK", 0))
+
+
 def peak_memory_bytes(device: torch.device) -> int:
     """Most memory used so far: by the allocator on a GPU, by the process on a CPU."""
     if device.type == "cuda":

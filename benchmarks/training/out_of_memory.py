@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from benchmarks.training.batch_hooks import BatchCallback
+
 # What PyTorch's allocator on a CPU, oneDNN and the C++ library say.
 SAID = re.compile(
     r"out of memory|not enough memory|can't allocate memory|bad_alloc|could not create a (primitive|memory)", re.I
@@ -18,7 +20,7 @@ SAID = re.compile(
 OPTIMIZER_COPIES = 2  # of the weights: momentum, and the buckets in which processes exchange gradients
 
 
-class OutOfMemory(pl.Callback):
+class OutOfMemory(BatchCallback):
     """Names the largest batch that fits, or makes a process's share of a batch fit before training.
 
     Args:

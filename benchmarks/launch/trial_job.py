@@ -26,6 +26,7 @@ from benchmarks.records import files, measured_speed
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.records.locks import LAUNCHER, RANKS, Lock, held, holder
+from benchmarks.records.record import to_json
 
 POLL_S = 0.05
 SAVE_S = 16  # from the request to save and stop to SIGTERM
@@ -128,7 +129,8 @@ class TrialJob:
         for left in (files.FAILURE, files.PROGRESS):
             (self.directory / left).unlink(missing_ok=True)
         files.write_atomic(self.directory / files.CONFIG, yaml.safe_dump(self._config, sort_keys=False))
-        files.write_json(self.directory / files.RECORD, new_record(self._config, self._overrides, previous))
+        record = new_record(self._config, self._overrides, previous)
+        files.write_json(self.directory / files.RECORD, to_json(record))
 
     def _start(self) -> Outcome | None:
         """Opens the record and starts the processes, once nobody else's are left."""

@@ -16,6 +16,7 @@ from benchmarks.config.compose import expand
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.document import add_write_option, table, write_record
 from benchmarks.records.files import CONFIG, RECORD, read_json, write_atomic, write_json
+from benchmarks.records.record import to_json
 from benchmarks.training import rank
 from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.environment import environment
@@ -60,7 +61,7 @@ def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
     run: Any = expand(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], False)[0]
     run.directory.mkdir(parents=True)
     write_atomic(run.directory / CONFIG, yaml.safe_dump(run.config, sort_keys=False))
-    write_json(run.directory / RECORD, new_record(run.config, run.overrides, None))
+    write_json(run.directory / RECORD, to_json(new_record(run.config, run.overrides, None)))
     spent = dict.fromkeys(("step", "tracking", "waiting"), 0.0)
     hooks: list[tuple[type, str]] = [*STEP, *TRACKING]
     originals = {place: getattr(*place) for place in hooks}

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records.record import Restart, to_json
+
 FORECASTS = "forecasts.json"
 
-SCHEMA = 1
 HEAD_BYTES = 4096
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
 CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
@@ -80,8 +81,8 @@ def amend(directory: Path, status: str, error: str | None) -> None:
 def reopen(directory: Path, error: str | None) -> dict[str, Any]:
     """Notes that a trial's ranks start once more, and after what, None for what the last ones have recorded; the new record."""
     record = read_json(directory / RECORD) or {}
-    restart = {"at": now(), "after": error or record.get("error") or "a rank was lost"}
-    record["restarts"] = [*record.get("restarts", ()), restart]
+    restart = Restart(at=now(), after=error or record.get("error") or "a rank was lost")
+    record["restarts"] = [*record.get("restarts", ()), to_json(restart)]
     record |= {"status": "running", "error": None, "finished": None}
     write_json(directory / RECORD, record)
     (directory / FAILURE).unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.files import SCHEMA
+from benchmarks.records.record import SCHEMA
 from benchmarks.units import metric_text, number, one_line, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from benchmarks.records.record import SpentBudget
 from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.energy import energy_counter
 from benchmarks.training.stopping import StopRequest
@@ -59,10 +60,10 @@ class Budget(BatchCallback):
         """Whether the budget is spent."""
         return self.done >= self.total
 
-    def as_dict(self) -> dict[str, Any]:
-        """Kind, limit and what has been spent so far, in the same unit."""
+    def spent(self) -> SpentBudget:
+        """Return kind, limit and what is spent so far, in the same unit."""
         spent = self.done * self.step_flops if self.kind == "train_flops" else self.done / PER_UNIT[self.kind]
-        return {"kind": self.kind, "limit": self.limit, "spent": spent}
+        return SpentBudget(kind=self.kind, limit=self.limit, spent=spent)
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Takes the schedule over from Lightning.

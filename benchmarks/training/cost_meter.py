@@ -6,6 +6,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
+from benchmarks.records.record import Compute
 from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.energy import EnergyMeter
 from benchmarks.training.environment import peak_memory_bytes
@@ -40,20 +41,22 @@ class CostMeter(BatchCallback):
         """Training batches so far."""
         return self.samples_seen // self.global_batch_size
 
-    def totals(self, trainer: pl.Trainer) -> dict[str, Any]:
-        """Return what the run has cost so far, for its record."""
-        return {
-            "train_flops": 2 * self.train_macs,
-            "train_macs": self.train_macs,
-            "samples_seen": self.samples_seen,
-            "steps": trainer.global_step,
-            "epochs": trainer.current_epoch,
-            "wall_s": round(self._wall(), 3),
-            "train_s": round(self.train_s, 3),
-            "images_per_s": round(self.samples_seen / self.train_s, 1) if self.train_s else None,
-            "peak_memory_bytes": self._peak_memory or self._most_memory(trainer),
-            "energy_j": self.energy.joules,
-        }
+    def totals(self, trainer: pl.Trainer, recomputed_macs: int = 0) -> Compute:
+        """Return what the run has cost so far; ``recomputed_macs`` are those of one training image that recomputation adds."""
+        recomputed = 2 * recomputed_macs * self.samples_seen
+        return Compute(
+            train_flops=2 * self.train_macs,
+            train_macs=self.train_macs,
+            samples_seen=self.samples_seen,
+            steps=trainer.global_step,
+            epochs=trainer.current_epoch,
+            wall_s=round(self._wall(), 3),
+            train_s=round(self.train_s, 3),
+            images_per_s=round(self.samples_seen / self.train_s, 1) if self.train_s else None,
+            peak_memory_bytes=self._peak_memory or self._most_memory(trainer),
+            energy_j=self.energy.joules,
+            hardware_train_flops=2 * self.train_macs + recomputed if recomputed_macs else None,
+        )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the training clock, within an epoch where a run is resumed there."""

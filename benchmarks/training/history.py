@@ -39,7 +39,7 @@ class HistoryWriter(BatchCallback):
         row = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
-            **{name: cost[name] for name in COSTS},
+            **{name: getattr(cost, name) for name in COSTS},
             "lr": trainer.optimizers[0].param_groups[0]["lr"],
             **metrics,
         }

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from hydra.utils import instantiate
 
 from benchmarks.records import files
+from benchmarks.records.record import Mirror, Record, to_json
 from benchmarks.training.budget import Budget
 from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.environment import process_rank
@@ -33,7 +34,7 @@ class OpenRun:
 
     directory: Path
     config: dict[str, Any]
-    record: dict[str, Any]
+    record: Record
     stop: StopRequest
     trainer: pl.Trainer | None = None
     memory: OutOfMemory | None = None
@@ -49,36 +50,30 @@ class OpenRun:
     def write(self) -> None:
         """Write the record, on rank 0."""
         if process_rank() == 0:
-            files.write_json(self.directory / files.RECORD, self.record)
+            files.write_json(self.directory / files.RECORD, to_json(self.record))
 
     def open_mirror(self) -> None:
         """Start the mirror that the configuration names, on rank 0."""
         if process_rank() == 0 and self.config["logger"]["mode"] != "none":
             self.mirror = instantiate(self.config["logger"], directory=self.directory)
-            self.record["wandb"] = {"id": self.record["run_id"], "mode": self.mirror.mode}
+            self.record.wandb = Mirror(id=self.record.run_id, mode=self.mirror.mode)
             self.write()
 
     def close(self, status: str, error: str | None, exit_code: int) -> int:
         """Write the outcome to the record and the mirror; return the exit code."""
         if process_rank() != 0:
             return exit_code
-        self.record |= {"status": status, "error": error, "finished": files.now()}
+        record = self.record
+        record.status, record.error, record.finished = status, error, files.now()
         if self.cost is not None and self.trainer is not None:
-            self.record["compute"] = self._compute(self.cost, self.trainer)
-            if self.budget is not None and "protocol" in self.record:
-                self.record["protocol"]["budget"] = self.budget.as_dict()
+            record.compute = self.cost.totals(self.trainer, self.recomputed_macs)
+            if self.budget is not None and record.protocol is not None:
+                record.protocol.budget = self.budget.spent()
         try:
             self.write()
         finally:
             signal.alarm(0)  # the mirror has its own bound
             if self.mirror is not None:
-                self.record["wandb"]["mode"] = self.mirror.finish()
+                record.wandb = Mirror(id=record.run_id, mode=self.mirror.finish())
                 self.write()
         return exit_code
-
-    def _compute(self, cost: CostMeter, trainer: pl.Trainer) -> dict[str, Any]:
-        compute = cost.totals(trainer)
-        if self.recomputed_macs:
-            recomputed = 2 * self.recomputed_macs * cost.samples_seen
-            compute["hardware_train_flops"] = 2 * cost.train_macs + recomputed
-        return compute

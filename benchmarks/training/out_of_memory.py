@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from benchmarks.records.record import Record
 from benchmarks.training.batch_hooks import BatchCallback
 
 # What PyTorch's allocator on a CPU, oneDNN and the C++ library say.
@@ -31,7 +32,7 @@ class OutOfMemory(BatchCallback):
         error: of a step that did not fit, in one line; None before.
     """
 
-    def __init__(self, record: dict[str, Any], accumulate: bool) -> None:
+    def __init__(self, record: Record, accumulate: bool) -> None:
         self.record = record
         self.accumulate = accumulate
         self.error: MemoryError | None = None
@@ -49,7 +50,9 @@ class OutOfMemory(BatchCallback):
         least, most = (int(trainer.strategy.reduce(mine.clone(), reduce_op=kind)) for kind in ("min", "max"))
         if least == 0:
             raise MemoryError("out of memory with one image a process and step")
-        pl_module.micro_batches = self.record["parallel"]["accumulate_grad_batches"] = most
+        pl_module.micro_batches = most
+        if self.record.parallel is not None:
+            self.record.parallel.accumulate_grad_batches = most
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Puts it into words, before Lightning takes the network from its device."""

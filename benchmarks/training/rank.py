@@ -18,6 +18,7 @@ import yaml
 
 from benchmarks.records import files
 from benchmarks.records.locks import RANKS, Lock
+from benchmarks.records.record import Record, from_json
 from benchmarks.training.environment import process_rank
 from benchmarks.training.failures import describe, is_of_a_peer, report_failure
 from benchmarks.training.open_run import OpenRun
@@ -34,7 +35,7 @@ def main(directory: Path) -> int:
     if process_rank() == 0 and (started["status"] != "running" or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))):
         started = files.reopen(directory, None)
     stop = StopRequest(config["launch"]["collective_timeout_s"])
-    run = OpenRun(directory, config, started, stop)
+    run = OpenRun(directory, config, from_json(Record, started), stop)
     quiet()
     lock = Lock.share(directory / RANKS)  # as long as this process lives, no other start of the trial may write
     try:

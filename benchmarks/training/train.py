@@ -18,6 +18,7 @@ from benchmarks.complexity.counting import measure
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
 from benchmarks.records.hardware import hardware
+from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, Resumption
 from benchmarks.training import tuned_settings
 from benchmarks.training.batch_hooks import leave_out_profiler
 from benchmarks.training.budget import take_budget
@@ -252,40 +253,37 @@ def describe_run(
 ) -> None:
     """Record all that is known of a run before it trains."""
     assert run.trainer is not None
-    config, trainer, manifest = run.config["trainer"], run.trainer, data.manifest()
+    config, trainer, record = run.config["trainer"], run.trainer, run.record
     device, several = trainer.strategy.root_device, trainer.world_size > 1
-    run.record |= {
-        "config_hash": config_hash(run.config),
-        "code": code(),
-        "environment": environment(device),
-        "parallel": {
-            "world_size": trainer.world_size,
-            "devices": config["devices"],
-            "num_nodes": config["num_nodes"],
-            "strategy": "ddp" if several else "single",
-            "backend": ("nccl" if device.type == "cuda" else "gloo") if several else None,
-            "sync_batchnorm": config["sync_batchnorm"],
-            "precision": trainer.precision,
-            "global_batch_size": run.config["recipe"]["batch_size"],
-            "tuned": bool(config.get("tuned")),
-            **options.as_dict(device),
-            **loading,
-            "eval_batch_size": data.eval_batch_size,
-        },
-        "dataset": manifest,
-        "counts": manifest["counts"],
-        "baselines": manifest["baselines"],
-        "complexity": complexity.as_dict(),
-        "protocol": {
-            "checkpoint": "last" if weights is None else "imported",
-            "weights": None if weights is None else weights.origin,
-            "split": "test",
-            "metric": f"test/{module.primary}",
-            "metric_label": f"test {module.label}",
-            "definitions": module.definitions,
-            "budget": None if run.budget is None else run.budget.as_dict(),
-        },
-    }
+    record.config_hash = config_hash(run.config)
+    record.code = code()
+    record.environment = Environment(**environment(device))
+    record.parallel = Parallel(
+        world_size=trainer.world_size,
+        devices=config["devices"],
+        num_nodes=config["num_nodes"],
+        strategy="ddp" if several else "single",
+        backend=("nccl" if device.type == "cuda" else "gloo") if several else None,
+        sync_batchnorm=config["sync_batchnorm"],
+        precision=trainer.precision,
+        global_batch_size=run.config["recipe"]["batch_size"],
+        tuned=bool(config.get("tuned")),
+        **options.as_dict(device),
+        loader_workers=loading.get("loader_workers"),
+        eval_batch_size=data.eval_batch_size,
+    )
+    record.dataset = Dataset(**data.manifest())
+    record.counts, record.baselines = record.dataset.counts, record.dataset.baselines
+    record.complexity = complexity.totals()
+    record.protocol = Protocol(
+        checkpoint="last" if weights is None else "imported",
+        weights=None if weights is None else weights.origin,
+        split="test",
+        metric=f"test/{module.primary}",
+        metric_label=f"test {module.label}",
+        definitions=module.definitions,
+        budget=None if run.budget is None else run.budget.spent(),
+    )
 
 
 def resume(run: OpenRun, module: pl.LightningModule) -> Path | None:
@@ -295,15 +293,13 @@ def resume(run: OpenRun, module: pl.LightningModule) -> Path | None:
         check_fits(path, checkpoint["state_dict"], module)
     if path is None and not problems:
         return None
-    resumption = {
-        "at": files.now(),
-        "step": checkpoint["global_step"] if path else 0,
-        "checkpoint": path.name if path else None,
-    }
+    resumption = Resumption(
+        at=files.now(), step=checkpoint["global_step"] if path else 0, checkpoint=path.name if path else None
+    )
     if problems:
-        resumption["reason"] = "; ".join([*problems, f"going on from {path.name}" if path else "started anew"])
-        print(resumption["reason"], file=sys.stderr)
-    run.record["resumptions"] = [*run.record["resumptions"], resumption]
+        resumption.reason = "; ".join([*problems, f"going on from {path.name}" if path else "started anew"])
+        print(resumption.reason, file=sys.stderr)
+    run.record.resumptions.append(resumption)
     return path
 
 
@@ -320,11 +316,11 @@ def record_test(run: OpenRun, trainer: pl.Trainer, module: Any, data: Any) -> No
     for name, count in counts.items():
         if count != manifest["counts"]["test"]:
             raise RuntimeError(f"{name}: tested {count} images of {manifest['counts']['test']}")
-    run.record["metrics"] = metrics | counts
+    run.record.metrics = metrics | counts
     if module.confusion is not None and len(module.confusion) <= CONFUSION_UP_TO:
-        run.record["confusion"] = module.confusion.tolist()
+        run.record.confusion = module.confusion.tolist()
     if module.examples and process_rank() == 0:
         from benchmarks.training.pictures import write_pictures
 
         write_pictures(run.directory, module.examples, manifest["classes"])
-    run.record["weights_sha256"] = weights_sha256(module.net.state_dict())
+    run.record.weights_sha256 = weights_sha256(module.net.state_dict())

@@ -112,13 +112,14 @@ def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:
 
     from benchmarks.launch.new_record import new_record
     from benchmarks.records.files import read_json, write_json
+    from benchmarks.records.record import to_json
 
     trial = _compose((*overrides, f"trainer.devices={ranks}"))
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "failure.json").unlink(missing_ok=True)
     (directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
     previous = read_json(directory / "record.json")
-    write_json(directory / "record.json", new_record(trial.config, trial.overrides, previous))
+    write_json(directory / "record.json", to_json(new_record(trial.config, trial.overrides, previous)))
 
 
 def _live(directory: Path, ranks: int, death: dict[str, Any] | None) -> list[int]:

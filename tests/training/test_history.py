@@ -72,9 +72,9 @@ def test_compute_counts_training_images_alone(tmp_path: Path) -> None:
     stem = cost.layers[0]
     assert meter.samples_seen == 3 * 5 * 32
     totals = meter.totals(trainer)
-    assert totals["train_macs"] == 3 * 5 * 32 * (3 * cost.macs - stem.macs)
-    assert totals["train_flops"] == 2 * totals["train_macs"]
-    assert totals["train_s"] < totals["wall_s"]
+    assert totals.train_macs == 3 * 5 * 32 * (3 * cost.macs - stem.macs)
+    assert totals.train_flops == 2 * totals.train_macs
+    assert totals.train_s < totals.wall_s
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:

@@ -250,13 +250,14 @@ import torch, yaml
 from benchmarks.config.compose import expand
 from benchmarks.launch.new_record import new_record
 from benchmarks.records import files
+from benchmarks.records.record import to_json
 from benchmarks.training import out_of_memory, rank
 from lightning_modules.nets import ResNet
 
 trial = expand(sys.argv[1:], False)[0]
 trial.directory.mkdir(parents=True)
 (trial.directory / files.CONFIG).write_text(yaml.safe_dump(trial.config))
-files.write_json(trial.directory / files.RECORD, new_record(trial.config, trial.overrides, None))
+files.write_json(trial.directory / files.RECORD, to_json(new_record(trial.config, trial.overrides, None)))
 forward, start = ResNet.forward, out_of_memory.OutOfMemory.on_train_start
 
 def greedy(self, images):

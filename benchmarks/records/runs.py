@@ -273,10 +273,10 @@ def _read_record(path: Path) -> dict[str, Any]:
     except ValueError:
         raise ValueError("not valid JSON (torn?); run it again or remove the folder") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else None
-        if isinstance(found, int):
-            raise ValueError(f"a record of schema {found}, made by another version; this one reads schema {SCHEMA}")
-        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {found!r})")
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if isinstance(schema, int):
+            raise ValueError(f"a record of schema {schema}, made by another version; this one reads schema {SCHEMA}")
+        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {schema!r})")
     if "departures" in record:  # what records called the overrides before this name
         record["overrides"] = record.pop("departures")
     for key, kind in _REQUIRED.items():

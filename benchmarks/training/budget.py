@@ -131,7 +131,7 @@ class Budget(BatchCallback):
 
 
 def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: StopRequest) -> Budget | None:
-    """The budget that the trainer's ``arguments`` set, or None for epochs.
+    """Return the budget that the trainer's ``arguments`` set, or None for epochs.
 
     Takes its keys out of them, as Lightning's trainer has none of that name, and with a budget the limit of epochs too.
 
@@ -139,13 +139,13 @@ def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: S
         ValueError: more than one budget, one that is no positive number, or one that does not cover a step.
     """
     limits = {key: arguments.pop(key, None) for key in KEYS}
-    given = {key: limit for key, limit in limits.items() if limit is not None}
-    if not given:
+    limits_set = {key: limit for key, limit in limits.items() if limit is not None}
+    if not limits_set:
         return None
-    if len(given) > 1:
-        said = ", ".join(f"trainer.{key}={limit}" for key, limit in given.items())
-        raise ValueError(f"a run has one budget, got {said}: set the others to null")
-    [(key, limit)] = given.items()
+    if len(limits_set) > 1:
+        settings = ", ".join(f"trainer.{key}={limit}" for key, limit in limits_set.items())
+        raise ValueError(f"a run has one budget, got {settings}: set the others to null")
+    [(key, limit)] = limits_set.items()
     number = isinstance(limit, int | float) and not isinstance(limit, bool)
     if not number or not 0 < limit < math.inf:
         raise ValueError(f"trainer.{key} is a positive number or null, got {limit!r}")

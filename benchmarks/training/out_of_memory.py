@@ -15,7 +15,7 @@ from benchmarks.records.record import Record
 from benchmarks.training.batch_hooks import BatchCallback
 
 # What PyTorch's allocator on a CPU, oneDNN and the C++ library say.
-SAID = re.compile(
+MESSAGES = re.compile(
     r"out of memory|not enough memory|can't allocate memory|bad_alloc|could not create a (primitive|memory)", re.I
 )
 OPTIMIZER_COPIES = 2  # of the weights: momentum, and the buckets in which processes exchange gradients
@@ -64,15 +64,15 @@ class OutOfMemory(BatchCallback):
         traceback.clear_frames(exception.__traceback__)  # they hold the activations
         share = _share(trainer)
         before = pl_module.micro_batches
-        said = f"out of memory with {share // before} images a process" + (
+        message = f"out of memory with {share // before} images a process" + (
             f" in each of {before} parts" if before > 1 else ""
         )
         parts = fewest_parts(trainer, pl_module, before + 1)
         if parts is None:
-            self.error = MemoryError(f"{said}; not one image fits")
+            self.error = MemoryError(f"{message}; not one image fits")
             return
         self.error = MemoryError(
-            f"{said}; {share // parts} fit: trainer.accumulate_grad_batches={parts} or trainer.on_out_of_memory=accumulate "
+            f"{message}; {share // parts} fit: trainer.accumulate_grad_batches={parts} or trainer.on_out_of_memory=accumulate "
             "keeps the batch"
         )
 
@@ -81,7 +81,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice, the device's or the machine's."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and SAID.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and MESSAGES.search(str(error)) is not None
 
 
 def fewest_parts(trainer: pl.Trainer, module: Any, least: int) -> int | None:

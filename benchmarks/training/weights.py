@@ -99,8 +99,8 @@ def class_of(network: Mapping[str, Any]) -> str:
 
 def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a network, with the defaults of its class, and that itself as ``network``."""
-    given = {key: value for key, value in network.items() if key != "_target_"}
-    bound = inspect.signature(get_class(network["_target_"])).bind(**given)
+    arguments = {key: value for key, value in network.items() if key != "_target_"}
+    bound = inspect.signature(get_class(network["_target_"])).bind(**arguments)
     bound.apply_defaults()
     return {"network": class_of(network), **bound.arguments}
 

@@ -40,7 +40,7 @@ class Certificate:
 
 @cache
 def certificates() -> tuple[Certificate, ...]:
-    """All of ``benchmarks/tables/certificates.csv``."""
+    """Return all of ``benchmarks/tables/certificates.csv``."""
     with (TABLES / "certificates.csv").open(encoding="utf-8", newline="") as file:
         return tuple(
             Certificate(
@@ -58,14 +58,14 @@ def certificates() -> tuple[Certificate, ...]:
 
 
 def exact(network: str, input_size: Sequence[int], num_classes: int) -> Certificate | None:
-    """The certificate of a network for images (C, H, W) and a number of classes; dropout changes no count."""
+    """Return the reference counts of a network for images (C, H, W) and a number of classes; dropout changes no count."""
     words = " ".join(word for word in network.split() if word.split("=")[0] not in COSTLESS)
     key = (words, tuple(input_size), num_classes)
     return next((c for c in certificates() if (c.network, c.input_size, c.num_classes) == key), None)
 
 
 def check(name: str, num_classes: int, complexity: Complexity) -> None:
-    """Lets a run pass whose name is no published network's for its image size and classes, or whose network is one so called.
+    """Check that a network has the counts of the published one of its name, image size and classes, where there is one.
 
     Raises:
         ValueError: the network is not what its name says.
@@ -75,10 +75,10 @@ def check(name: str, num_classes: int, complexity: Complexity) -> None:
     if not known or (complexity.params, complexity.macs) in {(c.params, c.macs) for c in known}:
         return
     if complexity.params not in {c.params for c in known}:
-        unit, ours, theirs = "parameters", complexity.params, {c.params for c in known}
+        unit, ours, published = "parameters", complexity.params, {c.params for c in known}
     else:
-        unit, ours, theirs = "MACs", complexity.macs, {c.macs for c in known}
-    published = " or ".join(f"{number:,}" for number in sorted(theirs))
+        unit, ours, published = "MACs", complexity.macs, {c.macs for c in known}
+    numbers = " or ".join(f"{number:,}" for number in sorted(published))
     raise ValueError(
-        f"the network called {name} has {ours:,} {unit}, the paper's has {published}: name=… gives it another name"
+        f"the network called {name} has {ours:,} {unit}, the paper's has {numbers}: name=… gives it another name"
     )

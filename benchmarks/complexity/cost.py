@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.records.record import NetworkCost, to_json
+
 
 @dataclass(frozen=True)
 class LayerCost:
@@ -48,17 +50,21 @@ class Complexity:
     def train_flops_per_sample(self) -> int:
         return 2 * self.train_macs_per_sample
 
+    def totals(self) -> NetworkCost:
+        """Return the totals for a record, without the layers."""
+        return NetworkCost(
+            input_size=list(self.input_size),
+            params=self.params,
+            macs=self.macs,
+            flops=self.flops,
+            activations=self.activations,
+            train_macs_per_sample=self.train_macs_per_sample,
+            train_flops_per_sample=self.train_flops_per_sample,
+        )
+
     def as_dict(self) -> dict[str, Any]:
-        """The totals, for a record: plain types, without the layers."""
-        return {
-            "input_size": list(self.input_size),
-            "params": self.params,
-            "macs": self.macs,
-            "flops": self.flops,
-            "activations": self.activations,
-            "train_macs_per_sample": self.train_macs_per_sample,
-            "train_flops_per_sample": self.train_flops_per_sample,
-        }
+        """Return the totals as plain types."""
+        return to_json(self.totals())
 
     def layers_csv(self) -> str:
         """A line for each convolution and linear layer, in the order of the network; ``train_macs`` of one training image."""

@@ -8,9 +8,13 @@ pooling and upsampling, is not used.
 Training adds, for every layer, the gradient with respect to its input and with respect to its weight. Each costs the
 MACs of the forward, grouped and transposed convolutions included, so nothing has to be traced backward:
 torch.utils.flop_counter counts the weight gradient of a grouped convolution `groups` times (pytorch#183405).
+
+Its forward is right, 2 for each multiply-add, and is the second witness: each network is counted with it too, on the meta
+device, and the two must agree. It also counts the networks that fvcore cannot trace.
 """
 
 import copy
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,11 +22,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.complexity.cost import Complexity, LayerCost
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # fvcore scripts a loss at import; torch 2.13 warns of it
+    # fvcore scripts a loss at import: torch 2.13 warns of it as deprecated, torch from 2.14 on as of the future.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("ignore", FutureWarning)
     from fvcore.nn import FlopCountAnalysis
     from fvcore.nn.jit_handles import conv_flop_jit, generic_activation_jit, linear_flop_jit
 
@@ -55,17 +62,17 @@ FREE = {
 
 
 def count_convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Handle of fvcore for aten::_convolution, transposed or not."""
+    """Count aten::_convolution, transposed or not, as a handle of fvcore."""
     return Counter(macs=conv_flop_jit(inputs, outputs)["conv"], activations=generic_activation_jit()(inputs, outputs))
 
 
 def count_linear(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Handle of fvcore for aten::linear."""
+    """Count aten::linear, as a handle of fvcore."""
     return Counter(macs=linear_flop_jit(inputs, outputs), activations=generic_activation_jit()(inputs, outputs))
 
 
 def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexity]:
-    """The network of a configuration node, and its cost for one image (C, H, W).
+    """Return the network of a configuration node, and its cost for one image (C, H, W).
 
     Raises:
         ValueError: there is no such network, or it does not take such images.
@@ -83,42 +90,107 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
 
 
 def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
-    """Counts a network for one image of input_size (C, H, W), on a copy of it on the CPU in eval mode.
+    """Count a network for one image of input_size (C, H, W), on a copy of it in eval mode.
+
+    A network that fvcore cannot trace is counted by torch's counter alone, with a line on stderr.
 
     Raises:
-        ValueError: for an operator with arithmetic that is neither counted nor free, and for a convolution or linear
-            layer whose training cost cannot be told: applied outside its module, or more than once.
+        ValueError: for an operator with arithmetic that is neither counted nor free; for a convolution or linear layer whose
+            training cost is not known, as it is applied outside its module or more than once; and where the two counters
+            differ.
     """
     if len(input_size) != 3 or min(input_size) < 1:
         raise ValueError(f"input_size is (channels, height, width), each at least 1, got {tuple(input_size)}")
     if hasattr(net, "_orig_mod"):  # what torch.compile returns
         raise ValueError("a compiled network cannot be traced: measure it before torch.compile")
     net = copy.deepcopy(net).cpu().eval()
-    modules: dict[str, nn.Module] = dict(net.named_modules())
-    names: dict[nn.Module, str] = {m: name for name, m in modules.items() if isinstance(m, tuple(LAYERS))}
-    input_gradient: dict[str, bool] = {}
+    params = sum(parameter.numel() for parameter in net.parameters())
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        try:
+            layers = _count_by_fvcore(net, input_size)
+        except _NotTracedError as error:
+            layers = _count_untraced(net, input_size, error)
+            print(
+                f"fvcore cannot trace {type(net).__name__} ({error}): its compute is counted by torch's counter alone, "
+                "which does not see what other operators compute",
+                file=sys.stderr,
+            )
+        else:
+            macs = sum(layer.macs for layer in layers)
+            second = sum(layer.macs for layer in _count_by_torch(net.to("meta"), input_size))
+            if macs != second:
+                raise ValueError(
+                    f"two counters differ for {type(net).__name__}: {macs:,} MACs by fvcore, {second:,} by "
+                    "torch.utils.flop_counter"
+                )
+    return Complexity(
+        input_size=(input_size[0], input_size[1], input_size[2]),
+        layers=tuple(layers),
+        params=params,
+        macs=sum(layer.macs for layer in layers),
+        activations=sum(layer.activations for layer in layers),
+    )
 
-    def note_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if names[module] in input_gradient:
+
+class _NotTracedError(Exception):
+    """fvcore's trace of a network failed."""
+
+
+class _LayerCalls:
+    """The calls of a network's layers in one forward pass: whether a layer's input has a gradient, and its output elements.
+
+    Raises:
+        ValueError: in the pass, for a layer that is applied more than once.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        self.names: dict[Any, str] = {
+            module: name for name, module in net.named_modules() if isinstance(module, tuple(LAYERS))
+        }
+        self.input_gradients: dict[str, bool] = {}
+        self.activations: dict[str, int] = {}
+
+    def __enter__(self) -> "_LayerCalls":
+        self._hooks = [module.register_forward_pre_hook(self._before) for module in self.names]
+        self._hooks += [module.register_forward_hook(self._after) for module in self.names]
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        name = self.names[module]
+        if name in self.input_gradients:
             raise ValueError(
-                f"layer {names[module]!r} is applied more than once in one forward, so its gradients cannot be told "
+                f"layer {name!r} is applied more than once in one forward, so its gradients cannot be told "
                 f"apart: give each application a layer of its own"
             )
-        input_gradient[names[module]] = inputs[0].requires_grad
+        self.input_gradients[name] = inputs[0].requires_grad
 
-    for module in names:
-        module.register_forward_pre_hook(note_input)
+    def _after(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self.activations[self.names[module]] = output.numel()
 
+
+def _count_by_fvcore(net: nn.Module, input_size: Sequence[int]) -> list[LayerCost]:
+    """Return the cost of each layer of a network on the CPU, in the order of its modules."""
     analysis = FlopCountAnalysis(net, torch.zeros(1, *input_size))
     analysis.set_op_handle("aten::_convolution", count_convolution, "aten::linear", count_linear)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with (
-        torch.random.fork_rng(devices=[]),
-        torch.enable_grad(),
+        _LayerCalls(net) as calls,
+        warnings.catch_warnings(),
         # The graph is wanted for its requires_grad alone, so it keeps no tensor.
         torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing),
     ):
-        totals = analysis.by_operator()
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            totals = analysis.by_operator()
+        except ValueError:  # of the network itself, or of its layers above
+            raise
+        except Exception as error:  # whatever the trace trips over
+            raise _NotTracedError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
     operators = {*totals, *(name.removeprefix("aten::") for name in analysis.unsupported_ops())}
     if unknown := sorted(operators - {"macs", "activations"} - set(FREE)):
@@ -128,30 +200,57 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
         )
 
     layers = []
-    for name, module in modules.items():
+    for name, module in net.named_modules():
         children = (analysis.by_operator(f"{name}.{child}".lstrip(".")) for child, _ in module.named_children())
         own = analysis.by_operator(name) - sum(children, Counter())
-        if own["macs"] and name not in input_gradient:
-            raise ValueError(
-                f"{name or type(net).__name__} applies a convolution or linear map that is no layer called as a "
-                f"module: use torch.nn.Conv*, ConvTranspose* or Linear"
-            )
-        if name in input_gradient:
-            layers.append(
-                LayerCost(
-                    name=name,
-                    kind=next(kind for layer, kind in LAYERS.items() if isinstance(module, layer)),
-                    macs=own["macs"],
-                    params=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
-                    activations=own["activations"],
-                    input_gradient=input_gradient[name],
-                    weight_gradient=bool(module.weight.requires_grad),
-                )
-            )
-    return Complexity(
-        input_size=(input_size[0], input_size[1], input_size[2]),
-        layers=tuple(layers),
-        params=sum(parameter.numel() for parameter in net.parameters()),
-        macs=totals["macs"],
-        activations=totals["activations"],
+        if own["macs"] and name not in calls.input_gradients:
+            raise ValueError(_outside_a_layer(name or type(net).__name__))
+        if name in calls.input_gradients:
+            layers.append(_layer(name, module, own["macs"], own["activations"], calls.input_gradients[name]))
+    return layers
+
+
+def _count_by_torch(net: nn.Module, input_size: Sequence[int]) -> list[LayerCost]:
+    """Return the cost of each layer of a network on the meta device, in the order of its modules."""
+    counter = FlopCounterMode(display=False)
+    with _LayerCalls(net) as calls, counter:
+        net(torch.empty(1, *input_size, device="meta"))
+    flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    root = type(net).__name__
+    layers = [
+        _layer(name, module, flops[f"{root}.{name}" if name else root] // 2, calls.activations[name], gradient)
+        for name, module in net.named_modules()
+        if (gradient := calls.input_gradients.get(name)) is not None
+    ]
+    if counter.get_total_flops() != 2 * sum(layer.macs for layer in layers):
+        raise ValueError(_outside_a_layer(root))
+    return layers
+
+
+def _count_untraced(net: nn.Module, input_size: Sequence[int], error: _NotTracedError) -> list[LayerCost]:
+    """Count by torch's counter; where that fails too, raise what has ended the trace: the network's own error."""
+    try:
+        return _count_by_torch(net.to("meta"), input_size)
+    except ValueError:
+        raise
+    except Exception:
+        raise error.__cause__ or error from None
+
+
+def _outside_a_layer(name: str) -> str:
+    return (
+        f"{name} applies a convolution or linear map that is no layer called as a module: use torch.nn.Conv*, "
+        "ConvTranspose* or Linear"
+    )
+
+
+def _layer(name: str, module: Any, macs: int, activations: int, input_gradient: bool) -> LayerCost:
+    return LayerCost(
+        name=name,
+        kind=next(kind for layer, kind in LAYERS.items() if isinstance(module, layer)),
+        macs=macs,
+        params=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
+        activations=activations,
+        input_gradient=input_gradient,
+        weight_gradient=bool(module.weight.requires_grad),
     )

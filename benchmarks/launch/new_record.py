@@ -1,4 +1,4 @@
-"""Opens the record of a run, and puts away the run that it replaces."""
+"""Open the record of a run, and move the run away that it replaces."""
 
 import shutil
 import uuid
@@ -7,40 +7,41 @@ from typing import Any
 
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
+from benchmarks.records.record import Record, from_json, to_json
 
 SUPERSEDED = "superseded"
+OF_ALL_STARTS = ("run_id", "started", "resumptions", "restarts", "code")  # what a resumed run keeps of its record
 
 
-def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict[str, Any] | None) -> dict[str, Any]:
-    """The record of a run that starts, or goes on where ``previous`` is its own."""
+def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict[str, Any] | None) -> Record:
+    """Return the record of a run that starts, or that is resumed where ``previous`` is its own."""
     digest = config_hash(config)
-    record = {
-        "schema": files.SCHEMA,
-        "status": "running",
-        "error": None,
-        "run_id": f"{digest[:12]}-{uuid.uuid4().hex[:8]}",
-        "experiment": config["experiment"],
-        "row": config["row"],
-        "data": config["data"]["name"],
-        "task": config["data"]["task"],
-        "family": config["family"],
-        "name": config["name"],
-        "recipe": config["recipe"]["name"],
-        "seed": config["seed"],
-        "overrides": overrides,
-        "config_hash": digest,
-        "started": files.now(),
-        "finished": None,
-        "resumptions": [],
-        "restarts": [],
-        "wandb": None,
-    }
-    kept = ("run_id", "started", "resumptions", "restarts", "code")
-    return record | {key: previous[key] for key in kept if previous is not None and key in previous}
+    record = Record(
+        status="running",
+        error=None,
+        run_id=f"{digest[:12]}-{uuid.uuid4().hex[:8]}",
+        experiment=config["experiment"],
+        row=config["row"],
+        data=config["data"]["name"],
+        task=config["data"]["task"],
+        family=config["family"],
+        name=config["name"],
+        recipe=config["recipe"]["name"],
+        seed=config["seed"],
+        overrides=overrides,
+        config_hash=digest,
+        started=files.now(),
+        finished=None,
+        resumptions=[],
+        restarts=[],
+        wandb=None,
+    )
+    kept = {key: previous[key] for key in OF_ALL_STARTS if key in previous} if previous else {}
+    return from_json(Record, to_json(record) | kept)
 
 
 def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None:
-    """Moves a run's files to ``<output_root>/superseded/…/<run_id>``, where no report sees them; its locks stay."""
+    """Move a run's files to ``<output_root>/superseded/…/<run_id>``, where no report sees them; its locks stay."""
     place = Path(output_root, SUPERSEDED, directory.relative_to(output_root), str(record.get("run_id", "unknown")))
     place.mkdir(parents=True, exist_ok=True)
     for path in directory.iterdir():

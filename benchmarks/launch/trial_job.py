@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -22,10 +21,11 @@ from benchmarks.launch.checks import is_finished, refusal
 from benchmarks.launch.new_record import new_record, supersede
 from benchmarks.launch.process import Node, can_fork
 from benchmarks.launch.process_group import ProcessGroup
-from benchmarks.records import files, measured_speed
+from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.records.locks import LAUNCHER, RANKS, Lock, held, holder
+from benchmarks.records.record import to_json
 
 POLL_S = 0.05
 SAVE_S = 16  # from the request to save and stop to SIGTERM
@@ -128,7 +128,8 @@ class TrialJob:
         for left in (files.FAILURE, files.PROGRESS):
             (self.directory / left).unlink(missing_ok=True)
         files.write_atomic(self.directory / files.CONFIG, yaml.safe_dump(self._config, sort_keys=False))
-        files.write_json(self.directory / files.RECORD, new_record(self._config, self._overrides, previous))
+        record = new_record(self._config, self._overrides, previous)
+        files.write_json(self.directory / files.RECORD, to_json(record))
 
     def _start(self) -> Outcome | None:
         """Opens the record and starts the processes, once nobody else's are left."""
@@ -197,8 +198,6 @@ class TrialJob:
                 return Outcome(record["status"], record["error"])  # machine 0 knows more
             return Outcome(*self._stopping) if self._stopping else Outcome("failed", self._cause(code))
         if code == 0 and record.get("status") == "ok":
-            with suppress(OSError):  # a full disk
-                measured_speed.enter(self.directory, Path(self._config["output_root"]))
             return self._finish("ok", None)
         if self._stopping:
             return self._finish(*self._stopping)

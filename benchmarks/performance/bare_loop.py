@@ -21,8 +21,10 @@ from benchmarks.config.compose import expand
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.interleaved import median_interval
 from benchmarks.records.files import RECORD, write_json
-from benchmarks.training.rank import RankRun
+from benchmarks.records.record import to_json
+from benchmarks.training.open_run import OpenRun
 from benchmarks.training.stopping import StopRequest
+from benchmarks.training.train import train
 
 TURN = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the turn changes
 WARM_UP = 3  # turns left out
@@ -259,11 +261,11 @@ def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] 
         config = trial.config
         trial.directory.mkdir(parents=True)
         record = new_record(config, trial.overrides, None)
-        write_json(trial.directory / RECORD, record)
+        write_json(trial.directory / RECORD, to_json(record))
         Trainer.recipe = config["recipe"]
-        run = RankRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
-        run.execute()
-    return Measured(run.record, config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
+        run = OpenRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
+        train(run)
+    return Measured(to_json(run.record), config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
 
 
 def summarise(turns: Sequence[Turn], processor: bool) -> dict[str, Any]:

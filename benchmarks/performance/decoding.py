@@ -31,7 +31,8 @@ from benchmarks.performance.interleaved import median_interval
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores
 from benchmarks.training.environment import environment
-from benchmarks.training.rank import describe, quiet
+from benchmarks.training.failures import describe
+from benchmarks.training.rank import quiet
 
 # ILSVRC 2012's training images are mostly 500x375, of 110 KB on average.
 SHAPES = {(500, 375): 0.55, (500, 333): 0.15, (375, 500): 0.2, (333, 500): 0.05, (640, 480): 0.05}

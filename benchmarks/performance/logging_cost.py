@@ -16,9 +16,14 @@ from benchmarks.config.compose import expand
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.document import add_write_option, table, write_record
 from benchmarks.records.files import CONFIG, RECORD, read_json, write_atomic, write_json
+from benchmarks.records.record import to_json
 from benchmarks.training import rank
+from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.environment import environment
-from benchmarks.training.history import Tracker
+from benchmarks.training.finite_loss import FiniteLoss
+from benchmarks.training.history import HistoryWriter
+from benchmarks.training.progress_writer import ProgressWriter
+from benchmarks.training.step_seed import StepSeed
 
 LIMIT = 0.005  # of a step's time
 TITLE = "Tracking"
@@ -35,9 +40,14 @@ NOTE = (
     f"in the tracker: processor time of the training thread, at most {LIMIT:.1%} of a step; its waiting for the disk and other "
     "processes; and the processor time of the mirror's own processes in the whole run."
 )
-STEP = ("on_train_batch_start", "on_train_batch_end")
-# Seeding each step is the protocol's, not tracking's.
-TRACKING = ("on_train_batch_end", "on_validation_start", "on_validation_batch_end", "on_validation_end")
+# A step is taken to last from the seeding of it, which is the protocol's and not tracking's, to the first of these hooks.
+STEP = (StepSeed, "on_train_batch_start"), (FiniteLoss, "on_train_batch_end")
+TRACKING = (
+    *((FiniteLoss, name) for name in ("on_train_batch_end", "on_validation_start", "on_validation_end")),
+    *((CostMeter, name) for name in ("on_train_batch_end", "on_validation_start", "on_validation_end")),
+    (HistoryWriter, "on_validation_end"),
+    *((ProgressWriter, name) for name in ("on_train_batch_end", "on_validation_batch_end", "on_validation_end")),
+)
 
 
 def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
@@ -51,34 +61,35 @@ def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
     run: Any = expand(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], False)[0]
     run.directory.mkdir(parents=True)
     write_atomic(run.directory / CONFIG, yaml.safe_dump(run.config, sort_keys=False))
-    write_json(run.directory / RECORD, new_record(run.config, run.overrides, None))
+    write_json(run.directory / RECORD, to_json(new_record(run.config, run.overrides, None)))
     spent = dict.fromkeys(("step", "tracking", "waiting"), 0.0)
-    originals = {name: getattr(Tracker, name) for name in {*STEP, *TRACKING}}
+    hooks: list[tuple[type, str]] = [*STEP, *TRACKING]
+    originals = {place: getattr(*place) for place in hooks}
     begun = 0.0
 
-    def clocked(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    def clocked(place: tuple[type, str], hook: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **keywords: Any) -> None:
             nonlocal begun
             wall, processor = time.perf_counter(), time.thread_time()
-            if name == STEP[1]:
+            if place == STEP[1]:
                 spent["step"] += processor - begun
             hook(*arguments, **keywords)
-            if name in TRACKING:
+            if place in TRACKING:
                 used = time.thread_time() - processor
                 spent["tracking"] += used
                 spent["waiting"] += time.perf_counter() - wall - used
-            if name == STEP[0]:
+            if place == STEP[0]:
                 begun = time.thread_time()
 
         return call
 
-    for name, hook in originals.items():
-        setattr(Tracker, name, clocked(name, hook))
+    for owned, hook in originals.items():
+        setattr(owned[0], owned[1], clocked(owned, hook))
     try:
         code = rank.main(run.directory)
     finally:
-        for name, hook in originals.items():
-            setattr(Tracker, name, hook)
+        for owned, hook in originals.items():
+            setattr(owned[0], owned[1], hook)
     record = read_json(run.directory / RECORD)
     if code or record is None:
         raise RuntimeError(f"the run failed: {record and record['error']}")

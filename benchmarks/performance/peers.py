@@ -363,7 +363,7 @@ def find_peers(torchvision: Path | None, timm: Path | None) -> tuple[list[Peer],
         torchvision: the folder references/classification of its sources.
         timm: train.py of its sources.
     """
-    peers, left_out = [Peer("ours", code()["version"], None)], []
+    peers, left_out = [Peer("ours", str(code().version), None)], []
     scripts = {"torchvision": (torchvision_peer, torchvision), "timm": (timm_peer, timm)}
     makers = {name: partial(make, path) if path else None for name, (make, path) in scripts.items()}
     for name, maker in {**makers, "lightning": lightning_peer, "ignite": ignite_peer}.items():

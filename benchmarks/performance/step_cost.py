@@ -22,7 +22,8 @@ from benchmarks.performance.document import add_to_record, add_write_option, rea
 from benchmarks.performance.interleaved import median_interval
 from benchmarks.performance.throughput import label
 from benchmarks.training.environment import environment
-from benchmarks.training.rank import describe, quiet
+from benchmarks.training.failures import describe
+from benchmarks.training.rank import quiet
 
 LIMIT, SHARE_LIMIT = 1.02, 0.02  # of a hand-written step: ours; of it, making the batch
 TOLERANCE, SHARE_TOLERANCE = 0.02, 0.01  # that --check allows beyond the committed figures

@@ -82,8 +82,8 @@ def main(argv: Sequence[str]) -> int:
         "synchronisation, in a process of its own; median and quartiles, activations, peak memory. With trainer.devices=2 both "
         "passes in as many processes at once; trainer.devices=1,2,4 also shows how training scales.",
         epilog="The trainer's switches apply: trainer.compile=true, trainer.channels_last=true, trainer.precision=bf16-mixed, "
-        "recipe.batch_size=… The figures are kept in OUTPUT_ROOT/throughput.json, and entered into the records of the finished "
-        "runs that they hold for, so that the page has them as costs; later runs get them when they end.",
+        "recipe.batch_size=… The figures are kept in OUTPUT_ROOT/throughput.json, from which the page takes them as the "
+        "costs of the finished runs that they hold for.",
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make a sweep")
     parser.add_argument("--json", action="store_true", help="the figures as JSON, a list")
@@ -113,9 +113,7 @@ def main(argv: Sequence[str]) -> int:
         )
         console.print(table({key: shown for key, shown in SCALING_COLUMNS.items() if key not in SAME}, rows))
     root = Path(trials[0].config["output_root"])
-    entered = sum(measured_speed.enter_all(root, *place) for place in {(one["data"], one["name"]) for one in found})
-    said = f"; entered into {entered} record{'s' * (entered != 1)} of finished runs" if entered else ""
-    console.print(f"kept in {root / measured_speed.KEPT}{said}", markup=False)
+    console.print(f"kept in {root / measured_speed.KEPT}", markup=False)
     return 0
 
 

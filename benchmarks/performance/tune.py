@@ -346,7 +346,7 @@ def _data_problem(config: Mapping[str, Any]) -> str | None:
     """Why there are no batches of the data set, in one line; None if there are."""
     from hydra.utils import instantiate
 
-    from benchmarks.training.rank import describe, is_known
+    from benchmarks.training.failures import describe, is_known
 
     try:
         datamodule = instantiate(config["datamodule"])

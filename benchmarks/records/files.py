@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records.record import Restart, to_json
+
 FORECASTS = "forecasts.json"
 
-SCHEMA = 1
 HEAD_BYTES = 4096
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
 CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
@@ -25,12 +26,12 @@ CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_atomic(path: Path, content: str | memoryview, durable: bool = True) -> None:
-    """Writes a file that is either the old one or the new one, never a part (temporary file, fsync, rename)."""
+    """Write a file that is either the old one or the new one, never a part (temporary file, fsync, rename)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -50,7 +51,7 @@ def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> 
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON object, or None where there is no readable one."""
+    """Return the content of a JSON object, or None where there is no readable one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -59,17 +60,17 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_head(path: Path) -> dict[str, Any] | None:
-    """What a record says of which run it is, and its status: all that stands before the hash of the configuration."""
+    """Return which run a record is of, and its status: all that stands before the hash of the configuration."""
     try:
         with open(path, "rb") as file:
-            head, found, _ = file.read(HEAD_BYTES).partition(b'"config_hash"')
-        return json.loads(head.rstrip().rstrip(b",") + b"}") if found else read_json(path)
+            head, separator, _ = file.read(HEAD_BYTES).partition(b'"config_hash"')
+        return json.loads(head.rstrip().rstrip(b",") + b"}") if separator else read_json(path)
     except (OSError, ValueError):
         return None
 
 
 def amend(directory: Path, status: str, error: str | None) -> None:
-    """Writes a run's outcome where its ranks could not, or know less of it. There is no progress any more."""
+    """Write a run's outcome where its ranks could not, or know less of it. There is no progress any more."""
     (directory / PROGRESS).unlink(missing_ok=True)
     record = read_json(directory / RECORD)
     if record is not None and (record["status"], record["error"]) != (status, error):
@@ -78,10 +79,10 @@ def amend(directory: Path, status: str, error: str | None) -> None:
 
 
 def reopen(directory: Path, error: str | None) -> dict[str, Any]:
-    """Notes that a trial's ranks start once more, and after what, None for what the last ones have recorded; the new record."""
+    """Record that a trial's ranks start again after ``error``, None for the one in the record; return the new record."""
     record = read_json(directory / RECORD) or {}
-    restart = {"at": now(), "after": error or record.get("error") or "a rank was lost"}
-    record["restarts"] = [*record.get("restarts", ()), restart]
+    restart = Restart(at=now(), after=error or record.get("error") or "a rank was lost")
+    record["restarts"] = [*record.get("restarts", ()), to_json(restart)]
     record |= {"status": "running", "error": None, "finished": None}
     write_json(directory / RECORD, record)
     (directory / FAILURE).unlink(missing_ok=True)
@@ -89,7 +90,7 @@ def reopen(directory: Path, error: str | None) -> dict[str, Any]:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends one JSON line and waits until it is on disk; a torn last line of a killed writer is cut off first."""
+    """Append one JSON line and wait until it is on disk; a torn last line of a killed writer is cut off first."""
     if path.exists() and (size := path.stat().st_size):
         with open(path, "r+b") as file:
             content = file.read()
@@ -103,7 +104,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """The last whole row of a history, or None."""
+    """Return the last whole row of a history, or None."""
     if not path.exists():
         return None
     lines = path.read_bytes().split(b"\n")[:-1]

@@ -1,8 +1,7 @@
-"""What `python -m benchmarks throughput` has measured: kept in ``<output_root>/throughput.json``, entered into runs' records.
+"""The speed of networks that `python -m benchmarks throughput` has measured, in ``<output_root>/throughput.json``.
 
-A record gets a block ``throughput``: when its run is measured, or where that was before, when it has ended. It says what the
-run's network, images, share of a batch, precision, switches and threads make on the run's own hardware, and nothing where that
-was not measured. Imports no torch.
+A measurement holds for the runs of the same network, images, share of a batch, precision, training options and threads on the
+same hardware; they get it as a block ``throughput`` when they are read. Imports no torch.
 """
 
 import hashlib
@@ -11,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.files import RECORD, read_json, write_json
+from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import hardware
-from benchmarks.records.locks import LAUNCHER, Lock
 
 KEPT = "throughput.json"
 BLOCK = "throughput"
@@ -25,7 +23,7 @@ PARALLEL = (
 
 
 def key_of(record: Mapping[str, Any]) -> str | None:
-    """Of all in a record that a measurement depends on; None where its run did not come so far."""
+    """Return a hash of all in a record that a measurement depends on; None where its run did not come so far."""
     try:
         environment, network, parallel = (dict(record[name]) for name in ("environment", "complexity", "parallel"))
         depends_on = {
@@ -43,16 +41,16 @@ def key_of(record: Mapping[str, Any]) -> str | None:
 
 
 def _relevant(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of network and optimiser; a number of the optimiser changes no time unless it is zero."""
-    found = {key: value for key, value in overrides.items() if key.startswith("model.")}
+    """Return the overrides of network and optimiser; a number of the optimiser changes no time unless it is zero."""
+    relevant = {key: value for key, value in overrides.items() if key.startswith("model.")}
     for key, value in overrides.items():
         if key.startswith("recipe.optimizer."):
-            found[key] = bool(value) if isinstance(value, int | float) else value
-    return found
+            relevant[key] = bool(value) if isinstance(value, int | float) else value
+    return relevant
 
 
 def keep(root: Path, key: str, figures: Mapping[str, Any]) -> Path:
-    """Adds a measurement, in place of an earlier one of the same. Returns the file."""
+    """Add a measurement, in place of an earlier one of the same; return the file."""
     path = root / KEPT
     root.mkdir(parents=True, exist_ok=True)
     write_json(path, (read_json(path) or {}) | {key: dict(figures)})
@@ -60,7 +58,7 @@ def keep(root: Path, key: str, figures: Mapping[str, Any]) -> Path:
 
 
 def block(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a measurement what a record gets; seconds of one image, images per second of all processes, memory of one."""
+    """Return a measurement as a record's block: seconds of one image, images per second of all processes, bytes of one."""
     latency, forward, training = (figures[name] for name in ("latency", "forward", "training"))
     return {
         "latency_s": latency["median_s"],
@@ -75,27 +73,15 @@ def block(figures: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def enter(directory: Path, root: Path) -> bool:
-    """Enters what was measured into a finished run's record; whether that changed it. The caller holds the launcher's lock."""
-    kept = read_json(root / KEPT)
-    record = read_json(directory / RECORD) if kept else None
-    if kept is None or record is None or record.get("status") != "ok":
-        return False
-    figures = kept.get(key_of(record) or "")
-    if figures is None or record.get(BLOCK) == (its := block(figures)):
-        return False
-    write_json(directory / RECORD, record | {BLOCK: its})
-    return True
+def read(root: Path) -> dict[str, dict[str, Any]]:
+    """Return the measurements under an output root by the key of their records; empty where there are none."""
+    return read_json(root / KEPT) or {}
 
 
-def enter_all(root: Path, data: str, name: str) -> int:
-    """The same for every finished run of a network on a data set that no launcher is at; how many records changed."""
-    changed = 0
-    for path in sorted(root.glob(f"{data}/{name}/*/*/{RECORD}")):
-        lock = Lock.take(path.with_name(LAUNCHER))
-        if lock is not None:
-            try:
-                changed += enter(path.parent, root)
-            finally:
-                lock.release()
-    return changed
+def add_to(record: dict[str, Any], measurements: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give a finished run's record the measurement that holds for it, where there is one."""
+    if record["status"] != "ok" or not measurements:
+        return
+    figures = measurements.get(key_of(record) or "")
+    if figures is not None:
+        record[BLOCK] = block(figures)

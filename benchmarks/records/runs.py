@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.files import SCHEMA
+from benchmarks.records import measured_speed
+from benchmarks.records.record import SCHEMA
 from benchmarks.units import metric_text, number, one_line, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
@@ -27,6 +28,7 @@ NO_RUNS = (
     TABLES,
 )  # folders of an output root that hold no runs to show
 
+OUTPUT_ROOT = 4  # among the parents of a record's file: DATA/NAME/RECIPE/SEED lie between
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (
     *("overrides", "code", "environment", "parallel", "dataset", "counts"),
@@ -219,6 +221,7 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
 
 def _load(root: Path) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
+    measurements: dict[Path, dict[str, dict[str, Any]]] = {}  # of speed, by output root
     for directory, folders, files in os.walk(root):
         if directory == os.fspath(root):
             folders[:] = [folder for folder in folders if folder not in NO_RUNS]
@@ -230,7 +233,12 @@ def _load(root: Path) -> tuple[list[Run], list[str]]:
         folders.clear()  # a run's own subfolders hold no runs
         path = Path(directory, "record.json")
         try:
-            runs.append(Run(path.parent, _read_record(path)))
+            record = _read_record(path)
+            output_root = path.parents[OUTPUT_ROOT]
+            if output_root not in measurements:
+                measurements[output_root] = measured_speed.read(output_root)
+            measured_speed.add_to(record, measurements[output_root])
+            runs.append(Run(path.parent, record))
         except (OSError, ValueError) as error:
             problems.append(f"{one_line(str(path))}: {one_line(str(error))}")
     return runs, problems
@@ -265,10 +273,10 @@ def _read_record(path: Path) -> dict[str, Any]:
     except ValueError:
         raise ValueError("not valid JSON (torn?); run it again or remove the folder") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        found = record.get("schema") if isinstance(record, dict) else None
-        if isinstance(found, int):
-            raise ValueError(f"a record of schema {found}, made by another version; this one reads schema {SCHEMA}")
-        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {found!r})")
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if isinstance(schema, int):
+            raise ValueError(f"a record of schema {schema}, made by another version; this one reads schema {SCHEMA}")
+        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {schema!r})")
     if "departures" in record:  # what records called the overrides before this name
         record["overrides"] = record.pop("departures")
     for key, kind in _REQUIRED.items():

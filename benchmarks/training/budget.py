@@ -9,6 +9,8 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from benchmarks.records.record import SpentBudget
+from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.energy import energy_counter
 from benchmarks.training.stopping import StopRequest
 
@@ -17,7 +19,7 @@ KEYS = {"max_train_flops": "train_flops", "max_train_seconds": "train_seconds", 
 PER_UNIT = {"train_seconds": 10**6, "train_joules": 10**3}
 
 
-class Budget(pl.Callback):
+class Budget(BatchCallback):
     """Ends training within one step of a budget, wherever in an epoch that is; evaluation is not counted.
 
     The recipe's schedule is stretched over the budget: a step at the share p of it, 0 ≤ p < 1, has the learning rate of the
@@ -58,10 +60,10 @@ class Budget(pl.Callback):
         """Whether the budget is spent."""
         return self.done >= self.total
 
-    def as_dict(self) -> dict[str, Any]:
-        """Kind, limit and what has been spent so far, in the same unit."""
+    def spent(self) -> SpentBudget:
+        """Return kind, limit and what is spent so far, in the same unit."""
         spent = self.done * self.step_flops if self.kind == "train_flops" else self.done / PER_UNIT[self.kind]
-        return {"kind": self.kind, "limit": self.limit, "spent": spent}
+        return SpentBudget(kind=self.kind, limit=self.limit, spent=spent)
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Takes the schedule over from Lightning.
@@ -129,7 +131,7 @@ class Budget(pl.Callback):
 
 
 def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: StopRequest) -> Budget | None:
-    """The budget that the trainer's ``arguments`` set, or None for epochs.
+    """Return the budget that the trainer's ``arguments`` set, or None for epochs.
 
     Takes its keys out of them, as Lightning's trainer has none of that name, and with a budget the limit of epochs too.
 
@@ -137,13 +139,13 @@ def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: S
         ValueError: more than one budget, one that is no positive number, or one that does not cover a step.
     """
     limits = {key: arguments.pop(key, None) for key in KEYS}
-    given = {key: limit for key, limit in limits.items() if limit is not None}
-    if not given:
+    limits_set = {key: limit for key, limit in limits.items() if limit is not None}
+    if not limits_set:
         return None
-    if len(given) > 1:
-        said = ", ".join(f"trainer.{key}={limit}" for key, limit in given.items())
-        raise ValueError(f"a run has one budget, got {said}: set the others to null")
-    [(key, limit)] = given.items()
+    if len(limits_set) > 1:
+        settings = ", ".join(f"trainer.{key}={limit}" for key, limit in limits_set.items())
+        raise ValueError(f"a run has one budget, got {settings}: set the others to null")
+    [(key, limit)] = limits_set.items()
     number = isinstance(limit, int | float) and not isinstance(limit, bool)
     if not number or not 0 < limit < math.inf:
         raise ValueError(f"trainer.{key} is a positive number or null, got {limit!r}")

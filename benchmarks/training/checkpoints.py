@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from benchmarks.records.files import write_atomic
+from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.stopping import Interrupted, StopRequest
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -39,12 +40,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self.module = module
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Saves ``checkpoint`` at ``path``; ``storage_options`` are the keys to be kept, None for all."""
+        """Save ``checkpoint`` at ``path``; ``storage_options`` are the keys to be kept, None for all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {key: checkpoint[key] for key in storage_options or checkpoint}
+        selection = {key: checkpoint[key] for key in storage_options or checkpoint}
         content = io.BytesIO()  # torch.save into a file hides the cause when a write fails
-        torch.save(_renamed(kept, _plain_name), content)
+        torch.save(_renamed(selection, _plain_name), content)
         if path.name != LAST:
             write_atomic(path, content.getbuffer())
             return
@@ -54,7 +55,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         os.replace(path.with_name(NEXT), path)
 
     def load_checkpoint(self, path: Any, map_location: Any = "cpu", weights_only: bool | None = True) -> dict[str, Any]:
-        """Loads what ``save_checkpoint`` wrote, without unpickling code."""
+        """Load what ``save_checkpoint`` wrote, without unpickling code."""
         names = {_plain_name(name): name for name in self.module.state_dict()}
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
         return _renamed(checkpoint, lambda name: names.get(name, name))
@@ -65,11 +66,11 @@ class Averaging(EMAWeightAveraging):
     weights in training as ``current_model_state``."""
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tests the average also where training was over before: Lightning then skips ``on_train_end``."""
+        """Test the average also where training was over before: Lightning then skips ``on_train_end``."""
         self.on_train_end(trainer, pl_module)
 
 
-class Checkpoints(pl.Callback):
+class Checkpoints(BatchCallback):
     """Keeps the last two checkpoints and the best weights in ``directory``, and stops training when asked to.
 
     Saves after every epoch, and within it where ``every_steps`` or a request to stop says so: state of optimiser, schedule,
@@ -105,7 +106,7 @@ class Checkpoints(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves within the epoch; every rank takes part."""
+        """Save within the epoch; every rank takes part."""
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate():
             return  # gradients are not saved
@@ -123,7 +124,7 @@ class Checkpoints(pl.Callback):
             raise Interrupted(self.stop.received)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Saves after each epoch; every rank takes part."""
+        """Save after each epoch; every rank takes part."""
         value = float(trainer.callback_metrics[self.monitor])
         if value < self.best:
             self.best = value
@@ -141,7 +142,7 @@ class Checkpoints(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Adds what every rank's metrics have gathered since the last evaluation; counts the batch as done."""
+        """Add what every rank's metrics have gathered since the last evaluation; counts the batch as done."""
         partial: list[Any] = [_partial_metrics(pl_module)]
         if self.stop.group is not None:
             partial *= trainer.world_size
@@ -153,7 +154,7 @@ class Checkpoints(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Gives this rank's metrics back what they had gathered."""
+        """Give this rank's metrics back what they had gathered."""
         partial = checkpoint["partial_metrics"]
         if len(partial) != trainer.world_size:
             raise ValueError(f"the checkpoint is of {len(partial)} processes, these are {trainer.world_size}")
@@ -164,16 +165,16 @@ class Checkpoints(pl.Callback):
             metrics[name]._update_count = updates
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
+        """Return the best value so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from the best value so far."""
+        """Continue from the best value so far."""
         self.best = state_dict["best"]
 
 
 def newest_intact(directory: Path) -> tuple[Path | None, dict[str, Any], list[str]]:
-    """The newest checkpoint of the two whose checksums are right, its content, and what is wrong with newer ones.
+    """Return the newest checkpoint of the two whose checksums are right, its content, and what is wrong with newer ones.
 
     Torch writes a checksum of every record (CRC-32) and does not look at it when it loads.
 
@@ -202,8 +203,8 @@ def newest_intact(directory: Path) -> tuple[Path | None, dict[str, Any], list[st
 
 
 def tidy(directory: Path, resumed: Path | None) -> None:
-    """Removes what a killed writer has left, and puts a ``last.ckpt`` aside that is damaged, as another one was ``resumed``
-    from, lest it become the previous one."""
+    """Remove what a killed writer has left, and move a ``last.ckpt`` aside that is damaged, where the run is ``resumed``
+    from another one, so that it does not become the previous one."""
     for left in (*directory.glob(".*.tmp"), directory / NEXT):
         left.unlink(missing_ok=True)
     if resumed != directory / LAST and (directory / LAST).exists():
@@ -211,7 +212,7 @@ def tidy(directory: Path, resumed: Path | None) -> None:
 
 
 def check_fits(path: Path, weights: Mapping[str, Tensor], module: nn.Module) -> None:
-    """Raises ValueError if the weights in ``path`` are another network's, naming the first difference."""
+    """Raise ValueError if the weights in ``path`` are another network's, naming the first difference."""
     expected = {_plain_name(name): tensor for name, tensor in module.state_dict().items()}
     for name, tensor in expected.items():
         if name not in weights:
@@ -224,7 +225,7 @@ def check_fits(path: Path, weights: Mapping[str, Tensor], module: nn.Module) -> 
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all tensors, in the order of their names."""
+    """Return the SHA-256 over names, dtypes, shapes and bytes of all tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         array = tensor.detach().cpu().contiguous()
@@ -238,7 +239,7 @@ def _plain_name(name: str) -> str:
 
 
 def _renamed(checkpoint: dict[str, Any], rename: Any) -> dict[str, Any]:
-    """The checkpoint with other names of its weights."""
+    """Return the checkpoint with other names of its weights."""
     held = [key for key in ("state_dict", "current_model_state") if key in checkpoint]
     return checkpoint | {key: {rename(name): tensor for name, tensor in checkpoint[key].items()} for key in held}
 
@@ -254,7 +255,7 @@ def _partial_metrics(module: nn.Module) -> dict[str, tuple[int, dict[str, Any]]]
 
 
 def _count_batch_as_done(loops: dict[str, Any], evaluation_due: bool) -> None:
-    """Makes the progress saved at a batch's end, where Lightning has not yet counted it, that of after the batch.
+    """Make the progress saved at a batch's end, where Lightning has not yet counted it, that of after the batch.
 
     Resumed from its own counters Lightning skips the evaluation of an epoch whose last batch it was. An evaluation that has
     begun and has no batch behind it is run.

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT, training_sha256
+from benchmarks.records.record import Code, Environment, to_json
 
 PACKAGES = (
     "torch",
@@ -26,35 +27,44 @@ PACKAGES = (
 )
 
 
-def code() -> dict[str, Any]:
-    """Version of the suite, git commit, the hash of what differs from it (None where nothing does or git is absent), and
-    the hash of the code that trains."""
+def code() -> Code:
+    """Return the version of the suite, the git commit, and hashes of what differs from it and of the code that trains.
+
+    The first hash is None where nothing differs or git is absent.
+    """
     commit = _git("rev-parse", "HEAD")
     difference = _git("diff", "HEAD", "--", "*.py", "conf") if commit else None
     digest = hashlib.sha256(difference.encode()).hexdigest() if difference else None
-    return {
-        "version": _version("compute-accuracy"),
-        "commit": commit or None,
-        "diff_sha256": digest,
-        "training_sha256": training_sha256(),
-    }
+    return Code(
+        version=_version("compute-accuracy"),
+        commit=commit or None,
+        diff_sha256=digest,
+        training_sha256=training_sha256(),
+    )
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """Packages, processor, memory and threads of this process."""
+    """Return packages, processor, memory and threads of this process: a record's ``Environment`` as plain types."""
     cuda = device.type == "cuda"
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "device": device.type,
-        "device_name": torch.cuda.get_device_name(device) if cuda else _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "cuda": torch.version.cuda,
-        "cudnn": torch.backends.cudnn.version() if cuda else None,
-    }
+    return to_json(
+        Environment(
+            python=platform.python_version(),
+            platform=platform.platform(),
+            packages={name: number for name in PACKAGES if (number := _version(name))},
+            device=device.type,
+            device_name=torch.cuda.get_device_name(device) if cuda else _processor(),
+            cores=os.cpu_count(),
+            threads=torch.get_num_threads(),
+            memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            cuda=torch.version.cuda,
+            cudnn=torch.backends.cudnn.version() if cuda else None,
+        )
+    )
+
+
+def process_rank() -> int:
+    """Return the number of this process among those of its run, from 0."""
+    return int(os.environ.get("RANK", 0))
 
 
 def peak_memory_bytes(device: torch.device) -> int:

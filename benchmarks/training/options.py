@@ -53,7 +53,7 @@ class TrainingOptions:
         return cls(**{key: arguments.pop(key, None) for key in KEYS})
 
     def check(self, device: torch.device, precision: str) -> None:
-        """Raises ValueError for what the device does not have."""
+        """Raise ValueError for what the device does not have."""
         if self.tf32 and not has_tf32(device):
             raise ValueError(
                 f"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is {environment(device)['device_name']}"
@@ -67,7 +67,7 @@ class TrainingOptions:
             )
 
     def apply(self, net: nn.Module) -> None:
-        """Sets up ``net`` and, for TF32, this process. Names of weights stay as they are.
+        """Set up ``net`` and, for TF32, this process. Names of weights stay as they are.
 
         Raises:
             ValueError: recomputation of a network that has no stages.
@@ -84,7 +84,7 @@ class TrainingOptions:
             net.compile()
 
     def as_dict(self, device: torch.device) -> dict[str, Any]:
-        """What is in effect on ``device``, for a record."""
+        """Return the options in effect on ``device``, for a record."""
         tf32 = {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolutions": torch.backends.cudnn.allow_tf32}
         return {
             "compile": bool(self.compile),
@@ -97,12 +97,12 @@ class TrainingOptions:
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether convolutions and matrix products can run in TF32."""
+    """Tell whether convolutions and matrix products can run in TF32."""
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16, without emulation."""
+    """Tell whether the device computes in bfloat16, without emulation."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     try:
@@ -114,7 +114,7 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def compile_problem(device: torch.device) -> str | None:
-    """What torch.compile lacks for this device, in one line; None if nothing."""
+    """Return what torch.compile lacks for this device, in one line; None if nothing."""
     if device.type == "cuda":
         return None if importlib.util.find_spec("triton") else "torch.compile needs triton for this GPU"
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
@@ -122,7 +122,7 @@ def compile_problem(device: torch.device) -> str | None:
 
 
 def emulation(device: torch.device, dtype: torch.dtype) -> float:
-    """How much longer a 3x3 convolution takes, forward and backward, by autocast to ``dtype`` than in float32."""
+    """Return how much longer a 3x3 convolution takes, forward and backward, by autocast to ``dtype`` than in float32."""
     count, channels, side = PROBE
     layer = nn.Conv2d(channels, channels, 3, padding=1).to(device)
     images = torch.randn(count, channels, side, side, device=device)
@@ -141,7 +141,7 @@ def emulation(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def synchronize(device: torch.device) -> None:
-    """Waits for the device to have finished."""
+    """Wait for the device to finish."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -151,11 +151,11 @@ def _channels_last(net: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tenso
 
 
 def main(gpu: bool) -> int:
-    """Prints what of it this machine has, and ``hardware``; returns the exit code."""
+    """Print what of it this machine has, and ``hardware``; return the exit code."""
     device = torch.device("cuda" if gpu else "cpu")
     has: dict[str, Callable[[torch.device], Any]] = {"tf32": has_tf32, "bf16": has_bf16, "compile": compile_problem}
-    found = {name: ask(device) for name, ask in has.items()}
-    print(json.dumps(found | {"hardware": hardware(environment(device))}))
+    options = {name: ask(device) for name, ask in has.items()}
+    print(json.dumps(options | {"hardware": hardware(environment(device))}))
     return 0
 
 

@@ -11,14 +11,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from benchmarks.records.record import Record
+from benchmarks.training.batch_hooks import BatchCallback
+
 # What PyTorch's allocator on a CPU, oneDNN and the C++ library say.
-SAID = re.compile(
+MESSAGES = re.compile(
     r"out of memory|not enough memory|can't allocate memory|bad_alloc|could not create a (primitive|memory)", re.I
 )
 OPTIMIZER_COPIES = 2  # of the weights: momentum, and the buckets in which processes exchange gradients
 
 
-class OutOfMemory(pl.Callback):
+class OutOfMemory(BatchCallback):
     """Names the largest batch that fits, or makes a process's share of a batch fit before training.
 
     Args:
@@ -29,7 +32,7 @@ class OutOfMemory(pl.Callback):
         error: of a step that did not fit, in one line; None before.
     """
 
-    def __init__(self, record: dict[str, Any], accumulate: bool) -> None:
+    def __init__(self, record: Record, accumulate: bool) -> None:
         self.record = record
         self.accumulate = accumulate
         self.error: MemoryError | None = None
@@ -47,7 +50,9 @@ class OutOfMemory(pl.Callback):
         least, most = (int(trainer.strategy.reduce(mine.clone(), reduce_op=kind)) for kind in ("min", "max"))
         if least == 0:
             raise MemoryError("out of memory with one image a process and step")
-        pl_module.micro_batches = self.record["parallel"]["accumulate_grad_batches"] = most
+        pl_module.micro_batches = most
+        if self.record.parallel is not None:
+            self.record.parallel.accumulate_grad_batches = most
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         """Puts it into words, before Lightning takes the network from its device."""
@@ -59,15 +64,15 @@ class OutOfMemory(pl.Callback):
         traceback.clear_frames(exception.__traceback__)  # they hold the activations
         share = _share(trainer)
         before = pl_module.micro_batches
-        said = f"out of memory with {share // before} images a process" + (
+        message = f"out of memory with {share // before} images a process" + (
             f" in each of {before} parts" if before > 1 else ""
         )
         parts = fewest_parts(trainer, pl_module, before + 1)
         if parts is None:
-            self.error = MemoryError(f"{said}; not one image fits")
+            self.error = MemoryError(f"{message}; not one image fits")
             return
         self.error = MemoryError(
-            f"{said}; {share // parts} fit: trainer.accumulate_grad_batches={parts} or trainer.on_out_of_memory=accumulate "
+            f"{message}; {share // parts} fit: trainer.accumulate_grad_batches={parts} or trainer.on_out_of_memory=accumulate "
             "keeps the batch"
         )
 
@@ -76,7 +81,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory did not suffice, the device's or the machine's."""
     if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and SAID.search(str(error)) is not None
+    return isinstance(error, RuntimeError) and MESSAGES.search(str(error)) is not None
 
 
 def fewest_parts(trainer: pl.Trainer, module: Any, least: int) -> int | None:

@@ -24,7 +24,7 @@ def write_pictures(directory: Path, examples: Sequence[tuple[Tensor, ...]], clas
     folder.mkdir(exist_ok=True)
     arrays = [tuple(part.numpy() for part in example) for example in examples]
     if arrays and arrays[0][1].ndim == 0:
-        pictures = [sheet([(image, int(truth), int(found)) for image, truth, found in arrays], classes)]
+        pictures = [sheet([(image, int(truth), int(prediction)) for image, truth, prediction in arrays], classes)]
     else:
         pictures = [panels(*example) for example in arrays]
     paths = [folder / f"test-{index}.png" for index in range(len(pictures))]
@@ -39,28 +39,30 @@ def sheet(examples: Sequence[tuple[np.ndarray, int, int]], classes: Sequence[str
     pitch = TILE + GAP
     canvas = Image.new("RGB", (SHEET_COLUMNS * pitch, rows * (pitch + CAPTION)), "white")
     draw = ImageDraw.Draw(canvas)
-    for index, (image, truth, found) in enumerate(examples):
+    for index, (image, truth, prediction) in enumerate(examples):
         left, top = index % SHEET_COLUMNS * pitch, index // SHEET_COLUMNS * (pitch + CAPTION)
         low, high = image.min(), image.max()
         pixels = (255 * (image - low) / max(high - low, 1e-12)).astype(np.uint8).transpose(1, 2, 0)
         tile = Image.fromarray(pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels)
         canvas.paste(tile.resize((TILE, TILE), Image.Resampling.NEAREST), (left, top))
-        right = truth == found
-        text = classes[found] if right else f"{classes[found]}, is {classes[truth]}"
+        right = truth == prediction
+        text = classes[prediction] if right else f"{classes[prediction]}, is {classes[truth]}"
         draw.text((left, top + TILE), text[:12], fill="black" if right else (180, 95, 0))
     return np.asarray(canvas)
 
 
-def panels(image: np.ndarray, truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+def panels(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Image, truth, prediction and errors side by side, uint8 [H, 4 W + gaps, 3]. Classes are grey levels; in the last panel
     missed foreground is blue, invented foreground orange, one foreground class taken for another pink."""
     low, high = np.percentile(image, (0.5, 99.5))
     grey = (255 * np.clip((image - low) / max(high - low, 1e-12), 0, 1)).astype(np.uint8)
-    scale = 255 // max(int(truth.max()), int(found.max()), 1)
+    scale = 255 // max(int(truth.max()), int(prediction.max()), 1)
     errors = np.repeat((grey // 2 + 64)[..., None], 3, axis=2)
-    errors[(truth != found)] = WRONG_CLASS
-    errors[(truth != 0) & (found == 0)] = MISSED
-    errors[(truth == 0) & (found != 0)] = INVENTED
-    flat = [np.repeat(part.astype(np.uint8)[..., None], 3, axis=2) for part in (grey, truth * scale, found * scale)]
+    errors[(truth != prediction)] = WRONG_CLASS
+    errors[(truth != 0) & (prediction == 0)] = MISSED
+    errors[(truth == 0) & (prediction != 0)] = INVENTED
+    flat = [
+        np.repeat(part.astype(np.uint8)[..., None], 3, axis=2) for part in (grey, truth * scale, prediction * scale)
+    ]
     gap = np.full((image.shape[0], GAP, 3), 255, dtype=np.uint8)
     return np.concatenate([flat[0], gap, flat[1], gap, flat[2], gap, errors], axis=1)

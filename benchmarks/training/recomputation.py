@@ -17,31 +17,31 @@ WHOLE = ("bottom",)  # that are one
 
 
 def recompute_stages(net: nn.Module) -> None:
-    """Makes each stage of ``net`` keep its input alone in training. Outputs, gradients and running statistics stay the same.
+    """Make each stage of ``net`` keep its input alone in training. Outputs, gradients and running statistics stay the same.
 
     Raises:
         ValueError: it has no stages, or recomputes already.
     """
     if any(getattr(module, "memory_efficient", False) for module in net.modules()):
         raise ValueError("trainer.gradient_checkpointing and model.memory_efficient compute the same again: choose one")
-    found = stages(net)
-    if not found:
+    stages_of_net = stages(net)
+    if not stages_of_net:
         raise ValueError(f"trainer.gradient_checkpointing: a {type(net).__name__} has no stages to compute again")
-    for stage in found.values():
+    for stage in stages_of_net.values():
         stage.forward = _Recomputed(stage)
 
 
 def stages(net: nn.Module) -> dict[str, nn.Module]:
-    """Stages by name."""
-    found = {name: module for name, module in net.named_children() if name in WHOLE}
+    """Return the stages of a network by name."""
+    by_name = {name: module for name, module in net.named_children() if name in WHOLE}
     for name in STAGES:
         if hasattr(net, name):
-            found |= {f"{name}.{child}": module for child, module in getattr(net, name).named_children()}
-    return found
+            by_name |= {f"{name}.{child}": module for child, module in getattr(net, name).named_children()}
+    return by_name
 
 
 def recomputed_macs(net: nn.Module, cost: Complexity) -> int:
-    """Multiply-adds of one training image beside the model's, if its stages are computed again."""
+    """Return the multiply-adds that one training image costs beside the network's, if its stages are computed again."""
     names = tuple(f"{name}." for name in stages(net))
     return sum(layer.macs for layer in cost.layers if layer.name.startswith(names))
 
@@ -74,12 +74,12 @@ class _StatisticsLeft:
         self.norms = [module for module in stage.modules() if isinstance(module, _BatchNorm)]
 
     def __enter__(self) -> None:
-        self.kept = [dict(norm.named_buffers()) for norm in self.norms]
-        for norm, buffers in zip(self.norms, self.kept, strict=True):
+        self.buffers = [dict(norm.named_buffers()) for norm in self.norms]
+        for norm, buffers in zip(self.norms, self.buffers, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer.clone())
 
     def __exit__(self, *raised: object) -> None:
-        for norm, buffers in zip(self.norms, self.kept, strict=True):
+        for norm, buffers in zip(self.norms, self.buffers, strict=True):
             for name, buffer in buffers.items():
                 setattr(norm, name, buffer)

@@ -30,7 +30,7 @@ class StopRequest:
         self._deferred = False
 
     def listen(self) -> None:
-        """Takes the signals over. SIGUSR2 is left to the supervisor."""
+        """Take the signals over. SIGUSR2 is left to the supervisor."""
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.signal(signal.SIGUSR2, signal.SIG_IGN)
         for number in SIGNALS:
@@ -43,19 +43,19 @@ class StopRequest:
         self._deferred = True
 
     def end_training(self) -> None:
-        """Raises Interrupted if a signal came too late for ``agreed``; from here on one ends the process at once."""
+        """Raise Interrupted if a signal came too late for ``agreed``; from here on one ends the process at once."""
         self._deferred = False
         if self.received is not None:
             raise Interrupted(self.received)
 
     def agreed(self) -> bool:
-        """Whether any rank has been asked; all ranks call it at the same step."""
-        asked = self.received is not None
+        """Tell whether any rank has been asked to stop; all ranks call it at the same step."""
+        requested = self.received is not None
         if self.group is None:
-            return asked
-        flag = torch.tensor(int(asked))
+            return requested
+        flag = torch.tensor(int(requested))
         dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.group)
-        if flag and not asked:
+        if flag and not requested:
             self.received = "a signal to another rank"
         return bool(flag)
 
@@ -69,7 +69,7 @@ class StopRequest:
 
 
 def silence(trainer: pl.Trainer) -> None:
-    """Leaves Lightning's own handling of signals out: its SIGTERM handler starts a collective, which deadlocks when the ranks
+    """Leave out Lightning's own handling of signals: its SIGTERM handler starts a collective, which deadlocks when the ranks
     are elsewhere, and its question at every step waits for the GPU (pytorch-lightning 2.6; issue 20806)."""
     connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop
     connector.register_signal_handlers = _nothing  # type: ignore[method-assign]

@@ -61,8 +61,8 @@ def modern_name(key: str) -> str:
 
 def recognise(file_name: str) -> str | None:
     """The architecture in the name of a published file, as in ``resnext50_32x4d-7cdf4587.pth``."""
-    found = [name for name in ARCHITECTURES if re.match(rf"{name}(?![a-zA-Z0-9])", file_name)]
-    return max(found, key=len, default=None)
+    names = [name for name in ARCHITECTURES if re.match(rf"{name}(?![a-zA-Z0-9])", file_name)]
+    return max(names, key=len, default=None)
 
 
 def from_torchvision(path: Path, name: str) -> Weights:
@@ -84,7 +84,7 @@ def from_torchvision(path: Path, name: str) -> Weights:
         expected: dict[str, Tensor] = instantiate(network).state_dict()
     names = torchvision_names(expected, class_of(network))
     known = set(names.values())
-    state_dict = {ours: there.get(theirs) for ours, theirs in names.items()}
+    state_dict = {ours: there.get(published) for ours, published in names.items()}
     for ours, tensor in expected.items():
         if state_dict[ours] is None and ours.endswith(".num_batches_tracked"):  # files of before torch 0.4.1 have none
             state_dict[ours] = torch.zeros((), dtype=tensor.dtype)
@@ -111,8 +111,8 @@ def to_torchvision(weights: Weights) -> dict[str, Tensor]:
         raise ValueError(f"torchvision has no {arguments['network']}: {' and '.join(FIXED)} can be exported")
     differing = [f"{key}={arguments[key]}" for key, value in fixed.items() if arguments[key] != value]
     if differing:
-        wanted = ", ".join(f"{key}={value}" for key, value in fixed.items())
-        raise ValueError(f"torchvision has no {weights.name} with {', '.join(differing)}: its networks have {wanted}")
+        expected = ", ".join(f"{key}={value}" for key, value in fixed.items())
+        raise ValueError(f"torchvision has no {weights.name} with {', '.join(differing)}: its networks have {expected}")
     names = torchvision_names(weights.state_dict, arguments["network"])
     return {names[key]: tensor for key, tensor in weights.state_dict.items()}
 
@@ -253,23 +253,25 @@ def _name_in_densenet(key: str) -> str | None:
 
 
 def _replaced(key: str, prefixes: Mapping[str, str]) -> str | None:
-    return next((theirs + key.removeprefix(ours) for ours, theirs in prefixes.items() if key.startswith(ours)), None)
+    return next(
+        (published + key.removeprefix(ours) for ours, published in prefixes.items() if key.startswith(ours)), None
+    )
 
 
 def _mismatches(pairs: Mapping[str, tuple[Tensor, Tensor | None]]) -> list[str]:
-    """What is wrong with tensors that are there: (expected, found) by name."""
-    found = {key: (wanted, tensor) for key, (wanted, tensor) in pairs.items() if tensor is not None}
+    """What is wrong with tensors that are there: (expected, present) by name."""
+    tensors = {key: (expected, tensor) for key, (expected, tensor) in pairs.items() if tensor is not None}
     shapes = [
-        f"{key} is {tuple(tensor.shape)} and should be {tuple(wanted.shape)}"
-        for key, (wanted, tensor) in found.items()
-        if tensor.shape != wanted.shape
+        f"{key} is {tuple(tensor.shape)} and should be {tuple(expected.shape)}"
+        for key, (expected, tensor) in tensors.items()
+        if tensor.shape != expected.shape
     ]
     types = [
-        f"{key} is {tensor.dtype} and should be {wanted.dtype}"
-        for key, (wanted, tensor) in found.items()
-        if tensor.is_floating_point() != wanted.is_floating_point()
+        f"{key} is {tensor.dtype} and should be {expected.dtype}"
+        for key, (expected, tensor) in tensors.items()
+        if tensor.is_floating_point() != expected.is_floating_point()
     ]
-    infinite = [f"{key} is not finite" for key, (_, tensor) in found.items() if not tensor.isfinite().all()]
+    infinite = [f"{key} is not finite" for key, (_, tensor) in tensors.items() if not tensor.isfinite().all()]
     return [_listed(some, "") for some in (shapes, types, infinite)]
 
 

@@ -20,24 +20,24 @@ PLAIN: dict[str, Any] = {"precision": "32-true", "tf32": None, "channels_last": 
 
 
 def key_of(specification: Mapping[str, Any]) -> str:
-    """Of what is measured: a network, its images, a process's batch, what a step does beside, and on a CPU its threads."""
-    kept = {name: specification[name] for name in ("model", "image", "batch", "gpu")}
-    kept["threads"] = None if specification["gpu"] else specification["threads"]
-    kept |= {
+    """Return the key of a measurement: network, images, a process's batch, what a step does beside, on a CPU its threads."""
+    conditions = {name: specification[name] for name in ("model", "image", "batch", "gpu")}
+    conditions["threads"] = None if specification["gpu"] else specification["threads"]
+    conditions |= {
         name: specification["switches"].get(name) for name in ("gradient_checkpointing", "accumulate_grad_batches")
     }
-    kept["averages"] = specification["switches"].get("ema_decay") is not None
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    conditions["averages"] = specification["switches"].get("ema_decay") is not None
+    return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def path_of(root: str | Path, machine: Mapping[str, Any]) -> Path:
-    """The machine's file."""
+    """Return the machine's file."""
     name = f"{machine['device_name']} {machine['cores']} cores"
     return Path(root, FOLDER, re.sub(r"\W+", "_", name).strip("_") + ".json")
 
 
 def keep(root: str | Path, machine: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> Path:
-    """Adds what was measured of a network; what other versions measured in the same file goes. Returns the file."""
+    """Add what was measured of a network, and drop what other versions measured in the same file; return the file."""
     path = path_of(root, machine)
     path.parent.mkdir(parents=True, exist_ok=True)
     held = read_json(path) or {}
@@ -47,7 +47,7 @@ def keep(root: str | Path, machine: Mapping[str, Any], key: str, entry: Mapping[
 
 
 def find(root: str | Path, machine: Mapping[str, Any], key: str) -> tuple[dict[str, Any] | None, str | None]:
-    """What was measured of a network on this machine; None with the reason in one line, which names a file that is ignored."""
+    """Return what was measured of a network on this machine, or None and the reason in one line, naming a file it ignores."""
     hint = "nothing is tuned; `python -m benchmarks tune` with the same model and data measures it"
     path = path_of(root, machine)
     held = read_json(path)
@@ -67,7 +67,7 @@ def find(root: str | Path, machine: Mapping[str, Any], key: str) -> tuple[dict[s
 
 
 def choose(rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mapping[str, Any]) -> dict[str, Any]:
-    """The setting of the row that trains the most images per second.
+    """Return the setting of the row that trains the most images per second.
 
     The plain setting stays where the gain is small. TF32 and bfloat16 need ``allow_reduced``.
 
@@ -79,8 +79,8 @@ def choose(rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mappi
     exact = {"precision": plain["precision"], "tf32": plain["tf32"]}
 
     def fits(row: Mapping[str, Any]) -> bool:
-        kept = pinned if allow_reduced else exact | dict(pinned)
-        return row.get("train_images_per_s") is not None and all(row[name] == value for name, value in kept.items())
+        fixed = pinned if allow_reduced else exact | dict(pinned)
+        return row.get("train_images_per_s") is not None and all(row[name] == value for name, value in fixed.items())
 
     candidates = [row for row in rows if fits(row)]
     if not candidates:
@@ -93,7 +93,7 @@ def choose(rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mappi
 
 
 def choose_workers(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The fewest loader workers with nearly the most images per second; None where none were measured."""
+    """Return the fewest loader workers with nearly the most images per second; None where none were measured."""
     measured = [row for row in rows if row.get("train_images_per_s") is not None]
     most = max((row["train_images_per_s"] for row in measured), default=0.0)
     enough = [row["workers"] for row in measured if row["train_images_per_s"] * WORTH >= most]
@@ -101,7 +101,7 @@ def choose_workers(rows: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def choose_evaluation_batch(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """The smallest batch that evaluates nearly the most images per second, of those that fit; None where none did."""
+    """Return the smallest batch that evaluates nearly the most images per second, of those that fit; None where none did."""
     measured = [row for row in rows if row.get("forward_images_per_s") is not None]
     most = max((row["forward_images_per_s"] for row in measured), default=0.0)
     enough = [row["batch"] for row in measured if row["forward_images_per_s"] * WORTH >= most]
@@ -109,25 +109,25 @@ def choose_evaluation_batch(rows: Sequence[Mapping[str, Any]]) -> int | None:
 
 
 def choice(config: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """What ``trainer=auto`` sets where the configuration leaves it open: arguments of trainer and datamodule."""
+    """Return what ``trainer=auto`` sets where the configuration leaves it open: arguments of trainer and datamodule."""
     if entry is None:
         return {"trainer": {}, "datamodule": {}}
     trainer, data = config["trainer"], config["data"]
     pinned = {name: trainer[name] for name in SETTING if trainer[name] not in (None, PLAIN["precision"])}
     if trainer["gradient_checkpointing"]:
         pinned["compile"] = False
-    found = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned)
+    setting = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned)
     loading: dict[str, Any] = {}
     workers, batch = choose_workers(entry["workers"]), choose_evaluation_batch(entry["batches"])
     if workers is not None and config["cluster"]["loader_workers"] is None:
         loading["loader_workers"] = workers
     if batch is not None and data["task"] == "classification":  # images of one size
         loading["eval_batch_size"] = batch
-    return {"trainer": found, "datamodule": loading}
+    return {"trainer": setting, "datamodule": loading}
 
 
 def specification(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a training step of one process of a run, for ``benchmarks.performance.step_time``."""
+    """Return what defines a training step of one process of a run, for ``benchmarks.performance.step_time``."""
     data, trainer, gpu = config["data"], config["trainer"], on_gpu(config)
     share = cores() // (trainer["devices"] * (1 if gpu else config["launch"]["workers"]))
     return {

@@ -19,6 +19,7 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from benchmarks.records.files import write_atomic
+from benchmarks.records.record import ImportedWeights
 from benchmarks.training.checkpoints import check_fits
 
 FORMAT = 1
@@ -63,10 +64,15 @@ class Weights:
         save_file({"format": FORMAT, **{key: getattr(self, key) for key in KEPT}}, path)
 
     @property
-    def origin(self) -> dict[str, Any]:
-        """For a record: the file and what it was made of."""
-        made_of = {"source": self.source["layout"], "source_file": self.source["file"]}
-        return {"file": str(self.path), "sha256": self.sha256, **made_of, "source_sha256": self.source["sha256"]}
+    def origin(self) -> ImportedWeights:
+        """The file of the weights, and the published file that they were made of."""
+        return ImportedWeights(
+            file=str(self.path),
+            sha256=self.sha256,
+            source=self.source["layout"],
+            source_file=self.source["file"],
+            source_sha256=self.source["sha256"],
+        )
 
     def check_network(self, network: Mapping[str, Any]) -> None:
         """Raises ValueError, naming what differs, if ``network`` (`_target_` and arguments) is another than the weights'."""
@@ -93,8 +99,8 @@ def class_of(network: Mapping[str, Any]) -> str:
 
 def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a network, with the defaults of its class, and that itself as ``network``."""
-    given = {key: value for key, value in network.items() if key != "_target_"}
-    bound = inspect.signature(get_class(network["_target_"])).bind(**given)
+    arguments = {key: value for key, value in network.items() if key != "_target_"}
+    bound = inspect.signature(get_class(network["_target_"])).bind(**arguments)
     bound.apply_defaults()
     return {"network": class_of(network), **bound.arguments}
 

@@ -1,5 +1,6 @@
 """The counter against the certificates, torch's own counter where that is right, and arithmetic by hand."""
 
+import copy
 import csv
 import json
 import logging
@@ -12,7 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.complexity.counting import measure
+from benchmarks.complexity import counting
+from benchmarks.complexity.counting import conv_flop_jit, measure
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -328,3 +330,64 @@ def test_input_size_is_channels_height_width(input_size):
 def test_compiled_network_is_refused():
     with pytest.raises(ValueError, match="measure it before"):
         measure(torch.compile(nn.Conv2d(3, 4, 1)), (3, 8, 8))
+
+
+WITNESSED: dict[str, tuple[nn.Module, tuple[int, int, int]]] = {
+    "ResNet": (ResNet(20, block="basic", base_channels=16, num_classes=10, stem="cifar"), (3, 32, 32)),
+    "ResNeXt": (
+        ResNet(29, block="bottleneck", cardinality=8, base_width=4, num_classes=10, stem="cifar"),
+        (3, 32, 32),
+    ),
+    "DenseNet": (DenseNet(40, 12, stem="cifar"), (3, 32, 32)),
+    "U-Net": (UNet(base_channels=8), (1, 188, 188)),
+    "one layer": (nn.Conv2d(3, 4, 3), (3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", WITNESSED)
+def test_two_counters_agree_layer_by_layer(name):
+    net, input_size = WITNESSED[name]
+    net = copy.deepcopy(net).eval()
+    by_fvcore = counting._count_by_fvcore(net, input_size)
+    assert by_fvcore == counting._count_by_torch(net.to("meta"), input_size)
+    assert torch_flops(net, input_size) == 2 * sum(layer.macs for layer in by_fvcore)
+
+
+def test_a_count_in_which_the_counters_differ_is_an_error(monkeypatch):
+    once_too_often = lambda inputs, outputs: counting.Counter(macs=conv_flop_jit(inputs, outputs)["conv"] + 1)  # noqa: E731
+    monkeypatch.setattr(counting, "count_convolution", once_too_often)
+    with pytest.raises(ValueError, match="two counters differ for Conv2d: 3,889 MACs by fvcore, 3,888 by torch"):
+        measure(nn.Conv2d(3, 4, 3), (3, 8, 8))
+
+
+class Untraceable(nn.Module):
+    """Cannot be traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, groups=1), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, stride=2))
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x):
+        if torch.jit.is_tracing():
+            raise RuntimeError("no trace of this")
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def test_a_network_that_fvcore_cannot_trace_is_counted_by_torch_alone(capfd):
+    net = Untraceable()
+    measured = measure(net, (3, 8, 8))
+    assert [layer.macs for layer in measured.layers] == [36 * 27 * 8, 144 * 8 * 4, 4 * 5]
+    assert [layer.activations for layer in measured.layers] == [36 * 8, 144 * 4, 5]
+    assert [layer.input_gradient for layer in measured.layers] == [False, True, True]
+    assert measured.params == sum(parameter.numel() for parameter in net.parameters())
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith(
+        "fvcore cannot trace Untraceable (RuntimeError: no trace of this): its compute is counted by torch"
+    )
+
+
+def test_an_error_of_the_network_itself_is_raised(capfd):
+    with pytest.raises(RuntimeError, match="expected input.* to have 3 channels"):
+        measure(nn.Conv2d(3, 4, 3), (1, 8, 8))
+    assert capfd.readouterr().err == ""

@@ -16,8 +16,8 @@ from support.commands import CLEAN, ROOT, inspect, records, rows, run
 
 from benchmarks.config.compose import expand
 from benchmarks.training.checkpoints import weights_sha256
-from benchmarks.training.history import Tracker
 from benchmarks.training.pictures import INVENTED, MISSED, WRONG_CLASS, panels
+from benchmarks.training.step_seed import StepSeed
 from datamodules.augmentation.elastic import Elastic
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.in_memory import InMemoryDataModule
@@ -241,7 +241,7 @@ def trained(cache: Path, seed: int) -> str:
     data = instantiate(config["datamodule"], cache_dir=cache)
     module = instantiate(config["module"])
     trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, callbacks=[Tracker(cache, 1, 8, seed)], logger=False,
+        accelerator="cpu", max_epochs=1, num_sanity_val_steps=0, callbacks=[StepSeed(seed)], logger=False,
         use_distributed_sampler=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
     trainer.fit(module, datamodule=data)

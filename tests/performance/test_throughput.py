@@ -16,7 +16,6 @@ from torch import nn
 from benchmarks.complexity.counting import measure
 from benchmarks.performance import step_time, subprocesses, throughput
 from benchmarks.records import measured_speed
-from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_table
@@ -151,23 +150,24 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
     [path] = tmp_path.rglob("record.json")
     record = json.loads(path.read_text())
     [kept] = json.loads((tmp_path / measured_speed.KEPT).read_text()).values()
-    assert record["throughput"] == measured_speed.block(kept), "a run gets it when it ends"
+    assert "throughput" not in record
+    block = measured_speed.block(kept)
 
     def make(seed: int, **changes: Any) -> Path:
         there = path.parent.with_name(f"seed{seed}") / path.name
         there.parent.mkdir()
-        without = {name: value for name, value in record.items() if name != "throughput"}
-        there.write_text(json.dumps(without | {"seed": seed} | changes))
+        there.write_text(json.dumps(record | {"seed": seed} | changes))
         return there
 
-    twin, running, busy = make(1), make(2, status="running"), make(3)
-    faster = make(4, parallel=record["parallel"] | {"precision": "bf16-mixed"})
-    lock = Lock.take(busy.with_name(LAUNCHER))
-    assert lock is not None and measured_speed.enter_all(tmp_path, record["data"], record["name"]) == 1
-    lock.release()
-    assert json.loads(twin.read_text()) == record | {"seed": 1}
-    assert not any("throughput" in json.loads(other.read_text()) for other in (running, busy, faster))
-    busy.unlink()
+    make(1)
+    make(2, status="running")
+    earlier = make(3, parallel=record["parallel"] | {"sync_batchnorm": True}, throughput=block | {"made": "earlier"})
+    make(4, parallel=record["parallel"] | {"precision": "bf16-mixed"})
+    speeds = {run.seed: run.record.get("throughput") for run in load_runs(tmp_path)[0]}
+    assert speeds == {0: block, 1: block, 2: None, 3: block | {"made": "earlier"}, 4: None}
+    [below] = load_runs(path.parent)[0]
+    assert below.record["throughput"] == block, "also where only a part of the output root is read"
+    earlier.unlink()
     page = write_page(tmp_path).read_text()
     _, _, data = page.partition('id="data">')
     [chart] = json.loads(data.partition("</script>")[0])["charts"]

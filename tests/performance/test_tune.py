@@ -14,8 +14,7 @@ from benchmarks.performance import subprocesses, tune
 from benchmarks.records.hardware import hardware
 from benchmarks.training import tuned_settings
 from benchmarks.training.environment import environment
-from benchmarks.training.rank import RankRun
-from benchmarks.training.stopping import StopRequest
+from benchmarks.training.train import tuned_arguments
 from benchmarks.training.tuned_settings import specification
 
 MACHINE = {"device": "cpu", "device_name": "A CPU (R) 3 GHz", "cores": 8, "torch": "2.13", "cuda": None, "cudnn": None}
@@ -139,7 +138,7 @@ def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: 
     def taken(name: str, **trainer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         (tmp_path / name).mkdir(exist_ok=True)
         its = here | {"trainer": here["trainer"] | trainer}
-        arguments, loading = RankRun(tmp_path / name, its, {}, StopRequest(1))._tuned()
+        arguments, loading = tuned_arguments(its, tmp_path / name)
         return {key: arguments[key] for key in tuned_settings.SETTING}, loading
 
     unset = {"precision": "32-true", "tf32": None, "channels_last": None, "compile": None}

@@ -15,8 +15,8 @@ from benchmarks.records.files import PROGRESS, write_json
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.report import status
 from benchmarks.report.status import main, print_status, trial_states
-from benchmarks.training import history
-from benchmarks.training.history import Preparing
+from benchmarks.training import progress_writer
+from benchmarks.training.progress_writer import ProgressWriter
 
 NOW = 1_700_000_000.0
 PROGRESSED = {"phase": "train", "epoch": 3, "epochs": 12, "done": 30, "total": 120, "metrics": {"val/top1_err": 7.125}}
@@ -67,14 +67,14 @@ def test_every_state_is_told_apart(folder: Path) -> None:
 
 
 def test_a_data_set_that_is_made_ready_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "PROGRESS_EVERY_S", math.inf)
+    monkeypatch.setattr(progress_writer, "PROGRESS_EVERY_S", math.inf)
     running = next(folder.glob("digits/**/seed2"))
     lock = Lock.take(running / LAUNCHER)
-    preparing = Preparing(running)
-    preparing.tell("copying the images", 1_200, 2_000)
-    preparing.tell("copying the images", 1_201, 2_000)  # too early to be written
+    preparing = ProgressWriter(running)
+    preparing.prepare("copying the images", 1_200, 2_000)
+    preparing.prepare("copying the images", 1_201, 2_000)  # too early to be written
     assert states(folder)[2][1].startswith("copying the images, 1,200/2,000, sign of life ")
-    Preparing(running).tell("fetching, MB", 12, 0)
+    ProgressWriter(running).prepare("fetching, MB", 12, 0)
     assert states(folder)[2][1].startswith("fetching, MB, 12, sign of life ")
     lock.release()
 

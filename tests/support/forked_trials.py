@@ -112,13 +112,14 @@ def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:
 
     from benchmarks.launch.new_record import new_record
     from benchmarks.records.files import read_json, write_json
+    from benchmarks.records.record import to_json
 
     trial = _compose((*overrides, f"trainer.devices={ranks}"))
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "failure.json").unlink(missing_ok=True)
     (directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
     previous = read_json(directory / "record.json")
-    write_json(directory / "record.json", new_record(trial.config, trial.overrides, previous))
+    write_json(directory / "record.json", to_json(new_record(trial.config, trial.overrides, previous)))
 
 
 def _live(directory: Path, ranks: int, death: dict[str, Any] | None) -> list[int]:
@@ -165,10 +166,10 @@ def _fork(directory: Path, rank: int, ranks: int, port: int, death: dict[str, An
 
 def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
     """Counts the events of this rank and dies at the one told; without a death writes their names to ``events.json``."""
-    from benchmarks.training import checkpoints, history
-    from benchmarks.training.rank import RankRun
+    from benchmarks.training import checkpoints, cost_meter, history, progress_writer, step_seed
+    from benchmarks.training.open_run import OpenRun
 
-    history.PROGRESS_EVERY_S = math.inf  # no event depends on the clock
+    progress_writer.PROGRESS_EVERY_S = math.inf  # no event depends on the clock
     seen: list[str] = []
     pid = os.getpid()  # loader workers inherit all this
 
@@ -198,31 +199,24 @@ def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
     for owner, names in (
         (os, ("fsync", "replace")),
         (history, ("append_row",)),
-        (
-            history.Tracker,
-            (
-                "on_train_start",
-                "on_train_batch_start",
-                "on_train_batch_end",
-                "on_validation_start",
-                "on_validation_end",
-            ),
-        ),
-        (history.Tracker, ("on_test_start",)),
+        (step_seed.StepSeed, ("on_train_batch_start",)),
+        (cost_meter.CostMeter, ("on_train_start", "on_train_batch_end", "on_validation_start")),
+        (history.HistoryWriter, ("on_validation_end",)),
+        (progress_writer.ProgressWriter, ("on_test_start",)),
         (checkpoints.Checkpoints, ("on_train_batch_end", "on_train_epoch_end", "on_train_end")),
-        (RankRun, ("close",)),
+        (OpenRun, ("close",)),
     ):
         for name in names:
             watched(owner, name)
     if death is None and rank == 0:
-        close = RankRun.close
+        close = OpenRun.close
 
         def counted(*arguments: Any) -> int:
             code = close(*arguments)
             (directory / "events.json").write_text(json.dumps(seen))
             return code
 
-        RankRun.close = counted  # type: ignore[method-assign]
+        OpenRun.close = counted  # type: ignore[method-assign]
 
 
 def main(plan: Path) -> None:

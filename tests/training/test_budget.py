@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
+from benchmarks.records.record import to_json
 from benchmarks.training import budget as budgets
 from benchmarks.training.budget import Budget, take_budget
 from benchmarks.training.checkpoints import weights_sha256
@@ -102,7 +103,7 @@ def test_any_other_budget_has_the_whole_schedule(steps: int) -> None:
         assert sorted(set(watch.rates)) == pytest.approx(sorted(COSINE_RATES))
     whole = list(range(STEPS, steps + 1, STEPS))
     assert watch.evaluated == (whole if steps % STEPS == 0 else [*whole, steps])
-    assert budget.as_dict() == {"kind": "train_flops", "limit": steps * 1000 + 500, "spent": steps * 1000}
+    assert to_json(budget.spent()) == {"kind": "train_flops", "limit": steps * 1000 + 500, "spent": steps * 1000}
 
 
 def test_lightning_does_not_step_the_schedule_as_well() -> None:
@@ -151,20 +152,20 @@ def test_seconds_of_training_end_it_and_evaluation_is_free(monkeypatch: pytest.M
     budget, watch = run()
     assert len(watch.rates) == 14  # 13 steps are 3.9 s
     assert watch.evaluated == [5, 10, 14]
-    assert budget.as_dict() == {"kind": "train_seconds", "limit": 4, "spent": pytest.approx(4.2)}
+    assert to_json(budget.spent()) == {"kind": "train_seconds", "limit": 4, "spent": pytest.approx(4.2)}
     assert watch.rates == pytest.approx([COSINE_RATES[int(0.3 * step / 4 * 6)] for step in range(14)])
     within, watch_within = run(val_check_interval=2)
-    assert watch_within.rates == watch.rates and within.as_dict() == budget.as_dict()
+    assert watch_within.rates == watch.rates and to_json(within.spent()) == to_json(budget.spent())
     assert watch_within.evaluated == [2, 4, 7, 9, 12, 14]
     resumed, after = run(checkpoint=tmp_path / "10.ckpt")
     assert after.rates == watch.rates[10:]
-    assert resumed.as_dict() == budget.as_dict()
+    assert to_json(resumed.spent()) == to_json(budget.spent())
 
 
 def test_real_seconds() -> None:
     budget = Budget("train_seconds", 0.5, STEP_FLOPS, epochs=6, stop=StopRequest(60))
     _, watch = fit(budget)
-    assert 0.5 <= budget.as_dict()["spent"] < 1.5
+    assert 0.5 <= budget.spent().spent < 1.5
     assert watch.rates == sorted(watch.rates, reverse=True) and watch.rates[-1] == pytest.approx(COSINE_RATES[-1])
 
 
@@ -213,7 +214,7 @@ def test_joules_of_training_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     _, watch = fit(budget)
     # One reading a step, and one more at the start of training, of an epoch and after an evaluation, which restart it.
     assert len(watch.rates) == 8
-    assert budget.as_dict() == {"kind": "train_joules", "limit": 20, "spent": 20.0}
+    assert to_json(budget.spent()) == {"kind": "train_joules", "limit": 20, "spent": 20.0}
 
 
 @pytest.mark.parametrize(
@@ -268,7 +269,7 @@ def run_rank(rank: int, folder: Path) -> None:
         rates.append(optimizer.param_groups[0]["lr"])
         time.sleep(0.01 * (1 + rank))
         budget.on_train_batch_end(trainer, module, None, None, len(rates))
-    (folder / f"{rank}.json").write_text(json.dumps([rates, budget.as_dict()]))
+    (folder / f"{rank}.json").write_text(json.dumps([rates, to_json(budget.spent())]))
     dist.destroy_process_group()
 
 

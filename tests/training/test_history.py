@@ -12,7 +12,10 @@ import torch
 from benchmarks.complexity.counting import measure
 from benchmarks.records.files import append_row, last_row, read_json, write_json
 from benchmarks.training.checkpoints import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, weights_sha256
-from benchmarks.training.history import NonFiniteLossError, Tracker
+from benchmarks.training.cost_meter import CostMeter
+from benchmarks.training.finite_loss import FiniteLoss, NonFiniteLossError
+from benchmarks.training.history import HistoryWriter
+from benchmarks.training.step_seed import StepSeed
 from benchmarks.training.stopping import StopRequest
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.sources.digits import load_digits
@@ -32,21 +35,22 @@ class PoisonIn(pl.Callback):
                 next(pl_module.parameters()).fill_(float("nan"))
 
 
-def fit(directory: Path, *callbacks: pl.Callback, epochs: int = 3) -> tuple[Tracker, pl.Trainer]:
+def fit(directory: Path, *callbacks: pl.Callback, epochs: int = 3) -> tuple[CostMeter, pl.Trainer]:
     directory.mkdir(exist_ok=True)
     pl.seed_everything(0, verbose=False)
     net = ResNet(8, block="basic", base_channels=4, in_channels=1, num_classes=10, stem="cifar")
     module = Classifier(net, 10, partial(torch.optim.SGD, lr=0.01), partial(torch.optim.lr_scheduler.ConstantLR))
     data = InMemoryDataModule(load_digits, 32, 512, {}, [0.3], [0.4], seed=0)
-    tracker = Tracker(directory, measure(net, (1, 8, 8)).train_macs_per_sample, 32, seed=0)
+    cost = CostMeter(measure(net, (1, 8, 8)).train_macs_per_sample, 32)
+    accounting = [StepSeed(0), FiniteLoss(), cost, HistoryWriter(directory, cost)]
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs, limit_train_batches=5, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        callbacks=[tracker, Checkpoints(directory / "checkpoints", "val/top1_err", StopRequest(60)), *callbacks],
+        callbacks=[*accounting, Checkpoints(directory / "checkpoints", "val/top1_err", StopRequest(60)), *callbacks],
         plugins=[AtomicCheckpointIO(module)],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
-    return tracker, trainer
+    return cost, trainer
 
 
 def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -62,15 +66,15 @@ def test_nan_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path) ->
 
 
 def test_compute_counts_training_images_alone(tmp_path: Path) -> None:
-    tracker, trainer = fit(tmp_path)
+    meter, trainer = fit(tmp_path)
     net = ResNet(8, block="basic", base_channels=4, in_channels=1, num_classes=10, stem="cifar")
     cost = measure(net, (1, 8, 8))
     stem = cost.layers[0]
-    assert tracker.samples_seen == 3 * 5 * 32
-    totals = tracker.totals(trainer)
-    assert totals["train_macs"] == 3 * 5 * 32 * (3 * cost.macs - stem.macs)
-    assert totals["train_flops"] == 2 * totals["train_macs"]
-    assert totals["train_s"] < totals["wall_s"]
+    assert meter.samples_seen == 3 * 5 * 32
+    totals = meter.totals(trainer)
+    assert totals.train_macs == 3 * 5 * 32 * (3 * cost.macs - stem.macs)
+    assert totals.train_flops == 2 * totals.train_macs
+    assert totals.train_s < totals.wall_s
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:

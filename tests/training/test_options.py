@@ -247,15 +247,17 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import torch, yaml
-from benchmarks import trial, out_of_memory, record
-from benchmarks.configuration import expand
-from benchmarks.launch import new_record
+from benchmarks.config.compose import expand
+from benchmarks.launch.new_record import new_record
+from benchmarks.records import files
+from benchmarks.records.record import to_json
+from benchmarks.training import out_of_memory, rank
 from lightning_modules.nets import ResNet
 
-found = expand(sys.argv[1:], False)[0]
-found.directory.mkdir(parents=True)
-(found.directory / record.CONFIG).write_text(yaml.safe_dump(found.config))
-record.write_json(found.directory / record.RECORD, new_record(found.config, found.overrides, None))
+trial = expand(sys.argv[1:], False)[0]
+trial.directory.mkdir(parents=True)
+(trial.directory / files.CONFIG).write_text(yaml.safe_dump(trial.config))
+files.write_json(trial.directory / files.RECORD, to_json(new_record(trial.config, trial.overrides, None)))
 forward, start = ResNet.forward, out_of_memory.OutOfMemory.on_train_start
 
 def greedy(self, images):
@@ -268,7 +270,7 @@ def limited(self, trainer, module):
     start(self, trainer, module)
 
 ResNet.forward, out_of_memory.OutOfMemory.on_train_start = greedy, limited
-sys.exit(trial.main(found.directory))
+sys.exit(rank.main(trial.directory))
 """
 
 

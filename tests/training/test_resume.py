@@ -31,7 +31,7 @@ from benchmarks.training.checkpoints import (
     check_fits,
     newest_intact,
 )
-from benchmarks.training.rank import is_known, is_of_a_peer, report_failure
+from benchmarks.training.failures import is_known, is_of_a_peer, report_failure
 from benchmarks.training.stopping import Interrupted, StopRequest
 
 EMA = "trainer.ema_decay=0.9"
@@ -111,7 +111,7 @@ def killed(references, disk: Path | None, tmp_path_factory: pytest.TempPathFacto
     plan.add("three lives", "plain", {"event": 60}, {"event": 40}, {"event": 30}, None)
     plan.add("workers", "workers", die(SAVED, 8), None)
     plan.add("averaged", "averaged", die(SAVED, 9), None)
-    plan.add("averaged test", "averaged", die("before Tracker.on_test_start"), None)
+    plan.add("averaged test", "averaged", die("before ProgressWriter.on_test_start"), None)
     plan.add("epochs", "epochs", die(SAVED, 15), None)
     plan.add("rank 1", "two ranks", die(SAVED, 8, rank=1), None)
     plan.add("rank 0", "two ranks", {"event": len(two) // 2, "rank": 0}, None)
@@ -120,12 +120,12 @@ def killed(references, disk: Path | None, tmp_path_factory: pytest.TempPathFacto
         plan.add(f"damaged {name}", "plain", die(SAVED, 8), {"damage": files}, None)
     stop = {"signal": signal.SIGTERM}
     usr1 = {"signal": signal.SIGUSR1, "rank": 1}
-    plan.add("stop amid an epoch", "plain", die("before Tracker.on_train_batch_start", 8, **stop), None)
-    plan.add("stop at its end", "epochs", die("before Tracker.on_train_batch_end", 11, **stop), None)
-    plan.add("stop in evaluation", "epochs", die("before Tracker.on_validation_end", 1, **stop), None)
-    plan.add("stop before training", "plain", die("before Tracker.on_train_start", 0, **stop), None)
-    plan.add("stop before the test", "plain", die("before Tracker.on_test_start", 0, **stop), None)
-    plan.add("stop one rank", "two ranks", die("before Tracker.on_train_batch_start", 9, **usr1), None)
+    plan.add("stop amid an epoch", "plain", die("before StepSeed.on_train_batch_start", 8, **stop), None)
+    plan.add("stop at its end", "epochs", die("before CostMeter.on_train_batch_end", 11, **stop), None)
+    plan.add("stop in evaluation", "epochs", die("before HistoryWriter.on_validation_end", 1, **stop), None)
+    plan.add("stop before training", "plain", die("before CostMeter.on_train_start", 0, **stop), None)
+    plan.add("stop before the test", "plain", die("before ProgressWriter.on_test_start", 0, **stop), None)
+    plan.add("stop one rank", "two ranks", die("before StepSeed.on_train_batch_start", 9, **usr1), None)
     other = str(references[0] / "another network" / "checkpoints" / LAST)
     plan.add("misfit", "plain", die(SAVED, 8), {"damage": {f"checkpoints/{LAST}": other}}, None)
     plan.add("stopped", "plain", die(SAVED, 2, **stop))

@@ -1,0 +1,250 @@
+"""The record of a run: what ``record.json`` holds, a class for each block of it. Imports no torch."""
+
+from dataclasses import Field, dataclass, fields, is_dataclass
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(kw_only=True)
+class Code:
+    """The code that made a run: versions, and hashes of what differs from the commit and of the files that train."""
+
+    version: str | None
+    commit: str | None
+    diff_sha256: str | None
+    training_sha256: str
+
+
+@dataclass(kw_only=True)
+class Environment:
+    """Packages and hardware of a run's process; on a GPU ``device_name`` is the GPU's, else the processor's."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    device_name: str
+    cores: int | None
+    threads: int
+    memory_bytes: int
+    cuda: str | None
+    cudnn: int | None
+
+
+@dataclass(kw_only=True)
+class Parallel:
+    """Processes, precision and training options in effect; ``loader_workers`` only where tuning has set it."""
+
+    world_size: int
+    devices: int
+    num_nodes: int
+    strategy: str
+    backend: str | None
+    sync_batchnorm: bool
+    precision: str
+    global_batch_size: int
+    tuned: bool
+    compile: bool
+    channels_last: bool
+    tf32: dict[str, bool] | None
+    accumulate_grad_batches: int
+    gradient_checkpointing: bool
+    ema_decay: float | None
+    loader_workers: int | None = None
+    eval_batch_size: int
+
+
+@dataclass(kw_only=True)
+class Dataset:
+    """The data of a run: images of each split, checksum, and the shape [C, H, W] of a training image."""
+
+    counts: dict[str, int]
+    classes: list[str]
+    sha256: str
+    image_shape: list[int]
+    mean: list[float]
+    std: list[float]
+    notes: str
+    baselines: dict[str, float]
+
+
+@dataclass(kw_only=True)
+class NetworkCost:
+    """The cost of a network for one image [C, H, W]: convolutions and linear layers; FLOPs are 2 x MACs."""
+
+    input_size: list[int]
+    params: int
+    macs: int
+    flops: int
+    activations: int
+    train_macs_per_sample: int
+    train_flops_per_sample: int
+
+
+@dataclass(kw_only=True)
+class Compute:
+    """What training has cost; ``hardware_train_flops`` includes what recomputation adds, where there is any.
+
+    ``energy_j`` is None where the devices have no counter.
+    """
+
+    train_flops: int
+    train_macs: int
+    samples_seen: int
+    steps: int
+    epochs: int
+    wall_s: float
+    train_s: float
+    images_per_s: float | None
+    peak_memory_bytes: int
+    energy_j: float | None
+    hardware_train_flops: int | None = None
+
+
+@dataclass(kw_only=True)
+class SpentBudget:
+    """A budget of training, ``train_flops``, ``train_seconds`` or ``train_joules``, and what of it is spent."""
+
+    kind: str
+    limit: float
+    spent: float
+
+
+@dataclass(kw_only=True)
+class ImportedWeights:
+    """Weights that a run tests without training, and the published file that they were made of."""
+
+    file: str
+    sha256: str | None
+    source: str
+    source_file: str
+    source_sha256: str
+
+
+@dataclass(kw_only=True)
+class Protocol:
+    """What the reported metric is: of which weights, on which split, by which definition."""
+
+    checkpoint: str
+    weights: ImportedWeights | None
+    split: str
+    metric: str
+    metric_label: str
+    definitions: dict[str, str]
+    budget: SpentBudget | None
+
+
+@dataclass(kw_only=True)
+class Resumption:
+    """A start from a checkpoint, None for a start anew; ``reason`` only where newer checkpoints were not usable."""
+
+    at: str
+    step: int
+    checkpoint: str | None
+    reason: str | None = None
+
+
+@dataclass(kw_only=True)
+class Restart:
+    """A restart of a run's processes, and the failure after which it came."""
+
+    at: str
+    after: str
+
+
+@dataclass(kw_only=True)
+class Mirror:
+    """The run's identity on W&B, and the mode of sending: online, offline, or why it ended."""
+
+    id: str
+    mode: str
+
+
+@dataclass(kw_only=True)
+class Record:
+    """A run's record. Its launcher opens it with all that stands before ``wandb``; the rest comes from rank 0.
+
+    Attributes:
+        status: ``running``, ``ok``, ``failed``, ``interrupted`` or ``preempted``.
+        error: the cause in one line.
+        experiment, row: of the published table that the run belongs to.
+        overrides: what differs from the recipe.
+    """
+
+    schema: int = SCHEMA
+    status: str
+    error: str | None
+    run_id: str
+    experiment: str | None
+    row: str | None
+    data: str
+    task: str
+    family: str
+    name: str
+    recipe: str
+    seed: int
+    overrides: dict[str, Any]
+    config_hash: str
+    started: str
+    finished: str | None
+    resumptions: list[Resumption]
+    restarts: list[Restart]
+    wandb: Mirror | None
+    code: Code | None = None
+    environment: Environment | None = None
+    parallel: Parallel | None = None
+    dataset: Dataset | None = None
+    counts: dict[str, int] | None = None
+    baselines: dict[str, float] | None = None
+    complexity: NetworkCost | None = None
+    protocol: Protocol | None = None
+    metrics: dict[str, float] | None = None
+    confusion: list[list[int]] | None = None
+    weights_sha256: str | None = None
+    compute: Compute | None = None
+
+
+BLOCKS: dict[str, type] = {
+    "code": Code,
+    "environment": Environment,
+    "parallel": Parallel,
+    "dataset": Dataset,
+    "complexity": NetworkCost,
+    "protocol": Protocol,
+    "compute": Compute,
+    "wandb": Mirror,
+    "budget": SpentBudget,
+    "weights": ImportedWeights,
+}
+LISTS: dict[str, type] = {"resumptions": Resumption, "restarts": Restart}
+
+
+def to_json(block: Any) -> dict[str, Any]:
+    """Return a block as plain types. A field whose default is None is left out where it is None; others are written as null."""
+    return {one.name: _plain(getattr(block, one.name)) for one in fields(block) if not _is_absent(block, one)}
+
+
+def from_json(kind: type, content: dict[str, Any]) -> Any:
+    """Return the block that ``to_json`` has written.
+
+    Raises:
+        TypeError: the content has other keys than the block.
+    """
+    return kind(**{key: _read(key, value) for key, value in content.items()})
+
+
+def _is_absent(block: Any, one: "Field[Any]") -> bool:
+    return one.default is None and getattr(block, one.name) is None
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_json(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def _read(key: str, value: Any) -> Any:
+    if key in LISTS:
+        return [from_json(LISTS[key], item) for item in value]
+    return from_json(BLOCKS[key], value) if key in BLOCKS and value is not None else value

@@ -1,0 +1,116 @@
+"""What training costs: compute, time, memory and energy."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from benchmarks.records.record import Compute
+from benchmarks.training.batch_hooks import BatchCallback
+from benchmarks.training.energy import EnergyMeter
+from benchmarks.training.environment import peak_memory_bytes
+
+
+class CostMeter(BatchCallback):
+    """Counts the compute of the batches that were trained on, and the time, memory and energy of it; evaluation is not counted.
+
+    Args:
+        train_macs_per_sample: exact multiply-adds of one training step per image.
+        global_batch_size: images of a step over all processes.
+    """
+
+    def __init__(self, train_macs_per_sample: int, global_batch_size: int) -> None:
+        self.train_macs_per_sample = train_macs_per_sample
+        self.global_batch_size = global_batch_size
+        self.samples_seen = 0
+        self.train_s = 0.0
+        self.energy = EnergyMeter()
+        self._resumed_wall_s = 0.0
+        self._started = time.perf_counter()
+        self._training_since: float | None = None
+        self._peak_memory = 0  # bytes, up to the last evaluation
+
+    @property
+    def train_macs(self) -> int:
+        """Multiply-adds spent on training so far."""
+        return self.samples_seen * self.train_macs_per_sample
+
+    @property
+    def steps(self) -> int:
+        """Training batches so far."""
+        return self.samples_seen // self.global_batch_size
+
+    def totals(self, trainer: pl.Trainer, recomputed_macs: int = 0) -> Compute:
+        """Return what the run has cost so far; ``recomputed_macs`` are those of one training image that recomputation adds."""
+        recomputed = 2 * recomputed_macs * self.samples_seen
+        return Compute(
+            train_flops=2 * self.train_macs,
+            train_macs=self.train_macs,
+            samples_seen=self.samples_seen,
+            steps=trainer.global_step,
+            epochs=trainer.current_epoch,
+            wall_s=round(self._wall(), 3),
+            train_s=round(self.train_s, 3),
+            images_per_s=round(self.samples_seen / self.train_s, 1) if self.train_s else None,
+            peak_memory_bytes=self._peak_memory or self._most_memory(trainer),
+            energy_j=self.energy.joules,
+            hardware_train_flops=2 * self.train_macs + recomputed if recomputed_macs else None,
+        )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the training clock, within an epoch where a run is resumed there."""
+        self.energy.attach(trainer)
+        self._start_clock()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the training clock."""
+        self._start_clock()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add the batch."""
+        self.samples_seen += self.global_batch_size
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the training clock."""
+        self.train_s, self._training_since = self._trained(), None
+        self.energy.stop()
+        self._peak_memory = self._most_memory(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the training clock, and the count of memory: evaluation takes the batch that fits, which is not training's."""
+        if trainer.strategy.root_device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
+        self._start_clock()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run continues from."""
+        return {
+            "samples_seen": self.samples_seen,
+            "wall_s": self._wall(),
+            "train_s": self._trained(),
+            "energy_mj": self.energy.so_far(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from the compute, time and energy spent before."""
+        self.samples_seen = state_dict["samples_seen"]
+        self._resumed_wall_s = state_dict["wall_s"]
+        self.train_s = state_dict["train_s"]
+        self.energy.millijoules = state_dict["energy_mj"]
+
+    def _most_memory(self, trainer: pl.Trainer) -> int:
+        return max(self._peak_memory, peak_memory_bytes(trainer.strategy.root_device))
+
+    def _start_clock(self) -> None:
+        self._training_since = time.perf_counter()
+        self.energy.start()
+
+    def _wall(self) -> float:
+        return self._resumed_wall_s + time.perf_counter() - self._started
+
+    def _trained(self) -> float:
+        running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since
+        return self.train_s + running

@@ -1,0 +1,67 @@
+"""Why a run failed: the cause in one line, whether it would come again, and whose it is."""
+
+import errno
+import re
+import time
+from pathlib import Path
+
+import torch
+from hydra.errors import InstantiationException
+
+from benchmarks.records import files
+from benchmarks.training.environment import process_rank
+
+# What gloo, NCCL and torch's store say when a peer is gone or silent.
+PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|timed out", re.IGNORECASE)
+
+
+def describe(error: BaseException) -> str:
+    """Return the cause in one line, without Hydra's wrapping."""
+    error = _unwrapped(error)
+    if _is_full_disk(error):
+        return "no space left on the disk; what was written before is intact"
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else ""
+    return text if is_known(error) and text else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def is_known(error: BaseException) -> bool:
+    """Tell whether an error is the program's own clear one, which would come again."""
+    error = _unwrapped(error)
+    known = ValueError | FileNotFoundError | ArithmeticError | ImportError | MemoryError
+    return isinstance(error, known) or _is_full_disk(error)
+
+
+def is_of_a_peer(error: BaseException) -> bool:
+    """Tell whether an error comes from another rank that is gone or silent."""
+    return isinstance(error, RuntimeError) and (
+        isinstance(error, torch.distributed.DistError) or PEER_LOST.search(str(error)) is not None
+    )
+
+
+def report_failure(directory: Path, reason: str, error: BaseException) -> None:
+    """Write ``failure.json``, of the first rank to fail; ranks that only saw a broken connection give way to a cause."""
+    failure = {
+        "error": reason,
+        "rank": process_rank(),
+        "time": time.time(),
+        "known": is_known(error),
+        "peer": is_of_a_peer(error),
+    }
+    path = directory / files.FAILURE
+    try:
+        first = files.read_json(path)
+        if first is None or (first.get("peer") and not failure["peer"]):
+            files.write_json(path, failure)
+    except OSError:
+        pass
+
+
+def _unwrapped(error: BaseException) -> BaseException:
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno == errno.ENOSPC

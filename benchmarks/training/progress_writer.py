@@ -1,0 +1,115 @@
+"""How far a run is, written for those who watch it."""
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from benchmarks.records.files import PROGRESS, write_json
+from benchmarks.training.batch_hooks import BatchCallback
+from benchmarks.training.budget import Budget
+from benchmarks.training.cost_meter import CostMeter
+
+PROGRESS_EVERY_S = 0.5
+
+
+class ProgressWriter(BatchCallback):
+    """Writes ``progress.json``: at once where something new begins, then at most every ``PROGRESS_EVERY_S``.
+
+    Before training it says what is prepared: a data set that is fetched, copied or listed, compilation. In training it counts
+    steps, or the units of the budget. A test after training counts as the end of it; a run that only tests counts its batches.
+
+    Args:
+        directory: the run's.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.cost: CostMeter | None = None
+        self.budget: Budget | None = None
+        self._last = -math.inf
+        self._phase = ""
+        self._metrics: dict[str, float] = {}
+
+    def follow(self, cost: CostMeter, budget: Budget | None) -> None:
+        """Count the progress of training by ``cost``, or by its ``budget`` where it has one."""
+        self.cost, self.budget = cost, budget
+
+    def prepare(self, what: str, done: int, total: int) -> None:
+        """Write that ``done`` of ``total`` is prepared of ``what``; 0 where a number is not known."""
+        if self._is_due(what):
+            self._write("prepare", done=done, total=total, what=what)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write how far training is."""
+        self._trained(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Show that the run is alive."""
+        self._trained(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Write the metrics of this evaluation."""
+        metrics = trainer.callback_metrics
+        names = ("train/loss", f"val/{pl_module.primary}")
+        self._metrics = {name: float(metrics[name]) for name in names if name in metrics} or self._metrics
+        self._phase = ""
+        self._trained(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write that the test has begun."""
+        self._tested(trainer, 0)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the batches of all test loaders."""
+        self._tested(trainer, sum(trainer.num_test_batches[:dataloader_idx]) + batch_idx + 1)
+
+    def _trained(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and self._is_due("train"):
+            epoch, epochs, done, total = self._training(trainer)
+            self._write("train", epoch=epoch, epochs=epochs, done=done, total=total)
+
+    def _tested(self, trainer: pl.Trainer, batches: float) -> None:
+        if not (trainer.is_global_zero and self._is_due("test")):
+            return
+        if self.cost is None:
+            self._write("test", done=batches, total=sum(trainer.num_test_batches))
+            return
+        epoch, epochs, _, total = self._training(trainer)
+        self._write("test", epoch=epoch, epochs=epochs, done=total, total=total)
+
+    def _training(self, trainer: pl.Trainer) -> tuple[int, int, int, int]:
+        """Epoch, epochs, and the steps or units of the budget that are done and that there are."""
+        assert self.cost is not None
+        trained, epochs = self.cost.steps, trainer.max_epochs or 0
+        steps = int(trainer.num_training_batches)
+        done, total = trained, epochs * steps
+        if self.budget is not None:
+            done, total = self.budget.done, self.budget.total
+            epochs = math.ceil(trained * total / max(done, 1) / steps)  # at the pace so far
+        return min(trainer.current_epoch + 1, epochs), epochs, done, total
+
+    def _is_due(self, phase: str) -> bool:
+        now = time.perf_counter()
+        if phase == self._phase and now - self._last < PROGRESS_EVERY_S:
+            return False
+        self._phase, self._last = phase, now
+        return True
+
+    def _write(self, phase: str, done: float, total: float, epoch: int = 0, epochs: int = 0, **more: str) -> None:
+        counts = {"epoch": epoch, "epochs": epochs, "done": done, "total": total, "metrics": self._metrics}
+        content = {"phase": phase, **more, **counts, "time": time.time(), "pid": os.getpid()}
+        write_json(self.directory / PROGRESS, content, durable=False)

@@ -1,0 +1,326 @@
+"""One run: train a network, test it once, record both."""
+
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from pytorch_lightning.strategies import DDPStrategy
+
+from benchmarks.complexity.certificates import check
+from benchmarks.complexity.cost import Complexity
+from benchmarks.complexity.counting import measure
+from benchmarks.config.trial import config_hash
+from benchmarks.records import files
+from benchmarks.records.hardware import hardware
+from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, Resumption
+from benchmarks.training import tuned_settings
+from benchmarks.training.batch_hooks import leave_out_profiler
+from benchmarks.training.budget import take_budget
+from benchmarks.training.checkpoints import (
+    AtomicCheckpointIO,
+    Averaging,
+    Checkpoints,
+    check_fits,
+    newest_intact,
+    tidy,
+    weights_sha256,
+)
+from benchmarks.training.cost_meter import CostMeter
+from benchmarks.training.environment import code, environment, process_rank
+from benchmarks.training.finite_loss import FiniteLoss
+from benchmarks.training.history import HistoryWriter
+from benchmarks.training.open_run import OpenRun
+from benchmarks.training.options import TrainingOptions
+from benchmarks.training.out_of_memory import OutOfMemory, largest_evaluation_batch
+from benchmarks.training.recomputation import recomputed_macs
+from benchmarks.training.step_seed import StepSeed
+from benchmarks.training.stopping import silence
+from benchmarks.training.weights import Weights
+
+CHECKPOINTS = "checkpoints"  # folder of a run
+CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
+
+
+def train(run: OpenRun) -> None:
+    """Train a run's network, from the start or from its last checkpoint, unless ``mode=test``; test it; fill in the record.
+
+    Raises:
+        ValueError: what is asked for is not possible here, in one line.
+        Interrupted: the run was asked to stop.
+    """
+    config = run.config
+    weights = imported_weights(config)
+    torch.set_num_threads(config["cluster"]["threads_per_process"])
+    pl.seed_everything(config["seed"], verbose=False)
+    arguments, loading = tuned_arguments(config, run.directory)
+    options = TrainingOptions.take(arguments)
+
+    data = instantiate(config["datamodule"] | loading)
+    with data.preparation_told_to(run.progress.prepare):
+        data.setup("fit")
+    module = instantiate(config["module"])
+    module.net.check_image_size(*config["data"]["image_size"])
+
+    complexity = measure(module.net, image_shape(config))
+    check(config["name"], config["data"]["num_classes"], complexity)
+    apply_options(run, options, arguments, module, complexity)
+
+    if weights is None:
+        callbacks = training_callbacks(run, options, arguments, module, complexity)
+    else:
+        callbacks = testing_callbacks(run, options, arguments)
+    trainer = run.trainer = make_trainer(run, arguments, callbacks, module)
+    if "eval_batch_size" not in loading:
+        fit_evaluation_batch(config, trainer, module, data)
+
+    describe_run(run, options, loading, complexity, module, data, weights)
+    checkpoint = None
+    if weights is None:
+        checkpoint = resume(run, module)
+    else:
+        weights.load_into(module.net)
+    if process_rank() == 0:
+        tidy(run.directory / CHECKPOINTS, checkpoint)
+        files.write_atomic(run.directory / files.LAYERS, complexity.layers_csv())
+    run.write()
+    run.open_mirror()
+
+    if weights is None:
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    trainer.test(module, datamodule=data, verbose=False)
+    record_test(run, trainer, module, data)
+
+
+def imported_weights(config: dict[str, Any]) -> Weights | None:
+    """Return the weights that ``mode=test`` evaluates, None for a run that trains.
+
+    Raises:
+        ValueError: they are of another network.
+    """
+    if config["mode"] != "test":
+        return None
+    weights = Weights.read(Path(config["weights"]))
+    weights.check_network(config["module"]["net"])
+    return weights
+
+
+def tuned_arguments(config: dict[str, Any], directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the trainer's arguments, and those of the data module that tuning sets.
+
+    With ``trainer.tuned`` both are what was measured as fastest on this machine. A run keeps what it has started with as long
+    as it stays on its kind of machine.
+    """
+    arguments = dict(config["trainer"])
+    if not arguments.get("tuned"):
+        return arguments, {}
+    machine = hardware(environment(device_of(arguments["accelerator"])))
+    chosen = files.read_json(directory / tuned_settings.CHOSEN)
+    if chosen is None or chosen["hardware"] != machine:
+        key = tuned_settings.key_of(tuned_settings.specification(config))
+        entry, message = tuned_settings.find(config["output_root"], machine, key)
+        if message is not None:
+            print(f"trainer=auto: {message}", file=sys.stderr)
+        chosen = {"hardware": machine, **tuned_settings.choice(config, entry)}
+        if process_rank() == 0:
+            files.write_json(directory / tuned_settings.CHOSEN, chosen)
+    return arguments | chosen["trainer"], chosen["datamodule"]
+
+
+def image_shape(config: dict[str, Any]) -> tuple[int, int, int]:
+    """Return channels, height and width of an image."""
+    return config["data"]["in_channels"], *config["data"]["image_size"]
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Return the device that the trainer will take, of those that the training options know."""
+    gpu = accelerator in {"auto", "gpu", "cuda"} and torch.cuda.is_available()
+    return torch.device("cuda" if gpu else "cpu")
+
+
+def apply_options(
+    run: OpenRun, options: TrainingOptions, arguments: dict[str, Any], module: Any, complexity: Complexity
+) -> None:
+    """Set up the network and this process by the training options.
+
+    Raises:
+        ValueError: the device or the network does not allow one of them.
+    """
+    options.check(device_of(arguments["accelerator"]), str(arguments["precision"]))
+    if options.gradient_checkpointing:
+        run.recomputed_macs = recomputed_macs(module.net, complexity)
+    options.apply(module.net)
+    if options.compile:
+        run.progress.prepare("compiling in the first step", 0, 0)
+    module.micro_batches = options.accumulate_grad_batches or 1
+
+
+def training_callbacks(
+    run: OpenRun, options: TrainingOptions, arguments: dict[str, Any], module: Any, complexity: Complexity
+) -> list[pl.Callback]:
+    """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event.
+
+    A loss is checked before anything is written of it, and checkpoints come last: what they save includes the batch.
+    """
+    config, recipe = run.config, run.config["recipe"]
+    step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
+    run.budget = take_budget(arguments, step_flops, recipe["epochs"], run.stop)
+    run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
+    run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
+    run.progress.follow(run.cost, run.budget)
+    return [
+        run.memory,
+        *([] if options.ema_decay is None else [Averaging(decay=options.ema_decay)]),
+        *([] if run.budget is None else [run.budget]),
+        StepSeed(config["seed"]),
+        FiniteLoss(),
+        run.cost,
+        HistoryWriter(run.directory, run.cost),
+        run.progress,
+        Checkpoints(
+            run.directory / CHECKPOINTS,
+            f"val/{module.primary}",
+            run.stop,
+            config["launch"]["checkpoint_every_steps"],
+        ),
+    ]
+
+
+def testing_callbacks(run: OpenRun, options: TrainingOptions, arguments: dict[str, Any]) -> list[pl.Callback]:
+    """Return the callbacks of a run that only tests: what training its weights has cost is not known."""
+    take_budget(arguments, 1, 1, run.stop)  # its keys are none of Lightning's trainer
+    run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
+    return [run.memory, run.progress]
+
+
+def make_trainer(
+    run: OpenRun, arguments: dict[str, Any], callbacks: Sequence[pl.Callback], module: pl.LightningModule
+) -> pl.Trainer:
+    """Return the trainer of this rank.
+
+    Raises:
+        RuntimeError: another number of processes was started than the configuration asks for.
+    """
+    config = run.config["trainer"]
+    world_size = config["devices"] * config["num_nodes"]
+    timeout = timedelta(seconds=run.config["launch"]["collective_timeout_s"])
+    trainer = instantiate(
+        arguments,
+        strategy=DDPStrategy(timeout=timeout) if world_size > 1 else "auto",
+        callbacks=list(callbacks),
+        plugins=[AtomicCheckpointIO(module)],
+        logger=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=str(run.directory),
+    )
+    silence(trainer)
+    leave_out_profiler(trainer)
+    if trainer.world_size != world_size:
+        raise RuntimeError(f"{world_size} processes were asked for, {trainer.world_size} were started")
+    return trainer
+
+
+def fit_evaluation_batch(config: dict[str, Any], trainer: pl.Trainer, module: Any, data: Any) -> None:
+    """Give the data module the largest batch of evaluation that a GPU holds, for classified images, which are of one size."""
+    device = trainer.strategy.root_device
+    if device.type != "cuda" or config["data"]["task"] != "classification":
+        return
+    start, counts = data.eval_batch_size, data.manifest()["counts"]
+    most = ceil(max(counts[split] for split in ("val", "test")) / trainer.world_size)
+    if config["data"].get("loading") == "files":  # loader workers hold several batches in the machine's memory
+        most = max(start, config["recipe"]["batch_size"] // trainer.world_size)
+    data.eval_batch_size = largest_evaluation_batch(trainer, module, image_shape(config), start, most)
+    torch.cuda.reset_peak_memory_stats(device)
+
+
+def describe_run(
+    run: OpenRun,
+    options: TrainingOptions,
+    loading: dict[str, Any],
+    complexity: Complexity,
+    module: Any,
+    data: Any,
+    weights: Weights | None,
+) -> None:
+    """Record all that is known of a run before it trains."""
+    assert run.trainer is not None
+    config, trainer, record = run.config["trainer"], run.trainer, run.record
+    device, several = trainer.strategy.root_device, trainer.world_size > 1
+    record.config_hash = config_hash(run.config)
+    record.code = code()
+    record.environment = Environment(**environment(device))
+    record.parallel = Parallel(
+        world_size=trainer.world_size,
+        devices=config["devices"],
+        num_nodes=config["num_nodes"],
+        strategy="ddp" if several else "single",
+        backend=("nccl" if device.type == "cuda" else "gloo") if several else None,
+        sync_batchnorm=config["sync_batchnorm"],
+        precision=trainer.precision,
+        global_batch_size=run.config["recipe"]["batch_size"],
+        tuned=bool(config.get("tuned")),
+        **options.as_dict(device),
+        loader_workers=loading.get("loader_workers"),
+        eval_batch_size=data.eval_batch_size,
+    )
+    record.dataset = Dataset(**data.manifest())
+    record.counts, record.baselines = record.dataset.counts, record.dataset.baselines
+    record.complexity = complexity.totals()
+    record.protocol = Protocol(
+        checkpoint="last" if weights is None else "imported",
+        weights=None if weights is None else weights.origin,
+        split="test",
+        metric=f"test/{module.primary}",
+        metric_label=f"test {module.label}",
+        definitions=module.definitions,
+        budget=None if run.budget is None else run.budget.spent(),
+    )
+
+
+def resume(run: OpenRun, module: pl.LightningModule) -> Path | None:
+    """Return the checkpoint to continue from, None to start anew; record which it is, and what is wrong with newer ones."""
+    path, checkpoint, problems = newest_intact(run.directory / CHECKPOINTS)
+    if path is not None:
+        check_fits(path, checkpoint["state_dict"], module)
+    if path is None and not problems:
+        return None
+    resumption = Resumption(
+        at=files.now(), step=checkpoint["global_step"] if path else 0, checkpoint=path.name if path else None
+    )
+    if problems:
+        resumption.reason = "; ".join([*problems, f"going on from {path.name}" if path else "started anew"])
+        print(resumption.reason, file=sys.stderr)
+    run.record.resumptions.append(resumption)
+    return path
+
+
+def record_test(run: OpenRun, trainer: pl.Trainer, module: Any, data: Any) -> None:
+    """Record the metrics of the test, its confusion matrix and pictures, and the checksum of the weights.
+
+    Raises:
+        RuntimeError: not every test image was counted once.
+    """
+    manifest = data.manifest()
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    views = [f"test/n_{view}" for view in run.config["data"].get("test_views", ())]
+    counts = {name: int(metrics[name]) for name in ("test/n", *views)}
+    for name, count in counts.items():
+        if count != manifest["counts"]["test"]:
+            raise RuntimeError(f"{name}: tested {count} images of {manifest['counts']['test']}")
+    run.record.metrics = metrics | counts
+    if module.confusion is not None and len(module.confusion) <= CONFUSION_UP_TO:
+        run.record.confusion = module.confusion.tolist()
+    if module.examples and process_rank() == 0:
+        from benchmarks.training.pictures import write_pictures
+
+        write_pictures(run.directory, module.examples, manifest["classes"])
+    run.record.weights_sha256 = weights_sha256(module.net.state_dict())

@@ -4,15 +4,9 @@ import importlib.resources
 import importlib.util
 import json
 import re
-import statistics
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
-
-from benchmarks.records.runs import Run
-from benchmarks.report.style import family_style
-from benchmarks.units import metric_text
 
 
 def plotly_js() -> str:
@@ -91,44 +85,3 @@ def render(view: View) -> str:
 def note(text: str, x: float, y: float, **changes: Any) -> dict[str, Any]:
     """A text above a height of the whole chart."""
     return {"text": text, "x": x, "y": y, "yref": "paper", "yanchor": "bottom", "showarrow": False} | changes
-
-
-def over(
-    finished: Mapping[Any, Sequence[Run]], family: str, name: str, labels: Mapping[Any, str]
-) -> list[dict[str, Any]]:
-    """The reported metric over x: a band from the lowest to the highest seed, every seed, and the mean.
-
-    finished: runs by x, ascending. name: of the curve, empty where there is one alone. labels: of the points, by x.
-    """
-    if not finished:
-        return []
-    style = family_style(family)
-    errors = {x: [run.value or 0.0 for run in runs] for x, runs in finished.items()}
-    means = {x: statistics.fmean(values) for x, values in errors.items()}
-    edge = {"x": list(errors), "line": {"width": 0}, "mode": "lines", "hoverinfo": "skip", "showlegend": False}
-    return [
-        {**edge, "y": [min(values) for values in errors.values()]},
-        {**edge, "y": [max(values) for values in errors.values()], "fill": "tonexty", "fillcolor": f"{style.colour}33"},
-        {
-            "name": "each seed",
-            "showlegend": not name,
-            "mode": "markers",
-            "x": [x for x, values in errors.items() for _ in values],
-            "y": [value for values in errors.values() for value in values],
-            "marker": {"color": f"{style.colour}80", "size": 5},
-            "hovertext": [f"seed {run.seed}: {run.value_text}" for runs in finished.values() for run in runs],
-        },
-        {
-            "name": name or "mean over seeds",
-            "mode": "lines+markers",
-            "x": list(means),
-            "y": list(means.values()),
-            "line": {"color": style.colour, "width": 2, "dash": style.dash},
-            "marker": {"color": style.colour, "size": 9, "symbol": style.symbol},
-            "hovertext": [
-                f"<b>{labels[x]}</b>, mean of {len(errors[x])}<br>{metric_text(mean, finished[x][0].metric_label)}, "
-                f"n = {finished[x][0].n}"
-                for x, mean in means.items()
-            ],
-        },
-    ]

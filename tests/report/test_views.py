@@ -183,8 +183,9 @@ def test_the_band_is_of_the_seeds_that_may_be_averaged(tmp_path: Path) -> None:
     finished("32x4d", 0, 2.0)
     [figure] = cardinality_view(trials(*sweep)).figures
     traces = figure.choices[0]["traces"]
-    low, high, seeds, mean = traces[:4]
-    assert (low["x"], low["y"], high["y"], mean["y"]) == ([0, 1], [3.0, 2.0], [8.0, 2.0], [5.0, 2.0])
+    band, seeds, mean = traces[:3]
+    assert (band["fill"], band["x"], band["y"]) == ("toself", [0, 1, 1, 0], [8.0, 2.0, 2.0, 3.0])
+    assert (mean["x"], mean["y"]) == ([0, 1], [5.0, 2.0])
     assert sorted(zip(seeds["x"], seeds["y"], strict=True)) == [(0, 3.0), (0, 4.0), (0, 8.0), (1, 2.0)]
     assert figure.choices[0]["layout"]["xaxis"]["ticktext"] == ["1×64d", "32×4d"]
     assert figure.caption.startswith("Mean of 1–3 seeds")
@@ -207,8 +208,8 @@ def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Pat
     curves = {trace["name"]: trace for trace in traces if trace["mode"] == "lines+markers"}
     assert (curves["resnet"]["x"], curves["resnet"]["y"]) == ([500, 2_000], [4.5, 6.0])
     assert (curves["densenet"]["x"], curves["densenet"]["y"]) == ([2_001], [pytest.approx(6.001)])
-    low, high = (trace for trace in traces if trace["mode"] == "lines" and trace["x"] == [500, 2_000])
-    assert (low["y"], high["y"]) == ([2.5, 4.0], [7.5, 9.0])
+    [band] = (trace for trace in traces if trace.get("fill") and trace["x"] == [500, 2_000, 2_000, 500])
+    assert band["y"] == [7.5, 9.0, 4.0, 2.5]
     axis = digits.choices[0]["layout"]["xaxis"]
     assert axis["tickvals"] == [500, 2_000]
     assert axis["range"][0] < math.log10(500) and axis["range"][1] > math.log10(2_001)

@@ -3,6 +3,7 @@
 A colour that begins with `--` names a token of the page's style sheet, so that light, dark and print each have their own.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
@@ -70,12 +71,16 @@ def points(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) 
 def front_line(front: Sequence[tuple[float, float]], more_is_better: bool = False, colour: str = "--soft") -> Trace:
     """Return the steps through a Pareto front of (cost, error): level as far as a point is the best that its cost buys."""
     front = sorted(front)
+    corners = [
+        (left[0], right[1]) if more_is_better else (right[0], left[1]) for left, right in itertools.pairwise(front)
+    ]
+    steps = [step for pair in itertools.zip_longest(front, corners) for step in pair if step]
     return {
         "name": "front",
         "mode": "lines",
-        "x": [cost for cost, _ in front],
-        "y": [error for _, error in front],
-        "line": {"color": colour, "width": 1.2, "shape": "vh" if more_is_better else "hv"},
+        "x": [cost for cost, _ in steps],
+        "y": [error for _, error in steps],
+        "line": {"color": colour, "width": 1.2},
         "hoverinfo": "skip",
     }
 
@@ -87,9 +92,9 @@ def family_marks(families: Iterable[str]) -> dict[str, dict[str, Any]]:
             "colour": family_style(family).colour,
             "symbol": family_style(family).symbol,
             "band": band((), (), (), family),
-            "line": line((), (), family),
-            "points": points((), (), family),
-            "papers": hollow((), (), family),
+            "line": line((), (), family, hoverinfo="text"),
+            "points": points((), (), family, hoverinfo="text"),
+            "papers": hollow((), (), family, hoverinfo="text"),
         }
         for family in families
     }

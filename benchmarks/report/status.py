@@ -53,13 +53,19 @@ class TrialState:
     detail: str = ""
 
 
-def trial_states(output_root: Path) -> tuple[list[TrialState], list[str]]:
-    """Every trial that a sweep under ``output_root`` has listed or that left a record, and a line for each unreadable record.
+def trial_states(
+    output_root: Path, loaded: tuple[list[Run], list[str]] | None = None
+) -> tuple[list[TrialState], list[str]]:
+    """Return every trial that a sweep has listed or that left a record, and a line for each unreadable record.
+
+    Args:
+        output_root: the folder with the runs.
+        loaded: what ``load_runs`` returned of the folder, where it has been read already.
 
     Raises:
         FileNotFoundError: no such folder.
     """
-    runs, problems = load_runs(output_root)
+    runs, problems = loaded or load_runs(output_root)
     states = [_of_run(run, output_root) for run in runs]
     known = {run.directory for run in runs}
     for directory in _listed(output_root):

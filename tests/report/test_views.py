@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
-from support.browser import Page, browser, visit  # noqa: F401
+from support.browser import Page, visit
 from support.records import make_run
 from torch import nn
 
@@ -265,7 +265,7 @@ def test_reuse_is_of_a_densenet(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 def test_browser_draws_and_switches(
-    browser: Any,  # noqa: F811
+    browser: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

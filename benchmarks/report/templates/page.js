@@ -1,227 +1,5 @@
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Accuracy against compute</title>
-<link rel="icon" href="data:,">
-<style>
-:root {
-  --paper: #fdfdfb; --ink: #1d1f22; --soft: #5b6067; --rule: #dcddd8; --grid: #ecece7; --tint: #f4f4ef;
-  --link: #0b5394; --good: #1c6e3d; --bad: #a8200d; --busy: #0b5394; --halted: #7d5200; --faded: .4;
-  --sans: system-ui, -apple-system, "Segoe UI", "Helvetica Neue", "Noto Sans", "Liberation Sans", sans-serif;
-  --serif: Charter, "Bitstream Charter", "Sitka Text", Cambria, Georgia, "Liberation Serif", serif;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --paper: #15171a; --ink: #e6e6e1; --soft: #a2a7ad; --rule: #363a40; --grid: #272a2f; --tint: #1d2024;
-    --link: #8cc4ff; --good: #7fd6a0; --bad: #ff9b8a; --busy: #8cc4ff; --halted: #f0c36d; --faded: .6;
-  }
-}
-@media print {
-  :root {
-    --paper: #ffffff; --ink: #000; --soft: #444; --rule: #bbb; --grid: #e4e4e4; --tint: #fff;
-    --link: #000; --good: #1c6e3d; --bad: #a8200d; --busy: #0b5394; --halted: #7d5200; --faded: .4;
-  }
-}
-* { box-sizing: border-box; }
-[hidden] { display: none !important; }
-html { background: var(--paper); color: var(--ink); scroll-padding-top: 6rem; }  /* below the controls, which stay in sight */
-body { margin: 0 auto; max-width: 1240px; padding: 1.6rem 2rem 4rem; font: 15px/1.5 var(--sans); }
-h1, h2 { font-family: var(--serif); font-weight: 600; line-height: 1.2; }
-h1 { font-size: 1.85rem; margin: 0; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .5rem; }
-h3 { font-size: .95rem; margin: 0 0 .3rem; }
-p { margin: .3rem 0; max-width: 62rem; }
-a { color: var(--link); text-underline-offset: .18em; text-decoration-thickness: 1px; }
-:focus-visible { outline: 2px solid var(--link); outline-offset: 2px; }
-:target { background: var(--tint); }
-.skip { position: absolute; left: -999rem; }
-.skip:focus { position: static; }
-.soft, figcaption, header p { color: var(--soft); }
-
-.controls { display: flex; flex-wrap: wrap; gap: .5rem 2rem; align-items: center; margin-top: 1rem;
-  padding: .55rem 0; border-block: 1px solid var(--rule); background: var(--paper); position: sticky; top: 0; z-index: 2; }
-.controls > * { margin: 0; }
-.legend { display: flex; flex-wrap: wrap; gap: .3rem .5rem; list-style: none; padding: 0; }
-.legend button { display: flex; align-items: center; gap: .45rem; font: inherit; color: inherit; background: none;
-  border: 1px solid transparent; border-radius: 3px; padding: .1rem .4rem; cursor: pointer; }
-.legend button:hover { border-color: var(--rule); }
-.legend button[aria-pressed=false] { color: var(--soft); text-decoration: line-through; }
-.legend button[aria-pressed=false] svg { opacity: .25; }
-.filter { display: flex; align-items: baseline; gap: .4rem; margin-left: auto; }
-input[type=search] { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--soft);
-  border-radius: 3px; padding: .15rem .4rem; width: 15rem; max-width: 60vw; }
-input[type=checkbox], input[type=radio] { accent-color: var(--link); }
-#shown { color: var(--soft); }
-svg[style*="--family"] line { stroke: var(--family); stroke-width: 2; }
-svg[style*="--family"] :not(line) { fill: var(--family); }
-.named { display: flex; align-items: center; }
-.mark { vertical-align: -2px; margin-right: .4rem; flex: none; }
-.named input { margin: 0 .5rem 0 0; flex: none; }
-select { font: inherit; color: inherit; background: var(--paper); border: 1px solid var(--soft);
-  border-radius: 3px; padding: .15rem .4rem; margin-left: .3rem; }
-
-figure { margin: 1.6rem 0 0; }
-figure h2 { margin: 0; color: var(--ink); }
-figcaption { display: flex; flex-wrap: wrap; justify-content: space-between; gap: 0 2rem; align-items: end; }
-figcaption > div:first-child { flex: 1 1 26rem; }
-.switches { display: flex; flex-direction: column; align-items: end; }
-.range { display: flex; flex-wrap: wrap; gap: 0 .9rem; }
-.range label { cursor: pointer; }
-.chart { height: 400px; margin-top: .3rem; position: relative; }
-.chart .fills path { fill-rule: nonzero; }
-.marks { position: absolute; inset: 0; pointer-events: none; z-index: 1; overflow: visible; }
-.marks path { fill: none; stroke: var(--ink); stroke-width: 3.5; stroke-linejoin: round; }
-.marks path.halo { stroke: var(--paper); stroke-width: 8; }
-.annotation-text { paint-order: stroke; stroke: var(--paper); stroke-width: 3px; stroke-linejoin: round; }
-
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums; }
-th, td { padding: .34rem .6rem; text-align: left; white-space: nowrap; }
-th { font-weight: 600; border-bottom: 1.5px solid var(--ink); vertical-align: bottom; }
-td { border-bottom: 1px solid var(--rule); }
-tbody tr:hover, tbody tr.pointed { background: var(--tint); }
-tbody tr:has(:checked) { box-shadow: inset 3px 0 var(--ink); }
-#front { width: auto; margin-top: .4rem; }
-.number { text-align: right; }
-#scores td:first-child { white-space: normal; min-width: 9.5rem; }
-#scores .scroll:not(:first-of-type) { margin-top: 1.4rem; }
-#runs td:first-child, #runs td:nth-child(3) { white-space: normal; overflow-wrap: anywhere; min-width: 9.5rem; }
-#runs td:first-child { min-width: 12.5rem; }
-#runs th { padding: 0; }
-th button { font: inherit; color: inherit; background: none; border: 0; cursor: pointer; width: 100%;
-  padding: .34rem .6rem; text-align: inherit; }
-th button:hover { text-decoration: underline; text-underline-offset: .18em; }
-th[aria-sort=ascending] button::after { content: " ↑"; }
-th[aria-sort=descending] button::after { content: " ↓"; }
-
-.status { font-weight: 600; }
-.status.ok { color: var(--good); font-weight: 400; }
-.status.failed { color: var(--bad); }
-.status.running { color: var(--busy); }
-.status.interrupted, .status.preempted { color: var(--halted); }
-.status.missing { color: var(--soft); }
-.failures { list-style: none; padding: 0; }
-.failures li { padding: .4rem 0; border-bottom: 1px solid var(--rule); }
-.failures code { display: block; overflow-wrap: anywhere; white-space: pre-wrap; }
-code { font: 13px/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; }
-
-details { border-bottom: 1px solid var(--rule); }
-summary { padding: .4rem 0; cursor: pointer; overflow-wrap: anywhere; }
-.passport { display: grid; grid-template-columns: repeat(auto-fill, minmax(24rem, 1fr)); gap: 1.2rem 2.5rem;
-  padding: .6rem 0 1.4rem 1.1rem; font-size: 14px; }
-.passport section { min-width: 0; }
-.passport section:has(pre) { grid-column: 1 / -1; }
-pre { margin: 0; padding: .7rem .9rem; background: var(--tint); overflow: auto; max-height: 30rem; font: 12.5px/1.45 ui-monospace,
-  "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; }
-dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .1rem .9rem; margin: 0; }
-dt { color: var(--soft); max-width: 13rem; overflow-wrap: anywhere; }
-dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-
-@media (max-width: 900px) {
-  .switches { align-items: start; }
-}
-@media (max-width: 640px) {
-  body { padding: 1rem 1rem 3rem; }
-  .passport { grid-template-columns: 1fr; }
-  .controls { position: static; }
-}
-@media print {
-  @page { margin: 14mm; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  .skip, .controls label, #shown, .range, .modebar, .named input, .controls-only { display: none !important; }
-  .controls { position: static; }
-  .chart { height: 310px; overflow: hidden; }
-  #passports:not(:has(details)) { display: none; }
-  .legend button { padding: 0; }
-  .legend li:has([aria-pressed=false]) { display: none; }
-  pre { max-height: none; white-space: pre-wrap; }
-  table { font-size: 7.5pt; }
-  th, td, th button { padding: .2rem .3rem; }
-  #runs th { white-space: normal; }
-  #runs td:first-child, #runs td:nth-child(3) { min-width: 0; }
-  .scroll { overflow: visible; }
-  figure, tr, .failures li, .passport section { break-inside: avoid; }
-  h2 { break-after: avoid; }
-  a { text-decoration: none; }
-}
-  .pictures figure { margin: 0 0 1.25rem; }
-  .pictures img { width: 100%; height: auto; display: block; border-radius: 3px; }
-  .pictures figcaption { font-size: 0.85rem; margin-top: 0.35rem; }
-</style>
-</head>
-<body>
-<a class="skip" href="#table">Skip to the table</a>
-<header>
-<h1>Accuracy against compute</h1>
-<p>Convolutional networks, evaluated under one protocol. Training FLOPs are counted over the whole training, forward and backward;
-MACs are the multiply-adds of one image; the test set is used once, at the end.</p>
-<p>{{summary}}. Written {{written}}.</p>
-</header>
-<main>
-{{notice}}
-<div class="controls" role="group" aria-label="What is shown" {{controls_hidden}}>
-{{selector}}<ul class="legend" aria-label="Families">{{legend}}</ul>
-<label class="filter">Filter <input type="search" id="filter" placeholder="e.g. resnet20 seed 0" autocomplete="off"></label>
-<span id="shown" role="status"></span></div>
-<noscript><p>Charts, filter and passports need JavaScript; the tables below hold every final figure without it.</p></noscript>
-<section aria-label="Charts" id="charts" {{charts_hidden}}>
-<p id="nothing" hidden>Nothing to draw of this data set: no run that is shown has been evaluated.</p>
-<figure>
-<figcaption>
-<div><h2 id="training-title">Validation error over <span id="training-over">training FLOPs</span></h2>
-<span id="training-caption"></span></div>
-<div class="switches">
-<div class="range" id="spent" role="radiogroup" aria-labelledby="spent-title"><span id="spent-title">Compute axis</span>
-<label><input type="radio" name="spent" value="train_flops" checked> training FLOPs</label>
-<label><input type="radio" name="spent" value="wall_s"> wall time</label>
-</div>
-<div class="range" id="range" role="radiogroup" aria-labelledby="range-title"><span id="range-title">Error axis</span>
-<label><input type="radio" name="range" value="end" checked> end of training</label>
-<label><input type="radio" name="range" value="whole"> whole range</label>
-<label><input type="radio" name="range" value="log"> logarithmic</label>
-</div>
-<div class="range" id="seeds" role="radiogroup" aria-labelledby="seeds-title"><span id="seeds-title">Seeds</span>
-<label><input type="radio" name="seeds" value="mean" checked> mean and range</label>
-<label><input type="radio" name="seeds" value="each"> each run</label>
-</div>
-</div>
-</figcaption>
-<div class="chart" id="training" role="img" aria-labelledby="training-title training-caption"></div>
-</figure>
-<figure>
-<figcaption>
-<div><h2 id="cost-title">Test error over <span id="cost-over">MACs</span></h2>
-<span id="cost-caption"></span></div>
-<div class="switches">
-<label class="range">Cost axis <select id="axis"></select></label>
-<label class="range"><input type="checkbox" id="papers" checked> <span id="papers-label">the papers’ figures</span></label>
-</div>
-</figcaption>
-<div class="chart" id="cost" role="img" aria-labelledby="cost-title cost-caption" aria-describedby="front-title"></div>
-<div class="scroll" id="front-region" role="region" aria-labelledby="front-title" tabindex="0">
-<p id="front-title" class="soft"></p><table id="front"></table></div>
-</figure>
-<figure>
-<figcaption>
-<div><h2 id="share-title">Share of runs at or below an error</h2>
-<span id="share-caption"></span></div>
-</figcaption>
-<div class="chart" id="share" role="img" aria-labelledby="share-title share-caption"></div>
-</figure>
-</section>
-<script type="application/json" id="data">{{data}}</script>
-<script>{{plotly}}</script>
-<script>
-"use strict";
-const {axes, charts, runs, styles} = JSON.parse(document.getElementById("data").textContent);
-const byId = id => document.getElementById(id);
+const {axes, charts, runs, looks} = JSON.parse(document.getElementById("data").textContent);
 const training = byId("training"), cost = byId("cost"), share = byId("share");
-const FONT = 13;
 const MARGIN = {l: 58, r: 14, t: 10, b: 52};
 const MOST_LABELS = 40;
 const FEWEST_FOR_SHARE = 5;
@@ -240,12 +18,11 @@ let lines = [], points = [];           // what the first two charts have drawn
 // Plotly reads a subset of HTML in every text: names are text.
 const plain = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const short = text => text.length > 44 ? `${text.slice(0, 22)}…${text.slice(-21)}` : text;  // what differs is often at the end
-const token = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const log10 = value => Math.log(value) / Math.LN10;
 const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
 const checked = name => document.querySelector(`input[name=${name}]:checked`).value;
 const isShown = run => shown[run] && !hiddenFamilies.has(runs[run].family);
-const families = () => Object.keys(styles);
+const families = () => Object.keys(looks);
 
 const measure = (() => {
   const context = document.createElement("canvas").getContext("2d");
@@ -330,20 +107,10 @@ function timeTicks([low, high], pixels) {
   }
 }
 
-function layout(chart, xTitle, yTitle, xaxis, yaxis) {
-  const line = {color: token("--ink"), gridcolor: token("--grid"), linecolor: token("--rule"), zeroline: false,
-                showline: true, ticks: "outside", tickcolor: token("--rule"), ticklen: 4, automargin: false};
-  return {
-    width: chart.clientWidth, height: chart.clientHeight, margin: {...MARGIN, autoexpand: false}, showlegend: false,
-    paper_bgcolor: token("--paper"), plot_bgcolor: token("--paper"),
-    font: {family: token("--sans"), size: FONT, color: token("--ink")},
-    hoverlabel: {bgcolor: token("--paper"), bordercolor: token("--soft"), align: "left",
-                 font: {family: token("--sans"), size: FONT, color: token("--ink")}},
-    hovermode: "closest", dragmode: "zoom",
-    xaxis: {...line, title: {text: plain(xTitle), standoff: 8}, tickangle: 0, ...xaxis},
-    yaxis: {...line, title: {text: plain(yTitle), standoff: 8}, ...yaxis},
-  };
-}
+const layout = (chart, xTitle, yTitle, xaxis, yaxis) => framed(chart, {
+  margin: {...MARGIN, autoexpand: false}, showlegend: false, dragmode: "zoom",
+  xaxis: {title: {text: plain(xTitle)}, tickangle: 0, ...xaxis}, yaxis: {title: {text: plain(yTitle)}, ...yaxis},
+});
 
 const logX = (chart, range, unit) => ({type: "log", range, ...logTicks(range, plotSize(chart).width, unit)});
 const CONFIG = {displaylogo: false, displayModeBar: false, responsive: false, doubleClick: "reset"};
@@ -469,7 +236,7 @@ function drawTraining(chart) {
   byId("training-over").textContent = spent.title;
   if (!lines.length) return;
   const end = line => line.points.at(-1);
-  const anchors = lines.map(line => ({...end(line), label: line.label + SUFFIX[line.status], colour: styles[line.family].colour}));
+  const anchors = lines.map(line => ({...end(line), label: line.label + SUFFIX[line.status], colour: looks[line.family].colour}));
   const all = lines.flatMap(line => line.points);
   const top = all.reduce((most, {high}) => Math.max(most, high), 1e-3);
   const settled = lines.some(line => line.status === "ok") ? lines.filter(line => line.status === "ok") : lines;
@@ -487,32 +254,30 @@ function drawTraining(chart) {
     `<br>${spent.title}: ${withUnit(x, spent.unit)}` + (epoch === null ? "" : `<br>epoch ${epoch}`);
   const traces = [];
   for (const family of families()) {
-    const own = lines.filter(line => line.family === family), style = styles[family];
+    const own = lines.filter(line => line.family === family), look = looks[family];
     const bands = own.filter(line => line.runs.length > 1);
     if (bands.length) {
       const around = line => [...line.points.map(p => ({x: p.x, y: p.high})), ...line.points.map(p => ({x: p.x, y: p.low})).reverse()];
-      traces.push({type: "scatter", mode: "lines", name: `band ${family}`, x: joined(bands, line => around(line).map(({x}) => x)),
-                   y: joined(bands, line => around(line).map(({y}) => y)), fill: "toself", fillcolor: style.colour + "33",
-                   line: {width: 0}, hoverinfo: "skip"});
+      traces.push({...look.band, name: `band ${family}`, x: joined(bands, line => around(line).map(({x}) => x)),
+                   y: joined(bands, line => around(line).map(({y}) => y))});
     }
     if (!own.length) continue;
     const linesRuns = joined(own, line => line.points.map(() => line.runs), []);
     traces.push({  // of many lines the dashes are noise; the ends keep their shapes
-      type: "scatter", mode: "lines", name: `line ${family}`, x: joined(own, line => line.points.map(({x}) => x)),
+      ...look.line, name: `line ${family}`, x: joined(own, line => line.points.map(({x}) => x)),
       y: joined(own, line => line.points.map(({y}) => y)), connectgaps: false, opacity: crowded ? 0.4 : 1,
-      line: {color: style.colour, dash: crowded ? "solid" : style.dash, width: crowded ? 1 : 2}, runs: linesRuns,
-      hoverinfo: "text", text: joined(own, line => line.points.map(p => described(line, p)), ""),
+      line: {...look.line.line, ...(crowded ? {dash: "solid", width: 1} : {})}, runs: linesRuns, text: joined(own, line => line.points.map(p => described(line, p)), ""),
     });
     const dots = own.flatMap(line => {
       const last = line.points.length - 1, every = Math.max(1, Math.ceil(last / 10));
       return line.points.flatMap((p, i) => i === last || (!crowded && i % every === 0) ? [{line, p, last: i === last}] : []);
     });
-    const symbol = ({line, last}) => !last ? style.symbol : {ok: style.symbol, running: style.symbol + "-open"}[line.status] ?? "x";
+    const symbol = ({line, last}) => !last ? look.symbol : {ok: look.symbol, running: look.symbol + "-open"}[line.status] ?? "x";
     traces.push({
-      type: "scatter", mode: "markers", name: `ends ${family}`, x: dots.map(({p}) => p.x), y: dots.map(({p}) => p.y),
-      marker: {color: style.colour, opacity: 1, symbol: dots.map(symbol), size: dots.map(({last}) => last ? (crowded ? 6 : 9) : 5),
+      ...look.points, name: `ends ${family}`, x: dots.map(({p}) => p.x), y: dots.map(({p}) => p.y),
+      marker: {...look.points.marker, opacity: 1, symbol: dots.map(symbol), size: dots.map(({last}) => last ? (crowded ? 6 : 9) : 5),
                line: {width: dots.map(({line, last}) => last && line.status === "running" ? 2 : 0)}},
-      runs: dots.map(({line}) => line.runs), hoverinfo: "text", text: dots.map(({line, p}) => described(line, p)),
+      runs: dots.map(({line}) => line.runs), text: dots.map(({line, p}) => described(line, p)),
     });
   }
   const inFrame = all.filter(({y}) => y <= focus).map(({x}) => x);
@@ -540,34 +305,25 @@ function drawCost(chart) {
   const papers = switchable && byId("papers").checked ? chart.references.filter(({family}) => !hiddenFamilies.has(family)) : [];
   const places = digits(chart.test_label), at = value => withUnit(value, axis.unit);
   if (cost.closest("figure").hidden) return;
-  const front = chart.networks.filter(network => network.front.includes(axis.key)).sort((a, b) => a.x[axis.key] - b.x[axis.key]);
   const crowded = points.length > MOST_LABELS;
   const anchors = points.filter(network => !crowded || network.front.includes(axis.key))
-    .map(network => ({x: network.x[axis.key], y: network.error, label: network.label, colour: styles[network.family].colour}));
+    .map(network => ({x: network.x[axis.key], y: network.error, label: network.label, colour: looks[network.family].colour}));
   const percent = probability => probability === undefined ? "one seed: not known"
     : probability > 0.995 ? "over 99 %" : probability < 0.005 ? "under 1 %" : `${Math.round(100 * probability)} %`;
-  const traces = [];
-  const steps = front.flatMap((network, i) => {
-    const x = network.x[axis.key], y = network.error, next = front[i + 1];
-    return next ? [{x, y}, axis.more_is_better ? {x, y: next.error} : {x: next.x[axis.key], y}] : [{x, y}];
-  });
-  if (front.length > 1) {
-    traces.push({type: "scatter", mode: "lines", name: "front", x: steps.map(({x}) => x), y: steps.map(({y}) => y),
-                 line: {color: token("--soft"), width: 1.2}, hoverinfo: "skip"});
-  }
+  const front = chart.fronts[axis.key], traces = front ? [themed(front)] : [];
   for (const family of families()) {
-    const style = styles[family];
+    const look = looks[family];
     for (const best of [false, true]) {
       const own = points.filter(network => network.family === family && network.front.includes(axis.key) === best);
       if (!own.length) continue;
       traces.push({
-        type: "scatter", mode: "markers", name: `${best ? "front" : "dominated"} ${family}`,
+        ...look.points, name: `${best ? "front" : "dominated"} ${family}`,
         x: own.map(network => network.x[axis.key]), y: own.map(({error}) => error), opacity: best ? 1 : Number(token("--faded")),
-        marker: {color: style.colour, symbol: style.symbol, size: crowded && !best ? 7 : 10, line: {color: token("--paper"), width: 1}},
+        marker: {...look.points.marker, size: crowded && !best ? 7 : 10, line: {color: token("--paper"), width: 1}},
         error_y: {type: "data", symmetric: false, array: own.map(({error, high}) => high - error),
-                  arrayminus: own.map(({error, low}) => error - low), color: style.colour, thickness: 1.2, width: 3,
+                  arrayminus: own.map(({error, low}) => error - low), color: look.colour, thickness: 1.2, width: 3,
                   visible: (best || !crowded) && own.some(network => network.runs.length > 1)},
-        runs: own.map(network => network.runs), hoverinfo: "text",
+        runs: own.map(network => network.runs),
         text: own.map(network => `<b>${plain(network.label)}</b><br>${plain(chart.test_label)}: ${network.error.toFixed(places)}` +
           (network.runs.length > 1 ? ` (${network.low.toFixed(places)} to ${network.high.toFixed(places)} over ${network.runs.length} seeds)` : "") +
           `<br>${axis.title}: ${at(network.x[axis.key])}<br>${best ? "on the front" : "dominated"}; ` +
@@ -577,8 +333,7 @@ function drawCost(chart) {
     const published = papers.filter(paper => paper.family === family);
     if (published.length) {
       traces.push({
-        type: "scatter", mode: "markers", name: `papers ${family}`, x: published.map(({x}) => x[axis.key]), y: published.map(({error}) => error),
-        marker: {color: style.colour, symbol: `${style.symbol}-open`, size: 10, line: {width: 1.6}}, hoverinfo: "text",
+        ...look.papers, name: `papers ${family}`, x: published.map(({x}) => x[axis.key]), y: published.map(({error}) => error),
         text: published.map(({label, error, source, x}) => `<b>${plain(label)}, published</b><br>${plain(chart.test_label)}: ${error.toFixed(2)}` +
           `<br>${axis.title}: ${at(x[axis.key])} (our count)<br>${plain(source)}`),
       });
@@ -586,7 +341,7 @@ function drawCost(chart) {
   }
   const ours = new Set(anchors.map(({label}) => label));
   for (const {label, family, x, error} of papers.filter(({label}) => !ours.has(label))) {
-    anchors.push({x: x[axis.key], y: error, label, colour: styles[family].colour, soft: true});
+    anchors.push({x: x[axis.key], y: error, label, colour: looks[family].colour, soft: true});
   }
   const xs = [...points.map(network => network.x[axis.key]), ...papers.map(({x}) => x[axis.key])];
   if (!xs.length) xs.push(1, 10);
@@ -607,7 +362,8 @@ function drawCost(chart) {
   }
   const marks = [...points, ...papers].map(({x, error}) => Array(4).fill({x: x[axis.key], y: error}));  // worth going round
   const bars = points.map(({x, low, high}) => [{x: x[axis.key], y: low}, {x: x[axis.key], y: high}]);
-  draw(cost, traces, wanted, anchors, [...marks, ...bars, steps], axis.unit);
+  const steps = front ? [front.x.map((x, i) => ({x, y: front.y[i]}))] : [];
+  draw(cost, traces, wanted, anchors, [...marks, ...bars, ...steps], axis.unit);
   const without = chart.networks.filter(network => !has(network)).length;
   byId("cost-caption").textContent = [
     chart.data, chart.test_label, chart.protocol,
@@ -656,17 +412,17 @@ function drawShare(chart) {
   const pad = 0.06 * Math.max(highest - lowest, 0.1 * highest, 0.01), range = [Math.max(0, lowest - pad) - 1e-9, highest + pad];
   const traces = [], anchors = [], places = digits(chart.test_label);
   for (const family of families()) {
-    const own = errors.filter(entry => entry.family === family).map(({error}) => error).sort((a, b) => a - b), style = styles[family];
+    const own = errors.filter(entry => entry.family === family).map(({error}) => error).sort((a, b) => a - b), look = looks[family];
     if (!own.length) continue;
     const n = own.length, name = document.querySelector(`.legend [data-family="${family}"]`).textContent;
     traces.push({
-      type: "scatter", mode: "lines", name: `share ${family}`, x: [own[0], ...own, range[1]], y: [0, ...own.map((_, i) => (i + 1) / n), 1],
-      line: {color: style.colour, dash: style.dash, width: 2, shape: "hv"}, hoverinfo: "text",
+      ...look.line, name: `share ${family}`, x: [own[0], ...own, range[1]], y: [0, ...own.map((_, i) => (i + 1) / n), 1],
+      line: {...look.line.line, shape: "hv"},
       text: [own[0], ...own, range[1]].map((error, i) =>
         `<b>${plain(name)}</b><br>${Math.min(i, n)} of ${n} runs at or below ${error.toFixed(places)}`),
     });
     const middle = Math.floor((n - 1) / 2);
-    anchors.push({x: own[middle], y: (middle + 1) / n, label: `${name} (${n} run${n > 1 ? "s" : ""})`, colour: style.colour});
+    anchors.push({x: own[middle], y: (middle + 1) / n, label: `${name} (${n} run${n > 1 ? "s" : ""})`, colour: look.colour});
   }
   const wanted = layout(share, chart.test_label, "share of runs", {type: "linear", range},
                         {range: [-0.03, 1.05], tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0", "¼", "½", "¾", "1"]});
@@ -749,14 +505,6 @@ function drawOthers() {
   drawMarks();
 }
 
-const later = (delay, action) => {
-  let waiting;
-  return () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(action, delay);
-  };
-};
-
 for (const command of new Set(axes.map(({measured_by}) => measured_by))) {
   const group = Object.assign(document.createElement("optgroup"), {label: `measured by ${command}`});
   group.append(...axes.filter(axis => axis.measured_by === command).map(({key, title}) => new Option(title, key)));
@@ -770,9 +518,7 @@ for (const [ids, again] of [[["spent", "range", "seeds"], drawTraining], [["axis
     });
   }
 }
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawCharts);
-matchMedia("print").addEventListener("change", drawCharts);
-addEventListener("resize", later(120, drawCharts));
+redrawWith(drawCharts);
 if (charts.length) drawFirst();
 byId("js-plotly-tester")?.setAttribute("aria-hidden", "true");  // where plotly measures text
 requestAnimationFrame(() => {
@@ -819,7 +565,7 @@ addEventListener("DOMContentLoaded", () => {
   count();
 
   const runAt = event => event.target.closest("tr") && rows.indexOf(event.target.closest("tr"));
-  for (const event of ["mouseover", "focusin"]) table.tBodies[0].addEventListener(event, found => point([runAt(found)]));
+  for (const event of ["mouseover", "focusin"]) table.tBodies[0].addEventListener(event, change => point([runAt(change)]));
   for (const event of ["mouseleave", "focusout"]) table.tBodies[0].addEventListener(event, () => point([]));
   table.tBodies[0].addEventListener("change", event => {
     marked[event.target.checked ? "add" : "delete"](runAt(event));
@@ -843,33 +589,33 @@ addEventListener("DOMContentLoaded", () => {
     });
   }
 
-  // Passports are written when they are asked for.
+  // The details of a run are written when they are opened.
   let pool;
-  function openPassport(run) {
-    pool ??= JSON.parse(byId("passport-data").textContent);
+  function openDetails(run) {
+    pool ??= JSON.parse(byId("details-data").textContent);
     let details = byId(`run-${run}`);
-    if (!details && pool.passports[run]) {
-      const [title, parts] = pool.passports[run];
+    if (!details && pool.runs[run]) {
+      const [title, parts] = pool.runs[run];
       details = document.createElement("details");
       details.id = `run-${run}`;
-      const summary = document.createElement("summary"), passport = document.createElement("div");
+      const summary = document.createElement("summary"), panel = document.createElement("div");
       summary.append(...[...rows[run].querySelectorAll(".mark")].map(mark => mark.cloneNode(true)), `${title} `,
                      rows[run].querySelector(".status").cloneNode(true));
-      passport.className = "passport";
+      panel.className = "details";
       const section = (name, content) => {
         const made = document.createElement("section"), head = document.createElement("h3");
         head.textContent = name;
         made.append(head, content);
-        passport.append(made);
+        panel.append(made);
       };
       const sections = parts.map(part => pool.sections[part]);
       for (const [name, entries] of sections.filter(([, entries]) => typeof entries !== "string")) {
         const list = document.createElement("dl");
         for (const [key, value] of entries) {
-          const term = document.createElement("dt"), told = document.createElement("dd");
+          const term = document.createElement("dt"), text = document.createElement("dd");
           term.textContent = key;
-          told.textContent = value;
-          list.append(term, told);
+          text.textContent = value;
+          list.append(term, text);
         }
         section(name, list);
       }
@@ -880,15 +626,15 @@ addEventListener("DOMContentLoaded", () => {
         text.textContent = configuration.map(([, part]) => part).join("");
         section(configuration[0][0], text);
       }
-      details.append(summary, passport);
-      byId("passports").append(details);
+      details.append(summary, panel);
+      byId("details").append(details);
       byId("none-open").hidden = true;
     }
     if (details) details.open = true;
     return details;
   }
   function goTo(target) {
-    const summary = /^#run-\d+$/.test(target) && openPassport(Number(target.slice(5)))?.querySelector("summary");
+    const summary = /^#run-\d+$/.test(target) && openDetails(Number(target.slice(5)))?.querySelector("summary");
     if (summary) {
       summary.scrollIntoView();
       summary.focus({preventScroll: true});
@@ -905,19 +651,3 @@ addEventListener("DOMContentLoaded", () => {
   addEventListener("hashchange", () => goTo(location.hash));
   goTo(location.hash);
 });
-</script>
-{{table}}
-{{failures}}
-{{means}}
-{{scores}}
-{{published}}
-{{baselines}}
-{{problems}}
-{{pictures}}
-<section id="passports" aria-labelledby="passports-title" {{passports_hidden}}><h2 id="passports-title">Passports</h2>
-<p class="soft">What each run was: configuration, data, certificate, complexity, protocol, environment.
-<span id="none-open">A run’s name in the table opens its passport here.</span></p></section>
-</main>
-<script type="application/json" id="passport-data">{{passports}}</script>
-</body>
-</html>

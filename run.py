@@ -35,6 +35,7 @@ HYDRA_FLAGS = (
     "-sc",
 )
 PAGE = "report.html"
+Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
 PAGE_EVERY_S = 30
 LOGS_SHOWN = 3
 GROUPS = ("model", "data", "recipe", "experiment", "trainer", "logger", "cluster")
@@ -85,8 +86,9 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         print(f"run.py: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
-    watcher.write_pages()
-    runs = _runs(trials)
+    loaded = {root: load_runs(root) for root in filter(Path.exists, watcher.roots)}
+    watcher.write_pages(loaded)
+    runs = _runs(trials, loaded)
     _show(console, trials, sweep.outcomes, runs)
     if len(trials) > 1 and not interrupted:
         _report_to_wandb(trials, runs)
@@ -95,15 +97,10 @@ def main(argv: list[str]) -> int:
     return 0 if len(sweep.outcomes) == len(trials) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
 
 
-def _runs(trials: Iterable[Trial | Impossible]) -> dict[Path, list[Run]]:
-    """The runs of this call that have left a record, by output root."""
-    composed = [trial for trial in trials if isinstance(trial, Trial)]
-    mine = {trial.directory.resolve() for trial in composed}
-    roots = dict.fromkeys(Path(trial.config["output_root"]) for trial in composed)
-    return {
-        root: [run for run in load_runs(root)[0] if run.directory.resolve() in mine]
-        for root in filter(Path.exists, roots)
-    }
+def _runs(trials: Iterable[Trial | Impossible], loaded: Mapping[Path, Loaded]) -> dict[Path, list[Run]]:
+    """Return the runs of this call that have left a record, by output root."""
+    directories = {trial.directory.resolve() for trial in trials if isinstance(trial, Trial)}
+    return {root: [run for run in runs if run.directory.resolve() in directories] for root, (runs, _) in loaded.items()}
 
 
 def _report_to_wandb(trials: Sequence[Trial | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
@@ -111,8 +108,8 @@ def _report_to_wandb(trials: Sequence[Trial | Impossible], runs: Mapping[Path, S
     from benchmarks.tracking.sweep_report import write_report_run
 
     logger = next(trial.config["logger"] for trial in trials if isinstance(trial, Trial))
-    for root, its in runs.items():
-        write_report_run(root, its, logger)
+    for root, members in runs.items():
+        write_report_run(root, members, logger)
 
 
 class PageWriter(SweepProgress):
@@ -129,13 +126,13 @@ class PageWriter(SweepProgress):
         if time.monotonic() - self._written > PAGE_EVERY_S:
             self.write_pages()
 
-    def write_pages(self) -> None:
-        """Writes the page of every output root."""
+    def write_pages(self, loaded: Mapping[Path, Loaded] | None = None) -> None:
+        """Write the page of every output root, from `loaded` where the runs have been read already."""
         from benchmarks.report.page import write_page
 
         for root in filter(Path.exists, self.roots):
             try:
-                write_page(root)
+                write_page(root, (loaded or {}).get(root))
             except OSError as error:
                 print(f"run.py: the page was not written: {error.strerror}", file=sys.stderr)
         self._written = time.monotonic()

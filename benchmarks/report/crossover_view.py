@@ -49,7 +49,12 @@ def _figure(curves: Sequence[Curve]) -> dict[str, Any]:
     errors = [error for curve in curves for by_seed in curve.errors.values() for error in by_seed.values()]
     y = log_ticks(errors) if min(errors) > 0 and max(errors) > 10 * min(errors) else {"rangemode": "tozero"}
     x = ticks(budgets, [budget_text(budget, first.kind) for budget in budgets])
-    return figure(traces, {"title": SPENT[first.kind], "type": "log", **x}, {"title": first.label, **y})
+    return figure(
+        traces,
+        {"title": SPENT[first.kind], "type": "log", "fixedrange": False, **x},
+        {"title": first.label, "fixedrange": False, **y},
+        dragmode="zoom",
+    )
 
 
 def _between(budgets: Sequence[float], errors: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -24,7 +24,7 @@ from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
 from benchmarks.tracking.mirror import SYNC, own_environment, resolve_mode
 
-FOLDER = Path("wandb", "reports")  # below the output root: what was asked for, so that sync can send it
+FOLDER = Path("wandb", "reports")  # below the output root: what was requested, so that sync can send it
 SPARE_S = 30  # beyond the client's own limits: imports and figures
 FRAME = {"margin": None, "legend": None}  # W&B's own, as its panels are of any size
 COLUMNS = (
@@ -34,7 +34,7 @@ COLUMNS = (
 
 
 def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mapping[str, Any]) -> None:
-    """Writes the report of a sweep's finished runs, once for the same results; returns within the logger's limits and 30 s.
+    """Write the report of a sweep's finished runs, once for the same results; returns within the logger's limits and 30 s.
 
     Args:
         logger: the configuration's node; ``mode: none`` does nothing.
@@ -43,14 +43,14 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
     finished = [run for run in runs if run.value is not None and isinstance(run.record.get("run_id"), str)]
     if logger["mode"] == "none" or not finished:
         return
-    asked = root / FOLDER / f"{report_id(finished)}.json"
-    if asked.exists():
+    request = root / FOLDER / f"{report_id(finished)}.json"
+    if request.exists():
         return
-    asked.parent.mkdir(parents=True, exist_ok=True)
+    request.parent.mkdir(parents=True, exist_ok=True)
     directories = sorted(os.path.relpath(run.directory, root) for run in finished)
-    write_json(asked, {"directories": directories, "logger": dict(logger), "mode": None})
+    write_json(request, {"directories": directories, "logger": dict(logger), "mode": None})
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.tracking.sweep_report", str(asked)],
+        [sys.executable, "-m", "benchmarks.tracking.sweep_report", str(request)],
         stdin=subprocess.DEVNULL,
         env=own_environment(),
         start_new_session=True,
@@ -66,13 +66,13 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
 
 
 def report_id(runs: Sequence[Run]) -> str:
-    """The same for the same results."""
+    """Return an id that is the same for the same results."""
     results = sorted((run.record["run_id"], run.value) for run in runs)
     return f"report-{hashlib.sha256(json.dumps(results).encode()).hexdigest()[:12]}"
 
 
-def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
-    """Writes the report's run; the client's errors are raised.
+def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
+    """Write the report's run; the client's errors are raised.
 
     Raises:
         ValueError: a run of the report is no longer there.
@@ -80,12 +80,14 @@ def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
     import plotly.graph_objects as go
     import wandb
 
-    content = read_json(asked) or {}
-    root = asked.parents[len(FOLDER.parts)]
-    known = {os.path.relpath(run.directory, root): run for run in load_runs(root)[0]}
-    if missing := [name for name in content["directories"] if name not in known]:
-        raise ValueError(f"{missing[0]} is gone, and {asked.stem} needs it")
-    runs = [known[name] for name in content["directories"]]
+    content = read_json(request) or {}
+    root = request.parents[len(FOLDER.parts)]
+    runs = []
+    for name in content["directories"]:
+        members = load_runs(root / name)[0] if (root / name).is_dir() else []
+        if not members:
+            raise ValueError(f"{name} is gone, and {request.stem} needs it")
+        runs += members
     experiments = {str(run.record["experiment"]) for run in runs if run.record.get("experiment")}
     group = ", ".join(sorted(experiments or {run.data for run in runs}))
     run = wandb.init(
@@ -93,7 +95,7 @@ def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
         project=logger["project"],
         dir=str(root),
         mode=mode,  # type: ignore[arg-type]
-        id=asked.stem,
+        id=request.stem,
         resume="allow",
         name=f"report {group}",
         group=group[:128],
@@ -122,20 +124,20 @@ def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
 
 
 def table(runs: Sequence[Run]) -> list[list[Any]]:
-    """A row of ``COLUMNS`` for each network on each data set; the 95 % interval is of the mean over seeds."""
+    """Return a row of ``COLUMNS`` for each network on each data set; the 95 % interval is of the mean over seeds."""
     rows: list[list[Any]] = []
     for data in dict.fromkeys(run.data for run in runs):
         groups = same_but_seed(run for run in runs if run.data == data)
         costs = [[(float(run.macs or 0), float(run.value or 0)) for run in group] for group in groups]
         means = [(fmean(cost for cost, _ in seeds), fmean(error for _, error in seeds)) for seeds in costs]
         on_front = set(pareto_front(means))
-        sure = front_probabilities(costs)
+        probabilities = front_probabilities(costs)
         for index, group in enumerate(groups):
             first = group[0]
             low, high = mean_interval([error for _, error in costs[index]]) or (None, None)
             spent = fmean(run.train_flops or 0 for run in group)
-            found = [data, first.name, first.recipe, len(group), first.metric_label, means[index][1], low, high]
-            rows.append([*found, first.parameters, first.macs, spent, index in on_front, sure[index]])
+            named = [data, first.name, first.recipe, len(group), first.metric_label, means[index][1], low, high]
+            rows.append([*named, first.parameters, first.macs, spent, index in on_front, probabilities[index]])
     return rows
 
 
@@ -189,20 +191,20 @@ def _interval(values: Sequence[float]) -> tuple[float, float]:
     return mean_interval(values) or (fmean(values), fmean(values))
 
 
-def main(asked: Path) -> int:
-    """The process; returns 0 if the report was taken, online or into an offline file."""
+def main(request: Path) -> int:
+    """Run the process; return 0 if the report was taken, online or into an offline file."""
     from benchmarks.tracking.wandb_run import prepare, reason
 
-    content = read_json(asked) or {}
-    root, wanted = asked.parents[len(FOLDER.parts)], content["logger"]["mode"]
+    content = read_json(request) or {}
+    root = request.parents[len(FOLDER.parts)]
     prepare(root.resolve())
-    mode = resolve_mode(wanted)
+    mode = resolve_mode(content["logger"]["mode"])
     try:
-        send(asked, content["logger"], mode)
+        send(request, content["logger"], mode)
     except Exception as error:  # of the client, its service or the network: of many classes
         print(f"W&B: the report: {reason(error)}; {SYNC}", file=sys.stderr)
         return 1
-    write_json(asked, content | {"mode": mode})
+    write_json(request, content | {"mode": mode})
     return 0
 
 

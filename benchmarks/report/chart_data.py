@@ -126,14 +126,14 @@ def reference_points(data: str) -> list[dict[str, Any]]:
     """Return published errors on a data set at the exact counts of their networks."""
     return [
         {
-            "family": certificate.family,
+            "family": network.family,
             "metric": "test/top1_err",
             "source": row.source,
-            "label": certificate.name,
+            "label": network.name,
             "error": row.figures["top1_err"],
-            "x": {"params": certificate.params, "macs": certificate.macs},
+            "x": {"params": network.params, "macs": network.macs},
         }
-        for row, certificate in published.reference_points(data)
+        for row, network in published.reference_points(data)
     ]
 
 

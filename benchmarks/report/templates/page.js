@@ -24,165 +24,16 @@ const checked = name => document.querySelector(`input[name=${name}]:checked`).va
 const isShown = run => shown[run] && !hiddenFamilies.has(runs[run].family);
 const families = () => Object.keys(looks);
 
-const measure = (() => {
-  const context = document.createElement("canvas").getContext("2d");
-  return text => {
-    context.font = `${FONT}px ${token("--sans")}`;
-    return context.measureText(text).width;
-  };
-})();
-
-// Three significant digits with an SI prefix, as in the tables.
-function si(value) {
-  let third = value >= 1 ? Math.floor(log10(value) / 3 + 1e-9) : 0;
-  if (Number((value / 1000 ** third).toPrecision(3)) >= 1000) third++;
-  third = Math.min(third, 7);
-  const scaled = value / 1000 ** third;
-  const digits = third === 0 && Number.isInteger(value) ? String(value) : scaled.toPrecision(3);
-  return `${digits} ${["", "k", "M", "G", "T", "P", "E", "Z"][third]}`.trimEnd();
-}
-
-function duration(seconds) {
-  if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
-  const whole = Math.round(seconds), minutes = Math.round(seconds / 60), hours = Math.round(seconds / 3600);
-  const two = value => String(value).padStart(2, "0");
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
-  if (minutes < 1440) return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
-  return `${Math.floor(hours / 24)} d ${two(hours % 24)} h`;
-}
-
-const withUnit = (value, unit) =>
-  unit === "s" ? duration(value) : unit === "ms" ? `${Number(value.toPrecision(3))} ms` : unit ? `${si(value)}${/[a-zA-Z]$/.test(si(value)) ? "" : " "}${unit}` : si(value);
-const digits = label => label.includes("%") ? 2 : 3;
-
-function plotSize(chart) {
-  return {width: chart.clientWidth - MARGIN.l - MARGIN.r, height: chart.clientHeight - MARGIN.t - MARGIN.b};
-}
-
-// A logarithmic x range with room for the labels on the right.
-function xRange(chart, values, labels) {
-  const logs = values.map(log10);
-  const low = logs.reduce((a, b) => Math.min(a, b)), high = logs.reduce((a, b) => Math.max(a, b));
-  const span = Math.max(high - low, 0.3);
-  const wide = labels.length > MOST_LABELS ? 0 : labels.reduce((most, label) => Math.max(most, measure(label)), 0);
-  const room = Math.min(0.45, (wide + 24) / plotSize(chart).width);
-  const left = (low + high - span) / 2 - 0.04 * span;
-  return [left, left + 1.06 * span / (1 - room)];
-}
-
-// 1-2-5 ticks, denser or sparser as the range asks, in the same SI prefixes as the tables.
-function logTicks([low, high], pixels, unit = "") {
-  if (unit === "s") return timeTicks([low, high], pixels);
-  const decade = pixels / (high - low);
-  const steps = decade > 1000 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : decade > 150 ? [1, 2, 5] : [1];
-  const every = decade > 60 ? 1 : 3;
-  const tickvals = [], ticktext = [];
-  for (let exponent = Math.floor(low); exponent <= high; exponent++) {
-    if (exponent % every) continue;
-    for (const step of steps) {
-      const value = Number(`${step}e${exponent}`);
-      tickvals.push(value);
-      const text = value < 1 || unit === "ms" ? String(Number(value.toPrecision(3)))
-        : `${Number((step * 10 ** (exponent % 3)).toPrecision(3))} ${"kMGTPEZ"[Math.floor(exponent / 3) - 1] ?? ""}`.trimEnd();
-      ticktext.push(unit ? `${text}${/[a-zA-Z]$/.test(text) ? "" : " "}${unit}` : text);
-    }
-  }
-  return {tickvals, ticktext};
-}
-
-function timeTicks([low, high], pixels) {
-  const sixty = [1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 35, 40, 45, 50];
-  const fine = [[0.1, 0.2, 0.3, 0.5, 0.7, ...sixty], sixty, [1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20], [1, 1.5, 2, 3, 4, 5, 7, 10, 14, 21, 30]];
-  const sparse = [[0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30], [1, 2, 5, 10, 20, 30], [1, 2, 4, 8, 12], [1, 2, 4, 7, 14, 30, 60, 120]];
-  for (const steps of [sparse, fine]) {
-    const tickvals = [], ticktext = [];
-    TIMES.forEach(([seconds, name], at) => steps[at].forEach(step => {
-      const where = log10(step * seconds), last = tickvals.at(-1);
-      if (where < low || where > high || last && (where - log10(last)) * pixels / (high - low) < 56) return;
-      tickvals.push(step * seconds);
-      ticktext.push(`${step} ${name}`);
-    }));
-    if (tickvals.length > 3 || steps === fine) return {tickvals, ticktext};
-  }
-}
-
 const layout = (chart, xTitle, yTitle, xaxis, yaxis) => framed(chart, {
   margin: {...MARGIN, autoexpand: false}, showlegend: false, dragmode: "zoom",
   xaxis: {title: {text: plain(xTitle)}, tickangle: 0, ...xaxis}, yaxis: {title: {text: plain(yTitle)}, ...yaxis},
 });
 
-const logX = (chart, range, unit) => ({type: "log", range, ...logTicks(range, plotSize(chart).width, unit)});
 const CONFIG = {displaylogo: false, displayModeBar: false, responsive: false, doubleClick: "reset"};
 
-// Where a point of a chart of that layout is, in pixels of its plot.
-function projection(chart, {xaxis, yaxis}) {
-  const {width, height} = plotSize(chart);
-  const along = (axis, value, size) => {
-    const at = axis.type === "log" ? log10(value) : value;
-    return size * (at - axis.range[0]) / (axis.range[1] - axis.range[0]);
-  };
-  return ({x, y}) => ({px: along(xaxis, x, width), py: height - along(yaxis, y, height)});
-}
-
-// A path with a point at least every 8 pixels.
-function walk(path) {
-  return path.flatMap((point, i) => {
-    const next = path[i + 1] ?? point;
-    const steps = Math.max(1, Math.min(200, Math.ceil(Math.hypot(next.px - point.px, next.py - point.py) / 8)));
-    return Array.from({length: steps}, (_, k) => ({px: point.px + (next.px - point.px) * k / steps,
-                                                   py: point.py + (next.py - point.py) * k / steps}));
-  });
-}
-
-// Labels beside their points, moved as little as it takes so that none covers another or a point; one that finds no
-// place is left to the hover text.
-function placeLabels(chart, {xaxis, yaxis}, anchors, obstacles) {
-  if (anchors.length > MOST_LABELS) return [];
-  const {width, height} = plotSize(chart), pixel = projection(chart, {xaxis, yaxis});
-  const inside = ({px, py}) => px >= -1 && px <= width + 1 && py >= -1 && py <= height + 1;
-  const points = obstacles.flatMap(path => walk(path.map(pixel))).filter(inside);
-  const taken = [];
-  const shared = (a, b) => Math.max(0, Math.min(a.right, b.right) - Math.max(a.left, b.left))
-                         * Math.max(0, Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top));
-  const annotations = [];
-  const queue = anchors.map(anchor => ({...anchor, ...pixel(anchor)})).filter(inside).sort((a, b) => a.py - b.py);
-  for (const anchor of queue) {
-    const text = short(anchor.label), wide = measure(text) + 4, tall = FONT + 3;
-    let best = null;
-    for (let step = 0; step <= 20; step++) {
-      for (const dy of step ? [step * 8, -step * 8] : [0]) {
-        for (const side of [1, -1, 0]) {
-          if (side === 0 && Math.abs(dy) < 16) continue;
-          const dx = side * (10 + (step > 1 ? 12 : 0));
-          const left = anchor.px + dx - (side === 1 ? 0 : side === -1 ? wide : wide / 2);
-          const box = {left, right: left + wide, top: anchor.py + dy - tall / 2, bottom: anchor.py + dy + tall / 2};
-          if (box.left < 0 || box.right > width || box.top < 0 || box.bottom > height) continue;
-          if (taken.some(other => shared(box, other) > 0)) continue;
-          const covered = points.filter(({px, py}) =>
-            px > box.left - 5 && px < box.right + 5 && py > box.top - 4 && py < box.bottom + 4).length;
-          const cost = Math.abs(dy) + (side === 1 ? 0 : side === -1 ? 24 : 12) + 5 * covered;
-          if (!best || cost < best.cost) best = {cost, box, dx, dy, side};
-        }
-      }
-    }
-    if (!best) continue;
-    taken.push(best.box);
-    const moved = Math.abs(best.dy) > 8;
-    annotations.push({
-      x: xaxis.type === "log" ? log10(anchor.x) : anchor.x, y: yaxis.type === "log" ? log10(anchor.y) : anchor.y,
-      text: plain(text), font: {size: FONT, color: token(anchor.soft ? "--soft" : "--ink")}, borderpad: 0,
-      showarrow: true, arrowhead: 0, arrowwidth: moved ? 1 : 0.01, arrowcolor: moved ? anchor.colour : "rgba(0,0,0,0)",
-      standoff: 5, ax: best.dx, ay: best.dy,
-      xanchor: best.side === 1 ? "left" : best.side === -1 ? "right" : "center", yanchor: "middle",
-    });
-  }
-  return annotations;
-}
-
 // Draws, and labels again after a zoom. A trace's `runs` are those that each of its points stands for.
-function draw(chart, traces, wanted, anchors, obstacles, unit) {
-  Plotly.react(chart, traces, {...wanted, annotations: placeLabels(chart, wanted, anchors, obstacles)}, CONFIG);
+function draw(chart, traces, drawing, anchors, obstacles, unit) {
+  Plotly.react(chart, traces, {...drawing, annotations: placeLabels(chart, drawing, anchors, obstacles)}, CONFIG);
   const relabel = () => {
     const {xaxis} = chart.layout;
     const ticks = xaxis.type === "log" ? logTicks(xaxis.range, plotSize(chart).width, unit) : {};
@@ -208,12 +59,12 @@ function curvesOf(chart) {
     const members = series.runs.map((run, at) => ({run, errors: series.errors[at], wall_s: series.wall_s[at]}))
       .filter(({run}) => isShown(run));
     const xOf = member => key === "wall_s" ? member.wall_s : series.train_flops;
-    const line = (its, name, status) => {
+    const line = (members, name, status) => {
       const every = series.epoch.map((epoch, i) => ({
-        epoch, x: mean(its.map(member => xOf(member)[i])), y: mean(its.map(member => member.errors[i])),
-        low: Math.min(...its.map(member => member.errors[i])), high: Math.max(...its.map(member => member.errors[i])),
+        epoch, x: mean(members.map(member => xOf(member)[i])), y: mean(members.map(member => member.errors[i])),
+        low: Math.min(...members.map(member => member.errors[i])), high: Math.max(...members.map(member => member.errors[i])),
       })).filter(({x}) => x > 0);
-      return {family: series.family, label: name, status, runs: its.map(member => member.run), points: every};
+      return {family: series.family, label: name, status, runs: members.map(member => member.run), points: every};
     };
     const drawn = together && members.length > 1
       ? [line(members, series.label, "ok")]
@@ -224,9 +75,6 @@ function curvesOf(chart) {
 
 // Lists with a gap between the parts, so that many curves are one trace.
 const joined = (parts, value, gap = null) => parts.flatMap((part, i) => i ? [gap, ...value(part)] : value(part));
-
-// Upright, ticks may stand closer.
-const logY = (chart, range) => ({type: "log", range, ...logTicks(range, 2 * plotSize(chart).height)});
 
 function drawTraining(chart) {
   const spent = SPENT[checked("spent")];
@@ -352,8 +200,8 @@ function drawCost(chart) {
   const apart = low > 0 && high > LOG_FROM * low;
   const yaxis = apart ? logY(cost, [log10(low) - 0.08, log10(high) + 0.08])
     : {type: "linear", range: heights.length ? [middle - span / 2, middle + span / 2] : [0, 1]};
-  const wanted = layout(cost, axis.title, chart.test_label, xaxis, yaxis);
-  wanted.shapes = chart.baselines.map(({y}) => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below",
+  const drawing = layout(cost, axis.title, chart.test_label, xaxis, yaxis);
+  drawing.shapes = chart.baselines.map(({y}) => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below",
                                                  line: {color: token("--soft"), width: 1, dash: "dash"}}));
   for (const {label, y} of chart.baselines) {
     traces.push({type: "scatter", mode: "text", name: "baseline", x: [10 ** xaxis.range[0]], y: [y], hoverinfo: "skip",
@@ -363,7 +211,7 @@ function drawCost(chart) {
   const marks = [...points, ...papers].map(({x, error}) => Array(4).fill({x: x[axis.key], y: error}));  // worth going round
   const bars = points.map(({x, low, high}) => [{x: x[axis.key], y: low}, {x: x[axis.key], y: high}]);
   const steps = front ? [front.x.map((x, i) => ({x, y: front.y[i]}))] : [];
-  draw(cost, traces, wanted, anchors, [...marks, ...bars, ...steps], axis.unit);
+  draw(cost, traces, drawing, anchors, [...marks, ...bars, ...steps], axis.unit);
   const without = chart.networks.filter(network => !has(network)).length;
   byId("cost-caption").textContent = [
     chart.data, chart.test_label, chart.protocol,
@@ -424,16 +272,16 @@ function drawShare(chart) {
     const middle = Math.floor((n - 1) / 2);
     anchors.push({x: own[middle], y: (middle + 1) / n, label: `${name} (${n} run${n > 1 ? "s" : ""})`, colour: look.colour});
   }
-  const wanted = layout(share, chart.test_label, "share of runs", {type: "linear", range},
+  const drawing = layout(share, chart.test_label, "share of runs", {type: "linear", range},
                         {range: [-0.03, 1.05], tickvals: [0, 0.25, 0.5, 0.75, 1], ticktext: ["0", "¼", "½", "¾", "1"]});
   const steps = traces.map(({x, y}) => x.flatMap((value, i) => i ? [{x: value, y: y[i - 1]}, {x: value, y: y[i]}] : [{x: value, y: y[i]}]));
-  draw(share, traces, wanted, anchors, steps);
+  draw(share, traces, drawing, anchors, steps);
   byId("share-caption").textContent = `${chart.data}, empirical distribution over ${errors.length.toLocaleString("en")} finished runs, a line per family; further left is better`;
 }
 
 // Runs that are marked or pointed at, drawn over their curves and points; nothing else is drawn again.
 function drawMarks() {
-  const wanted = new Set([...marked, ...pointed]);
+  const highlighted = new Set([...marked, ...pointed]);
   const make = (chart, paths) => {
     chart.querySelector(".marks")?.remove();
     if (!paths.length || chart.closest("figure").hidden) return;
@@ -455,19 +303,19 @@ function drawMarks() {
     overlay.append(frame);
     chart.append(overlay);
   };
-  const touched = drawn => drawn.filter(({runs: its}) => its.some(run => wanted.has(run)));
+  const highlightedOf = drawn => drawn.filter(({runs: members}) => members.some(run => highlighted.has(run)));
   const along = training.layout && projection(training, training.layout), around = cost.layout && projection(cost, cost.layout), key = byId("axis").value;
-  make(training, along ? touched(lines).map(line => "M" + line.points.map(along).map(({px, py}) => `${px.toFixed(1)} ${py.toFixed(1)}`).join("L")) : []);
-  make(cost, around ? touched(points).map(network => {
+  make(training, along ? highlightedOf(lines).map(line => "M" + line.points.map(along).map(({px, py}) => `${px.toFixed(1)} ${py.toFixed(1)}`).join("L")) : []);
+  make(cost, around ? highlightedOf(points).map(network => {
     const {px, py} = around({x: network.x[key], y: network.error});
     return `M${px - 9} ${py}a9 9 0 1 0 18 0a9 9 0 1 0 -18 0`;
   }) : []);
 }
 
-function point(its) {
-  pointed = its;
+function point(members) {
+  pointed = members;
   for (const row of document.querySelectorAll("#runs tr.pointed")) row.classList.remove("pointed");
-  for (const run of its) rowOf.get(run)?.classList.add("pointed");
+  for (const run of members) rowOf.get(run)?.classList.add("pointed");
   drawMarks();
 }
 
@@ -524,130 +372,4 @@ byId("js-plotly-tester")?.setAttribute("aria-hidden", "true");  // where plotly 
 requestAnimationFrame(() => {
   performance.mark("first plot");
   if (charts.length) setTimeout(drawOthers);
-});
-
-// The table stands below this script, so that the charts need not wait for it.
-const rowOf = new Map();
-addEventListener("DOMContentLoaded", () => {
-  const table = byId("runs");
-  if (!table) return;
-  const rows = [...table.tBodies[0].rows];
-  rows.forEach((row, run) => rowOf.set(run, row));
-  // Model, data set, recipe and status; a seed is a word of its own.
-  const words = rows.map(({cells}) => [0, 1, 2, 10].map(cell => cells[cell].textContent).join(" ").toLowerCase() + ` seed=${cells[3].textContent} `);
-
-  function count() {
-    const left = rows.filter(row => !row.hidden).length, of = left < rows.length ? ` of ${rows.length.toLocaleString("en")}` : "";
-    byId("shown").textContent = `${left.toLocaleString("en")}${of} run${rows.length > 1 ? "s" : ""} shown`;
-  }
-  function filter() {
-    const wanted = byId("filter").value.toLowerCase().replace(/\bseed[\s=]*(\d+)/g, "seed=$1\u00a0").split(/[ \t]+/).filter(Boolean)
-      .map(word => word.replace("\u00a0", " "));
-    shown = words.map(text => wanted.every(word => text.includes(word)));
-    rows.forEach((row, run) => { row.hidden = !(isShown(run) && runs[run].chart === current); });
-    count();
-    drawCharts();
-  }
-  byId("filter").addEventListener("input", later(120, filter));
-  byId("dataset")?.addEventListener("change", event => {
-    current = Number(event.target.value);
-    filter();
-  });
-  for (const button of document.querySelectorAll(".legend button")) {
-    button.addEventListener("click", () => {
-      const {family} = button.dataset, shows = hiddenFamilies.delete(family);
-      if (!shows) hiddenFamilies.add(family);
-      button.setAttribute("aria-pressed", shows);
-      filter();
-    });
-  }
-  rows.forEach((row, run) => { row.hidden = runs[run].chart !== current; });
-  count();
-
-  const runAt = event => event.target.closest("tr") && rows.indexOf(event.target.closest("tr"));
-  for (const event of ["mouseover", "focusin"]) table.tBodies[0].addEventListener(event, change => point([runAt(change)]));
-  for (const event of ["mouseleave", "focusout"]) table.tBodies[0].addEventListener(event, () => point([]));
-  table.tBodies[0].addEventListener("change", event => {
-    marked[event.target.checked ? "add" : "delete"](runAt(event));
-    drawMarks();
-  });
-
-  // Sorting: by number where a column holds numbers; what is missing comes last either way.
-  for (const head of table.tHead.rows[0].cells) {
-    head.querySelector("button").addEventListener("click", () => {
-      const numeric = head.classList.contains("number"), up = head.getAttribute("aria-sort") !== "ascending";
-      for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
-      head.setAttribute("aria-sort", up ? "ascending" : "descending");
-      const collator = new Intl.Collator("en", {numeric: true});
-      const order = (a, b) => numeric ? a - b : collator.compare(a, b);
-      const sorted = [...table.tBodies[0].rows].map(row => [row, row.cells[head.cellIndex].dataset.value]);
-      sorted.sort(([, left], [, right]) => {
-        if (left === "" || right === "") return (left === "") - (right === "");
-        return up ? order(left, right) : order(right, left);
-      });
-      table.tBodies[0].append(...sorted.map(([row]) => row));
-    });
-  }
-
-  // The details of a run are written when they are opened.
-  let pool;
-  function openDetails(run) {
-    pool ??= JSON.parse(byId("details-data").textContent);
-    let details = byId(`run-${run}`);
-    if (!details && pool.runs[run]) {
-      const [title, parts] = pool.runs[run];
-      details = document.createElement("details");
-      details.id = `run-${run}`;
-      const summary = document.createElement("summary"), panel = document.createElement("div");
-      summary.append(...[...rows[run].querySelectorAll(".mark")].map(mark => mark.cloneNode(true)), `${title} `,
-                     rows[run].querySelector(".status").cloneNode(true));
-      panel.className = "details";
-      const section = (name, content) => {
-        const made = document.createElement("section"), head = document.createElement("h3");
-        head.textContent = name;
-        made.append(head, content);
-        panel.append(made);
-      };
-      const sections = parts.map(part => pool.sections[part]);
-      for (const [name, entries] of sections.filter(([, entries]) => typeof entries !== "string")) {
-        const list = document.createElement("dl");
-        for (const [key, value] of entries) {
-          const term = document.createElement("dt"), text = document.createElement("dd");
-          term.textContent = key;
-          text.textContent = value;
-          list.append(term, text);
-        }
-        section(name, list);
-      }
-      const configuration = sections.filter(([, entries]) => typeof entries === "string");
-      if (configuration.length) {
-        const text = document.createElement("pre");
-        text.tabIndex = 0;
-        text.textContent = configuration.map(([, part]) => part).join("");
-        section(configuration[0][0], text);
-      }
-      details.append(summary, panel);
-      byId("details").append(details);
-      byId("none-open").hidden = true;
-    }
-    if (details) details.open = true;
-    return details;
-  }
-  function goTo(target) {
-    const summary = /^#run-\d+$/.test(target) && openDetails(Number(target.slice(5)))?.querySelector("summary");
-    if (summary) {
-      summary.scrollIntoView();
-      summary.focus({preventScroll: true});
-    }
-    return summary;
-  }
-  document.addEventListener("click", event => {
-    const link = event.target.closest?.("a[href^='#run-']");
-    if (link && goTo(link.hash)) {
-      event.preventDefault();  // following the link would take the focus away again
-      history.pushState(null, "", link.hash);
-    }
-  });
-  addEventListener("hashchange", () => goTo(location.hash));
-  goTo(location.hash);
 });

@@ -64,7 +64,7 @@ WANDB = {
     "show": Command("show the runs in the terminal: wandb leet", "tracking.show"),
 }
 MEASURE = {
-    "steps": Command("a training step beside a hand-written loop, and the making of batches", "performance.step_cost"),
+    "steps": Command("a training step beside a hand-written loop, and the making of batches", "performance.added_time"),
     "options": Command("what each training option costs or saves in time and memory", "performance.option_cost"),
     "launching": Command("what starting, launching and tracking cost", "performance.launching"),
     "decoding": Command("JPEG files: decoding, training batches, workers, waiting", "performance.decoding"),

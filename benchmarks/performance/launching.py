@@ -90,8 +90,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``measure launching``."""
     parser.description = (
         f"start: time run.py --help, a run's first training step, a sweep of {TRIALS} one-step trials and a trial of two "
-        'ranks, as ratios to one `python -c "import torch, pytorch_lightning"` measured beside them. tracking: train ResNeXt on the '
-        "digits and state which share of a step's time the tracker takes. Exit code 1 where one is above its limit."
+        'ranks, as ratios to one `python -c "import torch, pytorch_lightning"` measured beside them. tracking: train ResNeXt '
+        "on the digits and state which share of a step's time the tracker takes. Exit code 1 where one is above its limit."
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
     parser.add_argument("--repeats", type=int, default=3, help="of start; default: 3")

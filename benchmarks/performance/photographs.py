@@ -83,7 +83,8 @@ def data_module(tree: Path, batch: int, workers: int = 0, overrides: Sequence[st
 def decode(tree: Path, images: int, turn: int, ways: Mapping[str, Callable[[bytes], Any]]) -> list[dict[str, Any]]:
     """Measure images a second of one thread, by its processor time.
 
-    Plain decoding, our batches for training and our batches for testing. They take turns of ``turn`` images; all but the test batches are of the same images.
+    Plain decoding, our batches for training and our batches for testing take turns of ``turn`` images; all but the test batches
+    are of the same images.
     """
     plain = ("recipe.augment.colour_jitter=0", "recipe.augment.lighting=0")
     full, short = (data_module(tree, turn, overrides=values).train_dataloader() for values in ((), plain))
@@ -192,7 +193,7 @@ def _epoch(loader: Any, step: Callable[[Any], None], length: float, epoch: int) 
 
 
 def waiting(steps: Sequence[Step]) -> dict[str, Any]:
-    """Return numbers of steps and of stalls, the longest wait for all but an epoch's first batch, and the waits for these; ms."""
+    """Return numbers of steps and of stalls, the longest wait for all but an epoch's first batch, and those waits; ms."""
     starts = [place for place, step in enumerate(steps) if not place or step.epoch != steps[place - 1].epoch]
     length = statistics.median(step.done - step.received for step in steps)
     waits = [step.received - step.requested for step in steps]

@@ -49,11 +49,12 @@ NOTE = (
 )
 
 
-def report(overrides: Sequence[str], page: Path | None, command: str | None) -> None:
+def report(overrides: Sequence[str], repeats: int | None, page: Path | None, command: str | None) -> None:
     """Measure, print and draw.
 
     Args:
         overrides: as for ``run.py -m``; by default ``USUAL``.
+        repeats: of the comparison of times; by default as time allows.
         page: the HTML file of the drawing, if any.
         command: how it was called, where docs/performance.md is to have the figures.
 
@@ -71,7 +72,7 @@ def report(overrides: Sequence[str], page: Path | None, command: str | None) -> 
         if KEY not in trial.config["model"]:
             raise ConfigurationError(f"{trial.config['name']} has no model.{KEY}, model=densenet has one")
         print(f"measuring {trial.config['name']}", file=sys.stderr)
-        rows.append(measure(trial.config))
+        rows.append(measure(trial.config, repeats))
     if page:
         write_atomic(page, render(view(rows)))
     terminal.console().print(table(COLUMNS, rows))
@@ -83,7 +84,7 @@ def report(overrides: Sequence[str], page: Path | None, command: str | None) -> 
         write_record("memory", environment(device), command, TITLE, COLUMNS, rows, NOTE + growth(rows))
 
 
-def measure(config: dict[str, Any]) -> dict[str, Any]:
+def measure(config: dict[str, Any], repeats: int | None) -> dict[str, Any]:
     """Return the row of one network in both forms.
 
     Raises:
@@ -94,7 +95,8 @@ def measure(config: dict[str, Any]) -> dict[str, Any]:
 
     step = specification(config)
     models = {form: config["model"] | {KEY: value} for form, value in FORMS.items()}
-    compared = compare_steps(*(step | {"model": model} for model in models.values()))
+    plain, efficient = (step | {"model": model} for model in models.values())
+    compared = compare_steps(plain, efficient, repeats)
     device = torch.device("cuda" if step["gpu"] else "cpu")
     images = torch.randn(step["batch"], *step["image"], device=device)
     row = {"network": config["name"], "depth": config["model"]["depth"], "batch": step["batch"]}

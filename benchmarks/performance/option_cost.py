@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kept", action="store_true", help="measure what DenseNets keep for their backward pass")
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --kept: draw memory over depth, an HTML file")
+    parser.add_argument("--repeats", type=int, metavar="N", help="of the comparison; default: as time allows")
     add_write_option(parser)
 
 
@@ -84,7 +85,9 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: there is no such network.
     """
     if arguments.kept:
-        kept_memory.report(arguments.overrides, arguments.page, arguments.write and arguments.command_line)
+        kept_memory.report(
+            arguments.overrides, arguments.repeats, arguments.page, arguments.write and arguments.command_line
+        )
         return
     if arguments.page:
         raise ValueError("--page draws what --kept measures")
@@ -95,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     left_out: dict[str, None] = {}
     pairs = [(overrides, option) for overrides in networks for option in chosen]
     for overrides, option in track(pairs, "options", console=Console(stderr=True), transient=True):
-        row = _row(overrides, option)
+        row = _row(overrides, option, arguments.repeats)
         if isinstance(row, str):
             left_out |= {row: None}
         else:
@@ -113,7 +116,7 @@ def run(arguments: argparse.Namespace) -> None:
         add_to_record("switch_cost", where, arguments.command_line, TITLE, COLUMNS, rows, NOTE, same)
 
 
-def _row(overrides: Sequence[str], option: str) -> dict[str, Any] | str:
+def _row(overrides: Sequence[str], option: str, repeats: int | None) -> dict[str, Any] | str:
     """Return the figures of an option, or in a line why this machine or network has it not.
 
     Raises:
@@ -126,7 +129,7 @@ def _row(overrides: Sequence[str], option: str) -> dict[str, Any] | str:
     try:
         other = _trial([*overrides, *ONE_THREAD, option])
         pair = [specification(trial.config) for trial in (plain, other)]
-        compared = compare_steps(*pair)
+        compared = compare_steps(pair[0], pair[1], repeats)
     except ValueError as error:
         return f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"
     return {"network": name, "batch": pair[0]["batch"], "switch": option, "results": OPTIONS[option]} | compared

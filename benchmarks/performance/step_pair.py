@@ -21,7 +21,9 @@ def main(pair: Sequence[Mapping[str, Any]]) -> int:
     clock = time.perf_counter if pair[0]["gpu"] else time.thread_time
     device = torch.device("cuda" if pair[0]["gpu"] else "cpu")
     plain, other = (Steps(one, device).of(one) for one in pair)
-    turns = in_turns(plain, other, clock, warm_up=WARM_UP, fewest=FEWEST, most=MOST, seconds=MEASURED_S)
+    repeats = pair[0].get("repeats")
+    fewest, most = (repeats, repeats) if repeats else (FEWEST, MOST)
+    turns = in_turns(plain, other, clock, warm_up=WARM_UP, fewest=fewest, most=most, seconds=MEASURED_S)
     print(json.dumps({"ratios": [with_it / without for without, with_it in turns]}))
     return 0
 

@@ -30,15 +30,16 @@ def steps(
     return ask("performance.step_time", argument, specification["threads"], ranks, TIMEOUT_S * len(passes))["passes"]
 
 
-def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any], repeats: int | None = None) -> dict[str, Any]:
     """Return time and memory of another training step beside a plain one: columns of a table.
 
-    The ratio of their times, with its 95 % interval, is of a process that interleaves both; memory, in MiB, is of two more.
+    The ratio of their times, with its 95 % interval, is of a process that interleaves both ``repeats`` times (by default as
+    often as time allows); memory, in MiB, is of two more.
 
     Raises:
         ValueError: as ``ask``.
     """
-    ratios = ask("performance.step_pair", [plain, other], plain["threads"])["ratios"]
+    ratios = ask("performance.step_pair", [{**plain, "repeats": repeats}, other], plain["threads"])["ratios"]
     memory = [ask("performance.step_time", one, one["threads"])["memory_bytes"] / 2**20 for one in (plain, other)]
     low, ratio, high = median_interval(ratios)
     return {

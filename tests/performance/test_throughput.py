@@ -35,7 +35,7 @@ def asking(asked: list[Any]) -> Callable[..., dict[str, Any]]:
     """In place of ``measuring.ask``: training takes 2 s, or less in several processes, evaluation 0.5 s; 4 GFLOPs a second."""
 
     def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
-        if module == "peak":
+        if module == "performance.peak":
             return {"peaks": {"32-true": 4e9}, "environment": MACHINE | {"threads": threads}}
         in_effect = TrainingOptions(**argument["switches"]).as_dict(CPU)
         asked.extend((ranks, one.get("batch", argument["batch"]), one["forward"]) for one in argument["passes"])
@@ -242,7 +242,7 @@ def test_steps_are_measured_in_a_process_of_their_own() -> None:
     config = trial("model=resnet", "recipe.batch_size=4", "trainer.channels_last=true").config
     asked = tuned_settings.specification(config) | {"threads": 1}
     assert asked["switches"] == {"channels_last": True} and asked["batch"] == 4
-    one = subprocesses.ask("step_time", asked | {"datamodule": config["datamodule"]}, 1)
+    one = subprocesses.ask("performance.step_time", asked | {"datamodule": config["datamodule"]}, 1)
     lower, upper = one["quartiles_s"]
     assert 0 < lower <= one["step_s"] <= upper
     # Weights, gradients and momentum at least.

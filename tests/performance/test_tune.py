@@ -178,9 +178,9 @@ class Asked:
         self.turns = True
 
     def __call__(self, module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
-        if module == "switches":
+        if module == "training.options":
             return {"tf32": False, "bf16": True, "compile": None, "hardware": MACHINE}
-        if module == "peak":
+        if module == "performance.peak":
             return {"peaks": {"32-true": 1e9, "bf16-mixed": 2e9}, "environment": MACHINE | {"packages": {}}}
         self.steps.append((argument["batch"], argument["switches"]["compile"]))
         if error := self.fails.pop(len(self.steps), None):

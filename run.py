@@ -14,11 +14,11 @@ from benchmarks.analysis import published
 from benchmarks.config.compose import expand, register_resolvers
 from benchmarks.config.hydra_errors import choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial
-from benchmarks.launch.checks import is_asked, is_stale
+from benchmarks.launch.checks import check_mode, is_stale
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.sweep import Sweep
 from benchmarks.launch.trial_job import Outcome
-from benchmarks.performance import plan
+from benchmarks.performance.plan import check_budget
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
 
@@ -49,7 +49,7 @@ examples:
   python run.py model=resnext trainer=ddp trainer.devices=2    two processes
   python run.py model=resnext recipe=common recipe.epochs=5    another recipe, another value
   python run.py -m model=resnet,resnext launch.workers=2       two runs at a time
-  python run.py mode=test weights=weights/x.pt data=imagenet   imported weights as they are: python -m benchmarks weights
+  python run.py mode=test weights=weights/x.pt data=imagenet   imported weights as they are: python -m benchmarks weights import
   python run.py experiment=resnext_table7 seed=0,1,2           the rows of a paper's table that are missing; row=… for some
   python run.py model=densenet --cfg job                       print the configuration, run nothing
 
@@ -65,9 +65,8 @@ def main(argv: list[str]) -> int:
     console = Console(soft_wrap=True)
     try:
         trials = expand(arguments.overrides, arguments.multirun)
-        if is_asked(trials):
-            return plan.show(trials)
-        plan.check_budget(trials)
+        check_mode(trials)
+        check_budget(trials)
         watcher = PageWriter(console, trials)
         sweep = Sweep(trials, watcher, argv)
     except ConfigurationError as error:
@@ -177,7 +176,7 @@ def _show(
         if experiment in published.tables():
             console.print(f"table     python -m benchmarks report {experiment} {root}", markup=False, highlight=False)
         if (root / "wandb").exists():
-            console.print(f"terminal  python -m benchmarks show {root}", markup=False, highlight=False)
+            console.print(f"terminal  python -m benchmarks wandb show {root}", markup=False, highlight=False)
 
 
 def _hydra(argv: list[str]) -> int:

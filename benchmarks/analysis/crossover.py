@@ -1,4 +1,4 @@
-"""Where one network becomes better than another as the training budget grows: `python -m benchmarks crossover [FOLDER]`.
+"""Where one network becomes better than another as the training budget grows: `python -m benchmarks report iso_compute`.
 
 Read from runs that ended with a budget (`trainer.max_train_flops` and its like), each with a complete schedule. Between budgets
 an error is taken as linear in the logarithm of the budget. Two networks are compared on the seeds that both have, by the paired

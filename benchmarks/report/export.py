@@ -58,39 +58,46 @@ def write_table(table: Table, path: Path) -> None:
     write_atomic(path, _parquet(table) if path.suffix == ".parquet" else _csv(table))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 1 with one line on stderr where nothing could be written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks export",
-        description="Writes every run below FOLDER to a table `runs`, a row per run, and every row of their histories to a "
-        "table `history`, a row per evaluation; the column directory joins them.",
-        epilog="Columns are named after the record's parts: compute.train_flops. Lists and overrides are JSON text.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``export``."""
+    parser.description = (
+        "Writes every run below FOLDER to a table `runs`, a row per run, and every row of their histories to a table "
+        "`history`, a row per evaluation; the column directory joins them."
+    )
+    parser.epilog = (
+        "Columns are named after the record's parts: compute.train_flops. Lists and overrides are JSON text."
     )
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", help="default: outputs")
     parser.add_argument("--format", choices=FORMATS, default="parquet", help="default: parquet")
     parser.add_argument("--out", metavar="DIR", help="where the two files go (default: FOLDER)")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write both tables and print where they are.
+
+    Raises:
+        ValueError: there are no runs, or pyarrow is not installed.
+        OSError: no such folder, or nothing can be written to ``--out``.
+    """
     root = Path(arguments.folder)
     out = Path(arguments.out or root)
     if arguments.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        return _refuse("Parquet needs pyarrow: pip install -e '.[parquet]', or --format csv")
-    try:
-        runs, problems = load_runs(root)
-        if runs:
-            console = Console(stderr=True)
-            shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
-            history, unread = history_table(shown, root)
-            out.mkdir(parents=True, exist_ok=True)
-            for name, table in (("runs", runs_table(runs, root)), ("history", history)):
-                path = out / f"{name}.{arguments.format}"
-                write_table(table, path)
-                print(f"{name:<8} {path}  {len(table['directory']):,} rows, {len(table)} columns")
-            problems += unread
-    except OSError as error:
-        return _refuse(str(error))
+        raise ValueError("Parquet needs pyarrow: pip install -e '.[parquet]', or --format csv")
+    runs, problems = load_runs(root)
+    if runs:
+        console = Console(stderr=True)
+        shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
+        history, unread = history_table(shown, root)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in (("runs", runs_table(runs, root)), ("history", history)):
+            path = out / f"{name}.{arguments.format}"
+            write_table(table, path)
+            print(f"{name:<8} {path}  {len(table['directory']):,} rows, {len(table)} columns")
+        problems += unread
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
-    return 0 if runs else _refuse(f"no runs in {root}: nothing to export")
+    if not runs:
+        raise ValueError(f"no runs in {root}: nothing to export")
 
 
 def _directory(run: Run, root: Path) -> str:
@@ -178,8 +185,3 @@ def _csv(table: Table) -> str:
     for row in zip(*table.values(), strict=True):
         writer.writerow([json.dumps(value) if isinstance(value, (bool, list, dict)) else value for value in row])
     return text.getvalue()
-
-
-def _refuse(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
-    return 1

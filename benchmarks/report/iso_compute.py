@@ -1,7 +1,5 @@
 """Where one network overtakes another as the training budget grows, as tables."""
 
-import argparse
-import io
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,6 +20,8 @@ from benchmarks.report.crossover_view import write_plot
 from benchmarks.report.style import family_style
 from benchmarks.units import MISSING, count, one_line
 
+NAME = EXPERIMENT  # in the place of a published table's
+
 
 def print_crossovers(curves: Sequence[Curve], console: Console | None = None) -> None:
     """Print, for every data set, the errors by budget, where each pair of networks crosses, and what the seeds can show."""
@@ -36,37 +36,25 @@ def print_crossovers(curves: Sequence[Curve], console: Console | None = None) ->
         console.print()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the crossovers of an experiment's runs. Returns 0, or 1 with one line on stderr where there are no such runs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks crossover",
-        description="Print test error by training budget, where each pair of networks crosses with a 95 % interval, and "
-        "what the seeds can show; write the same as FOLDER/EXPERIMENT.html.",
-        epilog="Needs runs with a budget: python run.py experiment=iso_compute seed=0,1,2",
-    )
-    parser.add_argument(
-        "folder", metavar="FOLDER", nargs="?", default="outputs", help="folder with the runs (default: outputs)"
-    )
-    parser.add_argument("--experiment", default=EXPERIMENT, help=f"whose runs (default: {EXPERIMENT})")
-    arguments = parser.parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop the table
-    try:
-        runs, problems = load_runs(arguments.folder)
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    found = curves(run for run in runs if run.record.get("experiment") == arguments.experiment)
+def report(folder: Path, experiment: str) -> list[str]:
+    """Print the crossovers of an experiment's runs, write ``<folder>/<experiment>.html``, and return the unreadable records.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it holds no finished run of the experiment with a budget.
+    """
+    runs, problems = load_runs(folder)
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
-    if not found:
-        said = f"no finished run with a budget of the experiment {arguments.experiment!r} in {arguments.folder}"
-        print(f"error: {one_line(said)}: python run.py experiment=iso_compute makes some", file=sys.stderr)
-        return 1
-    print_crossovers(found)
-    path = Path(arguments.folder, f"{Path(arguments.experiment).name}.html")
-    print(f"plot      {write_plot(found, path)}")
-    return 0
+    all_curves = curves(run for run in runs if run.record.get("experiment") == experiment)
+    if not all_curves:
+        raise ValueError(
+            f"no finished run with a budget of the experiment {experiment!r} in {folder}: "
+            "python run.py experiment=iso_compute makes some"
+        )
+    print_crossovers(all_curves)
+    print(f"plot      {write_plot(all_curves, folder / f'{Path(experiment).name}.html')}")
+    return problems
 
 
 def _table(curves: Sequence[Curve]) -> Table:

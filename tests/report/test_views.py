@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+from support.benchmark_command import command
 from support.browser import Page, visit
 from support.records import make_run
 from torch import nn
@@ -18,12 +19,13 @@ from torch import nn
 from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial, config_hash
-from benchmarks.report import views
 from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
 from benchmarks.report.feature_reuse import feature_reuse, reuse_view
 from benchmarks.report.layers_view import layers_view
 from lightning_modules.nets import DenseNet, ResNet
+
+view = command("view")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -217,7 +219,7 @@ def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Pat
 
 def written(tmp_path: Path, capsys: pytest.CaptureFixture[str], *argv: str) -> Path:
     path = tmp_path / "view.html"
-    assert views.main([*argv, "--out", str(path)]) == 0
+    assert view([*argv, "--out", str(path)]) == 0
     assert capsys.readouterr().out == f"{path}\n"
     return path
 
@@ -233,7 +235,7 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [data] = [json.loads(text) for attributes, text in page.scripts if attributes.get("id") == "data"]
     assert [len(choices) for choices in data] == [2, 2]
     default = tmp_path / "outputs"
-    assert views.main(["layers", "model=unet", "data=nuclei", "model.base_channels=1", f"output_root={default}"]) == 0
+    assert view(["layers", "model=unet", "data=nuclei", "model.base_channels=1", f"output_root={default}"]) == 0
     assert (default / "views" / "layers.html").is_file()
 
 
@@ -251,7 +253,7 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ],
 )
 def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert views.main(argv) == 2
+    assert view(argv) == 2
     captured = capsys.readouterr()
     [line] = captured.err.splitlines()
     assert told in line and captured.out == ""

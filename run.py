@@ -14,11 +14,11 @@ from benchmarks.analysis import published
 from benchmarks.config.compose import expand, register_resolvers
 from benchmarks.config.hydra_errors import choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial
-from benchmarks.launch.checks import is_asked, is_stale
+from benchmarks.launch.checks import check_mode, is_stale
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.sweep import Sweep
 from benchmarks.launch.trial_job import Outcome
-from benchmarks.performance import plan
+from benchmarks.performance.plan import check_budget
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
 
@@ -35,6 +35,7 @@ HYDRA_FLAGS = (
     "-sc",
 )
 PAGE = "report.html"
+Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
 PAGE_EVERY_S = 30
 LOGS_SHOWN = 3
 GROUPS = ("model", "data", "recipe", "experiment", "trainer", "logger", "cluster")
@@ -48,7 +49,7 @@ examples:
   python run.py model=resnext trainer=ddp trainer.devices=2    two processes
   python run.py model=resnext recipe=common recipe.epochs=5    another recipe, another value
   python run.py -m model=resnet,resnext launch.workers=2       two runs at a time
-  python run.py mode=test weights=weights/x.pt data=imagenet   imported weights as they are: python -m benchmarks weights
+  python run.py mode=test weights=weights/x.pt data=imagenet   imported weights as they are: python -m benchmarks weights import
   python run.py experiment=resnext_table7 seed=0,1,2           the rows of a paper's table that are missing; row=… for some
   python run.py model=densenet --cfg job                       print the configuration, run nothing
 
@@ -71,9 +72,8 @@ def _main(argv: list[str]) -> int:
     console = Console(soft_wrap=True)
     try:
         trials = expand(arguments.overrides, arguments.multirun)
-        if is_asked(trials):
-            return plan.show(trials)
-        plan.check_budget(trials)
+        check_mode(trials)
+        check_budget(trials)
         watcher = PageWriter(console, trials)
         sweep = Sweep(trials, watcher, argv)
     except ConfigurationError as error:
@@ -92,8 +92,9 @@ def _main(argv: list[str]) -> int:
     except OSError as error:
         print(f"run.py: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
-    watcher.write_pages()
-    runs = _runs(trials)
+    loaded = {root: load_runs(root) for root in filter(Path.exists, watcher.roots)}
+    watcher.write_pages(loaded)
+    runs = _runs(trials, loaded)
     _show(console, trials, sweep.outcomes, runs)
     if len(trials) > 1 and not interrupted:
         _report_to_wandb(trials, runs)
@@ -102,15 +103,10 @@ def _main(argv: list[str]) -> int:
     return 0 if len(sweep.outcomes) == len(trials) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
 
 
-def _runs(trials: Iterable[Trial | Impossible]) -> dict[Path, list[Run]]:
-    """The runs of this call that have left a record, by output root."""
-    composed = [trial for trial in trials if isinstance(trial, Trial)]
-    mine = {trial.directory.resolve() for trial in composed}
-    roots = dict.fromkeys(Path(trial.config["output_root"]) for trial in composed)
-    return {
-        root: [run for run in load_runs(root)[0] if run.directory.resolve() in mine]
-        for root in filter(Path.exists, roots)
-    }
+def _runs(trials: Iterable[Trial | Impossible], loaded: Mapping[Path, Loaded]) -> dict[Path, list[Run]]:
+    """Return the runs of this call that have left a record, by output root."""
+    directories = {trial.directory.resolve() for trial in trials if isinstance(trial, Trial)}
+    return {root: [run for run in runs if run.directory.resolve() in directories] for root, (runs, _) in loaded.items()}
 
 
 def _report_to_wandb(trials: Sequence[Trial | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
@@ -118,8 +114,8 @@ def _report_to_wandb(trials: Sequence[Trial | Impossible], runs: Mapping[Path, S
     from benchmarks.tracking.sweep_report import write_report_run
 
     logger = next(trial.config["logger"] for trial in trials if isinstance(trial, Trial))
-    for root, its in runs.items():
-        write_report_run(root, its, logger)
+    for root, members in runs.items():
+        write_report_run(root, members, logger)
 
 
 class PageWriter(SweepProgress):
@@ -136,13 +132,13 @@ class PageWriter(SweepProgress):
         if time.monotonic() - self._written > PAGE_EVERY_S:
             self.write_pages()
 
-    def write_pages(self) -> None:
-        """Writes the page of every output root."""
+    def write_pages(self, loaded: Mapping[Path, Loaded] | None = None) -> None:
+        """Write the page of every output root, from `loaded` where the runs have been read already."""
         from benchmarks.report.page import write_page
 
         for root in filter(Path.exists, self.roots):
             try:
-                write_page(root)
+                write_page(root, (loaded or {}).get(root))
             except OSError as error:
                 print(f"run.py: the page was not written: {error.strerror}", file=sys.stderr)
         self._written = time.monotonic()
@@ -187,7 +183,7 @@ def _show(
         if experiment in published.tables():
             console.print(f"table     python -m benchmarks report {experiment} {root}", markup=False, highlight=False)
         if (root / "wandb").exists():
-            console.print(f"terminal  python -m benchmarks show {root}", markup=False, highlight=False)
+            console.print(f"terminal  python -m benchmarks wandb show {root}", markup=False, highlight=False)
 
 
 def _hydra(argv: list[str]) -> int:

@@ -1,76 +1,150 @@
-"""The commands around runs: ``python -m benchmarks COMMAND``."""
+"""The commands around runs: ``python -m benchmarks COMMAND``.
 
+The table below is the only list of commands, and ``main`` the only place that parses their words, prints an error and chooses
+the exit code of one. A command is two functions of a module, which is imported when the command is called:
+``add_arguments(parser)``, and ``run(arguments)``, which returns an exit code or None for 0 and raises ValueError or OSError for
+what the user can mend.
+"""
+
+import argparse
 import importlib
+import io
+import shlex
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-COMMANDS = {
-    "certify": "whether every network of the papers' tables is the papers' network, to the digit",
-    "crossover": "where one network overtakes another as the training budget grows, with intervals",
-    "decoding": "photographs from JPEG files: decoding, training batches, workers, and whether training waits",
-    "export": "all runs and their histories as tables, Parquet or CSV",
-    "logging_cost": "what tracking costs a training step",
-    "match": "the width with which a network meets a number of MACs or parameters",
-    "memory": "what DenseNets keep in memory over depth, plainly and memory-efficient",
-    "overhead": "what launching costs, measured against importing torch and Lightning",
-    "peers": "our training step and input path beside those of torchvision, timm, Lightning and ignite",
-    "performance": "docs/performance.md from the committed measurements",
-    "plan": "what a sweep will cost: training FLOPs, device-hours, memory, money",
-    "predict": "masks for images of any size, from a finished segmentation run",
-    "profile": "cost of a network, layer by layer: MACs, parameters, activations, training FLOPs",
-    "report": "the table of all runs, and the page; a table of the papers beside our runs",
-    "show": "the runs in the terminal: wandb leet",
-    "status": "the grid of a sweep: done, running, failed, missing, stale",
-    "step_cost": "a training step beside a hand-written loop, and the making of batches",
-    "switch_cost": "what each switch of training costs or saves: layout, compile, recomputation, averaging",
-    "sync": "sends runs to the W&B server that it lacks, and reads them back",
-    "throughput": "latency, images per second and peak memory of a network",
-    "tune": "the fastest settings on this machine: layout, compile, precision, workers",
-    "views": "per-layer costs, the cardinality sweep, DenseNet's feature reuse, as pages",
-    "weights": "published weights into our networks and back: import, export",
-    "workspace": "creates or updates the workspace and the report of a W&B project",
+from benchmarks.terminal import RENAMED
+from benchmarks.units import one_line
+
+PROGRAM = "python -m benchmarks"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command, or a group of commands, or both.
+
+    Attributes:
+        help: its line in the list of commands.
+        module: the module below ``benchmarks``; ``module:name`` where it has several commands, whose functions are then
+            ``add_name_arguments`` and ``run_name``; empty for a group.
+        commands: the commands below this one, by name.
+    """
+
+    help: str
+    module: str = ""
+    commands: Mapping[str, "Command"] = field(default_factory=dict)
+
+
+VIEWS = {
+    "layers": Command(
+        "MACs, parameters and activations of every layer: a bar chart per network", "report.views:layers"
+    ),
+    "cardinality": Command("error over cardinality at constant cost", "report.views:cardinality"),
+    "accuracy": Command("error over the cost of an image, a curve for each family", "report.views:accuracy"),
+    "reuse": Command("how much each layer of a trained DenseNet uses of each layer before it", "report.views:reuse"),
 }
-
-MODULES = {
-    "certify": "report.certify",
-    "crossover": "analysis.crossover",
-    "decoding": "performance.decoding",
-    "export": "report.export",
-    "logging_cost": "performance.logging_cost",
-    "match": "complexity.match",
-    "memory": "performance.memory",
-    "overhead": "performance.overhead",
-    "peers": "performance.peers",
-    "performance": "performance.document",
-    "plan": "performance.plan",
-    "predict": "training.predict",
-    "profile": "complexity.profile",
-    "report": "report.runs_table",
-    "show": "tracking.show",
-    "status": "report.status",
-    "step_cost": "performance.step_cost",
-    "switch_cost": "performance.option_cost",
-    "sync": "tracking.sync",
-    "throughput": "performance.throughput",
-    "tune": "performance.tune",
-    "views": "report.views",
-    "workspace": "tracking.workspace",
-    "weights": "training.torchvision_weights",
+COMPLEXITY = {
+    "match": Command(
+        "the width with which a network meets a number of MACs or parameters", "complexity.equal_cost_networks"
+    ),
+    "certify": Command("whether every network of the papers' tables is the papers' network", "report.certify"),
 }
+WEIGHTS = {
+    "import": Command(
+        "a published file into one that run.py mode=test evaluates", "training.torchvision_weights:import"
+    ),
+    "export": Command(
+        "an imported file or a run's weights into a published layout", "training.torchvision_weights:export"
+    ),
+}
+WANDB = {
+    "sync": Command("send runs to the W&B server that it lacks, and read them back", "tracking.sync"),
+    "workspace": Command("create or update the workspace and the report of a W&B project", "tracking.workspace"),
+    "show": Command("show the runs in the terminal: wandb leet", "tracking.show"),
+}
+MEASURE = {
+    "steps": Command("a training step beside a hand-written loop, and the making of batches", "performance.added_time"),
+    "options": Command("what each training option costs or saves in time and memory", "performance.option_cost"),
+    "launching": Command("what starting, launching and tracking cost", "performance.launching"),
+    "decoding": Command("JPEG files: decoding, training batches, workers, waiting", "performance.decoding"),
+    "peers": Command("our training step and input path beside those of other projects", "performance.peers"),
+    "page": Command(
+        "check docs/performance.md against the committed measurements, or write it", "performance.document"
+    ),
+}
+COMMANDS = Command(
+    "the commands around runs; python run.py makes them",
+    commands={
+        "plan": Command("what a sweep will cost: training FLOPs, device-hours, memory, money", "performance.plan"),
+        "status": Command("the grid of a sweep: done, running, failed, missing, stale", "report.status"),
+        "report": Command("the table of all runs, and the page; a paper's table beside our runs", "report.runs_table"),
+        "view": Command(
+            "layers, cardinality, accuracy, reuse: what varies and what is held fixed, as pages", "", VIEWS
+        ),
+        "export": Command("all runs and their histories as tables, Parquet or CSV", "report.export"),
+        "complexity": Command(
+            "cost of a network, layer by layer; match: to a given cost; certify: against the papers",
+            "complexity.profile",
+            COMPLEXITY,
+        ),
+        "weights": Command("import, export: published weights into our networks and back", "", WEIGHTS),
+        "predict": Command("masks for images of any size, from a finished segmentation run", "training.predict"),
+        "throughput": Command("latency, images per second and peak memory of a network", "performance.throughput"),
+        "tune": Command(
+            "the fastest settings on this machine: layout, compile, precision, workers", "performance.tune"
+        ),
+        "wandb": Command("sync, workspace, show: the runs on a W&B server and in its terminal", "", WANDB),
+        "measure": Command(f"{', '.join(MEASURE)}: the suite itself, for its developers", "", MEASURE),
+    },
+)
 
 
-def main(argv: list[str]) -> int:
-    """Hands over to the module of that name, which parses the rest."""
-    if not argv or argv[0] in {"-h", "--help"}:
-        print(
-            "usage: python -m benchmarks COMMAND …\n\n"
-            + "\n".join(f"  {name:<12} {text}" for name, text in COMMANDS.items())
-        )
-        print("\npython -m benchmarks COMMAND --help says more.")
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        print(f"python -m benchmarks: no command {argv[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+def main(argv: Sequence[str]) -> int:
+    """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop a table
+    command, words, rest = COMMANDS, [PROGRAM], list(argv)
+    while rest and rest[0] in command.commands:
+        words.append(rest.pop(0))
+        command = command.commands[words[-1]]
+    name = " ".join(words)
+    if not command.module:
+        return _list(command, name, rest)
+    module_name, _, action = command.module.partition(":")
+    module = importlib.import_module(f"benchmarks.{module_name}")
+    parser = argparse.ArgumentParser(prog=name)
+    getattr(module, f"add_{action}_arguments" if action else "add_arguments")(parser)
+    if command.commands:
+        below = (f"{name} {word}: {below.help}." for word, below in command.commands.items())
+        parser.epilog = " ".join(filter(None, (parser.epilog, *below)))
+    arguments = parser.parse_intermixed_args(rest)
+    arguments.command_line = shlex.join([*PROGRAM.split(), *argv])
+    try:
+        return getattr(module, f"run_{action}" if action else "run")(arguments) or 0
+    except OSError as error:
+        known = error.filename is not None and error.strerror is not None
+        message = f"cannot read or write {error.filename}: {error.strerror}" if known else str(error)
+    except ValueError as error:
+        message = str(error)
+    print(f"{name}: {one_line(message)}", file=sys.stderr)
+    return 2
+
+
+def _list(group: Command, name: str, rest: Sequence[str]) -> int:
+    """Print the commands of a group, or why ``rest`` names none of them; return the exit code."""
+    if rest and rest[0] not in {"-h", "--help"}:
+        if name == PROGRAM and rest[0] in RENAMED:
+            print(f"{name}: {rest[0]!r} is now {RENAMED[rest[0]]!r}", file=sys.stderr)
+        else:
+            known = ", ".join(group.commands)
+            print(f"{name}: no command {one_line(rest[0])!r}; there are {known}", file=sys.stderr)
         return 2
-    return importlib.import_module(f"benchmarks.{MODULES[argv[0]]}").main(argv[1:])
+    print(f"usage: {name} COMMAND …\n")
+    for word, command in group.commands.items():
+        print(f"  {word:<12} {command.help}")
+    print(f"\n{name} COMMAND --help says more.")
+    return 0 if rest else 2
 
 
 if __name__ == "__main__":

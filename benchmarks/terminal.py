@@ -1,4 +1,4 @@
-"""Where commands print."""
+"""What all commands share: the terminal they print on, aligned tables, and the names that they had before."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -8,18 +8,37 @@ from rich.console import Console
 
 PLAIN_WIDTH = 120
 STYLED = 500  # rows of a table; rich takes about a millisecond for each
+# Names of commands in scripts and in the committed records of measurements, and their names of today.
+RENAMED = {
+    "certify": "complexity certify",
+    "crossover": "report iso_compute",
+    "decoding": "measure decoding",
+    "logging_cost": "measure launching tracking",
+    "match": "complexity match",
+    "memory": "measure options --kept",
+    "overhead": "measure launching start",
+    "peers": "measure peers",
+    "performance": "measure page",
+    "profile": "complexity",
+    "show": "wandb show",
+    "step_cost": "measure steps",
+    "switch_cost": "measure options",
+    "sync": "wandb sync",
+    "views": "view",
+    "workspace": "wandb workspace",
+}
 
 
 def console(markup: bool = True) -> Console:
-    """A terminal's width on a terminal, a fixed one elsewhere (a pipe, a file) unless COLUMNS says another."""
-    found = Console(highlight=False, markup=markup)
-    if found.is_terminal or "COLUMNS" in os.environ:
-        return found
+    """Return a console as wide as the terminal; elsewhere (a pipe, a file) of a fixed width unless COLUMNS says another."""
+    console = Console(highlight=False, markup=markup)
+    if console.is_terminal or "COLUMNS" in os.environ:
+        return console
     return Console(highlight=False, markup=markup, width=PLAIN_WIDTH)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """Rows of texts as lines, columns padded to the widest; ``right`` are the columns that are flush right."""
+    """Return rows of texts as lines, columns padded to the widest; ``right`` holds the indices of right-aligned columns."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.browser import browser  # noqa: F401
 from support.wandb_server import WandbServer, environment
 
 os.environ.pop("COLUMNS", None)  # set by pytest-xdist; processes started here would fold what they print

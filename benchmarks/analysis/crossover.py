@@ -1,4 +1,4 @@
-"""Where one network becomes better than another as the training budget grows: `python -m benchmarks crossover [FOLDER]`.
+"""Where one network becomes better than another as the training budget grows: `python -m benchmarks report iso_compute`.
 
 Read from runs that ended with a budget (`trainer.max_train_flops` and its like), each with a complete schedule. Between budgets
 an error is taken as linear in the logarithm of the budget. Two networks are compared on the seeds that both have, by the paired
@@ -80,10 +80,10 @@ class Crossing:
             return "no difference at any budget"
         if not self.points:
             leader = self.first if sum(self.means) < 0 else self.second
-            said = f"no crossing within the budgets: {leader.name} better throughout"
+            text = f"no crossing within the budgets: {leader.name} better throughout"
             if self.intervals is None:
-                return f"{said} ({without_interval(1)})"
-            return f"{said}; a crossing {self._intervals()} is not excluded" if self.intervals else said
+                return f"{text} ({without_interval(1)})"
+            return f"{text}; a crossing {self._intervals()} is not excluded" if self.intervals else text
         places = " and ".join(budget_text(point, self.first.kind) for point in self.points)
         if len(self.points) > 1:
             return f"the means cross {len(self.points)} times, at {places}"
@@ -111,17 +111,17 @@ class Crossing:
 
 def curves(runs: Iterable[Run]) -> list[Curve]:
     """The finished runs with a budget, as curves; of two runs of one network, recipe, budget and seed the later one counts."""
-    found: dict[tuple[Any, ...], dict[float, dict[int, Run]]] = {}
+    by_curve: dict[tuple[Any, ...], dict[float, dict[int, Run]]] = {}
     for run in runs:
         budget = run.part("protocol").get("budget") or {}
         limit = number(budget.get("limit"))
         if run.value is None or limit is None or budget.get("kind") not in SPENT:
             continue
         key = (run.data, budget["kind"], run.name, _recipe(run), json.dumps(run.conditions, sort_keys=True))
-        seeds = found.setdefault(key, {}).setdefault(limit, {})
+        seeds = by_curve.setdefault(key, {}).setdefault(limit, {})
         if run.seed not in seeds or str(run.record.get("started")) > str(seeds[run.seed].record.get("started")):
             seeds[run.seed] = run
-    result = [_curve(kind, by_budget) for (_, kind, *_), by_budget in found.items()]
+    result = [_curve(kind, by_budget) for (_, kind, *_), by_budget in by_curve.items()]
     names = [(curve.group, curve.name) for curve in result]
     return [
         replace(curve, name=f"{curve.name} ({curve.recipe})") if names.count((curve.group, curve.name)) > 1 else curve
@@ -188,14 +188,14 @@ def confidence_set(x: Sequence[float], differences: Sequence[Sequence[float]]) -
     if n < 2:
         return None
     factor = t_quantile(n - 1) ** 2 / n
-    kept: list[tuple[float, float]] = []
+    intervals: list[tuple[float, float]] = []
     for (left, right), (here, there) in zip(itertools.pairwise(x), itertools.pairwise(differences), strict=True):
         for low, high in _not_excluded(here, there, factor):
             start, end = (1 - low) * left + low * right, (1 - high) * left + high * right  # exact at 0 and 1
-            if kept and start <= kept[-1][1] + 1e-9 * (right - left):
-                start = kept.pop()[0]
-            kept.append((start, end))
-    return kept
+            if intervals and start <= intervals[-1][1] + 1e-9 * (right - left):
+                start = intervals.pop()[0]
+            intervals.append((start, end))
+    return intervals
 
 
 def budget_text(budget: float, kind: str) -> str:
@@ -219,8 +219,8 @@ def _curve(kind: str, by_budget: dict[float, dict[int, Run]]) -> Curve:
 def _recipe(run: Run) -> str:
     """The recipe with its overrides, but for the budget."""
     overrides = sorted(run.part("overrides").items())
-    said = [f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key]
-    return ", ".join([run.record["recipe"], *said])
+    shown = [f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key]
+    return ", ".join([run.record["recipe"], *shown])
 
 
 def _exp(position: float, exact: dict[float, float]) -> float:

@@ -29,8 +29,8 @@ class Difference:
 
     @property
     def text(self) -> str:
-        said = self.comparison.text(self.unit)
-        return f"{said} (Holm over {self.compared} pairs: {self.p:.2g})" if self.compared > 1 else said
+        text = self.comparison.text(self.unit)
+        return f"{text} (Holm over {self.compared} pairs: {self.p:.2g})" if self.compared > 1 else text
 
 
 def differences(runs: Iterable[Run]) -> list[Difference]:
@@ -48,11 +48,11 @@ def differences(runs: Iterable[Run]) -> list[Difference]:
             for one, other in itertools.combinations(range(len(here)), 2)
             if _comparable(here[one][0], here[other][0], len(here))
         ]
-        known = [(first, second, run, found) for first, second, run, found in pairs if found is not None]
-        corrected = holm([found.p for *_, found in known])
+        known = [(first, second, run, comparison) for first, second, run, comparison in pairs if comparison is not None]
+        corrected = holm([comparison.p for *_, comparison in known])
         result += [
-            Difference(data, first, second, "points" if "%" in run.metric_label else "", found, p, len(known))
-            for (first, second, run, found), p in zip(known, corrected, strict=True)
+            Difference(data, first, second, "points" if "%" in run.metric_label else "", comparison, p, len(known))
+            for (first, second, run, comparison), p in zip(known, corrected, strict=True)
         ]
     return result
 

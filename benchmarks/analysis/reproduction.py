@@ -42,8 +42,8 @@ class Line:
 
     @property
     def values(self) -> list[float]:
-        found = (number(run.part("metrics").get(f"test/{self.figure}")) for run in self.runs)
-        return [value for value in found if value is not None]
+        values = (number(run.part("metrics").get(f"test/{self.figure}")) for run in self.runs)
+        return [value for value in values if value is not None]
 
     @property
     def images(self) -> int | None:
@@ -95,7 +95,7 @@ def judge(values: Sequence[float], paper: float, runs: int | None, margin: float
     The difference of the means has a 95 % interval by Student's t, where the paper's runs are taken to spread as ours; `runs`
     is their number, None for the best of several, which is no estimate of a mean. `reproduced`: the whole interval is within
     `margin` (two one-sided tests, Schuirmann 1987). `differs`: the interval leaves out zero, and is not within it.
-    `under-powered`: neither can be said.
+    `under-powered`: neither can be told.
     """
     if not values:
         return NOT_RUN, ""
@@ -104,14 +104,14 @@ def judge(values: Sequence[float], paper: float, runs: int | None, margin: float
         return UNDER_POWERED, without_interval(n)
     difference, spread = fmean(values) - paper, stdev(values)
     half = _half_width(spread, n, runs)
-    said = f"{difference:+.3g} ± {half:.2g}, margin ± {margin:.2g}"
+    text = f"{difference:+.3g} ± {half:.2g}, margin ± {margin:.2g}"
     if abs(difference) + half <= margin:
-        return REPRODUCED, said
+        return REPRODUCED, text
     if abs(difference) > half:
-        return DIFFERS, said
+        return DIFFERS, text
     needed = next((k for k in range(n + 1, MOST_SEEDS) if _half_width(spread, k, runs) <= margin / 2), None)
     more = f"about {needed - n} more seeds would tell" if needed else "more seeds alone would not tell"
-    return UNDER_POWERED, f"{said}; {more}"
+    return UNDER_POWERED, f"{text}; {more}"
 
 
 def _half_width(spread: float, n: int, runs: int | None) -> float:
@@ -124,11 +124,11 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
     A run belongs to a row if it was launched as that row, or has its network, data and recipe.
     Raises ConfigurationError where the experiment does not compose.
     """
-    found = [run for run in runs if run.status == "ok"]
+    finished = [run for run in runs if run.status == "ok"]
     references: dict[str, Any] = {}
     result = []
     for row in table.rows:
-        groups = same_but_seed(run for run in found if row.runnable and _belongs(run, table.name, row))
+        groups = same_but_seed(run for run in finished if row.runnable and _belongs(run, table.name, row))
         if groups and not references:
             references = _references(table.name)
         described = [
@@ -179,14 +179,14 @@ def _differences(run: Run, reference: Mapping[str, Any], facts: Mapping[str, Any
         differing = differing_keys(config, reference)
     except (OSError, ValueError, AttributeError, yaml.YAMLError):  # copied in part, or torn
         return (f"what its {CONFIG}, which cannot be read, would tell",)
-    found = {key: values for key, values in differing.items() if key not in DERIVED}
+    differences = {key: values for key, values in differing.items() if key not in DERIVED}
     result = []
     if run.data != reference["data"]["name"]:
         result.append(f"data {run.data} ({reference['data']['name']})")
-        found = {key: values for key, values in found.items() if not key.startswith(OF_DATA)}
+        differences = {key: values for key, values in differences.items() if not key.startswith(OF_DATA)}
     flat = flatten(config)
-    for key, theirs in facts.items():
-        found.pop(key, None)
+    for key, paper in facts.items():
+        differences.pop(key, None)
         fact, _, of_data = key.partition(".")
         if fact == "train_images":  # of one data set, or by data set
             if of_data not in ("", reference["data"]["name"]):
@@ -194,16 +194,16 @@ def _differences(run: Run, reference: Mapping[str, Any], facts: Mapping[str, Any
             key, ours = fact, run.part("counts").get("train")
         else:
             ours = flat.get(key)
-        if ours != theirs:
-            result.append(f"{_words(key)} {_shown(ours)} ({_shown(theirs)})")
+        if ours != paper:
+            result.append(f"{_words(key)} {_shown(ours)} ({_shown(paper)})")
     grouped: dict[str, dict[str, tuple[Any, Any]]] = {}
-    for key, values in found.items():
+    for key, values in differences.items():
         home, _, rest = key.partition(".")
         name, _, leaf = rest.partition(".")
         grouped.setdefault(f"{home}.{name}" if rest else home, {})[leaf] = values
     for name, leaves in grouped.items():
-        ours, theirs = (_side({leaf: values[side] for leaf, values in leaves.items()}) for side in (0, 1))
-        result.append(f"{_words(name)} {ours} ({theirs})")
+        ours, paper = (_side({leaf: values[side] for leaf, values in leaves.items()}) for side in (0, 1))
+        result.append(f"{_words(name)} {ours} ({paper})")
     return tuple(result)
 
 
@@ -211,12 +211,12 @@ def _side(leaves: Mapping[str, Any]) -> str:
     """The values of one key, or of the leaves below it: `CosineAnnealingLR T_max=30`."""
     if set(leaves) == {""}:
         return _shown(leaves[""])
-    said = [
+    parts = [
         _shown(value) if leaf == "_target_" else f"{leaf}={_shown(value)}"
         for leaf, value in sorted(leaves.items())
         if value is not None
     ]
-    return " ".join(said) or "none"
+    return " ".join(parts) or "none"
 
 
 def _words(key: str) -> str:
@@ -233,8 +233,8 @@ def _shown(value: Any) -> str:
 # What is printed
 
 
-def common_differences(found: Sequence[Line]) -> tuple[str, ...]:
+def common_differences(rows: Sequence[Line]) -> tuple[str, ...]:
     """What every line with runs differs from the paper in."""
-    all_of_them = [line.differences for line in found if line.runs]
+    all_of_them = [line.differences for line in rows if line.runs]
     first = all_of_them[0] if len(all_of_them) > 1 else ()
-    return tuple(said for said in first if all(said in other for other in all_of_them))
+    return tuple(difference for difference in first if all(difference in other for other in all_of_them))

@@ -185,16 +185,16 @@ class Comparison:
             return f"{self.mean:+.2f}{unit}, {without_interval(self.n)}"
         low, high = self.interval
         lowest = f" ({self.n} seeds give no lower one)" if self.p <= smallest_p(self.n) else ""
-        said = f"{self.mean:+.2f}{unit} [{low:+.2f}, {high:+.2f}], n = {self.n}, p = {self.p:.2g}{lowest}"
+        text = f"{self.mean:+.2f}{unit} [{low:+.2f}, {high:+.2f}], n = {self.n}, p = {self.p:.2g}{lowest}"
         if not low <= 0 <= high:
-            return said
-        said += f"; {self.n} seeds show nothing under {self.detectable:.2f}{unit}"
+            return text
+        text += f"; {self.n} seeds show nothing under {self.detectable:.2f}{unit}"
         missing = self.seeds_missing
-        return f"{said}; {missing} more would show {abs(self.mean):.2f}" if missing else said
+        return f"{text}; {missing} more would show {abs(self.mean):.2f}" if missing else text
 
 
 def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison:
-    """Compares two networks, each given as its results by seed, on the seeds that both have.
+    """Compare two networks, each given as its results by seed, on the seeds that both have.
 
     Raises ValueError when they share no seed.
     """

@@ -1,34 +1,23 @@
-"""The width with which a network has a given cost: ``python -m benchmarks match model=resnext data=cifar10 --macs 0.3e9``."""
+"""The width with which a network has a given cost."""
 
-import argparse
 import inspect
-import math
 import operator
-import sys
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class
-from rich import box
-from rich.table import Table
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from benchmarks import terminal
-from benchmarks.complexity.certificates import check
-from benchmarks.complexity.counting import LAYERS, build
-from benchmarks.config.compose import expand
-from benchmarks.config.trial import ConfigurationError, Trial
+from benchmarks.complexity.counting import LAYERS
+from benchmarks.config.trial import ConfigurationError
 
 TOLERANCE = 0.005
 LARGEST = 10**9  # parameters: what is found is built and measured
-MOST = 10**15
 ROUNDING = 0.02  # of a narrow DenseNet's cost: transitions round down what the blocks behind them take
 MOST_COUNTED = 5  # on either side of a target that is not met
 NEAR, MOST_STEPS = (
@@ -58,52 +47,6 @@ class Match:
 
 class Unreachable(ValueError):
     """A cost that no width reaches; the message is one line with the nearest that are reached."""
-
-
-def main(argv: Sequence[str]) -> int:
-    """Prints what matches, and the commands that run it. Returns the exit code: 2 if a target is out of reach."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks match",
-        description="The width with which a network has a given cost, within 0.5 % and exactly counted: base_channels of a "
-        "ResNet or U-Net, base_width of a ResNeXt, growth_rate of a DenseNet.",
-        epilog="Where the width alone does not come so near, a second number moves as little as it must: base_channels of a "
-        "ResNeXt, initial_channels of a DenseNet, base_width of a bottleneck ResNet, depth of one of basic blocks. Of a cost "
-        "out of reach the nearest ones in reach are told.",
-    )
-    parser.add_argument(
-        "overrides", nargs="+", metavar="KEY=VALUE", help="as for run.py; several values make several networks"
-    )
-    wanted = parser.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--macs", type=_targets, metavar="N[,N…]", help="multiply-adds of one image, as 0.3e9")
-    wanted.add_argument("--params", type=_targets, metavar="N[,N…]", help="parameters, as 1.7e6")
-    arguments = parser.parse_intermixed_args(argv)
-    quantity = "macs" if arguments.macs else "params"
-    rows, lines, problems = [], [], []
-    try:
-        for trial, job in _trials(arguments.overrides):
-            network = Network(trial.config)
-            for target in getattr(arguments, quantity):
-                try:
-                    found = network.solve(quantity, target)
-                except Unreachable as error:
-                    problems.append(f"{trial.config['name']} on {trial.config['data']['name']}: {error}")
-                else:
-                    line, row = _row(_overrides(job, trial.config["model"], found), quantity, target, found)
-                    lines.append(line)
-                    rows.append(row)
-    except ValueError as error:
-        problems.append(str(error))
-    if rows:
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in ("network", f"{QUANTITIES[quantity]} wanted", "MACs", "parameters", "miss", "changed"):
-            table.add_column(name, justify="left" if name in {"network", "changed"} else "right", overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        terminal.console(markup=False).print(table)
-        print("\n".join(f"python run.py {' '.join(line)}" for line in lines))
-    for problem in problems:
-        print(f"python -m benchmarks match: {problem}", file=sys.stderr)
-    return 2 if problems else 0
 
 
 def count(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
@@ -283,75 +226,3 @@ def _second(family: str, model: Mapping[str, Any]) -> tuple[str, int, int]:
     if family == "resnet" and model["stem"] == "cifar":
         return "depth", 6, 8
     return "", 0, 0
-
-
-def _trials(overrides: Sequence[str]) -> Iterator[tuple[Trial, list[str]]]:
-    """The trials that these ask for, each with its own overrides."""
-    trials = expand(overrides, multirun=True)
-    if any(isinstance(trial, Trial) and trial.config["experiment"] for trial in trials):
-        raise ConfigurationError("experiment=… has its networks: name one by model=… data=…")
-    [jobs] = BasicSweeper.split_arguments(
-        OverridesParser.create().parse_overrides(list(overrides)), max_batch_size=None
-    )
-    for trial, job in zip(trials, jobs, strict=True):
-        if not isinstance(trial, Trial):
-            raise ConfigurationError(f"{trial.label}: {trial.error}")
-        yield trial, job
-
-
-def _overrides(job: Sequence[str], model: Mapping[str, Any], found: Match) -> list[str]:
-    """Those of the trial, with what was found."""
-    keys = {f"model.{name}" for name in found.arguments}
-    kept = [override for override in job if override.split("=")[0].lstrip("+") not in keys]
-    return kept + [f"{'' if key in model else '+'}model.{key}={value}" for key, value in found.arguments.items()]
-
-
-def _row(overrides: Sequence[str], quantity: str, target: int, found: Match) -> tuple[list[str], list[str]]:
-    """The overrides that a run takes, and a line of the table, from the network as it is built for training and measured.
-
-    A network that would bear a published one's name, as where the name does not show what has moved, gets another.
-
-    Raises:
-        RuntimeError: it does not measure what was found.
-    """
-    [(trial, _)] = _trials(overrides)
-    data = trial.config["data"]
-    _, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
-    if (cost.macs, cost.params) != (found.macs, found.params):
-        raise RuntimeError(f"{' '.join(overrides)} measures {cost.macs} MACs and {cost.params} parameters, not {found}")
-    name = trial.config["name"]
-    try:
-        check(name, data["num_classes"], cost)
-    except ValueError:
-        name += "".join(f"_{key}{value}" for key, value in found.arguments.items())
-        overrides = [*overrides, f"name={name}"]
-    miss = getattr(cost, quantity) / target - 1
-    changed = [
-        f"{key} {found.were[key]} → {value}" for key, value in found.arguments.items() if value != found.were[key]
-    ]
-    return [*overrides], [
-        name,
-        f"{target:,}",
-        f"{cost.macs:,}",
-        f"{cost.params:,}",
-        f"{miss:+.2%}",
-        ", ".join(changed) or "nothing",
-    ]
-
-
-def _targets(text: str) -> list[int]:
-    """Whole numbers, separated by commas, each as 300000000 or 0.3e9."""
-    found = []
-    for part in text.split(","):
-        try:
-            number = float(part)
-        except ValueError:
-            number = math.nan
-        if not 1 <= number <= MOST:
-            raise argparse.ArgumentTypeError(f"{part!r} is no number from 1 to {MOST:g}, as 0.3e9")
-        found.append(round(number))
-    return found
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

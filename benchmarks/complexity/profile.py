@@ -1,9 +1,8 @@
-"""What a network costs, layer by layer: ``python -m benchmarks profile model=resnext data=cifar10``."""
+"""What a network costs, layer by layer: ``python -m benchmarks complexity model=resnext data=cifar10``."""
 
 import argparse
 import csv
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -16,24 +15,25 @@ from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.units import si
 
 
-def main(argv: Sequence[str]) -> int:
-    """Prints the table; ``--csv`` writes exact numbers. Returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``complexity``."""
+    parser.description = "What a network costs, layer by layer: MACs, parameters, activations, training FLOPs."
     parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several profiles"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several tables"
     )
     parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
-    arguments = parser.parse_intermixed_args(argv)
-    try:
-        trials = expand(arguments.overrides, multirun=True)
-        for trial in trials:
-            if not isinstance(trial, Trial):
-                raise ConfigurationError(f"{trial.label}: {trial.error}")
-            _profile(trial, arguments.csv)
-    except ValueError as error:
-        print(f"python -m benchmarks profile: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a table for each network.
+
+    Raises:
+        ValueError: a network cannot be built, or does not take the images.
+    """
+    for trial in expand(arguments.overrides, multirun=True):
+        if not isinstance(trial, Trial):
+            raise ConfigurationError(f"{trial.label}: {trial.error}")
+        _profile(trial, arguments.csv)
 
 
 def _profile(trial: Trial, as_csv: bool) -> None:
@@ -111,7 +111,3 @@ def _kind(layer: Any, kind: str) -> str:
     if kind == "conv_transpose":
         return f"transposed {kernel}"
     return f"grouped {kernel}" if layer.groups > 1 else kernel
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

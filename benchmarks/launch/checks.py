@@ -104,17 +104,19 @@ def lack(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | No
     return None
 
 
-def is_asked(trials: Iterable[Trial | Impossible]) -> bool:
-    """Whether the configuration asks for a forecast (``mode=plan``) in the place of runs.
+def check_mode(trials: Iterable[Trial | Impossible]) -> None:
+    """Let a sweep pass that trains, or tests given weights.
 
     Raises:
-        ConfigurationError: another mode than train, plan and test, several at once, one of ``mode=test`` and ``weights``
-            without the other, or seeds of what draws nothing.
+        ConfigurationError: another mode than train and test, several at once, one of ``mode=test`` and ``weights`` without the
+            other, or seeds of what draws nothing.
     """
     configs = [trial.config for trial in trials if isinstance(trial, Trial)]
     modes = {config["mode"] for config in configs}
-    if len(modes) > 1 or not modes <= {"train", "plan", "test"}:
-        raise ConfigurationError(f"mode is train, plan or test, got {', '.join(map(repr, sorted(map(str, modes))))}")
+    if modes == {"plan"}:
+        raise ConfigurationError("mode=plan is now `python -m benchmarks plan` with the same KEY=VALUEs")
+    if len(modes) > 1 or not modes <= {"train", "test"}:
+        raise ConfigurationError(f"mode is train or test, got {', '.join(map(repr, sorted(map(str, modes))))}")
     for config in configs:
         weights = config["weights"]
         if modes != {"test"} and weights is not None:
@@ -127,4 +129,3 @@ def is_asked(trials: Iterable[Trial | Impossible]) -> bool:
             raise ConfigurationError(
                 f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"
             )
-    return modes == {"plan"}

@@ -1,6 +1,7 @@
-"""docs/performance.md, the measured speeds, from committed records: ``python -m benchmarks performance``."""
+"""docs/performance.md, the measured speeds, from committed records: ``python -m benchmarks measure page``."""
 
 import argparse
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.table import Table
 
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT
 from benchmarks.records.files import now, read_json, write_json
+from benchmarks.terminal import RENAMED
 
 DOCS = (ROOT if IS_CHECKOUT else Path()) / "docs"
 RECORDS = DOCS / "performance"
@@ -23,9 +25,9 @@ PACKAGES = ("torch", "pytorch-lightning", "torchmetrics")
 MACHINE = ("device", "device_name", "cores", "threads", "cuda", "cudnn", "python", "packages")
 HEAD = """# Performance
 
-Made by `python -m benchmarks performance --write` from `docs/performance/*.json`; a test fails when it is stale. Each table
-says on which machine, with which versions and by which command it was measured. The machines had other work to do: look at the
-ratios, which are of work done in turns.
+Made by `python -m benchmarks measure page --write` from `docs/performance/*.json`; a test fails when it is stale. Each table
+says on which machine, with which versions and by which command it was measured, by the name that the command has
+now. The machines had other work to do: look at the ratios, which are of interleaved work.
 """
 RATE = "rate"  # a column's format: whole numbers, but three digits
 NO_GPU = "\nThere are no figures of GPUs: none was available when these were measured.\n"
@@ -84,10 +86,10 @@ def add_to_record(
     """As ``write_record``; rows stay that were measured with the same hardware, versions and threads and differ in a key of
     ``same`` from all the new ones. Each row has its command, the record all of them.
     """
-    held = read_json(root / f"{kind}-{environment['device']}.json") or {}
-    here, there = ({name: of.get(name) for name in MACHINE} for of in (environment, held.get("environment", {})))
+    before = read_json(root / f"{kind}-{environment['device']}.json") or {}
+    here, there = ({name: of.get(name) for name in MACHINE} for of in (environment, before.get("environment", {})))
     new = [[row[key] for key in same] for row in rows]
-    kept = [row for row in held.get("rows", []) if [row.get(key) for key in same] not in new] if here == there else []
+    kept = [row for row in before.get("rows", []) if [row.get(key) for key in same] not in new] if here == there else []
     together = [*kept, *({**row, "command": command} for row in rows)]
     commands = " && ".join(dict.fromkeys(row["command"] for row in together))
     return write_record(kind, environment, commands, title, columns, together, note, root)
@@ -99,13 +101,13 @@ def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:
     Raises:
         ValueError: a file that is no such record.
     """
-    found = {}
+    records = {}
     for path in sorted(root.glob("*.json"), key=_place):
         record = read_json(path)
         if missing := {"title", "command", "measured", "environment", "columns", "rows", "note"} - set(record or ()):
             raise ValueError(f"{path} is no record of a measurement: it has no {', '.join(sorted(missing))}")
-        found[path.stem] = record
-    return found  # type: ignore[return-value]
+        records[path.stem] = record
+    return records  # type: ignore[return-value]
 
 
 def render(records: Mapping[str, Mapping[str, Any]]) -> str:
@@ -137,22 +139,27 @@ def rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command; returns 0, or 1 where the page is not what the records say."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks performance",
-        description=f"Check docs/{PAGE.name} against the records in docs/{RECORDS.name}/, or write it.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``measure page``."""
+    parser.description = f"Check docs/{PAGE.name} against the records in docs/{RECORDS.name}/, or write it."
     parser.add_argument("--write", action="store_true", help="write the page")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check or write the page; return 0, or 1 where it is not what the records say."""
     content = render(read_records())
     if arguments.write:
         PAGE.write_text(content, encoding="utf-8")
         return 0
     if not PAGE.exists() or PAGE.read_text(encoding="utf-8") != content:
-        print(f"{PAGE} is stale: python -m benchmarks performance --write", file=sys.stderr)
+        print(f"{PAGE} is stale: python -m benchmarks measure page --write", file=sys.stderr)
         return 1
     return 0
+
+
+def of_today(text: str) -> str:
+    """Return a text with the commands of a record by the names that they have now."""
+    return re.sub(r"(?<=python -m benchmarks )\w+", lambda name: RENAMED.get(name.group(), name.group()), text)
 
 
 def _place(path: Path) -> tuple[int, str]:
@@ -174,8 +181,8 @@ def _section(record: Mapping[str, Any]) -> str:
         f"{where['memory_bytes'] / 2**30:.0f} GiB; Python {where['python']}, {versions}"
     ).replace(" 1 threads", " 1 thread")
     return (
-        f"\n## {record['title']}\n\n{table}\n\n{record['note']}\n\n"
-        f"*`{record['command']}`, {record['measured'][:10]}; {machine}.*\n"
+        f"\n## {record['title']}\n\n{table}\n\n{of_today(record['note'])}\n\n"
+        f"*`{of_today(record['command'])}`, {record['measured'][:10]}; {machine}.*\n"
     )
 
 

@@ -1,16 +1,13 @@
-"""What each switch of training costs or saves: ``python -m benchmarks switch_cost``.
+"""What each training option costs or saves: ``python -m benchmarks measure options``.
 
-A training step with the switch and one without take turns in a process of their own; memory is that of two more.
+Training steps with the option and without are interleaved in a process of their own; memory is that of two more.
 """
 
 import argparse
-import json
-import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -18,11 +15,10 @@ from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
+from benchmarks.performance import kept_memory
 from benchmarks.performance.document import add_to_record, add_write_option, table
-from benchmarks.performance.interleaved import in_turns, median_interval
-from benchmarks.performance.step_time import Steps
-from benchmarks.performance.subprocesses import ask
-from benchmarks.training.environment import environment
+from benchmarks.performance.kept_memory import ONE_THREAD
+from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.training.tuned_settings import specification
 
 SMALL = {  # on a CPU, where the recipe's batch would take minutes
@@ -30,7 +26,7 @@ SMALL = {  # on a CPU, where the recipe's batch would take minutes
     "densenet": ("model=densenet", "data=cifar10", "recipe.batch_size=8"),
     "unet": ("model=unet", "data=touching_cells", "model.base_channels=32", "recipe.batch_size=2"),
 }
-SWITCHES = {  # what it changes in the results
+OPTIONS = {  # what it changes in the results
     "trainer.channels_last=true": "rounding",
     "trainer.compile=true": "rounding",
     "trainer.tf32=true": "10 bits of mantissa in products",
@@ -40,14 +36,11 @@ SWITCHES = {  # what it changes in the results
     "model.memory_efficient=true": "none",
     "trainer.ema_decay=0.999": "the average is evaluated",
 }
-PLACE = ("logger=none", "cluster.threads_per_process=1")
-MEASURED_S = 15.0
-FEWEST, MOST, WARM_UP = 7, 200, 2  # turns
-TITLE = "What each switch costs or saves"
+TITLE = "What each training option costs or saves"
 COLUMNS = {
     "network": ("network", "s"),
     "batch": ("batch", "d"),
-    "switch": ("switch", "s"),
+    "switch": ("training option", "s"),
     "time_ratio": ("time of a step, ratio", ".2f"),
     "time_low": ("from", ".2f"),
     "time_high": ("to", ".2f"),
@@ -57,95 +50,89 @@ COLUMNS = {
     "results": ("changes in the results", "s"),
 }
 NOTE = (
-    "Training steps (forward, backward, optimiser, average) on random images with the switch and without, in turns in one "
+    "Training steps (forward, backward, optimiser, average) on random images with the option and without, interleaved in one "
     "process: the ratio's median with its 95 % interval, on a CPU of processor time in one thread. Memory is the most that a "
     "process of its own used in training steps, above what it used before it built the network; on a GPU, by the allocator. "
-    "Which of them help is a matter of the machine: `python -m benchmarks switch_cost` measures it on yours, `tune` chooses."
+    "Which of them help is a matter of the machine: `python -m benchmarks measure options` measures it on yours, `tune` "
+    "chooses."
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks switch_cost",
-        description="Time and memory of a training step with each switch, beside one without, in turns. Without arguments for "
-        f"{', '.join(SMALL)} with small batches.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``measure options``."""
+    parser.description = (
+        "Time and memory of a training step with each training option, beside one without, interleaved. Without arguments for "
+        f"{', '.join(SMALL)} with small batches. With --kept: what DenseNets keep in memory for their backward pass over their "
+        f"depth, plainly and with model.{kept_memory.KEY}=true."
     )
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="KEY=VALUE",
-        help=f"as for run.py, one network: model=… data=…; of {', '.join(SWITCHES)} some, default: all",
+        help=f"as for run.py, one network: model=… data=…; of {', '.join(OPTIONS)} some, default: all; with --kept as for "
+        f"run.py -m, default: {' '.join(kept_memory.USUAL)}",
     )
+    parser.add_argument("--kept", action="store_true", help="measure what DenseNets keep for their backward pass")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="with --kept: draw memory over depth, an HTML file")
+    parser.add_argument("--repeats", type=int, metavar="N", help="of the comparison; default: as time allows")
     add_write_option(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    chosen = [switch for switch in SWITCHES if switch in arguments.overrides] or list(SWITCHES)
-    given = tuple(override for override in arguments.overrides if override not in SWITCHES)
-    networks = [given] if given else list(SMALL.values())
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table.
+
+    Raises:
+        ValueError: there is no such network.
+    """
+    if arguments.kept:
+        kept_memory.report(
+            arguments.overrides, arguments.repeats, arguments.page, arguments.write and arguments.command_line
+        )
+        return
+    if arguments.page:
+        raise ValueError("--page draws what --kept measures")
+    chosen = [option for option in OPTIONS if option in arguments.overrides] or list(OPTIONS)
+    network = tuple(override for override in arguments.overrides if override not in OPTIONS)
+    networks = [network] if network else list(SMALL.values())
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
-    try:
-        plans = [(overrides, switch) for overrides in networks for switch in chosen]
-        for overrides, switch in track(plans, "switch_cost", console=Console(stderr=True), transient=True):
-            row = _row(overrides, switch)
-            if isinstance(row, str):
-                left_out |= {row: None}
-            else:
-                rows.append(row)
-    except ValueError as error:
-        print(f"python -m benchmarks switch_cost: {error}", file=sys.stderr)
-        return 2
+    pairs = [(overrides, option) for overrides in networks for option in chosen]
+    for overrides, option in track(pairs, "options", console=Console(stderr=True), transient=True):
+        row = _row(overrides, option, arguments.repeats)
+        if isinstance(row, str):
+            left_out |= {row: None}
+        else:
+            rows.append(row)
     terminal.console().print(table(COLUMNS, rows))
     for line in left_out:
         print(f"left out   {line}")
     if arguments.write:
-        command = " ".join(["python -m benchmarks switch_cost", *argv])
+        import torch
+
+        from benchmarks.training.environment import environment
+
         where = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")) | {"threads": 1}
-        add_to_record("switch_cost", where, command, TITLE, COLUMNS, rows, NOTE, ("network", "batch", "switch"))
-    return 0
+        same = ("network", "batch", "switch")
+        add_to_record("switch_cost", where, arguments.command_line, TITLE, COLUMNS, rows, NOTE, same)
 
 
-def compare(pair: Sequence[Mapping[str, Any]]) -> int:
-    """Prints the ratios of the second specification's steps to the first's, in turns, as JSON; returns the exit code."""
-    torch.set_num_threads(pair[0]["threads"])
-    clock = time.perf_counter if pair[0]["gpu"] else time.thread_time
-    device = torch.device("cuda" if pair[0]["gpu"] else "cpu")
-    plain, other = (Steps(one, device).of(one) for one in pair)
-    turns = in_turns(plain, other, clock, warm_up=WARM_UP, fewest=FEWEST, most=MOST, seconds=MEASURED_S)
-    print(json.dumps({"ratios": [with_it / without for without, with_it in turns]}))
-    return 0
-
-
-def _row(overrides: Sequence[str], switch: str) -> dict[str, Any] | str:
-    """The figures of a switch, or in a line why this machine or network has it not.
+def _row(overrides: Sequence[str], option: str, repeats: int | None) -> dict[str, Any] | str:
+    """Return the figures of an option, or in a line why this machine or network has it not.
 
     Raises:
         ValueError: no such network.
     """
-    plain = _trial([*overrides, *PLACE])
-    name, kind = plain.config["name"], switch.partition("=")[0].removeprefix("model.")
-    if switch.startswith("model.") and kind not in plain.config["model"]:
-        return f"{switch}: not for {name}"
+    plain = _trial([*overrides, *ONE_THREAD])
+    name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
+    if option.startswith("model.") and key not in plain.config["model"]:
+        return f"{option}: not for {name}"
     try:
-        other = _trial([*overrides, *PLACE, switch])
+        other = _trial([*overrides, *ONE_THREAD, option])
         pair = [specification(trial.config) for trial in (plain, other)]
-        ratios = ask("performance.option_cost", pair, 1)["ratios"]
-        memory = [ask("performance.step_time", one, 1)["memory_bytes"] / 2**20 for one in pair]
+        compared = compare_steps(pair[0], pair[1], repeats)
     except ValueError as error:
-        return f"{switch}, {name}: {str(error).removeprefix('ValueError: ')}"
-    low, ratio, high = median_interval(ratios)
-    return {
-        "network": name,
-        "batch": pair[0]["batch"],
-        "switch": switch,
-        "time_ratio": ratio,
-        "time_low": low,
-        "time_high": high,
-        "memory_plain_mib": memory[0],
-        "memory_mib": memory[1],
-        "turns": len(ratios),
-        "results": SWITCHES[switch],
-    }
+        return f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"
+    return {"network": name, "batch": pair[0]["batch"], "switch": option, "results": OPTIONS[option]} | compared
 
 
 def _trial(overrides: Sequence[str]) -> Trial:
@@ -155,7 +142,3 @@ def _trial(overrides: Sequence[str]) -> Trial:
     if problem := refusal(trial):
         raise ConfigurationError(problem)
     return trial
-
-
-if __name__ == "__main__":
-    sys.exit(compare(json.loads(sys.argv[1])))

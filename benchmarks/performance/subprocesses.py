@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.launch.process import clean_environment
+from benchmarks.performance.interleaved import median_interval
 from benchmarks.records.hardware import cores
 from benchmarks.units import killed_by
 
@@ -25,16 +26,38 @@ def steps(
     Raises:
         ValueError: as ``ask``.
     """
-    asked = {**specification, "passes": list(passes)}
-    return ask("performance.step_time", asked, specification["threads"], ranks, TIMEOUT_S * len(passes))["passes"]
+    argument = {**specification, "passes": list(passes)}
+    return ask("performance.step_time", argument, specification["threads"], ranks, TIMEOUT_S * len(passes))["passes"]
+
+
+def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any], repeats: int | None = None) -> dict[str, Any]:
+    """Return time and memory of another training step beside a plain one: columns of a table.
+
+    The ratio of their times, with its 95 % interval, is of a process that interleaves both ``repeats`` times (by default as
+    often as time allows); memory, in MiB, is of two more.
+
+    Raises:
+        ValueError: as ``ask``.
+    """
+    ratios = ask("performance.step_pair", [{**plain, "repeats": repeats}, other], plain["threads"])["ratios"]
+    memory = [ask("performance.step_time", one, one["threads"])["memory_bytes"] / 2**20 for one in (plain, other)]
+    low, ratio, high = median_interval(ratios)
+    return {
+        "time_ratio": ratio,
+        "time_low": low,
+        "time_high": high,
+        "memory_plain_mib": memory[0],
+        "memory_mib": memory[1],
+        "turns": len(ratios),
+    }
 
 
 def warn_if_busy() -> None:
     """Says on stderr that something computed on this machine lately: beside others, times of several threads are worthless."""
     load = os.getloadavg()[0]
     if load > cores() / 2:
-        said = f"a load of {load:.1f} on {cores()} cores in the last minute: if others compute here, figures will be too low"
-        print(said, file=sys.stderr)
+        message = f"a load of {load:.1f} on {cores()} cores in the last minute: if others compute here, figures will be too low"
+        print(message, file=sys.stderr)
 
 
 def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S) -> dict[str, Any]:
@@ -55,7 +78,7 @@ def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int =
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "Error" in line] or done.stderr.splitlines()
         raise ValueError(lines[-1].strip() if lines else f"exit code {done.returncode}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    if "error" in found:
-        raise ValueError(found["error"])
-    return found
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -74,47 +73,48 @@ SCALING_NOTE = (
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Prints a table per network and keeps the figures. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks throughput",
-        description="Latency (one image), images per second forward and in training at the recipe's batch, with warm-up and "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``throughput``."""
+    parser.description = (
+        "Latency (one image), images per second forward and in training at the recipe's batch, with warm-up and "
         "synchronisation, in a process of its own; median and quartiles, activations, peak memory. With trainer.devices=2 both "
-        "passes in as many processes at once; trainer.devices=1,2,4 also shows how training scales.",
-        epilog="The trainer's switches apply: trainer.compile=true, trainer.channels_last=true, trainer.precision=bf16-mixed, "
+        "passes in as many processes at once; trainer.devices=1,2,4 also shows how training scales."
+    )
+    parser.epilog = (
+        "The training options apply: trainer.compile=true, trainer.channels_last=true, trainer.precision=bf16-mixed, "
         "recipe.batch_size=… The figures are kept in OUTPUT_ROOT/throughput.json, from which the page takes them as the "
-        "costs of the finished runs that they hold for.",
+        "costs of the finished runs that they hold for."
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make a sweep")
     parser.add_argument("--json", action="store_true", help="the figures as JSON, a list")
     add_write_option(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    try:
-        trials = _possible(expand(arguments.overrides, multirun=True))
-        subprocesses.warn_if_busy()
-        found = _measure_all(trials)
-        if arguments.write:
-            _write(found, shlex.join(["python", "-m", "benchmarks", "throughput", *argv]))
-    except OSError as error:
-        print(f"python -m benchmarks throughput: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"python -m benchmarks throughput: {error}", file=sys.stderr)
-        return 2
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print a table per network and keep the figures.
+
+    Raises:
+        ValueError: there is no such network, or it cannot be measured here.
+        OSError: the figures cannot be written.
+    """
+    trials = _possible(expand(arguments.overrides, multirun=True))
+    subprocesses.warn_if_busy()
+    measurements = _measure_all(trials)
+    if arguments.write:
+        _write(measurements, arguments.command_line)
     if arguments.json:
-        print(json.dumps(found, indent=1))
-        return 0
+        print(json.dumps(measurements, indent=1))
+        return
     console = terminal.console()
-    for one in found:
-        _print(console, one)
-    for rows in _scaling(found):
+    for measurement in measurements:
+        _print(console, measurement)
+    for rows in _scaling(measurements):
         console.print(
             ", ".join([*(str(rows[0][key]) for key in SAME), "the same threads in each process"]), markup=False
         )
         console.print(table({key: shown for key, shown in SCALING_COLUMNS.items() if key not in SAME}, rows))
     root = Path(trials[0].config["output_root"])
     console.print(f"kept in {root / measured_speed.KEPT}", markup=False)
-    return 0
 
 
 def count(config: dict[str, Any]) -> dict[str, int]:

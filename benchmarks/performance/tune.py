@@ -2,7 +2,6 @@
 
 import argparse
 import itertools
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,86 +10,60 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import RATE, add_to_record, add_write_option, rate
+from benchmarks.performance.document import add_to_record, add_write_option
+from benchmarks.performance.settings_table import COLUMNS, NOTE, OF, TITLE, settings_table, table_row, workers_table
 from benchmarks.performance.throughput import LAYOUTS, count, label, network, peak_of
 from benchmarks.records.code_version import training_sha256
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.training import tuned_settings
-from benchmarks.units import MISSING, duration, quantity
+from benchmarks.units import duration, quantity
 
 FACTORS = (0.25, 0.5, 2, 4)  # of the recipe's batch; auto changes none but the evaluation's
 MOST_WORKERS = 16
 PASSES = ({"forward": True}, {"forward": False})
 GUESS_S = {False: 20.0, True: 120.0}  # a measurement, by whether it compiles, until one was made
-OF = ("forward", "train")
-TITLE = "The fastest settings"
-COLUMNS = {
-    "network": ("network", "s"),
-    "image": ("image", "s"),
-    "batch": ("batch", "d"),
-    "setting": ("setting", "s"),
-    "best": ("", "s"),
-    **{
-        f"{of}_{key}": (f"{heading}{text}", form)
-        for of, heading in zip(OF, ("forward, ", "training, "), strict=True)
-        for key, text, form in (
-            ("images_per_s", "images/s", RATE),
-            ("ms", "ms", ".4g"),
-            ("of_peak", "of peak", ".0%"),
-            ("memory_mib", "MiB", ",.0f"),
-        )
-    },
-}
-NOTE = (
-    "Forward passes and training steps on random images, a process for each line, after warm-up, in turns with the plain "
-    "setting, that of the first line: times are the median ratio to it, times the median of what it took in all processes. "
-    "Best is what `trainer=auto` takes: the setting that trains the most images a second, or the first line where none has 3 % "
-    "more than that; TF32 and bfloat16 change numbers and are taken only with `trainer.allow_reduced_precision=true`. Of "
-    "peak: FLOPs of convolutions and linear layers a second, as a share of what the best of ten products of large matrices "
-    "reaches in the same precision. Memory is the highest beside what the libraries take, that of compiling included."
-)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Measures, prints the tables, writes the file. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks tune",
-        description="Measure a network's forward and training step in every combination that this machine has of float32, TF32 "
-        "and bfloat16, NCHW and channels_last, eager and compiled; at the best of them other batch sizes and numbers of loader "
-        "workers. trainer=auto then trains with the best.",
-        epilog="Each setting is a process of its own, so that its peak memory is its own. The result is kept in "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``tune``."""
+    parser.description = (
+        "Measure a network's forward and training step in every combination that this machine has of float32, TF32 and "
+        "bfloat16, NCHW and channels_last, eager and compiled; at the best of them other batch sizes and numbers of loader "
+        "workers. trainer=auto then trains with the best."
+    )
+    parser.epilog = (
+        "Each setting is a process of its own, so that its peak memory is its own. The result is kept in "
         "OUTPUT_ROOT/tuning/MACHINE.json, by hardware and versions. Nothing else should run on the machine meanwhile. "
-        "Interrupted, the same command goes on where it was.",
+        "Interrupted, the same command goes on where it was."
     )
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: model=… data=…")
     add_write_option(parser)
-    arguments = parser.parse_intermixed_args(argv)
-    command = shlex.join(["python", "-m", "benchmarks", "tune", *argv]) if arguments.write else None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, print the tables and write the file; return 0, or 130 where it was interrupted.
+
+    Raises:
+        ValueError: there is no such network, or it cannot be trained here.
+        OSError: the file cannot be written.
+    """
+    [trial] = expand(arguments.overrides, multirun=False)
+    if not isinstance(trial, Trial):
+        raise ConfigurationError(trial.error)
+    if problem := refusal(trial):
+        raise ConfigurationError(problem)
+    subprocesses.warn_if_busy()
     try:
-        [trial] = expand(arguments.overrides, multirun=False)
-        if not isinstance(trial, Trial):
-            raise ConfigurationError(trial.error)
-        if problem := refusal(trial):
-            raise ConfigurationError(problem)
-        subprocesses.warn_if_busy()
-        _tune(trial, terminal.console(), command)
-    except OSError as error:
-        print(f"python -m benchmarks tune: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"python -m benchmarks tune: {error}", file=sys.stderr)
-        return 2
+        _tune(trial, terminal.console(), arguments.command_line if arguments.write else None)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -121,11 +94,11 @@ def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str
     elif has["compile"] is not None:
         left_out.append(f"compile: {has['compile']}")
         compiled.pop()
-    found = [
+    combinations = [
         numeric | {"channels_last": layout, "compile": execution}
         for numeric, layout, execution in itertools.product(numerics, LAYOUTS, compiled)
     ]
-    return found, left_out
+    return combinations, left_out
 
 
 def _tune(trial: Trial, console: Console, command: str | None) -> None:
@@ -138,7 +111,7 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     unfinished = Unfinished(
         tuned_settings.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"), machine
     )
-    found, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
+    combinations, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
     cost = count(config)
     peak = unfinished.get(
@@ -150,15 +123,15 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     columns = (TextColumn("tune"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
         more = len(batches) + (problem is None)
-        timetable = Timetable(bar, unfinished, [bool(one["compile"]) for one in found] + [False] * more)
+        timetable = Timetable(bar, unfinished, [bool(one["compile"]) for one in combinations] + [False] * more)
         taken = {}
-        for setting in sorted(found, key=lambda one: one["compile"]):  # the short ones first
+        for setting in sorted(combinations, key=lambda one: one["compile"]):  # the short ones first
             row = setting | {"batch": batch}
             taken[label(row)] = timetable.take(label(row), setting["compile"], partial(_measure, base, row))
         figures = Figures(taken.values(), peak["peaks"], cost)
-        ordered = [figures.of(setting | {"batch": batch}, taken[label(setting)]) for setting in found]
+        ordered = [figures.of(setting | {"batch": batch}, taken[label(setting)]) for setting in combinations]
         exact, reduced = (tuned_settings.choose(ordered, allowed, {}) for allowed in (False, True))
-        timetable.left[len(found) :] = [exact["compile"]] * more
+        timetable.left[len(combinations) :] = [exact["compile"]] * more
         others = [row for row in ordered if all(row[name] == exact[name] for name in tuned_settings.SETTING)]
         for other in batches:
             row = exact | {"batch": other}
@@ -179,15 +152,15 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     image = "×".join(map(str, base["image"]))
     if command is not None:
         shared = {"network": network(trial), "image": image, "batch": batch}
-        written = [shared | _written(row, exact, reduced) for row in ordered]
+        written = [shared | table_row(row, exact, reduced) for row in ordered]
         add_to_record(
             "tune", peak["environment"], command, TITLE, COLUMNS, written, NOTE, ("network", "image", "batch")
         )
     title = f"{config['name']}, {batch} images of {image}, {machine['device_name']}"
-    console.print(_table(title, ordered, exact, "setting", label))
-    console.print(_table(f"other batches, {label(exact)}", others, {}, "batch", lambda row: str(row["batch"])))
+    console.print(settings_table(title, ordered, exact, "setting", label))
+    console.print(settings_table(f"other batches, {label(exact)}", others, {}, "batch", lambda row: str(row["batch"])))
     if loading:
-        console.print(_loading_table(loading))
+        console.print(workers_table(loading))
     for line in left_out:
         console.print(f"left out   {line}", markup=False, style="yellow")
     rates = ", ".join(f"{name} {quantity(most, 'FLOPs/s')}" for name, most in peak["peaks"].items())
@@ -195,9 +168,9 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     console.print(f"best       {label(exact)}", markup=False, style="bold")
     if reduced != exact:
         console.print(f"           {label(reduced)}, with trainer.allow_reduced_precision=true", markup=False)
-    workers_said = tuned_settings.choose_workers(loading) if loading else f"not measured: {problem}"
+    loader_workers = tuned_settings.choose_workers(loading) if loading else f"not measured: {problem}"
     console.print(
-        f"evaluation batch {tuned_settings.choose_evaluation_batch(others)}; loader workers {workers_said}",
+        f"evaluation batch {tuned_settings.choose_evaluation_batch(others)}; loader workers {loader_workers}",
         markup=False,
     )
     console.print(f"kept       {path}; trainer=auto uses it", markup=False)
@@ -213,19 +186,19 @@ class Unfinished:
     def __init__(self, path: Path, machine: Mapping[str, Any]) -> None:
         self.path = path
         self._of = {"hardware": dict(machine), "code": training_sha256()}
-        held = read_json(path) or {}
-        self._found = held["found"] if {name: held.get(name) for name in self._of} == self._of else {}
+        content = read_json(path) or {}
+        self._results = content["found"] if {name: content.get(name) for name in self._of} == self._of else {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._found
+        return name in self._results
 
     def get(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What was measured before, or is now, and kept."""
-        if name not in self._found:
-            self._found[name] = measure()
+        if name not in self._results:
+            self._results[name] = measure()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, self._of | {"found": self._found})
-        return self._found[name]
+            write_json(self.path, self._of | {"found": self._results})
+        return self._results[name]
 
 
 class Timetable:
@@ -253,12 +226,12 @@ class Timetable:
         """The next one."""
         self._bar.update(self._task, description=f"about {duration(self._remaining())} left: {name}")
         known, began = name in self._unfinished, time.monotonic()
-        found = self._unfinished.get(name, measure)
+        result = self._unfinished.get(name, measure)
         if not known:
             self._took[compiles].append(time.monotonic() - began)
         self._done += 1
         self._bar.advance(self._task)
-        return found
+        return result
 
     def _remaining(self) -> float:
         each = {compiles: fmean(took or [GUESS_S[compiles]]) for compiles, took in self._took.items()}
@@ -291,18 +264,18 @@ class Figures:
 
     def of(self, row: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
         """The row with its figures, None where there are none, and the ``problem``."""
-        found: dict[str, Any] = {**row, "problem": None}
+        figures: dict[str, Any] = {**row, "problem": None}
         for of, flops, one in zip(OF, ("flops", "train_flops_per_sample"), measured["passes"], strict=True):
             its: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
             if "error" in one:
-                found["problem"] = one["error"]
+                figures["problem"] = one["error"]
             else:
                 seconds = self._seconds(of, one)
                 images, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], one["switches"])
                 its = {"s": seconds, "images_per_s": images, "of_peak": peak and images * self._cost[flops] / peak}
                 its["memory_bytes"] = one["memory_bytes"]
-            found |= {f"{of}_{key}": value for key, value in its.items()}
-        return found
+            figures |= {f"{of}_{key}": value for key, value in its.items()}
+        return figures
 
     def loading(self, batch: int, workers: int, one: Mapping[str, Any]) -> dict[str, Any]:
         """The rate of training steps on the batches of so many loader workers."""
@@ -369,59 +342,3 @@ def _measure_loading(
     except ValueError as error:
         taken = [{"error": str(error)}] * len(workers)
     return {"passes": taken}
-
-
-def _written(row: Mapping[str, Any], exact: Mapping[str, Any], reduced: Mapping[str, Any]) -> dict[str, Any]:
-    """A setting's line of docs/performance.md."""
-    is_ = {
-        name: all(row[key] == best[key] for key in tuned_settings.SETTING)
-        for name, best in (("exact", exact), ("any", reduced))
-    }
-    values = {"setting": label(row), "best": "best" if is_["exact"] else "best if allowed" if is_["any"] else ""}
-    for of in OF:
-        seconds, memory = row[f"{of}_s"], row[f"{of}_memory_bytes"]
-        values |= {f"{of}_{name}": row[f"{of}_{name}"] for name in ("images_per_s", "of_peak")}
-        values |= {f"{of}_ms": seconds and 1e3 * seconds, f"{of}_memory_mib": memory and memory / 2**20}
-    return values
-
-
-def _table(
-    title: str,
-    rows: Sequence[Mapping[str, Any]],
-    best: Mapping[str, Any],
-    first: str,
-    name: Callable[[Mapping[str, Any]], str],
-) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for of in ("forward", "training"):
-        for header in (f"{of}\nimages/s", "\nms", "\nof peak", "\nmemory"):
-            table.add_column(header, justify="right", no_wrap=True)
-    for row in rows:
-        values = [text for of in OF for text in _values(row, of)]
-        is_best = bool(best) and all(row[key] == value for key, value in best.items())
-        said = f"{name(row)}  ({row['problem']})" if row["problem"] else name(row)
-        table.add_row(said, *values, style="bold" if is_best else None)
-    return table
-
-
-def _values(row: Mapping[str, Any], of: str) -> list[str]:
-    if row[f"{of}_s"] is None:
-        return [MISSING] * 4
-    return [
-        rate(row[f"{of}_images_per_s"]),
-        f"{1e3 * row[f'{of}_s']:.4g}",
-        f"{100 * row[f'{of}_of_peak']:.0f} %",
-        quantity(row[f"{of}_memory_bytes"], "B"),
-    ]
-
-
-def _loading_table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("loader workers", justify="right")
-    table.add_column("training images/s", justify="right")
-    table.add_column("")
-    for row in rows:
-        found = row["train_images_per_s"]
-        table.add_row(str(row["workers"]), MISSING if found is None else rate(found), row["problem"] or "")
-    return table

@@ -7,20 +7,21 @@ from typing import Any
 
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.report.view import Figure, View, over
+from benchmarks.report.figures import Trace, figure, seeds_over, ticks
+from benchmarks.report.view import Figure, View
 from benchmarks.units import si
 
 EXPERIMENT = "compute_accuracy"
 
 
 def accuracy_view(output_root: Path, experiment: str) -> View:
-    """Error over MACs of one image, a chart for each data set and recipe, a curve for each family.
+    """Return error over MACs of one image: a chart for each data set and recipe, a curve for each family.
 
     Raises:
         FileNotFoundError: there is no such folder. ValueError: it holds no finished run of the experiment.
     """
-    found = [run for run in load_runs(output_root)[0] if run.record.get("experiment") == experiment and run.macs]
-    groups = same_but_seed(found)
+    runs = load_runs(output_root)[0]
+    groups = same_but_seed(run for run in runs if run.record.get("experiment") == experiment and run.macs)
     if not groups:
         raise ValueError(
             f"no finished run of experiment={experiment} in {output_root}: run.py experiment={experiment} seed=0,1,2"
@@ -28,8 +29,8 @@ def accuracy_view(output_root: Path, experiment: str) -> View:
     titles = [_accuracy_title(group[0]) for group in groups]
     figures = []
     for title in dict.fromkeys(titles):
-        here = [group for group, its in zip(groups, titles, strict=True) if its == title]
-        figures.append(Figure(title, _accuracy_told(here), [_over_cost(here)], height=480, width=720))
+        shown = [group for group, own in zip(groups, titles, strict=True) if own == title]
+        figures.append(Figure(title, _accuracy_caption(shown), [_over_cost(shown)], height=480, width=720))
     return View(
         "Accuracy at matched cost",
         "Each family at several widths whose cost, the multiply-adds of one image, is the same within half a percent. The line "
@@ -39,45 +40,40 @@ def accuracy_view(output_root: Path, experiment: str) -> View:
 
 
 def _accuracy_title(run: Run) -> str:
-    """What the curves of a chart share: data, recipe, and what departs from it but the network's own arguments."""
-    overrides = run.part("overrides").items()
-    said = [
-        f"{key.removeprefix('recipe.')}={value}" for key, value in sorted(overrides) if not key.startswith("model.")
+    """Return what the curves of a chart share: the data, the recipe, and its overrides but those of the network."""
+    overrides = [
+        f"{key.removeprefix('recipe.')}={value}"
+        for key, value in sorted(run.part("overrides").items())
+        if not key.startswith("model.")
     ]
-    return f"{run.data}, {', '.join([run.record['recipe'], *said])}"
+    return f"{run.data}, {', '.join([run.record['recipe'], *overrides])}"
 
 
-def _accuracy_told(groups: Sequence[Sequence[Run]]) -> str:
+def _accuracy_caption(groups: Sequence[Sequence[Run]]) -> str:
     seeds = sorted({len(group) for group in groups})
-    told = "–".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
+    counts = "–".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
     images = f"n = {groups[0][0].n} test images" if groups[0][0].record.get("task") == "classification" else ""
     band = (
         "One run each: no mean and no band"
         if seeds == [1]
-        else f"Mean of {told} seeds, in a band from lowest to highest"
+        else f"Mean of {counts} seeds, in a band from lowest to highest"
     )
     return f"{'; '.join(filter(None, (band, images)))}."
 
 
 def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
-    traces: list[dict[str, Any]] = []
+    traces: list[Trace] = []
     costs: list[float] = []
     for family in dict.fromkeys(group[0].family for group in groups):
-        its = {group[0].macs or 0: group for group in groups if group[0].family == family}
-        costs = max(costs, sorted(its), key=len)
-        labels = {macs: group[0].name for macs, group in its.items()}
-        traces += over({macs: its[macs] for macs in sorted(its)}, family, family, labels)
-    layout = {
-        "margin": {"l": 58, "r": 14, "t": 40, "b": 52},
-        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
-        "xaxis": {
-            "title": {"text": "MACs of one image"},
-            "type": "log",
-            # Not plotly's own: of a single cost it would stretch half a percent over the whole width.
-            "range": [math.log10(costs[0]) - 0.15, math.log10(costs[-1]) + 0.15],
-            "tickvals": costs,
-            "ticktext": [si(cost) for cost in costs],
-        },
-        "yaxis": {"title": {"text": groups[0][0].metric_label}, "rangemode": "tozero"},
+        by_cost = {group[0].macs or 0: group for group in groups if group[0].family == family}
+        costs = max(costs, sorted(by_cost), key=len)
+        labels = {macs: group[0].name for macs, group in by_cost.items()}
+        traces += seeds_over({macs: by_cost[macs] for macs in sorted(by_cost)}, family, family, labels)
+    x = {
+        "title": "MACs of one image",
+        "type": "log",
+        # Not plotly's own: of a single cost it would stretch half a percent over the whole width.
+        "range": [math.log10(costs[0]) - 0.15, math.log10(costs[-1]) + 0.15],
+        **ticks(costs, [si(cost) for cost in costs]),
     }
-    return {"traces": [{"type": "scatter", "hoverinfo": "text", **trace} for trace in traces], "layout": layout}
+    return figure(traces, x, {"title": groups[0][0].metric_label, "rangemode": "tozero"})

@@ -10,14 +10,12 @@ from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.complexity.profile import layers_in_order
 from benchmarks.config.trial import ConfigurationError, Trial, config_hash
 from benchmarks.records.runs import Run, load_runs
+from benchmarks.report.figures import figure, hollow, seeds_over, ticks
 from benchmarks.report.style import family_style
-from benchmarks.report.view import Figure, View, over
+from benchmarks.report.view import Figure, View
 from benchmarks.units import si
 
 EXPERIMENT = "group_convolution"
-
-
-# Cardinality
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Point:
 
 
 def cardinality_view(trials: Sequence[Trial]) -> View:
-    """Error and cost over cardinality, a chart for each data set, recipe and depth.
+    """Return error and cost over cardinality, a chart for each data set, recipe and depth.
 
     Raises:
         ValueError: a network that cannot be, that does not take the data set's images, or that has no cardinality.
@@ -51,9 +49,9 @@ def cardinality_view(trials: Sequence[Trial]) -> View:
         )
         kinds.setdefault(title, {})[trial.directory.parent] = trial
     figures = []
-    for title, its in kinds.items():
-        points = sorted(map(_point, its.values()), key=lambda point: point.cardinality)
-        figures.append(Figure(title, _told(points), [_over_cardinality(points)], height=560, width=640))
+    for title, by_folder in kinds.items():
+        points = sorted(map(_point, by_folder.values()), key=lambda point: point.cardinality)
+        figures.append(Figure(title, _caption(points), [_over_cardinality(points)], height=560, width=640))
     return View(
         "Cardinality at constant cost",
         "The same depth and, as nearly as whole numbers allow, the same cost: what differs is into how many groups "
@@ -63,55 +61,54 @@ def cardinality_view(trials: Sequence[Trial]) -> View:
 
 
 def _point(trial: Trial) -> Point:
-    """With the finished runs of any seed that may be averaged; the most of them, where conditions differ."""
+    """Return the point with its finished runs; where their conditions differ, the largest group that may be averaged."""
     model, (cost, _) = trial.config["model"], layers_in_order(trial)
-    found = load_runs(trial.directory.parent)[0] if trial.directory.parent.is_dir() else []
-    its = [run for run in found if run.record.get("config_hash") == config_hash({**trial.config, "seed": run.seed})]
-    runs: tuple[Run, ...] = max(same_but_seed(its), key=len, default=())
+    every = load_runs(trial.directory.parent)[0] if trial.directory.parent.is_dir() else []
+    equal = [run for run in every if run.record.get("config_hash") == config_hash({**trial.config, "seed": run.seed})]
+    runs: tuple[Run, ...] = max(same_but_seed(equal), key=len, default=())
     table = published.tables().get(str(trial.config["experiment"]))
     rows = [row for row in table.rows if row.row == trial.config["row"]] if table else []
     paper = next((row.figures.get("top1_err") for row in rows if row.data == trial.config["data"]["name"]), None)
     return Point(model["cardinality"], model["base_width"], cost.macs, cost.params, runs, paper)
 
 
-def _told(points: Sequence[Point]) -> str:
-    """What the chart shows, in words."""
+def _caption(points: Sequence[Point]) -> str:
+    """Return what the chart shows, in words."""
     counts = sorted({len(point.runs) for point in points if point.runs})
     if not counts:
-        told = "No run has finished: run.py with the same overrides and several seeds makes them."
+        caption = "No run has finished: run.py with the same overrides and several seeds makes them."
     elif counts == [1]:
-        told = "One run each: no mean and no band."
+        caption = "One run each: no mean and no band."
     else:
-        told = f"Mean of {'–'.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} seeds, in a band from lowest to highest."
+        seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+        caption = f"Mean of {seeds} seeds, in a band from lowest to highest."
     if any(point.paper is not None for point in points):
-        told += " Hollow: Xie et al. 2017, Table 3."
+        caption += " Hollow: Xie et al. 2017, Table 3."
     for word, costs in (("MACs", [point.macs for point in points]), ("Parameters", [point.params for point in points])):
-        told += f" {word} from {si(min(costs))} to {si(max(costs))}, {100 * (max(costs) / min(costs) - 1):.1f} % apart."
-    return told
+        caption += (
+            f" {word} from {si(min(costs))} to {si(max(costs))}, {100 * (max(costs) / min(costs) - 1):.1f} % apart."
+        )
+    return caption
 
 
 def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
-    """Error above, cost below."""
+    """Return the figure: error above, cost below."""
     style = family_style("resnext")
     papers = {place: point.paper for place, point in enumerate(points) if point.paper is not None}
     label = next((run.metric_label for point in points for run in point.runs), "top-1 error (%)")
-    marker = {"color": style.colour, "size": 9, "symbol": style.symbol}
     finished = {place: point.runs for place, point in enumerate(points) if point.runs}
-    traces = over(finished, "resnext", "", {place: points[place].label for place in finished})
+    traces = seeds_over(finished, "resnext", "", {place: points[place].label for place in finished})
     if papers:
-        traces.append(
-            {
-                "name": "Xie et al. 2017",
-                "mode": "lines+markers",
-                "x": list(papers),
-                "y": list(papers.values()),
-                "line": {"color": "--soft", "width": 1, "dash": "dot"},
-                "marker": {**marker, "color": "--soft", "symbol": f"{style.symbol}-open"},
-                "hovertext": [
-                    f"<b>{points[place].label}</b><br>{paper} % in the paper" for place, paper in papers.items()
-                ],
-            }
+        paper = hollow(
+            list(papers),
+            list(papers.values()),
+            "resnext",
+            name="Xie et al. 2017",
+            line={"color": "--soft", "width": 1, "dash": "dot"},
+            hovertext=[f"<b>{points[place].label}</b><br>{error} % in the paper" for place, error in papers.items()],
         )
+        marker = {**paper["marker"], "color": "--soft", "size": 9, "line": {"width": 1}}
+        traces.append({**paper, "mode": "lines+markers", "marker": marker})
     has_errors = bool(traces)
     for word, alpha, costs in (
         ("MACs", "", [point.macs for point in points]),
@@ -135,31 +132,28 @@ def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
                 ],
             }
         )
-    layout = {
-        "margin": {"l": 58, "r": 14, "t": 40, "b": 52},
-        "bargap": 0.4,
-        "bargroupgap": 0.08,
-        "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "traceorder": "normal"},
-        "xaxis": {
-            "title": {"text": "cardinality × channels of a group"},
-            "tickvals": list(range(len(points))),
-            "ticktext": [point.label for point in points],
+    return figure(
+        traces,
+        {
+            "title": "cardinality × channels of a group",
+            **ticks(range(len(points)), [point.label for point in points]),
             "range": [-0.5, len(points) - 0.5],
             "anchor": "y2",
             "showgrid": False,
         },
-        "yaxis": {"title": {"text": label}, "domain": [0.42, 1], "visible": has_errors},
-        "yaxis2": {
+        {"title": label, "domain": [0.42, 1], "visible": has_errors},
+        yaxis2={
             "title": {"text": "cost, the first’s = 1"},
             "domain": [0, 0.3 if has_errors else 0.95],
             "rangemode": "tozero",
             "nticks": 4,
         },
-    }
-    return {"traces": [{"type": "scatter", "hoverinfo": "text", **trace} for trace in traces], "layout": layout}
+        bargap=0.4,
+        bargroupgap=0.08,
+    )
 
 
 def with_experiment(overrides: Sequence[str]) -> list[str]:
-    """The overrides with the experiment, unless they name one."""
+    """Return the overrides with the experiment, unless they name one."""
     named = any(override.startswith("experiment=") for override in overrides)
     return [*overrides] if named else [f"experiment={EXPERIMENT}", *overrides]

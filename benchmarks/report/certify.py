@@ -1,4 +1,4 @@
-"""Whether networks are the papers': ``python -m benchmarks certify [TABLE …]``.
+"""Whether networks are the papers': ``python -m benchmarks complexity certify [TABLE …]``.
 
 A certificate is the exact number of parameters and multiply-adds of a published network. A row of a table is certified when the
 network that its experiment builds has those numbers, and they agree with the figures that the paper prints, within their
@@ -8,7 +8,6 @@ rounding.
 import argparse
 import difflib
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
@@ -59,31 +58,33 @@ def rounds_to(count: int, printed: str) -> bool:
     return abs(figure - count) <= half_a_unit
 
 
-def main(argv: Sequence[str]) -> int:
-    """Prints a certificate per row. Returns the exit code: 1 if one fails, 2 for a table that there is not."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks certify",
-        description="Builds every network of the papers' tables as its experiment does, counts its parameters and "
-        "multiply-adds, and compares them with the printed figures and with exact counts (benchmarks/tables/).",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``complexity certify``."""
+    parser.description = (
+        "Builds every network of the papers' tables as its experiment does, counts its parameters and multiply-adds, and "
+        "compares them with the printed figures and with exact counts (benchmarks/tables/). Exit code 1 if a row fails."
     )
     parser.add_argument("tables", nargs="*", metavar="TABLE", help="default: every table with networks of this suite")
-    names = parser.parse_args(argv).tables
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a verdict for each row; return 0, or 1 if a row fails.
+
+    Raises:
+        ValueError: there is no such table.
+    """
     runnable = {name: table for name, table in tables().items() if any(row.runnable for row in table.rows)}
-    for name in names:
+    for name in arguments.tables:
         if name not in runnable:
             close = difflib.get_close_matches(name, runnable, n=1)
             hint = f", did you mean {close[0]!r}?" if close else ""
-            print(
-                f"python -m benchmarks certify: no table {name!r} with networks of this suite{hint}; "
-                f"there are {', '.join(runnable)}",
-                file=sys.stderr,
-            )
-            return 2
+            known = ", ".join(runnable)
+            raise ValueError(f"no table {name!r} with networks of this suite{hint}; there are {known}")
     console = terminal.console()
-    found = certify([runnable[name] for name in dict.fromkeys(names or runnable)], console)
-    counts = {verdict: sum(verdict == given for given, _ in found) for verdict in STYLES}
+    verdicts = certify([runnable[name] for name in dict.fromkeys(arguments.tables or runnable)], console)
+    counts = {style: sum(style == verdict for verdict, _ in verdicts) for style in STYLES}
     console.print(
-        f"{len(found)} rows: {counts[CERTIFIED]} certified, {counts[KNOWN]} with a known discrepancy, {counts[FAILS]} that "
+        f"{len(verdicts)} rows: {counts[CERTIFIED]} certified, {counts[KNOWN]} with a known discrepancy, {counts[FAILS]} that "
         "fail. MACs: multiply-adds of convolutions and linear layers for one image."
     )
     return 1 if counts[FAILS] else 0
@@ -160,7 +161,3 @@ class _Measure:
         if key not in self.known:
             self.known[key] = build(trial.config["model"], size)[1]
         return self.known[key]
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -11,7 +11,8 @@ from benchmarks.analysis import published
 from benchmarks.analysis.pareto import front_probabilities, pareto_front
 from benchmarks.analysis.seeds import baseline_names, same_but_seed, short_labels
 from benchmarks.records.runs import Run
-from benchmarks.report.style import FAMILY_STYLES
+from benchmarks.report.figures import front_line
+from benchmarks.report.style import drawn_family
 from benchmarks.units import count, number, one_line
 
 POINTS = 40_000  # of all curves of a page
@@ -35,11 +36,11 @@ class Axis:
 
 
 def _alone(key: str, title: str, unit: str, name: str, scale: float = 1, more_is_better: bool = False) -> Axis:
-    """What was measured of the network by itself: `name` in the record's block."""
+    """Return the axis of what was measured of the network by itself: `name` in the record's block."""
 
     def value(run: Run) -> float | None:
-        found = number(run.part("throughput").get(name))
-        return None if found is None else scale * found
+        measurement = number(run.part("throughput").get(name))
+        return None if measurement is None else scale * measurement
 
     return Axis(key, title, unit, value, more_is_better, "python -m benchmarks throughput")
 
@@ -73,7 +74,7 @@ AXES = (
 
 
 def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], curve_points: int) -> dict[str, Any]:
-    """What the charts of one data set draw; runs go by their index on the page.
+    """Return what the charts of one data set draw; runs go by their index on the page.
 
     `curve_points` is about the most that a learning curve keeps. A history that cannot be read is added to `problems`.
     """
@@ -93,6 +94,10 @@ def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], cu
     points = [{**named(members), **_point(members)} for members in networks]
     for axis in AXES:
         _place_on_front(axis, networks, points)
+    fronts = {
+        axis.key: [(point["x"][axis.key], point["error"]) for point in points if axis.key in point["front"]]
+        for axis in AXES
+    }
     series = []
     for members, rows in _curves(runs, networks, problems):
         series.append({**named(members), **_thinned(members, rows, curve_points)})
@@ -103,39 +108,37 @@ def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], cu
         "protocol": _protocol_line(runs),
         "series": series,
         "networks": points,
+        "fronts": {
+            axis.key: front_line(fronts[axis.key], axis.more_is_better) for axis in AXES if len(fronts[axis.key]) > 1
+        },
         "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
         "references": [row for row in reference_points(data) if described and row["metric"] == described.metric],
     }
 
 
 def points_per_curve(runs: Sequence[Run]) -> int:
-    """How many points each curve keeps, so that the page of any number of runs stays small."""
+    """Return how many points each curve keeps, so that the page of any number of runs stays small."""
     return max(FEWEST, min(MOST, POINTS // max(1, len(runs))))
-
-
-def drawn_family(family: str) -> str:
-    """The family's name where it has a style of its own, else the empty one."""
-    return family if family in FAMILY_STYLES else ""
 
 
 @cache
 def reference_points(data: str) -> list[dict[str, Any]]:
-    """Published errors on a data set at the exact counts of their networks."""
+    """Return published errors on a data set at the exact counts of their networks."""
     return [
         {
-            "family": certificate.family,
+            "family": network.family,
             "metric": "test/top1_err",
             "source": row.source,
-            "label": certificate.name,
+            "label": network.name,
             "error": row.figures["top1_err"],
-            "x": {"params": certificate.params, "macs": certificate.macs},
+            "x": {"params": network.params, "macs": network.macs},
         }
-        for row, certificate in published.reference_points(data)
+        for row, network in published.reference_points(data)
     ]
 
 
 def _point(members: Sequence[Run]) -> dict[str, Any]:
-    """Mean error and costs over the seeds, and the range of the errors; a cost that one seed lacks is left out."""
+    """Return mean error and costs over the seeds, and the range of the errors; costs that a seed is missing are left out."""
     errors = [run.value for run in members if run.value is not None]
     costs = {axis.key: [axis.value(run) for run in members] for axis in AXES}
     return {
@@ -150,13 +153,13 @@ def _point(members: Sequence[Run]) -> dict[str, Any]:
 
 
 def _place_on_front(axis: Axis, networks: Sequence[Sequence[Run]], points: Sequence[dict[str, Any]]) -> None:
-    """Enters the axis into `front` of the points on it, and into `probability` of all that have several seeds."""
+    """Enter the axis into `front` of the points on it, and into `probability` of all that have several seeds."""
     sign = -1 if axis.more_is_better else 1
-    there = [index for index, point in enumerate(points) if axis.key in point["x"]]
-    for place in pareto_front([(sign * points[index]["x"][axis.key], points[index]["error"]) for index in there]):
-        points[there[place]]["front"].append(axis.key)
-    seeds = [[(sign * (axis.value(run) or 0), run.value or 0) for run in networks[index]] for index in there]
-    for index, probability in zip(there, front_probabilities(seeds), strict=True):
+    placed = [index for index, point in enumerate(points) if axis.key in point["x"]]
+    for place in pareto_front([(sign * points[index]["x"][axis.key], points[index]["error"]) for index in placed]):
+        points[placed[place]]["front"].append(axis.key)
+    seeds = [[(sign * (axis.value(run) or 0), run.value or 0) for run in networks[index]] for index in placed]
+    for index, probability in zip(placed, front_probabilities(seeds), strict=True):
         if probability is not None:
             points[index]["probability"][axis.key] = probability
 
@@ -167,7 +170,7 @@ Rows = list[dict[str, Any]]
 def _curves(
     runs: Sequence[Run], networks: Iterable[tuple[Run, ...]], problems: list[str]
 ) -> Iterable[tuple[tuple[Run, ...], list[Rows]]]:
-    """Runs that are drawn as one curve, with their rows: the seeds of a network that were evaluated at the same compute.
+    """Yield runs that are drawn as one curve, with their rows: seeds of a network that were evaluated at the same compute.
 
     Any other run is a curve of its own. In the order of `runs`.
     """
@@ -207,21 +210,21 @@ def _thinned(members: Sequence[Run], rows: Sequence[Rows], limit: int) -> dict[s
 
 
 def _visible(x: Sequence[float], low: Sequence[float], high: Sequence[float], limit: int) -> list[int]:
-    """Indices of at most about `limit` points whose band looks as that of all, x being drawn on a logarithmic axis.
+    """Return the indices of at most about `limit` points whose band looks as that of all, x being drawn on a logarithmic axis.
 
-    Of every stretch of the axis the lowest and the highest are kept, and the first and the last of all.
+    Of every stretch of the axis the lowest and the highest are picks, and the first and the last of all.
     """
     if len(x) <= limit:
         return list(range(len(x)))
     stretches = limit // 2
     scale = stretches / (math.log(x[-1] / x[0]) or 1)
-    kept = {0, len(x) - 1}
+    picks = {0, len(x) - 1}
     start = 0
     for index in range(1, len(x) + 1):
         if index == len(x) or int(math.log(x[index] / x[0]) * scale) != int(math.log(x[start] / x[0]) * scale):
-            kept |= {min(range(start, index), key=low.__getitem__), max(range(start, index), key=high.__getitem__)}
+            picks |= {min(range(start, index), key=low.__getitem__), max(range(start, index), key=high.__getitem__)}
             start = index
-    return sorted(kept)
+    return sorted(picks)
 
 
 def _protocol_line(runs: Sequence[Run]) -> str:
@@ -234,7 +237,7 @@ def _protocol_line(runs: Sequence[Run]) -> str:
 
 
 def _baseline_errors(runs: Sequence[Run]) -> list[tuple[str, float]]:
-    """Baselines in the unit of the reported metric: a Dice of 0.884 beside `test/dice_err` is 11.6."""
+    """Return baselines in the unit of the reported metric: a Dice of 0.884 beside `test/dice_err` is 11.6."""
     errors: dict[tuple[str, float], None] = {}
     for run in runs:
         for key, value in run.baselines.items():

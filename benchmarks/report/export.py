@@ -12,7 +12,7 @@ import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,19 @@ from benchmarks.units import one_line
 FORMATS = ("parquet", "csv")
 FREE = ("overrides",)  # mappings whose keys are the user's
 ALWAYS = ("directory", "run_id", "data", "family", "name", "recipe", "seed", "status", "error")
-LARGEST = 2**63 - 1  # of a 64-bit integer; what a long training on ImageNet spends is beyond it
+
+Table = dict[str, list[Any]]  # the values of each column, one per row; None is null
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column's values, one per row, all of one `kind`: `text`, `json`, `integer`, `large` (integer), `float`, `boolean`."""
-
-    kind: str
-    values: list[Any]
-
-
-def runs_table(runs: Iterable[Run], root: Path) -> dict[str, Column]:
-    """A row per run, by column; `directory` is relative to `root`."""
+def runs_table(runs: Iterable[Run], root: Path) -> Table:
+    """Return a row per run, by column; `directory` is relative to `root`."""
     rows = [{**run.record, "directory": _directory(run, root)} for run in runs]
     whole = _unflattened(rows)
     return _table([_flat(row, whole) for row in rows], ALWAYS)
 
 
-def history_table(runs: Iterable[Run], root: Path) -> tuple[dict[str, Column], list[str]]:
-    """A row per evaluation of every run, by column, and a line for each history that cannot be read."""
+def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
+    """Return a row per evaluation of every run, by column, and a line for each history that cannot be read."""
     rows: list[dict[str, Any]] = []
     problems = []
     for run in runs:
@@ -57,47 +50,54 @@ def history_table(runs: Iterable[Run], root: Path) -> tuple[dict[str, Column], l
     return _table(rows, ("directory", "run_id")), problems
 
 
-def write_table(table: Mapping[str, Column], path: Path) -> None:
-    """Writes a table as Parquet or CSV, by the name of the file, which is replaced atomically.
+def write_table(table: Table, path: Path) -> None:
+    """Write a table as Parquet or CSV, by the name of the file, which is replaced atomically.
 
     In Parquet a column of JSON text has the metadata `json`; in CSV null is empty.
     """
     write_atomic(path, _parquet(table) if path.suffix == ".parquet" else _csv(table))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 1 with one line on stderr where nothing could be written."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks export",
-        description="Writes every run below FOLDER to a table `runs`, a row per run, and every row of their histories to a "
-        "table `history`, a row per evaluation; the column directory joins them.",
-        epilog="Columns are named after the record's parts: compute.train_flops. Lists and overrides are JSON text.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``export``."""
+    parser.description = (
+        "Writes every run below FOLDER to a table `runs`, a row per run, and every row of their histories to a table "
+        "`history`, a row per evaluation; the column directory joins them."
+    )
+    parser.epilog = (
+        "Columns are named after the record's parts: compute.train_flops. Lists and overrides are JSON text."
     )
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", help="default: outputs")
     parser.add_argument("--format", choices=FORMATS, default="parquet", help="default: parquet")
     parser.add_argument("--out", metavar="DIR", help="where the two files go (default: FOLDER)")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write both tables and print where they are.
+
+    Raises:
+        ValueError: there are no runs, or pyarrow is not installed.
+        OSError: no such folder, or nothing can be written to ``--out``.
+    """
     root = Path(arguments.folder)
     out = Path(arguments.out or root)
     if arguments.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
-        return _refuse("Parquet needs pyarrow: pip install -e '.[parquet]', or --format csv")
-    try:
-        runs, problems = load_runs(root)
-        if runs:
-            console = Console(stderr=True)
-            shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
-            history, unread = history_table(shown, root)
-            out.mkdir(parents=True, exist_ok=True)
-            for name, table in (("runs", runs_table(runs, root)), ("history", history)):
-                path = out / f"{name}.{arguments.format}"
-                write_table(table, path)
-                print(f"{name:<8} {path}  {len(table['directory'].values):,} rows, {len(table)} columns")
-            problems += unread
-    except OSError as error:
-        return _refuse(str(error))
+        raise ValueError("Parquet needs pyarrow: pip install -e '.[parquet]', or --format csv")
+    runs, problems = load_runs(root)
+    if runs:
+        console = Console(stderr=True)
+        shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
+        history, unread = history_table(shown, root)
+        out.mkdir(parents=True, exist_ok=True)
+        for name, table in (("runs", runs_table(runs, root)), ("history", history)):
+            path = out / f"{name}.{arguments.format}"
+            write_table(table, path)
+            print(f"{name:<8} {path}  {len(table['directory']):,} rows, {len(table)} columns")
+        problems += unread
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
-    return 0 if runs else _refuse(f"no runs in {root}: nothing to export")
+    if not runs:
+        raise ValueError(f"no runs in {root}: nothing to export")
 
 
 def _directory(run: Run, root: Path) -> str:
@@ -105,7 +105,7 @@ def _directory(run: Run, root: Path) -> str:
 
 
 def _unflattened(rows: Iterable[Mapping[str, Any]]) -> set[str]:
-    """Paths of mappings that stay whole: of a key with a dot, or of another value in another row, dots would be ambiguous."""
+    """Return the paths of mappings that stay whole: where a key has a dot, or another row has no mapping there."""
     whole, nested, plain = set(FREE), set(), set()
 
     def visit(path: str, value: Any) -> None:
@@ -137,62 +137,51 @@ def _flat(row: Mapping[str, Any], whole: set[str], path: str = "") -> dict[str, 
     return flat
 
 
-def _table(rows: Sequence[Mapping[str, Any]], always: Sequence[str]) -> dict[str, Column]:
-    names = dict.fromkeys((*always, *(name for row in rows for name in row)))
-    columns = {name: _column([row.get(name) for row in rows]) for name in names}
-    filled = {name for row in rows for name, value in row.items() if value is not None}
-    return {name: column for name, column in columns.items() if name in filled or name in always}
+def _table(rows: Sequence[Mapping[str, Any]], always: Sequence[str]) -> Table:
+    names = dict.fromkeys((*always, *(name for row in rows for name, value in row.items() if value is not None)))
+    return {name: [_encodable(row.get(name)) for row in rows] for name in names}
 
 
-def _column(values: list[Any]) -> Column:
-    kinds = {type(value) for value in values if value is not None}
-    if kinds == {bool}:
-        return Column("boolean", values)
-    if kinds == {float}:
-        return Column("float", values)
-    if kinds == {int}:
-        largest = max(abs(value) for value in values if value is not None)
-        if largest < 10**38:
-            return Column("integer" if largest <= LARGEST else "large", values)
-    if kinds and kinds <= {int, float} and all(value is None or float(value) == value for value in values):
-        return Column("float", [None if value is None else float(value) for value in values])
-    if kinds <= {str}:
-        # A lone surrogate, as JSON may hold one, is no text in UTF-8.
-        return Column("text", [None if value is None else value.encode(errors="replace").decode() for value in values])
-    return Column("json", [None if value is None else json.dumps(value) for value in values])
+def _encodable(value: Any) -> Any:
+    """Return the value; a lone surrogate, as JSON may hold one, is no text in UTF-8."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def _parquet(table: Mapping[str, Column]) -> memoryview:
+def _parquet(table: Table) -> memoryview:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    types = {
-        "text": pa.string(),
-        "json": pa.string(),
-        "integer": pa.int64(),
-        "large": pa.decimal128(38, 0),
-        "float": pa.float64(),
-        "boolean": pa.bool_(),
-    }
-    fields = [
-        pa.field(name, types[column.kind], metadata={"json": ""} if column.kind == "json" else None)
-        for name, column in table.items()
-    ]
-    arrays = [pa.array(column.values, type=field.type) for column, field in zip(table.values(), fields, strict=True)]
+    fields, arrays = [], []
+    for name, values in table.items():
+        array = _exact_array(values)
+        in_json = None if array is not None else {"json": ""}
+        if array is None:
+            array = pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+        arrays.append(array)
+        fields.append(pa.field(name, array.type, metadata=in_json))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_arrays(arrays, schema=pa.schema(fields)), sink)
     return memoryview(sink.getvalue())
 
 
-def _csv(table: Mapping[str, Column]) -> str:
+def _exact_array(values: Sequence[Any]) -> Any:
+    """Return the values as an Arrow array of the type that holds them all exactly; None where there is no such type."""
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds & {list, dict}:
+        return None
+    # What a long training on ImageNet spends is beyond a 64-bit integer.
+    for arrow_type in [None, pa.decimal128(38, 0)] if kinds == {int} else [None] if kinds else [pa.string()]:
+        with suppress(pa.ArrowException, OverflowError):
+            return pa.array(values, arrow_type)
+    return None
+
+
+def _csv(table: Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(table)
-    for row in zip(*(column.values for column in table.values()), strict=True):
-        writer.writerow([str(value).lower() if isinstance(value, bool) else value for value in row])
+    for row in zip(*table.values(), strict=True):
+        writer.writerow([json.dumps(value) if isinstance(value, (bool, list, dict)) else value for value in row])
     return text.getvalue()
-
-
-def _refuse(reason: str) -> int:
-    print(f"error: {reason}", file=sys.stderr)
-    return 1

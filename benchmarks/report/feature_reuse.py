@@ -16,11 +16,8 @@ REUSE = "feature_reuse.html"
 CELL, GAP, PAGE = 44, 62, 1176  # pixels of the heat maps: the largest cell, the gap between two, the width of the page
 
 
-# Feature reuse
-
-
 def feature_reuse(weights: Mapping[str, Any]) -> list[list[list[float]]]:
-    """How much weight each layer puts on the feature maps of each one before it: a matrix for each dense block of a DenseNet.
+    """Return how much weight each layer puts on the feature maps of each one before it: a matrix for each dense block.
 
     Row s is a source: the input of the block, then its layers. Column l is a target: the layers, then the transition behind
     them or, after the last block, the classification layer. An entry is the mean absolute weight of the connections from s to
@@ -33,11 +30,11 @@ def feature_reuse(weights: Mapping[str, Any]) -> list[list[list[float]]]:
     Raises:
         ValueError: they are not those of a DenseNet.
     """
-    convolutions: dict[tuple[int, ...], Any] = {}  # (stage, layer): its first; (stage,): the transition's
+    convolutions: dict[tuple[int, ...], Any] = {}  # the first of (stage, layer), the one of the transition (stage,)
     for name, weight in weights.items():
-        found = re.fullmatch(r"stages\.(\d+)\.(?:(\d+)\.composite\.)?\d+\.weight", name)
-        if found and weight.dim() == 4:
-            convolutions.setdefault(tuple(int(number) for number in found.groups() if number), weight)
+        match = re.fullmatch(r"stages\.(\d+)\.(?:(\d+)\.composite\.)?\d+\.weight", name)
+        if match and weight.dim() == 4:
+            convolutions.setdefault(tuple(int(number) for number in match.groups() if number), weight)
     in_blocks = sorted(place for place in convolutions if len(place) == 2)
     if not in_blocks or "classifier.weight" not in weights:
         raise ValueError("these are not the weights of a DenseNet: they have no dense block")
@@ -57,7 +54,7 @@ def feature_reuse(weights: Mapping[str, Any]) -> list[list[list[float]]]:
 
 
 def reuse_view(run: Path, checkpoint: str = "last") -> View:
-    """The heat maps of a run's checkpoint.
+    """Return the heat maps of a run's checkpoint.
 
     Raises:
         ValueError: a run of another family.
@@ -95,7 +92,7 @@ def reuse_view(run: Path, checkpoint: str = "last") -> View:
 
 
 def _heat_maps(matrices: Sequence[Sequence[Sequence[float]]], by_layer: bool) -> dict[str, Any]:
-    """The blocks side by side in square cells, in parts of a block's largest entry or of each column's."""
+    """Return the blocks side by side in square cells, in parts of a block's largest entry or of each column's."""
     margin = {"l": 58, "r": 70, "t": 30, "b": 48}
     cells, tallest, gaps = sum(map(len, matrices)), max(map(len, matrices)), GAP * (len(matrices) - 1)
     cell = max(9, min(CELL, (PAGE - margin["l"] - margin["r"] - gaps) // cells))

@@ -11,18 +11,18 @@ from benchmarks.units import device_hours, number, quantity
 def comparison(runs: Sequence[Run]) -> str | None:
     """Forecast and actual cost of the finished runs that have a forecast, in one line; None if none has."""
     roots = {run.directory.parents[3] for run in runs if len(run.directory.parents) > 3}
-    kept = {digest: forecast for root in roots for digest, forecast in (read_json(root / FORECASTS) or {}).items()}
-    pairs = [(kept.get(str(run.record.get("config_hash"))), run) for run in runs if run.status == "ok"]
-    found = [(forecast, run) for forecast, run in pairs if forecast is not None]
-    if not found:
+    forecasts = {digest: forecast for root in roots for digest, forecast in (read_json(root / FORECASTS) or {}).items()}
+    pairs = [(forecasts.get(str(run.record.get("config_hash"))), run) for run in runs if run.status == "ok"]
+    forecast_runs = [(forecast, run) for forecast, run in pairs if forecast is not None]
+    if not forecast_runs:
         return None
-    said = [quantity(sum(forecast["train_flops"] for forecast, _ in found), "FLOPs")]
-    spent = [quantity(sum(run.train_flops or 0 for _, run in found), "FLOPs")]
-    if all(forecast["device_s"] for forecast, _ in found):
-        said.append(device_hours(sum(forecast["device_s"] for forecast, _ in found)))
-        spent.append(device_hours(sum(_device_s(run) for _, run in found)))
-    runs_text = "1 run" if len(found) == 1 else f"{len(found)} runs"
-    return f"forecast {', '.join(said)}; actual {', '.join(spent)} ({runs_text} with a forecast)"
+    predicted = [quantity(sum(forecast["train_flops"] for forecast, _ in forecast_runs), "FLOPs")]
+    spent = [quantity(sum(run.train_flops or 0 for _, run in forecast_runs), "FLOPs")]
+    if all(forecast["device_s"] for forecast, _ in forecast_runs):
+        predicted.append(device_hours(sum(forecast["device_s"] for forecast, _ in forecast_runs)))
+        spent.append(device_hours(sum(_device_s(run) for _, run in forecast_runs)))
+    runs_text = "1 run" if len(forecast_runs) == 1 else f"{len(forecast_runs)} runs"
+    return f"forecast {', '.join(predicted)}; actual {', '.join(spent)} ({runs_text} with a forecast)"
 
 
 def _device_s(run: Run) -> float:

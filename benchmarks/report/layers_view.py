@@ -16,11 +16,8 @@ ALPHAS = {"grouped": "a6", "transposed": "a6", "1×1": "59", "linear": "26"}  # 
 NARROW = 0.04  # of all layers: a part of a network that has no room for its name
 
 
-# Layers
-
-
 def layers_view(trials: Sequence[Trial]) -> View:
-    """Bars of MACs, parameters and activations by layer, a chart per network.
+    """Return bars of MACs, parameters and activations by layer, a chart per network.
 
     Raises:
         ValueError: a network that cannot be, or that does not take the data set's images.
@@ -48,7 +45,7 @@ def layers_view(trials: Sequence[Trial]) -> View:
 
 
 def _part(name: str, names: Sequence[str]) -> str:
-    """What a paper calls the part of the network that a layer is in."""
+    """Return what a paper calls the part of the network that a layer is in."""
     top, _, rest = name.partition(".")
     number = int(rest.partition(".")[0]) + 1 if rest[:1].isdigit() else 0
     if top == "stages" and any(".composite." in other for other in names):  # dense block, transition, dense block, ...
@@ -58,7 +55,7 @@ def _part(name: str, names: Sequence[str]) -> str:
 
 
 def _summary(cost: Complexity, layers: Sequence[tuple[str, LayerCost]]) -> str:
-    """The totals, and in what kinds of layers the multiply-adds are."""
+    """Return the totals, and in what kinds of layers the multiply-adds are."""
     by_kind: dict[str, int] = {}
     for kind, layer in layers:
         by_kind[kind] = by_kind.get(kind, 0) + layer.macs
@@ -75,14 +72,14 @@ def _share(part: int, whole: int) -> str:
 def _bars(
     trial: Trial, cost: Complexity, layers: Sequence[tuple[str, LayerCost]], tops: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Three charts above one another, over the layers; ``tops`` are the ends of their scales where not their own."""
+    """Return three charts above one another, over the layers; ``tops`` are the ends of their scales where not their own."""
     colour = family_style(trial.config["family"]).colour
     traces, annotations, shapes, axes = [], [], [], {}
     for row, (name, word) in enumerate(QUANTITIES.items()):
         for kind in dict.fromkeys(kind for kind, _ in layers):
-            those = [(place, layer) for place, (other, layer) in enumerate(layers, start=1) if other == kind]
+            placed = [(place, layer) for place, (other, layer) in enumerate(layers, start=1) if other == kind]
             alpha = next((alpha for start, alpha in ALPHAS.items() if kind.startswith(start)), "")
-            values = [getattr(layer, name) for _, layer in those]
+            values = [getattr(layer, name) for _, layer in placed]
             traces.append(
                 {
                     "type": "bar",
@@ -90,14 +87,14 @@ def _bars(
                     "legendgroup": kind,
                     "showlegend": row == 0,
                     "yaxis": f"y{row + 1}",
-                    "x": [place for place, _ in those],
+                    "x": [place for place, _ in placed],
                     "y": values,
                     "width": 0.88,
                     "marker": {"color": colour + alpha, "line": {"color": colour, "width": 1}},
                     "hoverinfo": "text",
                     "hovertext": [
                         f"<b>{layer.name}</b>, {kind}<br>{value:,} {word}, {_share(value, getattr(cost, name))} of all"
-                        for value, (_, layer) in zip(values, those, strict=True)
+                        for value, (_, layer) in zip(values, placed, strict=True)
                     ],
                 }
             )
@@ -110,8 +107,8 @@ def _bars(
         )
     end = 0
     names = [layer.name for _, layer in layers]
-    for part, those_names in groupby(_part(name, names) for name in names):
-        count = len(list(those_names))
+    for part, group in groupby(_part(name, names) for name in names):
+        count = len(list(group))
         if end:
             shapes.append(
                 {

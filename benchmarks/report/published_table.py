@@ -44,15 +44,15 @@ HEADERS = (
 ELSE = "nothing else"
 
 
-def texts(found: Sequence[Line]) -> list[dict[str, str]]:
-    """The lines as texts by HEADERS; a row's name, cost and differences stand at its first figure alone.
+def texts(rows: Sequence[Line]) -> list[dict[str, str]]:
+    """Return the lines as texts by HEADERS; a row's name, cost and differences stand at its first figure alone.
 
     What all rows differ in is left out; see `legend`.
     """
-    common = common_differences(found)
+    common = common_differences(rows)
     result = []
     previous: Line | None = None
-    for line in found:
+    for line in rows:
         first = previous is None or (previous.row, previous.runs) != (line.row, line.runs)
         again = previous is not None and previous.row == line.row
         result.append(dict(zip(HEADERS, _texts(line, first, again, common), strict=True)))
@@ -69,7 +69,7 @@ def _texts(line: Line, first: bool, again: bool, common: Sequence[str]) -> list[
     wall = math.fsum(one.wall_s or 0 for one in line.runs)
     params = run.parameters if run else float(row.params or "nan")
     macs = run.macs if run else float(row.macs or "nan")
-    own = [said for said in line.differences if said not in common]
+    own = [difference for difference in line.differences if difference not in common]
     return [
         "" if again else row.label,
         FIGURES[figure].title if figure else "",
@@ -93,37 +93,39 @@ def _ours(values: Sequence[float], figure: str) -> str:
     if not values:
         return ""
     digits, interval = _decimals(figure), mean_interval(values)
-    told = f"[{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]" if interval else f"({without_interval(len(values))})"
-    return f"{fmean(values):.{digits}f} {told}"
+    mean = f"{fmean(values):.{digits}f}"
+    if interval is None:
+        return f"{mean} ({without_interval(len(values))})"
+    return f"{mean} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
 
 
-def legend(table: Table, found: Sequence[Line]) -> list[str]:
-    """What all rows differ from the paper in, what the columns mean, and what a reader must know of the paper's figures."""
-    common = common_differences(found)
-    said = [f"every row that was run differs from the paper in: {'; '.join(common)}"] if common else []
-    said += [
+def legend(table: Table, rows: Sequence[Line]) -> list[str]:
+    """Return what all rows differ from the paper in, what the columns mean, and what to know of the paper's figures."""
+    common = common_differences(rows)
+    notes = [f"every row that was run differs from the paper in: {'; '.join(common)}"] if common else []
+    notes += [
         "ours: mean [95 % interval of the mean over n seeds]. difference: ours minus the paper's, ± the half-width of its 95 % "
         "interval if the paper's runs spread as ours do. margin: what other test images would change (masks: a tenth of the "
         "distance from perfect). reproduced: the whole interval within the margin; differs: zero outside the interval; "
         "under-powered: neither."
     ]
-    notes: dict[str, list[str]] = {}
+    labels_of: dict[str, list[str]] = {}
     for row in table.rows:
-        notes.setdefault(row.note, []).append(row.label)
+        labels_of.setdefault(row.note, []).append(row.label)
     runnable = [row.label for row in table.rows if row.runnable]
-    for note, labels in notes.items():
+    for note, labels in labels_of.items():
         if note:
-            said.append(note if labels == runnable else f"{', '.join(labels)}: {note}")
+            notes.append(note if labels == runnable else f"{', '.join(labels)}: {note}")
     unread = [row.label for row in table.rows if row.status == "memory-only"]
     if unread:
-        said.append(f"not read in any source, from memory: {', '.join(unread)}")
-    said.append(f"paper: {table.paper}; sources: {', '.join(dict.fromkeys(row.source for row in table.rows))}")
-    return said
+        notes.append(f"not read in any source, from memory: {', '.join(unread)}")
+    notes.append(f"paper: {table.paper}; sources: {', '.join(dict.fromkeys(row.source for row in table.rows))}")
+    return notes
 
 
-def print_table(table: Table, found: Sequence[Line], console: Console) -> None:
-    """The table in the terminal; costs and differences of the rows that were run below it."""
-    shown = texts(found)
+def print_table(table: Table, rows: Sequence[Line], console: Console) -> None:
+    """Print the table in the terminal; costs and differences of the rows that were run below it."""
+    shown = texts(rows)
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=f"{table.name}: {table.title}")
     grid.title_justify, grid.title_style = "left", "bold"
     narrow = [header for header in HEADERS[:9] if any(line[header] for line in shown)]
@@ -132,7 +134,7 @@ def print_table(table: Table, found: Sequence[Line], console: Console) -> None:
         grid.add_column(
             header, justify="left" if words or header == "figure" else "right", overflow="fold", no_wrap=not words
         )
-    for line, text in zip(found, shown, strict=True):
+    for line, text in zip(rows, shown, strict=True):
         style = VERDICT_STYLES.get(line.verdict()[0], "")
         grid.add_row(*(Text(text[header], style=style if header == "verdict" else "") for header in narrow))
     console.print(grid)
@@ -142,33 +144,32 @@ def print_table(table: Table, found: Sequence[Line], console: Console) -> None:
         if text["spent"]:
             own = f"; differs in: {text[HEADERS[-1]]}" if text[HEADERS[-1]] != ELSE else ""
             console.print(Text(f"{label}: spent {text['spent']}{own}"))
-    for said in legend(table, found):
-        console.print(Text(said, style="dim"))
+    for note in legend(table, rows):
+        console.print(Text(note, style="dim"))
 
 
-def markdown(table: Table, found: Sequence[Line]) -> str:
-    """The table in Markdown, every column."""
-    escaped = ([one_line(text).replace("|", "\\|") for text in line.values()] for line in texts(found))
-    rows = [list(HEADERS), ["---"] * len(HEADERS), *escaped]
-    body = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"## {table.title}\n\n{body}\n\n" + "\n".join(f"- {said}" for said in legend(table, found)) + "\n"
+def markdown(table: Table, rows: Sequence[Line]) -> str:
+    """Return the table in Markdown, every column."""
+    escaped = ([one_line(text).replace("|", "\\|") for text in line.values()] for line in texts(rows))
+    body = "\n".join(f"| {' | '.join(row)} |" for row in [list(HEADERS), ["---"] * len(HEADERS), *escaped])
+    return f"## {table.title}\n\n{body}\n\n" + "\n".join(f"- {note}" for note in legend(table, rows)) + "\n"
 
 
-def latex(table: Table, found: Sequence[Line]) -> str:
-    """The table for a paper: booktabs, without the columns of cost and differences, which follow as notes."""
-    kept = HEADERS[:9]
-    shown = texts(found)
+def latex(table: Table, rows: Sequence[Line]) -> str:
+    """Return the table for a paper: booktabs, without the columns of cost and differences, which follow as notes."""
+    headers = HEADERS[:9]
+    shown = texts(rows)
     out = [f"% {table.title}", f"\\begin{{tabular}}{{l l {'r ' * 4}l r r}}", "\\toprule"]
-    out.append(" & ".join(kept) + " \\\\")
+    out.append(" & ".join(headers) + " \\\\")
     out.append("\\midrule")
-    out += [" & ".join(_tex(line[header]) for header in kept) + " \\\\" for line in shown]
+    out += [" & ".join(_tex(line[header]) for header in headers) + " \\\\" for line in shown]
     out += ["\\bottomrule", "\\end{tabular}"]
     label = ""
     for line in shown:
         label = line["row"] or label
         if line["spent"]:
             out.append(f"% {label}: spent {line['spent']}; differs in: {line[HEADERS[-1]]}")
-    return "\n".join([*out, *(f"% {said}" for said in legend(table, found))]) + "\n"
+    return "\n".join([*out, *(f"% {note}" for note in legend(table, rows))]) + "\n"
 
 
 def _tex(text: str) -> str:
@@ -183,7 +184,7 @@ def _tex(text: str) -> str:
     return "".join(special.get(char, f"\\{char}" if char in "&%$#_{}" else char) for char in one_line(text))
 
 
-def as_csv(found: Sequence[Line]) -> str:
+def as_csv(rows: Sequence[Line]) -> str:
     """One line per figure, numbers as they are."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -203,7 +204,7 @@ def as_csv(found: Sequence[Line]) -> str:
             "note",
         )
     )
-    for line in found:
+    for line in rows:
         row, values = line.row, line.values
         low, high = (mean_interval(values) if values else None) or ("", "")
         spent = [[number(get) or 0 for get in (run.train_flops, run.wall_s)] for run in line.runs]
@@ -218,7 +219,7 @@ def as_csv(found: Sequence[Line]) -> str:
     return out.getvalue()
 
 
-def write_files(table: Table, found: Sequence[Line], output_root: Path) -> list[Path]:
+def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[Path]:
     """Writes `<output_root>/tables/<table>.{md,tex,csv,json}`, the last for the page; returns the first three paths."""
     folder = output_root / TABLES
     folder.mkdir(exist_ok=True)
@@ -228,13 +229,13 @@ def write_files(table: Table, found: Sequence[Line], output_root: Path) -> list[
         "name": table.name,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "headers": HEADERS,
-        "lines": [list(line.values()) for line in texts(found)],
-        "legend": legend(table, found),
+        "lines": [list(line.values()) for line in texts(rows)],
+        "legend": legend(table, rows),
     }
     contents = {
-        "md": markdown(table, found),
-        "tex": latex(table, found),
-        "csv": as_csv(found),
+        "md": markdown(table, rows),
+        "tex": latex(table, rows),
+        "csv": as_csv(rows),
         "json": json.dumps(page, ensure_ascii=False, indent=1) + "\n",
     }
     for suffix, content in contents.items():

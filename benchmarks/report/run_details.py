@@ -1,6 +1,8 @@
-"""What a run was, for its reader: configuration, protocol, data, certificate, complexity, environment."""
+"""What a run was: configuration, protocol, data, reference counts, complexity, environment."""
 
+import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,19 @@ from benchmarks.units import one_line
 Section = tuple[str, list[tuple[str, str]] | str]
 
 
-def passport(run: Run) -> list[Section]:
-    """The sections of a run's passport that have something to say; the configuration comes last, in several parts.
+def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
+    """Return the details of runs as lists of indices into the sections, each of which is there once."""
+    sections: dict[str, int] = {}
+    details = []
+    for run in runs:
+        title = f"{run.data} · {run.name} · {run.recipe} · seed {run.seed}"
+        parts = [sections.setdefault(json.dumps(section), len(sections)) for section in run_details(run)]
+        details.append([one_line(title), parts])
+    return {"sections": [json.loads(section) for section in sections], "runs": details}
+
+
+def run_details(run: Run) -> list[Section]:
+    """Return the sections of a run that have something to say; the configuration comes last, in several parts.
 
     Runs of a sweep have most sections in common, word by word.
     """
@@ -54,7 +67,7 @@ def passport(run: Run) -> list[Section]:
             "notes": dataset.get("notes"),
             **{f"baseline {key}": value for key, value in run.baselines.items()},
         },
-        "Certificate": certificate(run),
+        "Reference counts": reference_counts(run),
         "Complexity (one image)": part("complexity"),
         "Compute": part("compute"),
         "Network alone (python -m benchmarks throughput)": part("throughput"),
@@ -78,8 +91,8 @@ def passport(run: Run) -> list[Section]:
     return sections + [("Configuration", lines) for lines in _configuration(run.directory / CONFIG)]
 
 
-def certificate(run: Run) -> dict[str, Any]:
-    """The published counts of the run's network for its images and classes, and whether the run has them."""
+def reference_counts(run: Run) -> dict[str, Any]:
+    """Return the published counts of the run's network for its images and classes, and whether the run has them."""
     complexity, classes = run.part("complexity"), run.part("dataset").get("classes")
     if not complexity or not isinstance(classes, list):
         return {}
@@ -97,7 +110,7 @@ def certificate(run: Run) -> dict[str, Any]:
 
 
 def _configuration(path: Path) -> list[str]:
-    """The text of a configuration, cut before and after each nested block of its top level."""
+    """Return the text of a configuration, cut before and after each nested block of its top level."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,7 +1,6 @@
 """The table of runs in the terminal, or a published one beside them: `python -m benchmarks report [TABLE] [OUTPUT_ROOT]`."""
 
 import argparse
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from benchmarks.analysis.published import Table as Published
 from benchmarks.analysis.reproduction import lines
 from benchmarks.analysis.seeds import SeedGroup, baseline_comparisons, seed_groups, short_labels
 from benchmarks.records.runs import Run, load_runs
+from benchmarks.report import iso_compute
 from benchmarks.report.forecasts import comparison
 from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, write_files
@@ -79,45 +79,87 @@ def print_table(runs: Sequence[Run], console: Console | None = None) -> None:
         _print_section(console, "Not finished", rows)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table of OUTPUT_ROOT, or a published one. Returns 0, or 1 with one line on stderr where that cannot be done."""
-    arguments = _parser().parse_intermixed_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop the table
-    try:
-        named, root = _what(arguments)
-        table = named and named.pick(arguments.row) if arguments.row else named
-        if arguments.list:
-            print_list(root, terminal.console())
-            return 0
-        if table is not None and not arguments.places[1:] and not root.is_dir():  # nothing has been run yet
-            print_published(table, lines(table, ()), terminal.console())
-            return 0
-        runs, problems = load_runs(root)
-        if table is None:
-            print_table(runs)
-        else:
-            _print_published(table, runs, root)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``report``."""
+    parser.description = (
+        "Print a table of the runs below OUTPUT_ROOT: parameters, MACs of one image, FLOPs spent on training, test error and "
+        "the number of test images it was measured on, wall time and status; then means over seeds, baselines and the causes "
+        "of failures. With a TABLE of the papers: its rows beside our runs, with intervals, differences, verdicts, what "
+        "differs from the paper, and cost; also written as Markdown, LaTeX and CSV. With iso_compute: test error by training "
+        "budget, where each pair of networks crosses with a 95 % interval, and what the seeds can show; also drawn in "
+        "OUTPUT_ROOT/iso_compute.html."
+    )
+    parser.epilog = (
+        "Read from each run's record.json, also while runs are in progress. Writes OUTPUT_ROOT/report.html anew for up to "
+        f"{PAGE_UP_TO:,} runs. Records that cannot be read are named on stderr. iso_compute needs runs with a budget: python "
+        "run.py experiment=iso_compute seed=0,1,2"
+    )
+    parser.add_argument(
+        "places",
+        metavar="[TABLE] [OUTPUT_ROOT]",
+        nargs="*",
+        help="a published table (--list names them) or iso_compute, and the folder with the runs (default: outputs)",
+    )
+    parser.add_argument("--list", action="store_true", help="the published tables, and how much of each has been run")
+    parser.add_argument("--row", action="append", default=[], help="of TABLE; may be given several times")
+    parser.add_argument("--experiment", help="for iso_compute: whose runs (default: iso_compute)")
+    parser.add_argument("--page", action="store_true", help=f"write the page of more than {PAGE_UP_TO:,} runs too")
+    parser.add_argument("--strict", action="store_true", help="exit code 1 where a record cannot be read")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table of OUTPUT_ROOT, or a published one; return 0, or 1 with ``--strict`` where a record cannot be read.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: there is no such table or row.
+    """
+    if arguments.places[:1] == [iso_compute.NAME]:
+        folder = _one_folder(arguments.places[1:])
+        problems = iso_compute.report(folder, arguments.experiment or iso_compute.NAME)
+        return 1 if problems and arguments.strict else 0
+    if arguments.experiment:
+        raise ValueError(f"--experiment needs {iso_compute.NAME}: report {iso_compute.NAME} --experiment NAME")
+    named, root = _chosen(arguments)
+    table = named and named.pick(arguments.row) if arguments.row else named
+    if arguments.list:
+        print_list(root, terminal.console())
+        return 0
+    if table is not None and not arguments.places[1:] and not root.is_dir():  # nothing has been run yet
+        print_published(table, lines(table, ()), terminal.console())
+        return 0
+    runs, problems = load_runs(root)
+    if table is None:
+        print_table(runs)
+    else:
+        _print_published(table, runs, root)
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
     if arguments.page or len(runs) <= PAGE_UP_TO:
-        print(f"\npage      {write_page(root)}")
+        print(f"\npage      {write_page(root, (runs, problems))}")
     else:
         print(f"\npage      not written for {len(runs):,} runs; --page writes it")
     return 1 if problems and arguments.strict else 0
 
 
-def _what(arguments: argparse.Namespace) -> tuple[Published | None, Path]:
-    """The published table that is asked for, if any, and the folder of the runs. Raises ValueError for an unknown table."""
+def _one_folder(places: Sequence[str]) -> Path:
+    if len(places) > 1:
+        raise ValueError(f"one folder of runs, got {' '.join(places)}")
+    return Path(places[0] if places else "outputs")
+
+
+def _chosen(arguments: argparse.Namespace) -> tuple[Published | None, Path]:
+    """Return the published table, if one is named, and the folder of the runs.
+
+    Raises:
+        ValueError: an unknown table.
+    """
     places = list(arguments.places)
     table = published.tables().get(places[0]) if places else None
     if table is not None:
         places.pop(0)
     if len(places) > 1 or (places and table is None and not Path(places[0]).is_dir()):
-        known = ", ".join(published.tables())
+        known = ", ".join([*published.tables(), iso_compute.NAME])
         raise ValueError(f"no table and no folder {places[0]!r}; the tables are {known}")
     if arguments.row and table is None:
         raise ValueError("--row needs a table: report TABLE --row ROW")
@@ -127,34 +169,11 @@ def _what(arguments: argparse.Namespace) -> tuple[Published | None, Path]:
 
 
 def _print_published(table: Published, runs: Sequence[Run], root: Path) -> None:
-    found = lines(table, runs)
-    print_published(table, found, terminal.console())
+    compared = lines(table, runs)
+    print_published(table, compared, terminal.console())
     print()
-    for path in write_files(table, found, root):
+    for path in write_files(table, compared, root):
         print(f"{path.suffix[1:]:<9} {path}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks report",
-        description="Print a table of the runs below OUTPUT_ROOT: parameters, MACs of one image, FLOPs spent on "
-        "training, test error and the number of test images it was measured on, wall time and status; then means "
-        "over seeds, baselines and the causes of failures. With a TABLE of the papers: its rows beside our runs, with "
-        "intervals, differences, verdicts, what differs from the paper, and cost; also written as Markdown, LaTeX and CSV.",
-        epilog="Read from each run's record.json, also while runs are in progress. Writes OUTPUT_ROOT/report.html anew "
-        f"for up to {PAGE_UP_TO:,} runs. Records that cannot be read are named on stderr.",
-    )
-    parser.add_argument(
-        "places",
-        metavar="[TABLE] [OUTPUT_ROOT]",
-        nargs="*",
-        help="a published table (--list names them), and the folder with the runs (default: outputs)",
-    )
-    parser.add_argument("--list", action="store_true", help="the published tables, and how much of each has been run")
-    parser.add_argument("--row", action="append", default=[], help="of TABLE; may be given several times")
-    parser.add_argument("--page", action="store_true", help=f"write the page of more than {PAGE_UP_TO:,} runs too")
-    parser.add_argument("--strict", action="store_true", help="exit code 1 where a record cannot be read")
-    return parser
 
 
 def _plain_table(runs: Sequence[Run]) -> str:

@@ -53,13 +53,19 @@ class TrialState:
     detail: str = ""
 
 
-def trial_states(output_root: Path) -> tuple[list[TrialState], list[str]]:
-    """Every trial that a sweep under ``output_root`` has listed or that left a record, and a line for each unreadable record.
+def trial_states(
+    output_root: Path, loaded: tuple[list[Run], list[str]] | None = None
+) -> tuple[list[TrialState], list[str]]:
+    """Return every trial that a sweep has listed or that left a record, and a line for each unreadable record.
+
+    Args:
+        output_root: the folder with the runs.
+        loaded: what ``load_runs`` returned of the folder, where it has been read already.
 
     Raises:
         FileNotFoundError: no such folder.
     """
-    runs, problems = load_runs(output_root)
+    runs, problems = loaded or load_runs(output_root)
     states = [_of_run(run, output_root) for run in runs]
     known = {run.directory for run in runs}
     for directory in _listed(output_root):
@@ -81,10 +87,10 @@ def print_status(states: Sequence[TrialState], console: Console) -> None:
     for state, (glyph, style, meaning) in STATES.items():
         if counts[state]:
             console.print(Text.assemble("  ", (glyph, style), f" {meaning}"))
-    told = [trial for trial in states if trial.state not in QUIET]
-    if told:
+    notable = [trial for trial in states if trial.state not in QUIET]
+    if notable:
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for trial in told:
+        for trial in notable:
             glyph, style, _ = STATES[trial.state]
             table.add_row(Text(glyph, style), Text(f"{trial.row} seed {trial.seed}"), Text(trial.detail))
         console.print()
@@ -155,21 +161,22 @@ def _listed(output_root: Path) -> list[str]:
     return list(dict.fromkeys(trial["directory"] for trial in trials if isinstance(trial.get("directory"), str)))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 1 where there is no such folder."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks status",
-        description="The grid of all trials below OUTPUT_ROOT: done, running with progress and last sign of life, failed "
-        "with the cause, missing, or made by other code than this.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``status``."""
+    parser.description = (
+        "The grid of all trials below OUTPUT_ROOT: done, running with progress and last sign of life, failed with the cause, "
+        "missing, or made by other code than this."
     )
     parser.add_argument("output_root", metavar="OUTPUT_ROOT", nargs="?", default="outputs", help="default: outputs")
-    arguments = parser.parse_args(argv)
-    try:
-        states, problems = trial_states(Path(arguments.output_root))
-    except FileNotFoundError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the grid.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    states, problems = trial_states(Path(arguments.output_root))
     print_status(states, terminal.console(markup=False))
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
-    return 0

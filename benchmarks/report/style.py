@@ -25,5 +25,10 @@ OTHER_FAMILY = FamilyStyle("#808080", "cross", "longdash", "✚")
 
 
 def family_style(family: str) -> FamilyStyle:
-    """The one style of a family; a family without its own gets the neutral one."""
+    """Return the style of a family; one without its own gets the neutral one."""
     return FAMILY_STYLES.get(family, OTHER_FAMILY)
+
+
+def drawn_family(family: str) -> str:
+    """Return the family's name where it has a style of its own, else the empty one, which all others share."""
+    return family if family in FAMILY_STYLES else ""

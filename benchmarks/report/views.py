@@ -1,11 +1,10 @@
-"""What is held fixed and what varies: ``python -m benchmarks views layers model=resnet,resnext data=cifar10``.
+"""What is held fixed and what varies: ``python -m benchmarks view layers model=resnet,resnext data=cifar10``.
 
 Layer by layer where a network's compute goes, error over cardinality at constant cost, families at matched cost, and which
 layers of a DenseNet use which features. Each view is one HTML file that opens from disk with no network, styled as the page.
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,75 +19,85 @@ from benchmarks.report.layers_view import layers_view
 from benchmarks.report.view import View, render
 
 
-def main(argv: Sequence[str]) -> int:
-    """Writes a view and prints where it is. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks views",
-        description="Views of what is held fixed and what varies. Each is one HTML file, which needs no network.",
+def add_layers_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view layers``."""
+    parser.description = (
+        "MACs, parameters and activations of every convolution and linear layer, in the order in which an image meets them: a "
+        "bar chart per network."
     )
-    commands = parser.add_subparsers(metavar="VIEW", dest="view", required=True)
-    command = commands.add_parser(
-        "layers",
-        help="MACs, parameters and activations of every layer: a bar chart per network",
-        description="MACs, parameters and activations of every convolution and linear layer, in the order in which an image "
-        "meets them: a bar chart per network.",
-    )
-    command.add_argument(
+    parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several charts"
     )
-    command.add_argument("--out", metavar="FILE", type=Path, help="default: OUTPUT_ROOT/views/layers.html")
-    command.set_defaults(make=lambda given: _of_trials(layers_view, given.overrides))
-    command = commands.add_parser(
-        "cardinality",
-        help=f"error over cardinality at constant cost, from the runs of experiment={EXPERIMENT}",
-        description=f"Test error over cardinality from the finished runs of experiment={EXPERIMENT}, in a band from the lowest "
-        "to the highest seed, and below it what the networks cost. Without runs the cost alone.",
+    _add_out(parser, "OUTPUT_ROOT/views/layers.html")
+
+
+def run_layers(arguments: argparse.Namespace) -> None:
+    """Write the view of layers."""
+    _write(arguments, *_of_trials(layers_view, arguments.overrides))
+
+
+def add_cardinality_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view cardinality``."""
+    parser.description = (
+        f"Test error over cardinality from the finished runs of experiment={EXPERIMENT}, in a band from the lowest to the "
+        "highest seed, and below it what the networks cost. Without runs the cost alone."
     )
-    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: data=digits …")
-    command.add_argument("--out", metavar="FILE", type=Path, help="default: OUTPUT_ROOT/views/cardinality.html")
-    command.set_defaults(make=lambda given: _of_trials(cardinality_view, with_experiment(given.overrides)))
-    command = commands.add_parser(
-        "accuracy",
-        help=f"error over the cost of an image, a curve for each family, from the runs of experiment={MATCHED}",
-        description=f"Test error over multiply-adds of one image from the finished runs of experiment={MATCHED}: a curve "
-        "for each family, in a band from the lowest to the highest seed.",
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: data=digits …")
+    _add_out(parser, "OUTPUT_ROOT/views/cardinality.html")
+
+
+def run_cardinality(arguments: argparse.Namespace) -> None:
+    """Write the view of cardinality."""
+    _write(arguments, *_of_trials(cardinality_view, with_experiment(arguments.overrides)))
+
+
+def add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view accuracy``."""
+    parser.description = (
+        f"Test error over multiply-adds of one image from the finished runs of experiment={MATCHED}: a curve for each family, "
+        "in a band from the lowest to the highest seed."
     )
-    command.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
-    command.add_argument("--experiment", default=MATCHED, help=f"default: {MATCHED}")
-    command.add_argument("--out", metavar="FILE", type=Path, help="default: OUTPUT_ROOT/views/accuracy.html")
-    command.set_defaults(
-        make=lambda given: (
-            accuracy_view(given.output_root, given.experiment),
-            given.output_root / "views" / "accuracy.html",
-        )
+    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
+    parser.add_argument("--experiment", default=MATCHED, help=f"default: {MATCHED}")
+    _add_out(parser, "OUTPUT_ROOT/views/accuracy.html")
+
+
+def run_accuracy(arguments: argparse.Namespace) -> None:
+    """Write the view of accuracy."""
+    root = arguments.output_root
+    _write(arguments, accuracy_view(root, arguments.experiment), root / "views" / "accuracy.html")
+
+
+def add_reuse_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view reuse``."""
+    parser.description = (
+        "How much weight each layer of a trained DenseNet puts on the feature maps of each layer before it: a heat map per "
+        "dense block, as in Figure 5 of Huang et al. 2017."
     )
-    command = commands.add_parser(
-        "reuse",
-        help="how much each layer of a trained DenseNet uses of each layer before it: a heat map per dense block",
-        description="How much weight each layer of a trained DenseNet puts on the feature maps of each layer before it: a heat "
-        "map per dense block, as in Figure 5 of Huang et al. 2017.",
-    )
-    command.add_argument(
-        "run", metavar="RUN", type=Path, help="folder of the run, as in outputs/digits/densenet…/seed0"
-    )
-    command.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
-    command.add_argument("--out", metavar="FILE", type=Path, help=f"default: RUN/{REUSE}")
-    command.set_defaults(make=lambda given: (reuse_view(given.run, given.checkpoint), given.run / REUSE))
-    arguments = parser.parse_args(argv)
-    try:
-        view, path = arguments.make(arguments)
-        path = arguments.out or path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, render(view))
-    except (ValueError, OSError) as error:
-        print(f"python -m benchmarks views {arguments.view}: {error}", file=sys.stderr)
-        return 2
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/digits/densenet…/seed0")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
+    _add_out(parser, f"RUN/{REUSE}")
+
+
+def run_reuse(arguments: argparse.Namespace) -> None:
+    """Write the view of feature reuse."""
+    _write(arguments, reuse_view(arguments.run, arguments.checkpoint), arguments.run / REUSE)
+
+
+def _add_out(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument("--out", metavar="FILE", type=Path, help=f"default: {default}")
+
+
+def _write(arguments: argparse.Namespace, view: View, default: Path) -> None:
+    """Write a view to ``--out`` or its default path, and print where it is."""
+    path = arguments.out or default
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, render(view))
     print(path)
-    return 0
 
 
 def _of_trials(view: Callable[[Sequence[Trial]], View], overrides: Sequence[str]) -> tuple[View, Path]:
-    """The view of these configurations, and where it goes."""
+    """Return the view of these configurations and its default path."""
     trials = []
     for trial in expand(overrides, multirun=True):
         if not isinstance(trial, Trial):
@@ -96,7 +105,3 @@ def _of_trials(view: Callable[[Sequence[Trial]], View], overrides: Sequence[str]
         trials.append(trial)
     name = view.__name__.removesuffix("_view")
     return view(trials), Path(trials[0].config["output_root"], "views", f"{name}.html")
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

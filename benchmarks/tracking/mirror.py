@@ -3,7 +3,7 @@
 That process reads the run's folder as everybody else does, so that no trouble of the client or the server can hold, end or
 alter a run. Training waits for nothing but, at its end, ``logger.finish_timeout`` seconds for what is left to be sent, and with
 ``logger.mode=online``, at its start, ``logger.init_timeout`` for the server's word. What the server has missed,
-``python -m benchmarks sync`` sends.
+``python -m benchmarks wandb sync`` sends.
 """
 
 import json
@@ -25,7 +25,7 @@ from benchmarks.records.runs import read_history
 LOOK_S = 1.0  # between looks at the history
 MODES = ("auto", "online", "offline")
 REFUSED = re.compile(r"error 40[0-4]|not found during upsertBucket|permission denied", re.IGNORECASE)
-SYNC = "`python -m benchmarks sync` sends the run later"
+SYNC = "`python -m benchmarks wandb sync` sends the run later"
 FINISH = b"finish\n"
 
 

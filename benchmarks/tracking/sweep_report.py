@@ -21,11 +21,12 @@ from benchmarks.analysis.seeds import same_but_seed, short_labels
 from benchmarks.analysis.statistics import mean_interval
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.report.style import family_style
+from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
 from benchmarks.tracking.mirror import SYNC, own_environment, resolve_mode
 
-FOLDER = Path("wandb", "reports")  # below the output root: what was asked for, so that sync can send it
+FOLDER = Path("wandb", "reports")  # below the output root: what was requested, so that sync can send it
 SPARE_S = 30  # beyond the client's own limits: imports and figures
+FRAME = {"margin": None, "legend": None}  # W&B's own, as its panels are of any size
 COLUMNS = (
     *("data", "network", "recipe", "n", "metric", "mean", "low", "high", "parameters", "macs", "train_flops"),
     *("on_front", "p_on_front"),
@@ -33,7 +34,7 @@ COLUMNS = (
 
 
 def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mapping[str, Any]) -> None:
-    """Writes the report of a sweep's finished runs, once for the same results; returns within the logger's limits and 30 s.
+    """Write the report of a sweep's finished runs, once for the same results; returns within the logger's limits and 30 s.
 
     Args:
         logger: the configuration's node; ``mode: none`` does nothing.
@@ -42,14 +43,14 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
     finished = [run for run in runs if run.value is not None and isinstance(run.record.get("run_id"), str)]
     if logger["mode"] == "none" or not finished:
         return
-    asked = root / FOLDER / f"{report_id(finished)}.json"
-    if asked.exists():
+    request = root / FOLDER / f"{report_id(finished)}.json"
+    if request.exists():
         return
-    asked.parent.mkdir(parents=True, exist_ok=True)
+    request.parent.mkdir(parents=True, exist_ok=True)
     directories = sorted(os.path.relpath(run.directory, root) for run in finished)
-    write_json(asked, {"directories": directories, "logger": dict(logger), "mode": None})
+    write_json(request, {"directories": directories, "logger": dict(logger), "mode": None})
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.tracking.sweep_report", str(asked)],
+        [sys.executable, "-m", "benchmarks.tracking.sweep_report", str(request)],
         stdin=subprocess.DEVNULL,
         env=own_environment(),
         start_new_session=True,
@@ -65,25 +66,28 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
 
 
 def report_id(runs: Sequence[Run]) -> str:
-    """The same for the same results."""
+    """Return an id that is the same for the same results."""
     results = sorted((run.record["run_id"], run.value) for run in runs)
     return f"report-{hashlib.sha256(json.dumps(results).encode()).hexdigest()[:12]}"
 
 
-def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
-    """Writes the report's run; the client's errors are raised.
+def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
+    """Write the report's run; the client's errors are raised.
 
     Raises:
         ValueError: a run of the report is no longer there.
     """
+    import plotly.graph_objects as go
     import wandb
 
-    content = read_json(asked) or {}
-    root = asked.parents[len(FOLDER.parts)]
-    known = {os.path.relpath(run.directory, root): run for run in load_runs(root)[0]}
-    if missing := [name for name in content["directories"] if name not in known]:
-        raise ValueError(f"{missing[0]} is gone, and {asked.stem} needs it")
-    runs = [known[name] for name in content["directories"]]
+    content = read_json(request) or {}
+    root = request.parents[len(FOLDER.parts)]
+    runs = []
+    for name in content["directories"]:
+        members = load_runs(root / name)[0] if (root / name).is_dir() else []
+        if not members:
+            raise ValueError(f"{name} is gone, and {request.stem} needs it")
+        runs += members
     experiments = {str(run.record["experiment"]) for run in runs if run.record.get("experiment")}
     group = ", ".join(sorted(experiments or {run.data for run in runs}))
     run = wandb.init(
@@ -91,7 +95,7 @@ def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
         project=logger["project"],
         dir=str(root),
         mode=mode,  # type: ignore[arg-type]
-        id=asked.stem,
+        id=request.stem,
         resume="allow",
         name=f"report {group}",
         group=group[:128],
@@ -110,9 +114,9 @@ def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
     )
     if not run.starting_step:
         figures = {
-            f"{data}/{name}": wandb.Plotly(figure)
+            f"{data}/{name}": wandb.Plotly(go.Figure(drawn["traces"], drawn["layout"]))
             for data in dict.fromkeys(run.data for run in runs)
-            for name, figure in (("curves", curves(runs, data)), ("front", front(runs, data)))
+            for name, drawn in (("curves", curves(runs, data)), ("front", front(runs, data)))
         }
         run.log({"summary": wandb.Table(columns=list(COLUMNS), data=table(runs)), **figures})
     run.summary["status"] = "ok"
@@ -120,107 +124,87 @@ def send(asked: Path, logger: Mapping[str, Any], mode: str) -> None:
 
 
 def table(runs: Sequence[Run]) -> list[list[Any]]:
-    """A row of ``COLUMNS`` for each network on each data set; the 95 % interval is of the mean over seeds."""
+    """Return a row of ``COLUMNS`` for each network on each data set; the 95 % interval is of the mean over seeds."""
     rows: list[list[Any]] = []
     for data in dict.fromkeys(run.data for run in runs):
         groups = same_but_seed(run for run in runs if run.data == data)
         costs = [[(float(run.macs or 0), float(run.value or 0)) for run in group] for group in groups]
         means = [(fmean(cost for cost, _ in seeds), fmean(error for _, error in seeds)) for seeds in costs]
         on_front = set(pareto_front(means))
-        sure = front_probabilities(costs)
+        probabilities = front_probabilities(costs)
         for index, group in enumerate(groups):
             first = group[0]
             low, high = mean_interval([error for _, error in costs[index]]) or (None, None)
             spent = fmean(run.train_flops or 0 for run in group)
-            found = [data, first.name, first.recipe, len(group), first.metric_label, means[index][1], low, high]
-            rows.append([*found, first.parameters, first.macs, spent, index in on_front, sure[index]])
+            named = [data, first.name, first.recipe, len(group), first.metric_label, means[index][1], low, high]
+            rows.append([*named, first.parameters, first.macs, spent, index in on_front, probabilities[index]])
     return rows
 
 
-def curves(runs: Sequence[Run], data: str) -> Any:
-    """Validation metric over training FLOPs: for each network the mean of its seeds, in a 95 % band where there are several."""
-    import plotly.graph_objects as go
-
-    figure = go.Figure()
+def curves(runs: Sequence[Run], data: str) -> dict[str, Any]:
+    """Return validation metric over training FLOPs: for each network the mean of its seeds, several in a 95 % band."""
     groups = same_but_seed(run for run in runs if run.data == data)
     labels = short_labels([group[0] for group in groups], seeds=False)
+    traces: list[Trace] = []
     for group, label in zip(groups, labels, strict=True):
-        style = family_style(group[0].family)
         steps: dict[float, list[float]] = {}
         for run in group:
             for row in run.curve():
                 steps.setdefault(row["train_flops"], []).append(row[run.val_metric])
-        common = sorted(flops for flops, values in steps.items() if len(values) == len(group))
-        bands = [mean_interval(steps[flops]) or (fmean(steps[flops]),) * 2 for flops in common]
-        if len(group) > 1:
-            figure.add_scatter(
-                x=[*common, *reversed(common)],
-                y=[*(high for _, high in bands), *(low for low, _ in reversed(bands))],
-                fill="toself",
-                fillcolor=style.colour,
-                opacity=0.2,
-                line={"width": 0},
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=label,
-            )
-        figure.add_scatter(
-            x=common,
-            y=[fmean(steps[flops]) for flops in common],
-            name=f"{label} (n = {len(group)})",
-            legendgroup=label,
-            line={"color": style.colour, "dash": style.dash},
-        )
-    figure.update_xaxes(type="log", title="training FLOPs")
-    figure.update_yaxes(title=groups[0][0].val_label if groups else "")
-    return figure.update_layout(title=f"{data}: validation over compute, mean of seeds, 95 % band")
+        common = {flops: steps[flops] for flops in sorted(steps) if len(steps[flops]) == len(group)}
+        name = plain(f"{label} (n = {len(group)})")
+        mean_in_band = seed_curve(common, group[0].family, name, _interval, hoverinfo="all")
+        traces += mean_in_band if len(group) > 1 else mean_in_band[1:]
+    return figure(
+        traces,
+        {"title": "training FLOPs", "type": "log"},
+        {"title": groups[0][0].val_label if groups else ""},
+        title={"text": plain(f"{data}: validation over compute, mean of seeds, 95 % band")},
+        **FRAME,
+    )
 
 
-def front(runs: Sequence[Run], data: str) -> Any:
-    """Test metric over the MACs of one image: every network with its 95 % interval, and the Pareto front of the means."""
-    import plotly.graph_objects as go
-
+def front(runs: Sequence[Run], data: str) -> dict[str, Any]:
+    """Return test metric over MACs of one image: networks with 95 % intervals, and the Pareto front of the means."""
     groups = same_but_seed(run for run in runs if run.data == data)
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in table([run for group in groups for run in group])]
     labels = short_labels([group[0] for group in groups], seeds=False)
-    figure = go.Figure()
-    best = sorted((row["macs"], row["mean"]) for row in rows if row["on_front"])
-    figure.add_scatter(
-        x=[macs for macs, _ in best],
-        y=[mean for _, mean in best],
-        name="Pareto front",
-        line={"color": "#888888", "shape": "hv"},
-    )
+    best = front_line([(row["macs"], row["mean"]) for row in rows if row["on_front"]], colour="#888888")
+    traces = [{**best, "name": "Pareto front"}]
     for group, row, label in zip(groups, rows, labels, strict=True):
-        style = family_style(group[0].family)
         half = 0 if row["low"] is None else row["high"] - row["mean"]
-        figure.add_scatter(
-            x=[row["macs"]],
-            y=[row["mean"]],
-            error_y={"type": "data", "array": [half]},
-            mode="markers",
-            name=f"{label} (n = {row['n']})",
-            marker={"color": style.colour, "symbol": style.symbol, "size": 10},
+        interval = {"type": "data", "array": [half]}
+        name = plain(f"{label} (n = {row['n']})")
+        traces.append(
+            points([row["macs"]], [row["mean"]], group[0].family, name=name, error_y=interval, hoverinfo="all")
         )
-    figure.update_xaxes(type="log", title="MACs of one image")
-    figure.update_yaxes(title=groups[0][0].metric_label if groups else "")
-    return figure.update_layout(title=f"{data}: test over MACs, mean of seeds, 95 % interval")
+    return figure(
+        traces,
+        {"title": "MACs of one image", "type": "log"},
+        {"title": groups[0][0].metric_label if groups else ""},
+        title={"text": plain(f"{data}: test over MACs, mean of seeds, 95 % interval")},
+        **FRAME,
+    )
 
 
-def main(asked: Path) -> int:
-    """The process; returns 0 if the report was taken, online or into an offline file."""
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    return mean_interval(values) or (fmean(values), fmean(values))
+
+
+def main(request: Path) -> int:
+    """Run the process; return 0 if the report was taken, online or into an offline file."""
     from benchmarks.tracking.wandb_run import prepare, reason
 
-    content = read_json(asked) or {}
-    root, wanted = asked.parents[len(FOLDER.parts)], content["logger"]["mode"]
+    content = read_json(request) or {}
+    root = request.parents[len(FOLDER.parts)]
     prepare(root.resolve())
-    mode = resolve_mode(wanted)
+    mode = resolve_mode(content["logger"]["mode"])
     try:
-        send(asked, content["logger"], mode)
+        send(request, content["logger"], mode)
     except Exception as error:  # of the client, its service or the network: of many classes
         print(f"W&B: the report: {reason(error)}; {SYNC}", file=sys.stderr)
         return 1
-    write_json(asked, content | {"mode": mode})
+    write_json(request, content | {"mode": mode})
     return 0
 
 

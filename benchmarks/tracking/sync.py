@@ -1,4 +1,4 @@
-"""Makes the W&B server equal to the local records: ``python -m benchmarks sync [FOLDER]``.
+"""Makes the W&B server equal to the local records: ``python -m benchmarks wandb sync [FOLDER]``.
 
 A run is sent from its record, history and pictures, never from W&B's own offline files: those end torn after kill -9 and are
 several after a resume, while ``history.jsonl`` is whole. So one way serves offline, half-uploaded and killed runs alike, and
@@ -12,7 +12,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -212,28 +212,31 @@ def equal(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
     return there.keys() == here.keys() and all(_same(there[key], here[key]) for key in here)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0 only if every run is on the server, complete."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks sync",
-        description="Send runs that were made offline, or only came half-way, to the W&B server, and read them back. "
-        "It may be called as often as one likes.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``wandb sync``."""
+    parser.description = (
+        "Send runs that were made offline, or only came half-way, to the W&B server, and read them back. It may be called as "
+        "often as one likes. Exit code 1 if a run is not on the server in the end."
     )
     parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="default: outputs")
     parser.add_argument(
         "--to", metavar="ENTITY/PROJECT", help="instead of logger.entity and logger.project of the runs"
     )
     parser.add_argument("--workers", type=int, default=4, help="runs at a time; default: 4")
-    arguments = parser.parse_args(argv)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send what is missing; return 0 if every run is on the server, complete, else 1.
+
+    Raises:
+        ValueError: ``--to`` is not ENTITY/PROJECT, or the server refuses the client.
+        FileNotFoundError: there is no such folder.
+    """
     names = arguments.to.split("/") if arguments.to else []
     to = dict(zip(("entity", "project"), names, strict=False))
     if arguments.to is not None and (len(names) != 2 or not all(names)):
-        parser.error(f"--to is ENTITY/PROJECT, got {arguments.to!r}")
-    try:
-        runs, problems = load_runs(arguments.folder)
-    except FileNotFoundError as error:
-        print(f"sync: {error}", file=sys.stderr)
-        return 2
+        raise ValueError(f"--to is ENTITY/PROJECT, got {arguments.to!r}")
+    runs, problems = load_runs(arguments.folder)
     tracked: list[Tracked] = []
     untracked = 0
     for run in runs:
@@ -249,8 +252,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if tracked:
         api, refused = connect(arguments.folder)
         if refused is not None:
-            print(f"sync: {refused}", file=sys.stderr)
-            return 2
+            raise ValueError(refused)
         console = Console(stderr=True)
         jobs = [(run.directory, partial(sync, run, api)) for run in tracked]
         jobs += [(path, partial(sync_report, path, to, api)) for path in reports]

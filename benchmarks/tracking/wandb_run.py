@@ -177,21 +177,21 @@ def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """
     import wandb
 
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     if (directory / LAYERS).exists():
         with open(directory / LAYERS, encoding="utf-8", newline="") as file:
             lines: list[list[Any]] = list(csv.reader(file))
-        trials = [[int(trial) if trial.isdecimal() else trial for trial in line] for line in lines[1:]]
-        found["layers"] = wandb.Table(columns=lines[0], data=trials)
+        rows = [[int(cell) if cell.isdecimal() else cell for cell in line] for line in lines[1:]]
+        content["layers"] = wandb.Table(columns=lines[0], data=rows)
     matrix = record.get("confusion")
     if matrix is not None:
         classes = [str(name) for name in record["dataset"]["classes"]]
         rows = [[name, *counts] for name, counts in zip(classes, matrix, strict=True)]
-        found["confusion"] = wandb.Table(columns=["true \\ predicted", *classes], data=rows)
+        content["confusion"] = wandb.Table(columns=["true \\ predicted", *classes], data=rows)
     pictures = sorted(directory.glob("pictures/*.png"))
     if pictures:
-        found["test/pictures"] = [wandb.Image(str(path), caption=path.stem) for path in pictures]
-    return found
+        content["test/pictures"] = [wandb.Image(str(path), caption=path.stem) for path in pictures]
+    return content
 
 
 def artifacts(directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, list[Path]]:

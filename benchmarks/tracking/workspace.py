@@ -1,8 +1,9 @@
-"""The W&B workspace and report of a project: ``python -m benchmarks workspace ENTITY/PROJECT``. Nothing is clicked by hand."""
+"""The W&B workspace and report of a project: ``python -m benchmarks wandb workspace ENTITY/PROJECT``.
+
+Nothing is clicked by hand.
+"""
 
 import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ TASKS = {
 RUNS_SHOWN = 100
 REPORT_TEXT = (
     "Validation error against the FLOPs spent on training, and test error against the multiply-adds of one image. "
-    "A line is a network, its band one standard deviation over the seeds. Made by `python -m benchmarks workspace`; "
+    "A line is a network, its band one standard deviation over the seeds. Made by `python -m benchmarks wandb workspace`; "
     "means with intervals are in the runs of type report."
 )
 
@@ -68,33 +69,34 @@ def save_report(entity: str, project: str) -> str:
     return str(report.save().url)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0 when both are saved."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks workspace",
-        description="Create, or bring up to date, a workspace and a report with the right panels in a W&B project.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``wandb workspace``."""
+    parser.description = "Create, or bring up to date, a workspace and a report with the right panels in a W&B project."
     parser.add_argument("project", metavar="ENTITY/PROJECT")
-    entity, _, project = parser.parse_args(argv).project.partition("/")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Save the workspace and the report.
+
+    Raises:
+        ValueError: no ENTITY/PROJECT, wandb-workspaces is not installed, or the server refuses.
+    """
+    entity, _, project = arguments.project.partition("/")
     if not entity or not project or "/" in project:
-        parser.error(f"ENTITY/PROJECT is needed, as in my-team/compute-accuracy, got {entity + '/' + project!r}")
+        raise ValueError(f"ENTITY/PROJECT is needed, as in my-team/compute-accuracy, got {arguments.project!r}")
     try:
         import wandb_workspaces.reports.v2
         import wandb_workspaces.workspaces  # noqa: F401
     except ImportError:
-        print("workspace: wandb-workspaces is not installed: pip install -e '.[workspace]'", file=sys.stderr)
-        return 2
+        raise ValueError("wandb-workspaces is not installed: pip install -e '.[workspace]'") from None
     _, refused = connect(Path("."))
     if refused is not None:
-        print(f"workspace: {refused}", file=sys.stderr)
-        return 2
+        raise ValueError(refused)
     try:
         print(f"workspace  {save_workspace(entity, project)}")
         print(f"report     {save_report(entity, project)}")
     except Exception as error:  # of the client or the network: of many classes
-        print(f"workspace: {entity}/{project}: {one_line(str(error))}", file=sys.stderr)
-        return 1
-    return 0
+        raise ValueError(f"{entity}/{project}: {one_line(str(error))}") from error
 
 
 def _panels() -> dict[str, list[Any]]:

@@ -1,7 +1,6 @@
 """Masks for images of any size from a finished segmentation run: ``python -m benchmarks predict RUN IMAGE…``."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -14,27 +13,28 @@ from rich.progress import Progress, TaskID
 from benchmarks.records.files import CONFIG, RECORD, read_json
 
 
-def main(argv: Sequence[str]) -> int:
-    """Writes the masks; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks predict",
-        description=__doc__,
-        epilog="Images are cut into overlapping tiles with mirrored borders, so memory depends on the tile alone. A mask is "
-        "written as <name>_mask.png, or .tif for several slices: class k of K as grey level 255 k / (K - 1).",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``predict``."""
+    parser.description = "Masks for images of any size from a finished segmentation run."
+    parser.epilog = (
+        "Images are cut into overlapping tiles with mirrored borders, so memory depends on the tile alone. A mask is written "
+        "as <name>_mask.png, or .tif for several slices: class k of K as grey level 255 k / (K - 1)."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="PNG, JPEG or TIFF (several slices too)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where masks go (default: RUN/predictions)")
     parser.add_argument("--tile", metavar="PIXELS", type=int, help="side of a tile (default: the run's own)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
-    arguments = parser.parse_intermixed_args(argv)
-    try:
-        out = arguments.out or arguments.run / "predictions"
-        _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile)
-    except (ValueError, OSError) as error:
-        print(f"python -m benchmarks predict: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write a mask for each image.
+
+    Raises:
+        ValueError, OSError: no such run or image, a tile that memory does not hold, or a mask that would be overwritten.
+    """
+    out = arguments.out or arguments.run / "predictions"
+    _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile)
 
 
 def _predict(run: Path, images: Sequence[Path], out: Path, checkpoint: str, tile: int | None) -> None:
@@ -126,7 +126,3 @@ def _free_memory() -> float:
 
 def _advance(bars: Progress, task: TaskID, done: int, total: int) -> None:
     bars.update(task, completed=done, total=total)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,20 +1,22 @@
 """torchvision's layouts of weights into our networks and back: names, shapes, files."""
 
+from __future__ import annotations
+
 import argparse
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
-from hydra.utils import instantiate
-from torch import Tensor
 
 from benchmarks.config.trial import CONF
 from benchmarks.records.files import CONFIG
-from benchmarks.training.weights import Weights, class_of, load_file, network_arguments, save_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from benchmarks.training.weights import Weights
 
 FOLDER = Path("weights")
 # What all of torchvision's networks of a class have in common, as arguments of ours.
@@ -71,6 +73,12 @@ def from_torchvision(path: Path, name: str) -> Weights:
     Raises:
         ValueError, FileNotFoundError: it holds something else, is damaged or missing.
     """
+    import torch
+    from hydra.utils import instantiate
+    from torch import Tensor
+
+    from benchmarks.training.weights import Weights, class_of, load_file
+
     content, digest = load_file(path)
     published = re.fullmatch(r".*-([0-9a-f]{8})\.pth", path.name)  # torch.hub checks the same
     if published and not digest.startswith(published[1]):
@@ -105,6 +113,8 @@ def to_torchvision(weights: Weights) -> dict[str, Tensor]:
     Raises:
         ValueError: torchvision has no such network.
     """
+    from benchmarks.training.weights import network_arguments
+
     arguments = network_arguments(weights.network)
     fixed = FIXED.get(arguments["network"])
     if fixed is None:
@@ -123,6 +133,8 @@ def of_run(run: Path, checkpoint: str) -> Weights:
     Raises:
         ValueError, FileNotFoundError: there is none, or it is damaged.
     """
+    from benchmarks.training.weights import Weights, load_file
+
     path = run / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: it is not the folder of a trained run")
@@ -135,58 +147,42 @@ def of_run(run: Path, checkpoint: str) -> Weights:
     return Weights(config["name"], config["module"]["net"], source, state_dict)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Imports or exports a file; returns the exit code."""
-    arguments = _parser().parse_args(argv)
-    try:
-        arguments.act(arguments)
-    except (ValueError, OSError) as error:
-        print(f"python -m benchmarks weights {arguments.command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+def add_import_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``weights import``."""
+    parser.description = (
+        "Checks every name and shape of a published state dict, and writes it as our network has it, with what the network is "
+        "and the file's name and SHA-256."
+    )
+    parser.epilog = f"networks: {', '.join(ARCHITECTURES)}"
+    parser.add_argument("file", metavar="FILE", type=Path, help="as in resnext50_32x4d-7cdf4587.pth")
+    parser.add_argument("--from", choices=("torchvision",), default="torchvision", help="whose layout (the only one)")
+    parser.add_argument("--model", choices=tuple(ARCHITECTURES), metavar="NAME", help="default: what FILE's name says")
+    parser.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<name of FILE>.pt")
+    _add_force(parser)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks weights",
-        description="Published weights into the suite's networks, and back.",
-        epilog="python -m benchmarks weights import --help says more.",
+def add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``weights export``."""
+    parser.description = (
+        "Writes a state dict in a published layout: torchvision's networks load it with load_state_dict."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="import | export")
-    importing = commands.add_parser(
-        "import",
-        help="a published file into one that run.py mode=test evaluates",
-        description="Checks every name and shape of a published state dict, and writes it as our network has it, with what "
-        "the network is and the file's name and SHA-256.",
-        epilog=f"networks: {', '.join(ARCHITECTURES)}",
-    )
-    importing.add_argument("file", metavar="FILE", type=Path, help="as in resnext50_32x4d-7cdf4587.pth")
-    importing.add_argument(
-        "--from", choices=("torchvision",), default="torchvision", help="whose layout (the only one)"
-    )
-    importing.add_argument(
-        "--model", choices=tuple(ARCHITECTURES), metavar="NAME", help="default: what FILE's name says"
-    )
-    importing.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<name of FILE>.pt")
-    importing.set_defaults(act=_import)
-    exporting = commands.add_parser(
-        "export",
-        help="an imported file or a run's weights into a published layout",
-        description="Writes a state dict in a published layout: torchvision's networks load it with load_state_dict.",
-    )
-    exporting.add_argument(
-        "source", metavar="SOURCE", type=Path, help="an imported file, or the folder of a trained run"
-    )
-    exporting.add_argument("--to", choices=("torchvision",), default="torchvision", help="whose layout (the only one)")
-    exporting.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a run (default: last)")
-    exporting.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<network>.pth")
-    exporting.set_defaults(act=_export)
-    for command in (importing, exporting):
-        command.add_argument("--force", action="store_true", help="overwrite what is there")
-    return parser
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="an imported file, or the folder of a trained run")
+    parser.add_argument("--to", choices=("torchvision",), default="torchvision", help="whose layout (the only one)")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a run (default: last)")
+    parser.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<network>.pth")
+    _add_force(parser)
 
 
-def _import(arguments: argparse.Namespace) -> None:
+def _add_force(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--force", action="store_true", help="overwrite what is there")
+
+
+def run_import(arguments: argparse.Namespace) -> None:
+    """Write the weights of a published file as our network has them.
+
+    Raises:
+        ValueError, OSError: the file is missing, damaged or of another network, or ``--out`` is there already.
+    """
     name = arguments.model or recognise(arguments.file.name)
     if name is None:
         raise ValueError(f"the name {arguments.file.name} says no network: --model, one of {', '.join(ARCHITECTURES)}")
@@ -200,7 +196,14 @@ def _import(arguments: argparse.Namespace) -> None:
     print(f"evaluate it: python run.py mode=test weights={out} data={data} {' '.join(_overrides(name))}")
 
 
-def _export(arguments: argparse.Namespace) -> None:
+def run_export(arguments: argparse.Namespace) -> None:
+    """Write our weights in a published layout.
+
+    Raises:
+        ValueError, OSError: there are no such weights, torchvision has no such network, or ``--out`` is there already.
+    """
+    from benchmarks.training.weights import Weights, save_file
+
     source: Path = arguments.source
     weights = of_run(source, arguments.checkpoint) if source.is_dir() else Weights.read(source)
     out = arguments.out or FOLDER / f"{weights.name}.pth"
@@ -281,7 +284,3 @@ def _listed(items: Sequence[str], what: str) -> str:
         return ""
     more = f" and {len(items) - 1} more" if len(items) > 1 else ""
     return f"{items[0]}{more} {what}".rstrip()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.analysis.published import Row, Table, tables
@@ -19,7 +20,8 @@ from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.records.runs import load_runs
 from benchmarks.report.published_table import HEADERS, as_csv, latex, markdown, texts
-from benchmarks.report.runs_table import main
+
+main = command("report")
 
 TABLE = "resnext_table7"
 ROW = next(row for row in tables()[TABLE].rows if row.network == "resnext29_8x64d" and row.data == "cifar10")
@@ -247,7 +249,7 @@ def test_before_any_run_a_table_shows_the_papers_figures_and_writes_nothing(
     out = capsys.readouterr().out
     assert "3.65 (mean of 10)" in out and NOT_RUN in out and "0 of 4" in out
     assert not list(tmp_path.iterdir())
-    assert main([TABLE, "elsewhere"]) == 1
+    assert main([TABLE, "elsewhere"]) == 2
 
 
 def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,7 +278,7 @@ def test_what_does_not_exist_is_refused_with_what_does(
     arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
     assert not list(tmp_path.iterdir())

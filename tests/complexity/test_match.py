@@ -9,16 +9,18 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
+from support.benchmark_command import command
 from torch import nn
 
-from benchmarks.complexity import match
 from benchmarks.complexity.certificates import check
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
-from benchmarks.complexity.match import ROUNDING, TOLERANCE, Network, Unreachable, count
+from benchmarks.complexity.match import ROUNDING, TOLERANCE, WIDTHS, Network, Unreachable, count
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from lightning_modules.nets import DenseNet, ResNet, UNet
+
+match = command("complexity match")
 
 HEADLINE = Path(__file__).resolve().parents[2] / "conf" / "experiment" / "compute_accuracy.yaml"
 
@@ -149,7 +151,7 @@ def test_of_a_target_out_of_reach_the_nearest_costs_are_told() -> None:
 
 def test_pasted_overrides_make_the_network_of_the_table(capsys: pytest.CaptureFixture[str]) -> None:
     target = 10_080_000
-    assert match.main(["model=resnet,densenet", "--macs", "10.08e6", "data=digits", "recipe=common"]) == 0
+    assert match(["model=resnet,densenet", "--macs", "10.08e6", "data=digits", "recipe=common"]) == 0
     out = capsys.readouterr().out
     pasted = re.findall(r"^python run\.py (.*)$", out, re.MULTILINE)
     assert len(pasted) == 2
@@ -165,7 +167,7 @@ def test_pasted_overrides_make_the_network_of_the_table(capsys: pytest.CaptureFi
 def test_a_network_of_another_width_does_not_bear_a_published_name(capsys: pytest.CaptureFixture[str]) -> None:
     """A run is refused whose network is not what its name says: what is pasted must not be."""
     wanted = measured(trials("model=resnet", "data=cifar10", "model.depth=20", "model.base_channels=17")[0]).macs
-    assert match.main(["model=resnet", "data=cifar10", "model.depth=20", "--macs", str(wanted)]) == 0
+    assert match(["model=resnet", "data=cifar10", "model.depth=20", "--macs", str(wanted)]) == 0
     [overrides] = re.findall(r"^python run\.py (.*)$", capsys.readouterr().out, re.MULTILINE)
     [trial] = trials(*overrides.split())
     assert trial.config["name"] == "resnet20_base_channels17"
@@ -176,11 +178,13 @@ def test_a_network_of_another_width_does_not_bear_a_published_name(capsys: pytes
 
 
 def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert match.main(["model=unet", "data=nuclei", "--macs", "12.1e6,20e6"]) == 2
+    assert match(["model=unet", "data=nuclei", "--macs", "12.1e6,20e6"]) == 2
     captured = capsys.readouterr()
     assert "python run.py model=unet data=nuclei model.base_channels=2\n" in captured.out
     [line] = captured.err.splitlines()
-    assert line.startswith("python -m benchmarks match: unet8_padded on nuclei: no base_channels makes 20,000,000 MACs")
+    assert line.startswith(
+        "python -m benchmarks complexity match: unet8_padded on nuclei: no base_channels makes 20,000,000 MACs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +201,7 @@ def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixtur
     ],
 )
 def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert match.main(argv) == 2
+    assert match(argv) == 2
     captured = capsys.readouterr()
     [line] = captured.err.splitlines()
     assert told in line and captured.out == ""
@@ -206,7 +210,7 @@ def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.Captur
 @pytest.mark.parametrize("target", ["many", "-3", "0", "nan", "inf", "1e6,"])
 def test_a_target_is_a_number(target: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        match.main(["model=resnet", f"--macs={target}"])
+        match(["model=resnet", f"--macs={target}"])
     assert ended.value.code == 2
     assert "is no number from 1 to" in capsys.readouterr().err
 
@@ -214,7 +218,7 @@ def test_a_target_is_a_number(target: str, capsys: pytest.CaptureFixture[str]) -
 def test_the_headline_experiment_is_of_matched_costs() -> None:
     """Each row costs what its name says, and as much more at the 28x28 of Fashion-MNIST as that has more pixels than 8x8."""
     rows = yaml.safe_load(HEADLINE.read_text(encoding="utf-8"))["rows"]
-    steps = {family: {row.partition("_")[2] for row in rows if row.startswith(f"{family}_")} for family in match.WIDTHS}
+    steps = {family: {row.partition("_")[2] for row in rows if row.startswith(f"{family}_")} for family in WIDTHS}
     assert steps["resnet"] == steps["resnext"] == steps["densenet"] != set()
     more = 28**2 / 8**2  # at every resolution: 8, 4, 2 become 28, 14, 7
     found = trials("experiment=compute_accuracy")

@@ -35,7 +35,7 @@ def test_good_trials_finish_beside_an_impossible_one(sweep) -> None:
     assert "model=unet is not set up for data=digits" in done.stdout
     assert "1 of 4 runs have no result." in done.stdout
     assert str(root / "report.html") in done.stdout
-    assert f"python -m benchmarks show {root}" in done.stdout
+    assert f"python -m benchmarks wandb show {root}" in done.stdout
 
 
 def test_the_record_is_the_runs_passport(sweep) -> None:

@@ -10,27 +10,23 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
+from support.benchmark_command import command
 
-from benchmarks.performance import decoding
-from benchmarks.performance.decoding import (
-    BATCH,
-    CLASSES,
-    MARK,
-    SCENE,
-    SHAPES,
+from benchmarks.performance import decoding, jpeg_tree, photographs
+from benchmarks.performance.decoding import BATCH
+from benchmarks.performance.jpeg_tree import CLASSES, MARK, SCENE, SHAPES, generate, photograph, scene
+from benchmarks.performance.photographs import (
     Step,
     chrome_trace,
     data_module,
     decoders,
-    generate,
-    loading,
-    main,
-    photograph,
+    load,
     run_steps,
-    scene,
     summarise,
     waiting,
 )
+
+main = command("measure decoding")
 
 IMAGES = 96
 
@@ -39,7 +35,7 @@ IMAGES = 96
 def tree(tmp_path_factory):
     root = tmp_path_factory.mktemp("photographs")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoding, "SCENES", 12)  # of which each takes some tenths of a second
+        patch.setattr(jpeg_tree, "SCENES", 12)  # of which each takes some tenths of a second
         return root, generate(root, IMAGES)
 
 
@@ -143,22 +139,21 @@ class Slow:
 def test_a_stall_is_seen():
     steps = run_steps(Slow(), lambda batch: None, 0.05)
     assert [step.epoch for step in steps] == [0] * 4 + [1] * 4
-    assert all(step.done - step.got >= 0.05 for step in steps)
-    late = [step.got - step.asked for step in steps]
+    assert all(step.done - step.received >= 0.05 for step in steps)
+    late = [step.received - step.requested for step in steps]
     assert late[2] >= 0.2 and late[6] >= 0.2 and waiting(steps)["stalls"] >= 2
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_of_two_epochs_are_the_same(tree, workers):
     before = set(multiprocessing.active_children())
-    rate, same = loading(tree[0], 32, workers)
+    rate, same = load(tree[0], 32, workers)
     assert rate > 0 and same
     assert set(multiprocessing.active_children()) == before
 
 
 def test_too_few_images_are_refused(capsys, tmp_path):
-    with pytest.raises(SystemExit):
-        main(["--images", "100", "--tree", str(tmp_path)])
+    assert main(["--images", "100", "--tree", str(tmp_path)]) == 2
     assert f"--images must be at least {BATCH + CLASSES}" in capsys.readouterr().err
 
 
@@ -168,14 +163,14 @@ def test_a_measurement_is_kept_as_two_records(tree, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(decoding, "BATCH", 32)
     monkeypatch.setattr(decoding, "TURN", 16)
     monkeypatch.setattr(decoding, "WORKERS", (0, 1))
-    monkeypatch.setattr(decoding, "NETWORK_IMAGES", 1)
+    monkeypatch.setattr(photographs, "NETWORK_IMAGES", 1)
     monkeypatch.setattr(decoding, "write_record", lambda kind, *rest: kept.update({kind: rest}))
     trace = tmp_path / "trace.json"
     assert main(["--images", str(IMAGES), "--tree", str(root), "--write", "--trace", str(trace)]) == 0
     assert len(json.loads(trace.read_text())["traceEvents"]) == 2 * 4
     assert list(kept) == ["decoding", "decoding_trace"]
-    for _, command, _, columns, rows, note in kept.values():
-        assert command.startswith("python -m benchmarks decoding --images") and note
+    for _, command_line, _, columns, rows, note in kept.values():
+        assert command_line.startswith("python -m benchmarks measure decoding --images") and note
         assert all(set(columns) <= set(row) for row in rows)
     rows = {row["what"]: row for row in kept["decoding"][4]}
     assert rows["decoding, Pillow"]["ratio"] == 1

@@ -1,14 +1,17 @@
 """docs/performance.md and the records that it is made of."""
 
-import ast
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.benchmark_command import command
 
-from benchmarks.performance import document, overhead
-from benchmarks.performance.document import PAGE, add_to_record, main, read_records, render, table, write_record
+from benchmarks.__main__ import COMMANDS
+from benchmarks.performance import document, launching
+from benchmarks.performance.document import PAGE, add_to_record, of_today, read_records, render, table, write_record
+
+main = command("measure page")
 
 COLUMNS = {"network": ("network", "s"), "ratio": ("ratio", ".3f"), "count": ("images", ",d")}
 WHERE = {
@@ -28,22 +31,21 @@ def write(root: Path, kind: str, device: str = "cpu", **row: object) -> Path:
 
 
 def test_the_committed_page_is_what_the_records_say():
-    assert main([]) == 0, "python -m benchmarks performance --write"
+    assert main([]) == 0, "python -m benchmarks measure page --write"
 
 
 def test_every_committed_figure_has_its_command_hardware_and_versions():
     records = read_records()
     assert {"step_cost-cpu", "input-cpu", "start_up-cpu", "logging_cost-cpu"} <= set(records)
     page = PAGE.read_text(encoding="utf-8")
-    commands = ast.literal_eval(
-        (Path(document.__file__).parent / "__main__.py").read_text().partition("COMMANDS = ")[2].partition("\n}\n")[0]
-        + "}"
-    )
     for record in records.values():
         where = record["environment"]
-        assert record["rows"] and record["command"].split()[3] in commands
+        command = of_today(record["command"])
+        first, second = command.split()[3:5]
+        assert record["rows"] and first in COMMANDS.commands
+        assert first != "measure" or second in COMMANDS.commands["measure"].commands
         for said in (
-            record["command"],
+            command,
             where["device_name"],
             f"torch {where['packages']['torch']}",
             record["measured"][:10],
@@ -58,7 +60,7 @@ def test_a_record_becomes_a_table(tmp_path):
     text = render(read_records(tmp_path))
     assert "## Step_Cost\n\n| network | ratio | images |\n| --- | --- | --- |\n| resnet | 1.004 | 123,456 |\n" in text
     assert (
-        "*`python -m benchmarks step_cost --write`, " in text
+        "*`python -m benchmarks measure steps --write`, " in text
         and "; Some CPU, 2 cores, 1 thread, 23 GiB; Python 3.11.7, torch 2.13.0.*\n" in text
     )
     assert "none was available" in text
@@ -76,7 +78,7 @@ def test_a_stale_page_is_found_and_written_anew(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(document, "read_records", lambda: read_records(tmp_path))
     path = write(tmp_path, "step_cost", network="resnet", ratio=1.0, count=1)
     assert main([]) == 1
-    assert "performance --write" in capsys.readouterr().err
+    assert "measure page --write" in capsys.readouterr().err
     assert main(["--write"]) == 0 == main([])
     record = json.loads(path.read_text())
     record["rows"][0]["ratio"] = 1.1
@@ -93,7 +95,7 @@ def test_a_file_that_is_no_record_is_refused(tmp_path):
 
 
 def test_overhead_compares_within_a_repeat():
-    rows = overhead.summarise({"import": [1.0, 2.0, 4.0], "help": [0.5, 0.8, 2.4], "sweep": [3.0, 8.0, 8.0]})
+    rows = launching.summarise({"import": [1.0, 2.0, 4.0], "help": [0.5, 0.8, 2.4], "sweep": [3.0, 8.0, 8.0]})
     assert [row["what"] for row in rows] == ["import", "help", "sweep"]
     assert rows[0]["ratio"] == 1 and rows[0]["limit"] is None
     assert (rows[1]["seconds"], rows[1]["ratio"], rows[1]["low"], rows[1]["high"]) == (
@@ -102,16 +104,16 @@ def test_overhead_compares_within_a_repeat():
         0.4,
         pytest.approx(0.6),
     )
-    assert (rows[2]["ratio"], rows[2]["limit"]) == (3.0, overhead.LIMITS["sweep"])
+    assert (rows[2]["ratio"], rows[2]["limit"]) == (3.0, launching.LIMITS["sweep"])
 
 
 def test_a_run_that_ends_without_a_step_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="failed with exit code 0"):
-        overhead._duration(["true"], tmp_path)
+        launching._duration(["true"], tmp_path)
     with pytest.raises(RuntimeError, match="failed with exit code 1"):
-        overhead._duration(["false"], None)
+        launching._duration(["false"], None)
     script = f"mkdir -p {tmp_path}/a/b/c/seed0; echo > {tmp_path}/a/b/c/seed0/progress.json; sleep 1"
-    assert 0 < overhead._duration(["sh", "-c", script], tmp_path) < 1 < overhead._duration(["sh", "-c", script], None)
+    assert 0 < launching._duration(["sh", "-c", script], tmp_path) < 1 < launching._duration(["sh", "-c", script], None)
 
 
 def test_rows_of_several_commands_are_kept_together_as_long_as_the_machine_is_the_same(tmp_path):

@@ -13,15 +13,16 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from rich.console import Console
+from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
-from benchmarks.launch.checks import is_asked
-from benchmarks.performance import plan
-from benchmarks.performance.forecasts import keep
-from benchmarks.performance.plan import Forecast, Method
+from benchmarks.launch.checks import check_mode
+from benchmarks.performance import forecasting
+from benchmarks.performance.forecasting import Forecast, Method, keep
+from benchmarks.performance.plan import check_budget
 from benchmarks.records.files import FORECASTS
 from benchmarks.records.runs import load_runs
 from benchmarks.report.forecasts import comparison
@@ -30,12 +31,14 @@ from benchmarks.training.stopping import StopRequest
 from lightning_modules.nets import UNet
 from lightning_modules.tiling import predict_by_tiles
 
+plan = command("plan")
+
 ROOT = Path(__file__).resolve().parents[2]
 STATED = Method(flops_per_s=1e10)
 
 
 def forecast(trials: Sequence[Trial | Impossible], method: Method = STATED) -> list[Forecast]:
-    return plan.forecast(trials, method, Console(quiet=True))
+    return forecasting.forecast(trials, method, Console(quiet=True))
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +52,15 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_forecast_of_flops_is_what_a_run_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import run
-
-    monkeypatch.setattr(plan, "_measure", lambda *_: {"step_s": 0.5, "memory_bytes": 10**8, "hardware": "a test"})
+    monkeypatch.setattr(
+        forecasting, "_measure", lambda *_: {"step_s": 0.5, "memory_bytes": 10**8, "hardware": "a test"}
+    )
     root = tmp_path / "outputs"
     overrides = [
         "model=resnet", "trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "recipe.epochs=2",
         "+trainer.limit_train_batches=3", "trainer.max_train_flops=null,2e9", "logger=none", f"output_root={root}",
     ]  # fmt: skip
-    assert run.main(["-m", "mode=plan", *overrides]) == 0
+    assert plan(["-m", *overrides]) == 0
     assert "2 of 2 runs remain" in capsys.readouterr().out
     assert not list(root.glob("digits/*")), "a forecast starts nothing"
     forecasts = json.loads((root / FORECASTS).read_text())
@@ -70,9 +73,9 @@ def test_the_forecast_of_flops_is_what_a_run_records(
     for one in runs:
         spent, planned = one.part("compute"), forecasts[one.record["config_hash"]]
         assert planned["train_flops"] == spent["train_flops"]
-        assert 2 * (spent["steps"] * 0.5 + plan.FORKED_S) < planned["device_s"] < 2 * (spent["steps"] * 0.5 + 10)
+        assert 2 * (spent["steps"] * 0.5 + forecasting.FORKED_S) < planned["device_s"] < 2 * (spent["steps"] * 0.5 + 10)
     assert str(comparison(runs)) in " ".join(done.stdout.split())
-    assert plan.main(["--no-measure", *overrides]) == 0
+    assert plan(["--no-measure", *overrides]) == 0
     assert "0 of 2 runs remain: 0 FLOPs of training; 2 done" in capsys.readouterr().out
 
 
@@ -92,7 +95,7 @@ def test_the_forecast_of_flops_is_what_a_run_records(
 def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int) -> None:
     [trial] = expand(overrides, multirun=False)
     assert isinstance(trial, Trial)
-    assert plan._length(trial.config, 1197, 10_000, 0.5, None) == (steps, evaluations)
+    assert forecasting._length(trial.config, 1197, 10_000, 0.5, None) == (steps, evaluations)
     if (limit := trial.config["trainer"].get("max_train_flops")) is not None:
         assert Budget("train_flops", limit, 10_000, 12, StopRequest(60)).total == steps
 
@@ -110,7 +113,7 @@ def test_a_length_that_is_not_known_is_refused(override: str, said: str) -> None
     [trial] = expand([override], multirun=False)
     assert isinstance(trial, Trial)
     with pytest.raises(ValueError, match=re.escape(said)):
-        plan._length(trial.config, 1197, 10_000, None, "no GPU")
+        forecasting._length(trial.config, 1197, 10_000, None, "no GPU")
 
 
 def test_time_at_a_stated_throughput(kept: Path) -> None:
@@ -134,15 +137,15 @@ def test_tiles_of_an_evaluation_are_those_of_the_network() -> None:
             "recipe": {"tiles": {"tile": 92, "batch_size": 1}},
         }
         border = 92 - net.output_size(92, 92)[0]
-        assert plan._passes(config, {"border": border}, {"test": shape}, "test") == seen[-1]
+        assert forecasting._passes(config, {"border": border}, {"test": shape}, "test") == seen[-1]
         config["recipe"]["test_time_dihedral"] = True
-        assert plan._passes(config, {"border": border}, {"test": shape}, "test") == 8 * seen[-1]
+        assert forecasting._passes(config, {"border": border}, {"test": shape}, "test") == 8 * seen[-1]
 
 
 def test_a_test_by_several_crops_costs_their_pixels() -> None:
     config = {"data": {"task": "classification", "image_size": [224, 224], "test_views": ["10crop", 320]}}
-    assert plan._passes(config, {}, {}, "test") == pytest.approx(1 + 10 + 320**2 / 224**2)
-    assert plan._passes(config, {}, {}, "val") == 1
+    assert forecasting._passes(config, {}, {}, "test") == pytest.approx(1 + 10 + 320**2 / 224**2)
+    assert forecasting._passes(config, {}, {}, "val") == 1
 
 
 def test_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,10 +153,10 @@ def test_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ["trainer.accelerator=cpu", "recipe.optimizer.lr=0.1,0.2", f"output_root={tmp_path}"], multirun=True
     )
     one, other = forecast(trials, Method())
-    assert one.device_s == other.device_s and one.device_s is not None and one.device_s > plan.FORKED_S
+    assert one.device_s == other.device_s and one.device_s is not None and one.device_s > forecasting.FORKED_S
     assert one.params is not None and one.memory_bytes is not None
     assert 3 * 4 * one.params < one.memory_bytes < 2 * 10**9  # weights, gradients and momentum at least
-    monkeypatch.setattr(plan, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(forecasting, "_measure", lambda *_: pytest.fail("measured again"))
     assert forecast(trials, Method()) == [one, other] == forecast(trials, Method(measure=False))
     [wider] = expand(["trainer.accelerator=cpu", "recipe.batch_size=64", f"output_root={tmp_path}"], multirun=False)
     [unknown] = forecast([wider], Method(measure=False))
@@ -166,7 +169,7 @@ def test_a_measurement_that_fails_says_why() -> None:
         "gpu": False, "precision": "32-true", "threads": 1,
     }  # fmt: skip
     with pytest.raises(ValueError, match="lightning_modules.nets.Nothing"):
-        plan._measure(specification, 1)
+        forecasting._measure(specification, 1)
 
 
 @pytest.mark.parametrize(
@@ -182,32 +185,35 @@ def test_a_measurement_that_fails_says_why() -> None:
 def test_a_sweep_above_its_budget_is_not_started(limits: list[str], said: str | None, kept: Path) -> None:
     trials = expand(["model=resnet", "seed=0,1", f"output_root={kept}", *(f"launch.budget.{x}" for x in limits)], True)
     if said is None:
-        plan.check_budget(trials)
+        check_budget(trials)
         return
     with pytest.raises(ConfigurationError) as error:
-        plan.check_budget(trials)
+        check_budget(trials)
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_limits_of_time_and_money(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {"step_s": 1.0, "memory_bytes": 1, "hardware": "a test"}
-    monkeypatch.setattr(plan, "_measure", lambda *_: measured)
-    seconds = 3600 / (2 * 12 * 37 + 2 * plan.FORKED_S)  # two runs of 444 steps of a second; evaluation comes on top
+    monkeypatch.setattr(forecasting, "_measure", lambda *_: measured)
+    seconds = 3600 / (
+        2 * 12 * 37 + 2 * forecasting.FORKED_S
+    )  # two runs of 444 steps of a second; evaluation comes on top
     for limit, passes in ((1 / seconds, False), (1.2 / seconds, True)):
         given = ["trainer.accelerator=cpu", "model=resnet", "seed=0,1", f"output_root={kept}"]
         for budget in ([f"device_hours={limit}"], [f"money={limit * 5}"]):
             launch = [f"launch.budget.{text}" for text in budget] + ["launch.price_per_device_hour=5"]
             trials = expand([*given, *launch], multirun=True)
             if passes:
-                plan.check_budget(trials)
+                check_budget(trials)
             else:
                 with pytest.raises(ConfigurationError, match=f"above launch.budget.{budget[0].split('=')[0]}"):
-                    plan.check_budget(trials)
+                    check_budget(trials)
 
 
 def test_many_trials_are_folded_and_the_impossible_named(kept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trials = expand(["model=resnet,unet,resnext", "seed=range(20)", f"output_root={kept}"], multirun=True)
-    assert plan.show(trials, STATED) == 1
+    overrides = ["model=resnet,unet,resnext", "seed=range(20)", f"output_root={kept}"]
+    trials = expand(overrides, multirun=True)
+    assert plan([*overrides, "--flops-per-s=1e10"]) == 1
     out = capsys.readouterr().out
     rows = [line.split() for line in out.splitlines() if "digits" in line and "resne" in line.split()[0]]
     assert [row[:4] for row in rows] == [
@@ -217,10 +223,9 @@ def test_many_trials_are_folded_and_the_impossible_named(kept: Path, capsys: pyt
     total = sum(one.train_flops or 0 for one in forecast(trials))
     assert f"40 of 60 runs remain: {total / 1e12:.1f} TFLOPs" in out
     assert "Cannot run: model=unet seed=0 " in out and " and 19 more: model=unet is not set up for data=digits" in out
-    few = expand(
-        ["model=resnet", "seed=0,1", "launch.price_per_device_hour=1000", f"output_root={kept}"], multirun=True
-    )
-    assert plan.show(few, STATED) == 0
+    overrides = ["model=resnet", "seed=0,1", "launch.price_per_device_hour=1000", f"output_root={kept}"]
+    few = expand(overrides, multirun=True)
+    assert plan([*overrides, "--flops-per-s=1e10"]) == 0
     out = capsys.readouterr().out
     hours = (forecast(few)[0].device_s or math.nan) / 3600
     [first] = [
@@ -230,14 +235,14 @@ def test_many_trials_are_folded_and_the_impossible_named(kept: Path, capsys: pyt
 
 
 def test_a_data_set_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert plan.main([f"output_root={tmp_path}", "data=cifar10", f"data.root={tmp_path / 'no'}", "--no-measure"]) == 1
+    assert plan([f"output_root={tmp_path}", "data=cifar10", f"data.root={tmp_path / 'no'}", "--no-measure"]) == 1
     out = capsys.readouterr().out
     assert "Cannot run: resnext29_8x64d seed 0:" in out and str(tmp_path / "no") in out.replace("\n", "")
 
 
 def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
-    assert plan.main([f"output_root={tmp_path / 'file'}", "--no-measure"]) == 2
+    assert plan([f"output_root={tmp_path / 'file'}", "--no-measure"]) == 2
     error = capsys.readouterr().err
     assert (
         error.startswith(f"python -m benchmarks plan: cannot write to {tmp_path / 'file'}") and error.count("\n") == 1
@@ -245,12 +250,20 @@ def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_mode_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
-    assert is_asked(expand(["mode=plan"], multirun=False))
-    assert not is_asked(expand([], multirun=False))
-    with pytest.raises(ConfigurationError, match="mode is train, plan or test, got 'plane'"):
-        is_asked(expand(["mode=plane"], multirun=False))
-    assert plan.main(["model=resnt"]) == 2
+    check_mode(expand([], multirun=False))
+    with pytest.raises(ConfigurationError, match="mode is train or test, got 'plane'"):
+        check_mode(expand(["mode=plane"], multirun=False))
+    assert plan(["model=resnt"]) == 2
     assert capsys.readouterr().err.startswith("python -m benchmarks plan: no model named 'resnt', did you mean")
+
+
+def test_the_former_mode_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    import run
+
+    assert run.main(["mode=plan"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "run.py: mode=plan is now `python -m benchmarks plan` with the same KEY=VALUEs\n"
+    assert captured.out == ""
 
 
 def test_the_table_of_runs_compares_forecast_and_actual(tmp_path: Path) -> None:

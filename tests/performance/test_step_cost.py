@@ -5,25 +5,27 @@ from functools import partial
 
 import pytest
 import torch
+from support.benchmark_command import command
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.performance.bare_loop import (
-    CASES,
+from benchmarks.performance.added_time import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, slower
+from benchmarks.performance.cases import CASES, Case
+from benchmarks.performance.hand_written_loop import (
     HELD_OUT,
     WARM_UP,
     BareLoop,
-    Case,
     Turn,
     mean_loss,
     measure,
     summarise,
 )
-from benchmarks.performance.step_cost import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, main, worse
 from benchmarks.training.checkpoints import weights_sha256
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import ResNet, UNet
 from lightning_modules.segmenter import Segmenter
+
+main = command("measure steps")
 
 aten = torch.ops.aten
 SMALL = {
@@ -101,17 +103,17 @@ def test_what_is_worse_than_committed_is_named():
     def found(ratio_low: float, **other: object) -> list[dict[str, object]]:
         return [row | {"ratio": ratio_low + 0.01, "ratio_low": ratio_low, "ratio_high": ratio_low + 0.02} | other]
 
-    assert worse(found(1.005 + TOLERANCE - slack), before) == []
-    [line] = worse(found(1.005 + TOLERANCE + slack), before)
+    assert slower(found(1.005 + TOLERANCE - slack), before) == []
+    [line] = slower(found(1.005 + TOLERANCE + slack), before)
     assert line == "resnext29_8x64d: a step takes 1.036 of a hand-written one (1.026 to 1.046), 1.025 is allowed"
-    [line] = worse(found(1.0, batch_share=0.001 + SHARE_TOLERANCE + slack), before)
+    [line] = slower(found(1.0, batch_share=0.001 + SHARE_TOLERANCE + slack), before)
     assert line == "resnext29_8x64d: making the batch takes 1.20% of a hand-written step, 1.10% is allowed"
     # Of another batch, another setting nothing is committed: the limits.
     for committed, other in ((before, {"batch": 4}), (before, {"setting": "float32 NCHW compile"}), ([], {})):
-        assert worse(found(LIMIT - slack, **other), committed) == []
-        assert len(worse(found(LIMIT + slack, **other, batch_share=SHARE_LIMIT + slack), committed)) == 2
+        assert slower(found(LIMIT - slack, **other), committed) == []
+        assert len(slower(found(LIMIT + slack, **other, batch_share=SHARE_LIMIT + slack), committed)) == 2
     assert not CASES["resnet20_digits"].limited
-    assert worse(found(2.0, network="resnet20_digits"), before) == []
+    assert slower(found(2.0, network="resnet20_digits"), before) == []
 
 
 class Waits(TorchDispatchMode):
@@ -154,11 +156,9 @@ def test_no_batch_waits_for_the_device(task, monkeypatch):
 
 @pytest.mark.usefixtures("one_thread")
 def test_bad_calls_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["resnext"])
+    assert main(["resnext"]) == 2
     assert "no case resnext; there are resnext29_8x64d" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["resnet20_digits", "trainer.accumulate_grad_batches=2"])
+    assert main(["resnet20_digits", "trainer.accumulate_grad_batches=2"]) == 2
     assert "trainer.compile, got trainer.accumulate_grad_batches=2" in capsys.readouterr().err
     assert main(["resnet20_digits", "trainer.precision=64-true"]) == 2
-    assert "step_cost compares trainer.precision=32-true and bf16-mixed, got 64-true" in capsys.readouterr().err
+    assert "both loops have trainer.precision=32-true and bf16-mixed, got 64-true" in capsys.readouterr().err

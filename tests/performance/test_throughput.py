@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.benchmark_command import command
 from support.configurations import CPU, trial
 from support.forked_trials import ROOT
 from torch import nn
@@ -24,6 +25,8 @@ from benchmarks.training.environment import environment
 from benchmarks.training.options import TrainingOptions
 from lightning_modules.nets import ResNet
 
+throughput_command = command("throughput")
+
 MACHINE = environment(CPU) | {"device_name": "a test", "cores": 2, "threads": 1}
 
 
@@ -31,7 +34,7 @@ def asking(asked: list[Any]) -> Callable[..., dict[str, Any]]:
     """In place of ``measuring.ask``: training takes 2 s, or less in several processes, evaluation 0.5 s; 4 GFLOPs a second."""
 
     def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
-        if module == "peak":
+        if module == "performance.peak":
             return {"peaks": {"32-true": 4e9}, "environment": MACHINE | {"threads": threads}}
         in_effect = TrainingOptions(**argument["switches"]).as_dict(CPU)
         asked.extend((ranks, one.get("batch", argument["batch"]), one["forward"]) for one in argument["passes"])
@@ -48,7 +51,7 @@ def test_throughput_is_printed_and_kept(
     asked: list[Any] = []
     monkeypatch.setattr(subprocesses, "ask", asking(asked))
     overrides = ["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
-    assert throughput.main(["--json", *overrides, "trainer.compile=true"]) == 0
+    assert throughput_command(["--json", *overrides, "trainer.compile=true"]) == 0
     [found] = json.loads(capsys.readouterr().out)
     assert asked == [(1, 1, True), (1, 32, True), (1, 32, False)]
     rates = {name: found[name]["images_per_s"] for name in throughput.PASSES}
@@ -56,11 +59,11 @@ def test_throughput_is_printed_and_kept(
     cost = measure(ResNet(**RESNET20), (1, 8, 8))
     assert found["activations"] == cost.activations
     assert found["training"]["of_peak"] == pytest.approx(16 * cost.train_flops_per_sample / 4e9)
-    assert throughput.main(overrides) == 0
+    assert throughput_command(overrides) == 0
     kept = json.loads((tmp_path / measured_speed.KEPT).read_text())
     assert [one["switches"] for one in kept.values()] == [{"compile": True}, {}]
     assert "a test" in capsys.readouterr().out
-    assert throughput.main(["model=resnet", "trainer.tf32=true", "trainer.accelerator=cpu"]) == 2
+    assert throughput_command(["model=resnet", "trainer.tf32=true", "trainer.accelerator=cpu"]) == 2
     assert "a CPU has no TF32" in capsys.readouterr().err
 
 
@@ -78,7 +81,7 @@ def test_throughput_over_processes_and_its_committed_rows(
     monkeypatch.setattr(subprocesses, "ask", asking(asked))
     monkeypatch.setattr(throughput, "add_to_record", add)
     plain = ["model=resnet", "trainer.accelerator=cpu", "cluster.oversubscribe=true", f"output_root={tmp_path}"]
-    assert throughput.main([*plain, "trainer.devices=1,4", "recipe.batch_size=64", "--write"]) == 0
+    assert throughput_command([*plain, "trainer.devices=1,4", "recipe.batch_size=64", "--write"]) == 0
     assert asked[3:] == [(1, 1, True), (4, 16, True), (4, 16, False)]
     [alone, four] = written["scaling"]
     assert [*written] == ["scaling"] and alone["speed_up"] == alone["efficiency"] == 1
@@ -86,7 +89,7 @@ def test_throughput_over_processes_and_its_committed_rows(
     assert four["speed_up"] == pytest.approx(2) and four["efficiency"] == pytest.approx(0.5)
     assert "efficiency" in capsys.readouterr().out
     both = [*plain, "cluster.threads_per_process=1", "trainer.channels_last=true,false", "--write"]
-    assert throughput.main(both) == 0
+    assert throughput_command(both) == 0
     assert [row["setting"] for row in written["throughput"]] == ["float32 channels_last eager", "float32 NCHW eager"]
 
 
@@ -143,7 +146,7 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
         f"output_root={tmp_path}",
     ]
     small += ["cluster.threads_per_process=1", "recipe.epochs=1"]
-    assert throughput.main(small) == 0
+    assert throughput_command(small) == 0
     command = [sys.executable, "run.py", *small, "logger=none"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -239,7 +242,7 @@ def test_steps_are_measured_in_a_process_of_their_own() -> None:
     config = trial("model=resnet", "recipe.batch_size=4", "trainer.channels_last=true").config
     asked = tuned_settings.specification(config) | {"threads": 1}
     assert asked["switches"] == {"channels_last": True} and asked["batch"] == 4
-    one = subprocesses.ask("step_time", asked | {"datamodule": config["datamodule"]}, 1)
+    one = subprocesses.ask("performance.step_time", asked | {"datamodule": config["datamodule"]}, 1)
     lower, upper = one["quartiles_s"]
     assert 0 < lower <= one["step_s"] <= upper
     # Weights, gradients and momentum at least.

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.benchmark_command import command
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
@@ -16,6 +17,8 @@ from benchmarks.training import tuned_settings
 from benchmarks.training.environment import environment
 from benchmarks.training.train import tuned_arguments
 from benchmarks.training.tuned_settings import specification
+
+tune_command = command("tune")
 
 MACHINE = {"device": "cpu", "device_name": "A CPU (R) 3 GHz", "cores": 8, "torch": "2.13", "cuda": None, "cudnn": None}
 
@@ -174,9 +177,9 @@ class Asked:
         self.turns = True
 
     def __call__(self, module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = 1) -> dict[str, Any]:
-        if module == "switches":
+        if module == "training.options":
             return {"tf32": False, "bf16": True, "compile": None, "hardware": MACHINE}
-        if module == "peak":
+        if module == "performance.peak":
             return {"peaks": {"32-true": 1e9, "bf16-mixed": 2e9}, "environment": MACHINE | {"packages": {}}}
         self.steps.append((argument["batch"], argument["switches"]["compile"]))
         if error := self.fails.pop(len(self.steps), None):
@@ -212,7 +215,7 @@ def test_the_command_measures_prints_and_keeps(
 ) -> None:
     written: list[Any] = []
     monkeypatch.setattr(tune, "add_to_record", lambda *arguments: written.append(arguments))
-    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}", "--write"]) == 0
+    assert tune_command(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}", "--write"]) == 0
     out = capsys.readouterr().out
     assert "best       float32 channels_last eager\n           bf16 channels_last eager, with trainer" in out
     assert "left out   TF32: this device has none" in out and "128  (out of memory)" in out
@@ -235,7 +238,7 @@ def test_the_command_measures_prints_and_keeps(
         "float32 channels_last eager": "best",
         "bf16 channels_last eager": "best if allowed",
     }
-    assert tune.main(["model=resnet", "recipe.batch_size=0"]) == 2
+    assert tune_command(["model=resnet", "recipe.batch_size=0"]) == 2
     assert capsys.readouterr().err.endswith("tune: recipe.batch_size is a whole number from 1, got 0\n")
 
 
@@ -244,14 +247,14 @@ def test_an_interrupted_tune_goes_on_where_it_was(
 ) -> None:
     command = ["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
     asked.fails[6] = KeyboardInterrupt
-    assert tune.main(command) == 130
+    assert tune_command(command) == 130
     assert "the same command goes on" in capsys.readouterr().err and len(asked.steps) == 6
     [kept] = (tmp_path / "tuning").iterdir()
     found, line = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert found is None and line is not None and "nothing is tuned" in line
-    assert tune.main(command) == 0
+    assert tune_command(command) == 0
     assert len(asked.steps) == 6 + 13 - 5 and not kept.exists()
-    assert tune.main(command) == 0 and len(asked.steps) == 14 + 13, "what is complete is measured anew"
+    assert tune_command(command) == 0 and len(asked.steps) == 14 + 13, "what is complete is measured anew"
     content = kept.with_name("another").write_text("{")
     assert content and "x" not in tune.Unfinished(kept.with_name("another"), MACHINE)
     tune.Unfinished(kept, MACHINE).get("x", dict)
@@ -263,7 +266,7 @@ def test_an_interrupted_tune_goes_on_where_it_was(
 
 def test_a_training_step_that_is_killed_leaves_the_forward_pass(tmp_path: Path, asked: Asked) -> None:
     asked.fails[1] = ValueError
-    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    assert tune_command(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
     entry, _ = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert entry is not None
     first = entry["settings"][0]
@@ -274,7 +277,7 @@ def test_a_training_step_that_is_killed_leaves_the_forward_pass(tmp_path: Path, 
 def test_without_turns_times_are_what_was_measured(tmp_path: Path, asked: Asked) -> None:
     """Where memory holds one network and not two."""
     asked.turns = False
-    assert tune.main(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    assert tune_command(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
     entry, _ = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert entry is not None
     rates = [one["train_images_per_s"] for one in entry["settings"]]
@@ -286,7 +289,7 @@ def test_a_data_set_that_is_not_there_leaves_out_the_workers(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     given = ["model=resnet", "data=cifar10", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
-    assert tune.main(given) == 0
+    assert tune_command(given) == 0
     out, err = capsys.readouterr()
     assert "loader workers are not measured: data/cifar10 holds no CIFAR-10" in err
     assert out.count("holds no CIFAR-10") == 1 and "loader workers not measured" in out

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from hydra.utils import instantiate
+from support.benchmark_command import command
 from torch import nn
 
 from benchmarks.analysis.published import Row, Table, tables
@@ -15,8 +16,10 @@ from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.report import certify
-from benchmarks.report.certify import CERTIFIED, FAILS, KNOWN, judge, main, rounds_to
+from benchmarks.report.certify import CERTIFIED, FAILS, KNOWN, judge, rounds_to
 from lightning_modules.nets import DenseNet, ResNet
+
+main = command("complexity certify")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

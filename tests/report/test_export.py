@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.benchmark_command import command
 from support.records import make_run
 
-from benchmarks.report.export import main
+main = command("export")
 
 
 def without_nulls(value: Any) -> Any:
@@ -160,14 +161,14 @@ def test_bad_input_is_one_line(
         ([str(tmp_path / "none"), "--format", "csv"], "no folder"),
         ([str(tmp_path), "--format", "csv"], "nothing to export"),
     ):
-        assert main(arguments) == 1
+        assert main(arguments) == 2
         err = capsys.readouterr().err
         assert told in err and err.count("\n") == 1
     assert os.listdir(tmp_path) == []
     make_run(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert "pip install -e '.[parquet]', or --format csv" in err and err.count("\n") == 1
     with pytest.raises(SystemExit):

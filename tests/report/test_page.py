@@ -60,9 +60,9 @@ def test_every_internal_link_has_its_target_and_no_id_is_used_twice(tmp_path: Pa
     ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
     assert len(ids) == len(set(ids))
     targets = {(attributes["href"] or "")[1:] for tag, attributes in page.elements if tag == "a"}
-    # a passport is made when its link is followed
-    passports = {f"run-{index}" for index in range(len(page.passports()))}
-    assert "failures" in targets and passports <= targets <= passports | set(ids)
+    # details are made when its link is followed
+    details = {f"run-{index}" for index in range(len(page.details()))}
+    assert "failures" in targets and details <= targets <= details | set(ids)
     for _, attributes in page.elements:
         for referred in (attributes.get("aria-labelledby") or "").split():
             assert referred in ids
@@ -251,7 +251,7 @@ def test_failed_and_running_runs_are_shown_as_such(tmp_path: Path) -> None:
     assert len(page.data["charts"][0]["series"]) == 3 and page.data["charts"][0]["networks"] == []
 
 
-def test_holes_and_killed_runs_of_a_sweep_are_shown_as_such(tmp_path: Path) -> None:
+def test_missing_and_killed_runs_of_a_sweep_are_shown_as_such(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20")
     make_run(tmp_path, name="resnet20", seed=1, status="running")
     cells = [{"directory": f"digits/resnet20/resnet_digits/seed{seed}"} for seed in range(20)]
@@ -280,48 +280,48 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
     assert [text for text, _ in row] == [*texts, "mean of 2 seeds", "450"]
 
 
-def test_the_passport_tells_what_the_run_was(tmp_path: Path) -> None:
+def test_the_details_say_what_the_run_was(tmp_path: Path) -> None:
     folder = make_run(tmp_path, overrides={"recipe.epochs": 5})
     (folder / "config.yaml").write_text("name: x\nmodel:\n  depth: 20 # <b>\nseed: 0\ntext: a\x1b[31m\n")
     record = record_of(folder)
-    (passport,) = Page(write_page(tmp_path)).passports()
-    assert passport["Run"]["overrides from the recipe"] == "epochs=5"
-    assert passport["Run"]["weights (sha256)"] == record["weights_sha256"]
-    assert passport["Run"]["config hash"] == record["config_hash"]
-    assert passport["Code"]["commit"] == record["code"]["commit"]
-    assert passport["Data"]["checksum (sha256)"] == record["dataset"]["sha256"]
-    assert passport["Environment"]["package torch"] == "2.13.0+cpu"
-    assert passport["Environment"]["device_name"] == "AMD EPYC 7B13"
-    assert passport["Protocol"]["definition of top1_err"] == record["protocol"]["definitions"]["top1_err"]
-    assert (passport["Protocol"]["reported metric"], passport["Protocol"]["checkpoint"]) == ("test/top1_err", "last")
-    assert passport["Metrics"]["test images"] == "450"
-    assert passport["Complexity (one image)"]["params"] == f"{record['complexity']['params']:,}"
-    assert passport["Certificate"] == {
+    (details,) = Page(write_page(tmp_path)).details()
+    assert details["Run"]["overrides from the recipe"] == "epochs=5"
+    assert details["Run"]["weights (sha256)"] == record["weights_sha256"]
+    assert details["Run"]["config hash"] == record["config_hash"]
+    assert details["Code"]["commit"] == record["code"]["commit"]
+    assert details["Data"]["checksum (sha256)"] == record["dataset"]["sha256"]
+    assert details["Environment"]["package torch"] == "2.13.0+cpu"
+    assert details["Environment"]["device_name"] == "AMD EPYC 7B13"
+    assert details["Protocol"]["definition of top1_err"] == record["protocol"]["definitions"]["top1_err"]
+    assert (details["Protocol"]["reported metric"], details["Protocol"]["checkpoint"]) == ("test/top1_err", "last")
+    assert details["Metrics"]["test images"] == "450"
+    assert details["Complexity (one image)"]["params"] == f"{record['complexity']['params']:,}"
+    assert details["Reference counts"] == {
         "published count": "none of a network named resnext29_8x4d for these images and classes"
     }
-    assert passport["Configuration"] == "name: x\nmodel:\n  depth: 20 # <b>\nseed: 0\ntext: a�[31m\n"
+    assert details["Configuration"] == "name: x\nmodel:\n  depth: 20 # <b>\nseed: 0\ntext: a�[31m\n"
 
 
 @pytest.mark.parametrize(("params", "verdict"), [(269_722, "equal in both"), (275_572, "differs: 275,572 parameters")])
-def test_the_certificate_is_the_published_count_beside_the_runs(tmp_path: Path, params: int, verdict: str) -> None:
+def test_the_reference_counts_are_the_published_ones_beside_the_runs(tmp_path: Path, params: int, verdict: str) -> None:
     counts = {"params": params, "macs": 40_551_040, "input_size": [3, 32, 32]}
     make_run(tmp_path, name="resnet20", data="cifar10", complexity=counts)
-    certificate = Page(write_page(tmp_path)).passports()[0]["Certificate"]
-    assert certificate["published count"] == "He et al. 2016, Table 6, input 3×32×32, 10 classes"
-    assert certificate["published parameters"] == "269,722" and certificate["this run"] == verdict
+    counts = Page(write_page(tmp_path)).details()[0]["Reference counts"]
+    assert counts["published count"] == "He et al. 2016, Table 6, input 3×32×32, 10 classes"
+    assert counts["published parameters"] == "269,722" and counts["this run"] == verdict
 
 
 def test_a_network_on_other_images_has_no_published_count(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20", complexity={"params": 269_434, "macs": 2_516_608, "input_size": [1, 8, 8]})
-    certificate = Page(write_page(tmp_path)).passports()[0]["Certificate"]
-    assert certificate == {"published count": "none of a network named resnet20 for these images and classes"}
+    counts = Page(write_page(tmp_path)).details()[0]["Reference counts"]
+    assert counts == {"published count": "none of a network named resnet20 for these images and classes"}
 
 
-def test_what_passports_share_is_on_the_page_once(tmp_path: Path, nine: list[Path]) -> None:
+def test_what_details_share_is_on_the_page_once(tmp_path: Path, nine: list[Path]) -> None:
     page = Page(write_page(tmp_path))
     assert page.source.count("AMD EPYC 7B13") == 1
-    assert len(page.passports()) == 9
-    assert all(passport["Environment"]["device_name"] == "AMD EPYC 7B13" for passport in page.passports())
+    assert len(page.details()) == 9
+    assert all(details["Environment"]["device_name"] == "AMD EPYC 7B13" for details in page.details())
 
 
 def test_names_are_text_wherever_they_appear(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_names_are_text_wherever_they_appear(tmp_path: Path) -> None:
     assert len(page.scripts) == len(expected.scripts) == 4
     assert page.text.count(NASTY) >= 3 and IMAGE in page.text and '"><b>' in page.text
     assert page.data["charts"][0]["data"] == f"a{IMAGE}"
-    assert page.passports()[0]["Code"] == {"version": NASTY, "commit": IMAGE}
+    assert page.details()[0]["Code"] == {"version": NASTY, "commit": IMAGE}
     for number in (0, 3):
         assert not re.search("[<>&]", page.scripts[number][1])
 
@@ -796,15 +796,15 @@ def test_browser_shows_nasty_names_as_text(browser: Any, tmp_path: Path) -> None
     for link in browser.find_elements("css selector", "#runs a[href^='#run-']"):
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
         link.click()
-    opened = browser.find_element("id", "passports").text
+    opened = browser.find_element("id", "details").text
     assert NASTY in opened and IMAGE in opened and formatted in opened and f"name: {IMAGE}" in opened
     assert browser.execute_script("return document.images.length") == 0
     assert browser.execute_script("return window.broken ?? null") is None
-    assert browser.find_elements("css selector", "#passports b, #front b") == []
+    assert browser.find_elements("css selector", "#details b, #front b") == []
 
 
 @pytest.mark.browser
-def test_browser_opens_a_passport_from_its_link(browser: Any, tmp_path: Path, nine: list[Path]) -> None:
+def test_browser_opens_run_details_from_its_link(browser: Any, tmp_path: Path, nine: list[Path]) -> None:
     path = write_page(tmp_path)
     visit(browser, path)
     assert browser.find_elements("tag name", "details") == []

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
+from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.records.runs import load_runs
-from benchmarks.report.runs_table import main, print_table
+from benchmarks.report.runs_table import print_table
+
+main = command("report")
 
 WIDTHS = (80, 100, 160)
 LONG = "resnet29_with_a_rather_long_name_that_somebody_chose_in_a_hurry"
@@ -173,7 +176,7 @@ def test_main_prints_the_table_and_names_what_it_could_not_read(mixed: Path, cap
 
 
 def test_main_refuses_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([str(tmp_path / "nowhere")]) == 1
+    assert main([str(tmp_path / "nowhere")]) == 2
     shown = capsys.readouterr()
     assert shown.out == "" and len(shown.err.splitlines()) == 1 and "nowhere" in shown.err
 
@@ -189,7 +192,7 @@ def test_main_explains_itself(capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_a_pipe_gets_plain_text_in_its_own_encoding(mixed: Path, encoding: str) -> None:
-    code = "import sys; from benchmarks.report.runs_table import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys; from benchmarks.__main__ import main; sys.exit(main(['report', *sys.argv[1:]]))"
     environment = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "FORCE_COLOR")}
     environment["PYTHONIOENCODING"] = encoding
     shown = subprocess.run([sys.executable, "-c", code, str(mixed)], capture_output=True, env=environment, check=True)

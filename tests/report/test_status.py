@@ -8,15 +8,18 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.records.code_version import training_sha256
 from benchmarks.records.files import PROGRESS, write_json
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.report import status
-from benchmarks.report.status import main, print_status, trial_states
+from benchmarks.report.status import print_status, trial_states
 from benchmarks.training import progress_writer
 from benchmarks.training.progress_writer import ProgressWriter
+
+main = command("status")
 
 NOW = 1_700_000_000.0
 PROGRESSED = {"phase": "train", "epoch": 3, "epochs": 12, "done": 30, "total": 120, "metrics": {"val/top1_err": 7.125}}
@@ -103,5 +106,5 @@ def test_many_seeds_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([str(tmp_path / "none")]) == 1
+    assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -11,19 +11,21 @@ import pytest
 import torch
 import yaml
 from hydra.utils import instantiate
-from support.browser import Page, browser, visit  # noqa: F401
+from support.benchmark_command import command
+from support.browser import Page, visit
 from support.records import make_run
 from torch import nn
 
 from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial, config_hash
-from benchmarks.report import views
 from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
 from benchmarks.report.feature_reuse import feature_reuse, reuse_view
 from benchmarks.report.layers_view import layers_view
 from lightning_modules.nets import DenseNet, ResNet
+
+view = command("view")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -183,8 +185,9 @@ def test_the_band_is_of_the_seeds_that_may_be_averaged(tmp_path: Path) -> None:
     finished("32x4d", 0, 2.0)
     [figure] = cardinality_view(trials(*sweep)).figures
     traces = figure.choices[0]["traces"]
-    low, high, seeds, mean = traces[:4]
-    assert (low["x"], low["y"], high["y"], mean["y"]) == ([0, 1], [3.0, 2.0], [8.0, 2.0], [5.0, 2.0])
+    band, seeds, mean = traces[:3]
+    assert (band["fill"], band["x"], band["y"]) == ("toself", [0, 1, 1, 0], [8.0, 2.0, 2.0, 3.0])
+    assert (mean["x"], mean["y"]) == ([0, 1], [5.0, 2.0])
     assert sorted(zip(seeds["x"], seeds["y"], strict=True)) == [(0, 3.0), (0, 4.0), (0, 8.0), (1, 2.0)]
     assert figure.choices[0]["layout"]["xaxis"]["ticktext"] == ["1×64d", "32×4d"]
     assert figure.caption.startswith("Mean of 1–3 seeds")
@@ -207,8 +210,8 @@ def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Pat
     curves = {trace["name"]: trace for trace in traces if trace["mode"] == "lines+markers"}
     assert (curves["resnet"]["x"], curves["resnet"]["y"]) == ([500, 2_000], [4.5, 6.0])
     assert (curves["densenet"]["x"], curves["densenet"]["y"]) == ([2_001], [pytest.approx(6.001)])
-    low, high = (trace for trace in traces if trace["mode"] == "lines" and trace["x"] == [500, 2_000])
-    assert (low["y"], high["y"]) == ([2.5, 4.0], [7.5, 9.0])
+    [band] = (trace for trace in traces if trace.get("fill") and trace["x"] == [500, 2_000, 2_000, 500])
+    assert band["y"] == [7.5, 9.0, 4.0, 2.5]
     axis = digits.choices[0]["layout"]["xaxis"]
     assert axis["tickvals"] == [500, 2_000]
     assert axis["range"][0] < math.log10(500) and axis["range"][1] > math.log10(2_001)
@@ -216,7 +219,7 @@ def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Pat
 
 def written(tmp_path: Path, capsys: pytest.CaptureFixture[str], *argv: str) -> Path:
     path = tmp_path / "view.html"
-    assert views.main([*argv, "--out", str(path)]) == 0
+    assert view([*argv, "--out", str(path)]) == 0
     assert capsys.readouterr().out == f"{path}\n"
     return path
 
@@ -232,7 +235,7 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [data] = [json.loads(text) for attributes, text in page.scripts if attributes.get("id") == "data"]
     assert [len(choices) for choices in data] == [2, 2]
     default = tmp_path / "outputs"
-    assert views.main(["layers", "model=unet", "data=nuclei", "model.base_channels=1", f"output_root={default}"]) == 0
+    assert view(["layers", "model=unet", "data=nuclei", "model.base_channels=1", f"output_root={default}"]) == 0
     assert (default / "views" / "layers.html").is_file()
 
 
@@ -250,7 +253,7 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ],
 )
 def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert views.main(argv) == 2
+    assert view(argv) == 2
     captured = capsys.readouterr()
     [line] = captured.err.splitlines()
     assert told in line and captured.out == ""
@@ -264,7 +267,7 @@ def test_reuse_is_of_a_densenet(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 def test_browser_draws_and_switches(
-    browser: Any,  # noqa: F811
+    browser: Any,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -64,15 +64,15 @@ class Page(HTMLParser):
         """What the charts draw."""
         return self._json("data")
 
-    def passports(self) -> list[dict[str, Any]]:
+    def details(self) -> list[dict[str, Any]]:
         """Of each run, its sections: rows (name, text) by title, and the configuration's text."""
-        pool = self._json("passport-data")
+        pool = self._json("details-data")
         result = []
-        for _, parts in pool["passports"]:
-            told: dict[str, Any] = {}
+        for _, parts in pool["runs"]:
+            sections: dict[str, Any] = {}
             for title, content in (pool["sections"][part] for part in parts):
-                told[title] = told.get(title, "") + content if isinstance(content, str) else dict(content)
-            result.append(told)
+                sections[title] = sections.get(title, "") + content if isinstance(content, str) else dict(content)
+            result.append(sections)
         return result
 
     def _json(self, name: str) -> dict[str, Any]:

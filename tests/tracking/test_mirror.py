@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.benchmark_command import command
 from support.wandb_server import ENTITY, HANG, KEY, StoredRun, WandbServer
 
 from benchmarks.config.compose import expand
@@ -22,8 +23,8 @@ from benchmarks.launch.process_group import preload
 from benchmarks.launch.trial_job import TrialJob, start_trial
 from benchmarks.records.files import read_json
 from benchmarks.records.runs import read_history
-from benchmarks.tracking import sync
 from benchmarks.tracking.mirror import Mirror
+from benchmarks.tracking.sync import KILLED
 from benchmarks.tracking.wandb_run import exit_code, mirrored
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +99,7 @@ def check(server: WandbServer, directory: Path, status: str, code: int) -> Store
 
 def synced(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
     """What a ``sync`` that must succeed says."""
-    code = sync.main([str(root), "--workers", "1"])
+    code = command("wandb sync")([str(root), "--workers", "1"])
     said = capsys.readouterr()
     assert code == 0, said
     return said.out
@@ -254,7 +255,7 @@ def test_a_server_lost_on_the_way_costs_a_bounded_wait_and_no_row(
     directory = run_trial(tmp_path, f"logger.finish_timeout={FINISH_S}", "recipe.epochs=12", act=lose)
     record = record_of(directory)
     assert record["status"] == "ok"
-    assert "`python -m benchmarks sync` sends the run later" in (directory / "log.txt").read_text()
+    assert "`python -m benchmarks wandb sync` sends the run later" in (directory / "log.txt").read_text()
     ended = directory.joinpath("record.json").stat().st_mtime
     assert time.time() - ended < FINISH_S + 10
     server.fault = lambda kind, name: None
@@ -266,7 +267,7 @@ def test_a_server_lost_on_the_way_costs_a_bounded_wait_and_no_row(
 
 @pytest.mark.parametrize(("status", "error", "code"), [
     ("ok", None, 0), ("failed", "LookupError: no", 1), ("interrupted", "by SIGINT", 143), ("preempted", "x", 143),
-    ("failed", "killed by SIGKILL (out of memory?)", 137), ("killed", sync.KILLED, 137), ("failed", "killed by SIGSEGV", 139),
+    ("failed", "killed by SIGKILL (out of memory?)", 137), ("killed", KILLED, 137), ("failed", "killed by SIGSEGV", 139),
 ])  # fmt: skip
 def test_exit_codes(status: str, error: str | None, code: int) -> None:
     assert exit_code({"status": status, "error": error}) == code
@@ -304,7 +305,7 @@ def test_a_key_and_no_server_is_offline_and_says_so(tmp_path: Path) -> None:
         port = soon_gone.getsockname()[1]
     mode, said = resolved(tmp_path, WANDB_BASE_URL=f"http://127.0.0.1:{port}", WANDB_API_KEY=KEY)
     assert mode == "offline"
-    assert "127.0.0.1 does not answer" in said and "python -m benchmarks sync" in said
+    assert "127.0.0.1 does not answer" in said and "python -m benchmarks wandb sync" in said
 
 
 def test_the_environment_has_the_last_word(tmp_path: Path, server: WandbServer) -> None:

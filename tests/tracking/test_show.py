@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 
 import pytest
+from support.benchmark_command import command
 
 ROOT = Path(__file__).parents[2]
-SHOW = [sys.executable, "-m", "benchmarks", "show"]
+SHOW = [sys.executable, "-m", "benchmarks", "wandb", "show"]
 # Stands in for W&B: says what it was started with.
 STAND_IN = """
 import os, sys
@@ -74,15 +75,15 @@ def test_on_a_terminal_leet_gets_the_folder_and_its_exit_code_is_returned(tmp_pa
 
 
 def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
-    command = [*SHOW, str(folder)]
+    show = [*SHOW, str(folder)]
     for page_exists, told in (
         (False, f"`python -m benchmarks report {folder}` writes {folder}/report.html"),
         (True, f"open {folder}/report.html"),
     ):
         if page_exists:
             (folder / "report.html").touch()
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-        assert done.returncode == 1 and done.stdout == ""
+        done = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
+        assert done.returncode == 2 and done.stdout == ""
         assert "no terminal" in done.stderr and told in done.stderr and "in a terminal" in done.stderr
         assert done.stderr.count("\n") == 1
 
@@ -91,10 +92,8 @@ def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
 def test_a_folder_without_such_runs_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, told: str
 ) -> None:
-    from benchmarks.tracking.show import main
-
     (tmp_path / "outputs" / "wandb").mkdir(parents=True)
-    assert main([str(tmp_path / given)]) == 1
+    assert command("wandb show")([str(tmp_path / given)]) == 2
     err = capsys.readouterr().err
     assert told in err and err.count("\n") == 1
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.benchmark_command import command
 from support.records import make_run
 from support.wandb_server import ENTITY, StoredRun, WandbServer
 
@@ -30,7 +31,7 @@ def tracked(root: Path, run_id: str, mode: str = "offline", **changes: Any) -> P
 
 
 def run_sync(root: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, str, str]:
-    code = sync.main([str(root), *options])
+    code = command("wandb sync")([str(root), *options])
     said = capsys.readouterr()
     return code, said.out, said.err
 
@@ -244,5 +245,5 @@ def test_an_unknown_entity_is_one_line_and_another_place_can_be_named(
 
 
 def test_no_such_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sync.main([str(tmp_path / "nowhere")]) == 2
+    assert command("wandb sync")([str(tmp_path / "nowhere")]) == 2
     assert "give the folder that holds the runs" in capsys.readouterr().err

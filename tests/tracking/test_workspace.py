@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.benchmark_command import command
 from support.wandb_server import ENTITY, StoredRun, WandbServer
 
-from benchmarks.tracking import workspace
+workspace = command("wandb workspace")
+
 
 pytest.importorskip("wandb_workspaces")
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +33,7 @@ def test_the_panels_and_a_second_call_changes_the_same_views(
 ) -> None:
     server.runs["p", "first"] = StoredRun("p", "first")
     for _ in range(2):
-        assert workspace.main([f"{ENTITY}/p"]) == 0
+        assert workspace([f"{ENTITY}/p"]) == 0
         said = capsys.readouterr().out
         assert f"{server.url}/{ENTITY}/p?nw=computeaccuracy" in said
     assert sorted(view["type"] for view in server.views.values()) == ["project-view", "runs"]
@@ -54,22 +56,21 @@ def test_an_unknown_project_is_one_line_and_saves_nothing(
     server: WandbServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = dict(server.views)
-    assert workspace.main([f"{ENTITY}/nothing"]) == 1
+    assert workspace([f"{ENTITY}/nothing"]) == 2
     assert "`bench-team/nothing` not found" in capsys.readouterr().err
     assert server.views == before
 
 
 @pytest.mark.parametrize("place", ["p", "/p", "team/", "a/b/c"])
 def test_a_place_that_is_none_is_refused(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        workspace.main([place])
+    assert workspace([place]) == 2
     assert "ENTITY/PROJECT is needed" in capsys.readouterr().err
 
 
 def test_without_the_extra_one_line_names_it() -> None:
     code = (
         "import sys; sys.modules['wandb_workspaces'] = None\n"
-        "from benchmarks.tracking import workspace; sys.exit(workspace.main(['a/b']))"
+        "from benchmarks.__main__ import main; sys.exit(main(['wandb', 'workspace', 'a/b']))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -19,21 +19,23 @@ import torch
 import torch.nn.functional as F
 import yaml
 from hydra.utils import instantiate
+from support.benchmark_command import command
 from torch import Tensor
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import is_asked, is_finished
-from benchmarks.performance import plan
+from benchmarks.performance.plan import check_budget
 from benchmarks.training.torchvision_weights import (
     ARCHITECTURES,
     from_torchvision,
-    main,
     modern_name,
     recognise,
     to_torchvision,
 )
 from benchmarks.training.weights import Weights
+
+main = command("weights")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -261,7 +263,7 @@ def test_a_wrong_file_is_refused_by_name_and_shape(
 
 
 def refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and said in err
 
@@ -392,8 +394,8 @@ def test_what_torchvision_does_not_have_is_not_exported(
         (["mode=test"], "mode=test needs weights=FILE, as `python -m benchmarks weights import` writes it"),
         (["weights=a.pt"], "weights=a.pt needs mode=test"),
         (["mode=plan", "weights=a.pt"], "weights=a.pt needs mode=test"),
-        (["mode=tset", "weights=a.pt"], "mode is train, plan or test, got 'tset'"),
-        (["mode=test,train", "weights=a.pt"], "mode is train, plan or test, got 'test', 'train'"),
+        (["mode=tset", "weights=a.pt"], "mode is train or test, got 'tset'"),
+        (["mode=test,train", "weights=a.pt"], "mode is train or test, got 'test', 'train'"),
         (["mode=test", "weights=a.pt", "seed=0,1"], "leave out seed=1"),
     ],
 )
@@ -407,7 +409,7 @@ def test_a_test_has_no_forecast_and_a_place_of_its_own() -> None:
     trials = expand(["mode=test", "weights=weights/resnext-1.pt", "launch.budget.train_flops=1e12"], multirun=False)
     assert not is_asked(trials)
     with pytest.raises(ConfigurationError, match="mode=test trains nothing"):
-        plan.check_budget(trials)
+        check_budget(trials)
     assert trials[0].directory == Path("outputs/digits/resnext20_8x4d/resnext_digits,weights=resnext-1/seed0")
 
 

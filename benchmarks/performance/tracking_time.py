@@ -1,25 +1,20 @@
-"""What tracking costs a training step: ``python -m benchmarks logging_cost``."""
+"""What tracking costs a training step: ``python -m benchmarks measure launching tracking``."""
 
-import argparse
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
-from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.launch.new_record import new_record
-from benchmarks.performance.document import add_write_option, table, write_record
 from benchmarks.records.files import CONFIG, RECORD, read_json, write_atomic, write_json
 from benchmarks.records.record import to_json
 from benchmarks.training import rank
 from benchmarks.training.cost_meter import CostMeter
-from benchmarks.training.environment import environment
 from benchmarks.training.finite_loss import FiniteLoss
 from benchmarks.training.history import HistoryWriter
 from benchmarks.training.progress_writer import ProgressWriter
@@ -98,30 +93,15 @@ def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
     return {name: seconds / record["compute"]["steps"] for name, seconds in spent.items()} | {"mirror": mirror}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 1 where tracking takes more than its limit."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks logging_cost",
-        description="Train ResNeXt on the digits and state which part of a step's time the tracker takes: compute accounting, "
-        f"progress, history and the mirror's row. Limit: {LIMIT:.1%}.",
-    )
-    parser.add_argument("--epochs", type=int, default=5, help="default: 5")
-    parser.add_argument("--mode", default="offline", choices=("offline", "online"), help="of W&B; default: offline")
-    add_write_option(parser)
-    arguments = parser.parse_args(argv)
+def row(epochs: int, mode: str) -> dict[str, Any]:
+    """Measure and return the row of the table; ``mode`` is W&B's."""
     with tempfile.TemporaryDirectory() as root:
-        found = measure(Path(root), arguments.epochs, arguments.mode)
-    share = found["tracking"] / found["step"]
-    row = {
+        seconds = measure(Path(root), epochs, mode)
+    return {
         "network": "resnext20_8x4d",
-        "share": share,
-        "step_ms": 1e3 * found["step"],
-        "tracking_ms": 1e3 * found["tracking"],
-        "waiting_ms": 1e3 * found["waiting"],
-        "mirror_s": found["mirror"],
+        "share": seconds["tracking"] / seconds["step"],
+        "step_ms": 1e3 * seconds["step"],
+        "tracking_ms": 1e3 * seconds["tracking"],
+        "waiting_ms": 1e3 * seconds["waiting"],
+        "mirror_s": seconds["mirror"],
     }
-    terminal.console().print(table(COLUMNS, [row]))
-    if arguments.write:
-        command = f"python -m benchmarks logging_cost --epochs {arguments.epochs} --mode {arguments.mode} --write"
-        write_record("logging_cost", environment(torch.device("cpu")), command, TITLE, COLUMNS, [row], NOTE)
-    return 1 if share > LIMIT else 0

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.config.compose import expand
 from benchmarks.launch.new_record import new_record
+from benchmarks.performance.cases import Case
 from benchmarks.performance.interleaved import median_interval
 from benchmarks.records.files import RECORD, write_json
 from benchmarks.records.record import to_json
@@ -29,33 +30,6 @@ from benchmarks.training.train import train
 TURN = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the turn changes
 WARM_UP = 3  # turns left out
 HELD_OUT = 16  # images each of the random sets' val and test
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network to be measured.
-
-    Attributes:
-        overrides: what ``run.py`` would be given.
-        batch: images of a step on a CPU, where the recipe's would take minutes; None for the recipe's.
-        steps: by default.
-        images: in training; None for as many as it takes, random ones, where the data set is not bundled.
-        limited: whether ``LIMIT`` and ``SHARE_LIMIT`` are meant for it.
-    """
-
-    overrides: tuple[str, ...]
-    batch: int | None
-    steps: int
-    images: int | None
-    limited: bool = True
-
-
-CASES = {
-    "resnext29_8x64d": Case(("model=resnext", "data=cifar10"), 2, 80, None),
-    "densenet_bc100_k12": Case(("model=densenet", "data=cifar10"), 8, 120, None),
-    "unet32_padded": Case(("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 118, 48),
-    "resnet20_digits": Case(("model=resnet", "data=digits"), None, 300, 1197, False),
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +75,7 @@ class BareLoop:
         precision: str,
     ) -> None:
         if precision not in {"32-true", "bf16-mixed"}:
-            raise ValueError(f"step_cost compares trainer.precision=32-true and bf16-mixed, got {precision}")
+            raise ValueError(f"both loops have trainer.precision=32-true and bf16-mixed, got {precision}")
         self.net = net
         self.optimizer = instantiate(optimizer)(net.parameters())
         self.scheduler = instantiate(scheduler)(self.optimizer)
@@ -252,6 +226,16 @@ def configuration(case: Case, root: Path, batch: int | None, steps: int, overrid
         }
         config["datamodule"]["sha256"] = None
     return run
+
+
+def prepare(case: Case, steps: int, root: Path) -> tuple[dict[str, Any], Any]:
+    """The configuration and the datamodule of a case, as a run has them before it builds its network."""
+    config = configuration(case, root, case.batch, steps, ()).config
+    torch.set_num_threads(1)
+    pl.seed_everything(config["seed"], verbose=False)
+    datamodule = instantiate(config["datamodule"])
+    datamodule.setup("fit")
+    return config, datamodule
 
 
 def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] = ()) -> Measured:

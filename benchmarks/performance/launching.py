@@ -1,4 +1,7 @@
-"""What starting and launching cost, as ratios to importing torch and Lightning once: ``python -m benchmarks overhead``."""
+"""What starting, launching and tracking cost: ``python -m benchmarks measure launching``.
+
+Starting and launching are ratios to importing torch and Lightning once.
+"""
 
 import argparse
 import statistics
@@ -25,6 +28,7 @@ ONE_STEP = (
     "+trainer.limit_train_batches=1",
     "trainer.accelerator=cpu",
 )
+PARTS = ("start", "tracking")
 TRIALS = 20
 FIRST = "first step"
 FIRST_STEP = ("model=resnext", "data=digits", "recipe.epochs=1")
@@ -61,7 +65,7 @@ def commands(root: Path, logger: str) -> dict[str, list[str]]:
 
 
 def measure(repeats: int, logger: str) -> dict[str, list[float]]:
-    """Seconds of each command, one after the other in every repeat, so that all meet the same machine."""
+    """Return seconds of each command, one after the other in every repeat, so that all meet the same machine."""
     seconds: dict[str, list[float]] = {}
     for _ in track(range(repeats), "measuring", console=Console(stderr=True), transient=True):
         with tempfile.TemporaryDirectory() as root:
@@ -72,40 +76,73 @@ def measure(repeats: int, logger: str) -> dict[str, list[float]]:
 
 
 def summarise(seconds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """Rows of the table: medians, and ratios to the import of the same repeat."""
+    """Return rows of the table: medians, and ratios to the import of the same repeat."""
     rows = []
     for name, taken in seconds.items():
         ratios = [a / b for a, b in zip(taken, seconds["import"], strict=True)]
-        found = {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "limit": LIMITS.get(name)}
-        rows.append({"what": name, "seconds": statistics.median(taken), **found})
+        row = {"what": name, "seconds": statistics.median(taken)}
+        row |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "limit": LIMITS.get(name)}
+        rows.append(row)
     return rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns 0, or 1 where a ratio is above its limit."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks overhead",
-        description=f"Time run.py --help, a run's first training step, a sweep of {TRIALS} one-step trials and a trial of two "
-        'ranks, as ratios to one `python -c "import torch, pytorch_lightning"` measured beside them.',
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``measure launching``."""
+    parser.description = (
+        f"start: time run.py --help, a run's first training step, a sweep of {TRIALS} one-step trials and a trial of two "
+        'ranks, as ratios to one `python -c "import torch, pytorch_lightning"` measured beside them. tracking: train ResNeXt '
+        "on the digits and state which share of a step's time the tracker takes. Exit code 1 where one is above its limit."
     )
-    parser.add_argument("--repeats", type=int, default=3, help="default: 3")
-    parser.add_argument("--logger", default="none", choices=("none", "wandb"), help="default: none")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
+    parser.add_argument("--repeats", type=int, default=3, help="of start; default: 3")
+    parser.add_argument("--logger", default="none", choices=("none", "wandb"), help="of start; default: none")
+    parser.add_argument("--epochs", type=int, default=5, help="of tracking; default: 5")
+    parser.add_argument("--mode", default="offline", choices=("offline", "online"), help="of W&B; default: offline")
     add_write_option(parser)
-    arguments = parser.parse_args(argv)
-    rows = summarise(measure(arguments.repeats, arguments.logger))
-    terminal.console().print(table(COLUMNS, rows))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the tables; return 0, or 1 where a figure is above its limit.
+
+    Raises:
+        ValueError: no such part.
+    """
+    parts = arguments.parts or PARTS
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"no part {unknown[0]}; there are {', '.join(PARTS)}")
+    too_long = False
+    if "start" in parts:
+        rows = summarise(measure(arguments.repeats, arguments.logger))
+        too_long |= any(row["limit"] is not None and row["ratio"] > row["limit"] for row in rows)
+        _show(arguments, "start_up", TITLE, COLUMNS, rows, NOTE)
+    if "tracking" in parts:
+        from benchmarks.performance import tracking_time
+
+        row = tracking_time.row(arguments.epochs, arguments.mode)
+        too_long |= row["share"] > tracking_time.LIMIT
+        _show(arguments, "logging_cost", tracking_time.TITLE, tracking_time.COLUMNS, [row], tracking_time.NOTE)
+    return int(too_long)
+
+
+def _show(
+    arguments: argparse.Namespace,
+    kind: str,
+    title: str,
+    columns: Mapping[str, tuple[str, str]],
+    rows: Sequence[Mapping[str, Any]],
+    note: str,
+) -> None:
+    terminal.console().print(table(columns, rows))
     if arguments.write:
         import torch
 
         from benchmarks.training.environment import environment
 
-        command = f"python -m benchmarks overhead --repeats {arguments.repeats} --logger {arguments.logger} --write"
-        write_record("start_up", environment(torch.device("cpu")), command, TITLE, COLUMNS, rows, NOTE)
-    return 1 if any(row["limit"] is not None and row["ratio"] > row["limit"] for row in rows) else 0
+        write_record(kind, environment(torch.device("cpu")), arguments.command_line, title, columns, rows, note)
 
 
 def _duration(command: Sequence[str], until: Path | None) -> float:
-    """Seconds that a command takes; or, where ``until`` is the output root of a run, to the end of its first training step.
+    """Return seconds that a command takes; where ``until`` is a run's output root, to the end of its first training step.
 
     Raises:
         RuntimeError: it fails, or the run ends without a sign of a step.

@@ -1,0 +1,175 @@
+"""What the suite adds to a training step, beside a hand-written loop in the same process.
+
+``python -m benchmarks measure steps``. Ours is the code of every trial: trainer, module, tracker, checkpoints, datamodule. The
+hand-written loop has the same network, weights, batches, optimiser, precision and layout, and nothing else; on a CPU both end
+with the same weights, to the bit. Their steps are interleaved.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import terminal
+from benchmarks.performance.cases import CASES, INPUT, INPUT_STEPS
+from benchmarks.performance.document import add_to_record, add_write_option, read_records, table, write_record
+from benchmarks.performance.interleaved import median_interval
+from benchmarks.performance.throughput import label
+
+LIMIT, SHARE_LIMIT = 1.02, 0.02  # of a hand-written step: ours; of it, making the batch
+TOLERANCE, SHARE_TOLERANCE = 0.02, 0.01  # that --check allows beyond the committed figures
+SETTINGS = ("trainer.precision", "trainer.tf32", "trainer.channels_last", "trainer.compile")  # that both loops have
+SAME = ("network", "batch", "setting")  # rows of one measurement
+INPUT_BATCHES = (64, 128)
+STEP_TITLE = "A training step beside a hand-written loop"
+STEP_COLUMNS = {
+    "network": ("network", "s"),
+    "batch": ("batch", "d"),
+    "setting": ("setting", "s"),
+    "ours_ms": ("ours, ms", ".1f"),
+    "bare_ms": ("bare, ms", ".1f"),
+    "ratio": ("ratio", ".3f"),
+    "ratio_low": ("from", ".3f"),
+    "ratio_high": ("to", ".3f"),
+    "added_us": ("added, µs", ".0f"),
+    "batch_share": ("batch made in", ".2%"),
+    "turns": ("turns", "d"),
+}
+STEP_NOTE = (
+    "The suite's own training (trainer, tracker, checkpoints, data module) and a bare loop written by hand with the same "
+    "weights, batches, optimiser, precision and layout take turns in one process, a step each on a CPU, 20 on a GPU; a test "
+    "shows on small networks that both end with the same weights, to the bit. Milliseconds are medians of the wall clock; "
+    "ratio, what is added, and the share of the bare step in which its batch is made are medians over turns, on a CPU of "
+    "processor time in one thread, the ratio with its 95 % interval. Batches are small on a CPU, so that what is added weighs "
+    "more than in real training; `resnet20_digits` is small enough to show what the framework costs by itself, and has no "
+    "limit; what is added to the others is less than their turns differ."
+)
+INPUT_TITLE = "Making batches of small images"
+INPUT_COLUMNS = {
+    "batch": ("batch", "d"),
+    "images_per_s": ("images/s on one core", ",.0f"),
+    "low": ("from", ",.0f"),
+    "high": ("to", ",.0f"),
+}
+INPUT_NOTE = (
+    "Random images of 3x32x32, padded by 4, cropped, flipped and normalised by the training loader in one thread; from the "
+    "median processor time of a batch, with its 95 % interval."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``measure steps``."""
+    parser.description = (
+        "Time training steps of the suite and of a hand-written loop with the same network and batches, interleaved in one "
+        f"process, and the making of batches. Limits: {LIMIT} of the latter, {SHARE_LIMIT:.0%} of it for the batch. Exit code "
+        "1 where a step takes longer than the limit or, with --check, than committed."
+    )
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE|KEY=VALUE",
+        help=f"cases of {', '.join(CASES)}, {INPUT}, default: all; values for run.py, of {', '.join(SETTINGS)}",
+    )
+    parser.add_argument("--batch", type=int, help="images of a step; default: small on a CPU, the recipe's on a GPU")
+    parser.add_argument("--steps", type=int, help="default: by case")
+    parser.add_argument("--check", action="store_true", help="compare with the committed ratios, on any machine")
+    add_write_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the tables; return 0, or 1 where a step takes longer than the limit or, with ``--check``, than committed.
+
+    Raises:
+        ValueError: no such case, a value that both loops cannot have, or a network that cannot be trained here.
+    """
+    overrides = [word for word in arguments.cases if "=" in word]
+    names = [word for word in arguments.cases if "=" not in word] or [*CASES, INPUT]
+    if unknown := [name for name in names if name not in CASES and name != INPUT]:
+        raise ValueError(f"no case {unknown[0]}; there are {', '.join(CASES)}, {INPUT}")
+    if unknown := [word for word in overrides if word.partition("=")[0] not in SETTINGS]:
+        raise ValueError(f"of run.py's values both loops take {', '.join(SETTINGS)}, got {unknown[0]}")
+
+    import torch
+
+    from benchmarks.performance.hand_written_loop import measure, summarise
+    from benchmarks.training.environment import environment
+    from benchmarks.training.rank import quiet
+
+    quiet()
+    torch.set_num_threads(1)
+    gpu = torch.cuda.is_available()
+    where = environment(torch.device("cuda" if gpu else "cpu"))
+    steps: list[dict[str, Any]] = []
+    for name in (name for name in names if name in CASES):
+        print(f"measuring {name}", file=sys.stderr)
+        case = CASES[name]
+        batch = arguments.batch or (None if gpu else case.batch)
+        measured = measure(case, batch, arguments.steps or case.steps, overrides)
+        global_batch = measured.record["parallel"]["global_batch_size"]
+        row = {"network": name, "batch": global_batch, "setting": label(measured.settings)}
+        steps.append(row | summarise(measured.beside.turns, not gpu))
+    inputs = [input_path(batch) for batch in INPUT_BATCHES] if INPUT in names else []
+    if steps:
+        terminal.console().print(table(STEP_COLUMNS, steps))
+    if inputs:
+        terminal.console().print(table(INPUT_COLUMNS, inputs))
+    committed = read_records().get(f"step_cost-{where['device']}", {"rows": []})["rows"] if arguments.check else []
+    command = arguments.command_line
+    if arguments.write and steps:
+        add_to_record("step_cost", where, command, STEP_TITLE, STEP_COLUMNS, steps, STEP_NOTE, SAME)
+    if arguments.write and inputs:
+        write_record(INPUT, where, command, INPUT_TITLE, INPUT_COLUMNS, inputs, INPUT_NOTE)
+    slow = slower(steps, committed)
+    for line in slow:
+        print(line, file=sys.stderr)
+    return 1 if slow else 0
+
+
+def input_path(batch: int) -> dict[str, Any]:
+    """Return images a second of the training loader alone, CIFAR-sized, cropped, flipped and normalised, by processor time."""
+    from hydra.utils import instantiate
+
+    from benchmarks.performance.hand_written_loop import WARM_UP, configuration
+
+    case = CASES["resnext29_8x64d"]
+    with tempfile.TemporaryDirectory() as root:
+        config = configuration(case, Path(root), batch, INPUT_STEPS, ()).config
+    loader = instantiate(config["datamodule"]).train_dataloader()
+    times, begun = [], time.thread_time()
+    for _ in loader:
+        now = time.thread_time()
+        times.append(now - begun)
+        begun = now
+    low, middle, high = median_interval(times[WARM_UP:])
+    return {"batch": batch, "images_per_s": batch / middle, "low": batch / high, "high": batch / low}
+
+
+def slower(rows: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what is slower than it should be, a line each.
+
+    The bounds are the committed figures with a tolerance; the limits, where nothing is committed for the same network, batch
+    and setting. The lower end of a ratio's interval is compared: noise is no reason.
+    """
+    lines = []
+    before = {tuple(row[key] for key in SAME): row for row in committed}
+    for row in rows:
+        network, known = row["network"], before.get(tuple(row[key] for key in SAME))
+        if known is not None:
+            ratio, share = known["ratio"] + TOLERANCE, known["batch_share"] + SHARE_TOLERANCE
+        elif CASES[network].limited:
+            ratio, share = LIMIT, SHARE_LIMIT
+        else:
+            continue
+        if row["ratio_low"] > ratio:
+            lines.append(
+                f"{network}: a step takes {row['ratio']:.3f} of a hand-written one ({row['ratio_low']:.3f} to "
+                f"{row['ratio_high']:.3f}), {ratio:.3f} is allowed"
+            )
+        if row["batch_share"] > share:
+            lines.append(
+                f"{network}: making the batch takes {row['batch_share']:.2%} of a hand-written step, {share:.2%} is allowed"
+            )
+    return lines

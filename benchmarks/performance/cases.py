@@ -1,0 +1,32 @@
+"""The networks whose training steps are measured."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network to be measured.
+
+    Attributes:
+        overrides: what ``run.py`` would be given.
+        batch: images of a step on a CPU, where the recipe's would take minutes; None for the recipe's.
+        steps: by default.
+        images: in training; None for as many as it takes, random ones, where the data set is not bundled.
+        limited: whether ``LIMIT`` and ``SHARE_LIMIT`` are meant for it.
+    """
+
+    overrides: tuple[str, ...]
+    batch: int | None
+    steps: int
+    images: int | None
+    limited: bool = True
+
+
+CASES = {
+    "resnext29_8x64d": Case(("model=resnext", "data=cifar10"), 2, 80, None),
+    "densenet_bc100_k12": Case(("model=densenet", "data=cifar10"), 8, 120, None),
+    "unet32_padded": Case(("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 118, 48),
+    "resnet20_digits": Case(("model=resnet", "data=digits"), None, 300, 1197, False),
+}
+INPUT = "input"  # in the place of a network: the making of batches alone
+INPUT_STEPS = 200

@@ -1,0 +1,179 @@
+"""Figures as plain plotly dictionaries (`traces` and `layout`), which the page, the views and the W&B report share.
+
+A colour that begins with `--` names a token of the page's style sheet, so that light, dark and print each have their own.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
+from statistics import fmean
+from typing import Any
+
+from benchmarks.records.runs import Run
+from benchmarks.report.style import family_style
+from benchmarks.units import metric_text, one_line
+
+Trace = dict[str, Any]
+
+MARGIN = {"l": 58, "r": 14, "t": 40, "b": 52}
+LEGEND = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "traceorder": "normal"}
+
+
+def plain(text: str) -> str:
+    """Return `text` on one line, with what plotly would read as markup escaped."""
+    return escape(one_line(text), quote=False)
+
+
+def figure(traces: Iterable[Trace], x: Mapping[str, Any], y: Mapping[str, Any], **layout: Any) -> dict[str, Any]:
+    """Return a figure with a legend above; `x` and `y` are plotly's axes, whose title may be text alone."""
+    axes = {
+        name: {**axis, "title": {"text": plain(axis.get("title", ""))}} for name, axis in (("xaxis", x), ("yaxis", y))
+    }
+    return {
+        "traces": [{"type": "scatter", "hoverinfo": "text", **trace} for trace in traces],
+        "layout": {"margin": MARGIN, "legend": LEGEND, **axes, **layout},
+    }
+
+
+# The marks of a family
+
+
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], family: str, **changes: Any) -> Trace:
+    """Return the filled band from `low` to `high` over `x`."""
+    return {
+        "mode": "lines",
+        "x": [*x, *reversed(x)],
+        "y": [*high, *reversed(low)],
+        "fill": "toself",
+        "fillcolor": f"{family_style(family).colour}33",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+        **changes,
+    }
+
+
+def line(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) -> Trace:
+    """Return a line in the colour and dash of the family."""
+    style = family_style(family)
+    look = {"color": style.colour, "width": 2, "dash": style.dash}
+    return {"mode": "lines", "x": list(x), "y": list(y), "line": look, **changes}
+
+
+def points(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) -> Trace:
+    """Return markers in the colour and shape of the family; `marker` among the changes amends theirs."""
+    style = family_style(family)
+    marker = {"color": style.colour, "symbol": style.symbol, "size": 9, **changes.pop("marker", {})}
+    return {"mode": "markers", "x": list(x), "y": list(y), "marker": marker, **changes}
+
+
+def front_line(front: Sequence[tuple[float, float]], more_is_better: bool = False, colour: str = "--soft") -> Trace:
+    """Return the steps through a Pareto front of (cost, error): level as far as a point is the best that its cost buys."""
+    front = sorted(front)
+    corners = [
+        (left[0], right[1]) if more_is_better else (right[0], left[1]) for left, right in itertools.pairwise(front)
+    ]
+    steps = [step for pair in itertools.zip_longest(front, corners) for step in pair if step]
+    return {
+        "name": "front",
+        "mode": "lines",
+        "x": [cost for cost, _ in steps],
+        "y": [error for _, error in steps],
+        "line": {"color": colour, "width": 1.2},
+        "hoverinfo": "skip",
+    }
+
+
+def family_marks(families: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return, by family, the traces that the page's script fills with the runs it shows, and the style of each."""
+    return {
+        family: {
+            "colour": family_style(family).colour,
+            "symbol": family_style(family).symbol,
+            "band": band((), (), (), family),
+            "line": line((), (), family, hoverinfo="text"),
+            "points": points((), (), family, hoverinfo="text"),
+            "papers": hollow((), (), family, hoverinfo="text"),
+        }
+        for family in families
+    }
+
+
+def hollow(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) -> Trace:
+    """Return hollow markers, which stand for published figures."""
+    marker = {"symbol": f"{family_style(family).symbol}-open", "size": 10, "line": {"width": 1.6}}
+    return points(x, y, family, marker=marker, **changes)
+
+
+# Seeds
+
+
+def seed_curve(
+    seeds: Mapping[float, Sequence[float]],
+    family: str,
+    label: str,
+    limits: Callable[[Sequence[float]], tuple[float, float]] = lambda values: (min(values), max(values)),
+    between: Callable[[Sequence[float], Sequence[float]], tuple[list[float], list[float]]] | None = None,
+    **changes: Any,
+) -> list[Trace]:
+    """Return a band and the line of the means of several seeds.
+
+    Args:
+        seeds: the values of the seeds by x, in the order of x.
+        label: groups the traces in the legend and names the line.
+        limits: of the band at an x, by the values there; by default the lowest and the highest.
+        between: adds points to a curve where its axes bend it.
+    """
+    x = list(seeds)
+    edges = [limits(values) for values in seeds.values()]
+    curves = [[low for low, _ in edges], [high for _, high in edges], [fmean(values) for values in seeds.values()]]
+    dense = [between(x, y) if between else (x, y) for y in curves]
+    (x, low), (_, high), (_, mean) = dense
+    return [
+        band(x, low, high, family, legendgroup=label),
+        line(x, mean, family, name=label, legendgroup=label, **changes),
+    ]
+
+
+def seeds_over(finished: Mapping[Any, Sequence[Run]], family: str, name: str, labels: Mapping[Any, str]) -> list[Trace]:
+    """Return the reported metric over x: a band from the lowest to the highest seed, every seed, and the mean.
+
+    Args:
+        finished: runs by x, ascending.
+        name: of the curve; empty where it is the only one.
+        labels: of the points, by x.
+    """
+    if not finished:
+        return []
+    style = family_style(family)
+    errors = {x: [run.value or 0.0 for run in runs] for x, runs in finished.items()}
+    hover = [
+        f"<b>{plain(labels[x])}</b>, mean of {len(values)}<br>"
+        f"{plain(metric_text(fmean(values), finished[x][0].metric_label))}, n = {finished[x][0].n}"
+        for x, values in errors.items()
+    ]
+    filled, mean = seed_curve(errors, family, plain(name or "mean over seeds"))
+    every = points(
+        [x for x, values in errors.items() for _ in values],
+        [value for values in errors.values() for value in values],
+        family,
+        name="each seed",
+        showlegend=not name,
+        marker={"color": f"{style.colour}80", "size": 5, "symbol": "circle"},
+        hovertext=[f"seed {run.seed}: {run.value_text}" for runs in finished.values() for run in runs],
+    )
+    marked = points(mean["x"], mean["y"], family)["marker"]
+    return [filled, every, {**mean, "mode": "lines+markers", "marker": marked, "hovertext": hover}]
+
+
+def log_ticks(values: Sequence[float]) -> dict[str, Any]:
+    """Return a logarithmic axis with ticks at 1, 2 and 5 of every decade that `values` touch."""
+    decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
+    marks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
+    return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}
+
+
+def ticks(values: Sequence[float], texts: Sequence[str]) -> dict[str, Any]:
+    """Return the ticks of an axis."""
+    return {"tickvals": list(values), "ticktext": list(texts)}

@@ -7,6 +7,7 @@ from typing import Any
 from benchmarks.complexity.cost import Complexity, LayerCost
 from benchmarks.complexity.profile import layers_in_order
 from benchmarks.config.trial import Trial
+from benchmarks.report.figures import LEGEND
 from benchmarks.report.style import family_style
 from benchmarks.report.view import Figure, View, note
 from benchmarks.units import si
@@ -125,14 +126,7 @@ def _bars(
     layout = {
         "margin": {"l": 58, "r": 14, "t": 62, "b": 44},
         "barmode": "overlay",
-        "legend": {
-            "orientation": "h",
-            "x": 1,
-            "xanchor": "right",
-            "y": 1.07,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
+        "legend": LEGEND | {"y": 1.07},
         "annotations": annotations,
         "shapes": shapes,
         "xaxis": {

@@ -21,10 +21,11 @@ from benchmarks.records.runs import Run, load_runs
 from benchmarks.report import iso_compute
 from benchmarks.report.forecasts import comparison
 from benchmarks.report.page import write_page
+from benchmarks.report.page_tables import score_text
 from benchmarks.report.published_table import print_list, write_files
 from benchmarks.report.published_table import print_table as print_published
 from benchmarks.report.style import family_style
-from benchmarks.units import MISSING, count, duration, number, one_line, si
+from benchmarks.units import count, duration, number, one_line, si
 
 # Below this width a data set is a heading and a recipe a second line of its row; from it on they are columns.
 WIDE = 120
@@ -317,19 +318,13 @@ def _print_scores(console: Console, runs: Sequence[Run]) -> None:
     for name in names:
         table.add_column(name.replace("_", " "), justify="right")
     for label, figures in rows:
-        table.add_row(one_line(label), *(_score(figures.get(name)) for name in names))
+        table.add_row(one_line(label), *(score_text(figures.get(name)) for name in names))
     console.print()
     console.print(Text(f"Scores on {data}", style="bold"))
     console.print(Padding(table, (0, 0, 0, 2)))
     notes = dict.fromkeys(str(run.part("dataset").get("notes") or "") for run in runs)
     for note in filter(None, notes):
         console.print(Padding(Text(f"Ours: {one_line(note)}.", style="dim"), (0, 0, 0, 2)))
-
-
-def _score(value: float | None) -> str:
-    if value is None:
-        return MISSING
-    return f"{value:.4f}" if value >= 0.01 else f"{value:.6f}"
 
 
 def _print_section(console: Console, title: str, rows: list[list[Text]]) -> None:

@@ -47,13 +47,13 @@ def main(specification: dict[str, Any]) -> int:
             (configuration node whose training batches are made and used), measured_s (how long to measure) and beside (what
             of the specification differs in a step that is interleaved with this one afterwards, whose ``beside_s`` and
             ``ratio`` are medians too). Where it has passes, a list of what differs from one measurement to the next, the one
-            that takes least memory first, the JSON is ``{"passes": [...]}``; what follows one that memory does not suffice for is not
-            tried.
+            that takes least memory first, the JSON is ``{"passes": [...]}``; what follows one that memory does not
+            suffice for is not tried.
     """
     passes = specification.pop("passes", None)
-    found = _measured(specification, passes or [{}])
+    results = _measured(specification, passes or [{}])
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(found[0] if passes is None else {"passes": found}))
+        print(json.dumps(results[0] if passes is None else {"passes": results}))
     return 0
 
 
@@ -66,16 +66,16 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
     if ranks > 1:
         dist.init_process_group("nccl" if specification["gpu"] else "gloo")
     before = _peak(device, reset=True)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     try:
         steps = Steps(specification, device)
         for one in passes:
-            if found:
+            if results:
                 _forget(device, bool(steps.switches.compile))
             step = steps.of({**specification, **one})
             taken = _times(step, device, ranks, specification.get("measured_s", MEASURED_S))
             lower, _, upper = statistics.quantiles(taken, method="inclusive")
-            found.append(
+            results.append(
                 {
                     "step_s": statistics.median(taken),
                     "quartiles_s": [lower, upper],
@@ -87,14 +87,14 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
             )
             if "beside" in specification:
                 forward = {"forward": one.get("forward", False)}
-                found[-1] |= _interleaved(step, {**specification, **forward, **specification["beside"]}, device)
+                results[-1] |= _interleaved(step, {**specification, **forward, **specification["beside"]}, device)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        found += [{"error": "out of memory"}] * (len(passes) - len(found))
+        results += [{"error": "out of memory"}] * (len(passes) - len(results))
     if ranks > 1:
         dist.destroy_process_group()
-    return found
+    return results
 
 
 class Steps:

@@ -27,11 +27,11 @@ NAME = EXPERIMENT  # in the place of a published table's
 DRAWN = 40  # points of a curve from one budget to the next
 
 
-def print_crossovers(found: Sequence[Curve], console: Console | None = None) -> None:
+def print_crossovers(all_curves: Sequence[Curve], console: Console | None = None) -> None:
     """Prints, for every data set, the errors by budget, where each pair of networks crosses, and what the seeds can show."""
     console = console or terminal.console()
-    for group in dict.fromkeys(curve.group for curve in found):
-        here = [curve for curve in found if curve.group == group]
+    for group in dict.fromkeys(curve.group for curve in all_curves):
+        here = [curve for curve in all_curves if curve.group == group]
         console.print(_table(here))
         console.print(Text(_legend(here), style="dim"))
         pairs = [pair for pair in itertools.starmap(cross, itertools.combinations(here, 2)) if pair is not None]
@@ -40,13 +40,13 @@ def print_crossovers(found: Sequence[Curve], console: Console | None = None) -> 
         console.print()
 
 
-def write_plot(found: Sequence[Curve], path: Path) -> Path:
+def write_plot(all_curves: Sequence[Curve], path: Path) -> Path:
     """Writes error over budget with seed bands and crossings: one HTML file that opens from disk with no network."""
     import plotly.io
 
     figures: list[str] = []
-    for group in dict.fromkeys(curve.group for curve in found):
-        figure = _figure([curve for curve in found if curve.group == group])
+    for group in dict.fromkeys(curve.group for curve in all_curves):
+        figure = _figure([curve for curve in all_curves if curve.group == group])
         settings = {"displaylogo": False, "responsive": True}
         figures.append(plotly.io.to_html(figure, settings, full_html=False, include_plotlyjs=not figures))
     head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(path.stem)}</title></head>'
@@ -96,22 +96,24 @@ def _cell(values: Iterable[float]) -> str:
     if not values:
         return MISSING
     interval = mean_interval(values)
-    said = (
+    interval_text = (
         without_interval(len(values))
         if interval is None
         else f"[{max(0.0, interval[0]):.2f}, {interval[1]:.2f}], {len(values)} seeds"
     )
-    return f"{fmean(values):.2f}\n{said}"
+    return f"{fmean(values):.2f}\n{interval_text}"
 
 
 def _legend(here: Sequence[Curve]) -> str:
-    said = "Mean over seeds, 95 % interval of the mean. Every run has its recipe's complete schedule."
+    legend = "Mean over seeds, 95 % interval of the mean. Every run has its recipe's complete schedule."
     first = here[0]
     if "%" in first.label and first.images:
         best = min(fmean(seeds.values()) for curve in here for seeds in curve.errors.values()) / 100
         points = 100 * sampling_error(best, first.images)
-        said += f" Of {count(first.images)} test images the best error has a sampling error of {points:.2f} points beside that."
-    return said
+        legend += (
+            f" Of {count(first.images)} test images the best error has a sampling error of {points:.2f} points besides."
+        )
+    return legend
 
 
 def _print_pairs(console: Console, pairs: Sequence[Crossing]) -> None:

@@ -285,7 +285,8 @@ def _print(console: Console, measurement: dict[str, Any]) -> None:
     of = " of a process" if several else ""
     console.print(
         f"{measurement['params']:,} parameters; of one image {measurement['activations']:,} activations, "
-        f"{measurement['macs']:,} MACs, {measurement['train_flops_per_sample']:,} training FLOPs. Memory{of}: beside what the libraries take.",
+        f"{measurement['macs']:,} MACs, {measurement['train_flops_per_sample']:,} training FLOPs. "
+        f"Memory{of}: beside what the libraries take.",
         style="dim",
     )
 

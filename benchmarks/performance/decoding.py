@@ -117,6 +117,7 @@ def note(made: Mapping[str, Any], missing: Sequence[str]) -> str:
         "the test batches; medians of rounds with their 95 % intervals, ratios within a round. Plain decoding has the files in "
         "memory; ours also reads them, and crops, scales to 224x224, augments and normalises. Images are scaled while they are "
         "decoded where at least twice the pixels along a side remain that are asked for, so not at these sizes. The loader's "
-        "lines: a whole epoch by the clock after its first batch, workers beside the process that takes their batches, in batches of "
+        "lines: a whole epoch by the clock after its first batch, workers beside the process that takes their batches, in "
+        "batches of "
         f"{BATCH}; their ratios are to a core's plain decoding.{absent}"
     )

@@ -36,16 +36,16 @@ STEP_COLUMNS = {
     "ratio_high": ("to", ".3f"),
     "added_us": ("added, µs", ".0f"),
     "batch_share": ("batch made in", ".2%"),
-    "turns": ("turns", "d"),
+    "rounds": ("rounds", "d"),
 }
 STEP_NOTE = (
     "The suite's own training (trainer, tracker, checkpoints, data module) and a bare loop written by hand with the same "
-    "weights, batches, optimiser, precision and layout take turns in one process, a step each on a CPU, 20 on a GPU; a test "
-    "shows on small networks that both end with the same weights, to the bit. Milliseconds are medians of the wall clock; "
-    "ratio, what is added, and the share of the bare step in which its batch is made are medians over turns, on a CPU of "
+    "weights, batches, optimiser, precision and layout are interleaved in one process, a step each on a CPU, 20 on a GPU; a "
+    "test shows on small networks that both end with the same weights, to the bit. Milliseconds are medians of the wall clock; "
+    "ratio, what is added, and the share of the bare step in which its batch is made are medians over rounds, on a CPU of "
     "processor time in one thread, the ratio with its 95 % interval. Batches are small on a CPU, so that what is added weighs "
     "more than in real training; `resnet20_digits` is small enough to show what the framework costs by itself, and has no "
-    "limit; what is added to the others is less than their turns differ."
+    "limit; what is added to the others is less than their rounds differ."
 )
 INPUT_TITLE = "Making batches of small images"
 INPUT_COLUMNS = {
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
         measured = measure(case, batch, arguments.steps or case.steps, overrides)
         global_batch = measured.record["parallel"]["global_batch_size"]
         row = {"network": name, "batch": global_batch, "setting": label(measured.settings)}
-        steps.append(row | summarise(measured.beside.turns, not gpu))
+        steps.append(row | summarise(measured.beside.rounds, not gpu))
     inputs = [input_path(batch) for batch in INPUT_BATCHES] if INPUT in names else []
     if steps:
         terminal.console().print(table(STEP_COLUMNS, steps))

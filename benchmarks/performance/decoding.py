@@ -17,7 +17,7 @@ from benchmarks.performance.jpeg_tree import CLASSES, QUALITIES, generate
 from benchmarks.records.hardware import cores
 
 BATCH = 256  # the papers'
-TURN = 64  # images that each way of decoding takes, before the next one's turn
+ROUND_IMAGES = 64  # images that each way of decoding takes, before the next one's
 WORKERS = (0, 1, 2)
 PACE = 1.5  # a step's length, of the loader's period
 COLUMNS = {
@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> None:
     ways, missing = photographs.decoders()
     for name in missing:
         print(f"{name} is not installed: left out", file=sys.stderr)
-    rows = photographs.decode(tree, arguments.images, TURN, ways)
+    rows = photographs.decode(tree, arguments.images, ROUND_IMAGES, ways)
     plain = rows[0]["images_per_s"]
     rates, same = {}, {}
     for workers in WORKERS:
@@ -113,10 +113,11 @@ def note(made: Mapping[str, Any], missing: Sequence[str]) -> str:
         f"A generated tree of {made['images']:,} training and {made['files'] - made['images']:,} test images in ImageNet's "
         f"layout: noise with photographs' spectrum, {made['width']:.0f}x{made['height']:.0f} pixels and "
         f"{made['mean_bytes'] / 1e3:.0f} KB on average, JPEG of quality {QUALITIES[0]} to {QUALITIES[1]}, 4:2:0. All but the "
-        f"loader's lines: one thread, by its processor time, in turns of {TURN} images, the same ones for each but the test "
-        "batches; medians of turns with their 95 % intervals, ratios within a turn. Plain decoding has the files in memory; "
-        "ours also reads them, and crops, scales to 224x224, augments and normalises. Images are scaled while they are decoded "
-        "where at least twice the pixels along a side remain that are asked for, so not at these sizes. The loader's lines: a "
-        "whole epoch by the clock after its first batch, workers beside the process that takes their batches, in batches of "
+        f"loader's lines: one thread, by its processor time, in rounds of {ROUND_IMAGES} images, the same ones for each but "
+        "the test batches; medians of rounds with their 95 % intervals, ratios within a round. Plain decoding has the files in "
+        "memory; ours also reads them, and crops, scales to 224x224, augments and normalises. Images are scaled while they are "
+        "decoded where at least twice the pixels along a side remain that are asked for, so not at these sizes. The loader's "
+        "lines: a whole epoch by the clock after its first batch, workers beside the process that takes their batches, in "
+        "batches of "
         f"{BATCH}; their ratios are to a core's plain decoding.{absent}"
     )

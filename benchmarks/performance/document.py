@@ -89,10 +89,12 @@ def add_to_record(
     before = read_json(root / f"{kind}-{environment['device']}.json") or {}
     here, there = ({name: of.get(name) for name in MACHINE} for of in (environment, before.get("environment", {})))
     new = [[row[key] for key in same] for row in rows]
-    kept = [row for row in before.get("rows", []) if [row.get(key) for key in same] not in new] if here == there else []
-    together = [*kept, *({**row, "command": command} for row in rows)]
-    commands = " && ".join(dict.fromkeys(row["command"] for row in together))
-    return write_record(kind, environment, commands, title, columns, together, note, root)
+    older = (
+        [row for row in before.get("rows", []) if [row.get(key) for key in same] not in new] if here == there else []
+    )
+    all_rows = [*older, *({**row, "command": command} for row in rows)]
+    commands = " && ".join(dict.fromkeys(row["command"] for row in all_rows))
+    return write_record(kind, environment, commands, title, columns, all_rows, note, root)
 
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:

@@ -82,14 +82,14 @@ def _forecast_all(trials: Sequence[Trial | Impossible], method: Method, console:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(trials))
         stores: dict[str, _Store] = {}
-        found = []
+        forecasts = []
         for trial in trials:
             if isinstance(trial, Impossible):
-                found.append(Forecast(trial, problem=trial.error))
+                forecasts.append(Forecast(trial, problem=trial.error))
             else:
                 root = trial.config["output_root"]
                 store = stores.setdefault(root, _Store(root, lambda text: bar.update(task, description=text)))
-                found.append(_forecast(trial, method, store))
+                forecasts.append(_forecast(trial, method, store))
             bar.advance(task)
     for root in stores:
         its = {
@@ -100,12 +100,12 @@ def _forecast_all(trials: Sequence[Trial | Impossible], method: Method, console:
                 "hardware": one.hardware,
                 "made": files.now(),
             }
-            for one in found
+            for one in forecasts
             if one.remains and isinstance(one.trial, Trial) and one.trial.config["output_root"] == root
         }
         if its:
             keep(root, its)
-    return found
+    return forecasts
 
 
 def keep(output_root: str | Path, forecasts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -261,8 +261,8 @@ def _passes(config: dict[str, Any], net: dict[str, Any], shapes: dict[str, Seque
     copies = 8 if config["recipe"].get("test_time_dihedral") else 1
     if tiles is None:
         return copies * math.prod(shape) / math.prod(size)
-    kept = tiles["tile"] - (2 * tiles["margin"] if tiles.get("margin") else net["border"])
-    return copies * math.prod(math.ceil(side / kept) for side in shape) * tiles["tile"] ** 2 / math.prod(size)
+    new_side = tiles["tile"] - (2 * tiles["margin"] if tiles.get("margin") else net["border"])
+    return copies * math.prod(math.ceil(side / new_side) for side in shape) * tiles["tile"] ** 2 / math.prod(size)
 
 
 def _count(model: dict[str, Any], image: Sequence[int]) -> dict[str, Any]:
@@ -294,7 +294,7 @@ def _state(root: str | None) -> list[int]:
 
 
 def _step(config: dict[str, Any], measure: bool, store: _Store) -> dict[str, Any]:
-    """Time and memory of a training step. Raises ValueError where there is no measurement and none can be made."""
+    """Return time and memory of a training step. Raises ValueError where there is no measurement and none can be made."""
     devices = config["trainer"]["devices"]
     specification = tuned_settings.specification(config)
     # A number of the optimiser changes no time and no memory unless it is zero.
@@ -309,10 +309,10 @@ def _step(config: dict[str, Any], measure: bool, store: _Store) -> dict[str, Any
         version("torch"),
     ]
     if not measure:
-        kept = store.find(depends_on)
-        if kept is None:
+        known = store.find(depends_on)
+        if known is None:
             raise ValueError("its steps have not been measured on this machine")
-        return kept
+        return known
     return store.get(depends_on, f"measuring {config['name']}", lambda: _measure(specification, devices))
 
 

@@ -27,14 +27,14 @@ from benchmarks.training.open_run import OpenRun
 from benchmarks.training.stopping import StopRequest
 from benchmarks.training.train import train
 
-TURN = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the turn changes
-WARM_UP = 3  # turns left out
+ROUND_STEPS = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the round ends
+WARM_UP = 3  # rounds left out
 HELD_OUT = 16  # images each of the random sets' val and test
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Seconds per step of one turn: of the clock and of this thread's processor time, ours and the hand-written loop's; and
+class Round:
+    """Seconds per step of one round: of the clock and of this thread's processor time, ours and the hand-written loop's; and
     what of the latter's went into making the batch."""
 
     ours: float
@@ -50,7 +50,7 @@ class Measured:
 
     record: dict[str, Any]
     settings: dict[str, Any]
-    beside: "TakingTurns"
+    beside: "InterleavedLoader"
 
 
 class BareLoop:
@@ -115,47 +115,47 @@ def mean_loss(logits: Tensor, targets: Any, weights: Tensor | None) -> Tensor:
     return (F.cross_entropy(logits, targets, reduction="none") * weights).mean()
 
 
-class TakingTurns:
-    """The trainer's loader; before each turn of its steps the hand-written loop makes as many.
+class InterleavedLoader:
+    """The trainer's loader; before each round of its steps the hand-written loop makes as many.
 
     A step of ours lasts from the asking for its batch to the asking for the next: with all that the trainer does between.
 
     Args:
         loader: the trainer's own.
         bare: the hand-written loop.
-        turn: steps.
+        round_steps: steps of a round.
         wait: returns when the device has done what it was given.
     """
 
-    def __init__(self, loader: Any, bare: BareLoop, turn: int, wait: Callable[[], None]) -> None:
+    def __init__(self, loader: Any, bare: BareLoop, round_steps: int, wait: Callable[[], None]) -> None:
         self.loader = loader
         self.sampler = loader.sampler  # Lightning tells it the epoch
         self.bare = bare
-        self.turn = turn
+        self.round_steps = round_steps
         self.wait = wait
-        self.turns: list[Turn] = []
+        self.rounds: list[Round] = []
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        """Batches of an epoch. Its last turn is not counted: evaluation follows, and nobody asks for another batch."""
+        """Batches of an epoch. Its last round is not counted: evaluation follows, and nobody asks for another batch."""
         self.bare.begin(self.sampler.epoch)
         batches, left = iter(self.loader), len(self)
         while left:
-            turn = min(self.turn, left)
+            round_steps = min(self.round_steps, left)
             begun, batch_s = self._now(), self.bare.batch_s
-            for _ in range(turn):
+            for _ in range(round_steps):
                 self.bare.step()
             between = self._now()
-            for _ in range(turn):
+            for _ in range(round_steps):
                 yield next(batches)
-            after, left = self._now(), left - turn
+            after, left = self._now(), left - round_steps
             ours, bare = (
-                tuple((b - a) / turn for a, b in zip(first, last, strict=True))
+                tuple((b - a) / round_steps for a, b in zip(first, last, strict=True))
                 for first, last in ((between, after), (begun, between))
             )
-            self.turns.append(Turn(ours[0], bare[0], ours[1], bare[1], (self.bare.batch_s - batch_s) / turn))
+            self.rounds.append(Round(ours[0], bare[0], ours[1], bare[1], (self.bare.batch_s - batch_s) / round_steps))
 
     def _now(self) -> tuple[float, float]:
         self.wait()
@@ -166,7 +166,7 @@ class Trainer(pl.Trainer):
     """The trainer, with the hand-written loop beside it; ``beside`` is made by ``fit``."""
 
     recipe: Mapping[str, Any]
-    beside: TakingTurns
+    beside: InterleavedLoader
 
     def fit(self, model: Any, *, datamodule: Any, **keywords: Any) -> None:  # type: ignore[override]
         """Trains both."""
@@ -175,9 +175,9 @@ class Trainer(pl.Trainer):
         if model.net._compiled_call_impl is not None:  # which a copy is not
             net.compile()
 
-        def train_dataloader() -> TakingTurns:
+        def train_dataloader() -> InterleavedLoader:
             bare = BareLoop(net, self.recipe["optimizer"], self.recipe["scheduler"], made(), self.precision)
-            self.beside = TakingTurns(made(), bare, TURN[device.type], waiter(device))
+            self.beside = InterleavedLoader(made(), bare, ROUND_STEPS[device.type], waiter(device))
             return self.beside
 
         datamodule.train_dataloader = train_dataloader
@@ -252,23 +252,23 @@ def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] 
     return Measured(to_json(run.record), config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
 
 
-def summarise(turns: Sequence[Turn], processor: bool) -> dict[str, Any]:
-    """Medians over the turns after the first few; times in ms, what is added in microseconds.
+def summarise(rounds: Sequence[Round], processor: bool) -> dict[str, Any]:
+    """Medians over the rounds after the first few; times in ms, what is added in microseconds.
 
     processor: ratios and differences are of processor time, which does not depend on what else the machine does.
     """
-    counted = turns[WARM_UP:]
-    ours = [turn.ours_processor if processor else turn.ours for turn in counted]
-    bare = [turn.bare_processor if processor else turn.bare for turn in counted]
+    counted = rounds[WARM_UP:]
+    ours = [timing.ours_processor if processor else timing.ours for timing in counted]
+    bare = [timing.bare_processor if processor else timing.bare for timing in counted]
     low, ratio, high = median_interval([a / b for a, b in zip(ours, bare, strict=True)])
     return {
-        "turns": len(counted),
-        "ours_ms": 1e3 * statistics.median(turn.ours for turn in counted),
-        "bare_ms": 1e3 * statistics.median(turn.bare for turn in counted),
+        "rounds": len(counted),
+        "ours_ms": 1e3 * statistics.median(timing.ours for timing in counted),
+        "bare_ms": 1e3 * statistics.median(timing.bare for timing in counted),
         "clock": "processor time" if processor else "wall time",
         "ratio": ratio,
         "ratio_low": low,
         "ratio_high": high,
         "added_us": 1e6 * statistics.median(a - b for a, b in zip(ours, bare, strict=True)),
-        "batch_share": statistics.median(turn.batch_processor / turn.bare_processor for turn in counted),
+        "batch_share": statistics.median(timing.batch_processor / timing.bare_processor for timing in counted),
     }

@@ -1,4 +1,4 @@
-"""Two pieces of work timed in turns, and what their times show."""
+"""Two pieces of work interleaved in time, and what their times show."""
 
 import statistics
 import time
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from math import comb
 
 
-def in_turns(
+def interleave(
     one: Callable[[], object],
     other: Callable[[], object],
     clock: Callable[[], float],
@@ -16,23 +16,23 @@ def in_turns(
     most: int,
     seconds: float = 0.0,
 ) -> list[tuple[float, float]]:
-    """Times of both in each turn: where a machine is slow for a while, both are.
+    """Times of both in each round: where a machine is slow for a while, both are.
 
     Args:
         one, other: return when their device has done the work.
         clock: ``time.perf_counter``, or on a CPU ``time.thread_time``, which other work on the machine does not stretch.
-        warm_up: turns that are left out.
-        fewest, most: turns that count; between them as many as go into ``seconds`` of wall clock, warm-up included.
+        warm_up: rounds that are left out.
+        fewest, most: rounds that count; between them as many as go into ``seconds`` of wall clock, warm-up included.
     """
-    turns: list[tuple[float, float]] = []
+    rounds: list[tuple[float, float]] = []
     began = time.perf_counter()
-    while len(turns) < warm_up + fewest or (time.perf_counter() - began < seconds and len(turns) < warm_up + most):
+    while len(rounds) < warm_up + fewest or (time.perf_counter() - began < seconds and len(rounds) < warm_up + most):
         begun = clock()
         one()
         between = clock()
         other()
-        turns.append((between - begun, clock() - between))
-    return turns[warm_up:]
+        rounds.append((between - begun, clock() - between))
+    return rounds[warm_up:]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:

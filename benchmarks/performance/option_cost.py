@@ -46,7 +46,7 @@ COLUMNS = {
     "time_high": ("to", ".2f"),
     "memory_plain_mib": ("memory without, MiB", ",.0f"),
     "memory_mib": ("with, MiB", ",.0f"),
-    "turns": ("turns", "d"),
+    "rounds": ("rounds", "d"),
     "results": ("changes in the results", "s"),
 }
 NOTE = (

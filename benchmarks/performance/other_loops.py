@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from benchmarks.performance.cases import Case
-from benchmarks.performance.hand_written_loop import TURN, BareLoop, TakingTurns, measure, prepare, waiter
+from benchmarks.performance.hand_written_loop import ROUND_STEPS, BareLoop, InterleavedLoader, measure, prepare, waiter
 from benchmarks.performance.other_input_paths import Pictures, pictures_of, timm_batches, torchvision_batches
 from benchmarks.training.environment import code
 
@@ -49,7 +49,7 @@ class Work:
     net: nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
-    loader: TakingTurns
+    loader: InterleavedLoader
     epochs: int
     classes: int
     folder: Path
@@ -244,7 +244,7 @@ def find_peers(torchvision: Path | None, timm: Path | None) -> tuple[list[Peer],
     return peers, left_out
 
 
-def take_turns(case: Case, steps: int, peer: Peer, own_batches: bool = False) -> TakingTurns:
+def train_interleaved(case: Case, steps: int, peer: Peer, own_batches: bool = False) -> InterleavedLoader:
     """A loop and the hand-written one beside it, both trained.
 
     own_batches: whether the loop's come from its own input path, where it has one.
@@ -262,7 +262,7 @@ def take_turns(case: Case, steps: int, peer: Peer, own_batches: bool = False) ->
         batches = mine
         if own_batches and peer.batches is not None:
             batches = peer.batches(pictures_of(datamodule), recipe["batch_size"], device)
-        loader = TakingTurns(Pairs(batches, mine.sampler), bare, TURN[device.type], waiter(device))
+        loader = InterleavedLoader(Pairs(batches, mine.sampler), bare, ROUND_STEPS[device.type], waiter(device))
         optimizer = instantiate(recipe["optimizer"])(net.parameters())
         work = Work(
             net,

@@ -36,11 +36,11 @@ COLUMNS = {
     "ratio_low": ("from", ".3f"),
     "ratio_high": ("to", ".3f"),
     "added_us": ("added, µs", ".0f"),
-    "turns": ("turns", "d"),
+    "rounds": ("rounds", "d"),
 }
 TITLE = "Public training loops beside a hand-written loop"
 NOTE = (
-    "Each loop takes turns with the same bare loop in one process, as in the table of our training step: the same "
+    "Each loop is interleaved with the same bare loop in one process, as in the table of our training step: the same "
     "initial weights, batches (made by our loader), optimiser and schedule, float32. `torchvision` and `timm` are "
     "train_one_epoch of their training scripts (with the start of its text's SHA-256) and the scripts' defaults, but "
     "without label smoothing (torchvision has no wheel for torch's CPU build: there its compiled operators were "
@@ -48,8 +48,8 @@ NOTE = (
     " Lightning's documentation writes them, with loss and torchmetrics accuracy logged in each step, CSVLogger and "
     "ModelCheckpoint; `ignite` is create_supervised_trainer with its loss printed every 100 steps. What they print is"
     " discarded. A test shows on a small network that loops end with the same weights as the bare loop, to the bit. "
-    "Ratio and what is added are medians over turns, on a CPU of processor time in one thread, with the ratio's 95 % "
-    "interval; images/s are those of the bare loop, over all its turns, divided by the ratio."
+    "Ratio and what is added are medians over rounds, on a CPU of processor time in one thread, with the ratio's 95 % "
+    "interval; images/s are those of the bare loop, over all its rounds, divided by the ratio."
 )
 INPUT_COLUMNS = {
     "loop": ("pipeline", "s"),
@@ -71,7 +71,7 @@ INPUT_NOTE = (
     "DataLoader without workers (PILToTensor and ConvertImageDtype, which the script's presets have, take longer). "
     "`timm`: its create_loader, which collates bytes and normalises whole batches, with the same crop and flip in "
     "place of its resized crop. A batch of each in turn, processor time of one thread, medians with 95 % intervals. "
-    "On the right each loop trains ResNet-20 on batches from its own pipeline, in turns with the bare loop, which has "
+    "On the right each loop trains ResNet-20 on batches from its own pipeline, interleaved with the bare loop, which has "
     "ours."
 )
 
@@ -130,23 +130,23 @@ def run(arguments: argparse.Namespace) -> None:
 def step_rows(name: str, peers: Sequence["Peer"], steps: int, own_batches: bool = False) -> list[dict[str, Any]]:
     """Return the hand-written loop's row of the table and one for each peer.
 
-    Images a second are of the hand-written loop, all its turns together, divided by the ratios: these do not depend on what
+    Images a second are of the hand-written loop, all its rounds together, divided by the ratios: these do not depend on what
     the machine had to do while a loop was measured.
     """
     from benchmarks.performance.hand_written_loop import WARM_UP, summarise
-    from benchmarks.performance.other_loops import take_turns
+    from benchmarks.performance.other_loops import train_interleaved
 
     measured = []
     for peer in peers:
         print(f"measuring {name}, {peer.name}", file=sys.stderr)
-        measured.append(take_turns(CASES[name], steps, peer, own_batches))
+        measured.append(train_interleaved(CASES[name], steps, peer, own_batches))
     bare = measured[0].bare
     batch, processor = bare.loader.sampler.batch_size, bare.device.type == "cpu"
-    turns = [turn for beside in measured for turn in beside.turns[WARM_UP:]]
-    speed = batch / statistics.median(turn.bare_processor if processor else turn.bare for turn in turns)
+    rounds = [timing for beside in measured for timing in beside.rounds[WARM_UP:]]
+    speed = batch / statistics.median(timing.bare_processor if processor else timing.bare for timing in rounds)
     rows = [dict.fromkeys(COLUMNS) | {"network": name, "batch": batch, "loop": "bare", "images_per_s": speed}]
     for peer, beside in zip(peers, measured, strict=True):
-        row = summarise(beside.turns, processor)
+        row = summarise(beside.rounds, processor)
         row |= {"loop": peer.name, "version": peer.version, "images_per_s": speed / row["ratio"]}
         rows.append({"network": name, "batch": batch, **row})
     return rows

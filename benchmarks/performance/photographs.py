@@ -80,17 +80,19 @@ def data_module(tree: Path, batch: int, workers: int = 0, overrides: Sequence[st
     return instantiate(trial.config["datamodule"])
 
 
-def decode(tree: Path, images: int, turn: int, ways: Mapping[str, Callable[[bytes], Any]]) -> list[dict[str, Any]]:
+def decode(
+    tree: Path, images: int, round_images: int, ways: Mapping[str, Callable[[bytes], Any]]
+) -> list[dict[str, Any]]:
     """Measure images a second of one thread, by its processor time.
 
-    Plain decoding, our batches for training and our batches for testing take turns of ``turn`` images; all but the test batches
-    are of the same images.
+    Plain decoding, our batches for training and our batches for testing take rounds of ``round_images`` images; all but
+    the test batches are of the same images.
     """
     plain = ("recipe.augment.colour_jitter=0", "recipe.augment.lighting=0")
-    full, short = (data_module(tree, turn, overrides=values).train_dataloader() for values in ((), plain))
-    tests = data_module(tree, turn).test_dataloader()[0]
+    full, short = (data_module(tree, round_images, overrides=values).train_dataloader() for values in ((), plain))
+    tests = data_module(tree, round_images).test_dataloader()[0]
     split = full.dataset.split
-    rows = [item for item in tests.sampler if item.stop - item.start == turn] or list(tests.sampler)
+    rows = [item for item in tests.sampler if item.stop - item.start == round_images] or list(tests.sampler)
     evaluated = cycle(rows)
     times: dict[str, list[float]] = {}
 
@@ -104,13 +106,13 @@ def decode(tree: Path, images: int, turn: int, ways: Mapping[str, Callable[[byte
         for data in files:
             decoder(data)
 
-    items = list(full.sampler)[: max(1, images // turn)]
+    items = list(full.sampler)[: max(1, images // round_images)]
     for item in track(items, "decoding", console=terminal.console(), transient=True):
         files = [split.files.read(split.rows[number]) for number in item.rows.tolist()]
         for name, decoder in ways.items():
-            clock(f"decoding, {name}", turn, decode_all, (decoder, files))
-        clock("training batch, the papers' augmentation", turn, full.dataset.__getitem__, item)
-        clock("training batch, crop and flip", turn, short.dataset.__getitem__, item)
+            clock(f"decoding, {name}", round_images, decode_all, (decoder, files))
+        clock("training batch, the papers' augmentation", round_images, full.dataset.__getitem__, item)
+        clock("training batch, crop and flip", round_images, short.dataset.__getitem__, item)
         test = next(evaluated)
         clock("test batch", test.stop - test.start, tests.dataset.__getitem__, test)
     first = times["decoding, Pillow"]
@@ -118,7 +120,7 @@ def decode(tree: Path, images: int, turn: int, ways: Mapping[str, Callable[[byte
 
 
 def summarise(name: str, spent: Sequence[float], plain: Sequence[float]) -> dict[str, Any]:
-    """Return a row: seconds an image, by turns, and the same of plain decoding."""
+    """Return a row: seconds an image, by rounds, and the same of plain decoding."""
     low, middle, high = median_interval(spent)
     ratio = statistics.median(b / a for a, b in zip(spent, plain, strict=True))
     return {"what": name, "images_per_s": 1 / middle, "low": 1 / high, "high": 1 / low, "ratio": ratio}

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from benchmarks.performance.interleaved import in_turns
+from benchmarks.performance.interleaved import interleave
 from benchmarks.performance.step_time import Steps
 
 MEASURED_S = 15.0
-FEWEST, MOST, WARM_UP = 7, 200, 2  # turns
+FEWEST, MOST, WARM_UP = 7, 200, 2  # rounds
 
 
 def main(pair: Sequence[Mapping[str, Any]]) -> int:
@@ -23,8 +23,8 @@ def main(pair: Sequence[Mapping[str, Any]]) -> int:
     plain, other = (Steps(one, device).of(one) for one in pair)
     repeats = pair[0].get("repeats")
     fewest, most = (repeats, repeats) if repeats else (FEWEST, MOST)
-    turns = in_turns(plain, other, clock, warm_up=WARM_UP, fewest=fewest, most=most, seconds=MEASURED_S)
-    print(json.dumps({"ratios": [with_it / without for without, with_it in turns]}))
+    rounds = interleave(plain, other, clock, warm_up=WARM_UP, fewest=fewest, most=most, seconds=MEASURED_S)
+    print(json.dumps({"ratios": [with_it / without for without, with_it in rounds]}))
     return 0
 
 

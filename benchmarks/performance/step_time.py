@@ -26,14 +26,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
-from benchmarks.performance.interleaved import in_turns
+from benchmarks.performance.interleaved import interleave
 from benchmarks.training.environment import environment, peak_memory_bytes
 from benchmarks.training.options import TrainingOptions, synchronize
 
 WARM_UP, WARM_UP_S = 3, 0.5  # steps, and where they are short as many more as go into this time
 MEASURED_S = 2.0
 MOST_STEPS, FEWEST_STEPS = 50, 3
-TURNS_S, FEWEST_TURNS = 6.0, 5
+INTERLEAVED_S, FEWEST_ROUNDS = 6.0, 5
 HALF = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -45,15 +45,15 @@ def main(specification: dict[str, Any]) -> int:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
             threads; where they are to be set forward (true: no training), switches (fields of ``Switches``), datamodule
             (configuration node whose training batches are made and used), measured_s (how long to measure) and beside (what
-            of the specification differs in a step that takes turns with this one afterwards, whose ``beside_s`` and ``ratio``
-            are medians too). Where it has passes, a list of what differs from one measurement to the next, the one that takes
-            least memory first, the JSON is ``{"passes": [...]}``; what follows one that memory does not suffice for is not
-            tried.
+            of the specification differs in a step that is interleaved with this one afterwards, whose ``beside_s`` and
+            ``ratio`` are medians too). Where it has passes, a list of what differs from one measurement to the next, the one
+            that takes least memory first, the JSON is ``{"passes": [...]}``; what follows one that memory does not
+            suffice for is not tried.
     """
     passes = specification.pop("passes", None)
-    found = _measured(specification, passes or [{}])
+    results = _measured(specification, passes or [{}])
     if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(found[0] if passes is None else {"passes": found}))
+        print(json.dumps(results[0] if passes is None else {"passes": results}))
     return 0
 
 
@@ -66,16 +66,16 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
     if ranks > 1:
         dist.init_process_group("nccl" if specification["gpu"] else "gloo")
     before = _peak(device, reset=True)
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     try:
         steps = Steps(specification, device)
         for one in passes:
-            if found:
+            if results:
                 _forget(device, bool(steps.switches.compile))
             step = steps.of({**specification, **one})
             taken = _times(step, device, ranks, specification.get("measured_s", MEASURED_S))
             lower, _, upper = statistics.quantiles(taken, method="inclusive")
-            found.append(
+            results.append(
                 {
                     "step_s": statistics.median(taken),
                     "quartiles_s": [lower, upper],
@@ -87,14 +87,14 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
             )
             if "beside" in specification:
                 forward = {"forward": one.get("forward", False)}
-                found[-1] |= _in_turns(step, {**specification, **forward, **specification["beside"]}, device)
+                results[-1] |= _interleaved(step, {**specification, **forward, **specification["beside"]}, device)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
-        found += [{"error": "out of memory"}] * (len(passes) - len(found))
+        results += [{"error": "out of memory"}] * (len(passes) - len(results))
     if ranks > 1:
         dist.destroy_process_group()
-    return found
+    return results
 
 
 class Steps:
@@ -169,24 +169,24 @@ def _times(step: Callable[[], float], device: torch.device, ranks: int, measured
     return [step() for _ in range(min(max(int(measured_s / float(once)), FEWEST_STEPS), MOST_STEPS))]
 
 
-def _in_turns(step: Callable[[], float], other: Mapping[str, Any], device: torch.device) -> dict[str, float]:
-    """``beside_s`` of the other specification's step, and the ``ratio`` of this step's time to it, medians over turns: where
+def _interleaved(step: Callable[[], float], other: Mapping[str, Any], device: torch.device) -> dict[str, float]:
+    """``beside_s`` of the other specification's step, and the ``ratio`` of this step's time to it, medians over rounds: where
     a machine is slow for a while, both are. Nothing where memory does not hold two networks.
     """
     try:
         beside = Steps(other, device).of(other)
         for _ in range(WARM_UP):  # of this one alone: the other is warm
             beside()
-        turns = in_turns(
-            step, beside, time.perf_counter, warm_up=0, fewest=FEWEST_TURNS, most=MOST_STEPS, seconds=TURNS_S
+        rounds = interleave(
+            step, beside, time.perf_counter, warm_up=0, fewest=FEWEST_ROUNDS, most=MOST_STEPS, seconds=INTERLEAVED_S
         )
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
         return {}
     return {
-        "beside_s": statistics.median(plain for _, plain in turns),
-        "ratio": statistics.median(own / plain for own, plain in turns),
+        "beside_s": statistics.median(plain for _, plain in rounds),
+        "ratio": statistics.median(own / plain for own, plain in rounds),
     }
 
 

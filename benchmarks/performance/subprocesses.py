@@ -48,7 +48,7 @@ def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any], repeats: i
         "time_high": high,
         "memory_plain_mib": memory[0],
         "memory_mib": memory[1],
-        "turns": len(ratios),
+        "rounds": len(ratios),
     }
 
 

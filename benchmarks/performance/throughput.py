@@ -179,15 +179,15 @@ def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     bases = [specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
     alike = [json.dumps({**base, "batch": None, "threads": None, "data": trial.config["data"]["name"]})
              for trial, base in zip(trials, bases, strict=True)]  # fmt: skip
-    found: list[dict[str, Any]] = []
+    measurements: list[dict[str, Any]] = []
     machines: dict[int, dict[str, Any]] = {}
     for index in track(range(len(trials)), "measuring", console=Console(stderr=True), transient=True):
         base = bases[index]
         threads = min(other["threads"] for other, key in zip(bases, alike, strict=True) if key == alike[index])
         if threads not in machines:
             machines[threads] = subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
-        found.append(_measure(trials[index], {**base, "threads": threads}, machines[threads]))
-    return found
+        measurements.append(_measure(trials[index], {**base, "threads": threads}, machines[threads]))
+    return measurements
 
 
 def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> 
             "of_peak": peak and batch / one["step_s"] * cost[flops] / peak / (1 if name == "latency" else processes),
             "peak_memory_bytes": one["memory_bytes"],
         }
-    found = {
+    measurement = {
         "network": network(trial),
         "name": config["name"],
         "data": config["data"]["name"],
@@ -251,21 +251,22 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> 
             **taken[-1]["switches"],
         },
     }
-    measured_speed.keep(Path(config["output_root"]), str(measured_speed.key_of(of_a_run)), found)
-    return found
+    measured_speed.keep(Path(config["output_root"]), str(measured_speed.key_of(of_a_run)), measurement)
+    return measurement
 
 
-def _print(console: Console, found: dict[str, Any]) -> None:
-    image = "×".join(map(str, found["image"]))
-    said = ", ".join(f"{name}={json.dumps(value)}" for name, value in found["switches"].items())
-    several = f"{found['processes']} processes" if found["processes"] > 1 else ""
-    where = found["environment"]["device_name"]
-    title = f"{found['network']}, images of {image}, {', '.join(filter(None, (found['precision'], said, several)))}, {where}"
+def _print(console: Console, measurement: dict[str, Any]) -> None:
+    image = "×".join(map(str, measurement["image"]))
+    options = ", ".join(f"{name}={json.dumps(value)}" for name, value in measurement["switches"].items())
+    several = f"{measurement['processes']} processes" if measurement["processes"] > 1 else ""
+    where = measurement["environment"]["device_name"]
+    how = ", ".join(filter(None, (measurement["precision"], options, several)))
+    title = f"{measurement['network']}, images of {image}, {how}, {where}"
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in ("", "batch", "ms, median", "quartiles", "steps", "images/s", "of peak", "peak memory"):
         shown.add_column(header, justify="left" if not header else "right", no_wrap=True)
     for name in PASSES:
-        one = found[name]
+        one = measurement[name]
         lower, upper = (f"{1e3 * value:.4g}" for value in one["quartiles_s"])
         shown.add_row(
             name,
@@ -280,39 +281,42 @@ def _print(console: Console, found: dict[str, Any]) -> None:
     console.print(shown)
     of = " of a process" if several else ""
     console.print(
-        f"{found['params']:,} parameters; of one image {found['activations']:,} activations, {found['macs']:,} MACs, "
-        f"{found['train_flops_per_sample']:,} training FLOPs. Memory{of}: beside what the libraries take.",
+        f"{measurement['params']:,} parameters; of one image {measurement['activations']:,} activations, "
+        f"{measurement['macs']:,} MACs, {measurement['train_flops_per_sample']:,} training FLOPs. "
+        f"Memory{of}: beside what the libraries take.",
         style="dim",
     )
 
 
-def _row(found: Mapping[str, Any]) -> dict[str, Any]:
+def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
     """Of a table of several networks."""
-    forward, training = found["forward"], found["training"]
-    others = [name for name in ("gradient_checkpointing", "accumulate_grad_batches") if found["switches"].get(name)]
+    forward, training = measurement["forward"], measurement["training"]
+    others = [
+        name for name in ("gradient_checkpointing", "accumulate_grad_batches") if measurement["switches"].get(name)
+    ]
     low, high = (training["batch"] / time for time in reversed(training["quartiles_s"]))
     return {
-        "network": found["network"],
-        "image": "×".join(map(str, found["image"])),
+        "network": measurement["network"],
+        "image": "×".join(map(str, measurement["image"])),
         "batch": training["batch"],
-        "setting": " ".join([label({"precision": found["precision"], **found["switches"]}), *others]),
-        "processes": found["processes"],
-        "latency_ms": 1e3 * found["latency"]["median_s"],
+        "setting": " ".join([label({"precision": measurement["precision"], **measurement["switches"]}), *others]),
+        "processes": measurement["processes"],
+        "latency_ms": 1e3 * measurement["latency"]["median_s"],
         "forward_images_per_s": forward["images_per_s"],
         "forward_of_peak": forward["of_peak"],
         "train_images_per_s": training["images_per_s"],
         "train_low": low,
         "train_high": high,
         "train_of_peak": training["of_peak"],
-        "activations": found["activations"],
+        "activations": measurement["activations"],
         "train_memory_mib": training["peak_memory_bytes"] / 2**20,
     }
 
 
-def _scaling(found: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
+def _scaling(measurements: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
     """Rows of each network and setting that was measured with several numbers of processes."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for one in found:
+    for one in measurements:
         row = _row(one)
         groups.setdefault((one["data"], *(row[key] for key in SAME)), []).append(row)
     scaled = []
@@ -327,12 +331,12 @@ def _scaling(found: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
     return scaled
 
 
-def _write(found: Sequence[Mapping[str, Any]], command: str) -> None:
+def _write(measurements: Sequence[Mapping[str, Any]], command: str) -> None:
     """Scaling rows of what was measured with several numbers of processes, for the rest a row each."""
-    environment, scaled = found[0]["environment"], [row for rows in _scaling(found) for row in rows]
+    environment, scaled = measurements[0]["environment"], [row for rows in _scaling(measurements) for row in rows]
     if scaled:
         add_to_record("scaling", environment, command, SCALING_TITLE, SCALING_COLUMNS, scaled, SCALING_NOTE, SAME)
     in_scaling = [[row[key] for key in SAME] for row in scaled]
-    alone = [row for row in map(_row, found) if [row[key] for key in SAME] not in in_scaling]
+    alone = [row for row in map(_row, measurements) if [row[key] for key in SAME] not in in_scaling]
     if alone:
         add_to_record("throughput", environment, command, TITLE, COLUMNS, alone, NOTE, SAME)

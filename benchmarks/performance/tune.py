@@ -305,7 +305,7 @@ def _forward_alone(specification: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _specification(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a process that measures a setting, in turns with the plain one."""
+    """Of a process that measures a setting, interleaved with the plain one."""
     plain = {**_set(base, tuned_settings.PLAIN), "batch": base["batch"]}
     return {**base, **_set(base, setting), "beside": plain}
 

@@ -28,19 +28,19 @@ STYLES = {CERTIFIED: "green", KNOWN: "yellow", FAILS: "bold red"}
 
 
 def judge(row: Row, complexity: Complexity, num_classes: int) -> tuple[str, str]:
-    """The verdict on a row whose experiment builds a network of this cost, and its reasons."""
+    """Return the verdict on a row whose experiment builds a network of this cost, and its reasons."""
     known = exact(row.network, complexity.input_size, num_classes)
     wrong, excused = [], []
-    for unit, ours, printed, theirs in (
+    for unit, ours, printed, published in (
         ("parameters", complexity.params, row.params, known and known.params),
         ("MACs", complexity.macs, row.macs, known and known.macs),
     ):
-        if theirs is not None and ours != theirs:
-            wrong.append(f"{ours:,} {unit}, exactly {theirs:,}")
+        if published is not None and ours != published:
+            wrong.append(f"{ours:,} {unit}, exactly {published:,}")
         elif printed and not rounds_to(ours, printed):
             reason = next((part for part in row.note.split("; ") if part.startswith(f"{unit}: ")), None)
             # Without an exact count the excuse would do for any network.
-            if reason and theirs is not None:
+            if reason and published is not None:
                 excused.append(reason)
             else:
                 wrong.append(f"{ours:,} {unit}, printed {printed}")

@@ -270,11 +270,15 @@ def _sampling(group: SeedGroup) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> list[list[Text]]:
-    if len(runs) > terminal.STYLED:  # of so many, pairs would hide what is asked for
+    if len(runs) > terminal.STYLED:  # so many pairs would hide the rest
         return []
     return [
-        [Text(one_line(found.data)), Text(one_line(f"{found.first} against {found.second}")), Text(found.text)]
-        for found in differences(runs)
+        [
+            Text(one_line(difference.data)),
+            Text(one_line(f"{difference.first} against {difference.second}")),
+            Text(difference.text),
+        ]
+        for difference in differences(runs)
     ]
 
 
@@ -301,9 +305,9 @@ def _alone(runs: Sequence[Run]) -> list[list[Text]]:
                 ("train_memory_bytes", 2**-20, "MiB of training", ",.0f"),
             )
         ]
-        said = tuple(f"{scale * value:{form}} {unit}" for value, scale, unit, form in figures if value is not None)
-        if len(said) == len(figures):
-            rows[one_line(run.data), one_line(label), ", ".join(said)] = None
+        texts = tuple(f"{scale * value:{form}} {unit}" for value, scale, unit, form in figures if value is not None)
+        if len(texts) == len(figures):
+            rows[one_line(run.data), one_line(label), ", ".join(texts)] = None
     return [[Text(cell) for cell in row] for row in rows]
 
 

@@ -177,18 +177,18 @@ def sync(run: Tracked, api: Any) -> tuple[bool, str | None]:
     return sent, f"sent, but {READ_BACK_S} s later the server lacks {missing}" if missing != ABSENT else ABSENT
 
 
-def sync_report(asked: Path, to: Mapping[str, str], api: Any) -> tuple[bool, str | None]:
+def sync_report(request: Path, to: Mapping[str, str], api: Any) -> tuple[bool, str | None]:
     """The same for the report of a sweep."""
     try:
-        logger = (read_json(asked) or {})["logger"] | to
-        path = "/".join(filter(None, (logger["entity"], logger["project"], asked.stem)))
+        logger = (read_json(request) or {})["logger"] | to
+        path = "/".join(filter(None, (logger["entity"], logger["project"], request.stem)))
         for sent in (False, True):
             there = find(api, path)
             if there is not None and there.state == "finished" and "summary" in dict(there.summary):
-                supersede_offline_files(asked.parents[len(FOLDER.parts)], asked.stem)
+                supersede_offline_files(request.parents[len(FOLDER.parts)], request.stem)
                 return sent, None
             if not sent:
-                send(asked, logger, "online")
+                send(request, logger, "online")
     except Exception as error:  # of the client, its service or the network: of many classes
         return False, one_line(str(error)) or type(error).__name__
     return True, "sent, but the server does not show it"
@@ -241,12 +241,12 @@ def run(arguments: argparse.Namespace) -> int:
     untracked = 0
     for run in runs:
         try:
-            found = Tracked.of(run, to)
+            tracked_run = Tracked.of(run, to)
         except ValueError as error:
             problems.append(f"{run.directory}: {one_line(str(error))}")
             continue
-        untracked += found is None
-        tracked += [found] if found is not None else []
+        untracked += tracked_run is None
+        tracked += [tracked_run] if tracked_run is not None else []
     reports = sorted(arguments.folder.joinpath(FOLDER).glob("*.json"))
     sent = complete = 0
     if tracked:
@@ -273,8 +273,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         wandb.teardown(exit_code=1)  # its service would hold the ids of runs that were begun
     left_out = f"; {untracked} with logger=none are left out" if untracked else ""
-    wanted = len(tracked) + len(reports)
-    print(f"{complete} of {wanted} runs are on the server, complete; {sent} sent now{left_out}")
+    total = len(tracked) + len(reports)
+    print(f"{complete} of {total} runs are on the server, complete; {sent} sent now{left_out}")
     return 1 if problems else 0
 
 

@@ -161,7 +161,7 @@ def test_a_measurement_is_kept_as_two_records(tree, tmp_path, monkeypatch, capsy
     root, made = tree
     kept = {}
     monkeypatch.setattr(decoding, "BATCH", 32)
-    monkeypatch.setattr(decoding, "TURN", 16)
+    monkeypatch.setattr(decoding, "ROUND_IMAGES", 16)
     monkeypatch.setattr(decoding, "WORKERS", (0, 1))
     monkeypatch.setattr(photographs, "NETWORK_IMAGES", 1)
     monkeypatch.setattr(decoding, "write_record", lambda kind, *rest: kept.update({kind: rest}))

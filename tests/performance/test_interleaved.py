@@ -1,10 +1,10 @@
-"""Work timed in turns, by a clock that the work itself moves, and the interval of a median."""
+"""Work interleaved in time, by a clock that the work itself moves, and the interval of a median."""
 
 import itertools
 
 import pytest
 
-from benchmarks.performance.interleaved import in_turns, median_interval
+from benchmarks.performance.interleaved import interleave, median_interval
 
 
 def test_each_turn_has_the_times_of_both_in_the_same_spell():
@@ -16,16 +16,16 @@ def test_each_turn_has_the_times_of_both_in_the_same_spell():
         slow = next(spell) if name == "a" else slow
         now, order = now + slow * seconds, order + name
 
-    turns = in_turns(lambda: work("a", 3), lambda: work("b", 2), lambda: now, warm_up=1, fewest=5, most=9)
-    assert turns == [(3, 2), (3, 2), (24, 16), (24, 16), (3, 2)]
+    rounds = interleave(lambda: work("a", 3), lambda: work("b", 2), lambda: now, warm_up=1, fewest=5, most=9)
+    assert rounds == [(3, 2), (3, 2), (24, 16), (24, 16), (3, 2)]
     assert order == "ab" * 6
 
 
 @pytest.mark.parametrize(("seconds", "count"), [(0.0, 3), (3600.0, 7)])
 def test_turns_go_on_for_the_time_given_between_the_fewest_and_the_most(seconds, count):
     ticks = itertools.count()
-    turns = in_turns(int, int, lambda: float(next(ticks)), warm_up=2, fewest=3, most=7, seconds=seconds)
-    assert turns == [(1, 1)] * count
+    rounds = interleave(int, int, lambda: float(next(ticks)), warm_up=2, fewest=3, most=7, seconds=seconds)
+    assert rounds == [(1, 1)] * count
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 0), (5, 0), (6, 0), (20, 5), (50, 17), (100, 39)])

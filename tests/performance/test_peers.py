@@ -8,8 +8,8 @@ from support.benchmark_command import command
 
 from benchmarks.performance import other_loops, peers
 from benchmarks.performance.cases import Case
-from benchmarks.performance.hand_written_loop import TakingTurns, Turn
-from benchmarks.performance.other_loops import Peer, Work, find_peers, take_turns
+from benchmarks.performance.hand_written_loop import InterleavedLoader, Round
+from benchmarks.performance.other_loops import Peer, Work, find_peers, train_interleaved
 from benchmarks.performance.peers import input_rows, step_rows
 from benchmarks.training.checkpoints import weights_sha256
 
@@ -70,25 +70,25 @@ def test_all_loops_end_with_the_same_weights_to_the_bit(scripts):
             trained.append(work)
             peer.train(work)
 
-        beside = take_turns(SMALL, 6, replace(peer, train=peer.train and watched))
+        beside = train_interleaved(SMALL, 6, replace(peer, train=peer.train and watched))
         # Some loops ask for a batch after an epoch's last.
-        assert 4 <= len(beside.turns) <= 6
+        assert 4 <= len(beside.rounds) <= 6
         nets = [beside.bare.net, *(work.net for work in trained)]
         ends[peer.name] = {weights_sha256(net.state_dict()) for net in nets}
     assert len(set.union(*ends.values())) == 1, ends
 
 
 def test_images_a_second_do_not_depend_on_when_a_loop_was_measured(monkeypatch):
-    def turns(case, steps, peer, own_batches):
+    def rounds(case, steps, peer, own_batches):
         busy = 3.0 if peer.name == "slow" else 1.0
         cost = 2.0 if peer.name == "slow" else 1.0
-        beside = TakingTurns.__new__(TakingTurns)
-        beside.turns = [Turn(cost * busy, busy, cost * busy, busy, 0.0)] * 9
+        beside = InterleavedLoader.__new__(InterleavedLoader)
+        beside.rounds = [Round(cost * busy, busy, cost * busy, busy, 0.0)] * 9
         beside.bare = type("Bare", (), {"device": torch.device("cpu"), "loader": None})()
         beside.bare.loader = type("Loader", (), {"sampler": type("Sampler", (), {"batch_size": 12})()})()
         return beside
 
-    monkeypatch.setattr(other_loops, "take_turns", turns)
+    monkeypatch.setattr(other_loops, "train_interleaved", rounds)
     bare, one, other, slow = step_rows("resnet20_digits", [Peer(n, "1", None) for n in ("one", "other", "slow")], 9)
     assert (bare["loop"], bare["images_per_s"], bare["batch"]) == ("bare", 12, 12)
     assert (one["images_per_s"], one["ratio"]) == (other["images_per_s"], other["ratio"]) == (12, 1)

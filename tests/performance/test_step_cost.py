@@ -15,7 +15,7 @@ from benchmarks.performance.hand_written_loop import (
     HELD_OUT,
     WARM_UP,
     BareLoop,
-    Turn,
+    Round,
     mean_loss,
     measure,
     summarise,
@@ -55,9 +55,9 @@ def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
     assert done.record["weights_sha256"] not in weights
     assert len(set(rates)) == epochs
     # Evaluation follows the last step of an epoch.
-    assert len(done.beside.turns) == steps - epochs
-    for turn in done.beside.turns:
-        assert 0 < turn.batch_processor < turn.bare_processor and turn.ours_processor > 0 and turn.bare > 0
+    assert len(done.beside.rounds) == steps - epochs
+    for timing in done.beside.rounds:
+        assert 0 < timing.batch_processor < timing.bare_processor and timing.ours_processor > 0 and timing.bare > 0
     if case.images is None:
         assert done.record["counts"] == {"train": steps * case.batch, "val": HELD_OUT, "test": HELD_OUT}
 
@@ -78,15 +78,19 @@ def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():
 
 
 def test_ratios_are_medians_over_the_turns_after_the_first():
-    slow = Turn(ours=9.0, bare=1.0, ours_processor=9.0, bare_processor=1.0, batch_processor=0.9)
-    turns = [Turn(0.4, 0.2, 0.103, 0.1, 0.001), Turn(0.6, 0.2, 0.202, 0.2, 0.004), Turn(0.8, 0.1, 0.101, 0.1, 0.003)]
-    found = summarise([slow] * WARM_UP + turns, processor=True)
-    assert found["turns"] == 3
+    slow = Round(ours=9.0, bare=1.0, ours_processor=9.0, bare_processor=1.0, batch_processor=0.9)
+    rounds = [
+        Round(0.4, 0.2, 0.103, 0.1, 0.001),
+        Round(0.6, 0.2, 0.202, 0.2, 0.004),
+        Round(0.8, 0.1, 0.101, 0.1, 0.003),
+    ]
+    found = summarise([slow] * WARM_UP + rounds, processor=True)
+    assert found["rounds"] == 3
     assert found["ratio"] == pytest.approx(1.01) and found["ratio_high"] == pytest.approx(1.03)
     assert (found["ours_ms"], found["bare_ms"]) == (600.0, 200.0)
     assert found["added_us"] == pytest.approx(2000)
     assert found["batch_share"] == pytest.approx(0.02)
-    assert summarise([slow] * WARM_UP + turns, processor=False)["ratio"] == pytest.approx(3)
+    assert summarise([slow] * WARM_UP + rounds, processor=False)["ratio"] == pytest.approx(3)
 
 
 def test_what_is_worse_than_committed_is_named():

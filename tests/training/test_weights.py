@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.launch.checks import is_asked, is_finished
+from benchmarks.launch.checks import check_mode, is_finished
 from benchmarks.performance.plan import check_budget
 from benchmarks.training.torchvision_weights import (
     ARCHITECTURES,
@@ -393,7 +393,7 @@ def test_what_torchvision_does_not_have_is_not_exported(
     [
         (["mode=test"], "mode=test needs weights=FILE, as `python -m benchmarks weights import` writes it"),
         (["weights=a.pt"], "weights=a.pt needs mode=test"),
-        (["mode=plan", "weights=a.pt"], "weights=a.pt needs mode=test"),
+        (["mode=plan", "weights=a.pt"], "mode=plan is now `python -m benchmarks plan`"),
         (["mode=tset", "weights=a.pt"], "mode is train or test, got 'tset'"),
         (["mode=test,train", "weights=a.pt"], "mode is train or test, got 'test', 'train'"),
         (["mode=test", "weights=a.pt", "seed=0,1"], "leave out seed=1"),
@@ -401,13 +401,13 @@ def test_what_torchvision_does_not_have_is_not_exported(
 )
 def test_modes_that_contradict(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        is_asked(expand(overrides, multirun=True))
+        check_mode(expand(overrides, multirun=True))
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_test_has_no_forecast_and_a_place_of_its_own() -> None:
     trials = expand(["mode=test", "weights=weights/resnext-1.pt", "launch.budget.train_flops=1e12"], multirun=False)
-    assert not is_asked(trials)
+    check_mode(trials)
     with pytest.raises(ConfigurationError, match="mode=test trains nothing"):
         check_budget(trials)
     assert trials[0].directory == Path("outputs/digits/resnext20_8x4d/resnext_digits,weights=resnext-1/seed0")

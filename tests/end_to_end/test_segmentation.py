@@ -196,7 +196,7 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -
     with Image.open(directory / "predictions" / "odd_mask.png") as mask:
         assert mask.size == (133, 75) and set(np.unique(np.array(mask))) <= {0, 255}
     again = predict(directory, image)
-    assert again.returncode == 1 and "would be overwritten" in again.stderr and again.stderr.count("\n") == 1
+    assert again.returncode == 2 and "would be overwritten" in again.stderr and again.stderr.count("\n") == 1
     missing = predict(directory, tmp_path / "none.png")
     assert missing.returncode == 1 and "none.png is missing" in missing.stderr
     huge = predict(directory, image, "--out", tmp_path / "huge", "--tile", 1_000_000)

@@ -84,7 +84,7 @@ def _wrong_switch(trainer: dict[str, Any], share: int) -> str | None:
     return None
 
 
-def lack(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | None:
+def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | None:
     """What this machine, one of ``machines``, lacks for a trial, in one line; None if it can run it beside the others."""
     config, trainer = trial.config, trial.config["trainer"]
     if trainer["num_nodes"] > machines:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.config.trial import Trial, config_hash
-from benchmarks.launch.checks import lack
+from benchmarks.launch.checks import missing_resources
 from benchmarks.launch.process import Node
 from benchmarks.launch.trial_job import Outcome, TrialJob, start_trial
 
@@ -51,7 +51,7 @@ class HostsExecutor:
             return Outcome("refused", f"cluster=hosts is for several machines, got trainer.num_nodes={machines}")
         if self._node >= machines:
             return Outcome("refused", f"cluster.node={self._node} of trainer.num_nodes={machines} machines")
-        lacking = lack(trial, machines=machines)
+        lacking = missing_resources(trial, machines=machines)
         if lacking is not None:
             return Outcome("refused", lacking)
         digest = config_hash(trial.config)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.launch.checks import is_finished, lack
+from benchmarks.launch.checks import is_finished, missing_resources
 from benchmarks.launch.process import ROOT, can_fork
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.trial_job import POLL_S, SAVE_S, STOP_S, Outcome, TrialJob, settled, start_trial, with_another
@@ -198,7 +198,7 @@ class RayExecutor:
         try:
             import ray
         except ImportError as error:
-            raise ConfigurationError("cluster=ray needs Ray: pip install 'compute-accuracy[ray]'") from error
+            raise ConfigurationError("cluster=ray needs Ray: pip install -e '.[ray]'") from error
         started_here = address in {None, "local"}
         place: dict[str, Any] = {"address": "local" if started_here else _find(str(address))}
         if started_here:
@@ -272,7 +272,7 @@ def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outc
             return Outcome("refused", f"node {socket.gethostname()} does not share the launcher's {path}")
     os.chdir(folder)
     os.environ.update(environment)
-    lacking = lack(trial)
+    lacking = missing_resources(trial)
     if lacking is not None:
         return Outcome("refused", lacking)
     if can_fork():

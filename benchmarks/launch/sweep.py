@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash, flatten
-from benchmarks.launch.checks import lack, refusal
+from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
@@ -83,7 +83,7 @@ class LocalExecutor:
 
     def start(self, trial: Trial) -> Job | Outcome:
         """Starts a trial in processes of its own."""
-        refused = refusal(trial) or lack(trial, self.workers)
+        refused = refusal(trial) or missing_resources(trial, self.workers)
         if refused is not None:
             return Outcome("refused", refused)
         own = self._take_gpus(trial.config) if self.workers > 1 and on_gpu(trial.config) else None

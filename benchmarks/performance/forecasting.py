@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
-from benchmarks.launch.checks import is_finished, lack, refusal
+from benchmarks.launch.checks import is_finished, missing_resources, refusal
 from benchmarks.launch.process import can_fork
 from benchmarks.performance.subprocesses import ask
 from benchmarks.records import files
@@ -201,7 +201,7 @@ def _costs(trial: Trial, method: Method, store: _Store) -> Forecast:
             step = _step(config, method.measure, store)
         except ValueError as error:
             unmeasured = str(error)
-        if missing := lack(trial, config["launch"]["workers"]):
+        if missing := missing_resources(trial, config["launch"]["workers"]):
             step, unmeasured = step | {"step_s": None}, missing
     step_s = step["step_s"]
     steps, evaluations = _length(config, data["counts"]["train"], step_flops, step_s, unmeasured)

@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.launch.checks import lack, refusal
+from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.performance import subprocesses
 from benchmarks.performance.document import RATE, add_to_record, add_write_option, rate, table
 from benchmarks.records import measured_speed
@@ -169,7 +169,7 @@ def _possible(trials: Sequence[Any]) -> list[Trial]:
     for trial in trials:
         if not isinstance(trial, Trial):
             raise ConfigurationError(f"{trial.label}: {trial.error}")
-        if problem := refusal(trial) or lack(trial):
+        if problem := refusal(trial) or missing_resources(trial):
             raise ConfigurationError(problem)
     return list(trials)
 

@@ -168,7 +168,7 @@ def test_without_ray_its_extra_is_named(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main(["cluster=ray", f"output_root={tmp_path}"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "pip install 'compute-accuracy[ray]'" in line
+    assert "pip install -e '.[ray]'" in line
 
 
 class Web(BaseHTTPRequestHandler):

@@ -18,7 +18,7 @@ from support.watcher import Told
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
-from benchmarks.launch import slurm
+from benchmarks.launch import slurm, slurm_queue
 from benchmarks.launch.sweep import Sweep
 from benchmarks.launch.trial_job import Outcome
 from run import main
@@ -173,7 +173,7 @@ def test_without_slurm_or_submitit_one_line_says_so(
     assert capsys.readouterr().err == "run.py: Slurm does not answer: there is no sbatch on this machine\n"
     monkeypatch.setitem(sys.modules, "submitit", None)
     assert main(command) == 2
-    assert capsys.readouterr().err == "run.py: cluster=slurm needs submitit: pip install 'compute-accuracy[slurm]'\n"
+    assert capsys.readouterr().err == "run.py: cluster=slurm needs submitit: pip install -e '.[slurm]'\n"
     assert not (tmp_path / "outputs").exists()
 
 
@@ -182,8 +182,8 @@ def test_a_slurm_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatc
         (tmp_path / name).write_text("#!/bin/sh\nexec sleep 60\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr(slurm, "PATIENCE_S", 0.5)
-    monkeypatch.setattr(slurm, "ANSWER_S", 0.2)
+    monkeypatch.setattr(slurm_queue, "PATIENCE_S", 0.5)
+    monkeypatch.setattr(slurm_queue, "ANSWER_S", 0.2)
     before = time.monotonic()
     with pytest.raises(TimeoutError, match="tried sbatch --version and sinfo for 0.5 s"):
         slurm.SlurmExecutor({})

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.complexity.counting import measure
 from benchmarks.config.trial import differing_keys
-from benchmarks.launch.checks import lack, refusal
+from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.training import options, out_of_memory
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.recomputation import recompute_stages, recomputed_macs, stages
@@ -225,7 +225,7 @@ def test_wrong_switches_are_refused(overrides: list[str], said: str | None, tmp_
 
 
 def test_what_a_device_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "a CPU has no TF32" in (lack(trial("trainer.tf32=true")) or "")
+    assert "a CPU has no TF32" in (missing_resources(trial("trainer.tf32=true")) or "")
     with pytest.raises(ValueError, match=r"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is "):
         TrainingOptions(tf32=True).check(CPU, "32-true")
     monkeypatch.setattr(options, "has_bf16", lambda device: False)

@@ -1,8 +1,8 @@
 """Whether networks are the papers': ``python -m benchmarks complexity certify [TABLE …]``.
 
-A certificate is the exact number of parameters and multiply-adds of a published network. A row of a table is certified when the
-network that its experiment builds has those numbers, and they agree with the figures that the paper prints, within their
-rounding.
+A published network has reference counts: its exact numbers of parameters and multiply-adds. A row of a table is certified
+when the network that its experiment builds has those numbers, and they agree with the figures that the paper prints, within
+their rounding.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from rich.text import Text
 
 from benchmarks import terminal
 from benchmarks.analysis.published import Row, Table, tables
-from benchmarks.complexity.certificates import exact
 from benchmarks.complexity.cost import Complexity
+from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import Trial
 
 CERTIFIED, KNOWN, FAILS = "certified", "known discrepancy", "FAILS"
@@ -29,7 +29,7 @@ STYLES = {CERTIFIED: "green", KNOWN: "yellow", FAILS: "bold red"}
 
 def judge(row: Row, complexity: Complexity, num_classes: int) -> tuple[str, str]:
     """Return the verdict on a row whose experiment builds a network of this cost, and its reasons."""
-    known = exact(row.network, complexity.input_size, num_classes)
+    known = reference_counts_of(row.network, complexity.input_size, num_classes)
     wrong, excused = [], []
     for unit, ours, printed, published in (
         ("parameters", complexity.params, row.params, known and known.params),
@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
-    """Prints the certificates of these tables, each as soon as it is known; returns the verdicts of their rows."""
+    """Print a verdict for each row of these tables as soon as it is known, and return the verdicts."""
     measure = _Measure()
     verdicts: list[tuple[str, str]] = []
     columns = (

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand_all
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.cases import Case
 from benchmarks.performance.interleaved import median_interval
@@ -207,7 +207,7 @@ def configuration(case: Case, root: Path, batch: int | None, steps: int, overrid
     """The trial of a case, with epochs enough for ``steps`` and random images where it has none."""
     sizes = [] if batch is None else [f"recipe.batch_size={batch}"]
     place = (f"output_root={root}", "logger=none", "cluster.threads_per_process=1")
-    run: Any = expand([*case.overrides, *sizes, *place, *overrides], False)[0]
+    [run] = expand_all([*case.overrides, *sizes, *place, *overrides], multirun=False)
     config, data = run.config, run.config["data"]
     images = case.images or steps * config["recipe"]["batch_size"]
     config["trainer"] |= {

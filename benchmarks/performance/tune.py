@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import terminal
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import add_to_record, add_write_option
-from benchmarks.performance.settings_table import COLUMNS, NOTE, OF, TITLE, settings_table, table_row, workers_table
-from benchmarks.performance.throughput import LAYOUTS, count, label, network, peak_of
+from benchmarks.performance.document import add_write_option
+from benchmarks.performance.settings_table import OF, TABLE, settings_table, table_row, workers_table
+from benchmarks.performance.throughput import LAYOUTS, counts, label, network, peak_of
 from benchmarks.records.code_version import training_sha256
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
@@ -56,9 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: there is no such network, or it cannot be trained here.
         OSError: the file cannot be written.
     """
-    [trial] = expand(arguments.overrides, multirun=False)
-    if not isinstance(trial, Trial):
-        raise ConfigurationError(trial.error)
+    [trial] = expand_all(arguments.overrides, multirun=False)
     if problem := refusal(trial):
         raise ConfigurationError(problem)
     subprocesses.warn_if_busy()
@@ -113,7 +111,7 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     )
     combinations, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
-    cost = count(config)
+    cost = counts(config)
     peak = unfinished.get(
         "peak", lambda: subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
     )
@@ -153,9 +151,7 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     if command is not None:
         shared = {"network": network(trial), "image": image, "batch": batch}
         written = [shared | table_row(row, exact, reduced) for row in ordered]
-        add_to_record(
-            "tune", peak["environment"], command, TITLE, COLUMNS, written, NOTE, ("network", "image", "batch")
-        )
+        TABLE.write(peak["environment"], command, written)
     title = f"{config['name']}, {batch} images of {image}, {machine['device_name']}"
     console.print(settings_table(title, ordered, exact, "setting", label))
     console.print(settings_table(f"other batches, {label(exact)}", others, {}, "batch", lambda row: str(row["batch"])))
@@ -250,7 +246,7 @@ class Figures:
     Args:
         measured: results of ``_measure``, from which the plain setting's time is taken.
         peaks: as ``benchmarks.performance.peak`` prints them.
-        cost: as ``count``.
+        cost: as ``counts``.
     """
 
     def __init__(

@@ -300,14 +300,8 @@ def _step(config: dict[str, Any], measure: bool, store: _Store) -> dict[str, Any
     # A number of the optimiser changes no time and no memory unless it is zero.
     optimizer = {key: bool(v) if isinstance(v, int | float) else v for key, v in specification["optimizer"].items()}
     machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES")]
-    depends_on = [
-        "step",
-        specification | {"optimizer": optimizer},
-        devices,
-        *machine,
-        training_sha256(),
-        version("torch"),
-    ]
+    code = [training_sha256(), version("torch")]
+    depends_on = ["step", specification | {"optimizer": optimizer}, devices, *machine, *code]
     if not measure:
         known = store.find(depends_on)
         if known is None:

@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import cache
 
 from rich import box
 from rich.console import Console
@@ -92,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
     """Print a verdict for each row of these tables as soon as it is known, and return the verdicts."""
-    measure = _Measure()
+    measure = cache(_measured)  # rows of several tables have the same network
     verdicts: list[tuple[str, str]] = []
     columns = (
         TextColumn("certify"),
@@ -116,8 +117,10 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
                 if isinstance(trial, str):
                     verdict, reason = FAILS, trial
                 else:
-                    cost = measure(trial)
-                    verdict, reason = judge(row, cost, trial.config["data"]["num_classes"])
+                    data = trial.config["data"]
+                    size = (data["in_channels"], *data["image_size"])
+                    cost = measure(json.dumps(trial.config["model"], sort_keys=True), size)
+                    verdict, reason = judge(row, cost, data["num_classes"])
                     params, macs = f"{cost.params:,}", f"{cost.macs:,}"
                 words = Text(f"{verdict}: {reason}" if reason else verdict, style=STYLES[verdict])
                 grid.add_row(row.row, row.network, params, row.params, macs, row.macs, words)
@@ -128,7 +131,7 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
 
 
 def _trials(table: Table) -> Iterator[tuple[Row, Trial | str]]:
-    """The runnable rows with what their experiment composes, or in words why that is not the row."""
+    """Yield the runnable rows with what their experiment composes, or in words why that is not the row."""
     from benchmarks.config.compose import expand
     from benchmarks.config.trial import ConfigurationError, Trial
 
@@ -146,18 +149,7 @@ def _trials(table: Table) -> Iterator[tuple[Row, Trial | str]]:
         yield row, trials.get(row.row, f"experiment={table.name} does not compose this row")
 
 
-class _Measure:
-    """Costs of trials' networks; the same network is measured once."""
+def _measured(model: str, size: tuple[int, ...]) -> Complexity:
+    from benchmarks.complexity.counting import build
 
-    def __init__(self) -> None:
-        self.known: dict[str, Complexity] = {}
-
-    def __call__(self, trial: Trial) -> Complexity:
-        from benchmarks.complexity.counting import build
-
-        data = trial.config["data"]
-        size = (data["in_channels"], *data["image_size"])
-        key = json.dumps([trial.config["model"], size], sort_keys=True)
-        if key not in self.known:
-            self.known[key] = build(trial.config["model"], size)[1]
-        return self.known[key]
+    return build(json.loads(model), size)[1]

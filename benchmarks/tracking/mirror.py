@@ -88,7 +88,7 @@ def own_environment() -> dict[str, str]:
 
 
 def main(directory: Path) -> int:
-    """The process: sends each row of the history as it comes, and the rest when told to; returns 0 if all was taken."""
+    """Run the process: send each row of the history as it comes, and the rest at the end; return 0 if all was taken."""
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w")
@@ -104,10 +104,10 @@ def main(directory: Path) -> int:
         print(json.dumps({"refused": str(refused)}), file=answers, flush=True)
         return 1
     print(json.dumps({"mode": mode}), file=answers, flush=True)
-    sent, told = run.starting_step, False
+    sent, ending = run.starting_step, False
     try:
-        while not told:
-            told = bool(select.select([0], [], [], LOOK_S)[0])
+        while not ending:
+            ending = bool(select.select([0], [], [], LOOK_S)[0])
             for row in read_history(directory / HISTORY)[sent:]:
                 run.log(mirrored(row))
                 sent += 1
@@ -140,17 +140,14 @@ def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, st
     import wandb
     from wandb.errors import AuthenticationError, UsageError
 
-    from benchmarks.tracking.wandb_run import open_run, reason, supersede_offline_files
+    from benchmarks.tracking.wandb_run import open_run, quiet_settings, reason, supersede_offline_files
 
-    record, wanted = _record(directory), config["logger"]["mode"]
-    mode = resolve_mode(wanted)
+    record, configured = _record(directory), config["logger"]["mode"]
+    mode = resolve_mode(configured)
     while True:
-        settings = wandb.Settings(
-            init_timeout=config["logger"]["init_timeout"],
-            finish_timeout=config["logger"]["finish_timeout"],
-            finish_timeout_raises=True,
-            console="off",
-            silent=True,
+        settings = quiet_settings(
+            config["logger"]["init_timeout"],
+            config["logger"]["finish_timeout"],
             x_stats_pid=os.getppid(),
             x_transaction_log_flush_interval=2,
         )
@@ -161,7 +158,7 @@ def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, st
         except Exception as error:  # of the client, its service or the network: of many classes
             if mode == "offline":
                 raise
-            if wanted == "online" and (
+            if configured == "online" and (
                 isinstance(error, AuthenticationError | UsageError) or REFUSED.search(str(error))
             ):
                 raise ConnectionRefusedError(reason(error)) from None

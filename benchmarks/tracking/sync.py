@@ -36,6 +36,7 @@ from benchmarks.tracking.wandb_run import (
     media,
     mirrored,
     open_run,
+    quiet_settings,
     summary,
     supersede_offline_files,
 )
@@ -112,9 +113,7 @@ class Tracked:
         return self._missing_files(there, stored)
 
     def send(self) -> None:
-        """Sends the rows that the server lacks, and everything else, with the real client."""
-        import wandb
-
+        """Send the rows that the server lacks, and everything else, with the real client."""
         with tempfile.TemporaryDirectory() as scratch:
             run = open_run(
                 self.record,
@@ -122,12 +121,9 @@ class Tracked:
                 mode="online",
                 dir=scratch,
                 reinit="create_new",
-                settings=wandb.Settings(
-                    init_timeout=ASK_TIMEOUT_S,
-                    finish_timeout=SEND_TIMEOUT_S,
-                    finish_timeout_raises=True,
-                    console="off",
-                    silent=True,
+                settings=quiet_settings(
+                    ASK_TIMEOUT_S,
+                    SEND_TIMEOUT_S,
                     # This machine and this process are not the run's.
                     disable_git=True,
                     x_disable_machine_info=True,

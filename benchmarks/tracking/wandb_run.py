@@ -86,6 +86,18 @@ def reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def quiet_settings(init_timeout: float, finish_timeout: float, **others: Any) -> Any:
+    """Return the client's settings with these timeouts in seconds, without its output; a late end raises TimeoutError."""
+    import wandb
+
+    limits: dict[str, Any] = {
+        "init_timeout": init_timeout,
+        "finish_timeout": finish_timeout,
+        "finish_timeout_raises": True,
+    }
+    return wandb.Settings(**limits, console="off", silent=True, **others)
+
+
 def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: Any) -> Any:
     """``wandb.init`` of a trial's run, new or resumed: the same from the trial and from ``sync``."""
     import wandb

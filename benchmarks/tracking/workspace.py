@@ -103,6 +103,9 @@ def _panels() -> dict[str, list[Any]]:
     """Panels by the title of their section."""
     import wandb_workspaces.reports.v2 as wr
 
+    grouped: dict[str, Any] = {"groupby": BY_NETWORK, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    grouped["max_runs_to_show"] = RUNS_SHOWN
+
     def curve(title: str, metric: str) -> Any:
         return wr.LinePlot(
             title=title,
@@ -110,22 +113,12 @@ def _panels() -> dict[str, list[Any]]:
             y=[metric],
             log_x=True,
             title_x="training FLOPs",
-            groupby=BY_NETWORK,
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
             smoothing_type="none",
-            max_runs_to_show=RUNS_SHOWN,
+            **grouped,
         )
 
     def bars(title: str, metric: str) -> Any:
-        return wr.BarPlot(
-            title=title,
-            metrics=[metric],
-            groupby=BY_NETWORK,
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
-            max_runs_to_show=RUNS_SHOWN,
-        )
+        return wr.BarPlot(title=title, metrics=[metric], **grouped)
 
     sections: dict[str, list[Any]] = {}
     for task, (val, test, label) in TASKS.items():

@@ -52,7 +52,7 @@ TABLE = MeasuredTable(
 
 
 def commands(root: Path, logger: str) -> dict[str, list[str]]:
-    """The import, the help, a run, a sweep of ``TRIALS`` one-step trials, a trial of two ranks; results go below ``root``."""
+    """Return the commands by name; their results go below ``root``."""
     start = [sys.executable, str(RUN)]
     run = [*start, *ONE_STEP, f"logger={logger}", "cluster.oversubscribe=true"]
     return {

@@ -164,7 +164,7 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
 
 
 def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """In turn. Where only the number of processes differs, all have the threads of the most processes."""
+    """Measure the trials in turn. Where only the number of processes differs, all have the threads of the most processes."""
     bases = [specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
     alike = [json.dumps({**base, "batch": None, "threads": None, "data": trial.config["data"]["name"]})
              for trial, base in zip(trials, bases, strict=True)]  # fmt: skip
@@ -278,7 +278,7 @@ def _print(console: Console, measurement: dict[str, Any]) -> None:
 
 
 def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a table of several networks."""
+    """Return the row of a measurement in a table of several networks."""
     forward, training = measurement["forward"], measurement["training"]
     others = [
         name for name in ("gradient_checkpointing", "accumulate_grad_batches") if measurement["switches"].get(name)
@@ -303,7 +303,7 @@ def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scaling(measurements: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows of each network and setting that was measured with several numbers of processes."""
+    """Return the rows of each network and setting that was measured with several numbers of processes."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in measurements:
         row = _row(one)
@@ -321,7 +321,7 @@ def _scaling(measurements: Sequence[Mapping[str, Any]]) -> list[list[dict[str, A
 
 
 def _write(measurements: Sequence[Mapping[str, Any]], command: str) -> None:
-    """Scaling rows of what was measured with several numbers of processes, for the rest a row each."""
+    """Write scaling rows of what was measured with several numbers of processes, for the rest a row each."""
     environment, scaled = measurements[0]["environment"], [row for rows in _scaling(measurements) for row in rows]
     if scaled:
         SCALING.write(environment, command, scaled)

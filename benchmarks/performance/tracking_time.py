@@ -48,9 +48,9 @@ TRACKING = (
 
 
 def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
-    """Trains ResNeXt on the digits in this process, with one thread, by the code of every trial, with clocks in the tracker.
+    """Train ResNeXt on the digits in this process, with one thread, by the code of every trial, with clocks in the tracker.
 
-    Returns seconds by name. ``step`` and ``tracking``, of a step, are processor time of the training thread, which does not
+    Return seconds by name. ``step`` and ``tracking``, of a step, are processor time of the training thread, which does not
     depend on what else the machine does; ``waiting``, of a step, is what the tracker's writing waits for the disk and the
     machine; ``mirror`` is the processor time of the mirror's processes in all.
     """

@@ -59,7 +59,7 @@ class Mirror:
             self._look(init_timeout)
 
     def finish(self) -> str:
-        """Has it close the run as the record, written by now, says, within ``logger.finish_timeout``; the mode it ran in."""
+        """Close the run as its written record says, within ``logger.finish_timeout``; return the mode it ran in."""
         with suppress(OSError):  # it has ended before
             os.write(self._process.stdin.fileno(), FINISH)  # type: ignore[union-attr]
         try:
@@ -83,7 +83,7 @@ class Mirror:
 
 
 def own_environment() -> dict[str, str]:
-    """The environment without another client's service: that would outlive the process."""
+    """Return the environment without another client's service: that would outlive the process."""
     return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
 
 
@@ -121,7 +121,7 @@ def main(directory: Path) -> int:
 
 
 def resolve_mode(mode: str) -> str:
-    """``auto`` becomes ``online`` if a key is configured and the server answers within 2 s, else ``offline``."""
+    """Return the mode; for ``auto`` ``online`` if a key is configured and the server answers within 2 s, else ``offline``."""
     from benchmarks.tracking.wandb_run import has_key, unreachable
 
     if mode != "auto":
@@ -136,7 +136,7 @@ def resolve_mode(mode: str) -> str:
 
 
 def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, str]:
-    """The run and its mode. Raises ConnectionRefusedError where ``mode: online`` is refused by the server."""
+    """Return the run and its mode. Raises ConnectionRefusedError where ``mode: online`` is refused by the server."""
     import wandb
     from wandb.errors import AuthenticationError, UsageError
 

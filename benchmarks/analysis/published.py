@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.complexity.certificates import TABLES, Certificate, exact
+from benchmarks.complexity.reference_counts import TABLES, ReferenceCounts, reference_counts_of
 from benchmarks.config.trial import CONF
 from benchmarks.records.runs import Run
 from benchmarks.units import number
@@ -137,17 +137,19 @@ def scores(data: str) -> list[Row]:
     return [row for table in tables().values() for row in table.rows if row.data == data and masks & row.printed.keys()]
 
 
-def reference_points(data: str) -> list[tuple[Row, Certificate]]:
+def reference_points(data: str) -> list[tuple[Row, ReferenceCounts]]:
     """Networks of this suite with a published top-1 error on a data set, once each and error, with their exact counts."""
     import yaml
 
     if not (DATA / f"{data}.yaml").exists():  # of another version
         return []
     config = yaml.safe_load((DATA / f"{data}.yaml").read_text(encoding="utf-8"))
-    points: dict[tuple[str, str], tuple[Row, Certificate]] = {}
+    points: dict[tuple[str, str], tuple[Row, ReferenceCounts]] = {}
     for row in (row for table in tables().values() for row in table.rows):
         if row.runnable and row.data == data and "top1_err" in row.printed:
-            known = exact(row.network, (config["in_channels"], *config["image_size"]), config["num_classes"])
+            known = reference_counts_of(
+                row.network, (config["in_channels"], *config["image_size"]), config["num_classes"]
+            )
             if known is not None:
                 points.setdefault((known.network, row.printed["top1_err"]), (row, known))
     return list(points.values())

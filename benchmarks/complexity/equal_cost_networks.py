@@ -105,8 +105,8 @@ def _row(overrides: Sequence[str], quantity: str, target: int, match: "Match") -
     Raises:
         RuntimeError: the network does not measure as the match says.
     """
-    from benchmarks.complexity.certificates import check
     from benchmarks.complexity.counting import build
+    from benchmarks.complexity.reference_counts import check
 
     [(trial, _)] = _trials(overrides)
     data = trial.config["data"]

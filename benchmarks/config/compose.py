@@ -118,3 +118,17 @@ def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ..
     """The overrides of one row, ``key=value key=value``, but for those that the command line has."""
     mine = [override for override in text.split() if override.split("=")[0].lstrip("+~") not in given]
     return *mine, f"row={row}"
+
+
+def expand_all(overrides: Sequence[str], multirun: bool = True) -> list[Trial]:
+    """Return the trials of ``overrides``, each of which must compose.
+
+    Raises:
+        ConfigurationError: as ``expand``, and for the first trial that cannot be composed.
+    """
+    trials = []
+    for trial in expand(overrides, multirun):
+        if not isinstance(trial, Trial):
+            raise ConfigurationError(f"{trial.label}: {trial.error}")
+        trials.append(trial)
+    return trials

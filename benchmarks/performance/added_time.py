@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import terminal
 from benchmarks.performance.cases import CASES, INPUT, INPUT_STEPS
-from benchmarks.performance.document import add_to_record, add_write_option, read_records, table, write_record
+from benchmarks.performance.document import MeasuredTable, add_write_option, read_records
 from benchmarks.performance.interleaved import median_interval
 from benchmarks.performance.throughput import label
 
@@ -24,39 +23,42 @@ TOLERANCE, SHARE_TOLERANCE = 0.02, 0.01  # that --check allows beyond the commit
 SETTINGS = ("trainer.precision", "trainer.tf32", "trainer.channels_last", "trainer.compile")  # that both loops have
 SAME = ("network", "batch", "setting")  # rows of one measurement
 INPUT_BATCHES = (64, 128)
-STEP_TITLE = "A training step beside a hand-written loop"
-STEP_COLUMNS = {
-    "network": ("network", "s"),
-    "batch": ("batch", "d"),
-    "setting": ("setting", "s"),
-    "ours_ms": ("ours, ms", ".1f"),
-    "bare_ms": ("bare, ms", ".1f"),
-    "ratio": ("ratio", ".3f"),
-    "ratio_low": ("from", ".3f"),
-    "ratio_high": ("to", ".3f"),
-    "added_us": ("added, µs", ".0f"),
-    "batch_share": ("batch made in", ".2%"),
-    "rounds": ("rounds", "d"),
-}
-STEP_NOTE = (
+STEPS = MeasuredTable(
+    "step_cost",
+    "A training step beside a hand-written loop",
+    {
+        "network": ("network", "s"),
+        "batch": ("batch", "d"),
+        "setting": ("setting", "s"),
+        "ours_ms": ("ours, ms", ".1f"),
+        "bare_ms": ("bare, ms", ".1f"),
+        "ratio": ("ratio", ".3f"),
+        "ratio_low": ("from", ".3f"),
+        "ratio_high": ("to", ".3f"),
+        "added_us": ("added, µs", ".0f"),
+        "batch_share": ("batch made in", ".2%"),
+        "rounds": ("rounds", "d"),
+    },
     "The suite's own training (trainer, tracker, checkpoints, data module) and a bare loop written by hand with the same "
     "weights, batches, optimiser, precision and layout are interleaved in one process, a step each on a CPU, 20 on a GPU; a "
     "test shows on small networks that both end with the same weights, to the bit. Milliseconds are medians of the wall clock; "
     "ratio, what is added, and the share of the bare step in which its batch is made are medians over rounds, on a CPU of "
     "processor time in one thread, the ratio with its 95 % interval. Batches are small on a CPU, so that what is added weighs "
     "more than in real training; `resnet20_digits` is small enough to show what the framework costs by itself, and has no "
-    "limit; what is added to the others is less than their rounds differ."
+    "limit; what is added to the others is less than their rounds differ.",
+    same=SAME,
 )
-INPUT_TITLE = "Making batches of small images"
-INPUT_COLUMNS = {
-    "batch": ("batch", "d"),
-    "images_per_s": ("images/s on one core", ",.0f"),
-    "low": ("from", ",.0f"),
-    "high": ("to", ",.0f"),
-}
-INPUT_NOTE = (
+BATCHES = MeasuredTable(
+    INPUT,
+    "Making batches of small images",
+    {
+        "batch": ("batch", "d"),
+        "images_per_s": ("images/s on one core", ",.0f"),
+        "low": ("from", ",.0f"),
+        "high": ("to", ",.0f"),
+    },
     "Random images of 3x32x32, padded by 4, cropped, flipped and normalised by the training loader in one thread; from the "
-    "median processor time of a batch, with its 95 % interval."
+    "median processor time of a batch, with its 95 % interval.",
 )
 
 
@@ -113,15 +115,14 @@ def run(arguments: argparse.Namespace) -> int:
         steps.append(row | summarise(measured.beside.rounds, not gpu))
     inputs = [input_path(batch) for batch in INPUT_BATCHES] if INPUT in names else []
     if steps:
-        terminal.console().print(table(STEP_COLUMNS, steps))
+        STEPS.print(steps)
     if inputs:
-        terminal.console().print(table(INPUT_COLUMNS, inputs))
+        BATCHES.print(inputs)
     committed = read_records().get(f"step_cost-{where['device']}", {"rows": []})["rows"] if arguments.check else []
-    command = arguments.command_line
     if arguments.write and steps:
-        add_to_record("step_cost", where, command, STEP_TITLE, STEP_COLUMNS, steps, STEP_NOTE, SAME)
+        STEPS.write(where, arguments.command_line, steps)
     if arguments.write and inputs:
-        write_record(INPUT, where, command, INPUT_TITLE, INPUT_COLUMNS, inputs, INPUT_NOTE)
+        BATCHES.write(where, arguments.command_line, inputs)
     slow = slower(steps, committed)
     for line in slow:
         print(line, file=sys.stderr)

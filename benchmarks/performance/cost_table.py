@@ -48,7 +48,7 @@ def _group(one: Forecast) -> tuple[Any, ...]:
 
 
 def _row(its: Sequence[Forecast], price: float | None) -> list[str]:
-    """A line of the table: one trial, or those that differ in the seed alone."""
+    """Return a line of the table: one trial, or those that differ in the seed alone."""
     trial: Any = its[0].trial
     recipe = trial.directory.parent.name
     done = sum(one.finished for one in its)
@@ -60,7 +60,7 @@ def _row(its: Sequence[Forecast], price: float | None) -> list[str]:
 
 
 def _sums(its: Sequence[Forecast], price: float | None) -> tuple[str, str, str, str]:
-    """FLOPs, device-hours, memory (the most of any) and money, as text; time is left out unless all have it."""
+    """Return FLOPs, device-hours, memory (the most of any) and money, as text; time is left out unless all have it."""
     flops = si(sum(one.train_flops or 0 for one in its))
     memory = max((one.memory_bytes or 0 for one in its), default=0)
     times = [one.device_s for one in its if one.device_s is not None]
@@ -71,7 +71,7 @@ def _sums(its: Sequence[Forecast], price: float | None) -> tuple[str, str, str, 
 
 
 def _notes(console: Console, forecasts: Sequence[Forecast], left: Sequence[Forecast], method: Method) -> None:
-    """Below the table: what remains, where figures come from, and what cannot run."""
+    """Print below the table what remains, where figures come from, and what cannot run."""
 
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

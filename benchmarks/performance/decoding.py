@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import terminal
-from benchmarks.performance.document import add_write_option, table, write_record
+from benchmarks.performance.document import MeasuredTable, add_write_option
 from benchmarks.performance.jpeg_tree import CLASSES, QUALITIES, generate
 from benchmarks.records.hardware import cores
 
@@ -20,31 +19,37 @@ BATCH = 256  # the papers'
 ROUND_IMAGES = 64  # images that each way of decoding takes, before the next one's
 WORKERS = (0, 1, 2)
 PACE = 1.5  # a step's length, of the loader's period
-COLUMNS = {
-    "what": ("what", "s"),
-    "images_per_s": ("images/s", ",.0f"),
-    "low": ("from", ",.0f"),
-    "high": ("to", ",.0f"),
-    "ratio": ("of Pillow's decoding", ".2f"),
-}
-TRACE_COLUMNS = {
-    "workers": ("workers", "d"),
-    "batch": ("batch", "d"),
-    "period_ms": ("a batch every, ms", ".0f"),
-    "step_ms": ("step, ms", ".0f"),
-    "steps": ("steps", "d"),
-    "stalls": ("stalls", "d"),
-    "longest_ms": ("longest wait, ms", ".1f"),
-    "first_ms": ("first batch, ms", ".0f"),
-    "next_first_ms": ("first batch of the second epoch, ms", ".0f"),
-    "same_workers": ("workers started", "s"),
-}
-TITLE, TRACE_TITLE = "Decoding photographs", "Waiting for photographs"
-TRACE_NOTE = (
+DECODING = MeasuredTable(
+    "decoding",
+    "Decoding photographs",
+    {
+        "what": ("what", "s"),
+        "images_per_s": ("images/s", ",.0f"),
+        "low": ("from", ",.0f"),
+        "high": ("to", ",.0f"),
+        "ratio": ("of Pillow's decoding", ".2f"),
+    },
+    "",
+)
+WAITING = MeasuredTable(
+    "decoding_trace",
+    "Waiting for photographs",
+    {
+        "workers": ("workers", "d"),
+        "batch": ("batch", "d"),
+        "period_ms": ("a batch every, ms", ".0f"),
+        "step_ms": ("step, ms", ".0f"),
+        "steps": ("steps", "d"),
+        "stalls": ("stalls", "d"),
+        "longest_ms": ("longest wait, ms", ".1f"),
+        "first_ms": ("first batch, ms", ".0f"),
+        "next_first_ms": ("first batch of the second epoch, ms", ".0f"),
+        "same_workers": ("workers started", "s"),
+    },
     "Two epochs of training steps of a small ResNet on the same files, each step filled up by sleeping to 1.5 times the "
     "period in which the workers make a batch, as a GPU would keep its host waiting. A stall is a wait for a batch of more "
     "than 5 % of a step, after the first batch of an epoch; that one is made while nothing else is done, so that its wait is "
-    "given by itself."
+    "given by itself.",
 )
 
 
@@ -98,12 +103,12 @@ def run(arguments: argparse.Namespace) -> None:
     traced |= {**photographs.waiting(steps), "same_workers": started}
     if arguments.trace:
         arguments.trace.write_text(json.dumps(photographs.chrome_trace(steps)), encoding="utf-8")
-    terminal.console().print(table(COLUMNS, rows))
-    terminal.console().print(table(TRACE_COLUMNS, [traced]))
+    DECODING.print(rows)
+    WAITING.print([traced])
     if arguments.write:
         where, command = environment(torch.device("cpu")), arguments.command_line
-        write_record("decoding", where, command, TITLE, COLUMNS, rows, note(made, missing))
-        write_record("decoding_trace", where, command, TRACE_TITLE, TRACE_COLUMNS, [traced], TRACE_NOTE)
+        DECODING.write(where, command, rows, note(made, missing))
+        WAITING.write(where, command, [traced])
 
 
 def note(made: Mapping[str, Any], missing: Sequence[str]) -> str:

@@ -4,15 +4,16 @@ import argparse
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
+from benchmarks import terminal
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT
 from benchmarks.records.files import now, read_json, write_json
-from benchmarks.terminal import RENAMED
 
 DOCS = (ROOT if IS_CHECKOUT else Path()) / "docs"
 RECORDS = DOCS / "performance"
@@ -34,71 +35,70 @@ NO_GPU = "\nThere are no figures of GPUs: none was available when these were mea
 
 
 def add_write_option(parser: argparse.ArgumentParser) -> None:
-    """``--write``, of every command that measures."""
+    """Add ``--write``, which every command has that measures."""
     parser.add_argument(
         "--write", action="store_true", help="keep the figures in docs/performance/, for docs/performance.md"
     )
 
 
-def write_record(
-    kind: str,
-    environment: Mapping[str, Any],
-    command: str,
-    title: str,
-    columns: Mapping[str, tuple[str, str]],
-    rows: Sequence[Mapping[str, Any]],
-    note: str,
-    root: Path = RECORDS,
-) -> Path:
-    """Keeps what a command has measured as ``<kind>-<device>.json``, in place of what it measured before.
+@dataclass(frozen=True)
+class MeasuredTable:
+    """A table of docs/performance.md, which a command measures.
 
-    Args:
-        environment: of ``benchmarks.training.environment``.
-        columns: of the table: key in a row -> heading, format (or ``RATE``); rows may have more keys.
+    Attributes:
+        kind: names the file of its record, ``<kind>-<device>.json``.
+        columns: key in a row -> heading, format (or ``RATE``); rows may have more keys.
         note: what a reader must know, one paragraph.
+        same: keys by which rows belong together; empty where every record replaces the one before.
     """
-    path = root / f"{kind}-{environment['device']}.json"
-    content = {
-        "title": title,
-        "command": command,
-        "measured": now(),
-        "environment": dict(environment),
-        "columns": {key: list(column) for key, column in columns.items()},
-        "rows": list(rows),
-        "note": note,
-    }
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(path, content)
-    return path
 
+    kind: str
+    title: str
+    columns: Mapping[str, tuple[str, str]]
+    note: str
+    same: Sequence[str] = ()
 
-def add_to_record(
-    kind: str,
-    environment: Mapping[str, Any],
-    command: str,
-    title: str,
-    columns: Mapping[str, tuple[str, str]],
-    rows: Sequence[Mapping[str, Any]],
-    note: str,
-    same: Sequence[str],
-    root: Path = RECORDS,
-) -> Path:
-    """As ``write_record``; rows stay that were measured with the same hardware, versions and threads and differ in a key of
-    ``same`` from all the new ones. Each row has its command, the record all of them.
-    """
-    before = read_json(root / f"{kind}-{environment['device']}.json") or {}
-    here, there = ({name: of.get(name) for name in MACHINE} for of in (environment, before.get("environment", {})))
-    new = [[row[key] for key in same] for row in rows]
-    older = (
-        [row for row in before.get("rows", []) if [row.get(key) for key in same] not in new] if here == there else []
-    )
-    all_rows = [*older, *({**row, "command": command} for row in rows)]
-    commands = " && ".join(dict.fromkeys(row["command"] for row in all_rows))
-    return write_record(kind, environment, commands, title, columns, all_rows, note, root)
+    def print(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print rows in the terminal."""
+        terminal.console().print(table(self.columns, rows))
+
+    def write(
+        self,
+        environment: Mapping[str, Any],
+        command: str,
+        rows: Sequence[Mapping[str, Any]],
+        more: str = "",
+        root: Path = RECORDS,
+    ) -> Path:
+        """Write the record of these rows and return its path.
+
+        With ``same``, rows stay that were measured with the same hardware, versions and threads and differ in one of those
+        keys from all the new ones; each row then has its command, and the record all of them.
+
+        Args:
+            environment: of ``benchmarks.training.environment``.
+            more: what this measurement adds to the note.
+        """
+        path = root / f"{self.kind}-{environment['device']}.json"
+        rows = list(rows)
+        if self.same:
+            before = read_json(path) or {}
+            here, there = (
+                {name: of.get(name) for name in MACHINE} for of in (environment, before.get("environment", {}))
+            )
+            new = [[row[key] for key in self.same] for row in rows]
+            older = before.get("rows", []) if here == there else []
+            rows = [{**row, "command": command} for row in rows]
+            rows = [*(row for row in older if [row.get(key) for key in self.same] not in new), *rows]
+            command = " && ".join(dict.fromkeys(row["command"] for row in rows))
+        root.mkdir(parents=True, exist_ok=True)
+        content = {"title": self.title, "command": command, "measured": now(), "environment": dict(environment)}
+        write_json(path, content | {"columns": dict(self.columns), "rows": rows, "note": self.note + more})
+        return path
 
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:
-    """The records by the stems of their files, in the table's order.
+    """Return the records by the stems of their files, in the page's order.
 
     Raises:
         ValueError: a file that is no such record.
@@ -113,7 +113,7 @@ def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:
 
 
 def render(records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page, Markdown."""
+    """Return the page, Markdown."""
     parts = [HEAD]
     if not any(record["environment"]["device"] == "cuda" for record in records.values()):
         parts.append(NO_GPU)
@@ -122,7 +122,7 @@ def render(records: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def table(columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """A record's table for the terminal; where that is narrow, words are folded and no number is."""
+    """Return a record's table for the terminal; where that is narrow, words are folded and no number is."""
     shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     cells = [[_cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows]
     for index, (heading, form) in enumerate(columns.values()):
@@ -137,7 +137,7 @@ def table(columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, An
 
 
 def rate(value: float) -> str:
-    """Images a second: 2,750, 27.5, 0.275."""
+    """Return images a second as text: 2,750, 27.5, 0.275."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
@@ -161,7 +161,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def of_today(text: str) -> str:
     """Return a text with the commands of a record by the names that they have now."""
-    return re.sub(r"(?<=python -m benchmarks )\w+", lambda name: RENAMED.get(name.group(), name.group()), text)
+    return re.sub(r"(?<=python -m benchmarks )\w+", lambda name: terminal.RENAMED.get(name.group(), name.group()), text)
 
 
 def _place(path: Path) -> tuple[int, str]:

@@ -64,7 +64,7 @@ class Forecast:
 
 
 def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Console) -> list[Forecast]:
-    """The forecast of each trial, kept for those that are still to run; a bar on ``console`` while it measures.
+    """Return the forecast of each trial, kept for those that are still to run; a bar on ``console`` while it measures.
 
     Raises:
         ConfigurationError: the output root cannot be written to, or there is no training to forecast.
@@ -120,7 +120,7 @@ class _Store:
 
     Args:
         root: output root.
-        tell: is told what takes time.
+        tell: receives what takes time, in words.
     """
 
     def __init__(self, root: str, tell: Callable[[str], None]) -> None:
@@ -130,11 +130,11 @@ class _Store:
         self.failed: dict[str, str] = {}
 
     def find(self, depends_on: Sequence[Any]) -> dict[str, Any] | None:
-        """What was kept under this."""
+        """Return what was kept under this."""
         return self.content.get(_digest(depends_on))
 
     def get(self, depends_on: Sequence[Any], doing: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What was kept under this, or made now.
+        """Return what was kept under this, or make it now.
 
         Raises:
             ValueError: it cannot be made, with the reason in one line.
@@ -172,7 +172,7 @@ def _forecast(trial: Trial, method: Method, store: _Store) -> Forecast:
 
 
 def _costs(trial: Trial, method: Method, store: _Store) -> Forecast:
-    """Raises ValueError for a network or data set that cannot be had, and for a length that cannot be told."""
+    """Return the forecast. Raises ValueError for a missing network or data set, and for a length that is not known before."""
     config, trainer, batch = trial.config, trial.config["trainer"], trial.config["recipe"]["batch_size"]
     image = [config["data"]["in_channels"], *config["data"]["image_size"]]
     code = [training_sha256(), version("torch"), version("fvcore")]
@@ -226,7 +226,7 @@ def _costs(trial: Trial, method: Method, store: _Store) -> Forecast:
 def _length(
     config: dict[str, Any], count: int, step_flops: int, step_s: float | None, unmeasured: str | None
 ) -> tuple[int, int]:
-    """Training steps and evaluations of a run over ``count`` images, as ``benchmarks.training.budget`` and Lightning end it."""
+    """Return steps and evaluations over ``count`` images, as ``benchmarks.training.budget`` and Lightning end a run."""
     trainer, batch = config["trainer"], config["recipe"]["batch_size"]
     per_epoch = count // batch
     limit = trainer.get("limit_train_batches")
@@ -252,7 +252,7 @@ def _length(
 
 
 def _passes(config: dict[str, Any], net: dict[str, Any], shapes: dict[str, Sequence[int]], split: str) -> float:
-    """How many forwards of a training image the evaluation of one image of a split costs, about."""
+    """Return how many forwards of a training image the evaluation of one image of a split costs, about."""
     if config["data"]["task"] == "classification":
         views = config["data"].get("test_views", ()) if split == "test" else ()
         return 1 + sum(10 if view == "10crop" else (view / config["data"]["image_size"][0]) ** 2 for view in views)
@@ -275,7 +275,7 @@ def _count(model: dict[str, Any], image: Sequence[int]) -> dict[str, Any]:
 
 
 def _read(source: dict[str, Any]) -> dict[str, Any]:
-    """Number of images in each split; of decoded ones their height and width."""
+    """Return the number of images in each split; of decoded ones their height and width."""
     from hydra.utils import instantiate
 
     splits = instantiate(source)().named()
@@ -286,7 +286,7 @@ def _read(source: dict[str, Any]) -> dict[str, Any]:
 
 
 def _state(root: str | None) -> list[int]:
-    """When files came to or left a folder or those in it; another set in the same place is another set."""
+    """Return when files came to or left a folder or those in it; another set in the same place is another set."""
     if root is None or not Path(root).exists():
         return []
     places = [Path(root), *(Path(root).iterdir() if Path(root).is_dir() else ())]
@@ -300,14 +300,8 @@ def _step(config: dict[str, Any], measure: bool, store: _Store) -> dict[str, Any
     # A number of the optimiser changes no time and no memory unless it is zero.
     optimizer = {key: bool(v) if isinstance(v, int | float) else v for key, v in specification["optimizer"].items()}
     machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES")]
-    depends_on = [
-        "step",
-        specification | {"optimizer": optimizer},
-        devices,
-        *machine,
-        training_sha256(),
-        version("torch"),
-    ]
+    code = [training_sha256(), version("torch")]
+    depends_on = ["step", specification | {"optimizer": optimizer}, devices, *machine, *code]
     if not measure:
         known = store.find(depends_on)
         if known is None:
@@ -325,7 +319,7 @@ def _digest(content: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The cause in one line, without Hydra's wrapping."""
+    """Return the cause in one line, without Hydra's wrapping."""
     while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand_all
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.cases import Case
 from benchmarks.performance.interleaved import median_interval
@@ -109,7 +109,7 @@ class BareLoop:
 
 
 def mean_loss(logits: Tensor, targets: Any, weights: Tensor | None) -> Tensor:
-    """Cross-entropy, mean over images and pixels, each pixel times its weight if given."""
+    """Return the cross-entropy, mean over images and pixels, each pixel times its weight if given."""
     if weights is None:
         return F.cross_entropy(logits, targets)
     return (F.cross_entropy(logits, targets, reduction="none") * weights).mean()
@@ -139,7 +139,7 @@ class InterleavedLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        """Batches of an epoch. Its last round is not counted: evaluation follows, and nobody asks for another batch."""
+        """Yield an epoch's batches. Its last round is not counted: evaluation follows, and nobody asks for another batch."""
         self.bare.begin(self.sampler.epoch)
         batches, left = iter(self.loader), len(self)
         while left:
@@ -169,7 +169,7 @@ class Trainer(pl.Trainer):
     beside: InterleavedLoader
 
     def fit(self, model: Any, *, datamodule: Any, **keywords: Any) -> None:  # type: ignore[override]
-        """Trains both."""
+        """Train both."""
         device = self.strategy.root_device
         net, made = copy.deepcopy(model.net).to(device).train(), datamodule.train_dataloader
         if model.net._compiled_call_impl is not None:  # which a copy is not
@@ -185,12 +185,12 @@ class Trainer(pl.Trainer):
 
 
 def waiter(device: torch.device) -> Callable[[], None]:
-    """What waits for the device."""
+    """Return what waits for the device."""
     return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
 
 
 def random_classes(splits: Any, split: Any, count: int, shape: Sequence[int], classes: int) -> Any:
-    """Random images uint8 of a data set's size in ``count`` training images and a few others.
+    """Return random images uint8 of a data set's size in ``count`` training images and a few others.
 
     splits, split: the classes that hold data, as datamodules and benchmarks do not know each other.
     """
@@ -204,10 +204,10 @@ def random_classes(splits: Any, split: Any, count: int, shape: Sequence[int], cl
 
 
 def configuration(case: Case, root: Path, batch: int | None, steps: int, overrides: Sequence[str]) -> Any:
-    """The trial of a case, with epochs enough for ``steps`` and random images where it has none."""
+    """Return the trial of a case, with epochs enough for ``steps`` and random images where it has none."""
     sizes = [] if batch is None else [f"recipe.batch_size={batch}"]
     place = (f"output_root={root}", "logger=none", "cluster.threads_per_process=1")
-    run: Any = expand([*case.overrides, *sizes, *place, *overrides], False)[0]
+    [run] = expand_all([*case.overrides, *sizes, *place, *overrides], multirun=False)
     config, data = run.config, run.config["data"]
     images = case.images or steps * config["recipe"]["batch_size"]
     config["trainer"] |= {
@@ -229,7 +229,7 @@ def configuration(case: Case, root: Path, batch: int | None, steps: int, overrid
 
 
 def prepare(case: Case, steps: int, root: Path) -> tuple[dict[str, Any], Any]:
-    """The configuration and the datamodule of a case, as a run has them before it builds its network."""
+    """Return the configuration and the datamodule of a case, as a run has them before it builds its network."""
     config = configuration(case, root, case.batch, steps, ()).config
     torch.set_num_threads(1)
     pl.seed_everything(config["seed"], verbose=False)
@@ -239,7 +239,7 @@ def prepare(case: Case, steps: int, root: Path) -> tuple[dict[str, Any], Any]:
 
 
 def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] = ()) -> Measured:
-    """Runs a case in this process, with one thread, tested and recorded as any run."""
+    """Run a case in this process, with one thread, tested and recorded as any run."""
     with tempfile.TemporaryDirectory() as root:
         trial = configuration(case, Path(root), batch, steps, overrides)
         config = trial.config
@@ -253,7 +253,7 @@ def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] 
 
 
 def summarise(rounds: Sequence[Round], processor: bool) -> dict[str, Any]:
-    """Medians over the rounds after the first few; times in ms, what is added in microseconds.
+    """Return medians over the rounds after the first few; times in ms, what is added in microseconds.
 
     processor: ratios and differences are of processor time, which does not depend on what else the machine does.
     """

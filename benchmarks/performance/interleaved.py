@@ -16,7 +16,7 @@ def interleave(
     most: int,
     seconds: float = 0.0,
 ) -> list[tuple[float, float]]:
-    """Times of both in each round: where a machine is slow for a while, both are.
+    """Return the times of both in each round: where a machine is slow for a while, both are.
 
     Args:
         one, other: return when their device has done the work.
@@ -36,7 +36,7 @@ def interleave(
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """The median between the two order statistics that enclose the true one with a probability of at least 95 %.
+    """Return the median between the two order statistics that enclose the true one with a probability of at least 95 %.
 
     From the binomial distribution; the smallest and the greatest value where there are too few for that.
     """

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import terminal
-from benchmarks.config.compose import expand
-from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.performance.document import table, write_record
+from benchmarks.config.compose import expand_all
+from benchmarks.config.trial import ConfigurationError
+from benchmarks.performance.document import MeasuredTable
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.records.files import write_atomic
 from benchmarks.records.hardware import on_gpu
@@ -28,24 +27,25 @@ KEY = "memory_efficient"
 FORMS = {"plain": False, "efficient": True}
 USUAL = ("model=densenet", "data=cifar10", "model.depth=40,70,100,130,160,190", "recipe.batch_size=8")
 ONE_THREAD = ("logger=none", "cluster.threads_per_process=1")
-TITLE = "What a DenseNet keeps for its backward pass"
-COLUMNS = {
-    "network": ("network", "s"),
-    "batch": ("batch", "d"),
-    "kept_plain_mib": ("kept, plain, MiB", ",.1f"),
-    "kept_efficient_mib": ("kept, memory-efficient, MiB", ",.1f"),
-    "peak_plain_mib": ("peak, plain, MiB", ",.0f"),
-    "peak_efficient_mib": ("peak, memory-efficient, MiB", ",.0f"),
-    "time_ratio": ("time of a step, ratio", ".2f"),
-    "time_low": ("from", ".2f"),
-    "time_high": ("to", ".2f"),
-    "recomputed_macs": ("MACs computed again", ",d"),
-}
-NOTE = (
+TABLE = MeasuredTable(
+    "memory",
+    "What a DenseNet keeps for its backward pass",
+    {
+        "network": ("network", "s"),
+        "batch": ("batch", "d"),
+        "kept_plain_mib": ("kept, plain, MiB", ",.1f"),
+        "kept_efficient_mib": ("kept, memory-efficient, MiB", ",.1f"),
+        "peak_plain_mib": ("peak, plain, MiB", ",.0f"),
+        "peak_efficient_mib": ("peak, memory-efficient, MiB", ",.0f"),
+        "time_ratio": ("time of a step, ratio", ".2f"),
+        "time_low": ("from", ".2f"),
+        "time_high": ("to", ".2f"),
+        "recomputed_macs": ("MACs computed again", ",d"),
+    },
     "Kept: what a training forward pass holds for the backward pass, each piece of memory once, without parameters and "
     "buffers; a count, the same on every machine. Peak: the most that a process of its own used in training steps, above "
     "what it used before it built the network; on a GPU, by the allocator. Time: a training step, memory-efficient over "
-    "plain, interleaved in one process; median with its 95 % interval, on a CPU of processor time in one thread. "
+    "plain, interleaved in one process; median with its 95 % interval, on a CPU of processor time in one thread. ",
 )
 
 
@@ -66,22 +66,21 @@ def report(overrides: Sequence[str], repeats: int | None, page: Path | None, com
 
     torch.set_num_threads(1)
     rows = []
-    for trial in (trials := expand([*(overrides or USUAL), *ONE_THREAD], multirun=True)):
-        if not isinstance(trial, Trial):
-            raise ConfigurationError(f"{trial.label}: {trial.error}")
+    trials = expand_all([*(overrides or USUAL), *ONE_THREAD])
+    for trial in trials:
         if KEY not in trial.config["model"]:
             raise ConfigurationError(f"{trial.config['name']} has no model.{KEY}, model=densenet has one")
         print(f"measuring {trial.config['name']}", file=sys.stderr)
         rows.append(measure(trial.config, repeats))
     if page:
         write_atomic(page, render(view(rows)))
-    terminal.console().print(table(COLUMNS, rows))
+    TABLE.print(rows)
     print(growth(rows))
     if command:
         from benchmarks.training.environment import environment
 
-        device = torch.device("cuda" if on_gpu(trials[0].config) else "cpu")  # type: ignore[union-attr]
-        write_record("memory", environment(device), command, TITLE, COLUMNS, rows, NOTE + growth(rows))
+        device = torch.device("cuda" if on_gpu(trials[0].config) else "cpu")
+        TABLE.write(environment(device), command, rows, growth(rows))
 
 
 def measure(config: dict[str, Any], repeats: int | None) -> dict[str, Any]:
@@ -201,7 +200,7 @@ def view(rows: Sequence[dict[str, Any]]) -> View:
     )
     named = f"{rows[0]['network']} to {rows[-1]['network']}"
     return View(
-        TITLE,
+        TABLE.title,
         "Every layer reads all before it. Plainly it keeps a concatenated and a normalised copy of them: quadratic in the "
         f"depth. With model.{KEY}=true it makes both again in the backward pass: linear, with the same results.",
         [Figure(named, caption, [{"traces": traces, "layout": layout}], height=420, width=560)],

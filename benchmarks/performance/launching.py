@@ -16,8 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import terminal
-from benchmarks.performance.document import add_write_option, table, write_record
+from benchmarks.performance.document import MeasuredTable, add_write_option
 from benchmarks.records.files import PROGRESS
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
@@ -34,25 +33,26 @@ FIRST = "first step"
 FIRST_STEP = ("model=resnext", "data=digits", "recipe.epochs=1")
 LIMITS = {"help": 1.0, FIRST: 1.5, "sweep": 6.0, "ranks": 2.5}  # --help: 2 s, on a machine that imports in as long
 LOOK_S = 0.005
-TITLE = "Starting and launching"
-COLUMNS = {
-    "what": ("what", "s"),
-    "seconds": ("seconds, median", ".2f"),
-    "ratio": ("ratio to the import, median", ".2f"),
-    "low": ("from", ".2f"),
-    "high": ("to", ".2f"),
-    "limit": ("limit", ".1f"),
-}
-NOTE = (
+TABLE = MeasuredTable(
+    "start_up",
+    "Starting and launching",
+    {
+        "what": ("what", "s"),
+        "seconds": ("seconds, median", ".2f"),
+        "ratio": ("ratio to the import, median", ".2f"),
+        "low": ("from", ".2f"),
+        "high": ("to", ".2f"),
+        "limit": ("limit", ".1f"),
+    },
     '`import` is `python -c "import torch, pytorch_lightning"`, `help` is `run.py --help`, `first step` lasts from the start '
     f"of `run.py {' '.join(FIRST_STEP[:2])}` to the end of its first training step, `sweep` is {TRIALS} one-step trials, "
     "`ranks` a one-step trial of two processes. All are run one after the other in every repeat; ratios are within a repeat, "
-    "`from` and `to` the lowest and the highest."
+    "`from` and `to` the lowest and the highest.",
 )
 
 
 def commands(root: Path, logger: str) -> dict[str, list[str]]:
-    """The import, the help, a run, a sweep of ``TRIALS`` one-step trials, a trial of two ranks; results go below ``root``."""
+    """Return the commands by name; their results go below ``root``."""
     start = [sys.executable, str(RUN)]
     run = [*start, *ONE_STEP, f"logger={logger}", "cluster.oversubscribe=true"]
     return {
@@ -114,31 +114,24 @@ def run(arguments: argparse.Namespace) -> int:
     if "start" in parts:
         rows = summarise(measure(arguments.repeats, arguments.logger))
         too_long |= any(row["limit"] is not None and row["ratio"] > row["limit"] for row in rows)
-        _show(arguments, "start_up", TITLE, COLUMNS, rows, NOTE)
+        _show(arguments, TABLE, rows)
     if "tracking" in parts:
         from benchmarks.performance import tracking_time
 
         row = tracking_time.row(arguments.epochs, arguments.mode)
         too_long |= row["share"] > tracking_time.LIMIT
-        _show(arguments, "logging_cost", tracking_time.TITLE, tracking_time.COLUMNS, [row], tracking_time.NOTE)
+        _show(arguments, tracking_time.TABLE, [row])
     return int(too_long)
 
 
-def _show(
-    arguments: argparse.Namespace,
-    kind: str,
-    title: str,
-    columns: Mapping[str, tuple[str, str]],
-    rows: Sequence[Mapping[str, Any]],
-    note: str,
-) -> None:
-    terminal.console().print(table(columns, rows))
+def _show(arguments: argparse.Namespace, table: MeasuredTable, rows: Sequence[Mapping[str, Any]]) -> None:
+    table.print(rows)
     if arguments.write:
         import torch
 
         from benchmarks.training.environment import environment
 
-        write_record(kind, environment(torch.device("cpu")), arguments.command_line, title, columns, rows, note)
+        table.write(environment(torch.device("cpu")), arguments.command_line, rows)
 
 
 def _duration(command: Sequence[str], until: Path | None) -> float:

@@ -11,12 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks import terminal
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
 from benchmarks.performance import kept_memory
-from benchmarks.performance.document import add_to_record, add_write_option, table
+from benchmarks.performance.document import MeasuredTable, add_write_option
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.training.tuned_settings import specification
@@ -36,25 +35,27 @@ OPTIONS = {  # what it changes in the results
     "model.memory_efficient=true": "none",
     "trainer.ema_decay=0.999": "the average is evaluated",
 }
-TITLE = "What each training option costs or saves"
-COLUMNS = {
-    "network": ("network", "s"),
-    "batch": ("batch", "d"),
-    "switch": ("training option", "s"),
-    "time_ratio": ("time of a step, ratio", ".2f"),
-    "time_low": ("from", ".2f"),
-    "time_high": ("to", ".2f"),
-    "memory_plain_mib": ("memory without, MiB", ",.0f"),
-    "memory_mib": ("with, MiB", ",.0f"),
-    "rounds": ("rounds", "d"),
-    "results": ("changes in the results", "s"),
-}
-NOTE = (
+TABLE = MeasuredTable(
+    "switch_cost",
+    "What each training option costs or saves",
+    {
+        "network": ("network", "s"),
+        "batch": ("batch", "d"),
+        "switch": ("training option", "s"),
+        "time_ratio": ("time of a step, ratio", ".2f"),
+        "time_low": ("from", ".2f"),
+        "time_high": ("to", ".2f"),
+        "memory_plain_mib": ("memory without, MiB", ",.0f"),
+        "memory_mib": ("with, MiB", ",.0f"),
+        "rounds": ("rounds", "d"),
+        "results": ("changes in the results", "s"),
+    },
     "Training steps (forward, backward, optimiser, average) on random images with the option and without, interleaved in one "
     "process: the ratio's median with its 95 % interval, on a CPU of processor time in one thread. Memory is the most that a "
     "process of its own used in training steps, above what it used before it built the network; on a GPU, by the allocator. "
     "Which of them help is a matter of the machine: `python -m benchmarks measure options` measures it on yours, `tune` "
-    "chooses."
+    "chooses.",
+    same=("network", "batch", "switch"),
 )
 
 
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
             left_out |= {row: None}
         else:
             rows.append(row)
-    terminal.console().print(table(COLUMNS, rows))
+    TABLE.print(rows)
     for line in left_out:
         print(f"left out   {line}")
     if arguments.write:
@@ -112,8 +113,7 @@ def run(arguments: argparse.Namespace) -> None:
         from benchmarks.training.environment import environment
 
         where = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")) | {"threads": 1}
-        same = ("network", "batch", "switch")
-        add_to_record("switch_cost", where, arguments.command_line, TITLE, COLUMNS, rows, NOTE, same)
+        TABLE.write(where, arguments.command_line, rows)
 
 
 def _row(overrides: Sequence[str], option: str, repeats: int | None) -> dict[str, Any] | str:
@@ -136,9 +136,7 @@ def _row(overrides: Sequence[str], option: str, repeats: int | None) -> dict[str
 
 
 def _trial(overrides: Sequence[str]) -> Trial:
-    [trial] = expand(overrides, multirun=False)
-    if not isinstance(trial, Trial):
-        raise ConfigurationError(trial.error)
+    [trial] = expand_all(overrides, multirun=False)
     if problem := refusal(trial):
         raise ConfigurationError(problem)
     return trial

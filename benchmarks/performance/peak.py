@@ -18,7 +18,7 @@ REPEATS = 10
 
 
 def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, tf32: bool = False) -> float:
-    """Of square matrices, the best of ten; 2 n³ FLOPs each."""
+    """Return the rate of products of square matrices, the best of ten; 2 n³ FLOPs each."""
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     side = SIDE[device.type]
@@ -36,8 +36,8 @@ def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, tf32: bool = Fa
 
 
 def main(specification: dict[str, Any]) -> int:
-    """Prints ``peaks``, the rate by precision: ``32-true``, and where the device has them ``tf32`` and ``bf16-mixed``; and the
-    ``environment``. Returns the exit code.
+    """Print ``peaks``, the rate by precision: ``32-true``, and where the device has them ``tf32`` and ``bf16-mixed``; and the
+    ``environment``. Return the exit code.
 
     Args:
         specification: gpu, threads.

@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import terminal
 from benchmarks.performance import cases
 from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case
-from benchmarks.performance.document import add_to_record, add_write_option, table, write_record
+from benchmarks.performance.document import MeasuredTable, add_write_option
 from benchmarks.performance.interleaved import median_interval
 
 if TYPE_CHECKING:
@@ -26,20 +25,21 @@ WHOLE = "resnet20_cifar"  # whose batches are also made by each loop's own input
 CASES = {name: cases.CASES[name] for name in ("resnext29_8x64d", "densenet_bc100_k12", "resnet20_digits")} | {
     WHOLE: Case(("model=resnet", "data=cifar10", "model.depth=20"), 128, 80, None)
 }
-COLUMNS = {
-    "network": ("network", "s"),
-    "batch": ("batch", "d"),
-    "loop": ("loop", "s"),
-    "version": ("version", "s"),
-    "images_per_s": ("images/s", ".1f"),
-    "ratio": ("ratio to bare", ".3f"),
-    "ratio_low": ("from", ".3f"),
-    "ratio_high": ("to", ".3f"),
-    "added_us": ("added, µs", ".0f"),
-    "rounds": ("rounds", "d"),
-}
-TITLE = "Public training loops beside a hand-written loop"
-NOTE = (
+STEPS = MeasuredTable(
+    "peers",
+    "Public training loops beside a hand-written loop",
+    {
+        "network": ("network", "s"),
+        "batch": ("batch", "d"),
+        "loop": ("loop", "s"),
+        "version": ("version", "s"),
+        "images_per_s": ("images/s", ".1f"),
+        "ratio": ("ratio to bare", ".3f"),
+        "ratio_low": ("from", ".3f"),
+        "ratio_high": ("to", ".3f"),
+        "added_us": ("added, µs", ".0f"),
+        "rounds": ("rounds", "d"),
+    },
     "Each loop is interleaved with the same bare loop in one process, as in the table of our training step: the same "
     "initial weights, batches (made by our loader), optimiser and schedule, float32. `torchvision` and `timm` are "
     "train_one_epoch of their training scripts (with the start of its text's SHA-256) and the scripts' defaults, but "
@@ -49,30 +49,32 @@ NOTE = (
     "ModelCheckpoint; `ignite` is create_supervised_trainer with its loss printed every 100 steps. What they print is"
     " discarded. A test shows on a small network that loops end with the same weights as the bare loop, to the bit. "
     "Ratio and what is added are medians over rounds, on a CPU of processor time in one thread, with the ratio's 95 % "
-    "interval; images/s are those of the bare loop, over all its rounds, divided by the ratio."
+    "interval; images/s are those of the bare loop, over all its rounds, divided by the ratio.",
+    same=("network",),
 )
-INPUT_COLUMNS = {
-    "loop": ("pipeline", "s"),
-    "version": ("version", "s"),
-    "batch": ("batch", "d"),
-    "images_per_s": ("images/s on one core", ",.0f"),
-    "low": ("from", ",.0f"),
-    "high": ("to", ",.0f"),
-    "times": ("time of ours", ".1f"),
-    "whole_images_per_s": ("ResNet-20 with it, images/s", ".1f"),
-    "whole_ratio": ("ratio to bare", ".3f"),
-    "whole_ratio_low": ("from", ".3f"),
-    "whole_ratio_high": ("to", ".3f"),
-}
-INPUT_TITLE = "Making batches of small images, and whole steps with them"
-INPUT_NOTE = (
+BATCHES = MeasuredTable(
+    "peers_input",
+    "Making batches of small images, and whole steps with them",
+    {
+        "loop": ("pipeline", "s"),
+        "version": ("version", "s"),
+        "batch": ("batch", "d"),
+        "images_per_s": ("images/s on one core", ",.0f"),
+        "low": ("from", ",.0f"),
+        "high": ("to", ",.0f"),
+        "times": ("time of ours", ".1f"),
+        "whole_images_per_s": ("ResNet-20 with it, images/s", ".1f"),
+        "whole_ratio": ("ratio to bare", ".3f"),
+        "whole_ratio_low": ("from", ".3f"),
+        "whole_ratio_high": ("to", ".3f"),
+    },
     "Random images of 3x32x32 in memory, padded by 4, cropped, flipped and normalised. `torchvision`: "
     "Image.fromarray, as its CIFAR10 has it, RandomCrop, RandomHorizontalFlip, ToTensor and Normalize through a "
     "DataLoader without workers (PILToTensor and ConvertImageDtype, which the script's presets have, take longer). "
     "`timm`: its create_loader, which collates bytes and normalises whole batches, with the same crop and flip in "
     "place of its resized crop. A batch of each in turn, processor time of one thread, medians with 95 % intervals. "
     "On the right each loop trains ResNet-20 on batches from its own pipeline, interleaved with the bare loop, which has "
-    "ours."
+    "ours.",
 )
 
 
@@ -113,18 +115,17 @@ def run(arguments: argparse.Namespace) -> None:
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
     where = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    command = arguments.command_line
     missing = "".join(f" Left out: {line}." for line in left_out)
     for name in (name for name in names if name in CASES):
         steps = step_rows(name, peers, arguments.steps or CASES[name].steps)
-        terminal.console().print(table(COLUMNS, steps))
+        STEPS.print(steps)
         if arguments.write:  # at once: a later case may be interrupted
-            add_to_record("peers", where, command, TITLE, COLUMNS, steps, NOTE + missing, same=("network",))
+            STEPS.write(where, arguments.command_line, steps, missing)
     if INPUT in names:
         inputs = input_rows(peers, INPUT_STEPS, arguments.steps or CASES[WHOLE].steps)
-        terminal.console().print(table(INPUT_COLUMNS, inputs))
+        BATCHES.print(inputs)
         if arguments.write:
-            write_record("peers_input", where, command, INPUT_TITLE, INPUT_COLUMNS, inputs, INPUT_NOTE + missing)
+            BATCHES.write(where, arguments.command_line, inputs, missing)
 
 
 def step_rows(name: str, peers: Sequence["Peer"], steps: int, own_batches: bool = False) -> list[dict[str, Any]]:
@@ -144,7 +145,7 @@ def step_rows(name: str, peers: Sequence["Peer"], steps: int, own_batches: bool 
     batch, processor = bare.loader.sampler.batch_size, bare.device.type == "cpu"
     rounds = [timing for beside in measured for timing in beside.rounds[WARM_UP:]]
     speed = batch / statistics.median(timing.bare_processor if processor else timing.bare for timing in rounds)
-    rows = [dict.fromkeys(COLUMNS) | {"network": name, "batch": batch, "loop": "bare", "images_per_s": speed}]
+    rows = [dict.fromkeys(STEPS.columns) | {"network": name, "batch": batch, "loop": "bare", "images_per_s": speed}]
     for peer, beside in zip(peers, measured, strict=True):
         row = summarise(beside.rounds, processor)
         row |= {"loop": peer.name, "version": peer.version, "images_per_s": speed / row["ratio"]}

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_budget(trials: Sequence[Trial | Impossible]) -> None:
-    """Lets a sweep pass whose remaining forecast is within ``launch.budget``; at once where no limit is set.
+    """Let a sweep pass whose remaining forecast is within ``launch.budget``; at once where no limit is set.
 
     Raises:
         ConfigurationError: it is above a limit, or a limit that is no positive number, or of money without a price.

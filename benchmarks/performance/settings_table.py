@@ -6,37 +6,39 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from benchmarks.performance.document import RATE, rate
+from benchmarks.performance.document import RATE, MeasuredTable, rate
 from benchmarks.performance.throughput import label
 from benchmarks.training import tuned_settings
 from benchmarks.units import MISSING, quantity
 
 OF = ("forward", "train")
-TITLE = "The fastest settings"
-COLUMNS = {
-    "network": ("network", "s"),
-    "image": ("image", "s"),
-    "batch": ("batch", "d"),
-    "setting": ("setting", "s"),
-    "best": ("", "s"),
-    **{
-        f"{of}_{key}": (f"{heading}{text}", form)
-        for of, heading in zip(OF, ("forward, ", "training, "), strict=True)
-        for key, text, form in (
-            ("images_per_s", "images/s", RATE),
-            ("ms", "ms", ".4g"),
-            ("of_peak", "of peak", ".0%"),
-            ("memory_mib", "MiB", ",.0f"),
-        )
+TABLE = MeasuredTable(
+    "tune",
+    "The fastest settings",
+    {
+        "network": ("network", "s"),
+        "image": ("image", "s"),
+        "batch": ("batch", "d"),
+        "setting": ("setting", "s"),
+        "best": ("", "s"),
+        **{
+            f"{of}_{key}": (f"{heading}{text}", form)
+            for of, heading in zip(OF, ("forward, ", "training, "), strict=True)
+            for key, text, form in (
+                ("images_per_s", "images/s", RATE),
+                ("ms", "ms", ".4g"),
+                ("of_peak", "of peak", ".0%"),
+                ("memory_mib", "MiB", ",.0f"),
+            )
+        },
     },
-}
-NOTE = (
     "Forward passes and training steps on random images, a process for each line, after warm-up, interleaved with the plain "
     "setting, that of the first line: times are the median ratio to it, times the median of what it took in all processes. "
     "Best is what `trainer=auto` takes: the setting that trains the most images a second, or the first line where none has 3 % "
     "more than that; TF32 and bfloat16 change numbers and are taken only with `trainer.allow_reduced_precision=true`. Of "
     "peak: FLOPs of convolutions and linear layers a second, as a share of what the best of ten products of large matrices "
-    "reaches in the same precision. Memory is the highest beside what the libraries take, that of compiling included."
+    "reaches in the same precision. Memory is the highest beside what the libraries take, that of compiling included.",
+    same=("network", "image", "batch"),
 )
 
 

@@ -38,12 +38,12 @@ HALF = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 def main(specification: dict[str, Any]) -> int:
-    """Prints ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network),
-    ``switches`` in effect and ``hardware``, or ``error`` where memory does not suffice; returns the exit code.
+    """Print ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network),
+    ``switches`` in effect and ``hardware``, or ``error`` where memory does not suffice; return the exit code.
 
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
-            threads; where they are to be set forward (true: no training), switches (fields of ``Switches``), datamodule
+            threads; where they are to be set forward (true: no training), switches (fields of ``TrainingOptions``), datamodule
             (configuration node whose training batches are made and used), measured_s (how long to measure) and beside (what
             of the specification differs in a step that is interleaved with this one afterwards, whose ``beside_s`` and
             ``ratio`` are medians too). Where it has passes, a list of what differs from one measurement to the next, the one
@@ -119,7 +119,7 @@ class Steps:
         self.average = decay and AveragedModel(self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True)
 
     def of(self, specification: Mapping[str, Any]) -> Callable[[], float]:
-        """What makes a step of training, or of evaluation with ``forward``, waits for it, and returns its seconds."""
+        """Return what makes a step of training, or of evaluation with ``forward``, waits for it, and returns its seconds."""
         training = not specification.get("forward")
         self.net.train(training)
         called = self.net
@@ -154,7 +154,7 @@ class Steps:
 
 
 def _times(step: Callable[[], float], device: torch.device, ranks: int, measured_s: float) -> list[float]:
-    """Seconds of each step, after warm-up; all ranks make the same number of steps."""
+    """Return the seconds of each step, after warm-up; all ranks make the same number of steps."""
     once, began = torch.tensor(0.0), time.perf_counter()
     for done in range(WARM_UP):
         if ranks == 1 and done >= 2 and time.perf_counter() - began > MEASURED_S:
@@ -170,8 +170,8 @@ def _times(step: Callable[[], float], device: torch.device, ranks: int, measured
 
 
 def _interleaved(step: Callable[[], float], other: Mapping[str, Any], device: torch.device) -> dict[str, float]:
-    """``beside_s`` of the other specification's step, and the ``ratio`` of this step's time to it, medians over rounds: where
-    a machine is slow for a while, both are. Nothing where memory does not hold two networks.
+    """Return ``beside_s``, the other specification's step, and ``ratio``, this step's time to it: medians over rounds, as a
+    machine that is slow for a while is slow for both. Empty where memory does not hold two networks.
     """
     try:
         beside = Steps(other, device).of(other)
@@ -198,7 +198,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _forget(device: torch.device, compiled: bool) -> None:
-    """Gives back what a pass has left, so that the next one's peak is its own, and its shapes are compiled for it alone."""
+    """Free what a pass has left, so that the next one's peak is its own, and its shapes are compiled for it alone."""
     if compiled:
         torch._dynamo.reset()  # otherwise a second batch size would be compiled for any
     gc.collect()
@@ -211,7 +211,7 @@ def _forget(device: torch.device, compiled: bool) -> None:
 
 
 def _batches(specification: Mapping[str, Any], device: torch.device, dtype: torch.dtype | None) -> Iterator[Tensor]:
-    """Images of one batch after the other on the device: the same random ones, or a data module's."""
+    """Yield images of one batch after the other on the device: the same random ones, or a data module's."""
     if "datamodule" not in specification:
         images = torch.randn(specification["batch"], *specification["image"], device=device, dtype=dtype)
         while True:
@@ -226,7 +226,7 @@ def _batches(specification: Mapping[str, Any], device: torch.device, dtype: torc
 
 
 def _peak(device: torch.device, reset: bool = False) -> int:
-    """Most memory used so far, or since the last reset.
+    """Return the most memory used so far, or since the last reset.
 
     On Linux that of this program: ``ru_maxrss`` also knows that of the process that started it.
     """

@@ -18,7 +18,7 @@ TIMEOUT_S = 600
 def steps(
     specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]], ranks: int = 1
 ) -> list[dict[str, Any]]:
-    """Several passes of one process: those of ``step_time``, an ``error`` in place of what memory did not hold.
+    """Return several passes of one process: those of ``step_time``, an ``error`` in place of what memory did not hold.
 
     Args:
         passes: what of the specification differs, the one that takes least memory first.
@@ -53,7 +53,7 @@ def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any], repeats: i
 
 
 def warn_if_busy() -> None:
-    """Says on stderr that something computed on this machine lately: beside others, times of several threads are worthless."""
+    """Say on stderr that something computed on this machine lately: beside others, times of several threads are worthless."""
     load = os.getloadavg()[0]
     if load > cores() / 2:
         message = f"a load of {load:.1f} on {cores()} cores in the last minute: if others compute here, figures will be too low"
@@ -61,7 +61,7 @@ def warn_if_busy() -> None:
 
 
 def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S) -> dict[str, Any]:
-    """The JSON that ``python -m benchmarks.<module> ARGUMENT`` prints, under torchrun for several ranks.
+    """Return the JSON that ``python -m benchmarks.<module> ARGUMENT`` prints, under torchrun for several ranks.
 
     Raises:
         ValueError: it failed, with the reason in one line.

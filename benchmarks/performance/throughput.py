@@ -13,11 +13,11 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks import terminal
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import RATE, add_to_record, add_write_option, rate, table
+from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, rate, table
 from benchmarks.records import measured_speed
 from benchmarks.records.files import now
 from benchmarks.records.hardware import hardware
@@ -30,46 +30,50 @@ MEASURED_S = 10.0  # of each pass
 LAYOUTS = {False: "NCHW", True: "channels_last"}
 EXECUTION = {False: "eager", True: "compile"}
 SAME = ("network", "image", "batch", "setting")
-TITLE = "Networks alone: latency, images per second, memory"
-COLUMNS = {
-    "network": ("network", "s"),
-    "image": ("image", "s"),
-    "batch": ("batch", "d"),
-    "setting": ("setting", "s"),
-    "latency_ms": ("latency of one image, ms", ".4g"),
-    "forward_images_per_s": ("forward, images/s", RATE),
-    "forward_of_peak": ("of peak", ".0%"),
-    "train_images_per_s": ("training, images/s", RATE),
-    "train_low": ("from", RATE),
-    "train_high": ("to", RATE),
-    "train_of_peak": ("of peak", ".0%"),
-    "activations": ("activations of one image", ",d"),
-    "train_memory_mib": ("memory of training, MiB", ",.0f"),
-}
-NOTE = (
+ALONE = MeasuredTable(
+    "throughput",
+    "Networks alone: latency, images per second, memory",
+    {
+        "network": ("network", "s"),
+        "image": ("image", "s"),
+        "batch": ("batch", "d"),
+        "setting": ("setting", "s"),
+        "latency_ms": ("latency of one image, ms", ".4g"),
+        "forward_images_per_s": ("forward, images/s", RATE),
+        "forward_of_peak": ("of peak", ".0%"),
+        "train_images_per_s": ("training, images/s", RATE),
+        "train_low": ("from", RATE),
+        "train_high": ("to", RATE),
+        "train_of_peak": ("of peak", ".0%"),
+        "activations": ("activations of one image", ",d"),
+        "train_memory_mib": ("memory of training, MiB", ",.0f"),
+    },
     "Each network in a process of its own, on random images that lie ready on the device: the forward pass of evaluation on "
     "one image and on a batch, then whole training steps (forward, backward, optimiser), without the making of batches and "
     "without what the trainer adds. After warm-up, each step waited for; medians over up to 50 steps, of training with the "
     "quartiles. Of peak: FLOPs of convolutions and linear layers a second, as a share of what the best of ten products of "
-    "large matrices reaches in the same precision just before. Memory is the highest beside what the libraries take."
+    "large matrices reaches in the same precision just before. Memory is the highest beside what the libraries take.",
+    same=SAME,
 )
-SCALING_TITLE = "Training over several processes"
-SCALING_COLUMNS = {
-    "network": ("network", "s"),
-    "image": ("image", "s"),
-    "batch": ("global batch", "d"),
-    "setting": ("setting", "s"),
-    "processes": ("processes", "d"),
-    "train_images_per_s": ("training, images/s", RATE),
-    "train_low": ("from", RATE),
-    "train_high": ("to", RATE),
-    "speed_up": ("speed-up", ".2f"),
-    "efficiency": ("efficiency", ".0%"),
-}
-SCALING_NOTE = (
+SCALING = MeasuredTable(
+    "scaling",
+    "Training over several processes",
+    {
+        "network": ("network", "s"),
+        "image": ("image", "s"),
+        "batch": ("global batch", "d"),
+        "setting": ("setting", "s"),
+        "processes": ("processes", "d"),
+        "train_images_per_s": ("training, images/s", RATE),
+        "train_low": ("from", RATE),
+        "train_high": ("to", RATE),
+        "speed_up": ("speed-up", ".2f"),
+        "efficiency": ("efficiency", ".0%"),
+    },
     "Training steps of DistributedDataParallel on one machine, each process with its equal share of the same global batch, and "
     "on a CPU with the same number of threads each; measured as above. Speed-up is against the row with the fewest processes, "
-    "efficiency the speed-up as a share of how many times as many processes there are."
+    "efficiency the speed-up as a share of how many times as many processes there are.",
+    same=SAME,
 )
 
 
@@ -97,7 +101,10 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: there is no such network, or it cannot be measured here.
         OSError: the figures cannot be written.
     """
-    trials = _possible(expand(arguments.overrides, multirun=True))
+    trials = expand_all(arguments.overrides)
+    for trial in trials:
+        if problem := refusal(trial) or missing_resources(trial):
+            raise ConfigurationError(problem)
     subprocesses.warn_if_busy()
     measurements = _measure_all(trials)
     if arguments.write:
@@ -112,40 +119,32 @@ def run(arguments: argparse.Namespace) -> None:
         console.print(
             ", ".join([*(str(rows[0][key]) for key in SAME), "the same threads in each process"]), markup=False
         )
-        console.print(table({key: shown for key, shown in SCALING_COLUMNS.items() if key not in SAME}, rows))
+        console.print(table({key: shown for key, shown in SCALING.columns.items() if key not in SAME}, rows))
     root = Path(trials[0].config["output_root"])
     console.print(f"kept in {root / measured_speed.KEPT}", markup=False)
 
 
-def count(config: dict[str, Any]) -> dict[str, int]:
-    """Parameters, activations, MACs and FLOPs of a configuration's network for one image.
+def counts(config: dict[str, Any]) -> dict[str, int]:
+    """Return parameters, activations, MACs and FLOPs of a configuration's network for one image.
 
     Raises:
         ValueError: there is no such network, or it does not take such images.
     """
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    from benchmarks.complexity.counting import measure
+    from benchmarks.complexity.counting import build
 
     data = config["data"]
-    try:
-        net = instantiate(config["model"])
-    except InstantiationException as error:
-        raise ValueError(error.__cause__) from error
-    net.check_image_size(*data["image_size"])
-    cost = measure(net, (data["in_channels"], *data["image_size"])).as_dict()
+    cost = build(config["model"], (data["in_channels"], *data["image_size"]))[1].as_dict()
     return {key: cost[key] for key in ("params", "activations", "macs", "flops", "train_flops_per_sample")}
 
 
 def network(trial: Trial) -> str:
-    """The name, with the arguments of the network that it does not show."""
+    """Return the name, with the arguments of the network that it does not show."""
     shown = [f"{key}={short_value(value)}" for key, value in trial.overrides.items() if key.startswith("model.")]
     return " ".join([trial.config["name"], *shown])
 
 
 def label(setting: Mapping[str, Any]) -> str:
-    """``float32 NCHW eager``."""
+    """Return a setting in words: ``float32 NCHW eager``."""
     width = "bf16" if setting["precision"] == "bf16-mixed" else setting["precision"]
     if setting["precision"] == "32-true":
         width = {None: "float32", True: "TF32", False: "float32, no TF32"}[setting.get("tf32")]
@@ -153,29 +152,19 @@ def label(setting: Mapping[str, Any]) -> str:
 
 
 def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, Any]) -> float | None:
-    """FLOPs a second of matrix products in the precision of convolutions; None where it was not measured.
+    """Return FLOPs a second of matrix products in the precision of convolutions; None where it was not measured.
 
     Args:
         peaks: as ``benchmarks.performance.peak`` prints them.
-        in_effect: as ``Switches.as_dict``. Without further ado a GPU's convolutions are in TF32.
+        in_effect: as ``TrainingOptions.as_dict``. By default a GPU's convolutions are in TF32.
     """
     if precision == "32-true":
         return peaks["tf32" if (in_effect["tf32"] or {}).get("convolutions") else "32-true"]
     return peaks.get("bf16-mixed") if precision.partition("-")[0] in {"16", "bf16"} else None
 
 
-def _possible(trials: Sequence[Any]) -> list[Trial]:
-    """All of them. Raises ConfigurationError for the first that cannot be measured here."""
-    for trial in trials:
-        if not isinstance(trial, Trial):
-            raise ConfigurationError(f"{trial.label}: {trial.error}")
-        if problem := refusal(trial) or missing_resources(trial):
-            raise ConfigurationError(problem)
-    return list(trials)
-
-
 def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """In turn. Where only the number of processes differs, all have the threads of the most processes."""
+    """Measure the trials in turn. Where only the number of processes differs, all have the threads of the most processes."""
     bases = [specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
     alike = [json.dumps({**base, "batch": None, "threads": None, "data": trial.config["data"]["name"]})
              for trial, base in zip(trials, bases, strict=True)]  # fmt: skip
@@ -191,7 +180,7 @@ def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
-    config, cost = trial.config, count(trial.config)
+    config, cost = trial.config, counts(trial.config)
     processes, environment = config["trainer"]["devices"], machine["environment"]
     if config["trainer"].get("tuned"):
         key = tuned_settings.key_of(specification(config))
@@ -289,7 +278,7 @@ def _print(console: Console, measurement: dict[str, Any]) -> None:
 
 
 def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a table of several networks."""
+    """Return the row of a measurement in a table of several networks."""
     forward, training = measurement["forward"], measurement["training"]
     others = [
         name for name in ("gradient_checkpointing", "accumulate_grad_batches") if measurement["switches"].get(name)
@@ -314,7 +303,7 @@ def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _scaling(measurements: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Rows of each network and setting that was measured with several numbers of processes."""
+    """Return the rows of each network and setting that was measured with several numbers of processes."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for one in measurements:
         row = _row(one)
@@ -332,11 +321,11 @@ def _scaling(measurements: Sequence[Mapping[str, Any]]) -> list[list[dict[str, A
 
 
 def _write(measurements: Sequence[Mapping[str, Any]], command: str) -> None:
-    """Scaling rows of what was measured with several numbers of processes, for the rest a row each."""
+    """Write scaling rows of what was measured with several numbers of processes, for the rest a row each."""
     environment, scaled = measurements[0]["environment"], [row for rows in _scaling(measurements) for row in rows]
     if scaled:
-        add_to_record("scaling", environment, command, SCALING_TITLE, SCALING_COLUMNS, scaled, SCALING_NOTE, SAME)
+        SCALING.write(environment, command, scaled)
     in_scaling = [[row[key] for key in SAME] for row in scaled]
     alone = [row for row in map(_row, measurements) if [row[key] for key in SAME] not in in_scaling]
     if alone:
-        add_to_record("throughput", environment, command, TITLE, COLUMNS, alone, NOTE, SAME)
+        ALONE.write(environment, command, alone)

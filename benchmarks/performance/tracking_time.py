@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand_all
 from benchmarks.launch.new_record import new_record
+from benchmarks.performance.document import MeasuredTable
 from benchmarks.records.files import CONFIG, RECORD, read_json, write_atomic, write_json
 from benchmarks.records.record import to_json
 from benchmarks.training import rank
@@ -21,19 +22,20 @@ from benchmarks.training.progress_writer import ProgressWriter
 from benchmarks.training.step_seed import StepSeed
 
 LIMIT = 0.005  # of a step's time
-TITLE = "Tracking"
-COLUMNS = {
-    "network": ("network", "s"),
-    "step_ms": ("step, ms", ".2f"),
-    "tracking_ms": ("tracking, ms", ".4f"),
-    "share": ("share", ".3%"),
-    "waiting_ms": ("waiting, ms", ".4f"),
-    "mirror_s": ("mirror, s", ".1f"),
-}
-NOTE = (
+TABLE = MeasuredTable(
+    "logging_cost",
+    "Tracking",
+    {
+        "network": ("network", "s"),
+        "step_ms": ("step, ms", ".2f"),
+        "tracking_ms": ("tracking, ms", ".4f"),
+        "share": ("share", ".3%"),
+        "waiting_ms": ("waiting, ms", ".4f"),
+        "mirror_s": ("mirror, s", ".1f"),
+    },
     "Compute accounting, progress, history and W&B's row, of a step of ResNeXt-20 8x4d on the digits in one thread, by clocks "
     f"in the tracker: processor time of the training thread, at most {LIMIT:.1%} of a step; its waiting for the disk and other "
-    "processes; and the processor time of the mirror's own processes in the whole run."
+    "processes; and the processor time of the mirror's own processes in the whole run.",
 )
 # A step is taken to last from the seeding of it, which is the protocol's and not tracking's, to the first of these hooks.
 STEP = (StepSeed, "on_train_batch_start"), (FiniteLoss, "on_train_batch_end")
@@ -46,14 +48,14 @@ TRACKING = (
 
 
 def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
-    """Trains ResNeXt on the digits in this process, with one thread, by the code of every trial, with clocks in the tracker.
+    """Train ResNeXt on the digits in this process, with one thread, by the code of every trial, with clocks in the tracker.
 
-    Returns seconds by name. ``step`` and ``tracking``, of a step, are processor time of the training thread, which does not
+    Return seconds by name. ``step`` and ``tracking``, of a step, are processor time of the training thread, which does not
     depend on what else the machine does; ``waiting``, of a step, is what the tracker's writing waits for the disk and the
     machine; ``mirror`` is the processor time of the mirror's processes in all.
     """
     place = (f"output_root={root}", "trainer.accelerator=cpu", "cluster.threads_per_process=1", f"logger.mode={mode}")
-    run: Any = expand(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], False)[0]
+    [run] = expand_all(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], multirun=False)
     run.directory.mkdir(parents=True)
     write_atomic(run.directory / CONFIG, yaml.safe_dump(run.config, sort_keys=False))
     write_json(run.directory / RECORD, to_json(new_record(run.config, run.overrides, None)))

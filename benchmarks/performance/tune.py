@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks import terminal
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import add_to_record, add_write_option
-from benchmarks.performance.settings_table import COLUMNS, NOTE, OF, TITLE, settings_table, table_row, workers_table
-from benchmarks.performance.throughput import LAYOUTS, count, label, network, peak_of
+from benchmarks.performance.document import add_write_option
+from benchmarks.performance.settings_table import OF, TABLE, settings_table, table_row, workers_table
+from benchmarks.performance.throughput import LAYOUTS, counts, label, network, peak_of
 from benchmarks.records.code_version import training_sha256
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
@@ -56,9 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: there is no such network, or it cannot be trained here.
         OSError: the file cannot be written.
     """
-    [trial] = expand(arguments.overrides, multirun=False)
-    if not isinstance(trial, Trial):
-        raise ConfigurationError(trial.error)
+    [trial] = expand_all(arguments.overrides, multirun=False)
     if problem := refusal(trial):
         raise ConfigurationError(problem)
     subprocesses.warn_if_busy()
@@ -71,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str, Any]], list[str]]:
-    """The combinations that a machine has, the plain one first, and why others are left out, a line each.
+    """Return the combinations that a machine has, the plain one first, and why others are left out, a line each.
 
     Args:
         has: as ``benchmarks.training.options`` prints it.
@@ -102,7 +100,7 @@ def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str
 
 
 def _tune(trial: Trial, console: Console, command: str | None) -> None:
-    """Measures, keeps and prints; ``command`` is how it was called, None where docs/performance.md is not to have it."""
+    """Measure, write and print; ``command`` is how it was called, None where docs/performance.md is not to have it."""
     config = trial.config
     base = tuned_settings.specification(config)
     threads, batch = base["threads"], base["batch"]
@@ -113,7 +111,7 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     )
     combinations, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
-    cost = count(config)
+    cost = counts(config)
     peak = unfinished.get(
         "peak", lambda: subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
     )
@@ -153,9 +151,7 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     if command is not None:
         shared = {"network": network(trial), "image": image, "batch": batch}
         written = [shared | table_row(row, exact, reduced) for row in ordered]
-        add_to_record(
-            "tune", peak["environment"], command, TITLE, COLUMNS, written, NOTE, ("network", "image", "batch")
-        )
+        TABLE.write(peak["environment"], command, written)
     title = f"{config['name']}, {batch} images of {image}, {machine['device_name']}"
     console.print(settings_table(title, ordered, exact, "setting", label))
     console.print(settings_table(f"other batches, {label(exact)}", others, {}, "batch", lambda row: str(row["batch"])))
@@ -193,7 +189,7 @@ class Unfinished:
         return name in self._results
 
     def get(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What was measured before, or is now, and kept."""
+        """Return what was measured before, or measure it now and keep it."""
         if name not in self._results:
             self._results[name] = measure()
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -202,7 +198,7 @@ class Unfinished:
 
 
 class Timetable:
-    """Goes through the measurements, and says how much longer they take.
+    """The measurements in their order, with a display of the time that is left.
 
     Args:
         bar: shows it.
@@ -223,7 +219,7 @@ class Timetable:
         )
 
     def take(self, name: str, compiles: bool, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The next one."""
+        """Return the next measurement."""
         self._bar.update(self._task, description=f"about {duration(self._remaining())} left: {name}")
         known, began = name in self._unfinished, time.monotonic()
         result = self._unfinished.get(name, measure)
@@ -239,7 +235,7 @@ class Timetable:
 
 
 def _workers(config: Mapping[str, Any]) -> list[int]:
-    """0, 1, 2, 4, … as far as a process's cores go."""
+    """Return 0, 1, 2, 4, … as far as a process's cores go."""
     share = cores() // config["trainer"]["devices"]
     return [0, *itertools.takewhile(lambda n: n <= min(share, MOST_WORKERS), (2**power for power in range(16)))]
 
@@ -250,7 +246,7 @@ class Figures:
     Args:
         measured: results of ``_measure``, from which the plain setting's time is taken.
         peaks: as ``benchmarks.performance.peak`` prints them.
-        cost: as ``count``.
+        cost: as ``counts``.
     """
 
     def __init__(
@@ -263,7 +259,7 @@ class Figures:
             self._plain[of] = median(times) if times else None
 
     def of(self, row: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
-        """The row with its figures, None where there are none, and the ``problem``."""
+        """Return the row with its figures, None where there are none, and the ``problem``."""
         figures: dict[str, Any] = {**row, "problem": None}
         for of, flops, one in zip(OF, ("flops", "train_flops_per_sample"), measured["passes"], strict=True):
             its: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
@@ -278,7 +274,7 @@ class Figures:
         return figures
 
     def loading(self, batch: int, workers: int, one: Mapping[str, Any]) -> dict[str, Any]:
-        """The rate of training steps on the batches of so many loader workers."""
+        """Return the rate of training steps on the batches of so many loader workers."""
         images = None if "error" in one else batch / self._seconds("train", one)
         return {"workers": workers, "train_images_per_s": images, "problem": one.get("error")}
 
@@ -288,7 +284,7 @@ class Figures:
 
 
 def _measure(base: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """``passes`` as measured, forward and training, of a setting and batch."""
+    """Return ``passes`` as measured, forward and training, of a setting and batch."""
     specification = _specification(base, row) | {"batch": row["batch"]}
     try:
         taken = subprocesses.steps(specification, PASSES)
@@ -305,7 +301,7 @@ def _forward_alone(specification: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _specification(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a process that measures a setting, interleaved with the plain one."""
+    """Return the specification of a process that measures a setting, interleaved with the plain one."""
     plain = {**_set(base, tuned_settings.PLAIN), "batch": base["batch"]}
     return {**base, **_set(base, setting), "beside": plain}
 
@@ -316,7 +312,7 @@ def _set(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data_problem(config: Mapping[str, Any]) -> str | None:
-    """Why there are no batches of the data set, in one line; None if there are."""
+    """Return why there are no batches of the data set, in one line; None if there are."""
     from hydra.utils import instantiate
 
     from benchmarks.training.failures import describe, is_known
@@ -335,7 +331,7 @@ def _data_problem(config: Mapping[str, Any]) -> str | None:
 def _measure_loading(
     config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any], workers: Sequence[int]
 ) -> dict[str, Any]:
-    """``passes``: training steps on the data set's own batches, with each number of loader workers."""
+    """Return ``passes``: training steps on the data set's own batches, with each number of loader workers."""
     loaders = [config["datamodule"] | {"batch_size": base["batch"], "loader_workers": number} for number in workers]
     try:
         taken = subprocesses.steps(_specification(base, setting), [{"datamodule": loader} for loader in loaders])

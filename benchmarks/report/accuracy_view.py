@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.report.figures import Trace, figure, seeds_over, ticks
+from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
 from benchmarks.report.view import Figure, View
 from benchmarks.units import si
 
@@ -50,15 +50,8 @@ def _accuracy_title(run: Run) -> str:
 
 
 def _accuracy_caption(groups: Sequence[Sequence[Run]]) -> str:
-    seeds = sorted({len(group) for group in groups})
-    counts = "–".join(str(count) for count in dict.fromkeys((seeds[0], seeds[-1])))
     images = f"n = {groups[0][0].n} test images" if groups[0][0].record.get("task") == "classification" else ""
-    band = (
-        "One run each: no mean and no band"
-        if seeds == [1]
-        else f"Mean of {counts} seeds, in a band from lowest to highest"
-    )
-    return f"{'; '.join(filter(None, (band, images)))}."
+    return f"{'; '.join(filter(None, (seeds_caption(map(len, groups)), images)))}."
 
 
 def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.complexity.profile import layers_in_order
 from benchmarks.config.trial import ConfigurationError, Trial, config_hash
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.report.figures import figure, hollow, seeds_over, ticks
+from benchmarks.report.figures import figure, hollow, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import family_style
 from benchmarks.report.view import Figure, View
 from benchmarks.units import si
@@ -74,14 +74,10 @@ def _point(trial: Trial) -> Point:
 
 def _caption(points: Sequence[Point]) -> str:
     """Return what the chart shows, in words."""
-    counts = sorted({len(point.runs) for point in points if point.runs})
-    if not counts:
-        caption = "No run has finished: run.py with the same overrides and several seeds makes them."
-    elif counts == [1]:
-        caption = "One run each: no mean and no band."
-    else:
-        seeds = "–".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-        caption = f"Mean of {seeds} seeds, in a band from lowest to highest."
+    counts = [len(point.runs) for point in points if point.runs]
+    caption = "No run has finished: run.py with the same overrides and several seeds makes them."
+    if counts:
+        caption = f"{seeds_caption(counts)}."
     if any(point.paper is not None for point in points):
         caption += " Hollow: Xie et al. 2017, Table 3."
     for word, costs in (("MACs", [point.macs for point in points]), ("Parameters", [point.params for point in points])):

@@ -1,8 +1,8 @@
 """Whether networks are the papers': ``python -m benchmarks complexity certify [TABLE …]``.
 
-A certificate is the exact number of parameters and multiply-adds of a published network. A row of a table is certified when the
-network that its experiment builds has those numbers, and they agree with the figures that the paper prints, within their
-rounding.
+A published network has reference counts: its exact numbers of parameters and multiply-adds. A row of a table is certified
+when the network that its experiment builds has those numbers, and they agree with the figures that the paper prints, within
+their rounding.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
+from functools import cache
 
 from rich import box
 from rich.console import Console
@@ -19,8 +20,8 @@ from rich.text import Text
 
 from benchmarks import terminal
 from benchmarks.analysis.published import Row, Table, tables
-from benchmarks.complexity.certificates import exact
 from benchmarks.complexity.cost import Complexity
+from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import Trial
 
 CERTIFIED, KNOWN, FAILS = "certified", "known discrepancy", "FAILS"
@@ -29,7 +30,7 @@ STYLES = {CERTIFIED: "green", KNOWN: "yellow", FAILS: "bold red"}
 
 def judge(row: Row, complexity: Complexity, num_classes: int) -> tuple[str, str]:
     """Return the verdict on a row whose experiment builds a network of this cost, and its reasons."""
-    known = exact(row.network, complexity.input_size, num_classes)
+    known = reference_counts_of(row.network, complexity.input_size, num_classes)
     wrong, excused = [], []
     for unit, ours, printed, published in (
         ("parameters", complexity.params, row.params, known and known.params),
@@ -91,8 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
-    """Prints the certificates of these tables, each as soon as it is known; returns the verdicts of their rows."""
-    measure = _Measure()
+    """Print a verdict for each row of these tables as soon as it is known, and return the verdicts."""
+    measure = cache(_measured)  # rows of several tables have the same network
     verdicts: list[tuple[str, str]] = []
     columns = (
         TextColumn("certify"),
@@ -116,8 +117,10 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
                 if isinstance(trial, str):
                     verdict, reason = FAILS, trial
                 else:
-                    cost = measure(trial)
-                    verdict, reason = judge(row, cost, trial.config["data"]["num_classes"])
+                    data = trial.config["data"]
+                    size = (data["in_channels"], *data["image_size"])
+                    cost = measure(json.dumps(trial.config["model"], sort_keys=True), size)
+                    verdict, reason = judge(row, cost, data["num_classes"])
                     params, macs = f"{cost.params:,}", f"{cost.macs:,}"
                 words = Text(f"{verdict}: {reason}" if reason else verdict, style=STYLES[verdict])
                 grid.add_row(row.row, row.network, params, row.params, macs, row.macs, words)
@@ -128,7 +131,7 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
 
 
 def _trials(table: Table) -> Iterator[tuple[Row, Trial | str]]:
-    """The runnable rows with what their experiment composes, or in words why that is not the row."""
+    """Yield the runnable rows with what their experiment composes, or in words why that is not the row."""
     from benchmarks.config.compose import expand
     from benchmarks.config.trial import ConfigurationError, Trial
 
@@ -146,18 +149,7 @@ def _trials(table: Table) -> Iterator[tuple[Row, Trial | str]]:
         yield row, trials.get(row.row, f"experiment={table.name} does not compose this row")
 
 
-class _Measure:
-    """Costs of trials' networks; the same network is measured once."""
+def _measured(model: str, size: tuple[int, ...]) -> Complexity:
+    from benchmarks.complexity.counting import build
 
-    def __init__(self) -> None:
-        self.known: dict[str, Complexity] = {}
-
-    def __call__(self, trial: Trial) -> Complexity:
-        from benchmarks.complexity.counting import build
-
-        data = trial.config["data"]
-        size = (data["in_channels"], *data["image_size"])
-        key = json.dumps([trial.config["model"], size], sort_keys=True)
-        if key not in self.known:
-            self.known[key] = build(trial.config["model"], size)[1]
-        return self.known[key]
+    return build(json.loads(model), size)[1]

@@ -63,11 +63,7 @@ AXES = (
     _alone("latency_ms", "latency of one image", "ms", "latency_s", 1e3),
     _alone("forward_images_per_s", "images/s forward", "", "forward_images_per_s", more_is_better=True),
     _alone(
-        "alone_images_per_s",
-        "images/s in training (measured alone)",
-        "",
-        "train_images_per_s",
-        more_is_better=True,
+        "alone_images_per_s", "images/s in training (measured alone)", "", "train_images_per_s", more_is_better=True
     ),
     _alone("alone_memory_bytes", "memory in training (measured alone)", "B", "train_memory_bytes"),
 )

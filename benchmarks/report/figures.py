@@ -109,6 +109,14 @@ def hollow(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) 
 # Seeds
 
 
+def seeds_caption(counts: Iterable[int]) -> str:
+    """Return in words, without a full stop, what a chart shows of networks with these numbers of seeds."""
+    ordered = sorted(set(counts))
+    if ordered == [1]:
+        return "One run each: no mean and no band"
+    return f"Mean of {'–'.join(map(str, dict.fromkeys((ordered[0], ordered[-1]))))} seeds, in a band from lowest to highest"
+
+
 def seed_curve(
     seeds: Mapping[float, Sequence[float]],
     family: str,

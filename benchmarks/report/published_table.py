@@ -123,6 +123,24 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
     return notes
 
 
+CSV_HEADERS = (
+    *("row", "label", "data", "network", "recipe", "figure", "paper", "statistic", "mean", "low", "high", "n"),
+    *(
+        "difference",
+        "verdict",
+        "reason",
+        "params",
+        "macs",
+        "train_flops",
+        "wall_s",
+        "differs",
+        "source",
+        "status",
+        "note",
+    ),
+)
+
+
 def print_table(table: Table, rows: Sequence[Line], console: Console) -> None:
     """Print the table in the terminal; costs and differences of the rows that were run below it."""
     shown = texts(rows)
@@ -185,25 +203,10 @@ def _tex(text: str) -> str:
 
 
 def as_csv(rows: Sequence[Line]) -> str:
-    """One line per figure, numbers as they are."""
+    """Return the table as CSV: one line per figure, numbers as they are."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        ("row", "label", "data", "network", "recipe", "figure", "paper", "statistic", "mean", "low", "high", "n")
-        + (
-            "difference",
-            "verdict",
-            "reason",
-            "params",
-            "macs",
-            "train_flops",
-            "wall_s",
-            "differs",
-            "source",
-            "status",
-            "note",
-        )
-    )
+    writer.writerow(CSV_HEADERS)
     for line in rows:
         row, values = line.row, line.values
         low, high = (mean_interval(values) if values else None) or ("", "")
@@ -220,7 +223,7 @@ def as_csv(rows: Sequence[Line]) -> str:
 
 
 def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[Path]:
-    """Writes `<output_root>/tables/<table>.{md,tex,csv,json}`, the last for the page; returns the first three paths."""
+    """Write `<output_root>/tables/<table>.{md,tex,csv,json}`, the last for the page; return the first three paths."""
     folder = output_root / TABLES
     folder.mkdir(exist_ok=True)
     stem = folder / table.name
@@ -244,7 +247,7 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
 
 
 def print_list(output_root: Path, console: Console) -> None:
-    """Every published table with how many of its rows have been run, by the folders of finished runs."""
+    """Print every published table with how many of its rows have been run, by the folders of finished runs."""
     grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column("table", no_wrap=True)
     grid.add_column("title", overflow="fold")
@@ -273,7 +276,7 @@ def print_list(output_root: Path, console: Console) -> None:
 
 
 def _finished(root: Path, networks: Collection[tuple[str, str]]) -> Counter[tuple[str, str, str]]:
-    """Numbers of finished runs by data, network and recipe; only the folders of these (data, name) are read."""
+    """Return the numbers of finished runs by data, network and recipe; only the folders of these (data, name) are read."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for data, name in networks:
         for entry in glob.iglob(f"{glob.escape(str(root / data / name))}/*/*/{RECORD}"):

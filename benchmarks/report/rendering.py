@@ -48,13 +48,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"json": script_json, "si": si, "count": count, "duration": duration}
-    environment.globals |= {"source": _source, "plotly": plotly_js, "family_style": family_style}
+    environment.globals |= {"plotly": plotly_js, "family_style": family_style}
+    # a style sheet or script, which is no template
+    environment.globals["source"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     return environment
-
-
-def _source(name: str) -> Markup:
-    """Return a style sheet or script, which is no template."""
-    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def _printed(value: Any) -> Any:

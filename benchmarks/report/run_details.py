@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.complexity.certificates import exact
+from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.records.files import CONFIG
 from benchmarks.records.runs import Run
 from benchmarks.units import one_line
@@ -96,7 +96,7 @@ def reference_counts(run: Run) -> dict[str, Any]:
     complexity, classes = run.part("complexity"), run.part("dataset").get("classes")
     if not complexity or not isinstance(classes, list):
         return {}
-    published = exact(run.network, complexity.get("input_size") or (), len(classes))
+    published = reference_counts_of(run.network, complexity.get("input_size") or (), len(classes))
     if published is None:
         return {"published count": f"none of a network named {run.network} for these images and classes"}
     counts = {"parameters": published.params, "MACs": published.macs}

@@ -16,7 +16,7 @@ from benchmarks.analysis import published
 from benchmarks.analysis.differences import differences
 from benchmarks.analysis.published import Table as Published
 from benchmarks.analysis.reproduction import lines
-from benchmarks.analysis.seeds import SeedGroup, baseline_comparisons, seed_groups, short_labels
+from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_labels
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report import iso_compute
 from benchmarks.report.forecasts import comparison
@@ -178,14 +178,14 @@ def _print_published(table: Published, runs: Sequence[Run], root: Path) -> None:
 
 
 def _plain_table(runs: Sequence[Run]) -> str:
-    """Every run on a line; a data set and a recipe are columns."""
+    """Return every run on a line; a data set and a recipe are columns."""
     header = ["data", "model", "recipe", *(header.replace("\n", " ") for header in NUMBERS), "status"]
     rows = [[one_line(run.data), one_line(run.name), one_line(run.recipe), *_numbers(run), run.status] for run in runs]
     return terminal.aligned([header, *rows], range(3, 3 + len(NUMBERS)))
 
 
 def _numbers(run: Run) -> list[str]:
-    """The texts of NUMBERS."""
+    """Return the texts of NUMBERS."""
     costs = [si(run.parameters), si(run.macs), si(run.train_flops)]
     return [str(run.seed), *costs, run.value_text, count(run.n), duration(run.wall_s)]
 
@@ -225,7 +225,7 @@ def _table(runs: Sequence[Run], width: int) -> Table:
 
 
 def _recipe_notes(runs: Sequence[Run]) -> list[str]:
-    """What is to be said of each run's recipe: its overrides, and its name where a family has more than one."""
+    """Return a note on each run's recipe: its overrides, and its name where a family has more than one."""
     recipes: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         recipes.setdefault((run.data, run.family), set()).add(run.record["recipe"])
@@ -259,14 +259,13 @@ def _means(runs: Sequence[Run]) -> list[list[Text]]:
             Text(one_line(label)),
             Text(group.text, style="bold"),
             Text(group.interval_text),
-            Text(f"{group.seeds_text}, n = {count(group.runs[0].n)}{_sampling(group)}"),
+            Text(
+                f"{group.seeds_text}, n = {count(group.runs[0].n)}"
+                + (f"; sampling of the test images {group.sampling_text}" if group.sampling_text else "")
+            ),
         ]
         for group, label in zip(groups, labels, strict=True)
     ]
-
-
-def _sampling(group: SeedGroup) -> str:
-    return f"; sampling of the test images {group.sampling_text}" if group.sampling_text else ""
 
 
 def _differences(runs: Sequence[Run]) -> list[list[Text]]:
@@ -292,7 +291,7 @@ def _baselines(runs: Sequence[Run]) -> list[list[Text]]:
 
 
 def _alone(runs: Sequence[Run]) -> list[list[Text]]:
-    """A row for each measurement, whatever number of runs it holds for."""
+    """Return a row for each measurement, whatever number of runs it holds for."""
     measured = [run for run in runs if run.part("throughput")]
     rows: dict[tuple[str, ...], None] = {}
     for run, label in zip(measured, short_labels(measured, seeds=False), strict=True):
@@ -312,7 +311,7 @@ def _alone(runs: Sequence[Run]) -> list[list[Text]]:
 
 
 def _print_scores(console: Console, runs: Sequence[Run]) -> None:
-    """Scores beside the reported metric, of runs on one data set; U-Net's published figures below them."""
+    """Print the scores beside the reported metric, of runs on one data set; U-Net's published figures below them."""
     data = runs[0].data
     names = list(dict.fromkeys(name for run in runs for name in published.scores_of(run)))
     rows = [(label, published.scores_of(run)) for label, run in zip(short_labels(runs), runs, strict=True)]

@@ -8,8 +8,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.config.compose import expand
-from benchmarks.config.trial import ConfigurationError, Trial
+from benchmarks.config.compose import expand_all
+from benchmarks.config.trial import Trial
 from benchmarks.records.files import write_atomic
 from benchmarks.report.accuracy_view import EXPERIMENT as MATCHED
 from benchmarks.report.accuracy_view import accuracy_view
@@ -98,10 +98,6 @@ def _write(arguments: argparse.Namespace, view: View, default: Path) -> None:
 
 def _of_trials(view: Callable[[Sequence[Trial]], View], overrides: Sequence[str]) -> tuple[View, Path]:
     """Return the view of these configurations and its default path."""
-    trials = []
-    for trial in expand(overrides, multirun=True):
-        if not isinstance(trial, Trial):
-            raise ConfigurationError(f"{trial.label}: {trial.error}")
-        trials.append(trial)
+    trials = expand_all(overrides)
     name = view.__name__.removesuffix("_view")
     return view(trials), Path(trials[0].config["output_root"], "views", f"{name}.html")

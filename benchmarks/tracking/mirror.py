@@ -59,7 +59,7 @@ class Mirror:
             self._look(init_timeout)
 
     def finish(self) -> str:
-        """Has it close the run as the record, written by now, says, within ``logger.finish_timeout``; the mode it ran in."""
+        """Close the run as its written record says, within ``logger.finish_timeout``; return the mode it ran in."""
         with suppress(OSError):  # it has ended before
             os.write(self._process.stdin.fileno(), FINISH)  # type: ignore[union-attr]
         try:
@@ -83,12 +83,12 @@ class Mirror:
 
 
 def own_environment() -> dict[str, str]:
-    """The environment without another client's service: that would outlive the process."""
+    """Return the environment without another client's service: that would outlive the process."""
     return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
 
 
 def main(directory: Path) -> int:
-    """The process: sends each row of the history as it comes, and the rest when told to; returns 0 if all was taken."""
+    """Run the process: send each row of the history as it comes, and the rest at the end; return 0 if all was taken."""
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w")
@@ -104,10 +104,10 @@ def main(directory: Path) -> int:
         print(json.dumps({"refused": str(refused)}), file=answers, flush=True)
         return 1
     print(json.dumps({"mode": mode}), file=answers, flush=True)
-    sent, told = run.starting_step, False
+    sent, ending = run.starting_step, False
     try:
-        while not told:
-            told = bool(select.select([0], [], [], LOOK_S)[0])
+        while not ending:
+            ending = bool(select.select([0], [], [], LOOK_S)[0])
             for row in read_history(directory / HISTORY)[sent:]:
                 run.log(mirrored(row))
                 sent += 1
@@ -121,7 +121,7 @@ def main(directory: Path) -> int:
 
 
 def resolve_mode(mode: str) -> str:
-    """``auto`` becomes ``online`` if a key is configured and the server answers within 2 s, else ``offline``."""
+    """Return the mode; for ``auto`` ``online`` if a key is configured and the server answers within 2 s, else ``offline``."""
     from benchmarks.tracking.wandb_run import has_key, unreachable
 
     if mode != "auto":
@@ -136,21 +136,18 @@ def resolve_mode(mode: str) -> str:
 
 
 def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, str]:
-    """The run and its mode. Raises ConnectionRefusedError where ``mode: online`` is refused by the server."""
+    """Return the run and its mode. Raises ConnectionRefusedError where ``mode: online`` is refused by the server."""
     import wandb
     from wandb.errors import AuthenticationError, UsageError
 
-    from benchmarks.tracking.wandb_run import open_run, reason, supersede_offline_files
+    from benchmarks.tracking.wandb_run import open_run, quiet_settings, reason, supersede_offline_files
 
-    record, wanted = _record(directory), config["logger"]["mode"]
-    mode = resolve_mode(wanted)
+    record, configured = _record(directory), config["logger"]["mode"]
+    mode = resolve_mode(configured)
     while True:
-        settings = wandb.Settings(
-            init_timeout=config["logger"]["init_timeout"],
-            finish_timeout=config["logger"]["finish_timeout"],
-            finish_timeout_raises=True,
-            console="off",
-            silent=True,
+        settings = quiet_settings(
+            config["logger"]["init_timeout"],
+            config["logger"]["finish_timeout"],
             x_stats_pid=os.getppid(),
             x_transaction_log_flush_interval=2,
         )
@@ -161,7 +158,7 @@ def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, st
         except Exception as error:  # of the client, its service or the network: of many classes
             if mode == "offline":
                 raise
-            if wanted == "online" and (
+            if configured == "online" and (
                 isinstance(error, AuthenticationError | UsageError) or REFUSED.search(str(error))
             ):
                 raise ConnectionRefusedError(reason(error)) from None

@@ -80,6 +80,8 @@ def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
     import plotly.graph_objects as go
     import wandb
 
+    from benchmarks.tracking.wandb_run import quiet_settings
+
     content = read_json(request) or {}
     root = request.parents[len(FOLDER.parts)]
     runs = []
@@ -103,14 +105,7 @@ def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
         tags=sorted({run.data[:64] for run in runs}),
         config={"runs": [run.record["run_id"] for run in runs]},
         reinit="create_new",
-        settings=wandb.Settings(
-            init_timeout=logger["init_timeout"],
-            finish_timeout=logger["finish_timeout"],
-            finish_timeout_raises=True,
-            console="off",
-            silent=True,
-            x_disable_stats=True,
-        ),
+        settings=quiet_settings(logger["init_timeout"], logger["finish_timeout"], x_disable_stats=True),
     )
     if not run.starting_step:
         figures = {

@@ -36,6 +36,7 @@ from benchmarks.tracking.wandb_run import (
     media,
     mirrored,
     open_run,
+    quiet_settings,
     summary,
     supersede_offline_files,
 )
@@ -63,7 +64,7 @@ class Tracked:
 
     @classmethod
     def of(cls, run: Run, to: Mapping[str, str]) -> "Tracked | None":
-        """Reads the folder; None of a run with ``logger=none``. Raises ValueError where it is not fit to be sent.
+        """Read the folder; return None for a run with ``logger=none``. Raises ValueError where it is not fit to be sent.
 
         Args:
             to: entity and project, where they are not to be those of the run.
@@ -86,7 +87,7 @@ class Tracked:
         return cls(run.directory, record, config, [mirrored(row) for row in run.history])
 
     def missing(self, api: Any) -> str | None:
-        """What the server lacks first, in words; None if it holds the run as it is here.
+        """Return what the server lacks first, in words; None if it holds the run as it is here.
 
         Raises ValueError where sending cannot help.
         """
@@ -112,9 +113,7 @@ class Tracked:
         return self._missing_files(there, stored)
 
     def send(self) -> None:
-        """Sends the rows that the server lacks, and everything else, with the real client."""
-        import wandb
-
+        """Send the rows that the server lacks, and everything else, with the real client."""
         with tempfile.TemporaryDirectory() as scratch:
             run = open_run(
                 self.record,
@@ -122,12 +121,9 @@ class Tracked:
                 mode="online",
                 dir=scratch,
                 reinit="create_new",
-                settings=wandb.Settings(
-                    init_timeout=ASK_TIMEOUT_S,
-                    finish_timeout=SEND_TIMEOUT_S,
-                    finish_timeout_raises=True,
-                    console="off",
-                    silent=True,
+                settings=quiet_settings(
+                    ASK_TIMEOUT_S,
+                    SEND_TIMEOUT_S,
                     # This machine and this process are not the run's.
                     disable_git=True,
                     x_disable_machine_info=True,
@@ -142,8 +138,7 @@ class Tracked:
 
     def _missing_files(self, there: Any, stored: Mapping[str, Any]) -> str | None:
         files = {file.name for file in there.files()}
-        wanted = media(self.directory, self.record)
-        for key in wanted:
+        for key in media(self.directory, self.record):
             entry = stored.get(key) or {}
             if not (names := entry.get("filenames") or [entry.get("path")]) or not files.issuperset(names):
                 return key
@@ -159,7 +154,7 @@ class Tracked:
 
 
 def sync(run: Tracked, api: Any) -> tuple[bool, str | None]:
-    """Completes one run on the server: whether something was sent, and what is wrong in the end (None if nothing)."""
+    """Complete one run on the server; return whether something was sent, and what is wrong in the end (None if nothing)."""
     sent = False
     try:
         missing = run.missing(api)
@@ -178,7 +173,7 @@ def sync(run: Tracked, api: Any) -> tuple[bool, str | None]:
 
 
 def sync_report(request: Path, to: Mapping[str, str], api: Any) -> tuple[bool, str | None]:
-    """The same for the report of a sweep."""
+    """Complete the report of a sweep on the server; return as ``sync``."""
     try:
         logger = (read_json(request) or {})["logger"] | to
         path = "/".join(filter(None, (logger["entity"], logger["project"], request.stem)))
@@ -195,7 +190,7 @@ def sync_report(request: Path, to: Mapping[str, str], api: Any) -> tuple[bool, s
 
 
 def find(api: Any, path: str) -> Any:
-    """The server's run, or None where it has none of that name."""
+    """Return the server's run, or None where it has none of that name."""
     import wandb
 
     api.flush()  # it remembers what it has read
@@ -208,7 +203,7 @@ def find(api: Any, path: str) -> Any:
 
 
 def equal(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
-    """Whether two rows are equal; whole numbers beyond 2^53 may come back as floats."""
+    """Tell whether two rows are equal; whole numbers beyond 2^53 may come back as floats."""
     return there.keys() == here.keys() and all(_same(there[key], here[key]) for key in here)
 
 
@@ -279,7 +274,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _own(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what the client adds to a row, and without values that are absent."""
+    """Return a row without what the client adds to it, and without values that are absent."""
     return {key: value for key, value in row.items() if not key.startswith("_") and value is not None}
 
 
@@ -290,6 +285,6 @@ def _same(there: Any, here: Any) -> bool:
 
 
 def _digest(path: Path) -> str:
-    """MD5 as a manifest states it."""
+    """Return the MD5 of a file as a manifest states it."""
     with open(path, "rb") as file:
         return base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()

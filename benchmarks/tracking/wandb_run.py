@@ -27,7 +27,7 @@ LONGEST_TAG = 64  # characters, the server's limit
 
 
 def prepare(root: Path) -> None:
-    """Sets the client's environment, before its first use."""
+    """Set the client's environment, before its first use."""
     # Artifact bytes are staged outside the run's folder otherwise, and lost when it moves.
     os.environ.setdefault("WANDB_DATA_DIR", str(root / "wandb" / "data"))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -35,13 +35,13 @@ def prepare(root: Path) -> None:
 
 
 def has_key() -> bool:
-    """Whether a key for W&B's server is configured, of whatever shape."""
+    """Tell whether a key for W&B's server is configured, of whatever shape."""
     settings = _settings()
     return bool(settings.api_key) or _in_netrc(settings.base_url)
 
 
 def _in_netrc(url: str) -> bool:
-    """Whether the file that NETRC names, else ~/.netrc or ~/_netrc, has an entry for a server: where `wandb login` writes."""
+    """Tell whether NETRC's file, else ~/.netrc or ~/_netrc, has an entry for a server: where `wandb login` writes."""
     named = os.environ.get("NETRC")
     places = map(os.path.expanduser, ("~/.netrc", "~/_netrc") if named is None else (named,))
     path, host = next(filter(os.path.exists, places), None), urlparse(url).hostname
@@ -52,7 +52,7 @@ def _in_netrc(url: str) -> bool:
 
 
 def unreachable() -> str | None:
-    """Why the configured server cannot be reached, in one line; None if it takes connections."""
+    """Return why the configured server cannot be reached, in one line; None if it takes connections."""
     server = urlparse(_settings().base_url)
     port = server.port or (443 if server.scheme == "https" else 80)
     try:
@@ -63,7 +63,7 @@ def unreachable() -> str | None:
 
 
 def connect(folder: Path) -> tuple[Any, str | None]:
-    """The server's reading side, ``wandb.Api``, or why there is none in one line. ``folder`` holds the runs."""
+    """Return the server's reading side, ``wandb.Api``, or why there is none in one line. ``folder`` holds the runs."""
     prepare(folder.resolve())
     os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "3")
     import wandb
@@ -82,12 +82,24 @@ def connect(folder: Path) -> tuple[Any, str | None]:
 
 
 def reason(error: Exception) -> str:
-    """An error of the client in one line."""
+    """Return an error of the client in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def quiet_settings(init_timeout: float, finish_timeout: float, **others: Any) -> Any:
+    """Return the client's settings with these timeouts in seconds, without its output; a late end raises TimeoutError."""
+    import wandb
+
+    limits: dict[str, Any] = {
+        "init_timeout": init_timeout,
+        "finish_timeout": finish_timeout,
+        "finish_timeout_raises": True,
+    }
+    return wandb.Settings(**limits, console="off", silent=True, **others)
+
+
 def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: Any) -> Any:
-    """``wandb.init`` of a trial's run, new or resumed: the same from the trial and from ``sync``."""
+    """Call ``wandb.init`` for a trial's run, new or resumed: the same from the trial and from ``sync``."""
     import wandb
 
     settings = {key: value for key, value in config.items() if key not in WIRING}
@@ -113,7 +125,7 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
 
 
 def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Sends all but the history, and closes the run with its true outcome.
+    """Send all but the history, and close the run with its true outcome.
 
     Raises:
         TimeoutError: the server has not taken everything within the client's ``finish_timeout``.
@@ -133,14 +145,14 @@ def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[
 
 
 def supersede_offline_files(root: Path, run_id: str) -> None:
-    """Tells ``wandb sync`` that W&B's own offline files of a run, below ``root``, have nothing more to give."""
+    """Tell ``wandb sync`` that W&B's own offline files of a run, below ``root``, have nothing more to give."""
     for path in root.glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
         with suppress(OSError):
             path.with_name(f"{path.name}.synced").touch()
 
 
 def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A history row as the server has it: compute under ``compute/``; what is absent or not finite is left out."""
+    """Return a history row as the server has it: compute under ``compute/``; what is absent or not finite is left out."""
     return {
         f"compute/{name}" if name in COMPUTE else "trainer/global_step" if name == "step" else name: value
         for name, value in row.items()
@@ -149,7 +161,7 @@ def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics(record: Mapping[str, Any]) -> list[str]:
-    """What rows hold beside their axis, by exact names."""
+    """Return the exact names of what rows hold beside their axis."""
     definitions = (record.get("protocol") or {}).get("definitions") or {}
     compute = [f"compute/{name}" for name in COMPUTE if f"compute/{name}" != AXIS]
     return list(
@@ -158,7 +170,7 @@ def metrics(record: Mapping[str, Any]) -> list[str]:
 
 
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics."""
+    """Return flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics."""
     named = {
         "status": record["status"],
         "error": record["error"],
@@ -171,7 +183,7 @@ def summary(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables and pictures, as far as the run has come. In the summary: logged they would be rows beside those of the history.
+    """Return tables and pictures, as far as the run has come. For the summary: logged they would be rows of the history.
 
     A table's key has no slash: the client would give its artifact another name each time.
     """
@@ -195,13 +207,13 @@ def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def artifacts(directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, list[Path]]:
-    """Checkpoints by the name of their artifact, where ``logger.checkpoints`` asks for them."""
+    """Return checkpoints by the name of their artifact, where ``logger.checkpoints`` asks for them."""
     paths = sorted(path for path in directory.glob("checkpoints/*.ckpt") if path.stem in {"last", "best"})
     return {f"checkpoints-{record['run_id']}": paths} if paths and config["logger"].get("checkpoints") else {}
 
 
 def exit_code(record: Mapping[str, Any]) -> int:
-    """Of the process that ended as the record says."""
+    """Return the exit code of the process that ended as the record says."""
     if record["status"] == "ok":
         return 0
     killed = re.match(r"killed by (SIG[A-Z0-9]+)", record["error"] or "")

@@ -26,7 +26,7 @@ REPORT_TEXT = (
 
 
 def save_workspace(entity: str, project: str) -> str:
-    """Creates the workspace of a project, or brings the one that is there up to date; its address."""
+    """Create or update the workspace of a project, and return its address."""
     import wandb_workspaces.workspaces as ws
 
     sections = [
@@ -54,7 +54,7 @@ def save_workspace(entity: str, project: str) -> str:
 
 
 def save_report(entity: str, project: str) -> str:
-    """Creates the report of a project, or brings the one that is there up to date; its address."""
+    """Create or update the report of a project, and return its address."""
     import wandb
     import wandb_workspaces.reports.v2 as wr
 
@@ -100,8 +100,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _panels() -> dict[str, list[Any]]:
-    """Panels by the title of their section."""
+    """Return panels by the title of their section."""
     import wandb_workspaces.reports.v2 as wr
+
+    grouped: dict[str, Any] = {"groupby": BY_NETWORK, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
+    grouped["max_runs_to_show"] = RUNS_SHOWN
 
     def curve(title: str, metric: str) -> Any:
         return wr.LinePlot(
@@ -110,22 +113,12 @@ def _panels() -> dict[str, list[Any]]:
             y=[metric],
             log_x=True,
             title_x="training FLOPs",
-            groupby=BY_NETWORK,
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
             smoothing_type="none",
-            max_runs_to_show=RUNS_SHOWN,
+            **grouped,
         )
 
     def bars(title: str, metric: str) -> Any:
-        return wr.BarPlot(
-            title=title,
-            metrics=[metric],
-            groupby=BY_NETWORK,
-            groupby_aggfunc="mean",
-            groupby_rangefunc="stddev",
-            max_runs_to_show=RUNS_SHOWN,
-        )
+        return wr.BarPlot(title=title, metrics=[metric], **grouped)
 
     sections: dict[str, list[Any]] = {}
     for task, (val, test, label) in TASKS.items():

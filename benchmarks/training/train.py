@@ -12,9 +12,9 @@ import torch
 from hydra.utils import instantiate
 from pytorch_lightning.strategies import DDPStrategy
 
-from benchmarks.complexity.certificates import check
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
+from benchmarks.complexity.reference_counts import check
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
 from benchmarks.records.hardware import hardware

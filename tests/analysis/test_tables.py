@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.analysis.published import FIGURES, WORDS, tables
-from benchmarks.complexity.certificates import TABLES, Certificate, certificates
+from benchmarks.complexity.reference_counts import TABLES, ReferenceCounts, all_reference_counts
 from benchmarks.config.compose import expand, paper_facts
 from benchmarks.config.trial import CONF, Trial
 from benchmarks.units import short_value
@@ -127,8 +127,8 @@ def test_counts_that_are_printed_twice_are_the_same() -> None:
     assert printed and all(len(counts) == 1 for counts in printed.values()), printed
 
 
-def exact(network: str, classes: int = 1000) -> Certificate:
-    [found] = [c for c in certificates() if (c.network, c.num_classes) == (network, classes)]
+def exact(network: str, classes: int = 1000) -> ReferenceCounts:
+    [found] = [c for c in all_reference_counts() if (c.network, c.num_classes) == (network, classes)]
     return found
 
 
@@ -155,11 +155,11 @@ def test_block_parameters_of_resnext_table_2_are_its_formula() -> None:
         assert network(c, d) == exact(f"resnext50_{c}x{d}d").params
 
 
-def test_certificates_are_unambiguous() -> None:
-    keys = [(c.network, c.input_size, c.num_classes) for c in certificates()]
+def test_reference_counts_are_unambiguous() -> None:
+    keys = [(c.network, c.input_size, c.num_classes) for c in all_reference_counts()]
     assert len(set(keys)) == len(keys) > 70
-    assert {c.status for c in certificates()} == {"verified", "computed"}
-    assert all(c.source for c in certificates())
+    assert {c.status for c in all_reference_counts()} == {"verified", "computed"}
+    assert all(c.source for c in all_reference_counts())
 
 
 def test_package_ships_the_tables() -> None:

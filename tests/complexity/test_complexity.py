@@ -1,4 +1,4 @@
-"""The counter against the certificates, torch's own counter where that is right, and arithmetic by hand."""
+"""The counter against the reference counts, torch's own counter where that is right, and arithmetic by hand."""
 
 import copy
 import csv
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 FAMILIES = {"resnet": ResNet, "resnext": ResNet, "densenet": DenseNet, "unet": UNet}
 with (Path(__file__).parents[2] / "benchmarks/tables/certificates.csv").open(newline="") as file:
-    CERTIFICATES = {row["name"]: row for row in csv.DictReader(file)}
+    REFERENCE_COUNTS = {row["name"]: row for row in csv.DictReader(file)}
 # Of every kind of network one that is counted soon; the others are counted by the slow tests.
 QUICK = {
     "resnet20",
@@ -49,18 +49,18 @@ def torch_flops(net: nn.Module, input_size: tuple[int, ...], backward: bool = Fa
 
 
 def certified_network(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
-    row = CERTIFICATES[name]
+    row = REFERENCE_COUNTS[name]
     return FAMILIES[row["family"]](**json.loads(row["arguments"])), tuple(json.loads(row["input_size"]))
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in CERTIFICATES]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REFERENCE_COUNTS]
 )
-def test_certificate(name):
+def test_reference_counts(name):
     net, input_size = certified_network(name)
     complexity = measure(net, input_size)
-    assert complexity.params == int(CERTIFICATES[name]["params"])
-    assert complexity.macs == int(CERTIFICATES[name]["macs"])
+    assert complexity.params == int(REFERENCE_COUNTS[name]["params"])
+    assert complexity.macs == int(REFERENCE_COUNTS[name]["macs"])
     assert complexity.macs == sum(layer.macs for layer in complexity.layers)
     assert complexity.activations == sum(layer.activations for layer in complexity.layers)
     # Every layer but the first, which reads the image, has both gradients.
@@ -70,25 +70,27 @@ def test_certificate(name):
     assert torch_flops(net.to("meta"), input_size) == 2 * complexity.macs
 
 
-@pytest.mark.parametrize("name", [name for name in CERTIFICATES if "1202" not in name])
-def test_parameters_of_a_certificate(name):
+@pytest.mark.parametrize("name", [name for name in REFERENCE_COUNTS if "1202" not in name])
+def test_reference_parameters(name):
     with torch.device("meta"):
         net, _ = certified_network(name)
-    assert sum(parameter.numel() for parameter in net.parameters()) == int(CERTIFICATES[name]["params"])
+    assert sum(parameter.numel() for parameter in net.parameters()) == int(REFERENCE_COUNTS[name]["params"])
 
 
 def test_another_90_classes_are_90_more_outputs():
-    wider = {name: name.removesuffix("_100_classes") for name in CERTIFICATES if name.endswith("_100_classes")}
+    wider = {name: name.removesuffix("_100_classes") for name in REFERENCE_COUNTS if name.endswith("_100_classes")}
     assert len(wider) == 12
     for name, ten in wider.items():
-        params, macs = (int(CERTIFICATES[name][key]) - int(CERTIFICATES[ten][key]) for key in ("params", "macs"))
+        params, macs = (
+            int(REFERENCE_COUNTS[name][key]) - int(REFERENCE_COUNTS[ten][key]) for key in ("params", "macs")
+        )
         assert macs % 90 == 0 and params == macs + 90
 
 
 def test_shortcuts_of_resnet34_cost_what_arithmetic_says():
     # Projections 64 to 128, 128 to 256 and 256 to 512 take 6,422,528 multiply-adds each; those of the other blocks, as 64 to 64
     # on 56x56, 12,845,056.
-    counts = {name: int(row["macs"]) for name, row in CERTIFICATES.items()}
+    counts = {name: int(row["macs"]) for name, row in REFERENCE_COUNTS.items()}
     assert counts["resnet34"] - counts["resnet34_shortcut_a"] == 3 * 6_422_528
     assert counts["resnet34_shortcut_c"] - counts["resnet34"] == (3 + 3 + 5 + 2) * 12_845_056
     assert counts["plain34"] == counts["resnet34_shortcut_a"]
@@ -99,7 +101,7 @@ def test_shortcuts_of_resnet34_cost_what_arithmetic_says():
     [("resnet50", 11.3), ("resnet101", 16.4), ("resnext50_32x4d", 14.6), ("resnext101_32x4d", 21.4)],
 )
 def test_activations_are_those_of_pycls(name, millions):
-    net = ResNet(**json.loads(CERTIFICATES[name]["arguments"]))
+    net = ResNet(**json.loads(REFERENCE_COUNTS[name]["arguments"]))
     # pycls also counts the output of the stem's max pooling, 64 maps of 56x56.
     assert round((measure(net, (3, 224, 224)).activations + 64 * 56 * 56) / 1e6, 1) == millions
 

@@ -12,10 +12,10 @@ from hydra.utils import instantiate
 from support.benchmark_command import command
 from torch import nn
 
-from benchmarks.complexity.certificates import check
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
 from benchmarks.complexity.match import ROUNDING, TOLERANCE, WIDTHS, Network, Unreachable, count
+from benchmarks.complexity.reference_counts import check
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from lightning_modules.nets import DenseNet, ResNet, UNet

@@ -14,6 +14,7 @@ from support.benchmark_command import command
 
 from benchmarks.performance import decoding, jpeg_tree, photographs
 from benchmarks.performance.decoding import BATCH
+from benchmarks.performance.document import MeasuredTable
 from benchmarks.performance.jpeg_tree import CLASSES, MARK, SCENE, SHAPES, generate, photograph, scene
 from benchmarks.performance.photographs import (
     Step,
@@ -164,18 +165,20 @@ def test_a_measurement_is_kept_as_two_records(tree, tmp_path, monkeypatch, capsy
     monkeypatch.setattr(decoding, "ROUND_IMAGES", 16)
     monkeypatch.setattr(decoding, "WORKERS", (0, 1))
     monkeypatch.setattr(photographs, "NETWORK_IMAGES", 1)
-    monkeypatch.setattr(decoding, "write_record", lambda kind, *rest: kept.update({kind: rest}))
+    monkeypatch.setattr(MeasuredTable, "write", lambda table, *rest: kept.update({table.kind: (table, *rest)}))
     trace = tmp_path / "trace.json"
     assert main(["--images", str(IMAGES), "--tree", str(root), "--write", "--trace", str(trace)]) == 0
     assert len(json.loads(trace.read_text())["traceEvents"]) == 2 * 4
     assert list(kept) == ["decoding", "decoding_trace"]
-    for _, command_line, _, columns, rows, note in kept.values():
-        assert command_line.startswith("python -m benchmarks measure decoding --images") and note
-        assert all(set(columns) <= set(row) for row in rows)
-    rows = {row["what"]: row for row in kept["decoding"][4]}
+    for table, _, command_line, rows, *more in kept.values():
+        assert command_line.startswith("python -m benchmarks measure decoding --images") and "".join(
+            [table.note, *more]
+        )
+        assert all(set(table.columns) <= set(row) for row in rows)
+    rows = {row["what"]: row for row in kept["decoding"][3]}
     assert rows["decoding, Pillow"]["ratio"] == 1
     assert rows["training batch, the papers' augmentation"]["ratio"] < 1 > rows["test batch"]["ratio"]
-    assert kept["decoding_trace"][4][0]["same_workers"] == "once"
+    assert kept["decoding_trace"][3][0]["same_workers"] == "once"
     assert main(["--images", str(IMAGES + 1), "--tree", str(root)]) == 2
     assert "name another folder by --tree" in capsys.readouterr().err
     assert json.loads((root / MARK).read_text()) == made

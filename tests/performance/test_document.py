@@ -9,7 +9,7 @@ from support.benchmark_command import command
 
 from benchmarks.__main__ import COMMANDS
 from benchmarks.performance import document, launching
-from benchmarks.performance.document import PAGE, add_to_record, of_today, read_records, render, table, write_record
+from benchmarks.performance.document import PAGE, MeasuredTable, of_today, read_records, render, table
 
 main = command("measure page")
 
@@ -27,7 +27,8 @@ WHERE = {
 
 def write(root: Path, kind: str, device: str = "cpu", **row: object) -> Path:
     command, note = f"python -m benchmarks {kind} --write", "What to know."
-    return write_record(kind, WHERE | {"device": device}, command, kind.title(), COLUMNS, [row], note, root)
+    measured = MeasuredTable(kind, kind.title(), COLUMNS, note)
+    return measured.write(WHERE | {"device": device}, command, [row], root=root)
 
 
 def test_the_committed_page_is_what_the_records_say():
@@ -117,9 +118,11 @@ def test_a_run_that_ends_without_a_step_is_an_error(tmp_path):
 
 
 def test_rows_of_several_commands_are_kept_together_as_long_as_the_machine_is_the_same(tmp_path):
+    tune = MeasuredTable("tune", "Tune", COLUMNS, "Note.", ("network",))
+
     def add(command: str, machine: dict[str, object], *rows: tuple[str, float]) -> dict[str, Any]:
         found = [{"network": name, "ratio": ratio, "count": 1} for name, ratio in rows]
-        path = add_to_record("tune", machine, command, "Tune", COLUMNS, found, "Note.", ("network",), tmp_path)
+        path = tune.write(machine, command, found, root=tmp_path)
         return json.loads(path.read_text())
 
     add("tune a", WHERE, ("a", 1.0), ("a", 2.0))

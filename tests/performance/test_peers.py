@@ -8,6 +8,7 @@ from support.benchmark_command import command
 
 from benchmarks.performance import other_loops, peers
 from benchmarks.performance.cases import Case
+from benchmarks.performance.document import MeasuredTable
 from benchmarks.performance.hand_written_loop import InterleavedLoader, Round
 from benchmarks.performance.other_loops import Peer, Work, find_peers, train_interleaved
 from benchmarks.performance.peers import input_rows, step_rows
@@ -135,16 +136,16 @@ def test_what_is_missing_is_left_out_in_a_line(scripts, tmp_path, monkeypatch, c
     ]
     assert {peer.name for peer in found} >= {"ours", "lightning"}
     kept = []
-    monkeypatch.setattr(peers, "add_to_record", lambda *record, same: kept.append(record))
+    monkeypatch.setattr(MeasuredTable, "write", lambda *record: kept.append(record))
     monkeypatch.setattr(peers, "CASES", {"resnet20_digits": SMALL})
     assert main(["resnet20_digits", "--torchvision", str(tmp_path / "nowhere"), "--steps", "12", "--write"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("left out: torchvision: FileNotFoundError: ") for line in lines)
     assert "left out: timm: --timm does not say where its training script is" in lines
-    [(kind, _, command, _, columns, rows, note)] = kept
-    assert (kind, command.split()[-3:]) == ("peers", ["--steps", "12", "--write"])
+    [(table, _, command, rows, note)] = kept
+    assert (table.kind, command.split()[-3:]) == ("peers", ["--steps", "12", "--write"])
     assert [row["loop"] for row in rows][:3] == ["bare", "ours", "lightning"]
-    assert all(set(columns) <= set(row) for row in rows)
+    assert all(set(table.columns) <= set(row) for row in rows)
     assert "Left out: timm: --timm does not say where its training script is." in note
 
 

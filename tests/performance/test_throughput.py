@@ -16,6 +16,7 @@ from torch import nn
 
 from benchmarks.complexity.counting import measure
 from benchmarks.performance import step_time, subprocesses, throughput
+from benchmarks.performance.document import MeasuredTable
 from benchmarks.records import measured_speed
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
@@ -73,13 +74,13 @@ def test_throughput_over_processes_and_its_committed_rows(
     asked: list[Any] = []
     written: dict[str, list[dict[str, Any]]] = {}
 
-    def add(kind: str, machine: Any, command: str, title: str, columns: Any, rows: Any, note: str, same: Any) -> None:
+    def write(table: MeasuredTable, machine: Any, command: str, rows: Any) -> None:
         assert command.startswith("python -m benchmarks throughput model=resnet") and machine["threads"] == 1
-        assert all(set(columns) | set(same) <= set(row) for row in rows)
-        written[kind] = rows
+        assert all(set(table.columns) | set(table.same) <= set(row) for row in rows)
+        written[table.kind] = rows
 
     monkeypatch.setattr(subprocesses, "ask", asking(asked))
-    monkeypatch.setattr(throughput, "add_to_record", add)
+    monkeypatch.setattr(MeasuredTable, "write", write)
     plain = ["model=resnet", "trainer.accelerator=cpu", "cluster.oversubscribe=true", f"output_root={tmp_path}"]
     assert throughput_command([*plain, "trainer.devices=1,4", "recipe.batch_size=64", "--write"]) == 0
     assert asked[3:] == [(1, 1, True), (4, 16, True), (4, 16, False)]

@@ -12,6 +12,7 @@ from support.benchmark_command import command
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.performance import subprocesses, tune
+from benchmarks.performance.document import MeasuredTable
 from benchmarks.records.hardware import hardware
 from benchmarks.training import tuned_settings
 from benchmarks.training.environment import environment
@@ -214,7 +215,7 @@ def test_the_command_measures_prints_and_keeps(
     tmp_path: Path, asked: Asked, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written: list[Any] = []
-    monkeypatch.setattr(tune, "add_to_record", lambda *arguments: written.append(arguments))
+    monkeypatch.setattr(MeasuredTable, "write", lambda *arguments: written.append(arguments))
     assert tune_command(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}", "--write"]) == 0
     out = capsys.readouterr().out
     assert "best       float32 channels_last eager\n           bf16 channels_last eager, with trainer" in out
@@ -224,16 +225,16 @@ def test_the_command_measures_prints_and_keeps(
     entry, line = tuned_settings.find(tmp_path, MACHINE, tuned_settings.key_of(specification(config())))
     assert entry is not None and line is None
     assert [one["batch"] for one in entry["batches"]] == [8, 16, 32, 64, 128]
-    cost = tune.count(config())
+    cost = tune.counts(config())
     shares = {tune.label(one): one["train_of_peak"] for one in entry["settings"]}
     assert [*shares] == [
         f"{width} {layout} {execution}" for width in ("float32", "bf16") for layout in ("NCHW", "channels_last")
         for execution in ("eager", "compile")
     ]  # fmt: skip
     assert shares["bf16 NCHW eager"] == pytest.approx(200 * cost["train_flops_per_sample"] / 2e9)
-    [(kind, _, command, _, columns, rows, _, same)] = written
-    assert (kind, command[:30]) == ("tune", "python -m benchmarks tune mode")
-    assert len(rows) == 8 and all(set(columns) | set(same) <= set(row) for row in rows)
+    [(table, _, command, rows)] = written
+    assert (table.kind, command[:30]) == ("tune", "python -m benchmarks tune mode")
+    assert len(rows) == 8 and all(set(table.columns) | set(table.same) <= set(row) for row in rows)
     assert {row["setting"]: row["best"] for row in rows if row["best"]} == {
         "float32 channels_last eager": "best",
         "bf16 channels_last eager": "best if allowed",

@@ -1,4 +1,4 @@
-"""Certificates against altered networks, arithmetic by hand, and the whole of the tables."""
+"""Reference counts against altered networks, arithmetic by hand, and the whole of the tables."""
 
 import dataclasses
 from typing import Any
@@ -10,9 +10,9 @@ from torch import nn
 
 from benchmarks.analysis.published import Row, Table, tables
 from benchmarks.complexity import counting
-from benchmarks.complexity.certificates import certificates, check
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
+from benchmarks.complexity.reference_counts import all_reference_counts, check
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.report import certify
@@ -39,7 +39,7 @@ def counted(params: int, macs: int, input_size: tuple[int, int, int]) -> Complex
     return Complexity(input_size=input_size, layers=(), params=params, macs=macs, activations=0)
 
 
-# A row, the network as the paper has it, what is wrong with another, and the first words of its certificate.
+# A row, the network as the paper has it, what is wrong with another, and the first words of its verdict.
 ALTERED = {
     "stride in the 1x1": (
         ("resnext_table3", "resnext50_32x4d", KNOWN),
@@ -75,7 +75,7 @@ ALTERED = {
 
 
 @pytest.mark.parametrize("altered", ALTERED)
-def test_an_altered_network_fails_its_certificate(altered: str) -> None:
+def test_an_altered_network_fails_its_reference_counts(altered: str) -> None:
     (table, name, verdict), build, build_altered, said = ALTERED[altered]
     row, size, classes = row_of(table, name), (3, 32, 32), 10
     if "resnext50" in name:
@@ -102,7 +102,7 @@ def test_a_run_may_bear_the_papers_name_only_with_the_papers_network() -> None:
     check("densenet_bc100_k12", 10, dataclasses.replace(wider, input_size=(1, 28, 28)))
 
 
-def test_certificates_of_one_name_all_count() -> None:
+def test_reference_counts_of_one_name_all_count() -> None:
     size = (3, 224, 224)
     for macs in (3_857_973_248, 4_089_184_256):  # stride in the 1x1 (He et al.) and in the 3x3 (Xie et al.)
         check("resnet50", 1000, counted(25_557_032, macs, size))
@@ -169,7 +169,7 @@ def test_dropout_changes_no_count() -> None:
 def test_every_row_has_an_exact_count_that_agrees_with_what_is_printed(table: str, row: Row) -> None:
     network = row.network.removesuffix(" model.dropout=0.2")
     classes = {"imagenet": 1000, "cifar100": 100, "cifar10": 10, "svhn": 10}.get(row.data, 2)
-    [exact] = [one for one in certificates() if (one.network, one.num_classes) == (network, classes)]
+    [exact] = [one for one in all_reference_counts() if (one.network, one.num_classes) == (network, classes)]
     verdict, reason = judge(row, counted(exact.params, exact.macs, exact.input_size), classes)
     assert verdict in (CERTIFIED, KNOWN)
     # No note speaks of a discrepancy that is not there.
@@ -178,7 +178,7 @@ def test_every_row_has_an_exact_count_that_agrees_with_what_is_printed(table: st
     )
 
 
-def test_certificates_are_printed_and_the_same_network_is_measured_once(
+def test_verdicts_are_printed_and_the_same_network_is_measured_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measured = []

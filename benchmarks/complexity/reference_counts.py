@@ -14,7 +14,7 @@ COSTLESS = ("model.dropout",)  # arguments of a network that change no count
 
 
 @dataclass(frozen=True)
-class Certificate:
+class ReferenceCounts:
     """The exact counts of a published network, for one image.
 
     Attributes:
@@ -39,11 +39,11 @@ class Certificate:
 
 
 @cache
-def certificates() -> tuple[Certificate, ...]:
+def all_reference_counts() -> tuple[ReferenceCounts, ...]:
     """Return all of ``benchmarks/tables/certificates.csv``."""
     with (TABLES / "certificates.csv").open(encoding="utf-8", newline="") as file:
         return tuple(
-            Certificate(
+            ReferenceCounts(
                 network=line["network"],
                 family=line["family"],
                 input_size=tuple(json.loads(line["input_size"])),
@@ -57,11 +57,11 @@ def certificates() -> tuple[Certificate, ...]:
         )
 
 
-def exact(network: str, input_size: Sequence[int], num_classes: int) -> Certificate | None:
+def reference_counts_of(network: str, input_size: Sequence[int], num_classes: int) -> ReferenceCounts | None:
     """Return the reference counts of a network for images (C, H, W) and a number of classes; dropout changes no count."""
     words = " ".join(word for word in network.split() if word.split("=")[0] not in COSTLESS)
     key = (words, tuple(input_size), num_classes)
-    return next((c for c in certificates() if (c.network, c.input_size, c.num_classes) == key), None)
+    return next((c for c in all_reference_counts() if (c.network, c.input_size, c.num_classes) == key), None)
 
 
 def check(name: str, num_classes: int, complexity: Complexity) -> None:
@@ -71,7 +71,7 @@ def check(name: str, num_classes: int, complexity: Complexity) -> None:
         ValueError: the network is not what its name says.
     """
     size = tuple(complexity.input_size)
-    known = [c for c in certificates() if (c.name, c.input_size, c.num_classes) == (name, size, num_classes)]
+    known = [c for c in all_reference_counts() if (c.name, c.input_size, c.num_classes) == (name, size, num_classes)]
     if not known or (complexity.params, complexity.macs) in {(c.params, c.macs) for c in known}:
         return
     if complexity.params not in {c.params for c in known}:

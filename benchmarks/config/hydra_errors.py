@@ -62,6 +62,9 @@ def _missing_option(missing: str) -> str:
         pairs = [(f, d) for f in families for d in sets if f"{f}_{d}" in known]
         fits = ", ".join(d for f, d in pairs if f == family)
         partners = ", ".join(f for f, d in pairs if d == data)
+        if not fits or not partners:  # a network or a data set that is new
+            way = ", or use recipe=common" if group == "recipe" else ""
+            return f"model={family} has no {group} for data={data}: write conf/{group}/{family}_{data}.yaml{way}"
         return f"model={family} is not set up for data={data}: {family} goes with {fits}, and {data} with {partners}"
     return f"no {group} named {option!r}{nearest(option, known)}; there are {', '.join(known) or 'none'}"
 

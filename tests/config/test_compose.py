@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.config import hydra_errors
 from benchmarks.config.compose import expand, register_resolvers
 from benchmarks.config.hydra_errors import choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, differing_keys, flatten
@@ -241,3 +242,22 @@ def test_a_sweep_composes_to_what_hydra_makes_of_each_trial(fixed: list[str], sw
         assert repr(trial.config) == repr(config)  # with types and order
         assert list(trial.overrides.items()) == list(departs(job).items())
         assert trial.directory == Trial(config, departs(job)).directory
+
+
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        (
+            "recipe/tiny_digits",
+            "model=tiny has no recipe for data=digits: write conf/recipe/tiny_digits.yaml, or use recipe=common",
+        ),
+        (
+            "model/variant/unet_pets",
+            "model=unet has no model/variant for data=pets: write conf/model/variant/unet_pets.yaml",
+        ),
+    ],
+)
+def test_a_new_network_or_data_set_is_told_which_file_is_missing(monkeypatch, missing, line):
+    options = {"model": ["tiny", "unet"], "data": ["digits", "nuclei", "pets"], "recipe": ["unet_nuclei"]}
+    monkeypatch.setattr(hydra_errors, "choices", lambda group: options.get(group, ["unet_nuclei"]))
+    assert hydra_errors._missing_option(missing) == line

@@ -198,15 +198,15 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -
     again = predict(directory, image)
     assert again.returncode == 2 and "would be overwritten" in again.stderr and again.stderr.count("\n") == 1
     missing = predict(directory, tmp_path / "none.png")
-    assert missing.returncode == 1 and "none.png is missing" in missing.stderr
+    assert missing.returncode == 2 and "none.png is missing" in missing.stderr
     huge = predict(directory, image, "--out", tmp_path / "huge", "--tile", 1_000_000)
-    assert huge.returncode == 1 and " fits" in huge.stderr and not (tmp_path / "huge").exists()
+    assert huge.returncode == 2 and " fits" in huge.stderr and not (tmp_path / "huge").exists()
     fits = int(huge.stderr.split()[-2])
     UNet(1, 2, base_channels=2, padded=True).check_image_size(fits, fits)
     small = predict(directory, image, "--out", tmp_path / "small", "--tile", 256)
     assert small.returncode == 0, small.stderr
     stranger = predict(tmp_path, image)
-    assert stranger.returncode == 1 and "RUN is the folder of a trained run" in stranger.stderr
+    assert stranger.returncode == 2 and "RUN is the folder of a trained run" in stranger.stderr
 
 
 def test_statistics_of_the_training_split_stand_in_where_none_are_given(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_the_installed_commands_work_in_an_empty_folder(environment: Path, tmp_p
     assert report.returncode == 0 and "resnet" in report.stdout, report.stderr
     published = call(environment, "python -m benchmarks report resnext_table3", tmp_path)
     assert published.returncode == 0 and "ImageNet" in published.stdout, published.stderr
-    cost = call(environment, "python -m benchmarks profile model=resnext data=digits", tmp_path)
+    cost = call(environment, "python -m benchmarks complexity model=resnext data=digits", tmp_path)
     assert cost.returncode == 0 and "MACs" in cost.stdout, cost.stderr
     unknown = call(environment, "compute-accuracy model=nothing", tmp_path)
     assert unknown.returncode == 2 and "densenet, resnet" in unknown.stderr

@@ -1,6 +1,6 @@
 """Run folders read back: records, histories and the values that tables and pages show.
 
-A run is a folder `<output_root>/<data>/<name>/<recipe>/seed<k>/` with `record.json` (its passport, replaced atomically)
+A run is a folder `<output_root>/<data>/<name>/<recipe>/seed<k>/` with `record.json` (replaced atomically)
 and `history.jsonl` (one row per evaluation, appended). Nothing here imports torch.
 """
 

@@ -15,6 +15,7 @@ import yaml
 from support.commands import CLEAN, ROOT
 
 COMMANDS = [["run.py"], ["-m", "benchmarks"]]
+OUTSIDE = {key: value for key, value in CLEAN.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV"}}
 
 
 @pytest.mark.parametrize("platform", ["win32", "cygwin", "emscripten"])
@@ -78,7 +79,10 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--quiet",
         "--no-deps",
     ]
-    done = subprocess.run([*install, "--no-index", str(wheel)], capture_output=True, text=True, check=False)
+    # With the checkout on PYTHONPATH, where a launcher of an earlier test has put it, pip finds the package installed.
+    done = subprocess.run(
+        [*install, "--no-index", str(wheel)], capture_output=True, text=True, check=False, env=OUTSIDE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     # A path alone, so that the .pth file of an editable installation there is not read.
     (packages / "others.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
@@ -87,7 +91,6 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(environment: Path, command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     program, *arguments = command.split()
-    clean = {key: value for key, value in CLEAN.items() if key not in {"PYTHONPATH", "VIRTUAL_ENV"}}
     return subprocess.run(
         [str(environment / program), *arguments],
         cwd=cwd,
@@ -95,7 +98,7 @@ def call(environment: Path, command: str, cwd: Path) -> subprocess.CompletedProc
         text=True,
         timeout=300,
         check=False,
-        env=clean,
+        env=OUTSIDE,
     )
 
 

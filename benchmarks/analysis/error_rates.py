@@ -1,0 +1,355 @@
+"""Error rates of several trainings tested on the same images: what another training and other test images would change.
+
+The outcomes of n seeds on N images are crossed: both are samples, of the trainings that could be made and of the images that
+could have been tested. Their variance has two parts that are kept apart: more seeds shrink the first and never the second.
+
+Rates are in [0, 1]. Every function takes arrays with any leading axes, so that what is printed and what is simulated
+(`analysis/simulation.py`) are one engine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+# SciPy and numpy are imported where they are used: what reads records starts in under a second.
+
+Array = Any  # of floats, or one of them
+
+CONFIDENCE = 0.95  # two-sided
+POWER = 0.8
+NODES = 200  # quantiles of a chi-square distribution over which is averaged
+DRAWN = 40  # of them, where a half-width is needed for each
+STEPS = 60  # of Newton's method at most; a dozen are usual
+MOST_SEEDS = 1_000
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The mean of n seeds on N images and the parts of its variance.
+
+    Attributes:
+        mean: error rate.
+        seeds: variance over trainings on these images: s² of the seeds' rates / n.
+        images: variance over test sets of these trainings; 0 where outcomes are not known.
+        residual: variance of what is particular to one seed on one image; the true `seeds` is no smaller.
+        n: seeds.
+        freedom: degrees of freedom of `seeds`: n - 1, more where it is pooled.
+        shared: whether the spread over seeds is pooled with other networks'.
+        by_image: mean outcome of each image, shape (…, N); None where outcomes are not known.
+    """
+
+    mean: Array
+    seeds: Array
+    images: Array
+    residual: Array
+    n: int
+    freedom: Array
+    shared: Array
+    by_image: Array | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A difference of two means on the same images: first minus second.
+
+    Attributes:
+        mean: of rates.
+        seeds: variances of the two means over trainings, as in `Parts`.
+        freedom: of `seeds`.
+        shared: whether both are multiples of one pooled variance.
+        images: variance over test sets; 0 where outcomes are not known.
+        n: seeds of each.
+    """
+
+    mean: Array
+    seeds: tuple[Array, Array]
+    freedom: tuple[Array, Array]
+    shared: Array
+    images: Array
+    n: tuple[int, int]
+
+
+def parts_of_outcomes(outcomes: Array) -> Parts:
+    """The parts by the analysis of variance of a balanced two-way layout (Searle, Casella and McCulloch 1992, §4.7).
+
+    Args:
+        outcomes: shape (…, n, N), 1 for an error; the mean of a row is that seed's error rate.
+
+    Raises:
+        ValueError: fewer than two seeds or images.
+    """
+    import numpy as np
+
+    n, images = outcomes.shape[-2:]
+    if n < 2 or images < 2:
+        raise ValueError(f"two seeds and two images are needed, got {n} and {images}")
+    by_seed = outcomes.mean(axis=-1, dtype=np.float64)
+    by_image = outcomes.mean(axis=-2, dtype=np.float64)
+    mean = by_seed.mean(axis=-1)
+    squares = mean if outcomes.dtype == bool else np.square(outcomes, dtype=np.float64).mean(axis=(-2, -1))
+    total = squares - mean**2
+    between_seeds, between_images = by_seed.var(axis=-1), by_image.var(axis=-1)
+    residual = np.maximum(total - between_seeds - between_images, 0) / ((n - 1) * (images - 1))
+    # Of rates near zero the difference may vanish: a quarter of what independent outcomes would have is kept.
+    within = np.maximum(between_images / (images - 1) - residual, total / (4 * n * images))
+    shared = np.zeros_like(mean, dtype=bool)
+    return Parts(mean, between_seeds / (n - 1), within, residual, n, n - 1.0, shared, by_image)
+
+
+def parts_of_rates(rates: Array) -> Parts:
+    """The parts that seeds' error rates alone tell, shape (…, n): nothing of other test images.
+
+    Raises:
+        ValueError: fewer than two seeds.
+    """
+    import numpy as np
+
+    n = rates.shape[-1]
+    if n < 2:
+        raise ValueError(f"two seeds are needed, got {n}")
+    mean = rates.mean(axis=-1)
+    zero = np.zeros_like(mean)
+    return Parts(mean, rates.var(axis=-1, ddof=1) / n, zero, zero, n, n - 1.0, zero.astype(bool))
+
+
+def bounded(parts: Parts) -> Parts:
+    """The parts with a variance over seeds that is no smaller than what single outcomes alone give it."""
+    import numpy as np
+
+    return replace(parts, seeds=np.maximum(parts.seeds, parts.residual))
+
+
+def pooled(members: Sequence[Parts]) -> list[Parts]:
+    """The parts with the spread over seeds of all members, where Bartlett's test (1937) does not contradict it at 5 %.
+
+    Pooled is the variance of a seed's rate as a share of that of one outcome, p·(1 - p): networks with more errors spread more.
+    A member keeps its own spread where that is larger: with few seeds the test overlooks a network that spreads tenfold.
+    """
+    import numpy as np
+    from scipy.special import chdtrc
+
+    shape = (-1,) + (1,) * np.ndim(members[0].mean)
+    scale = np.stack([one.mean * (1 - one.mean) for one in members])
+    n = np.array([one.n for one in members]).reshape(shape)
+    usable = scale > 0
+    divisor = np.where(usable, scale, 1) / n
+    ratio = np.stack([one.seeds for one in members]) / divisor
+    # Equal seeds have no logarithm: a tenth of what single outcomes give them is kept.
+    logarithm = np.log(
+        np.maximum(np.maximum(ratio, 0.1 * np.stack([one.residual for one in members]) / divisor), 1e-30)
+    )
+    freedom = (n - 1) * usable
+    total, count = freedom.sum(axis=0), usable.sum(axis=0)
+    weight = np.maximum(total, 1)
+    common = (ratio * freedom).sum(axis=0) / weight
+    tested = (np.exp(logarithm) * freedom).sum(axis=0) / weight
+    statistic = total * np.log(np.maximum(tested, 1e-30)) - (logarithm * freedom).sum(axis=0)
+    inverse = (usable / np.maximum(n - 1, 1)).sum(axis=0) - 1 / weight
+    statistic = statistic / (1 + inverse / (3 * np.maximum(count - 1, 1)))
+    agree = (count > 1) & (chdtrc(np.maximum(count - 1, 1), statistic) >= 1 - CONFIDENCE)
+    return [
+        bounded(
+            replace(
+                one,
+                seeds=np.where(agree, np.maximum(common * own, one.seeds), one.seeds),
+                freedom=np.where(agree, total, one.freedom),
+                shared=agree,
+            )
+        )
+        for one, own in zip(members, divisor, strict=True)
+    ]
+
+
+def limits(parts: Parts) -> tuple[Array, Array]:
+    """95 % limits of a mean error rate, within [0, 1]: another training and, where outcomes are known, other test images.
+
+    The images' part is Wilson's (1927) with the number of independent outcomes that has this variance; the part of the seeds
+    joins it on the logit scale, by the distances of both limits from the estimate (Zou and Donner 2008). NaN where seeds that
+    agree to the digit are all that is known.
+    """
+    import numpy as np
+
+    mean, images = np.asarray(parts.mean, dtype=np.float64), np.asarray(parts.images, dtype=np.float64)
+    inner = (mean > 0) & (mean < 1)
+    rate = np.where(inner, mean, 0.5)
+    scale = rate * (1 - rate)
+    z = normal_quantile()
+    half = half_width(_variances(parts.seeds, parts.freedom, images))
+    of_seeds = np.maximum(half**2 - z**2 * images, 0) / scale**2
+    known = parts.by_image is not None
+    count = parts.by_image.shape[-1] if parts.by_image is not None else 1
+    effective = scale / np.where(images > 0, images, scale / count) if known else count
+    ends = []
+    for wilson, sign in zip(wilson_limits(rate, effective), (-1, 1), strict=True):
+        distance = (np.log(wilson / (1 - wilson)) - np.log(rate / (1 - rate))) if known else 0.0
+        ends.append(1 / (1 + np.exp(-(np.log(rate / (1 - rate)) + sign * np.sqrt(distance**2 + of_seeds)))))
+    low, high = ends
+    if known:
+        at_ends = wilson_limits(mean, count)
+        low = np.where(inner, low, np.where(mean <= 0, 0.0, at_ends[0]))
+        high = np.where(inner, high, np.where(mean >= 1, 1.0, at_ends[1]))
+        return low, high
+    none = ~inner | (np.asarray(parts.seeds) <= 0)
+    return np.where(none, np.nan, low), np.where(none, np.nan, high)
+
+
+def wilson_limits(rate: Array, count: Array) -> tuple[Array, Array]:
+    """95 % limits of an error rate of `count` independent outcomes, which need be no whole number (Wilson 1927)."""
+    import numpy as np
+
+    z2 = normal_quantile() ** 2
+    centre = (rate + z2 / (2 * count)) / (1 + z2 / count)
+    half = np.sqrt(z2 * (rate * (1 - rate) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    # At the ends the formula is exact on paper and off by a bit in binary.
+    return np.where(rate <= 0, 0.0, centre - half), np.where(rate >= 1, 1.0, centre + half)
+
+
+def contrast(first: Parts, second: Parts) -> Contrast:
+    """The difference of two means; on the same test images where both have outcomes.
+
+    Seeds are taken as independent: a number that two networks share is another initialisation in each.
+    """
+    import numpy as np
+
+    images = np.zeros_like(np.asarray(first.mean, dtype=np.float64))
+    if first.by_image is not None and second.by_image is not None:
+        difference = first.by_image - second.by_image
+        between = difference.var(axis=-1, ddof=1) / difference.shape[-1]
+        images = np.maximum(between - first.residual - second.residual, 0)
+    return Contrast(
+        first.mean - second.mean,
+        (first.seeds, second.seeds),
+        (first.freedom, second.freedom),
+        first.shared & second.shared & (first.freedom == second.freedom),
+        images,
+        (first.n, second.n),
+    )
+
+
+def variances(compared: Contrast) -> Array:
+    """Equally likely values of the variance of a difference, shape (…, 200); see `half_width`."""
+    import numpy as np
+
+    one, other = compared.seeds
+    shared = _variances(one + other, compared.freedom[0], compared.images)
+    if np.all(compared.shared):
+        return shared
+    # Two independent chi-squares, each quantile of one beside some of the other.
+    shuffled = np.random.default_rng(0).permutation(NODES)
+    apart = _variances(one, compared.freedom[0], compared.images)
+    apart = apart + _variances(other, compared.freedom[1], 0.0)[..., shuffled]
+    return np.where(np.asarray(compared.shared)[..., None], shared, apart)
+
+
+def half_width(values: Array, confidence: float = CONFIDENCE) -> Array:
+    """Half of a generalised interval (Weerahandi 1993): h at which the mean of 2Φ(h/√v) - 1 over the variances is 95 %.
+
+    Args:
+        values: equally likely variances, shape (…, number). Of one part, s²/n · f/χ²(f), it is Student's interval.
+    """
+    import numpy as np
+    from scipy.special import ndtr, ndtri
+
+    root = np.sqrt(np.maximum(values, 1e-300))
+    half = float(ndtri((1 + confidence) / 2)) * root.min(axis=-1)
+    # The probability is concave in h, so that steps from below never go too far.
+    for _ in range(STEPS):
+        scaled = half[..., None] / root
+        short = confidence - (2 * ndtr(scaled) - 1).mean(axis=-1)
+        step = short / (np.exp(-(scaled**2) / 2) / root).mean(axis=-1) * np.sqrt(np.pi / 2)
+        half = half + step
+        if np.all(step <= 1e-9 * half):
+            break
+    return half
+
+
+def p_value(compared: Contrast) -> Array:
+    """Two-sided p-value of no difference, at which the generalised interval ends at zero; 1 where nothing is known to vary."""
+    import numpy as np
+    from scipy.special import ndtr
+
+    values = variances(compared)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p = 2 * ndtr(-np.abs(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
+    return np.where(values[..., 0] > 0, p, 1.0)
+
+
+def probability_below(compared: Contrast) -> Array:
+    """Probability that the true difference is below zero, given these runs and a flat prior."""
+    import numpy as np
+    from scipy.special import ndtr
+
+    values = np.maximum(variances(compared), 1e-300)
+    return ndtr(-np.asarray(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
+
+
+def detectable(compared: Contrast, seeds: int | None = None) -> float:
+    """The smallest true difference that is shown with power 0.8 at two-sided 5 %, with `seeds` of each or as many as there are.
+
+    Spread over seeds and images are taken as estimated. The chance of a significant result in the wrong direction is left out.
+    """
+    import numpy as np
+    from scipy.special import ndtr
+
+    planned = _with_seeds(compared, seeds) if seeds else compared
+    one, other = (float(part) for part in planned.seeds)
+    freedom = float(planned.freedom[0]) if planned.shared else float(planned.freedom[0] + planned.freedom[1])
+    estimates = (one + other) / _inverse_chi_squares(freedom).reshape(DRAWN, -1).mean(axis=1)
+    halves = half_width(_variances(estimates, freedom, np.full(DRAWN, float(planned.images))))
+    deviation = float(np.sqrt(one + other + planned.images))
+    low, high = 0.0, float(halves.max()) + 3 * deviation
+    for _ in range(50):
+        middle = (low + high) / 2
+        shown = ndtr((middle - halves) / deviation).mean() if deviation else 1.0
+        low, high = (low, middle) if shown >= POWER else (middle, high)
+    return high
+
+
+def seeds_to_show(compared: Contrast, difference: float) -> int | None:
+    """How many seeds of each network show `difference` with power 0.8; None above 1,000, and where other images are needed."""
+    if difference <= detectable(compared, MOST_SEEDS):
+        return None
+    low, high = 1, 2
+    while detectable(compared, high) > difference:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if detectable(compared, middle) <= difference else (middle, high)
+    return high
+
+
+@cache
+def normal_quantile() -> float:
+    """The normal deviate that 95 % lie within."""
+    from scipy.special import ndtri
+
+    return float(ndtri((1 + CONFIDENCE) / 2))
+
+
+def _with_seeds(compared: Contrast, seeds: int) -> Contrast:
+    return replace(
+        compared,
+        seeds=tuple(part * n / seeds for part, n in zip(compared.seeds, compared.n, strict=True)),
+        freedom=tuple(f * (seeds - 1) / (n - 1) for f, n in zip(compared.freedom, compared.n, strict=True)),
+        n=(seeds, seeds),
+    )
+
+
+def _variances(seeds: Array, freedom: Array, images: Array) -> Array:
+    import numpy as np
+
+    seeds, freedom = np.broadcast_arrays(np.asarray(seeds, dtype=np.float64), np.asarray(freedom, dtype=np.float64))
+    factors = np.empty((*seeds.shape, NODES))
+    for value in np.unique(freedom):
+        factors[freedom == value] = _inverse_chi_squares(float(value))
+    return seeds[..., None] * factors + np.asarray(images, dtype=np.float64)[..., None]
+
+
+@cache
+def _inverse_chi_squares(freedom: float) -> Array:
+    """Quantiles of f / χ²(f), descending."""
+    import numpy as np
+    from scipy.special import chdtri
+
+    return freedom / chdtri(freedom, 1 - (np.arange(NODES) + 0.5) / NODES)

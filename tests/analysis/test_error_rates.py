@@ -1,0 +1,190 @@
+"""Variance parts and intervals of error rates against a layout counted by hand, SciPy, closed forms and simulation."""
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks.analysis.error_rates import (
+    Parts,
+    contrast,
+    detectable,
+    limits,
+    p_value,
+    parts_of_outcomes,
+    parts_of_rates,
+    pooled,
+    probability_below,
+    seeds_to_show,
+    wilson_limits,
+)
+
+
+def outcomes(rng: np.random.Generator, n: int, images: int, rate: float, spread: float, tables: int = 1) -> np.ndarray:
+    """Errors of n seeds (tables, n, images): an image has a difficulty, a seed a skill, both normal on the probit scale."""
+    difficulty = rng.standard_normal((tables, 1, images)) * 1.1
+    skill = rng.standard_normal((tables, n, 1)) * spread
+    threshold = stats.norm.ppf(rate) * math.sqrt(1.1**2 + spread**2 + 1)
+    return difficulty + skill + rng.standard_normal((tables, n, images)) < threshold
+
+
+def test_parts_of_a_layout_counted_by_hand() -> None:
+    # Two seeds, four images. Means of rows 1/2 and 1/4, of columns 1, 1/2, 0, 0, of all 3/8.
+    parts = parts_of_outcomes(np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool))
+    assert parts.mean == 3 / 8
+    assert parts.seeds == pytest.approx(((1 / 8) ** 2 * 2) / 1 / 2)
+    # Squares about the mean 15/8, rows 4·2/64, columns 2·(25 + 1 + 9 + 9)/64; what is left has 1·3 degrees of freedom.
+    left = 15 / 8 - 8 / 64 - 2 * 44 / 64
+    assert parts.residual == pytest.approx(left / 3 / 8)
+    assert parts.images == pytest.approx(44 / 64 / 3 / 4 - left / 3 / 8)
+    with pytest.raises(ValueError, match="two seeds and two images are needed, got 1 and 4"):
+        parts_of_outcomes(np.zeros((1, 4), dtype=bool))
+
+
+def test_parts_are_unbiased() -> None:
+    # Variances that are known: outcomes are image + seed + rest, of variances 0.5, 0.01 and 1.
+    rng = np.random.default_rng(1)
+    n, images, tables = 3, 40, 20_000
+    values = rng.normal(0, math.sqrt(0.5), (tables, 1, images)) + rng.normal(0, 0.1, (tables, n, 1))
+    parts = parts_of_outcomes(values + rng.normal(0, 1, (tables, n, images)))
+    assert parts.seeds.mean() == pytest.approx(0.01 / n + 1 / (n * images), rel=0.02)
+    assert parts.images.mean() == pytest.approx(0.5 / images, rel=0.02)
+    assert parts.residual.mean() == pytest.approx(1 / (n * images), rel=0.01)
+    assert parts.mean.var() == pytest.approx((parts.seeds + parts.images).mean(), rel=0.03)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10])
+def test_of_seeds_alone_it_is_students_test(n: int) -> None:
+    rates = np.random.default_rng(2).uniform(0.05, 0.07, n)
+    by_scipy = stats.ttest_1samp(rates, 0.05)
+    parts = parts_of_rates(rates)
+    known = Parts(np.array(0.05), np.array(0.0), np.array(0.0), np.array(0.0), n, n - 1.0, np.array(False))
+    compared = replace(contrast(parts, known), shared=np.array(True))
+    assert float(p_value(compared)) == pytest.approx(by_scipy.pvalue, rel=0.01, abs=1e-4)
+    low, high = limits(parts)
+    rate, half = rates.mean(), np.diff(by_scipy.confidence_interval(0.95))[0] / 2
+    # The interval on the logit scale has the slope of the logit: h / (p (1 - p)).
+    assert np.diff([math.log(end / (1 - end)) for end in (low, high)])[0] / 2 == pytest.approx(
+        half / (rate * (1 - rate)), rel=0.001
+    )
+    assert 0 < low < rate < high < 1
+
+
+def test_without_a_spread_over_seeds_it_is_wilsons() -> None:
+    row = np.random.default_rng(3).random(5_000) < 0.04
+    low, high = limits(parts_of_outcomes(np.stack([row, row, row])))
+    expected = stats.binomtest(int(row.sum()), 5_000).proportion_ci(0.95, method="wilson")
+    assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), rel=0.001)
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_no_error_and_no_hit_have_wilsons_limits(rate: int) -> None:
+    low, high = limits(parts_of_outcomes(np.full((3, 450), rate, dtype=bool)))
+    expected = stats.binomtest(450 * rate, 450).proportion_ci(0.95, method="wilson")
+    assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_limits_stay_within_0_and_1() -> None:
+    rng = np.random.default_rng(4)
+    for n, images, rate, spread in itertools.product((2, 3), (20, 450), (0.003, 0.5, 0.99), (0, 0.5)):
+        for parts in (
+            parts_of_outcomes(drawn := outcomes(rng, n, images, rate, spread, 200)),
+            parts_of_rates(drawn.mean(axis=-1)),
+        ):
+            low, high = limits(parts)
+            known = ~np.isnan(low)
+            assert known.any()
+            assert (low[known] >= 0).all() and (high[known] <= 1).all()
+            assert (low[known] <= parts.mean[known]).all() and (parts.mean[known] <= high[known]).all()
+    assert np.isnan(limits(parts_of_rates(np.array([0.02, 0.02])))).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "images", "rate", "spread"),
+    [(2, 450, 0.02, 0.05), (3, 2_000, 0.06, 0.1), (5, 450, 0.3, 0.0), (10, 450, 0.05, 0.2)],
+)
+def test_limits_hold_the_rate_of_other_trainings_on_other_images(
+    n: int, images: int, rate: float, spread: float
+) -> None:
+    low, high = limits(parts_of_outcomes(outcomes(np.random.default_rng(5), n, images, rate, spread, 500)))
+    # 500 tables of a coverage of 95 % have a standard error of 1 point.
+    assert 0.92 < np.mean((low <= rate) & (rate <= high)) <= 0.99
+
+
+def test_wilson_limits_against_scipy() -> None:
+    for errors, images in ((0, 450), (9, 450), (225, 450), (450, 450), (1, 1)):
+        expected = stats.binomtest(errors, images).proportion_ci(0.95, method="wilson")
+        assert wilson_limits(errors / images, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def with_spreads(deviations: list[float], n: int) -> list[Parts]:
+    return [parts_of_rates(0.5 + deviation * stats.norm.ppf((np.arange(n) + 0.5) / n)) for deviation in deviations]
+
+
+@pytest.mark.parametrize(("largest", "n"), [(0.030, 3), (0.030, 6), (0.036, 6), (0.042, 6), (0.2, 6)])
+def test_spreads_are_pooled_where_bartletts_test_allows_it(largest: float, n: int) -> None:
+    members = with_spreads([0.010, 0.012, 0.020, largest], n)
+    samples = [
+        0.5 + deviation * stats.norm.ppf((np.arange(n) + 0.5) / n) for deviation in (0.010, 0.012, 0.020, largest)
+    ]
+    agree = stats.bartlett(*samples).pvalue >= 0.05
+    together = pooled(members)
+    assert [bool(one.shared) for one in together] == [agree] * 4
+    mean = np.mean([float(one.seeds) for one in members])
+    for own, one in zip(members, together, strict=True):
+        assert one.freedom == (4 * (n - 1) if agree else n - 1)
+        assert float(one.seeds) == pytest.approx(max(mean, float(own.seeds)) if agree else float(own.seeds))
+    assert agree == (largest < 0.036)  # the two sides are both tried
+
+
+def test_the_p_value_of_two_unequal_spreads_is_the_generalised_one() -> None:
+    # Behrens and Fisher's problem, against a draw of both chi-squares.
+    first, second = parts_of_rates(np.array([0.10, 0.11, 0.12])), parts_of_rates(np.array([0.05, 0.09, 0.10, 0.13]))
+    compared = contrast(first, second)
+    chi = np.random.default_rng(6).chisquare([[2], [3]], (2, 400_000))
+    drawn = first.seeds * 2 / chi[0] + second.seeds * 3 / chi[1]
+    assert float(p_value(compared)) == pytest.approx(
+        (2 * stats.norm.sf(abs(compared.mean) / np.sqrt(drawn))).mean(), abs=0.01
+    )
+    assert float(probability_below(compared)) == pytest.approx(float(p_value(compared)) / 2)  # the first is the larger
+
+
+def test_images_that_both_find_hard_do_not_count_against_a_difference() -> None:
+    rng = np.random.default_rng(7)
+    hard = rng.random(2_000) < 0.2
+    first = hard & (rng.random((3, 2_000)) < 0.5)
+    second = hard & (rng.random((3, 2_000)) < 0.6)
+    one, other = parts_of_outcomes(first), parts_of_outcomes(second)
+    compared = contrast(one, other)
+    assert compared.images < (one.images + other.images) / 20
+    assert p_value(compared) < 0.05
+
+
+def test_nothing_is_claimed_of_rates_that_do_not_vary() -> None:
+    compared = contrast(parts_of_rates(np.array([0.1, 0.1])), parts_of_rates(np.array([0.2, 0.2])))
+    assert p_value(compared) == 1.0
+
+
+@pytest.mark.parametrize(("n", "effect"), [(3, 3.26), (5, 1.68), (20, 0.66)])
+def test_the_detectable_difference_is_cohens(n: int, effect: float) -> None:
+    # Of a paired t-test with this effect and n pairs the power is 0.8 (noncentral t).
+    threshold = stats.t.ppf(0.975, n - 1)
+    assert stats.nct.sf(threshold, n - 1, effect * math.sqrt(n)) == pytest.approx(0.8, abs=0.01)
+    parts = parts_of_rates(0.5 + 0.01 * np.array([(-1) ** k for k in range(n)]))
+    spread = float(np.sqrt(parts.seeds * n))
+    still = Parts(np.array(0.4), np.array(0.0), np.array(0.0), np.array(0.0), n, parts.freedom, np.array(False))
+    compared = replace(contrast(parts, still), shared=np.array(True))
+    assert detectable(compared) / spread == pytest.approx(effect, rel=0.02)
+    assert seeds_to_show(compared, 1.01 * detectable(compared, 7)) == 7
+
+
+def test_no_number_of_seeds_shows_what_other_images_may_undo() -> None:
+    rng = np.random.default_rng(8)
+    one, other = (parts_of_outcomes(outcomes(rng, 3, 450, 0.05, 0.05)[0]) for _ in range(2))
+    compared = contrast(one, other)
+    assert seeds_to_show(compared, 1.5 * math.sqrt(float(compared.images))) is None
+    assert (needed := seeds_to_show(compared, 3.2 * math.sqrt(float(compared.images)))) is not None
+    assert detectable(compared, needed) <= 3.2 * math.sqrt(float(compared.images)) < detectable(compared, needed - 1)

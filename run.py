@@ -11,14 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.analysis import published
-from benchmarks.config.compose import expand, register_resolvers
-from benchmarks.config.hydra_errors import choices
+from benchmarks.config.folders import add_config_dir, add_config_dir_argument, choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial
 from benchmarks.launch.checks import check_mode, is_stale
 from benchmarks.launch.progress import SweepProgress
-from benchmarks.launch.sweep import Sweep
 from benchmarks.launch.trial_job import Outcome
-from benchmarks.performance.plan import check_budget
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
 
@@ -69,8 +66,14 @@ def _main(argv: list[str]) -> int:
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
         return _hydra(argv)
     arguments = _parser().parse_intermixed_args(argv)
+    # Hydra takes longer to import than --help may take.
+    from benchmarks.config.compose import expand
+    from benchmarks.launch.sweep import Sweep
+    from benchmarks.performance.plan import check_budget
+
     console = Console(soft_wrap=True)
     try:
+        add_config_dir(arguments.config_dir)
         trials = expand(arguments.overrides, arguments.multirun)
         check_mode(trials)
         check_budget(trials)
@@ -190,6 +193,8 @@ def _hydra(argv: list[str]) -> int:
     """Hydra's own switches, which print a configuration and run nothing."""
     import hydra
 
+    from benchmarks.config.compose import register_resolvers
+
     register_resolvers()
     sys.argv = [sys.argv[0], *argv]
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
@@ -220,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "-m", "--multirun", action="store_true", help="sweep: several values of a key, separated by commas"
     )
+    add_config_dir_argument(parser)
     parser.add_argument(
         "--cfg", metavar="job", help="print the composed configuration and stop; --resolve fills in references"
     )

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.config.folders import add_config_dir, add_config_dir_argument
 from benchmarks.terminal import RENAMED
 from benchmarks.units import one_line
 
@@ -29,24 +30,30 @@ class Command:
         module: the module below ``benchmarks``; ``module:name`` where it has several commands, whose functions are then
             ``add_name_arguments`` and ``run_name``; empty for a group.
         commands: the commands below this one, by name.
+        config_dir: whether it builds networks or data sets, which may be the user's own.
     """
 
     help: str
     module: str = ""
     commands: Mapping[str, "Command"] = field(default_factory=dict)
+    config_dir: bool = False
 
 
 VIEWS = {
     "layers": Command(
-        "MACs, parameters and activations of every layer: a bar chart per network", "report.views:layers"
+        "MACs, parameters and activations of every layer: a bar chart per network",
+        "report.views:layers",
+        config_dir=True,
     ),
-    "cardinality": Command("error over cardinality at constant cost", "report.views:cardinality"),
+    "cardinality": Command("error over cardinality at constant cost", "report.views:cardinality", config_dir=True),
     "accuracy": Command("error over the cost of an image, a curve for each family", "report.views:accuracy"),
     "reuse": Command("how much each layer of a trained DenseNet uses of each layer before it", "report.views:reuse"),
 }
 COMPLEXITY = {
     "match": Command(
-        "the width with which a network meets a number of MACs or parameters", "complexity.equal_cost_networks"
+        "the width with which a network meets a number of MACs or parameters",
+        "complexity.equal_cost_networks",
+        config_dir=True,
     ),
     "certify": Command("whether every network of the papers' tables is the papers' network", "report.certify"),
 }
@@ -65,7 +72,9 @@ WANDB = {
 }
 MEASURE = {
     "steps": Command("a training step beside a hand-written loop, and the making of batches", "performance.added_time"),
-    "options": Command("what each training option costs or saves in time and memory", "performance.option_cost"),
+    "options": Command(
+        "what each training option costs or saves in time and memory", "performance.option_cost", config_dir=True
+    ),
     "launching": Command("what starting, launching and tracking cost", "performance.launching"),
     "decoding": Command("JPEG files: decoding, training batches, workers, waiting", "performance.decoding"),
     "peers": Command("our training step and input path beside those of other projects", "performance.peers"),
@@ -76,7 +85,9 @@ MEASURE = {
 COMMANDS = Command(
     "the commands around runs; python run.py makes them",
     commands={
-        "plan": Command("what a sweep will cost: training FLOPs, device-hours, memory, money", "performance.plan"),
+        "plan": Command(
+            "what a sweep will cost: training FLOPs, device-hours, memory, money", "performance.plan", config_dir=True
+        ),
         "status": Command("the grid of a sweep: done, running, failed, missing, stale", "report.status"),
         "report": Command("the table of all runs, and the page; a paper's table beside our runs", "report.runs_table"),
         "view": Command(
@@ -87,12 +98,19 @@ COMMANDS = Command(
             "cost of a network, layer by layer; match: to a given cost; certify: against the papers",
             "complexity.profile",
             COMPLEXITY,
+            config_dir=True,
         ),
         "weights": Command("import, export: published weights into our networks and back", "", WEIGHTS),
-        "predict": Command("masks for images of any size, from a finished segmentation run", "training.predict"),
-        "throughput": Command("latency, images per second and peak memory of a network", "performance.throughput"),
+        "predict": Command(
+            "masks for images of any size, from a finished segmentation run", "training.predict", config_dir=True
+        ),
+        "throughput": Command(
+            "latency, images per second and peak memory of a network", "performance.throughput", config_dir=True
+        ),
         "tune": Command(
-            "the fastest settings on this machine: layout, compile, precision, workers", "performance.tune"
+            "the fastest settings on this machine: layout, compile, precision, workers",
+            "performance.tune",
+            config_dir=True,
         ),
         "wandb": Command("sync, workspace, show: the runs on a W&B server and in its terminal", "", WANDB),
         "measure": Command(f"{', '.join(MEASURE)}: the suite itself, for its developers", "", MEASURE),
@@ -115,12 +133,15 @@ def main(argv: Sequence[str]) -> int:
     module = importlib.import_module(f"benchmarks.{module_name}")
     parser = argparse.ArgumentParser(prog=name)
     getattr(module, f"add_{action}_arguments" if action else "add_arguments")(parser)
+    if command.config_dir:
+        add_config_dir_argument(parser)
     if command.commands:
         below = (f"{name} {word}: {below.help}." for word, below in command.commands.items())
         parser.epilog = " ".join(filter(None, (parser.epilog, *below)))
     arguments = parser.parse_intermixed_args(rest)
     arguments.command_line = shlex.join([*PROGRAM.split(), *argv])
     try:
+        add_config_dir(getattr(arguments, "config_dir", None))
         return getattr(module, f"run_{action}" if action else "run")(arguments) or 0
     except OSError as error:
         known = error.filename is not None and error.strerror is not None

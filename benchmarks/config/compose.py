@@ -6,10 +6,14 @@ from typing import Any
 
 from hydra import initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from benchmarks.config.composer import Composer
+from benchmarks.config.folders import added_folders
 from benchmarks.config.hydra_errors import compose_overrides, nearest, parse_overrides
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
 
@@ -67,9 +71,18 @@ def register_resolvers() -> None:
     )
 
 
+class _ConfigDirs(SearchPathPlugin):
+    """Lets Hydra find the configurations of ``--config-dir``; its own switch is one of ``hydra.main`` alone."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in added_folders():
+            search_path.append("--config-dir", f"file://{folder}")
+
+
 @contextmanager
 def _hydra() -> Iterator[None]:
     register_resolvers()
+    Plugins.instance().register(_ConfigDirs)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield
 

@@ -15,12 +15,8 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.config.trial import CONF, WIRING, ConfigurationError, flatten
-
-
-def choices(group: str) -> list[str]:
-    """The options of a configuration group, from ``conf/``."""
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+from benchmarks.config.folders import GROUPS, choices
+from benchmarks.config.trial import WIRING, ConfigurationError, flatten
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -70,15 +66,14 @@ def _missing_option(missing: str) -> str:
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
     chosen = [
-        str(o.input_line) for o in parse_overrides(overrides) if o.key_or_group in groups and not o.is_sweep_override()
+        str(o.input_line) for o in parse_overrides(overrides) if o.key_or_group in GROUPS and not o.is_sweep_override()
     ]
     keys = _keys(tuple(chosen))
     same_word = [
         k for k in keys if difflib.get_close_matches(key.rsplit(".", 1)[-1], [k.rsplit(".", 1)[-1]], cutoff=0.8)
     ]
-    hint = nearest(key, [*groups, *keys]) or nearest(same_word[0], same_word) if same_word else ""
+    hint = nearest(key, [*GROUPS, *keys]) or nearest(same_word[0], same_word) if same_word else ""
     return f"no key {key!r}{hint or '; +' + key + '=… adds a new one'}"
 
 

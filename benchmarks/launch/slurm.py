@@ -13,6 +13,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
+from benchmarks.config.folders import added_folders
 from benchmarks.config.trial import Trial
 from benchmarks.launch.process import ROOT
 from benchmarks.launch.slurm_queue import ENDED, LOOK_S, SACCT, Queue, Ticket, answer_lines, find_slurm, job_name
@@ -212,7 +213,8 @@ def _parameters(trial: Trial) -> dict[str, Any]:
     """For submitit."""
     cluster, trainer = trial.config["cluster"], trial.config["trainer"]
     cores = trainer["devices"] * cluster["cpus_per_rank"]
-    paths = f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}"
+    folders = ":".join(map(str, (ROOT, *added_folders())))  # where no environment is exported to jobs
+    paths = f"export PYTHONPATH={folders}${{PYTHONPATH:+:$PYTHONPATH}}"
     parameters = {
         "job_name": job_name(trial),
         "nodes": trainer["num_nodes"],

@@ -19,7 +19,7 @@ from benchmarks.launch.checks import is_finished, missing_resources, refusal
 from benchmarks.launch.process import can_fork
 from benchmarks.performance.subprocesses import ask
 from benchmarks.records import files
-from benchmarks.records.code_version import training_sha256
+from benchmarks.records.code_version import training_sha256, user_code
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.training import tuned_settings
 from benchmarks.units import quantity
@@ -175,7 +175,7 @@ def _costs(trial: Trial, method: Method, store: _Store) -> Forecast:
     """Return the forecast. Raises ValueError for a missing network or data set, and for a length that is not known before."""
     config, trainer, batch = trial.config, trial.config["trainer"], trial.config["recipe"]["batch_size"]
     image = [config["data"]["in_channels"], *config["data"]["image_size"]]
-    code = [training_sha256(), version("torch"), version("fvcore")]
+    code = [training_sha256(), *user_code(config).values(), version("torch"), version("fvcore")]
     net = store.get(
         ["network", config["model"], image, *code],
         f"counting {config['name']}",
@@ -300,7 +300,7 @@ def _step(config: dict[str, Any], measure: bool, store: _Store) -> dict[str, Any
     # A number of the optimiser changes no time and no memory unless it is zero.
     optimizer = {key: bool(v) if isinstance(v, int | float) else v for key, v in specification["optimizer"].items()}
     machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES")]
-    code = [training_sha256(), version("torch")]
+    code = [training_sha256(), *user_code(config).values(), version("torch")]
     depends_on = ["step", specification | {"optimizer": optimizer}, devices, *machine, *code]
     if not measure:
         known = store.find(depends_on)

@@ -31,7 +31,6 @@ from torchmetrics.classification import MulticlassAccuracy
 from benchmarks.performance.cases import Case
 from benchmarks.performance.hand_written_loop import ROUND_STEPS, BareLoop, InterleavedLoader, measure, prepare, waiter
 from benchmarks.performance.other_input_paths import Pictures, pictures_of, timm_batches, torchvision_batches
-from benchmarks.training.environment import code
 
 
 @dataclass(frozen=True)
@@ -229,7 +228,7 @@ def find_peers(torchvision: Path | None, timm: Path | None) -> tuple[list[Peer],
         torchvision: the folder references/classification of its sources.
         timm: train.py of its sources.
     """
-    peers, left_out = [Peer("ours", str(code().version), None)], []
+    peers, left_out = [Peer("ours", version("compute-accuracy"), None)], []
     scripts = {"torchvision": (torchvision_peer, torchvision), "timm": (timm_peer, timm)}
     makers = {name: partial(make, path) if path else None for name, (make, path) in scripts.items()}
     for name, maker in {**makers, "lightning": lightning_peer, "ignite": ignite_peer}.items():

@@ -21,7 +21,7 @@ from benchmarks.performance import subprocesses
 from benchmarks.performance.document import add_write_option
 from benchmarks.performance.settings_table import OF, TABLE, settings_table, table_row, workers_table
 from benchmarks.performance.throughput import LAYOUTS, counts, label, network, peak_of
-from benchmarks.records.code_version import training_sha256
+from benchmarks.records.code_version import training_sha256, user_code
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.training import tuned_settings
@@ -107,7 +107,8 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
     has = subprocesses.ask("training.options", int(on_gpu(config)), threads)
     machine, key = has["hardware"], tuned_settings.key_of(base)
     unfinished = Unfinished(
-        tuned_settings.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"), machine
+        tuned_settings.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"),
+        machine | user_code(config),
     )
     combinations, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})

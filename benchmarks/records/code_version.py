@@ -1,8 +1,11 @@
-"""Which code made a run: the hash of what its numbers depend on. Imports no torch."""
+"""Which code made a run: the hashes of what its numbers depend on. Imports no torch."""
 
 import hashlib
-from collections.abc import Mapping
+import importlib.util
+import sysconfig
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,8 @@ TRAINING = (
     "benchmarks/complexity/counting.py",
     "benchmarks/complexity/cost.py",
 )
+OURS = {"lightning_modules", "datamodules", "benchmarks"}
+LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 @lru_cache
@@ -26,7 +31,77 @@ def training_sha256() -> str:
     return digest.hexdigest()
 
 
+def user_code(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return name and SHA-256 of each source file of the user's own that a configuration trains with; empty without any.
+
+    These are the modules that the network, the data and the recipe name by ``_target_`` and what those import from beside
+    them; not what is installed, whose version is in the record.
+    """
+    hashes: dict[str, str] = {}
+    for module in dict.fromkeys(
+        target.rpartition(".")[0] for target in _targets([config["module"], config["datamodule"]])
+    ):
+        folder = _folder_of_user_code(module.partition(".")[0])
+        if folder is not None:
+            hashes |= {str(path.relative_to(folder)): _sha256(path) for path in _sources(module, folder)}
+    return dict(sorted(hashes.items()))
+
+
 def made_by_other_code(record: Mapping[str, Any]) -> bool:
-    """Whether a run was made by other training code than this; not where no rank came as far as to write the code's hash."""
+    """Whether a run was made by other training code than this; not where no rank came as far as to write the code's hash.
+
+    Of the user's own files those count that Python finds here.
+    """
     code = record.get("code") or {}
-    return bool(code) and code.get("training_sha256") != training_sha256()
+    if not code:
+        return False
+    if code.get("training_sha256") != training_sha256():
+        return True
+    for name, sha256 in (code.get("user_code") or {}).items():
+        folder = _folder_of_user_code(Path(name).parts[0].removesuffix(".py"))
+        if folder is not None and (not (folder / name).is_file() or _sha256(folder / name) != sha256):
+            return True
+    return False
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Yield what is named by ``_target_`` anywhere in a configuration."""
+    if isinstance(node, Mapping):
+        if isinstance(target := node.get("_target_"), str):
+            yield target
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            yield from _targets(item)
+
+
+def _folder_of_user_code(package: str) -> Path | None:
+    """Return the folder that holds a module or package of the user's own; None for any other, or where there is none."""
+    if package in OURS:
+        return None
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    places = [*(spec.submodule_search_locations or ()), spec.origin] if spec else [None]
+    if places[0] is None:
+        return None
+    place = Path(places[0]).resolve()
+    return place.parent if place.exists() and not any(map(place.is_relative_to, LIBRARIES)) else None
+
+
+def _sources(module: str, folder: Path) -> list[Path]:
+    """Return the files of a module and of all that it imports from its folder."""
+    finder = ModuleFinder(path=[str(folder)])
+    while module:
+        try:
+            finder.import_hook(module)
+            break
+        except (ImportError, SyntaxError):  # a class within a class, or a file with which no run comes to its end
+            module = module.rpartition(".")[0]
+    files = (getattr(one, "__file__", None) for one in finder.modules.values())
+    return sorted(Path(file) for file in files if file)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -8,12 +8,16 @@ SCHEMA = 1
 
 @dataclass(kw_only=True)
 class Code:
-    """The code that made a run: versions, and hashes of what differs from the commit and of the files that train."""
+    """The code that made a run: versions, and hashes of what differs from the commit and of the files that train.
+
+    ``user_code`` has the hash of each file of a network or data set that is the user's own; absent where there is none.
+    """
 
     version: str | None
     commit: str | None
     diff_sha256: str | None
     training_sha256: str
+    user_code: dict[str, str] | None = None
 
 
 @dataclass(kw_only=True)

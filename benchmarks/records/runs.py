@@ -5,6 +5,7 @@ and `history.jsonl` (one row per evaluation, appended). Nothing here imports tor
 """
 
 import gc
+import hashlib
 import json
 import os
 import re
@@ -170,6 +171,7 @@ class Run:
             "data": self.part("dataset").get("sha256"),
             "precision": self.part("parallel").get("precision"),
             "code": self.part("code").get("training_sha256"),
+            "own code": _digest(self.part("code").get("user_code")),
         }
 
     @property
@@ -288,6 +290,11 @@ def _read_record(path: Path) -> dict[str, Any]:
         if not isinstance(record.get(key), dict | None):
             raise ValueError(f"{key} must be an object, got {type(record[key]).__name__}")
     return record
+
+
+def _digest(content: Any) -> str | None:
+    """Return a hash of what a record holds, None of what it does not hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() if content else None
 
 
 def _order(run: Run) -> tuple[Any, ...]:

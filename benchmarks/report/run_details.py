@@ -76,6 +76,7 @@ def run_details(run: Run) -> list[Section]:
             "commit": code.get("commit"),
             "uncommitted changes (sha256)": code.get("diff_sha256"),
             "training code (sha256)": code.get("training_sha256"),
+            **_prefixed("own code (sha256) ", code.get("user_code")),
         },
         "Environment": {
             **{key: value for key, value in environment.items() if key != "packages"},

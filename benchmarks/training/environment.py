@@ -6,13 +6,14 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.records.code_version import IS_CHECKOUT, ROOT, training_sha256
+from benchmarks.records.code_version import IS_CHECKOUT, ROOT, training_sha256, user_code
 from benchmarks.records.record import Code, Environment, to_json
 
 PACKAGES = (
@@ -27,7 +28,7 @@ PACKAGES = (
 )
 
 
-def code() -> Code:
+def code(config: Mapping[str, Any]) -> Code:
     """Return the version of the suite, the git commit, and hashes of what differs from it and of the code that trains.
 
     The first hash is None where nothing differs or git is absent.
@@ -40,6 +41,7 @@ def code() -> Code:
         commit=commit or None,
         diff_sha256=digest,
         training_sha256=training_sha256(),
+        user_code=user_code(config) or None,
     )
 
 

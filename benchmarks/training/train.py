@@ -256,7 +256,7 @@ def describe_run(
     config, trainer, record = run.config["trainer"], run.trainer, run.record
     device, several = trainer.strategy.root_device, trainer.world_size > 1
     record.config_hash = config_hash(run.config)
-    record.code = code()
+    record.code = code(run.config)
     record.environment = Environment(**environment(device))
     record.parallel = Parallel(
         world_size=trainer.world_size,

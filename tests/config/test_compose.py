@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config import hydra_errors
 from benchmarks.config.compose import expand, register_resolvers
-from benchmarks.config.hydra_errors import choices
+from benchmarks.config.folders import choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, differing_keys, flatten
 
 PAIRS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"))]

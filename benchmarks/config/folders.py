@@ -1,0 +1,65 @@
+"""The folders that hold configurations: ``conf/``, and those that ``--config-dir`` adds. Imports no Hydra."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from benchmarks.config.trial import CONF, ConfigurationError
+
+GROUPS = tuple(sorted(path.name for path in CONF.iterdir() if path.is_dir()))
+_added: list[Path] = []
+
+
+def add_config_dir_argument(parser: argparse.ArgumentParser) -> None:
+    """Let a command take ``--config-dir``."""
+    parser.add_argument(
+        "--config-dir",
+        metavar="DIR",
+        help="a folder of your own configurations, laid out as conf/; their Python files lie in it too, or on PYTHONPATH",
+    )
+
+
+def add_config_dir(folder: str | None) -> None:
+    """Take configurations from ``folder`` too, and let Python find the modules in it, here and in processes that are started.
+
+    Raises:
+        ConfigurationError: it is no folder of configurations, or one of its files would never be read.
+    """
+    if folder is None:
+        return
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise ConfigurationError(f"--config-dir {folder}: there is no such folder")
+    if path in _added:
+        return
+    own = [file.relative_to(path) for group in GROUPS for file in sorted((path / group).rglob("*.yaml"))]
+    if not own:
+        raise ConfigurationError(f"--config-dir {folder}: no configuration in it, as model/NAME.yaml or data/NAME.yaml")
+    for file in own:
+        if (CONF / file).exists():
+            raise ConfigurationError(f"--config-dir {folder}: conf/{file} is there already; give {file} another name")
+    for module in sorted(path.glob("*.py")):
+        if module.stem in sys.stdlib_module_names:
+            raise ConfigurationError(
+                f"--config-dir {folder}: {module.name} would hide Python's own; give it another name"
+            )
+    _added.append(path)
+    sys.path.append(str(path))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(path))))
+
+
+def added_folders() -> tuple[Path, ...]:
+    """Return the folders of ``--config-dir``."""
+    return tuple(_added)
+
+
+def choices(group: str) -> list[str]:
+    """Return the options of a configuration group, from all folders."""
+    return sorted({path.stem for folder in (CONF, *_added) for path in (folder / group).glob("*.yaml")})
+
+
+def option_file(group: str, option: str) -> Path | None:
+    """Return the file of an option; None where there is none."""
+    paths = (folder / group / f"{option}.yaml" for folder in (CONF, *_added))
+    return next((path for path in paths if path.is_file()), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,21 +39,45 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "densenet169": ("densenet", {"depth": 169, "growth_rate": 32}),
     "densenet201": ("densenet", {"depth": 201, "growth_rate": 32}),
 }
-HEADS = {"ResNet": "fc.weight", "DenseNet": "classifier.weight"}
+# torchvision's names of modules: by their place in our blocks, layers and transitions, and of those outside the stages.
+RESIDUAL = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
+COMPOSITE = {"0": "norm1", "2": "conv1", "4": "norm2", "6": "conv2"}
+TRANSITION = {"0": "norm", "2": "conv"}
+OUTSIDE_STAGES = {
+    "ResNet": {"stem.0": "conv1", "stem.1": "bn1", "classifier": "fc"},
+    "DenseNet": {
+        "stem.0": "features.conv0",
+        "stem.1": "features.norm0",
+        "pool.0": "features.norm5",
+        "classifier": "classifier",
+    },
+}
 IMAGENET_CLASSES = 1000
 
 
-def torchvision_names(keys: Iterable[str], network: str) -> dict[str, str]:
-    """torchvision's name of each of ``keys``, the names in a state dict of our class ``network``.
+def torchvision_name(key: str, network: str) -> str:
+    """torchvision's name of ``key``, a name in a state dict of our class ``network``.
 
     Raises:
-        ValueError: for a name that torchvision's layout has no place for.
+        ValueError: torchvision's layout has no place for it.
     """
-    rename: Callable[[str], str | None] = {"ResNet": _name_in_resnet, "DenseNet": _name_in_densenet}[network]
-    names = {key: rename(key) for key in keys}
-    if unknown := [key for key, name in names.items() if name is None]:
-        raise ValueError(f"torchvision's layout of a {network} has no place for {unknown[0]}")
-    return {key: name for key, name in names.items() if name is not None}
+    try:
+        match [network, *key.split(".")]:
+            case ["ResNet", "stages", stage, block, "residual", place, tensor]:
+                return f"layer{int(stage) + 1}.{block}.{RESIDUAL[place]}.{tensor}"
+            case ["ResNet", "stages", stage, block, "shortcut", place, tensor]:
+                return f"layer{int(stage) + 1}.{block}.downsample.{place}.{tensor}"
+            case ["DenseNet", "stages", stage, layer, "composite", place, tensor]:
+                return (
+                    f"features.denseblock{int(stage) // 2 + 1}.denselayer{int(layer) + 1}.{COMPOSITE[place]}.{tensor}"
+                )
+            case ["DenseNet", "stages", stage, place, tensor]:
+                return f"features.transition{int(stage) // 2 + 1}.{TRANSITION[place]}.{tensor}"
+            case _:
+                module, _, tensor = key.rpartition(".")
+                return f"{OUTSIDE_STAGES[network][module]}.{tensor}"
+    except KeyError:
+        raise ValueError(f"torchvision's layout of a {network} has no place for {key}") from None
 
 
 def modern_name(key: str) -> str:
@@ -86,24 +110,18 @@ def from_torchvision(path: Path, name: str) -> Weights:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         held = f" but {', '.join(map(str, content))}" if isinstance(content, Mapping) else ""
         raise ValueError(f"{path} holds no plain state dict{held}: names and tensors are needed")
-    there = {modern_name(str(key)): tensor for key, tensor in content.items()}
-    network = _network(name, there)
+    present = {modern_name(str(key)): tensor for key, tensor in content.items()}
+    network = _network(name, present)
     with torch.device("meta"):
-        expected: dict[str, Tensor] = instantiate(network).state_dict()
-    names = torchvision_names(expected, class_of(network))
-    known = set(names.values())
-    state_dict = {ours: there.get(published) for ours, published in names.items()}
-    for ours, tensor in expected.items():
-        if state_dict[ours] is None and ours.endswith(".num_batches_tracked"):  # files of before torch 0.4.1 have none
-            state_dict[ours] = torch.zeros((), dtype=tensor.dtype)
-    problems = [
-        _listed([names[key] for key, tensor in state_dict.items() if tensor is None], "missing"),
-        _listed([key for key in there if key not in known], "unexpected"),
-        *_mismatches({names[key]: (tensor, state_dict[key]) for key, tensor in expected.items()}),
-    ]
-    if any(problems):
-        raise ValueError(f"{path} is no {name} in torchvision's layout: {'; '.join(filter(None, problems))}")
-    converted = {key: state_dict[key].to(tensor.dtype) for key, tensor in expected.items()}  # type: ignore[union-attr]
+        state_dict: dict[str, Tensor] = instantiate(network).state_dict()
+    names = {key: torchvision_name(key, class_of(network)) for key in state_dict}
+    expected = {names[key]: tensor for key, tensor in state_dict.items()}
+    for key, tensor in expected.items():
+        if key.endswith(".num_batches_tracked"):  # files of before torch 0.4.1 have none
+            present.setdefault(key, torch.zeros((), dtype=tensor.dtype))
+    if differences := _differences(expected, present):
+        raise ValueError(f"{path} is no {name} in torchvision's layout: {differences}")
+    converted = {key: present[names[key]].to(tensor.dtype) for key, tensor in state_dict.items()}
     return Weights(name, network, {"layout": "torchvision", "file": path.name, "sha256": digest}, converted)
 
 
@@ -123,8 +141,7 @@ def to_torchvision(weights: Weights) -> dict[str, Tensor]:
     if differing:
         expected = ", ".join(f"{key}={value}" for key, value in fixed.items())
         raise ValueError(f"torchvision has no {weights.name} with {', '.join(differing)}: its networks have {expected}")
-    names = torchvision_names(weights.state_dict, arguments["network"])
-    return {names[key]: tensor for key, tensor in weights.state_dict.items()}
+    return {torchvision_name(key, arguments["network"]): tensor for key, tensor in weights.state_dict.items()}
 
 
 def of_run(run: Path, checkpoint: str) -> Weights:
@@ -228,59 +245,33 @@ def _network(name: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     model, arguments = ARCHITECTURES[name]
     target = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text(encoding="utf-8"))["model"]["_target_"]
     kind = target.rpartition(".")[2]
-    head = weights.get(HEADS[kind])
+    head = weights.get(torchvision_name("classifier.weight", kind))
     classes = len(head) if head is not None and head.ndim == 2 else IMAGENET_CLASSES
     return {"_target_": target, **FIXED[kind], **arguments, "num_classes": classes}
 
 
-def _name_in_resnet(key: str) -> str | None:
-    if block := re.fullmatch(r"stages\.(\d+)\.(\d+)\.(residual|shortcut)\.(\d+)\.(\w+)", key):
-        stage, number, path, position, tensor = block.groups()
-        index = int(position)  # convolution, normalisation, ReLU, three times
-        part = f"downsample.{index}" if path == "shortcut" else f"{('conv', 'bn')[index % 3]}{index // 3 + 1}"
-        return f"layer{int(stage) + 1}.{number}.{part}.{tensor}"
-    return _replaced(key, {"stem.0.": "conv1.", "stem.1.": "bn1.", "classifier.": "fc."})
-
-
-def _name_in_densenet(key: str) -> str | None:
-    if layer := re.fullmatch(r"stages\.(\d+)\.(\d+)\.composite\.(\d+)\.(\w+)", key):
-        stage, number, position, tensor = layer.groups()
-        index = int(position)  # normalisation, ReLU, convolution, dropout, twice
-        part = f"{('norm', '', 'conv')[index % 4]}{index // 4 + 1}"
-        return f"features.denseblock{int(stage) // 2 + 1}.denselayer{int(number) + 1}.{part}.{tensor}"
-    if transition := re.fullmatch(r"stages\.(\d+)\.([02])\.(\w+)", key):
-        stage, position, tensor = transition.groups()
-        return f"features.transition{int(stage) // 2 + 1}.{('norm', '', 'conv')[int(position)]}.{tensor}"
-    beside = {"stem.0.": "features.conv0.", "stem.1.": "features.norm0.", "pool.0.": "features.norm5."}
-    return _replaced(key, beside | {"classifier.": "classifier."})
-
-
-def _replaced(key: str, prefixes: Mapping[str, str]) -> str | None:
-    return next(
-        (published + key.removeprefix(ours) for ours, published in prefixes.items() if key.startswith(ours)), None
+def _differences(expected: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> str:
+    """What is wrong with the tensors of a file, in words; empty where nothing is."""
+    both = [(key, tensor, present[key]) for key, tensor in expected.items() if key in present]
+    differences = (
+        _listed([key for key in expected if key not in present], " missing"),
+        _listed([key for key in present if key not in expected], " unexpected"),
+        _listed(
+            f"{key} is {tuple(there.shape)} and should be {tuple(here.shape)}"
+            for key, here, there in both
+            if there.shape != here.shape
+        ),
+        _listed(
+            f"{key} is {there.dtype} and should be {here.dtype}"
+            for key, here, there in both
+            if there.is_floating_point() != here.is_floating_point()
+        ),
+        _listed(f"{key} is not finite" for key, _, there in both if not there.isfinite().all()),
     )
+    return "; ".join(filter(None, differences))
 
 
-def _mismatches(pairs: Mapping[str, tuple[Tensor, Tensor | None]]) -> list[str]:
-    """What is wrong with tensors that are there: (expected, present) by name."""
-    tensors = {key: (expected, tensor) for key, (expected, tensor) in pairs.items() if tensor is not None}
-    shapes = [
-        f"{key} is {tuple(tensor.shape)} and should be {tuple(expected.shape)}"
-        for key, (expected, tensor) in tensors.items()
-        if tensor.shape != expected.shape
-    ]
-    types = [
-        f"{key} is {tensor.dtype} and should be {expected.dtype}"
-        for key, (expected, tensor) in tensors.items()
-        if tensor.is_floating_point() != expected.is_floating_point()
-    ]
-    infinite = [f"{key} is not finite" for key, (_, tensor) in tensors.items() if not tensor.isfinite().all()]
-    return [_listed(some, "") for some in (shapes, types, infinite)]
-
-
-def _listed(items: Sequence[str], what: str) -> str:
+def _listed(items: Iterable[str], what: str = "") -> str:
     """``conv1.weight and 61 more missing``; empty for nothing."""
-    if not items:
-        return ""
-    more = f" and {len(items) - 1} more" if len(items) > 1 else ""
-    return f"{items[0]}{more} {what}".rstrip()
+    first, *others = [*items] or [""]
+    return first and f"{first}{f' and {len(others)} more' if others else ''}{what}"

@@ -39,20 +39,6 @@ class Overlaps(NamedTuple):
     unassigned: int
 
 
-class PairCounts(NamedTuple):
-    """Ordered pairs of true-segment pixels, each pixel with itself included.
-
-    Attributes:
-        both: in one segment in the truth and in the proposal.
-        truth: in one true segment.
-        proposed: in one proposed segment.
-    """
-
-    both: int
-    truth: int
-    proposed: int
-
-
 class Scores(NamedTuple):
     """Precision-like merge score, recall-like split score, and their harmonic mean f; all in [0, 1], higher is better."""
 
@@ -116,10 +102,11 @@ def overlaps(truth: Labels, proposed: Labels) -> Overlaps:
     )
 
 
-def pair_counts(table: Overlaps) -> PairCounts:
-    """Return the pairs behind the Rand scores; an unassigned pixel is a proposed segment of its own, of one pixel."""
+def pair_counts(table: Overlaps) -> NDArray[np.int64]:
+    """Return the ordered pairs of true-segment pixels, each pixel with itself included, that are in one segment in truth and
+    proposal, in the truth, and in the proposal, where an unassigned pixel is a segment of its own."""
     both, truth, proposed = (int((sizes**2).sum()) for sizes in (table.joint, table.truth, table.proposed))
-    return PairCounts(both + table.unassigned, truth, proposed + table.unassigned)
+    return np.array([both + table.unassigned, truth, proposed + table.unassigned])
 
 
 def rand_scores(table: Overlaps) -> Scores:
@@ -127,7 +114,7 @@ def rand_scores(table: Overlaps) -> Scores:
 
     merge: of two pixels joined by the proposal, how often the truth joins them; split: the converse.
     """
-    return _scores(pair_counts(table))
+    return _scores(*pair_counts(table).tolist())
 
 
 def info_scores(table: Overlaps) -> Scores:
@@ -153,10 +140,9 @@ def info_scores(table: Overlaps) -> Scores:
 def v_rand_and_v_info(
     truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS
 ) -> tuple[Sweep, Sweep]:
-    """Return V_Rand and V_Info of a stack after thinning, from one watershed per slice and threshold.
+    """Return V_Rand and V_Info: f of the rand_scores and info_scores after thinning, mean over slices, maximum over thresholds.
 
-    Returns:
-        V_Rand and V_Info, as v_rand and v_info define them.
+    Higher is better, 1 is perfect (Arganda-Carreras et al. 2015). Stacks [N, H, W].
 
     Raises:
         ValueError: for stacks of unequal shape, proposals outside [0, 1], or a truth slice without cells.
@@ -172,28 +158,6 @@ def v_rand_and_v_info(
     return highest(thresholds, rand.mean(axis=0)), highest(thresholds, info.mean(axis=0))
 
 
-def v_rand(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """Return V_Rand (thinned): rand_scores of the thinned segments, mean f over slices, maximum over thresholds.
-
-    Higher is better, 1 is perfect (Arganda-Carreras et al. 2015). Stacks [N, H, W].
-
-    Raises:
-        ValueError: as v_rand_and_v_info.
-    """
-    return v_rand_and_v_info(truths, proposals, thresholds)[0]
-
-
-def v_info(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """Return V_Info (thinned): info_scores of the thinned segments, mean f over slices, maximum over thresholds.
-
-    Higher is better, 1 is perfect (Arganda-Carreras et al. 2015). Stacks [N, H, W].
-
-    Raises:
-        ValueError: as v_rand_and_v_info.
-    """
-    return v_rand_and_v_info(truths, proposals, thresholds)[1]
-
-
 def rand_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
     """Return the Rand error: 1 - f of the Rand scores without thinning, pairs summed over slices, minimum over thresholds.
 
@@ -207,16 +171,12 @@ def rand_error(truths: Array, proposals: Probabilities, thresholds: Sequence[flo
     true_segments = [segments(truth) for truth in truths]
     curve = []
     for threshold in thresholds:
-        counts = [
-            pair_counts(overlaps(truth, segments(proposal > threshold)))
-            for truth, proposal in zip(true_segments, proposals, strict=True)
-        ]
-        curve.append(1 - _scores(PairCounts(*map(sum, zip(*counts, strict=True)))).f)
+        tables = (overlaps(*pair) for pair in zip(true_segments, map(segments, proposals > threshold), strict=True))
+        curve.append(1 - _scores(*np.sum([*map(pair_counts, tables)], axis=0).tolist()).f)
     return lowest(thresholds, curve)
 
 
-def _scores(counts: PairCounts) -> Scores:
-    both, truth, proposed = counts
+def _scores(both: int, truth: int, proposed: int) -> Scores:
     return Scores(both / proposed, both / truth, 2 * both / (truth + proposed))
 
 

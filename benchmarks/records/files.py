@@ -1,18 +1,25 @@
 """The files of a run: written atomically, read back by everything else. The local record is the truth."""
 
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import yaml
+
 from benchmarks.records.record import Restart, to_json
+from benchmarks.units import one_line
 
 FORECASTS = "forecasts.json"
 
 HEAD_BYTES = 4096
+CONFIG_VALUES, CONFIG_DEPTH = 100_000, 50  # at most; YAML's aliases make endless ones of a few bytes
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
 CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
     "config.yaml",
@@ -50,11 +57,54 @@ def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> 
     write_atomic(path, json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", durable)
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: it cannot be read, or is no file: a FIFO in its place would keep its reader waiting for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "not a file", os.fspath(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def read_config(directory: Path, needed: Mapping[str, type] = MappingProxyType({})) -> dict[str, Any]:
+    """Return the configuration of the run in ``directory``.
+
+    Args:
+        needed: dotted keys that it must have, and the types of their values.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not the YAML of a mapping with these keys.
+    """
+    path = directory / CONFIG
+    try:
+        content = yaml.safe_load(read_bytes(path))
+        _check_size(content)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise ValueError(f"{path} is damaged: not the YAML that a run writes") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds {'nothing' if content is None else 'no mapping of keys'}")
+    for key, kind in needed.items():
+        value: Any = content
+        for word in key.split("."):
+            value = value.get(word) if isinstance(value, dict) else None
+        if not isinstance(value, kind):
+            raise ValueError(f"{path} is damaged: {key} must be a {kind.__name__}, got {one_line(repr(value))[:80]}")
+    return content
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON object, or None where there is no readable one."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(read_bytes(path))
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 
@@ -109,6 +159,17 @@ def last_row(path: Path) -> dict[str, Any] | None:
         return None
     lines = path.read_bytes().split(b"\n")[:-1]
     return json.loads(lines[-1]) if lines else None
+
+
+def _check_size(content: Any) -> None:
+    waiting, count = [(content, 0)], 0
+    while waiting:
+        value, depth = waiting.pop()
+        count += 1
+        if count > CONFIG_VALUES or depth > CONFIG_DEPTH:
+            raise ValueError("too large")
+        below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting += [(one, depth + 1) for one in below]
 
 
 def _finite(value: Any) -> Any:

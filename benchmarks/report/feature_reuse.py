@@ -1,5 +1,6 @@
 """Which earlier layers a dense block's layers read: mean absolute weights, from a finished run."""
 
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -7,12 +8,11 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.records.files import CONFIG
+from benchmarks.records.files import read_bytes, read_config
 from benchmarks.report.view import Figure, View, note
 
 REUSE = "feature_reuse.html"
+NEEDED = {"family": str, "name": str, "seed": int, "data.name": str, "recipe.name": str}
 CELL, GAP, PAGE = 44, 62, 1176  # pixels of the heat maps: the largest cell, the gap between two, the width of the page
 
 
@@ -65,11 +65,16 @@ def reuse_view(run: Path, checkpoint: str = "last") -> View:
     path = run / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: RUN is the folder of a trained run")
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    config = read_config(run, NEEDED)
     if config["family"] != "densenet":
         raise ValueError(f"{run} is a run of {config['name']}, feature reuse is of model=densenet")
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    matrices = feature_reuse({name.removeprefix("net."): weight for name, weight in state.items()})
+    try:
+        state = torch.load(io.BytesIO(read_bytes(path)), map_location="cpu", weights_only=True)["state_dict"]
+        matrices = feature_reuse({name.removeprefix("net."): weight for name, weight in state.items()})
+    except OSError:
+        raise
+    except Exception as error:  # of damage: whatever the readers trip over
+        raise ValueError(f"{path} is damaged or no checkpoint of a DenseNet: {str(error).split('. ')[0]}") from error
     maps = [_heat_maps(matrices, by_layer) for by_layer in (False, True)]
     size = maps[0]["layout"]
     return View(

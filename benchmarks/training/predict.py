@@ -6,11 +6,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from benchmarks.records.files import CONFIG, RECORD, read_json
+from benchmarks.config.trusted import TRUST_HELP, check_targets
+from benchmarks.records.files import CONFIG, RECORD, read_config, read_json
+
+NEEDED = {
+    **{"data": dict, "module": dict, "datamodule": dict},
+    **{"data.task": str, "data.num_classes": int, "data.in_channels": int, "data.image_size": list},
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", type=Path, help="where masks go (default: RUN/predictions)")
     parser.add_argument("--tile", metavar="PIXELS", type=int, help="side of a tile (default: the run's own)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
+    parser.add_argument("--trust", metavar="NAME", action="append", default=[], help=TRUST_HELP)
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -34,14 +40,18 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError, OSError: no such run or image, a tile that memory does not hold, or a mask that would be overwritten.
     """
     out = arguments.out or arguments.run / "predictions"
-    _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile)
+    _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile, arguments.trust)
 
 
-def _predict(run: Path, images: Sequence[Path], out: Path, checkpoint: str, tile: int | None) -> None:
+def _predict(
+    run: Path, images: Sequence[Path], out: Path, checkpoint: str, tile: int | None, trusted: Sequence[str]
+) -> None:
     weights = run / "checkpoints" / f"{checkpoint}.ckpt"
     if not weights.is_file():
         raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: RUN is the folder of a trained run")
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    config = read_config(run, NEEDED)
+    for part in ("module", "datamodule"):
+        check_targets(config[part], run / CONFIG, trusted)
     if config["data"]["task"] != "segmentation":
         raise ValueError(f"{run} is a run of {config['data']['task']}, masks come from a segmentation run")
     for image in images:
@@ -58,13 +68,21 @@ def _predict(run: Path, images: Sequence[Path], out: Path, checkpoint: str, tile
     import numpy as np
     import tifffile
     import torch
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
     from PIL import Image
 
-    dataset = (read_json(run / RECORD) or {}).get("dataset", {})
-    module = instantiate(config["module"])
-    datamodule = instantiate(config["datamodule"], mean=dataset["mean"], std=dataset["std"])
-    module.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True)["state_dict"])
+    from benchmarks.training.weights import checkpoint_weights
+
+    dataset = (read_json(run / RECORD) or {}).get("dataset")
+    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(key), list) for key in ("mean", "std")):
+        raise ValueError(f"{run / RECORD} does not say how the images were standardised: dataset.mean, dataset.std")
+    try:
+        module = instantiate(config["module"])
+        datamodule = instantiate(config["datamodule"], mean=dataset["mean"], std=dataset["std"])
+    except InstantiationException as error:
+        raise ValueError(f"{run / CONFIG} cannot be built: {error.__cause__ or error}") from error
+    module.load_state_dict(checkpoint_weights(weights, module)[0])
     module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if tile is not None:
         check_memory(module.net, config["data"]["in_channels"], config["data"]["image_size"][0], tile)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from benchmarks.config.trial import CONF
-from benchmarks.records.files import CONFIG
+from benchmarks.config.trusted import TRUST_HELP, check_targets
+from benchmarks.records.files import CONFIG, read_config
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -144,22 +145,26 @@ def to_torchvision(weights: Weights) -> dict[str, Tensor]:
     return {torchvision_name(key, arguments["network"]): tensor for key, tensor in weights.state_dict.items()}
 
 
-def of_run(run: Path, checkpoint: str) -> Weights:
+def of_run(run: Path, checkpoint: str, trusted: Collection[str] = ()) -> Weights:
     """The weights of a run's ``last`` or ``best`` checkpoint.
+
+    Args:
+        run: its folder.
+        checkpoint: which one.
+        trusted: networks that the run may name beside those of ``check_targets``.
 
     Raises:
         ValueError, FileNotFoundError: there is none, or it is damaged.
     """
-    from benchmarks.training.weights import Weights, load_file
+    from benchmarks.training.weights import Weights, checkpoint_weights
 
     path = run / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: it is not the folder of a trained run")
-    config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    content, digest = load_file(path)
-    state_dict = {
-        key.removeprefix("net."): tensor for key, tensor in content["state_dict"].items() if key.startswith("net.")
-    }
+    config = read_config(run, {"name": str, "module.net": dict, "module.net._target_": str})
+    check_targets(config["module"]["net"], run / CONFIG, trusted)
+    weights, digest = checkpoint_weights(path)
+    state_dict = {key.removeprefix("net."): tensor for key, tensor in weights.items() if key.startswith("net.")}
     source = {"layout": "run", "file": str(path), "sha256": digest}
     return Weights(config["name"], config["module"]["net"], source, state_dict)
 
@@ -187,6 +192,7 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("torchvision",), default="torchvision", help="whose layout (the only one)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a run (default: last)")
     parser.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<network>.pth")
+    parser.add_argument("--trust", metavar="NAME", action="append", default=[], help=TRUST_HELP)
     _add_force(parser)
 
 
@@ -222,7 +228,8 @@ def run_export(arguments: argparse.Namespace) -> None:
     from benchmarks.training.weights import Weights, save_file
 
     source: Path = arguments.source
-    weights = of_run(source, arguments.checkpoint) if source.is_dir() else Weights.read(source)
+    trusted = arguments.trust
+    weights = of_run(source, arguments.checkpoint, trusted) if source.is_dir() else Weights.read(source, trusted)
     out = arguments.out or FOLDER / f"{weights.name}.pth"
     _check_free(out, arguments.force)
     save_file(to_torchvision(weights), out)

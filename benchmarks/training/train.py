@@ -105,7 +105,7 @@ def imported_weights(config: dict[str, Any]) -> Weights | None:
     """
     if config["mode"] != "test":
         return None
-    weights = Weights.read(Path(config["weights"]))
+    weights = Weights.read(Path(config["weights"]), trusted=[config["module"]["net"]["_target_"]])
     weights.check_network(config["module"]["net"])
     return weights
 
@@ -115,13 +115,16 @@ def tuned_arguments(config: dict[str, Any], directory: Path) -> tuple[dict[str, 
 
     With ``trainer.tuned`` both are what was measured as fastest on this machine. A run keeps what it has started with as long
     as it stays on its kind of machine.
+
+    Raises:
+        ValueError: what was measured, or what the run has started with, was altered.
     """
     arguments = dict(config["trainer"])
     if not arguments.get("tuned"):
         return arguments, {}
     machine = hardware(environment(device_of(arguments["accelerator"])))
     chosen = files.read_json(directory / tuned_settings.CHOSEN)
-    if chosen is None or chosen["hardware"] != machine:
+    if chosen is None or chosen.get("hardware") != machine:
         key = tuned_settings.key_of(tuned_settings.specification(config))
         entry, message = tuned_settings.find(config["output_root"], machine, key)
         if message is not None:
@@ -129,6 +132,7 @@ def tuned_arguments(config: dict[str, Any], directory: Path) -> tuple[dict[str, 
         chosen = {"hardware": machine, **tuned_settings.choice(config, entry)}
         if process_rank() == 0:
             files.write_json(directory / tuned_settings.CHOSEN, chosen)
+    tuned_settings.check(chosen)
     return arguments | chosen["trainer"], chosen["datamodule"]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
+from benchmarks.units import one_line
 
 SWITCHES = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches", "ema_decay")
 
@@ -16,6 +17,7 @@ FOLDER = "tuning"
 CHOSEN = "tuned.json"  # in a run's directory: it goes on with what it started with
 WORTH = 1.03  # times as many images per second: below, the plain setting stays, as timings scatter
 SETTING = ("precision", "tf32", "channels_last", "compile")
+LOADING = ("loader_workers", "eval_batch_size")
 PLAIN: dict[str, Any] = {"precision": "32-true", "tf32": None, "channels_last": False, "compile": False}
 
 
@@ -124,6 +126,20 @@ def choice(config: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[s
     if batch is not None and data["task"] == "classification":  # images of one size
         loading["eval_batch_size"] = batch
     return {"trainer": setting, "datamodule": loading}
+
+
+def check(chosen: Mapping[str, Any]) -> None:
+    """Raise ValueError for what ``choice`` does not choose: its files may come from others, and the trainer is built of it."""
+    for part, names in {"trainer": SETTING, "datamodule": LOADING}.items():
+        values = chosen.get(part)
+        if not isinstance(values, dict) or not all(
+            key in names and isinstance(value, str | int | None) and "${" not in str(value)
+            for key, value in values.items()
+        ):
+            raise ValueError(
+                f"trainer=auto: {CHOSEN} of the run, or {FOLDER}/ of output_root, holds what `python -m benchmarks tune` "
+                f"does not write: {part} is {one_line(repr(values))[:80]}; remove it"
+            )
 
 
 def specification(config: dict[str, Any]) -> dict[str, Any]:

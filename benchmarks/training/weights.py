@@ -9,16 +9,18 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_class
 from torch import Tensor, nn
 
-from benchmarks.records.files import write_atomic
+from benchmarks.config.trusted import check_targets
+from benchmarks.records.files import read_bytes, write_atomic
 from benchmarks.records.record import ImportedWeights
 from benchmarks.training.checkpoints import check_fits
 
@@ -48,8 +50,12 @@ class Weights:
     sha256: str | None = None
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path, trusted: Collection[str] = ()) -> Self:
         """What ``write`` wrote.
+
+        Args:
+            path: of the file.
+            trusted: networks that it may name beside those of ``check_targets``.
 
         Raises:
             ValueError, OSError: it is something else, damaged or missing.
@@ -57,6 +63,10 @@ class Weights:
         content, digest = load_file(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{path} was not written by `python -m benchmarks weights import`: import it first")
+        for key, kind in {"name": str, "network": dict, "source": dict, "state_dict": dict}.items():
+            if not isinstance(content.get(key), kind):
+                raise ValueError(f"{path} is damaged or of another version: {key} must be a {kind.__name__}")
+        check_targets(content["network"], path, trusted)
         return cls(**{key: content[key] for key in KEPT}, path=path, sha256=digest)
 
     def write(self, path: Path) -> None:
@@ -98,9 +108,16 @@ def class_of(network: Mapping[str, Any]) -> str:
 
 
 def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a network, with the defaults of its class, and that itself as ``network``."""
+    """All arguments of a network, with the defaults of its class, and that itself as ``network``.
+
+    Raises:
+        ValueError: there is no such class, or it has no such arguments.
+    """
     arguments = {key: value for key, value in network.items() if key != "_target_"}
-    bound = inspect.signature(get_class(network["_target_"])).bind(**arguments)
+    try:
+        bound = inspect.signature(get_class(network["_target_"])).bind(**arguments)
+    except (KeyError, TypeError, InstantiationException) as error:
+        raise ValueError(f"no network can be built of {dict(network)}: {error}") from error
     bound.apply_defaults()
     return {"network": class_of(network), **bound.arguments}
 
@@ -108,7 +125,7 @@ def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
 def load_file(path: Path) -> tuple[Any, str]:
     """Tensors and plain types from a file, without running code, and its SHA-256."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
     except OSError as error:
         raise type(error)(f"cannot read {path}: {error.strerror}") from error
     try:
@@ -126,6 +143,21 @@ def load_file(path: Path) -> tuple[Any, str]:
         cause = "not written by torch.save" if isinstance(error, pickle.UnpicklingError) else str(error).split(". ")[0]
         raise ValueError(f"{path} is damaged or holds no weights ({cause or type(error).__name__})") from error
     return loaded, hashlib.sha256(content).hexdigest()
+
+
+def checkpoint_weights(path: Path, module: nn.Module | None = None) -> tuple[dict[str, Tensor], str]:
+    """The state dict of a run's checkpoint and the file's SHA-256.
+
+    Raises:
+        ValueError, OSError: it is damaged or missing, is no checkpoint, or is not of ``module``.
+    """
+    content, digest = load_file(path)
+    state_dict = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state_dict, dict) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
+        raise ValueError(f"{path} is no checkpoint of a run: it has no state_dict of tensors")
+    if module is not None:
+        check_fits(path, state_dict, module)
+    return state_dict, digest
 
 
 def save_file(content: Mapping[str, Any], path: Path) -> None:

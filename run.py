@@ -154,13 +154,13 @@ def _show(
     runs: Mapping[Path, Sequence[Run]],
 ) -> None:
     """The table of this call's runs, what could not start, and where to look; of a single failure its line says all."""
-    from benchmarks.report.runs_table import print_table
+    from benchmarks.report.runs_table import print_runs
 
     bad = [(trials[index], outcome) for index, outcome in sorted(outcomes.items()) if not outcome.good]
     if len(trials) > 1 or not bad:
         mine = [run for its in runs.values() for run in its]
         console.print()
-        print_table(mine)
+        print_runs(mine)
         stale = sum(is_stale(run.record) for run in mine)
         if stale:
             console.print(

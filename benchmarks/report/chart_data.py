@@ -1,8 +1,7 @@
 """What the page's charts draw: networks with their place on the Pareto front, learning curves thinned to what can be seen."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from functools import cache
 from statistics import fmean
 from typing import Any
@@ -12,61 +11,12 @@ from benchmarks.analysis.pareto import front_probabilities, pareto_front
 from benchmarks.analysis.seeds import baseline_names, same_but_seed, short_labels
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
+from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import drawn_family
 from benchmarks.units import count, number, one_line
 
 POINTS = 40_000  # of all curves of a page
 FEWEST, MOST = 40, 400  # of one curve
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A cost of a finished run.
-
-    `unit` is how the page prints it: `""` (a count), `s`, `ms`, `B` or `J`. `measured_by` is the command that measures it,
-    where a run itself does not.
-    """
-
-    key: str
-    title: str
-    unit: str
-    value: Callable[[Run], float | None]
-    more_is_better: bool = False
-    measured_by: str = ""
-
-
-def _alone(key: str, title: str, unit: str, name: str, scale: float = 1, more_is_better: bool = False) -> Axis:
-    """Return the axis of what was measured of the network by itself: `name` in the record's block."""
-
-    def value(run: Run) -> float | None:
-        measurement = number(run.part("throughput").get(name))
-        return None if measurement is None else scale * measurement
-
-    return Axis(key, title, unit, value, more_is_better, "python -m benchmarks throughput")
-
-
-AXES = (
-    Axis("macs", "MACs of one image", "", lambda run: run.macs),
-    Axis("train_flops", "training FLOPs", "", lambda run: run.train_flops),
-    Axis("params", "parameters", "", lambda run: run.parameters),
-    Axis("activations", "activations of one image", "", lambda run: number(run.part("complexity").get("activations"))),
-    Axis("wall_s", "wall time", "s", lambda run: run.wall_s),
-    Axis(
-        "images_per_s",
-        "training images per second",
-        "",
-        lambda run: number(run.part("compute").get("images_per_s")),
-        more_is_better=True,
-    ),
-    Axis("peak_memory_bytes", "peak memory", "B", lambda run: number(run.part("compute").get("peak_memory_bytes"))),
-    Axis("energy_j", "energy of training", "J", lambda run: number(run.part("compute").get("energy_j"))),
-    _alone("latency_ms", "latency of one image", "ms", "latency_s", 1e3),
-    _alone("forward_images_per_s", "images/s forward", "", "forward_images_per_s", more_is_better=True),
-    _alone(
-        "alone_images_per_s", "images/s in training (measured alone)", "", "train_images_per_s", more_is_better=True
-    ),
-    _alone("alone_memory_bytes", "memory in training (measured alone)", "B", "train_memory_bytes"),
-)
 
 
 def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], curve_points: int) -> dict[str, Any]:
@@ -88,11 +38,11 @@ def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], cu
         }
 
     points = [{**named(members), **_point(members)} for members in networks]
-    for axis in AXES:
+    for axis in QUANTITIES:
         _place_on_front(axis, networks, points)
     fronts = {
         axis.key: [(point["x"][axis.key], point["error"]) for point in points if axis.key in point["front"]]
-        for axis in AXES
+        for axis in QUANTITIES
     }
     series = []
     for members, rows in _curves(runs, networks, problems):
@@ -105,7 +55,9 @@ def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], cu
         "series": series,
         "networks": points,
         "fronts": {
-            axis.key: front_line(fronts[axis.key], axis.more_is_better) for axis in AXES if len(fronts[axis.key]) > 1
+            axis.key: front_line(fronts[axis.key], axis.more_is_better)
+            for axis in QUANTITIES
+            if len(fronts[axis.key]) > 1
         },
         "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
         "references": [row for row in reference_points(data) if described and row["metric"] == described.metric],
@@ -136,7 +88,7 @@ def reference_points(data: str) -> list[dict[str, Any]]:
 def _point(members: Sequence[Run]) -> dict[str, Any]:
     """Return mean error and costs over the seeds, and the range of the errors; costs that a seed is missing are left out."""
     errors = [run.value for run in members if run.value is not None]
-    costs = {axis.key: [axis.value(run) for run in members] for axis in AXES}
+    costs = {axis.key: [axis.value(run) for run in members] for axis in QUANTITIES}
     return {
         "error": fmean(errors),
         "low": min(errors),
@@ -148,7 +100,7 @@ def _point(members: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _place_on_front(axis: Axis, networks: Sequence[Sequence[Run]], points: Sequence[dict[str, Any]]) -> None:
+def _place_on_front(axis: Quantity, networks: Sequence[Sequence[Run]], points: Sequence[dict[str, Any]]) -> None:
     """Enter the axis into `front` of the points on it, and into `probability` of all that have several seeds."""
     sign = -1 if axis.more_is_better else 1
     placed = [index for index, point in enumerate(points) if axis.key in point["x"]]

@@ -1,23 +1,20 @@
 """Where one network overtakes another as the training budget grows, as tables."""
 
 import itertools
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks import terminal
 from benchmarks.analysis.crossover import EXPERIMENT, SPENT, Crossing, Curve, budget_text, cross, curves
 from benchmarks.analysis.statistics import compare, holm, mean_interval, sampling_error, without_interval
-from benchmarks.records.runs import load_runs
+from benchmarks.records.runs import Run
 from benchmarks.report.crossover_view import write_plot
-from benchmarks.report.style import family_style
+from benchmarks.report.tables import Cell, Table, columns, print_table
 from benchmarks.units import MISSING, count, one_line
 
 NAME = EXPERIMENT  # in the place of a published table's
@@ -28,7 +25,7 @@ def print_crossovers(curves: Sequence[Curve], console: Console | None = None) ->
     console = console or terminal.console()
     for group in dict.fromkeys(curve.group for curve in curves):
         members = [curve for curve in curves if curve.group == group]
-        console.print(_table(members))
+        print_table(_table(members), console)
         console.print(Text(_legend(members), style="dim"))
         pairs = [pair for pair in itertools.starmap(cross, itertools.combinations(members, 2)) if pair is not None]
         if pairs:
@@ -36,54 +33,45 @@ def print_crossovers(curves: Sequence[Curve], console: Console | None = None) ->
         console.print()
 
 
-def report(folder: Path, experiment: str) -> list[str]:
-    """Print the crossovers of an experiment's runs, write ``<folder>/<experiment>.html``, and return the unreadable records.
+def report(runs: Iterable[Run], folder: Path) -> None:
+    """Print the crossovers of the experiment's runs in a folder, and write ``<folder>/iso_compute.html``.
 
     Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: it holds no finished run of the experiment with a budget.
+        ValueError: there is no finished run of the experiment with a budget.
     """
-    runs, problems = load_runs(folder)
-    for problem in problems:
-        print(f"not read: {problem}", file=sys.stderr)
-    all_curves = curves(run for run in runs if run.record.get("experiment") == experiment)
+    all_curves = curves(run for run in runs if run.record.get("experiment") == EXPERIMENT)
     if not all_curves:
         raise ValueError(
-            f"no finished run with a budget of the experiment {experiment!r} in {folder}: "
-            "python run.py experiment=iso_compute makes some"
+            f"no finished run with a budget of the experiment {EXPERIMENT!r} in {folder}: "
+            f"python run.py experiment={EXPERIMENT} makes some"
         )
     print_crossovers(all_curves)
-    print(f"plot      {write_plot(all_curves, folder / f'{Path(experiment).name}.html')}")
-    return problems
+    print(f"plot      {write_plot(all_curves, folder / f'{EXPERIMENT}.html')}")
 
 
 def _table(curves: Sequence[Curve]) -> Table:
     first = curves[0]
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
-    table.title, table.title_justify = f"{one_line(first.data)}: {one_line(first.label)} by {SPENT[first.kind]}", "left"
-    table.add_column("", no_wrap=True)
-    table.add_column("model", overflow="fold")
     budgets = sorted({budget for curve in curves for budget in curve.errors})
-    for budget in budgets:
-        table.add_column(budget_text(budget, first.kind), justify="right")
-    for curve in curves:
-        style = family_style(curve.family)
-        cells = [_cell(curve.errors.get(budget, {}).values()) for budget in budgets]
-        table.add_row(Text(style.glyph, style=style.colour), Text(one_line(curve.name)), *cells)
-    return table
+    titles = [budget_text(budget, first.kind) for budget in budgets]
+    rows = [
+        [Cell(curve.name, family=curve.family), *(_cell(curve.errors.get(budget, {}).values()) for budget in budgets)]
+        for curve in curves
+    ]
+    title = f"{first.data}: {first.label} by {SPENT[first.kind]}"
+    return Table(title, columns("model", *titles, numbers=titles), rows)
 
 
-def _cell(values: Iterable[float]) -> str:
+def _cell(values: Iterable[float]) -> Cell:
     values = list(values)
     if not values:
-        return MISSING
+        return Cell(MISSING)
     interval = mean_interval(values)
     interval_text = (
         without_interval(len(values))
         if interval is None
         else f"[{max(0.0, interval[0]):.2f}, {interval[1]:.2f}], {len(values)} seeds"
     )
-    return f"{fmean(values):.2f}\n{interval_text}"
+    return Cell(f"{fmean(values):.2f}\n{interval_text}")
 
 
 def _legend(curves: Sequence[Curve]) -> str:

@@ -3,28 +3,29 @@
 `templates/` beside this module holds the layout, style and script; what is filled in here is data.
 """
 
+import base64
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.seeds import baseline_comparisons, short_labels
+from benchmarks.analysis.seeds import short_labels
 from benchmarks.records.files import SWEEPS, read_json, write_atomic
 from benchmarks.records.runs import TABLES, Run, load_runs
-from benchmarks.report import page_tables
-from benchmarks.report.chart_data import AXES, chart, points_per_curve
+from benchmarks.report import sections
+from benchmarks.report.chart_data import chart, points_per_curve
 from benchmarks.report.figures import family_marks
+from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS
 from benchmarks.report.rendering import render_template
 from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
 from benchmarks.report.style import drawn_family
+from benchmarks.report.tables import Cell, Column, Table, columns
 from benchmarks.units import one_line
 
-# The columns of the table of runs, in the order of `templates/tables.html`, and whether they hold numbers.
-COLUMNS = (
-    *(("model", False), ("data set", False), ("recipe", False), ("seed", True), ("parameters", True), ("MACs", True)),
-    *(("training FLOPs", True), ("test error", True), ("n", True), ("wall time", True), ("status", False)),
-)
+PICTURES_PER_RUN = 2
+PICTURE_BYTES = 6_000_000  # of all pictures of a page
 
 
 def write_page(output_root: str | Path, loaded: tuple[list[Run], list[str]] | None = None) -> Path:
@@ -42,16 +43,16 @@ def write_page(output_root: str | Path, loaded: tuple[list[Run], list[str]] | No
     runs, problems = loaded or load_runs(root)
     # Only a sweep's list tells what is missing, and only below an output root do paths name trials.
     states = trial_states(root, (runs, problems))[0] if (root / SWEEPS).is_dir() else []
-    tables = [content for path in sorted((root / TABLES).glob("*.json")) if (content := read_json(path))]
+    published = [content for path in sorted((root / TABLES).glob("*.json")) if (content := read_json(path))]
     path = root / "report.html"
-    write_atomic(path, _render(runs, states, tables, problems, datetime.now(UTC)))
+    write_atomic(path, _render(runs, states, published, problems, datetime.now(UTC)))
     return path
 
 
 def _render(
     runs: list[Run],
     states: Sequence[TrialState],
-    tables: Sequence[dict[str, Any]],
+    published: Sequence[dict[str, Any]],
     problems: Sequence[str],
     written: datetime,
 ) -> str:
@@ -63,10 +64,12 @@ def _render(
         for data in data_sets
     ]
     legend = _legend(runs)
-    published = [row["family"] for drawn in charts for row in drawn["references"]]
+    references = [row["family"] for drawn in charts for row in drawn["references"]]
     drawable = any(drawn["series"] or drawn["networks"] for drawn in charts)
-    pictures, left_out = page_tables.pictures(runs)
-    total, counts = page_tables.summary(runs, states)
+    shown_pictures, left_out = pictures(runs)
+    total, counts = sections.summary(runs, states)
+    tables = [table_of_runs(runs), sections.not_finished(runs, states), sections.means(runs), *sections.scores(runs)]
+    tables += [*map(published_table, published), sections.baselines(runs)]
     return render_template(
         "page.html",
         title="Accuracy against compute",
@@ -77,24 +80,56 @@ def _render(
         data_sets=data_sets,
         legend={family: ", ".join(map(one_line, names)) for family, names in legend.items()},
         charts={
-            "axes": [{key: value for key, value in vars(axis).items() if key != "value"} for axis in AXES],
+            "axes": [{key: value for key, value in vars(axis).items() if key != "value"} for axis in QUANTITIES],
             "charts": charts,
             "runs": _drawn_runs(runs, data_sets),
-            "looks": family_marks(dict.fromkeys([*legend, *published])),
+            "looks": family_marks(dict.fromkeys([*legend, *references])),
         },
-        columns=COLUMNS,
         runs=runs,
-        stopped=page_tables.STOPPED,
-        failures=page_tables.failures(runs, states),
-        means=page_tables.means(runs),
-        scores=page_tables.scores(runs),
-        tables=[{**table, "headers": [(header, False) for header in table["headers"]]} for table in tables],
-        baselines=baseline_comparisons(runs),
+        tables=[table.filled() for table in tables if table.rows],
         problems=problems,
-        pictures=pictures,
+        pictures=shown_pictures,
         pictures_left_out=left_out,
         details=pooled_details(runs),
     )
+
+
+def table_of_runs(runs: Sequence[Run]) -> Table:
+    """Return every run with every column; its first cell marks the run in the charts and opens its details."""
+    rows = []
+    for index, run in enumerate(runs):
+        row = {column: Cell(column.text(run), column.value(run)) for column in RUN_COLUMNS}
+        row[MODEL] = replace(row[MODEL], family=run.family, run=index, hint=run.label)
+        row[STATUS] = replace(row[STATUS], status=run.status)
+        row[ERROR] = replace(row[ERROR], hint=run.metric_label)
+        rows.append(list(row.values()))
+    lead = "A run’s name opens its details, its box marks it in the charts."
+    return Table(
+        "Runs", [Column(column.title, column.number) for column in RUN_COLUMNS], rows, lead, of_runs=True, name="table"
+    )
+
+
+def published_table(content: dict[str, Any]) -> Table:
+    """Return a published table beside our runs, from the file that `report TABLE` wrote."""
+    lead = (
+        f"The paper’s table beside our runs, as of {content['written']}: python -m benchmarks report {content['name']}"
+    )
+    heads = columns(*content["headers"])
+    return Table(content["title"], heads, content["lines"], lead, content["legend"], name=f"table-{content['name']}")
+
+
+def pictures(runs: Sequence[Run]) -> tuple[list[tuple[int, str, str]], int]:
+    """Return the first pictures of every run (its index, their name, the file in base 64), and how many have no room."""
+    shown, room, left_out = [], PICTURE_BYTES, 0
+    for index, run in enumerate(runs):
+        for path in run.pictures[:PICTURES_PER_RUN]:
+            room -= path.stat().st_size
+            if room >= 0:
+                name = f"{run.data} · {run.label} · {path.stem}"
+                shown.append((index, name, base64.b64encode(path.read_bytes()).decode()))
+            else:
+                left_out += 1
+    return shown, left_out
 
 
 def _drawn_runs(runs: Sequence[Run], data_sets: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,10 +14,9 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 from rich.text import Text
 
 from benchmarks.analysis.published import FIGURES, Table, tables
@@ -25,22 +24,15 @@ from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER
 from benchmarks.analysis.statistics import mean_interval, without_interval
 from benchmarks.records.files import RECORD, read_head, write_atomic
 from benchmarks.records.runs import TABLES, Run
-from benchmarks.units import MISSING, duration, number, one_line, quantity, si
+from benchmarks.report.tables import Cell, columns, print_table
+from benchmarks.report.tables import Table as Printed
+from benchmarks.units import MISSING, duration, one_line, quantity, si
 
 VERDICT_STYLES = {NOT_RUN: "dim", UNDER_POWERED: "yellow", REPRODUCED: "green", DIFFERS: "bold red"}
-HEADERS = (
-    "row",
-    "figure",
-    "paper",
-    "ours",
-    "n",
-    "difference",
-    "verdict",
-    "params",
-    "MACs",
-    "spent",
-    "differs from the paper in",
-)
+WORDS = ("row", "figure", "verdict")
+NARROW = ("row", "figure", "paper", "ours", "n", "difference", "verdict", "params", "MACs")
+DIFFERENCES = "differs from the paper in"
+HEADERS = (*NARROW, "spent", DIFFERENCES)
 ELSE = "nothing else"
 
 
@@ -123,47 +115,33 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
     return notes
 
 
-CSV_HEADERS = (
-    *("row", "label", "data", "network", "recipe", "figure", "paper", "statistic", "mean", "low", "high", "n"),
-    *(
-        "difference",
-        "verdict",
-        "reason",
-        "params",
-        "macs",
-        "train_flops",
-        "wall_s",
-        "differs",
-        "source",
-        "status",
-        "note",
-    ),
-)
-
-
-def print_table(table: Table, rows: Sequence[Line], console: Console) -> None:
+def print_published(table: Table, rows: Sequence[Line], console: Console) -> None:
     """Print the table in the terminal; costs and differences of the rows that were run below it."""
     shown = texts(rows)
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, title=f"{table.name}: {table.title}")
-    grid.title_justify, grid.title_style = "left", "bold"
-    narrow = [header for header in HEADERS[:9] if any(line[header] for line in shown)]
-    for header in narrow:
-        words = header in ("row", "verdict")
-        grid.add_column(
-            header, justify="left" if words or header == "figure" else "right", overflow="fold", no_wrap=not words
-        )
-    for line, text in zip(rows, shown, strict=True):
-        style = VERDICT_STYLES.get(line.verdict()[0], "")
-        grid.add_row(*(Text(text[header], style=style if header == "verdict" else "") for header in narrow))
-    console.print(grid)
-    label = ""
+    cells = [
+        [
+            Cell(text[header], style=VERDICT_STYLES.get(line.verdict()[0], "") if header == "verdict" else "")
+            for header in NARROW
+        ]
+        for line, text in zip(rows, shown, strict=True)
+    ]
+    heads = columns(*NARROW, numbers=[header for header in NARROW if header not in WORDS])
+    print_table(Printed(f"{table.name}: {table.title}", heads, cells), console)
+    for cost in _costs(shown):
+        console.print(Text(cost))
+    for note in legend(table, rows):
+        console.print(Text(note, style="dim"))
+
+
+def _costs(shown: Sequence[dict[str, str]]) -> list[str]:
+    """Return, of each row that was run, what it has spent and in what else it differs from the paper."""
+    costs, label = [], ""
     for text in shown:
         label = text["row"] or label
         if text["spent"]:
-            own = f"; differs in: {text[HEADERS[-1]]}" if text[HEADERS[-1]] != ELSE else ""
-            console.print(Text(f"{label}: spent {text['spent']}{own}"))
-    for note in legend(table, rows):
-        console.print(Text(note, style="dim"))
+            own = f"; differs in: {text[DIFFERENCES]}" if text[DIFFERENCES] != ELSE else ""
+            costs.append(f"{label}: spent {text['spent']}{own}")
+    return costs
 
 
 def markdown(table: Table, rows: Sequence[Line]) -> str:
@@ -175,19 +153,14 @@ def markdown(table: Table, rows: Sequence[Line]) -> str:
 
 def latex(table: Table, rows: Sequence[Line]) -> str:
     """Return the table for a paper: booktabs, without the columns of cost and differences, which follow as notes."""
-    headers = HEADERS[:9]
     shown = texts(rows)
-    out = [f"% {table.title}", f"\\begin{{tabular}}{{l l {'r ' * 4}l r r}}", "\\toprule"]
-    out.append(" & ".join(headers) + " \\\\")
-    out.append("\\midrule")
-    out += [" & ".join(_tex(line[header]) for header in headers) + " \\\\" for line in shown]
-    out += ["\\bottomrule", "\\end{tabular}"]
-    label = ""
-    for line in shown:
-        label = line["row"] or label
-        if line["spent"]:
-            out.append(f"% {label}: spent {line['spent']}; differs in: {line[HEADERS[-1]]}")
-    return "\n".join([*out, *(f"% {note}" for note in legend(table, rows))]) + "\n"
+    lines = [" & ".join(_tex(text[header]) for header in NARROW) for text in shown]
+    body = "".join(f"{line} \\\\\n" for line in lines)
+    notes = "".join(f"% {note}\n" for note in [*_costs(shown), *legend(table, rows)])
+    return (
+        f"% {table.title}\n\\begin{{tabular}}{{l l {'r ' * 4}l r r}}\n\\toprule\n{' & '.join(NARROW)} \\\\\n\\midrule\n"
+        f"{body}\\bottomrule\n\\end{{tabular}}\n{notes}"
+    )
 
 
 def _tex(text: str) -> str:
@@ -205,21 +178,30 @@ def _tex(text: str) -> str:
 def as_csv(rows: Sequence[Line]) -> str:
     """Return the table as CSV: one line per figure, numbers as they are."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(CSV_HEADERS)
-    for line in rows:
-        row, values = line.row, line.values
-        low, high = (mean_interval(values) if values else None) or ("", "")
-        spent = [[number(get) or 0 for get in (run.train_flops, run.wall_s)] for run in line.runs]
-        costs = [math.fsum(column) for column in zip(*spent, strict=True)] if spent else ["", ""]
-        run = line.runs[0] if line.runs else None
-        writer.writerow(
-            [row.row, row.label, row.data, row.network, row.recipe, line.figure, line.paper, row.statistic]
-            + [fmean(values) if values else "", low, high, len(values), line.difference, *line.verdict()]
-            + [run.parameters if run else row.params, run.macs if run else row.macs, *costs]
-            + ["; ".join(line.differences), row.source, row.status, row.note]
-        )
+    lines = [_numbers(line) for line in rows]
+    writer = csv.DictWriter(out, lines[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
     return out.getvalue()
+
+
+def _numbers(line: Line) -> dict[str, Any]:
+    """Return a line by the columns of the CSV; None where there is nothing."""
+    row, values = line.row, line.values
+    low, high = (mean_interval(values) if values else None) or (None, None)
+    verdict, reason = line.verdict()
+    run = line.runs[0] if line.runs else None
+    return {
+        **{"row": row.row, "label": row.label, "data": row.data, "network": row.network, "recipe": row.recipe},
+        **{"figure": line.figure, "paper": line.paper, "statistic": row.statistic},
+        **{"mean": fmean(values) if values else None, "low": low, "high": high, "n": len(values)},
+        **{"difference": line.difference, "verdict": verdict, "reason": reason},
+        "params": run.parameters if run else row.params,
+        "macs": run.macs if run else row.macs,
+        "train_flops": math.fsum(one.train_flops or 0 for one in line.runs) if run else None,
+        "wall_s": math.fsum(one.wall_s or 0 for one in line.runs) if run else None,
+        **{"differs": "; ".join(line.differences), "source": row.source, "status": row.status, "note": row.note},
+    }
 
 
 def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[Path]:
@@ -248,39 +230,28 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
 
 def print_list(output_root: Path, console: Console) -> None:
     """Print every published table with how many of its rows have been run, by the folders of finished runs."""
-    grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column("table", no_wrap=True)
-    grid.add_column("title", overflow="fold")
-    grid.add_column("rows run", justify="right", no_wrap=True)
-    grid.add_column("seeds", justify="right", no_wrap=True)
     runnable = {table.name: [row for row in table.rows if row.runnable] for table in tables().values()}
     networks = {(row.data, row.network.split(" ")[0]) for rows in runnable.values() for row in rows}
     done = _finished(output_root, networks)
+    listed = []
     for table in tables().values():
         rows = runnable[table.name]
         seeds = [done[row.data, row.network, row.recipe] for row in rows]
-        run = [count for count in seeds if count]
-        if table.needs:
-            state = f"needs {table.needs}"
-        else:
-            state = f"{len(run)} of {len(rows)}" if rows else "reference lines"
-        counts = f"{min(run)}–{max(run)}" if run and min(run) < max(run) else str(run[0]) if run else ""
-        grid.add_row(table.name, Text(table.title), state, counts)
-    console.print(grid)
-    console.print(
-        Text(
-            "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it",
-            style="dim",
-        )
-    )
+        run = sorted({count for count in seeds if count})
+        state = f"{sum(map(bool, seeds))} of {len(rows)}" if rows else "reference lines"
+        counts = "–".join(map(str, dict.fromkeys(run[:1] + run[-1:])))
+        listed.append([table.name, table.title, f"needs {table.needs}" if table.needs else state, counts])
+    heads = columns("table", "title", "rows run", "seeds", numbers=("rows run", "seeds"))
+    note = "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it"
+    print_table(Printed("", heads, listed, notes=[note]), console)
 
 
 def _finished(root: Path, networks: Collection[tuple[str, str]]) -> Counter[tuple[str, str, str]]:
     """Return the numbers of finished runs by data, network and recipe; only the folders of these (data, name) are read."""
     counts: Counter[tuple[str, str, str]] = Counter()
-    for data, name in networks:
-        for entry in glob.iglob(f"{glob.escape(str(root / data / name))}/*/*/{RECORD}"):
+    for folder, name in networks:
+        for entry in glob.iglob(f"{glob.escape(str(root / folder / name))}/*/*/{RECORD}"):
             head = read_head(Path(entry))
             if head is not None and head.get("status") == "ok":
-                counts[data, Run(Path(entry).parent, head).network, head["recipe"]] += 1
+                counts[folder, Run(Path(entry).parent, head).network, head["recipe"]] += 1
     return counts

@@ -20,7 +20,7 @@ from benchmarks.performance.document import MeasuredTable
 from benchmarks.records import measured_speed
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
-from benchmarks.report.runs_table import print_table
+from benchmarks.report.runs_table import print_runs
 from benchmarks.training import tuned_settings
 from benchmarks.training.environment import environment
 from benchmarks.training.options import TrainingOptions
@@ -179,7 +179,7 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
     assert costs[2]["latency_ms"] == pytest.approx(1e3 * kept["latency"]["median_s"])
     assert costs[2]["alone_images_per_s"] == pytest.approx(kept["training"]["images_per_s"])
     assert "params" in costs[1] and "latency_ms" not in costs[1], "that in bfloat16 was not measured"
-    print_table(load_runs(tmp_path)[0])
+    print_runs(load_runs(tmp_path)[0])
     assert "Networks alone" in capsys.readouterr().out
 
 

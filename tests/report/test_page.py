@@ -62,7 +62,7 @@ def test_every_internal_link_has_its_target_and_no_id_is_used_twice(tmp_path: Pa
     targets = {(attributes["href"] or "")[1:] for tag, attributes in page.elements if tag == "a"}
     # details are made when its link is followed
     details = {f"run-{index}" for index in range(len(page.details()))}
-    assert "failures" in targets and details <= targets <= details | set(ids)
+    assert "not-finished" in targets and details <= targets <= details | set(ids)
     for _, attributes in page.elements:
         for referred in (attributes.get("aria-labelledby") or "").split():
             assert referred in ids
@@ -196,7 +196,10 @@ def test_segmentation_draws_a_hundred_minus_dice_and_its_baseline(tmp_path: Path
     assert network["error"] == 8.8
     assert chart["test_label"] == "100 − Dice (%)"
     assert baseline["label"] == "Otsu" and baseline["y"] == pytest.approx(11.6)
-    assert "Otsu has a Dice of 0.884 without learning. Beside it: unet_d4_c16 0.912." in page.text
+    assert [[text for text, _ in row] for row in page.rows[-2:]] == [
+        ["nuclei", "Otsu (baseline)", "Dice", "0.884"],
+        ["nuclei", "unet_d4_c16", "Dice", "0.912"],
+    ]
 
 
 def test_scores_of_segmentation_runs_stand_above_the_published_ones(tmp_path: Path) -> None:
@@ -215,13 +218,12 @@ def test_scores_of_segmentation_runs_stand_above_the_published_ones(tmp_path: Pa
     region = re.search(r'<div [^>]*aria-label="Scores on isbi2012".*?</table>', page.source, re.DOTALL)
     assert region
     assert re.findall(r"<th [^>]*>([^<]*)</th>", region[0]) == [
-        *("isbi2012", "dice", "iou", "warping error", "v rand", "v info")
+        *("network", "dice", "iou", "warping error", "v rand", "v info", "published in")
     ]
     rows = [[text for text, _ in row] for row in page.rows]
-    assert ["unet_d4_c16", "0.8750", "0.7778", "0.002080", "0.8989", "0.9553"] in rows
-    assert ["unet_d4_c16 · data.fold=1", "0.8750", "0.7778", "0.002080", "0.8989", "–"] in rows
-    paper = "u-net Ronneberger et al. 2015, Table 1"
-    assert [paper, "–", "–", "0.000353", "–", "–"] in rows
+    assert ["unet_d4_c16", "0.8750", "0.7778", "0.002080", "0.8989", "0.9553", ""] in rows
+    assert ["unet_d4_c16 · data.fold=1", "0.8750", "0.7778", "0.002080", "0.8989", "–", ""] in rows
+    assert ["u-net", "–", "–", "0.000353", "–", "–", "Ronneberger et al. 2015, Table 1"] in rows
     assert "Ours: a & b." in page.text
     assert page.source.count('aria-label="Scores on') == 1
 
@@ -244,7 +246,7 @@ def test_failed_and_running_runs_are_shown_as_such(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet110", status="interrupted", error=None)
     page = Page(write_page(tmp_path))
     assert [row[-1][0] for row in page.runs()] == ["failed", "running", "interrupted"]
-    assert "failed resnet20 seed 0 on digits the cause & nothing but" in page.text
+    assert "failed digits resnet20 the cause & nothing but" in page.text
     assert "no cause was recorded" in page.text
     assert "3 runs: 1 running, 1 failed , 1 interrupted ." in page.text
     assert [run["status"] for run in page.data["runs"]] == ["failed", "running", "interrupted"]
@@ -260,10 +262,10 @@ def test_missing_and_killed_runs_of_a_sweep_are_shown_as_such(tmp_path: Path) ->
     (tmp_path / "sweeps" / "a.json").write_text(json.dumps({"cells": cells}))
     page = Page(write_page(tmp_path))
     assert "2 runs: 1 finished, 1 killed , 19 not started ." in page.text
-    assert "killed resnet20 · resnet_digits · seed 1 on digits its processes died without a word" in page.text
+    assert "killed digits resnet20 · resnet_digits · seed 1 its processes died without a word" in page.text
     seeds = ", ".join(map(str, range(2, 14)))
-    assert f"not started resnet20 · resnet_digits on digits, seeds {seeds} and 6 more" in page.text
-    assert "not started <unet> · r,a=1 on nuclei, seed 0" in page.text
+    assert f"not started digits resnet20 · resnet_digits seeds {seeds} and 6 more" in page.text
+    assert "not started nuclei <unet> · r,a=1 seed 0" in page.text
     (tmp_path / "none" / "sweeps").mkdir(parents=True)
     (tmp_path / "none" / "sweeps" / "a.json").write_text(json.dumps({"cells": cells[-1:]}))
     assert "No runs yet: 1 not started" in Page(write_page(tmp_path / "none")).text
@@ -276,8 +278,8 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
     make_run(tmp_path, seed=1, metrics={"test/top1_err": 3.0})
     page = Page(write_page(tmp_path))
     (row,) = [row for row in page.rows if any("±" in text for text, _ in row)]
-    texts = ["resnext29_8x4d", "digits", "2.00 ± 1.41 %", "[-10.71, 14.71]", "± 0.66", "test error (%)"]
-    assert [text for text, _ in row] == [*texts, "mean of 2 seeds", "450"]
+    texts = ["digits", "resnext29_8x4d", "2.00 ± 1.41 %", "[-10.71, 14.71]", "mean of 2 seeds, n = 450", "± 0.66"]
+    assert [text for text, _ in row] == texts
 
 
 def test_the_details_say_what_the_run_was(tmp_path: Path) -> None:

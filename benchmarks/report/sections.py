@@ -1,0 +1,159 @@
+"""What runs say together, as tables: means, differences, baselines, scores, and what has not finished."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from benchmarks import terminal
+from benchmarks.analysis import published
+from benchmarks.analysis.differences import differences
+from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_labels
+from benchmarks.records.runs import Run
+from benchmarks.report.quantities import ALONE
+from benchmarks.report.status import STATES, TrialState
+from benchmarks.report.tables import Cell, Row, Table, columns
+from benchmarks.units import MISSING, count, number
+
+STOPPED = ("failed", "interrupted", "preempted")
+SEEDS_NAMED = 12  # of those not started, in one line
+
+
+def means(runs: Sequence[Run]) -> Table:
+    """Return the means of the runs that may be averaged."""
+    groups = seed_groups(runs)
+    labels = short_labels([group.runs[0] for group in groups], seeds=False)
+    rows: list[Row] = [
+        [
+            group.runs[0].data,
+            Cell(label, family=group.runs[0].family),
+            Cell(group.text, style="bold"),
+            group.interval_text,
+            f"{group.seeds_text}, n = {count(group.runs[0].n)}",
+            group.sampling_text,
+        ]
+        for group, label in zip(groups, labels, strict=True)
+    ]
+    heads = columns(
+        *("data set", "network", "mean ± std", "95 % interval", "of", "sampling"),
+        numbers=("mean ± std", "95 % interval", "sampling"),
+    )
+    lead = (
+        "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean. "
+        "A single seed has no mean. Sampling: the standard error that the choice of test images adds, which no seed shrinks."
+    )
+    return Table("Means over seeds", heads, rows, lead)
+
+
+def network_differences(runs: Sequence[Run]) -> Table:
+    """Return the differences between networks on the same seeds."""
+    rows: list[Row] = []
+    if len(runs) <= terminal.STYLED:  # so many pairs would hide the rest
+        rows = [[one.data, f"{one.first} against {one.second}", one.text] for one in differences(runs)]
+    return Table("Differences between networks on the same seeds", columns("data set", "networks", "difference"), rows)
+
+
+def baselines(runs: Sequence[Run]) -> Table:
+    """Return the figures of methods without learning, each above those of the networks."""
+    rows: list[Row] = []
+    for baseline in baseline_comparisons(runs):
+        for name, figure in [(f"{baseline.method} (baseline)", baseline.value), *baseline.nets]:
+            rows.append([baseline.data, name, baseline.metric, f"{figure:.3f}"])
+    return Table("Baselines", columns("data set", "method", "metric", "value", numbers=("value",)), rows)
+
+
+def alone(runs: Sequence[Run]) -> Table:
+    """Return the measurements of networks by themselves, each once, whatever number of runs it holds for."""
+    measured = [run for run in runs if all(quantity.value(run) is not None for quantity in ALONE)]
+    labels = short_labels(measured, seeds=False)
+    rows = dict.fromkeys(
+        (run.data, label, *(quantity.text(run) for quantity in ALONE))
+        for run, label in zip(measured, labels, strict=True)
+    )
+    titles = [quantity.title.removesuffix(" (measured alone)") for quantity in ALONE]
+    heads = columns("data set", "network", *titles, numbers=titles)
+    return Table("Networks alone, as python -m benchmarks throughput measured them", heads, list(rows))
+
+
+def scores(runs: Sequence[Run]) -> list[Table]:
+    """Return, for every data set of masks, the scores of the finished runs and the published ones below them."""
+    tables = []
+    finished = [
+        (index, run)
+        for index, run in enumerate(runs)
+        if run.status == "ok" and (run.record.get("task") == "segmentation" or published.scores_of(run))
+    ]
+    for data in dict.fromkeys(run.data for _, run in finished):
+        members = [(index, run) for index, run in finished if run.data == data]
+        figures = [_scores(run) for _, run in members]
+        names = list(dict.fromkeys(name for scores in figures for name in scores))
+        labels = short_labels([run for _, run in members])
+        rows: list[Row] = [
+            [Cell(label, family=run.family, run=index), *_score_texts(scores, names), ""]
+            for (index, run), label, scores in zip(members, labels, figures, strict=True)
+        ]
+        rows += [[row.label, *_score_texts(row.figures, names), row.source] for row in published.scores(data)]
+        titles = [name.replace("_", " ") for name in names]
+        notes = dict.fromkeys(str(run.part("dataset").get("notes") or "") for _, run in members)
+        tables.append(
+            Table(
+                f"Scores on {data}",
+                columns("network", *titles, "published in", numbers=titles),
+                rows,
+                notes=[f"Ours: {note}." for note in notes if note],
+            )
+        )
+    return tables
+
+
+def _scores(run: Run) -> dict[str, float]:
+    overlap = {name: number(run.part("metrics").get(f"test/{name}")) for name in ("dice", "iou")}
+    return {name: value for name, value in overlap.items() if value is not None} | published.scores_of(run)
+
+
+def _score_texts(figures: Mapping[str, float], names: Sequence[str]) -> list[str]:
+    """Return scores with four decimals, small ones with six."""
+    values = [figures.get(name) for name in names]
+    return [MISSING if value is None else f"{value:.4f}" if value >= 0.01 else f"{value:.6f}" for value in values]
+
+
+def not_finished(runs: Sequence[Run], states: Sequence[TrialState] = ()) -> Table:
+    """Return runs that stopped with their causes, trials whose processes are gone, and those of a sweep that never began."""
+    stopped = [(index, run) for index, run in enumerate(runs) if run.status in STOPPED]
+    labels = short_labels([run for _, run in stopped])
+    rows: list[Row] = [
+        [
+            Cell(run.status, status=run.status),
+            run.data,
+            Cell(label, run=index),
+            run.error or "no cause was recorded",
+        ]
+        for (index, run), label in zip(stopped, labels, strict=True)
+    ]
+    rows += [
+        [Cell("killed", status="failed"), trial.data, f"{trial.row} · seed {trial.seed}", STATES["killed"][2]]
+        for trial in states
+        if trial.state == "killed"
+    ]
+    seeds_of: dict[tuple[str, str], list[int]] = {}
+    for trial in states:
+        if trial.state == "missing":
+            seeds_of.setdefault((trial.data, trial.row), []).append(trial.seed)
+    for (data, row), seeds in seeds_of.items():
+        text = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds[:SEEDS_NAMED]))}"
+        more = f" and {len(seeds) - SEEDS_NAMED:,} more" if len(seeds) > SEEDS_NAMED else ""
+        rows.append([Cell("not started", status="missing"), data, row, text + more])
+    return Table("Not finished", columns("status", "data set", "run", "cause"), rows)
+
+
+def summary(runs: Sequence[Run], states: Sequence[TrialState]) -> tuple[str, list[tuple[str, bool]]]:
+    """Return how many runs there are, and how many of each state with whether `not_finished` lists them."""
+    counts = Counter(run.status for run in runs)
+    killed = sum(trial.state == "killed" for trial in states)
+    counts.update(running=-killed, killed=killed, missing=sum(trial.state == "missing" for trial in states))
+    words = {"ok": "finished", "running": "running", "killed": "killed", **{status: status for status in STOPPED}}
+    words["missing"] = "not started"
+    parts = [
+        (f"{counts[status]:,} {word}", status not in ("ok", "running"))
+        for status, word in words.items()
+        if counts[status] > 0
+    ]
+    return f"{len(runs):,} run{'s' if len(runs) > 1 else ''}" if runs else "No runs yet", parts

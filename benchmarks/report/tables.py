@@ -1,0 +1,129 @@
+"""Tables as data, written once for the terminal and the page."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text
+
+from benchmarks import terminal
+from benchmarks.report.style import family_style
+from benchmarks.units import one_line
+
+STYLES = {
+    **{"ok": "green", "running": "cyan", "failed": "bold red", "killed": "bold red", "missing": "dim"},
+    **{"interrupted": "yellow", "preempted": "yellow"},
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A text, and how it is shown.
+
+    Attributes:
+        value: what the page sorts by.
+        family: whose mark stands before the text.
+        run: the index of the run whose details the page opens.
+        status: a status of a run, which has a colour of its own.
+        style: rich's, in the terminal.
+        hint: what the page says when it is pointed at.
+    """
+
+    text: str
+    value: Any = None
+    family: str = ""
+    run: int | None = None
+    status: str = ""
+    style: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A head, and whether numbers stand below it, which are aligned to the right and never cut."""
+
+    title: str
+    number: bool = False
+
+
+Row = Sequence[Cell | str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title; `lead` stands before its rows on the page, `notes` after them.
+
+    `of_runs` marks the table of all runs, which the page sorts, filters and links with the charts.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    lead: str = ""
+    notes: Sequence[str] = ()
+    of_runs: bool = False
+    name: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name of the table on the page: its own, or the title as one."""
+        return self.name or self.title.lower().replace(" ", "-")
+
+    def filled(self) -> "Table":
+        """Return the table without the columns that are empty in every row."""
+        places = [
+            place for place in range(len(self.columns)) if any(row[place] not in ("", Cell("")) for row in self.rows)
+        ]
+        rows = [[row[place] for place in places] for row in self.rows]
+        return replace(self, columns=[self.columns[place] for place in places], rows=rows)
+
+
+def columns(*titles: str, numbers: Sequence[str] = ()) -> list[Column]:
+    """Return columns of these titles, of which `numbers` hold numbers."""
+    return [Column(title, title in numbers) for title in titles]
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table as wide as the console at most; of more rows than rich can style in a moment, plain lines."""
+    table = table.filled()
+    if table.title:
+        console.print(Text(f"\n{one_line(table.title)}", style="bold"))
+    if len(table.rows) > terminal.STYLED:
+        console.print(_plain(table), soft_wrap=True, markup=False)
+    else:
+        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        for column in table.columns:
+            if column.number:
+                grid.add_column(Text(column.title), justify="right", no_wrap=True)
+            else:
+                grid.add_column(Text(column.title), overflow="fold")
+        for row in table.rows:
+            grid.add_row(*map(_styled, row))
+        if console.measure(grid, options=console.options.update(width=1000)).maximum > console.width:
+            grid.padding = 0
+        console.print(grid)
+    for note in table.notes:
+        console.print(Padding(Text(one_line(note), style="dim"), (0, 0, 0, 2)))
+
+
+def _styled(cell: Cell | str) -> Text:
+    if isinstance(cell, str):
+        return Text(one_line(cell))
+    first, *rest = cell.text.split("\n")
+    text = Text(one_line(first), style=cell.style or STYLES.get(cell.status, ""))
+    for line in rest:
+        text.append(f"\n{one_line(line)}", style="dim")
+    if cell.family:
+        style = family_style(cell.family)
+        return Text.assemble((style.glyph, style.colour), " ", text)
+    return text
+
+
+def _plain(table: Table) -> str:
+    heads = [column.title.replace("\n", " ") for column in table.columns]
+    rows = [[one_line(cell if isinstance(cell, str) else cell.text) for cell in row] for row in table.rows]
+    return terminal.aligned([heads, *rows], [i for i, column in enumerate(table.columns) if column.number])

@@ -12,17 +12,16 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from functools import cache
 
-from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table as Grid
-from rich.text import Text
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from benchmarks import terminal
 from benchmarks.analysis.published import Row, Table, tables
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import Trial
+from benchmarks.report.tables import Cell, columns, print_table
+from benchmarks.report.tables import Table as Printed
 
 CERTIFIED, KNOWN, FAILS = "certified", "known discrepancy", "FAILS"
 STYLES = {CERTIFIED: "green", KNOWN: "yellow", FAILS: "bold red"}
@@ -95,22 +94,11 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
     """Print a verdict for each row of these tables as soon as it is known, and return the verdicts."""
     measure = cache(_measured)  # rows of several tables have the same network
     verdicts: list[tuple[str, str]] = []
-    columns = (
-        TextColumn("certify"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    shown = (TextColumn("certify"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=sum(row.runnable for table in chosen for row in table.rows))
         for table in chosen:
-            grid = Grid(box=box.SIMPLE_HEAD, title=f"{table.name}: {table.title}")
-            grid.add_column("row", overflow="fold")
-            grid.add_column("network")
-            for number in ("parameters", "printed", "MACs", "printed"):
-                grid.add_column(number, justify="right", no_wrap=True)
-            grid.add_column("verdict", overflow="fold")
+            rows: list[Sequence[Cell | str]] = []
             for row, trial in _trials(table):
                 bar.update(task, description=f"{table.name} {row.row}")
                 params = macs = ""
@@ -122,11 +110,14 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
                     cost = measure(json.dumps(trial.config["model"], sort_keys=True), size)
                     verdict, reason = judge(row, cost, data["num_classes"])
                     params, macs = f"{cost.params:,}", f"{cost.macs:,}"
-                words = Text(f"{verdict}: {reason}" if reason else verdict, style=STYLES[verdict])
-                grid.add_row(row.row, row.network, params, row.params, macs, row.macs, words)
+                text = f"{verdict}: {reason}" if reason else verdict
+                counts = (params, row.params, macs, row.macs)
+                rows.append([row.row, row.network, *counts, Cell(text, style=STYLES[verdict])])
                 verdicts.append((verdict, reason))
                 bar.advance(task)
-            console.print(grid)
+            numbers = ("parameters", "printed", "MACs", "printed MACs")
+            heads = columns("row", "network", *numbers, "verdict", numbers=numbers)
+            print_table(Printed(f"{table.name}: {table.title}", heads, rows), console)
     return verdicts
 
 

@@ -149,12 +149,19 @@ def _thinned(members: Sequence[Run], rows: Sequence[Rows], limit: int) -> dict[s
     picks = _visible(
         flops, [min(at) for at in zip(*errors, strict=True)], [max(at) for at in zip(*errors, strict=True)], limit
     )
-    return {
-        "train_flops": [flops[pick] for pick in picks],
+    spent = [[number(own[pick].get("wall_s")) for pick in picks] for own in rows]
+    shown = [[float(f"{own[pick]:.6g}") for pick in picks] for own in errors]
+    x = {"train_flops": [flops[pick] for pick in picks]}
+    curves = {
         "epoch": [number(rows[0][pick].get("epoch")) for pick in picks],
-        "wall_s": [[number(own[pick].get("wall_s")) for pick in picks] for own in rows],
-        "errors": [[float(f"{own[pick]:.6g}") for pick in picks] for own in errors],
+        "each": [{"x": x | {"wall_s": seconds}, "y": y} for seconds, y in zip(spent, shown, strict=True)],
     }
+    if len(members) > 1:
+        at = list(zip(*shown, strict=True))  # the errors of all seeds, by point
+        seconds = [fmean(second or 0 for second in every) for every in zip(*spent, strict=True)]
+        means = {"y": [float(f"{fmean(values):.6g}") for values in at], "low": [*map(min, at)], "high": [*map(max, at)]}
+        curves["mean"] = {"x": x | {"wall_s": seconds}, **means}
+    return curves
 
 
 def _visible(x: Sequence[float], low: Sequence[float], high: Sequence[float], limit: int) -> list[int]:

@@ -7,12 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.complexity.reference_counts import reference_counts_of
+from benchmarks.config.trial import flatten
 from benchmarks.records.files import CONFIG
 from benchmarks.records.runs import Run
 from benchmarks.units import one_line
 
 # A title with its rows (name, text), or with lines of text.
 Section = tuple[str, list[tuple[str, str]] | str]
+TITLES = {
+    "complexity": "Complexity (one image)",
+    "dataset": "Data",
+    "parallel": "Parallelism",
+    "throughput": "Network alone (python -m benchmarks throughput)",
+}
 
 
 def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
@@ -27,68 +34,28 @@ def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
 
 
 def run_details(run: Run) -> list[Section]:
-    """Return the sections of a run that have something to say; the configuration comes last, in several parts.
+    """Return the sections of a run: each part of its record, its reference counts, and its configuration in several parts.
 
     Runs of a sweep have most sections in common, word by word.
     """
-    record, part = run.record, run.part
-    resumptions = record.get("resumptions")
-    code, environment, dataset, protocol = part("code"), part("environment"), part("dataset"), part("protocol")
-    tables: dict[str, dict[str, Any]] = {
-        "Run": {
-            "folder": run.directory,
-            "status": run.status,
-            "cause": run.error,
-            "experiment": record.get("experiment"),
-            "recipe": record["recipe"],
-            "overrides from the recipe": run.overrides or "none",
-            "started": record.get("started"),
-            "finished": record.get("finished"),
-            "resumptions": len(resumptions) if isinstance(resumptions, list) else None,
-            "config hash": record.get("config_hash"),
-            "weights (sha256)": record.get("weights_sha256"),
-            "W&B run": " ".join(str(value) for value in part("wandb").values()),
-        },
-        "Protocol": {
-            "reported metric": run.metric,
-            "label": run.metric_label if run.metric else None,
-            "checkpoint": protocol.get("checkpoint"),
-            **_prefixed("weights: ", protocol.get("weights")),
-            "split": protocol.get("split"),
-            **_prefixed("budget: ", protocol.get("budget")),
-            **_prefixed("definition of ", protocol.get("definitions")),
-        },
-        "Metrics": {"value": run.value, "test images": run.n, **part("metrics")},
-        "Data": {
-            **{f"{split} images": n for split, n in (part("counts") or _mapping(dataset.get("counts"))).items()},
-            "image shape": dataset.get("image_shape"),
-            "classes": dataset.get("classes"),
-            "checksum (sha256)": dataset.get("sha256"),
-            "notes": dataset.get("notes"),
-            **{f"baseline {key}": value for key, value in run.baselines.items()},
-        },
-        "Reference counts": reference_counts(run),
-        "Complexity (one image)": part("complexity"),
-        "Compute": part("compute"),
-        "Network alone (python -m benchmarks throughput)": part("throughput"),
-        "Code": {
-            "version": code.get("version"),
-            "commit": code.get("commit"),
-            "uncommitted changes (sha256)": code.get("diff_sha256"),
-            "training code (sha256)": code.get("training_sha256"),
-            **_prefixed("own code (sha256) ", code.get("user_code")),
-        },
-        "Environment": {
-            **{key: value for key, value in environment.items() if key != "packages"},
-            **_prefixed("package ", environment.get("packages")),
-        },
-        "Parallelism": part("parallel"),
+    tables = {
+        "run": {"folder": run.directory, "overrides": run.overrides or "none"},
+        "reference counts": reference_counts(run),
     }
+    for key, value in run.record.items():
+        if not isinstance(value, dict):
+            tables["run"][key] = value
+        elif key != "overrides":
+            tables[key] = flatten(value)
     sections: list[Section] = []
-    for title, values in tables.items():
-        rows = [(one_line(str(key)), one_line(_plain(value))) for key, value in values.items() if not _empty(value)]
+    for key, values in tables.items():
+        rows = [
+            (one_line(name), one_line(_plain(value)))
+            for name, value in values.items()
+            if value not in (None, "", [], {})
+        ]
         if rows:
-            sections.append((title, rows))
+            sections.append((TITLES.get(key, one_line(key).capitalize()), rows))
     return sections + [("Configuration", lines) for lines in _configuration(run.directory / CONFIG)]
 
 
@@ -104,7 +71,7 @@ def reference_counts(run: Run) -> dict[str, Any]:
     ours = {"parameters": complexity.get("params"), "MACs": complexity.get("macs")}
     wrong = [f"{_plain(ours[key])} {key}" for key in counts if ours[key] != counts[key]]
     return {
-        "published count": f"{published.source}, input {_shape(list(published.input_size))}, {len(classes)} classes",
+        "published count": f"{published.source}, input {'×'.join(map(str, published.input_size))}, {len(classes)} classes",
         **{f"published {key}": value for key, value in counts.items()},
         "this run": f"differs: {', '.join(wrong)}" if wrong else "equal in both",
     }
@@ -127,22 +94,6 @@ def _configuration(path: Path) -> list[str]:
     return parts
 
 
-def _shape(size: Any) -> str:
-    return "×".join(map(str, size)) if isinstance(size, list) else "unknown"
-
-
-def _prefixed(prefix: str, values: Any) -> dict[str, Any]:
-    return {f"{prefix}{key}": value for key, value in _mapping(values).items()}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _empty(value: Any) -> bool:
-    return value is None or value == "" or value == []
-
-
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -150,6 +101,8 @@ def _plain(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1e5 else f"{value:.6g}"
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return str(len(value))
     if isinstance(value, list):
         return ", ".join(_plain(item) for item in value)
     return str(value)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from benchmarks import terminal
@@ -19,6 +18,7 @@ from benchmarks.records.files import PROGRESS, SWEEPS, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
 from benchmarks.records.progress import part_of, where_it_is
 from benchmarks.records.runs import Run, load_runs
+from benchmarks.report.tables import Cell, Row, Table, columns, print_table
 
 # state: glyph, colour, meaning
 STATES = {
@@ -81,44 +81,36 @@ def print_status(states: Sequence[TrialState], console: Console) -> None:
         f"{len(states)} trials: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     )
     for data in dict.fromkeys(trial.data for trial in states):
-        console.print()
-        console.print(_grid(data, [trial for trial in states if trial.data == data], console.width))
-    console.print()
+        print_table(_grid(data, [trial for trial in states if trial.data == data], console.width), console)
     for state, (glyph, style, meaning) in STATES.items():
         if counts[state]:
             console.print(Text.assemble("  ", (glyph, style), f" {meaning}"))
-    notable = [trial for trial in states if trial.state not in QUIET]
-    if notable:
-        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-        for trial in notable:
-            glyph, style, _ = STATES[trial.state]
-            table.add_row(Text(glyph, style), Text(f"{trial.row} seed {trial.seed}"), Text(trial.detail))
-        console.print()
-        console.print(table)
+    rows: list[Row] = [
+        [Cell(STATES[trial.state][0], style=STATES[trial.state][1]), f"{trial.row} seed {trial.seed}", trial.detail]
+        for trial in states
+        if trial.state not in QUIET
+    ]
+    if rows:
+        print_table(Table("", columns("", "trial", "detail"), rows), console)
 
 
 def _grid(data: str, trials: Sequence[TrialState], width: int) -> Table:
-    """Rows are networks under recipes, columns are seeds; where the seeds have no room, counts of states instead."""
+    """Return networks under recipes by seeds; where the seeds have no room, by states with their counts instead."""
     rows: dict[str, dict[int, str]] = {}
     for trial in trials:
         rows.setdefault(trial.row, {})[trial.seed] = trial.state
     seeds = sorted({trial.seed for trial in trials})
-    table = Table(box=None, padding=(0, 1, 0, 0), title=data, title_justify="left", title_style="bold")
-    table.add_column("", overflow="fold")
-    fits = len(seeds) * 4 + max(map(len, rows)) <= width
-    shown = [state for state in STATES if any(trial.state == state for trial in trials)]
-    for state in [] if fits else shown:
-        table.add_column(state, justify="right")
-    for seed in seeds if fits else []:
-        table.add_column(f"s{seed}", justify="right")
-    for row, by_seed in rows.items():
-        if fits:
-            drawn = [STATES[by_seed[seed]][:2] if seed in by_seed else ("", "") for seed in seeds]
-            table.add_row(row, *(Text(glyph, style) for glyph, style in drawn))
-        else:
-            counts = Counter(by_seed.values())
-            table.add_row(row, *(Text(str(counts[state] or ""), STATES[state][1]) for state in shown))
-    return table
+    if len(seeds) * 4 + max(map(len, rows)) <= width:
+        titles = [f"s{seed}" for seed in seeds]
+        marks = {state: Cell(glyph, style=style) for state, (glyph, style, _) in STATES.items()}
+        cells = [[row, *(marks.get(by_seed.get(seed, ""), "") for seed in seeds)] for row, by_seed in rows.items()]
+    else:
+        titles = [state for state in STATES if any(trial.state == state for trial in trials)]
+        counts = {row: Counter(by_seed.values()) for row, by_seed in rows.items()}
+        cells = [
+            [row, *(Cell(str(counts[row][state] or ""), style=STATES[state][1]) for state in titles)] for row in rows
+        ]
+    return Table(data, columns("", *titles, numbers=titles), cells)
 
 
 def _of_run(run: Run, output_root: Path) -> TrialState:

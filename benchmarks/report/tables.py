@@ -95,7 +95,7 @@ def print_table(table: Table, console: Console) -> None:
     if len(table.rows) > terminal.STYLED:
         console.print(_plain(table), soft_wrap=True, markup=False)
     else:
-        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+        grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for column in table.columns:
             if column.number:
                 grid.add_column(Text(column.title), justify="right", no_wrap=True)

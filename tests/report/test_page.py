@@ -94,11 +94,13 @@ def test_every_drawn_number_is_the_records(tmp_path: Path, nine: list[Path]) -> 
         records = [record_of(folder) for folder in folders]
         assert series["runs"] == network["runs"] == [3 * number, 3 * number + 1, 3 * number + 2]
         assert series["label"] == network["label"] == records[0]["name"]
-        for folder, errors, wall_s in zip(folders, series["errors"], series["wall_s"], strict=True):
-            rows = rows_of(folder)
-            assert series["train_flops"] == [row["train_flops"] for row in rows]
-            assert errors == pytest.approx([row["val/top1_err"] for row in rows], rel=1e-5)
-            assert wall_s == [row["wall_s"] for row in rows]
+        curves = [[row["val/top1_err"] for row in rows_of(folder)] for folder in folders]
+        for folder, curve, errors in zip(folders, series["each"], curves, strict=True):
+            assert curve["y"] == pytest.approx(errors, rel=1e-5)
+            assert curve["x"] == {key: [row[key] for row in rows_of(folder)] for key in ("train_flops", "wall_s")}
+        assert series["mean"]["y"] == pytest.approx([sum(at) / 3 for at in zip(*curves, strict=True)], rel=1e-5)
+        assert series["mean"]["low"] == pytest.approx([min(at) for at in zip(*curves, strict=True)], rel=1e-5)
+        assert series["mean"]["high"] == pytest.approx([max(at) for at in zip(*curves, strict=True)], rel=1e-5)
         errors = [record["metrics"]["test/top1_err"] for record in records]
         assert network["error"] == pytest.approx(sum(errors) / 3)
         assert (network["low"], network["high"]) == (min(errors), max(errors))
@@ -147,12 +149,13 @@ def test_long_curves_keep_what_can_be_seen(tmp_path: Path) -> None:
         rows[1700 + 800 * seed]["val/top1_err"] = 99.25 + seed  # a spike of one evaluation
         (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (series,) = Page(write_page(tmp_path)).data["charts"][0]["series"]
-    for seed, errors in enumerate(series["errors"]):
-        assert 40 <= len(errors) == len(series["train_flops"]) == len(series["epoch"]) <= 402
+    for seed, curve in enumerate(series["each"]):
+        errors = curve["y"]
+        assert 40 <= len(errors) == len(curve["x"]["train_flops"]) == len(series["epoch"]) <= 402
         every = [row["val/top1_err"] for row in rows_of(tmp_path / f"digits/resnext29_8x4d/resnext_digits/seed{seed}")]
         assert [errors[0], errors[-1]] == pytest.approx([every[0], every[-1]], rel=1e-5)
         assert max(errors) == 99.25 + seed
-    assert min(map(min, series["errors"])) == pytest.approx(
+    assert min(min(curve["y"]) for curve in series["each"]) == pytest.approx(
         min(row["val/top1_err"] for path in tmp_path.rglob("history.jsonl") for row in rows_of(path.parent)), rel=1e-5
     )
 
@@ -192,7 +195,7 @@ def test_segmentation_draws_a_hundred_minus_dice_and_its_baseline(tmp_path: Path
     page = Page(write_page(tmp_path))
     (chart,) = page.data["charts"]
     (series,), (network,), (baseline,) = chart["series"], chart["networks"], chart["baselines"]
-    assert series["errors"] == [pytest.approx([row["val/dice_err"] for row in rows_of(folder)], rel=1e-5)]
+    assert series["each"][0]["y"] == pytest.approx([row["val/dice_err"] for row in rows_of(folder)], rel=1e-5)
     assert network["error"] == 8.8
     assert chart["test_label"] == "100 − Dice (%)"
     assert baseline["label"] == "Otsu" and baseline["y"] == pytest.approx(11.6)
@@ -287,16 +290,16 @@ def test_the_details_say_what_the_run_was(tmp_path: Path) -> None:
     (folder / "config.yaml").write_text("name: x\nmodel:\n  depth: 20 # <b>\nseed: 0\ntext: a\x1b[31m\n")
     record = record_of(folder)
     (details,) = Page(write_page(tmp_path)).details()
-    assert details["Run"]["overrides from the recipe"] == "epochs=5"
-    assert details["Run"]["weights (sha256)"] == record["weights_sha256"]
-    assert details["Run"]["config hash"] == record["config_hash"]
+    assert details["Run"]["overrides"] == "epochs=5"
+    assert details["Run"]["weights_sha256"] == record["weights_sha256"]
+    assert details["Run"]["config_hash"] == record["config_hash"]
     assert details["Code"]["commit"] == record["code"]["commit"]
-    assert details["Data"]["checksum (sha256)"] == record["dataset"]["sha256"]
-    assert details["Environment"]["package torch"] == "2.13.0+cpu"
+    assert details["Data"]["sha256"] == record["dataset"]["sha256"]
+    assert details["Environment"]["packages.torch"] == "2.13.0+cpu"
     assert details["Environment"]["device_name"] == "AMD EPYC 7B13"
-    assert details["Protocol"]["definition of top1_err"] == record["protocol"]["definitions"]["top1_err"]
-    assert (details["Protocol"]["reported metric"], details["Protocol"]["checkpoint"]) == ("test/top1_err", "last")
-    assert details["Metrics"]["test images"] == "450"
+    assert details["Protocol"]["definitions.top1_err"] == record["protocol"]["definitions"]["top1_err"]
+    assert (details["Protocol"]["metric"], details["Protocol"]["checkpoint"]) == ("test/top1_err", "last")
+    assert details["Metrics"]["test/n"] == "450"
     assert details["Complexity (one image)"]["params"] == f"{record['complexity']['params']:,}"
     assert details["Reference counts"] == {
         "published count": "none of a network named resnext29_8x4d for these images and classes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import re
@@ -86,7 +87,7 @@ def test_a_long_name_is_whole_in_the_model_column(tmp_path: Path) -> None:
     rule = next(index for index, line in enumerate(lines) if set(line.strip()) == {"─"})
     start = lines[rule - 1].index("model")
     end = lines[rule - 1].index("seed")
-    rows = [line for line in lines[rule + 1 : rule + 6] if "Reported" not in line]
+    rows = itertools.takewhile(lambda line: "Reported" not in line, lines[rule + 1 :])
     assert "".join(line[start:end].strip() for line in rows) == f"●{LONG}"
 
 

@@ -4,6 +4,13 @@ const FONT = 13;
 const byId = id => document.getElementById(id);
 const token = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+// An element with these properties (`textContent`, `id`, …) and children.
+function element(tag, properties, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
 // Colours are named by the style sheet's tokens, so that light, dark and print each have their own.
 function themed(value) {
   if (typeof value === "string") return value.startsWith("--") ? token(value) : value;

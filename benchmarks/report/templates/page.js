@@ -7,7 +7,6 @@ const WORTH_LISTING = 0.05;
 const LOG_FROM = 8;  // errors so many times apart are drawn on a logarithmic axis
 const SUFFIX = {ok: "", running: " (running)", failed: " (failed)", interrupted: " (interrupted)", preempted: " (preempted)"};
 const SPENT = {train_flops: {title: "training FLOPs", unit: ""}, wall_s: {title: "wall time", unit: "s"}};
-const TIMES = [[1, "s"], [60, "min"], [3600, "h"], [86400, "d"]];
 
 let current = 0;
 let shown = runs.map(() => true);      // by the filter
@@ -19,7 +18,6 @@ let lines = [], points = [];           // what the first two charts have drawn
 const plain = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const short = text => text.length > 44 ? `${text.slice(0, 22)}…${text.slice(-21)}` : text;  // what differs is often at the end
 const log10 = value => Math.log(value) / Math.LN10;
-const mean = values => values.reduce((sum, value) => sum + value, 0) / values.length;
 const checked = name => document.querySelector(`input[name=${name}]:checked`).value;
 const isShown = run => shown[run] && !hiddenFamilies.has(runs[run].family);
 const families = () => Object.keys(looks);
@@ -35,11 +33,10 @@ const CONFIG = {displaylogo: false, displayModeBar: false, responsive: false, do
 function draw(chart, traces, drawing, anchors, obstacles, unit) {
   Plotly.react(chart, traces, {...drawing, annotations: placeLabels(chart, drawing, anchors, obstacles)}, CONFIG);
   const relabel = () => {
-    const {xaxis} = chart.layout;
-    const ticks = xaxis.type === "log" ? logTicks(xaxis.range, plotSize(chart).width, unit) : {};
+    const {xaxis} = chart.layout, moved = xaxis.type === "log" ? xTicks(chart, xaxis.range, unit) : {};
     return Plotly.relayout(chart, {
       annotations: placeLabels(chart, chart.layout, anchors, obstacles),
-      ...Object.fromEntries(Object.entries(ticks).map(([key, value]) => [`xaxis.${key}`, value])),
+      ...Object.fromEntries(Object.entries(moved).map(([key, value]) => [`xaxis.${key}`, value])),
     });
   };
   for (const event of ["relayout", "hover", "unhover", "click"]) chart.removeAllListeners(`plotly_${event}`);
@@ -52,25 +49,17 @@ function draw(chart, traces, drawing, anchors, obstacles, unit) {
   chart.on("plotly_click", event => reveal(runsAt(event)[0]));
 }
 
-// The curves of the first chart: of the seeds of a network their mean with their range, or each run by itself.
+// The curves of the first chart: of networks whose seeds are all shown their mean with its range, else each run by itself.
 function curvesOf(chart) {
   const key = checked("spent"), together = checked("seeds") === "mean";
   return chart.series.flatMap(series => {
-    const members = series.runs.map((run, at) => ({run, errors: series.errors[at], wall_s: series.wall_s[at]}))
-      .filter(({run}) => isShown(run));
-    const xOf = member => key === "wall_s" ? member.wall_s : series.train_flops;
-    const line = (members, name, status) => {
-      const every = series.epoch.map((epoch, i) => ({
-        epoch, x: mean(members.map(member => xOf(member)[i])), y: mean(members.map(member => member.errors[i])),
-        low: Math.min(...members.map(member => member.errors[i])), high: Math.max(...members.map(member => member.errors[i])),
-      })).filter(({x}) => x > 0);
-      return {family: series.family, label: name, status, runs: members.map(member => member.run), points: every};
-    };
-    const drawn = together && members.length > 1
-      ? [line(members, series.label, "ok")]
-      : members.map(member => line([member], runs[member.run].label, runs[member.run].status));
-    return drawn.filter(({points}) => points.length);
-  });
+    const curve = (label, status, runs, {x, y, low = y, high = y}) => ({
+      family: series.family, label, status, runs,
+      points: series.epoch.map((epoch, i) => ({epoch, x: x[key][i], y: y[i], low: low[i], high: high[i]})).filter(({x}) => x > 0),
+    });
+    if (together && series.mean && series.runs.every(isShown)) return [curve(series.label, "ok", series.runs, series.mean)];
+    return series.runs.flatMap((run, at) => isShown(run) ? [curve(runs[run].label, runs[run].status, [run], series.each[at])] : []);
+  }).filter(({points}) => points.length);
 }
 
 // Lists with a gap between the parts, so that many curves are one trace.
@@ -93,7 +82,7 @@ function drawTraining(chart) {
   const focus = range === "end" && close < 0.7 * top ? close : top;
   const lowest = all.reduce((least, {low}) => low > 0 ? Math.min(least, low) : least, Infinity);
   const yaxis = range === "log" && lowest < Infinity
-    ? logY(training, [log10(lowest) - 0.08, log10(top) + 0.05])
+    ? logY([log10(lowest) - 0.08, log10(top) + 0.05])
     : {type: "linear", range: [-0.03 * focus, 1.05 * focus]};
   const crowded = lines.length > MOST_LABELS, places = digits(chart.val_label);
   const described = (line, {x, y, low, high, epoch}) =>
@@ -144,7 +133,7 @@ function drawCost(chart) {
   const axis = axes.find(({key}) => key === byId("axis").value);
   const has = network => axis.key in network.x;
   points = chart.networks.filter(network => has(network) && network.runs.some(isShown));
-  cost.closest("figure").hidden = !chart.networks.some(network => network.runs.some(isShown));
+  cost.closest("figure").hidden = byId("front-region").hidden = !chart.networks.some(network => network.runs.some(isShown));
   byId("cost-over").textContent = axis.title;
   const switchable = chart.references.length > 0 && ["macs", "params"].includes(axis.key);
   byId("papers").disabled = !switchable;
@@ -198,7 +187,7 @@ function drawCost(chart) {
   const low = heights.reduce((a, b) => Math.min(a, b), Infinity), high = heights.reduce((a, b) => Math.max(a, b), 0);
   const middle = (low + high) / 2, span = 1.3 * Math.max(high - low, 0.4 * high, 0.01);
   const apart = low > 0 && high > LOG_FROM * low;
-  const yaxis = apart ? logY(cost, [log10(low) - 0.08, log10(high) + 0.08])
+  const yaxis = apart ? logY([log10(low) - 0.08, log10(high) + 0.08])
     : {type: "linear", range: heights.length ? [middle - span / 2, middle + span / 2] : [0, 1]};
   const drawing = layout(cost, axis.title, chart.test_label, xaxis, yaxis);
   drawing.shapes = chart.baselines.map(({y}) => ({type: "line", xref: "paper", x0: 0, x1: 1, y0: y, y1: y, layer: "below",
@@ -232,24 +221,14 @@ function listFront(chart, axis, percent, places, at) {
   byId("front-title").textContent = `Pareto front of ${there.length.toLocaleString("en")} networks over ${axis.title}: ` +
     (axis.more_is_better ? "no other is faster and errs less. " : "no other costs less and errs less. ") +
     (several ? "Probability by the bootstrap over seeds; few seeds make it too sure of itself." : "No network has two seeds, so how sure the front is cannot be told.");
-  const table = byId("front");
-  table.replaceChildren();
-  const row = (section, kind, texts) => {
-    const made = section.insertRow();
-    texts.forEach(([text, isNumber]) => {
-      const cell = document.createElement(kind);
-      if (kind === "th") cell.scope = "col";
-      cell.textContent = text;
-      if (isNumber) cell.className = "number";
-      made.append(cell);
-    });
-  };
-  row(table.createTHead(), "th", [["network"], [axis.title, true], [chart.test_label, true], ["seeds", true], ["front"], ["probability", true]]);
-  const body = table.createTBody();
-  for (const network of listed) {
-    row(body, "td", [[network.label], [at(network.x[axis.key]), true], [network.error.toFixed(places), true], [String(network.runs.length), true],
-                     [network.front.includes(axis.key) ? "on it" : "near it"], [percent(network.probability[axis.key]), true]]);
-  }
+  const isNumber = [false, true, true, true, false, true];
+  const cells = (tag, texts) => texts.map((textContent, i) => element(tag, {textContent, className: isNumber[i] ? "number" : ""}));
+  const heads = cells("th", ["network", axis.title, chart.test_label, "seeds", "front", "probability"]);
+  byId("front").replaceChildren(element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...listed.map(network =>
+    element("tr", {}, ...cells("td", [
+      network.label, at(network.x[axis.key]), network.error.toFixed(places), network.runs.length,
+      network.front.includes(axis.key) ? "on it" : "near it", percent(network.probability[axis.key]),
+    ])))));
 }
 
 function drawShare(chart) {
@@ -282,26 +261,18 @@ function drawShare(chart) {
 // Runs that are marked or pointed at, drawn over their curves and points; nothing else is drawn again.
 function drawMarks() {
   const highlighted = new Set([...marked, ...pointed]);
+  const svg = (tag, attributes, ...children) => {
+    const made = document.createElementNS(document.querySelector(".legend svg").namespaceURI, tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  };
   const make = (chart, paths) => {
     chart.querySelector(".marks")?.remove();
     if (!paths.length || chart.closest("figure").hidden) return;
-    const {width, height} = plotSize(chart);
-    const overlay = document.createElementNS(document.querySelector(".legend svg").namespaceURI, "svg");
-    overlay.setAttribute("class", "marks");
-    overlay.setAttribute("width", chart.clientWidth);
-    overlay.setAttribute("height", chart.clientHeight);
-    const frame = document.createElementNS(overlay.namespaceURI, "svg");  // clips to the plot
-    for (const [name, value] of Object.entries({x: MARGIN.l, y: MARGIN.t, width, height})) frame.setAttribute(name, value);
-    for (const d of paths) {
-      for (const kind of ["halo", ""]) {
-        const path = document.createElementNS(overlay.namespaceURI, "path");
-        path.setAttribute("class", kind);
-        path.setAttribute("d", d);
-        frame.append(path);
-      }
-    }
-    overlay.append(frame);
-    chart.append(overlay);
+    const drawn = paths.flatMap(d => [svg("path", {d, class: "halo"}), svg("path", {d})]);
+    const clipped = svg("svg", {x: MARGIN.l, y: MARGIN.t, ...plotSize(chart)}, ...drawn);
+    chart.append(svg("svg", {class: "marks", width: chart.clientWidth, height: chart.clientHeight}, clipped));
   };
   const highlightedOf = drawn => drawn.filter(({runs: members}) => members.some(run => highlighted.has(run)));
   const along = training.layout && projection(training, training.layout), around = cost.layout && projection(cost, cost.layout), key = byId("axis").value;

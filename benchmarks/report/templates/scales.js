@@ -39,42 +39,24 @@ function xRange(chart, values, labels) {
   return [left, left + 1.06 * span / (1 - room)];
 }
 
-// 1-2-5 ticks, denser or sparser as the range asks, in the same SI prefixes as the tables.
-function logTicks([low, high], pixels, unit = "") {
-  if (unit === "s") return timeTicks([low, high], pixels);
-  const decade = pixels / (high - low);
-  const steps = decade > 1000 ? [1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8] : decade > 150 ? [1, 2, 5] : [1];
-  const every = decade > 60 ? 1 : 3;
+// Ticks of seconds, minutes, hours and days, no nearer to each other than their labels are wide.
+function timeTicks([low, high], pixels) {
+  const sixty = [1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50];
+  const steps = [[1, "s", [0.1, 0.2, 0.5, ...sixty]], [60, "min", sixty], [3600, "h", [1, 2, 3, 4, 6, 8, 12, 16, 20]], [86400, "d", [1, 2, 3, 4, 7, 14, 30, 60, 120]]];
   const tickvals = [], ticktext = [];
-  for (let exponent = Math.floor(low); exponent <= high; exponent++) {
-    if (exponent % every) continue;
-    for (const step of steps) {
-      const value = Number(`${step}e${exponent}`);
-      tickvals.push(value);
-      const text = value < 1 || unit === "ms" ? String(Number(value.toPrecision(3)))
-        : `${Number((step * 10 ** (exponent % 3)).toPrecision(3))} ${"kMGTPEZ"[Math.floor(exponent / 3) - 1] ?? ""}`.trimEnd();
-      ticktext.push(unit ? `${text}${/[a-zA-Z]$/.test(text) ? "" : " "}${unit}` : text);
-    }
+  for (const [seconds, unit, step] of steps.flatMap(([seconds, unit, every]) => every.map(step => [seconds, unit, step]))) {
+    const at = log10(step * seconds);
+    if (at < low || at > high || tickvals.length && (at - log10(tickvals.at(-1))) * pixels / (high - low) < 56) continue;
+    tickvals.push(step * seconds);
+    ticktext.push(`${step} ${unit}`);
   }
   return {tickvals, ticktext};
 }
 
-function timeTicks([low, high], pixels) {
-  const sixty = [1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 35, 40, 45, 50];
-  const fine = [[0.1, 0.2, 0.3, 0.5, 0.7, ...sixty], sixty, [1, 1.5, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20], [1, 1.5, 2, 3, 4, 5, 7, 10, 14, 21, 30]];
-  const sparse = [[0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30], [1, 2, 5, 10, 20, 30], [1, 2, 4, 8, 12], [1, 2, 4, 7, 14, 30, 60, 120]];
-  for (const steps of [sparse, fine]) {
-    const tickvals = [], ticktext = [];
-    TIMES.forEach(([seconds, name], at) => steps[at].forEach(step => {
-      const where = log10(step * seconds), last = tickvals.at(-1);
-      if (where < low || where > high || last && (where - log10(last)) * pixels / (high - low) < 56) return;
-      tickvals.push(step * seconds);
-      ticktext.push(`${step} ${name}`);
-    }));
-    if (tickvals.length > 3 || steps === fine) return {tickvals, ticktext};
-  }
+// Ticks at 1, 2 and 5 of every decade; of many decades at 1 alone, of a part of one as plotly chooses.
+function logTicks([low, high], unit = "") {
+  return {dtick: high - low > 5.5 ? 1 : high - low > 0.7 ? "D2" : null, tickformat: "~s", ticksuffix: unit === "ms" ? " ms" : unit};
 }
-
-const logX = (chart, range, unit) => ({type: "log", range, ...logTicks(range, plotSize(chart).width, unit)});
-// Upright, ticks may stand closer.
-const logY = (chart, range) => ({type: "log", range, ...logTicks(range, 2 * plotSize(chart).height)});
+const xTicks = (chart, range, unit) => unit === "s" ? timeTicks(range, plotSize(chart).width) : logTicks(range, unit);
+const logX = (chart, range, unit) => ({type: "log", range, ...xTicks(chart, range, unit)});
+const logY = range => ({type: "log", range, ...logTicks(range), tickformat: "~g"});

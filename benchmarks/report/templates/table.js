@@ -67,38 +67,16 @@ addEventListener("DOMContentLoaded", () => {
     pool ??= JSON.parse(byId("details-data").textContent);
     let details = byId(`run-${run}`);
     if (!details && pool.runs[run]) {
-      const [title, parts] = pool.runs[run];
-      details = document.createElement("details");
-      details.id = `run-${run}`;
-      const summary = document.createElement("summary"), panel = document.createElement("div");
-      summary.append(...[...rows[run].querySelectorAll(".mark")].map(mark => mark.cloneNode(true)), `${title} `,
-                     rows[run].querySelector(".status").cloneNode(true));
-      panel.className = "details";
-      const section = (name, content) => {
-        const made = document.createElement("section"), head = document.createElement("h3");
-        head.textContent = name;
-        made.append(head, content);
-        panel.append(made);
-      };
-      const sections = parts.map(part => pool.sections[part]);
-      for (const [name, entries] of sections.filter(([, entries]) => typeof entries !== "string")) {
-        const list = document.createElement("dl");
-        for (const [key, value] of entries) {
-          const term = document.createElement("dt"), text = document.createElement("dd");
-          term.textContent = key;
-          text.textContent = value;
-          list.append(term, text);
-        }
-        section(name, list);
-      }
-      const configuration = sections.filter(([, entries]) => typeof entries === "string");
-      if (configuration.length) {
-        const text = document.createElement("pre");
-        text.tabIndex = 0;
-        text.textContent = configuration.map(([, part]) => part).join("");
-        section(configuration[0][0], text);
-      }
-      details.append(summary, panel);
+      const [title, parts] = pool.runs[run], sections = parts.map(part => pool.sections[part]);
+      const section = (name, content) => element("section", {}, element("h3", {textContent: name}), content);
+      const isText = ([, content]) => typeof content === "string";
+      const panel = sections.filter(part => !isText(part)).map(([name, entries]) => section(name, element("dl", {},
+        ...entries.flatMap(([key, value]) => [element("dt", {textContent: key}), element("dd", {textContent: value})]))));
+      const configuration = sections.filter(isText).map(([, text]) => text).join("");
+      if (configuration) panel.push(section("Configuration", element("pre", {tabIndex: 0, textContent: configuration})));
+      const [family, status] = [".mark", ".status"].map(part => rows[run].querySelector(part)?.cloneNode(true) ?? "");
+      details = element("details", {id: `run-${run}`}, element("summary", {}, family, `${title} `, status),
+                        element("div", {className: "details"}, ...panel));
       byId("details").append(details);
       byId("none-open").hidden = true;
     }

@@ -1,11 +1,12 @@
 """What the data modules share: splits, the place of this process, samplers and the manifest."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import torch
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler
 from datamodules.readers.encoded import ImageSplits
@@ -77,6 +78,16 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
             "notes": splits.notes,
             "baselines": {},
         }
+
+    def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
+        """Yield batches [B, C, H, W] of ``count`` evenly spaced training images as an evaluation sees them, the same on every
+        process and of the network's device."""
+        raise NotImplementedError
+
+    def spaced_rows(self, count: int) -> Tensor:
+        """Return the rows of ``count`` evenly spaced training images, of all where there are no more."""
+        total = len(self.splits.train)
+        return torch.arange(min(count, total)) * total // min(count, total)
 
     def train_sampler(self) -> GlobalBatchSampler:
         """Return this rank's part of every global batch of an epoch, shuffled."""

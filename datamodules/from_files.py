@@ -1,7 +1,7 @@
 """The LightningDataModule of ImageNet: images that are decoded, cropped and coloured anew in every epoch."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,6 +129,15 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Return this rank's shard of the test split, in order, once per view."""
         return [self._evaluation_loader(self.splits.test, *view) for view in self.views]
+
+    def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
+        """Yield evenly spaced training images in the first test view; see SplitDataModule."""
+        view, _ = self.views[0]
+        split = self.splits.train
+        batches = _EvaluationBatches(split, view, self.mean, self.std)
+        for rows in self.spaced_rows(count).split(batch_size):
+            images = [batches[EvaluationRows(row, row + 1)].images for row in rows.tolist()]
+            yield torch.cat(images).to(self.root_device())
 
     def image_shape(self) -> list[int]:
         """Return the shape [C, H, W] of a crop."""

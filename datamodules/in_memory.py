@@ -1,6 +1,6 @@
 """The LightningDataModule of every data set that fits in memory."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,13 @@ class InMemoryDataModule(SplitDataModule[Splits]):
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's shard of the test split, in order."""
         return self._evaluation_loader("test")
+
+    def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
+        """Yield evenly spaced training images; see SplitDataModule."""
+        split = self._placed("train")
+        mean, std = (torch.tensor(values, device=split.images.device) for values in (self.mean, self.std))
+        for rows in self.spaced_rows(count).split(batch_size):
+            yield normalise(split.images.index_select(0, on_device(rows, split.images.device)), mean, std)
 
     def read_slices(self, path: Path, channels: int) -> Tensor:
         """Return the slices of an image file as the network takes them: float32 [N, C, H, W], normalised.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -41,7 +42,7 @@ class Classifier(Supervised):
     ) -> None:
         super().__init__(net, optimizer, scheduler)
         self.test_views = [str(view) for view in test_views]
-        ranks = [k for k in (1, 5) if k < num_classes]
+        self.ranks = ranks = [k for k in (1, 5) if k < num_classes]
         # Counts, not MulticlassAccuracy: that divides in float32, and an error is to be exact. The splits have been checked
         # when they were read; validate_args would look at every batch again, and wait for the device.
         counts: dict[str, Any] = {
@@ -89,6 +90,12 @@ class Classifier(Supervised):
         counts.update(logits, targets)
         if split == "test":
             self.confusion_matrix.update(logits, targets)
+            guesses = {1: logits.argmax(dim=1, keepdim=True)} | {
+                k: logits.topk(k, dim=1).indices for k in self.ranks if k > 1
+            }
+            self.test_outcomes.update(
+                torch.stack([(guesses[k] == targets[:, None]).any(dim=1) for k in self.ranks], dim=1)
+            )
             if (room := EXAMPLES - len(self.examples)) > 0:
                 examples = zip(*(part[:room].cpu() for part in (batch[0], targets, logits.argmax(dim=1))), strict=True)
                 self.examples += examples

@@ -1,6 +1,7 @@
-"""Learning rates by epoch that no single class of torch has."""
+"""Learning rates by epoch or step that no single class of torch has."""
 
 from collections.abc import Sequence
+from math import cos, pi
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -19,5 +20,20 @@ def warm_up_then_steps(
         if epoch < warm_up_epochs:
             return warm_up_factor
         return gamma ** sum(epoch >= milestone for milestone in milestones)
+
+    return LambdaLR(optimizer, factor)
+
+
+def warm_up_then_cosine(optimizer: Optimizer, total_steps: int, warm_up: float) -> LambdaLR:
+    """Return a schedule by steps: a linear rise over the share warm_up of them, then a cosine to zero.
+
+    Goyal et al. 2017, §2.2 (gradual warm-up); Loshchilov and Hutter 2017, equation 5 with one cycle.
+    """
+    rising = round(warm_up * total_steps)
+
+    def factor(step: int) -> float:
+        if step < rising:
+            return (step + 1) / (rising + 1)
+        return (1 + cos(pi * (step - rising) / (total_steps - rising))) / 2
 
     return LambdaLR(optimizer, factor)

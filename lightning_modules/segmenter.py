@@ -109,6 +109,7 @@ class Segmenter(Supervised):
         matrix.update(logits, _crop(targets, logits))
         if split == "test":
             masks = logits.argmax(dim=1)
+            self.test_outcomes.update(pixel_counts(masks, _crop(targets, logits), logits.shape[1]))
             for image, truth, mask in zip(_crop(images, logits), _crop(targets, logits), masks, strict=True):
                 if len(self.examples) < EXAMPLES:
                     self.examples.append((image.mean(dim=0).cpu(), truth.cpu(), mask.cpu()))
@@ -136,6 +137,16 @@ class Segmenter(Supervised):
             "pixel_err": 100 * (1 - hits.sum() / counts.sum()),
             "n_pixels": counts.sum(),
         }
+
+
+def pixel_counts(masks: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """Return true positive, false positive and false negative pixels (N, classes - 1, 3) of each foreground class."""
+    rows = []
+    for label in range(1, classes):
+        predicted, true = masks == label, targets == label
+        parts = (predicted & true, predicted & ~true, ~predicted & true)
+        rows.append(torch.stack([part.sum(dim=(1, 2)) for part in parts], dim=1))
+    return torch.stack(rows, dim=1)
 
 
 def _crop(targets: Tensor, logits: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What the tasks share: a network, an optimiser, a schedule, and losses that are right at any world size."""
 
 from collections.abc import Callable, Iterable, Sequence
+from inspect import signature
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_modules.metrics.outcomes import Outcomes
 from lightning_modules.metrics.sums import MeanLoss
 
 # images, targets, and for masks: weights of pixels (training), instance labels (evaluation)
@@ -24,7 +26,8 @@ class Supervised(pl.LightningModule):
     Args:
         net: maps images (N, C, H, W) to logits (N, classes, …).
         optimizer: called with the parameters.
-        scheduler: called with the optimiser; stepped once an epoch.
+        scheduler: called with the optimiser; stepped once an epoch. One that takes ``total_steps`` is called with the number
+            of training steps too, and stepped after each of them.
 
     Attributes:
         primary: the metric by which runs are compared; lower is better.
@@ -32,7 +35,8 @@ class Supervised(pl.LightningModule):
         definitions: every metric's full definition, by name.
         examples: pictures of the last test, where the task has some.
         confusion: counts of the last test, rows are true classes; None before it.
-        schedule_by_epoch: False where a callback sets the learning rate of every step instead.
+        outcomes: what came out for each image of the last test, integers in the order of the test set; None before it.
+        schedules: False where a callback sets the learning rate of every step instead.
         micro_batches: parts of a process's share of a training batch, one after the other. Their gradients add up to those of
             the whole; batch-norm layers see the parts.
     """
@@ -41,15 +45,16 @@ class Supervised(pl.LightningModule):
     label: str
     definitions: dict[str, str]
     confusion: Tensor | None = None
+    outcomes: Tensor | None = None
     examples: Sequence[tuple[Tensor, ...]] = ()
-    schedule_by_epoch = True
+    schedules = True
     micro_batches = 1
 
     def __init__(
         self,
         net: nn.Module,
         optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
-        scheduler: Callable[[Optimizer], LRScheduler],
+        scheduler: Callable[..., LRScheduler],
     ) -> None:
         super().__init__()
         self.net = net
@@ -57,6 +62,7 @@ class Supervised(pl.LightningModule):
         self._scheduler = scheduler
         self.train_loss = MeanLoss()
         self.losses = nn.ModuleDict({"val": MeanLoss(), "test": MeanLoss()})
+        self.test_outcomes = Outcomes()
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning notes the name of each hook before and after it, 56 times a step; nn.Module would look for parameters.
@@ -64,6 +70,11 @@ class Supervised(pl.LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+    @property
+    def by_step(self) -> bool:
+        """Whether the schedule is stepped after each training step, not after each epoch."""
+        return "total_steps" in signature(self._scheduler).parameters
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes, …) of images (N, C, H, W)."""
@@ -86,18 +97,22 @@ class Supervised(pl.LightningModule):
         raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
-        """Return the recipe's optimiser and its schedule, per epoch."""
+        """Return the recipe's optimiser and its schedule, per epoch or per step."""
         optimizer = self._optimizer(self.net.parameters())
-        if not self.schedule_by_epoch:
+        if not self.schedules:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "epoch"}}
+        if not self.by_step:
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer)}}
+        scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def learning_rates(self, epochs: int) -> list[float]:
-        """Return the recipe's learning rate in each of ``epochs`` epochs, from its schedule on an optimiser of its own."""
+    def learning_rates(self, count: int) -> list[float]:
+        """Return the recipe's learning rate in each of ``count`` epochs, or steps, from its schedule on an optimiser of its
+        own."""
         optimizer = self._optimizer([nn.Parameter(torch.zeros(()))])
-        scheduler = self._scheduler(optimizer)
+        scheduler = self._scheduler(optimizer, total_steps=count) if self.by_step else self._scheduler(optimizer)
         rates = []
-        for _ in range(epochs):
+        for _ in range(count):
             rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
             scheduler.step()
@@ -132,8 +147,9 @@ class Supervised(pl.LightningModule):
         self._log("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log the ``test`` metrics."""
+        """Log the ``test`` metrics; keep the outcomes."""
         self._log("test")
+        self.outcomes = _computed(self.test_outcomes).cpu()
 
     def _accumulate(self, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Add the gradients of all micro-batches but the last; return the mean loss, whose gradient is the part of the last.
@@ -173,7 +189,7 @@ class Supervised(pl.LightningModule):
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
 
-def _computed(metric: Any) -> tuple[Tensor, Tensor]:
+def _computed(metric: Any) -> Any:
     value = metric.compute()
     metric.reset()
     return value

@@ -17,7 +17,17 @@ CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "conf"
 # Where a run happens and who watches it: no part of what it computes.
 PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root", "data.hub")
 # Interpolated from the groups: an override shows at its home.
-WIRING = ("module", "datamodule", "loading", "task", "experiment", "row", "data.source", "data.scores._target_")
+WIRING = (
+    "module",
+    "datamodule",
+    "loading",
+    "task",
+    "experiment",
+    "row",
+    "data.source",
+    "data.augment",
+    "data.scores._target_",
+)
 
 
 class ConfigurationError(ValueError):

@@ -128,7 +128,11 @@ class ImportedWeights:
 
 @dataclass(kw_only=True)
 class Protocol:
-    """What the reported metric is: of which weights, on which split, by which definition."""
+    """What the reported metric is: of which weights, on which split, by which definition.
+
+    ``batch_norm_images``: training images over which batch-norm statistics were computed anew, of a run too short for running
+    averages; else None.
+    """
 
     checkpoint: str
     weights: ImportedWeights | None
@@ -137,6 +141,7 @@ class Protocol:
     metric_label: str
     definitions: dict[str, str]
     budget: SpentBudget | None
+    batch_norm_images: int | None = None
 
 
 @dataclass(kw_only=True)

@@ -17,6 +17,7 @@ from benchmarks.training.stopping import StopRequest
 # The trainer's keys, and the whole units in which a budget is counted: steps, microseconds, millijoules.
 KEYS = {"max_train_flops": "train_flops", "max_train_seconds": "train_seconds", "max_train_joules": "train_joules"}
 PER_UNIT = {"train_seconds": 10**6, "train_joules": 10**3}
+SHARES = 10_000
 
 
 class Budget(BatchCallback):
@@ -24,6 +25,7 @@ class Budget(BatchCallback):
 
     The recipe's schedule is stretched over the budget: a step at the share p of it, 0 ≤ p < 1, has the learning rate of the
     recipe's epoch ⌊p·E⌋. A budget of exactly E epochs is the recipe itself; with any other the schedule still comes to its end.
+    A schedule by steps gets a step for each of the budget's, or SHARES of them where their number is not known before.
 
     FLOPs are counted in whole steps, so a run is a function of its configuration and resumes exactly. Seconds and joules are
     read after each step, when the device has finished it; all processes go by rank 0's clock, or by the energy of all devices.
@@ -73,8 +75,11 @@ class Budget(BatchCallback):
         """
         if stage != "fit":
             return
-        self._rates = pl_module.learning_rates(self.epochs)
-        pl_module.schedule_by_epoch = False
+        count = self.epochs
+        if pl_module.by_step:
+            count = self.total if self.kind == "train_flops" else SHARES
+        self._rates = pl_module.learning_rates(count)
+        pl_module.schedules = False
         if self.kind == "train_joules":
             self._meter = energy_counter(trainer.strategy.root_device)
         elif self.kind == "train_seconds":
@@ -94,7 +99,7 @@ class Budget(BatchCallback):
     ) -> None:
         """Sets the learning rate of this step."""
         for group in trainer.optimizers[0].param_groups:
-            group["lr"] = self._rates[self.done * self.epochs // self.total]
+            group["lr"] = self._rates[self.done * len(self._rates) // self.total]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 
 from benchmarks.records import files
 from benchmarks.records.record import Mirror, Record, to_json
+from benchmarks.training.batch_statistics import BatchStatistics
 from benchmarks.training.budget import Budget
 from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.environment import process_rank
@@ -28,6 +29,7 @@ class OpenRun:
         record: as the launcher has opened it; rank 0 writes it.
         stop: what asks the run to stop.
         cost, budget: of training; None in a run that only tests, and before they are there.
+        batch_statistics: what computes batch-norm statistics of a short run anew; None where the recipe has running averages.
         recomputed_macs: multiply-adds of one training image that recomputation adds.
         mirror: what sends the record to a server; None for none.
     """
@@ -40,6 +42,7 @@ class OpenRun:
     memory: OutOfMemory | None = None
     cost: CostMeter | None = None
     budget: Budget | None = None
+    batch_statistics: BatchStatistics | None = None
     recomputed_macs: int = 0
     mirror: Any = None
     progress: ProgressWriter = field(init=False)

@@ -18,9 +18,11 @@ from benchmarks.complexity.reference_counts import check
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
 from benchmarks.records.hardware import hardware
+from benchmarks.records.outcomes import outcomes_of, write_outcomes
 from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, Resumption
 from benchmarks.training import tuned_settings
 from benchmarks.training.batch_hooks import leave_out_profiler
+from benchmarks.training.batch_statistics import BatchStatistics
 from benchmarks.training.budget import take_budget
 from benchmarks.training.checkpoints import (
     AtomicCheckpointIO,
@@ -177,9 +179,12 @@ def training_callbacks(
     run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
     run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
     run.progress.follow(run.cost, run.budget)
+    if images := recipe.get("batch_norm_images"):
+        run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
     return [
         run.memory,
         *([] if options.ema_decay is None else [Averaging(decay=options.ema_decay)]),
+        *([] if run.batch_statistics is None else [run.batch_statistics]),
         *([] if run.budget is None else [run.budget]),
         StepSeed(config["seed"]),
         FiniteLoss(),
@@ -327,4 +332,10 @@ def record_test(run: OpenRun, trainer: pl.Trainer, module: Any, data: Any) -> No
         from benchmarks.training.pictures import write_pictures
 
         write_pictures(run.directory, module.examples, manifest["classes"])
+    if process_rank() == 0:
+        metric_names = [name for name in module.definitions if name in {"top1_err", "top5_err"}]
+        outcomes = outcomes_of(data.splits.checksum(["test"]), module.outcomes.numpy(), metric_names)
+        write_outcomes(run.directory, outcomes)
+    if run.batch_statistics is not None and run.batch_statistics.used and run.record.protocol is not None:
+        run.record.protocol.batch_norm_images = run.batch_statistics.images
     run.record.weights_sha256 = weights_sha256(module.net.state_dict())

@@ -33,11 +33,15 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
 @pytest.mark.parametrize("count", ["21", "101"])
 def test_evaluation_is_the_same_at_any_number_of_processes(evaluations: dict[int, dict], count: str) -> None:
     alone = evaluations[1][count]
-    assert alone["test/n"] == int(count) == sum(map(sum, alone["confusion"]))
+    assert alone["test/n"] == int(count) == sum(map(sum, alone["confusion"])) == len(alone["outcomes"])
+    for column, metric in enumerate(("test/top1_err", "test/top5_err")):
+        hits = sum(row[column] for row in alone["outcomes"])
+        assert alone[metric] == pytest.approx(100 * (1 - hits / int(count)), rel=1e-12)
     for ranks in (2, 3):
         several = evaluations[ranks][count]
         assert several["world_size"] == ranks
         assert several["confusion"] == alone["confusion"]
+        assert several["outcomes"] == alone["outcomes"]
         for metric in ("test/n", "test/top1_err", "test/top5_err"):
             assert several[metric] == alone[metric]
         # Batches are cut elsewhere, and float32 convolutions round by batch.

@@ -1,13 +1,19 @@
 """Learning rates of the recipes, against the papers' own words."""
 
+from functools import partial
+from typing import Any
+
+import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
-from lightning_modules.schedules import warm_up_then_steps
+from lightning_modules.schedules import warm_up_then_cosine, warm_up_then_steps
 from lightning_modules.supervised import Supervised
 
 
@@ -58,3 +64,42 @@ def test_a_warm_up_goes_on_from_its_state() -> None:
     resumed.load_state_dict(optimizer.state_dict())
     resumed_scheduler.load_state_dict(scheduler.state_dict())
     assert [advance(resumed, resumed_scheduler) for _ in range(3)] == whole[4:]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 1000])
+def test_the_common_schedule_rises_over_a_tenth_of_the_steps_and_falls_to_zero(steps: int) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.5)
+    module = Supervised(nn.Identity(), lambda _: optimizer, partial(warm_up_then_cosine, warm_up=0.1))
+    assert module.by_step
+    values = np.array(module.learning_rates(steps))
+    rising = round(0.1 * steps)
+    np.testing.assert_allclose(np.diff(values[: rising + 1]), 0.5 / (rising + 1), rtol=1e-9)
+    assert values[rising] == 0.5
+    falling = 0.25 * (1 + np.cos(np.pi * np.arange(steps - rising) / (steps - rising)))
+    np.testing.assert_allclose(values[rising:], falling, rtol=1e-9)
+    assert optimizer.param_groups[0]["lr"] == 0
+
+
+def test_a_schedule_by_steps_has_one_for_each_step_of_a_run() -> None:
+    images = TensorDataset(torch.randn(20, 2))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+    module = Stepping(nn.Linear(2, 1), lambda _: optimizer, partial(warm_up_then_cosine, warm_up=0.25))
+    trainer = pl.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(module, DataLoader(images, batch_size=5))
+    # 8 steps: a rise to 1 in the third, a cosine over six.
+    cosine = [(1 + np.cos(np.pi * step / 6)) / 2 for step in range(6)]
+    assert module.rates == pytest.approx([1 / 3, 2 / 3, *cosine])
+
+
+class Stepping(Supervised):
+    """Keeps the learning rate of each step."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.rates: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return self(batch[0]).mean()

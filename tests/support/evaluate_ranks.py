@@ -40,6 +40,7 @@ def main(out: Path, counts: list[int]) -> None:
         results[count] = {
             "world_size": trainer.world_size,
             "confusion": module.confusion.tolist(),
+            "outcomes": module.outcomes.tolist(),
             **{name: float(value) for name, value in trainer.callback_metrics.items()},
         }
     if trainer.is_global_zero:

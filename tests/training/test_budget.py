@@ -255,7 +255,9 @@ def run_rank(rank: int, folder: Path) -> None:
         world_size=2, is_global_zero=rank == 0, should_stop=False, optimizers=[optimizer],
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )  # fmt: skip
-    module: Any = SimpleNamespace(learning_rates=lambda epochs: [1.0 / (1 + epoch) for epoch in range(epochs)])
+    module: Any = SimpleNamespace(
+        by_step=False, learning_rates=lambda epochs: [1.0 / (1 + epoch) for epoch in range(epochs)]
+    )
     stop = StopRequest(60)
     budget = Budget("train_seconds", 0.5, STEP_FLOPS, epochs=4, stop=stop)
     budget.setup(trainer, module, "fit")

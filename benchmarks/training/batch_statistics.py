@@ -1,0 +1,49 @@
+"""Batch-norm statistics of a network that has made few steps, computed anew before it is evaluated."""
+
+from math import ceil
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import update_bn
+
+WINDOWS = 10  # of 1 / momentum steps: then the first value has a weight of 3e-5 at torch's momentum of 0.1
+
+
+class BatchStatistics(pl.Callback):
+    """Replaces running statistics before each evaluation, while a run has made fewer steps than running averages need.
+
+    The statistics are those of training images as an evaluation sees them, the same ones on every process; the mean over
+    batches, as torch's ``update_bn`` computes it (Izmailov et al. 2018, §3.2). They depend on the weights alone, so a resumed
+    run has the same.
+
+    Args:
+        images: of the training split, evenly spaced.
+        batch_size: of these images.
+
+    Attributes:
+        used: whether the last evaluation had such statistics.
+    """
+
+    def __init__(self, images: int, batch_size: int) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.used = False
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Compute the statistics of the network that is about to be evaluated."""
+        self.used = trainer.global_step < steps_needed(pl_module.net)
+        if not self.used:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        batches = data.training_images(self.images, self.batch_size)
+        with trainer.precision_plugin.forward_context(), torch.random.fork_rng():
+            update_bn(batches, pl_module.net)
+
+
+def steps_needed(net: nn.Module) -> int:
+    """Return the steps after which a network's running averages no longer show their first values; 0 without batch norm."""
+    momenta = [layer.momentum for layer in net.modules() if isinstance(layer, _BatchNorm) and layer.momentum]
+    return ceil(WINDOWS / min(momenta)) if momenta else 0

@@ -1,7 +1,7 @@
 """What the tasks share: a network, an optimiser, a schedule, and losses that are right at any world size."""
 
 from collections.abc import Callable, Iterable, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 import pytorch_lightning as pl
@@ -26,8 +26,8 @@ class Supervised(pl.LightningModule):
     Args:
         net: maps images (N, C, H, W) to logits (N, classes, …).
         optimizer: called with the parameters.
-        scheduler: called with the optimiser; stepped once an epoch. One that takes ``total_steps`` is called with the number
-            of training steps too, and stepped after each of them.
+        scheduler: called with the optimiser; stepped once an epoch. One that still needs ``total_steps`` is called with the
+            number of training steps too, and stepped after each of them.
 
     Attributes:
         primary: the metric by which runs are compared; lower is better.
@@ -74,7 +74,8 @@ class Supervised(pl.LightningModule):
     @property
     def by_step(self) -> bool:
         """Whether the schedule is stepped after each training step, not after each epoch."""
-        return "total_steps" in signature(self._scheduler).parameters
+        total_steps = signature(self._scheduler).parameters.get("total_steps")
+        return total_steps is not None and total_steps.default is Parameter.empty
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, classes, …) of images (N, C, H, W)."""

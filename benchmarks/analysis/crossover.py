@@ -8,8 +8,8 @@ differences of their errors.
 import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -32,6 +32,7 @@ class Curve:
         label: of the reported metric, with its unit; lower is better.
         images: of the test set.
         errors: by budget, ascending, then by seed.
+        look: as a record has it.
     """
 
     data: str
@@ -42,6 +43,7 @@ class Curve:
     label: str
     images: int | None
     errors: dict[float, dict[int, float]]
+    look: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def group(self) -> tuple[str, str, str]:
@@ -213,7 +215,7 @@ def _curve(kind: str, by_budget: dict[float, dict[int, Run]]) -> Curve:
         limit: {seed: one.value for seed, one in sorted(seeds.items()) if one.value is not None}
         for limit, seeds in sorted(by_budget.items())
     }
-    return Curve(run.data, run.name, _recipe(run), run.family, kind, run.metric_label, run.n, errors)
+    return Curve(run.data, run.name, _recipe(run), run.family, kind, run.metric_label, run.n, errors, run.look)
 
 
 def _recipe(run: Run) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import get_class
+from hydra.utils import get_object
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.complexity.counting import LAYERS
+from benchmarks.config.about import Second, read_matching
 from benchmarks.config.trial import ConfigurationError
 
 TOLERANCE = 0.005
@@ -24,7 +25,6 @@ NEAR, MOST_STEPS = (
     3,
     64,
 )  # the second number stays within a third and three times its default, and so many steps from it
-WIDTHS = {"resnet": "base_channels", "resnext": "base_width", "densenet": "growth_rate", "unet": "base_channels"}
 SHAPE_KEEPING = (nn.BatchNorm2d, nn.ReLU, nn.Dropout)
 QUANTITIES = {"macs": "MACs", "params": "parameters"}
 
@@ -87,26 +87,33 @@ class Network:
     """The network of a trial's configuration, by its width and by the steps that a second number is away from its default.
 
     Raises:
-        ValueError: a family whose width is not known here, or an image that the network does not take.
+        ValueError: a family that does not say what its width is, or an image that the network does not take.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         family, data = config["family"], config["data"]
-        if family not in WIDTHS:
-            raise ConfigurationError(f"the width of {family} is not known here, that of {', '.join(WIDTHS)} is")
+        matching = read_matching(config["about"])
+        if matching is None:
+            raise ConfigurationError(
+                f"model={family} does not say which argument is its width: write about: {{match: {{width: …}}}} in its YAML"
+            )
         self.model = dict(config["model"])
+        self.defaults = inspect.signature(get_object(self.model["_target_"])).parameters
+        for name in (matching.width, *(second.argument for second in matching.second)):
+            if name not in self.defaults:
+                raise ConfigurationError(f"about.match of model={family}: {name} is no argument of the network")
         self.size = (data["in_channels"], *data["image_size"])
-        self.first = WIDTHS[family]
-        self.second, self.stride, self.least = _second(family, self.model)
+        self.first = matching.width
+        second = next((one for one in matching.second if self._is(one.where)), Second(""))
+        self.second, self.stride, self.least = second.argument, second.step, second.least
         self._build({}).check_image_size(*data["image_size"])
         self.default = self._default(self.second) if self.second else lambda width: 0
         self.counts: dict[tuple[int, int], dict[str, int]] = {}
-        # A DenseNet's transitions halve multiples of eight without a rest.
-        unit = 8 if family == "densenet" else 2
-        widths, step = (unit, 2 * unit, 3 * unit), 1 if self.second == "depth" else unit
+        unit = matching.sampled
+        widths = unit, 2 * unit, 3 * unit
         sample = [(width, 0) for width in widths]
         if self.second:
-            sample += [*((width, step) for width in widths), (unit, 2 * step)]
+            sample += [*((width, unit) for width in widths), (unit, 2 * unit)]
         terms = [_terms(*place)[: len(sample)] for place in sample]
         self.polynomials = {
             quantity: np.linalg.solve(terms, [self.count(*place)[quantity] for place in sample])
@@ -204,25 +211,16 @@ class Network:
     def _build(self, arguments: Mapping[str, int]) -> Any:
         given = {key: value for key, value in self.model.items() if key != "_target_"}
         with torch.device("meta"), _Uninitialised():
-            return get_class(self.model["_target_"])(**{**given, **arguments})
+            return get_object(self.model["_target_"])(**{**given, **arguments})
 
     def _given(self, name: str) -> Any:
         """An argument as configured, or its default."""
-        return self.model.get(name, inspect.signature(get_class(self.model["_target_"])).parameters[name].default)
+        return self.model.get(name, self.defaults[name].default)
+
+    def _is(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether the network has these arguments."""
+        return all(name in self.defaults and self._given(name) == value for name, value in arguments.items())
 
 
 def _terms(width: int, step: int) -> tuple[int, ...]:
     return 1, width, width**2, step, step * width, step * width**2, step**2
-
-
-def _second(family: str, model: Mapping[str, Any]) -> tuple[str, int, int]:
-    """The second number of a family, its stride and its least value; no name where there is none."""
-    if family == "resnext":
-        return "base_channels", 1, 1
-    if family == "densenet":
-        return "initial_channels", 1, 1
-    if family == "resnet" and model.get("block") != "basic":
-        return "base_width", 1, 1
-    if family == "resnet" and model["stem"] == "cifar":
-        return "depth", 6, 8
-    return "", 0, 0

@@ -3,7 +3,7 @@
 import argparse
 import csv
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
@@ -82,8 +82,16 @@ def _profile(trial: Trial, as_csv: bool) -> None:
     )
 
 
-def layers_in_order(trial: Trial) -> tuple[Complexity, list[tuple[str, LayerCost]]]:
-    """The cost, and that of each layer with what it is, in the order in which an image meets them."""
+class PlacedLayer(NamedTuple):
+    """A layer's kind, as ``grouped 3×3``; what a paper calls the part of the network that it is in; its cost."""
+
+    kind: str
+    part: str
+    cost: LayerCost
+
+
+def layers_in_order(trial: Trial) -> tuple[Complexity, list[PlacedLayer]]:
+    """The cost, and the layers in the order in which an image meets them."""
     import torch
 
     from benchmarks.complexity.counting import LAYERS, build
@@ -92,15 +100,33 @@ def layers_in_order(trial: Trial) -> tuple[Complexity, list[tuple[str, LayerCost
     net, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
     names = {module: name for name, module in net.named_modules()}
     costs = {layer.name: layer for layer in cost.layers}
-    met: list[tuple[str, LayerCost]] = []
+    met: list[PlacedLayer] = []
+
+    def meet(module: Any, _: Any) -> None:
+        name = names[module]
+        met.append(PlacedLayer(_kind(module, LAYERS[type(module)]), _part(net, name), costs[name]))
+
     for module, name in names.items():
         if name in costs:
-            module.register_forward_pre_hook(
-                lambda module, _: met.append((_kind(module, LAYERS[type(module)]), costs[names[module]]))
-            )
+            module.register_forward_pre_hook(meet)
     with torch.no_grad():
         net.eval()(torch.zeros(1, *cost.input_size))
     return cost, met
+
+
+def _part(net: Any, layer: str) -> str:
+    """What a paper calls the part of the network that a layer is in.
+
+    That is a child of the network, or one of the numbered parts of that child. The network's class may name them in
+    ``part_names``, several names in turn.
+    """
+    child, _, rest = layer.partition(".")
+    place, _, within = rest.partition(".")
+    names = getattr(net, "part_names", {})
+    if not place.isdigit() or not (within or child in names):
+        return child
+    words = names.get(child, (child,))
+    return f"{words[int(place) % len(words)]} {int(place) // len(words) + 1}"
 
 
 def _kind(layer: Any, kind: str) -> str:

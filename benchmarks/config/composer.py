@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.config.about import check_about
 from benchmarks.config.hydra_errors import compose_overrides, first_line
 from benchmarks.config.trial import ConfigurationError, Trial, differing, flatten, identity
 
@@ -114,6 +115,7 @@ def _compose(overrides: Sequence[str]) -> _Composed:
         config: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError(first_line(error)) from error
+    check_about(config)
     return _Composed(
         config, written, tuple(f"{group}={choice}" for group, choice in choices.items() if group in SELECTING)
     )

@@ -22,6 +22,7 @@ WIRING = (
     "datamodule",
     "loading",
     "task",
+    "about",
     "experiment",
     "row",
     "data.source",

@@ -35,6 +35,7 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
         resumptions=[],
         restarts=[],
         wandb=None,
+        look=config.get("about", {}).get("look"),
     )
     kept = {key: previous[key] for key in OF_ALL_STARTS if key in previous} if previous else {}
     return from_json(Record, to_json(record) | kept)

@@ -16,7 +16,7 @@ from benchmarks.performance.document import MeasuredTable
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.records.files import write_atomic
 from benchmarks.records.hardware import on_gpu
-from benchmarks.report.style import family_style
+from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View, render
 from benchmarks.training.tuned_settings import specification
 
@@ -167,10 +167,10 @@ def view(rows: Sequence[dict[str, Any]]) -> View:
     depths = [row["depth"] for row in rows]
     if len(set(depths)) < len(rows) or len(rows) < 2 or len({row["batch"] for row in rows}) > 1:
         raise ValueError("--page draws over depth: give several, as model.depth=40,70,100, and nothing else twice")
-    powers, style = exponents(rows), family_style("densenet")
+    powers, look = exponents(rows), family_look("densenet")
     traces = []
     for quantity, word, dash in (("kept", "kept for the backward pass", "solid"), ("peak", "peak of a process", "dot")):
-        for form, name, colour in (("plain", "plain", "--soft"), ("efficient", "memory-efficient", style.colour)):
+        for form, name, colour in (("plain", "plain", "--soft"), ("efficient", "memory-efficient", look.colour)):
             values = [row[f"{quantity}_{form}_mib"] for row in rows]
             traces.append(
                 {
@@ -179,7 +179,7 @@ def view(rows: Sequence[dict[str, Any]]) -> View:
                     "x": depths,
                     "y": values,
                     "line": {"color": colour, "width": 2, "dash": dash},
-                    "marker": {"color": colour, "size": 8, "symbol": style.symbol},
+                    "marker": {"color": colour, "size": 8, "symbol": look.marker},
                     "hovertext": [
                         f"<b>{row['network']}</b><br>{value:,.1f} MiB" for row, value in zip(rows, values, strict=True)
                     ],

@@ -179,6 +179,7 @@ class Record:
         error: the cause in one line.
         experiment, row: of the published table that the run belongs to.
         overrides: what differs from the recipe.
+        look: how figures draw the family, where its configuration says it.
     """
 
     schema: int = SCHEMA
@@ -200,6 +201,7 @@ class Record:
     resumptions: list[Resumption]
     restarts: list[Restart]
     wandb: Mirror | None
+    look: dict[str, str] | None = None
     code: Code | None = None
     environment: Environment | None = None
     parallel: Parallel | None = None

@@ -33,7 +33,7 @@ OUTPUT_ROOT = 4  # among the parents of a record's file: DATA/NAME/RECIPE/SEED l
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (
     *("overrides", "code", "environment", "parallel", "dataset", "counts"),
-    *("complexity", "compute", "protocol", "metrics", "baselines", "wandb", "throughput"),
+    *("complexity", "compute", "protocol", "metrics", "baselines", "wandb", "throughput", "look"),
 )
 
 
@@ -65,6 +65,11 @@ class Run:
     @property
     def family(self) -> str:
         return self.record["family"]
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """How the record says that figures draw the family; empty where it does not."""
+        return self.part("look")
 
     @property
     def name(self) -> str:

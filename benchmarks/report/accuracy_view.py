@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
+from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View
 from benchmarks.units import si
 
@@ -60,8 +61,9 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
     for family in dict.fromkeys(group[0].family for group in groups):
         by_cost = {group[0].macs or 0: group for group in groups if group[0].family == family}
         costs = max(costs, sorted(by_cost), key=len)
+        look = look_of(next(iter(by_cost.values()))[0])
         labels = {macs: group[0].name for macs, group in by_cost.items()}
-        traces += seeds_over({macs: by_cost[macs] for macs in sorted(by_cost)}, family, family, labels)
+        traces += seeds_over({macs: by_cost[macs] for macs in sorted(by_cost)}, look, family, labels)
     x = {
         "title": "MACs of one image",
         "type": "log",

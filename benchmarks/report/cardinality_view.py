@@ -11,7 +11,7 @@ from benchmarks.complexity.profile import layers_in_order
 from benchmarks.config.trial import ConfigurationError, Trial, config_hash
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import figure, hollow, seeds_caption, seeds_over, ticks
-from benchmarks.report.style import family_style
+from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View
 from benchmarks.units import si
 
@@ -89,16 +89,16 @@ def _caption(points: Sequence[Point]) -> str:
 
 def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
     """Return the figure: error above, cost below."""
-    style = family_style("resnext")
+    look = family_look("resnext")
     papers = {place: point.paper for place, point in enumerate(points) if point.paper is not None}
     label = next((run.metric_label for point in points for run in point.runs), "top-1 error (%)")
     finished = {place: point.runs for place, point in enumerate(points) if point.runs}
-    traces = seeds_over(finished, "resnext", "", {place: points[place].label for place in finished})
+    traces = seeds_over(finished, look, "", {place: points[place].label for place in finished})
     if papers:
         paper = hollow(
             list(papers),
             list(papers.values()),
-            "resnext",
+            look,
             name="Xie et al. 2017",
             line={"color": "--soft", "width": 1, "dash": "dot"},
             hovertext=[f"<b>{points[place].label}</b><br>{error} % in the paper" for place, error in papers.items()],
@@ -117,7 +117,7 @@ def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
                 "yaxis": "y2",
                 "x": list(range(len(points))),
                 "y": [cost / costs[0] for cost in costs],
-                "marker": {"color": style.colour + alpha},
+                "marker": {"color": look.colour + alpha},
                 "text": [si(cost) for cost in costs],
                 "textposition": "outside",
                 "textangle": 0,

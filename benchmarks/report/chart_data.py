@@ -12,7 +12,7 @@ from benchmarks.analysis.seeds import baseline_names, same_but_seed, short_label
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
 from benchmarks.report.quantities import QUANTITIES, Quantity
-from benchmarks.report.style import drawn_family
+from benchmarks.report.style import legend_key
 from benchmarks.units import count, number, one_line
 
 POINTS = 40_000  # of all curves of a page
@@ -33,7 +33,7 @@ def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], cu
     def named(members: Sequence[Run]) -> dict[str, Any]:
         return {
             "label": one_line(labels[id(members[0])]),
-            "family": drawn_family(members[0].family),
+            "family": legend_key(members[0]),
             "runs": [index_of[id(run)] for run in members],
         }
 

@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.analysis.crossover import SPENT, Crossing, Curve, budget_text, cross
 from benchmarks.records.files import write_atomic
 from benchmarks.report.figures import Trace, figure, log_ticks, plain, points, seed_curve, ticks
+from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View, render
 
 DRAWN = 40  # points of a curve from one budget to the next
@@ -36,12 +37,12 @@ def _figure(curves: Sequence[Curve]) -> dict[str, Any]:
         name = plain(curve.name)
         seeds = {budget: list(by_seed.values()) for budget, by_seed in curve.errors.items()}
         means = [fmean(values) for values in seeds.values()]
-        traces += seed_curve(seeds, curve.family, name, between=_between, showlegend=False, hoverinfo="skip")
+        traces += seed_curve(seeds, look_of(curve), name, between=_between, showlegend=False, hoverinfo="skip")
         hover = [
             f"<b>{name}</b><br>{mean:.2f}, {len(values)} seeds"
             for mean, values in zip(means, seeds.values(), strict=True)
         ]
-        traces.append(points(list(seeds), means, curve.family, name=name, legendgroup=name, hovertext=hover))
+        traces.append(points(list(seeds), means, look_of(curve), name=name, legendgroup=name, hovertext=hover))
     for pair in filter(None, itertools.starmap(cross, itertools.combinations(curves, 2))):
         if len(pair.points) == 1:
             traces.append(_crossing_mark(pair))

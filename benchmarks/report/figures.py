@@ -10,8 +10,8 @@ from html import escape
 from statistics import fmean
 from typing import Any
 
+from benchmarks.config.about import Look
 from benchmarks.records.runs import Run
-from benchmarks.report.style import family_style
 from benchmarks.units import metric_text, one_line
 
 Trace = dict[str, Any]
@@ -39,14 +39,14 @@ def figure(traces: Iterable[Trace], x: Mapping[str, Any], y: Mapping[str, Any], 
 # The marks of a family
 
 
-def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], family: str, **changes: Any) -> Trace:
+def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], look: Look, **changes: Any) -> Trace:
     """Return the filled band from `low` to `high` over `x`."""
     return {
         "mode": "lines",
         "x": [*x, *reversed(x)],
         "y": [*high, *reversed(low)],
         "fill": "toself",
-        "fillcolor": f"{family_style(family).colour}33",
+        "fillcolor": f"{look.colour}33",
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": False,
@@ -54,17 +54,15 @@ def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], family
     }
 
 
-def line(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) -> Trace:
+def line(x: Sequence[float], y: Sequence[float], look: Look, **changes: Any) -> Trace:
     """Return a line in the colour and dash of the family."""
-    style = family_style(family)
-    look = {"color": style.colour, "width": 2, "dash": style.dash}
-    return {"mode": "lines", "x": list(x), "y": list(y), "line": look, **changes}
+    style = {"color": look.colour, "width": 2, "dash": look.dash}
+    return {"mode": "lines", "x": list(x), "y": list(y), "line": style, **changes}
 
 
-def points(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) -> Trace:
+def points(x: Sequence[float], y: Sequence[float], look: Look, **changes: Any) -> Trace:
     """Return markers in the colour and shape of the family; `marker` among the changes amends theirs."""
-    style = family_style(family)
-    marker = {"color": style.colour, "symbol": style.symbol, "size": 9, **changes.pop("marker", {})}
+    marker = {"color": look.colour, "symbol": look.marker, "size": 9, **changes.pop("marker", {})}
     return {"mode": "markers", "x": list(x), "y": list(y), "marker": marker, **changes}
 
 
@@ -85,25 +83,25 @@ def front_line(front: Sequence[tuple[float, float]], more_is_better: bool = Fals
     }
 
 
-def family_marks(families: Iterable[str]) -> dict[str, dict[str, Any]]:
+def family_marks(looks: Mapping[str, Look]) -> dict[str, dict[str, Any]]:
     """Return, by family, the traces that the page's script fills with the runs it shows, and the style of each."""
     return {
         family: {
-            "colour": family_style(family).colour,
-            "symbol": family_style(family).symbol,
-            "band": band((), (), (), family),
-            "line": line((), (), family, hoverinfo="text"),
-            "points": points((), (), family, hoverinfo="text"),
-            "papers": hollow((), (), family, hoverinfo="text"),
+            "colour": look.colour,
+            "symbol": look.marker,
+            "band": band((), (), (), look),
+            "line": line((), (), look, hoverinfo="text"),
+            "points": points((), (), look, hoverinfo="text"),
+            "papers": hollow((), (), look, hoverinfo="text"),
         }
-        for family in families
+        for family, look in looks.items()
     }
 
 
-def hollow(x: Sequence[float], y: Sequence[float], family: str, **changes: Any) -> Trace:
+def hollow(x: Sequence[float], y: Sequence[float], look: Look, **changes: Any) -> Trace:
     """Return hollow markers, which stand for published figures."""
-    marker = {"symbol": f"{family_style(family).symbol}-open", "size": 10, "line": {"width": 1.6}}
-    return points(x, y, family, marker=marker, **changes)
+    marker = {"symbol": f"{look.marker}-open", "size": 10, "line": {"width": 1.6}}
+    return points(x, y, look, marker=marker, **changes)
 
 
 # Seeds
@@ -119,7 +117,7 @@ def seeds_caption(counts: Iterable[int]) -> str:
 
 def seed_curve(
     seeds: Mapping[float, Sequence[float]],
-    family: str,
+    look: Look,
     label: str,
     limits: Callable[[Sequence[float]], tuple[float, float]] = lambda values: (min(values), max(values)),
     between: Callable[[Sequence[float], Sequence[float]], tuple[list[float], list[float]]] | None = None,
@@ -139,12 +137,12 @@ def seed_curve(
     dense = [between(x, y) if between else (x, y) for y in curves]
     (x, low), (_, high), (_, mean) = dense
     return [
-        band(x, low, high, family, legendgroup=label),
-        line(x, mean, family, name=label, legendgroup=label, **changes),
+        band(x, low, high, look, legendgroup=label),
+        line(x, mean, look, name=label, legendgroup=label, **changes),
     ]
 
 
-def seeds_over(finished: Mapping[Any, Sequence[Run]], family: str, name: str, labels: Mapping[Any, str]) -> list[Trace]:
+def seeds_over(finished: Mapping[Any, Sequence[Run]], look: Look, name: str, labels: Mapping[Any, str]) -> list[Trace]:
     """Return the reported metric over x: a band from the lowest to the highest seed, every seed, and the mean.
 
     Args:
@@ -154,24 +152,23 @@ def seeds_over(finished: Mapping[Any, Sequence[Run]], family: str, name: str, la
     """
     if not finished:
         return []
-    style = family_style(family)
     errors = {x: [run.value or 0.0 for run in runs] for x, runs in finished.items()}
     hover = [
         f"<b>{plain(labels[x])}</b>, mean of {len(values)}<br>"
         f"{plain(metric_text(fmean(values), finished[x][0].metric_label))}, n = {finished[x][0].n}"
         for x, values in errors.items()
     ]
-    filled, mean = seed_curve(errors, family, plain(name or "mean over seeds"))
+    filled, mean = seed_curve(errors, look, plain(name or "mean over seeds"))
     every = points(
         [x for x, values in errors.items() for _ in values],
         [value for values in errors.values() for value in values],
-        family,
+        look,
         name="each seed",
         showlegend=not name,
-        marker={"color": f"{style.colour}80", "size": 5, "symbol": "circle"},
+        marker={"color": f"{look.colour}80", "size": 5, "symbol": "circle"},
         hovertext=[f"seed {run.seed}: {run.value_text}" for runs in finished.values() for run in runs],
     )
-    marked = points(mean["x"], mean["y"], family)["marker"]
+    marked = points(mean["x"], mean["y"], look)["marker"]
     return [filled, every, {**mean, "mode": "lines+markers", "marker": marked, "hovertext": hover}]
 
 

@@ -14,6 +14,7 @@ from benchmarks.analysis.crossover import EXPERIMENT, SPENT, Crossing, Curve, bu
 from benchmarks.analysis.statistics import compare, holm, mean_interval, sampling_error, without_interval
 from benchmarks.records.runs import Run
 from benchmarks.report.crossover_view import write_plot
+from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Table, columns, print_table
 from benchmarks.units import MISSING, count, one_line
 
@@ -54,7 +55,7 @@ def _table(curves: Sequence[Curve]) -> Table:
     budgets = sorted({budget for curve in curves for budget in curve.errors})
     titles = [budget_text(budget, first.kind) for budget in budgets]
     rows = [
-        [Cell(curve.name, family=curve.family), *(_cell(curve.errors.get(budget, {}).values()) for budget in budgets)]
+        [Cell(curve.name, look=look_of(curve)), *(_cell(curve.errors.get(budget, {}).values()) for budget in budgets)]
         for curve in curves
     ]
     title = f"{first.data}: {first.label} by {SPENT[first.kind]}"

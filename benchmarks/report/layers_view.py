@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from benchmarks.complexity.cost import Complexity, LayerCost
-from benchmarks.complexity.profile import layers_in_order
+from benchmarks.complexity.cost import Complexity
+from benchmarks.complexity.profile import PlacedLayer, layers_in_order
+from benchmarks.config.about import NEUTRAL, read_look
 from benchmarks.config.trial import Trial
 from benchmarks.report.figures import LEGEND
-from benchmarks.report.style import family_style
 from benchmarks.report.view import Figure, View, note
 from benchmarks.units import si
 
@@ -24,7 +24,7 @@ def layers_view(trials: Sequence[Trial]) -> View:
         ValueError: a network that cannot be, or that does not take the data set's images.
     """
     counted = [(trial, *layers_in_order(trial)) for trial in trials]
-    tops = {name: max(getattr(cost, name) for *_, layers in counted for _, cost in layers) for name in QUANTITIES}
+    tops = {name: max(getattr(one.cost, name) for *_, layers in counted for one in layers) for name in QUANTITIES}
     figures = [
         Figure(
             f"{trial.config['name']} on {trial.config['data']['name']}",
@@ -45,21 +45,11 @@ def layers_view(trials: Sequence[Trial]) -> View:
     )
 
 
-def _part(name: str, names: Sequence[str]) -> str:
-    """Return what a paper calls the part of the network that a layer is in."""
-    top, _, rest = name.partition(".")
-    number = int(rest.partition(".")[0]) + 1 if rest[:1].isdigit() else 0
-    if top == "stages" and any(".composite." in other for other in names):  # dense block, transition, dense block, ...
-        return f"dense block {number // 2 + 1}" if number % 2 else "transition"
-    words = {"stages": "stage", "contracting": "down", "up_convs": "up", "expanding": "up"}
-    return f"{words[top]} {number}" if top in words else top
-
-
-def _summary(cost: Complexity, layers: Sequence[tuple[str, LayerCost]]) -> str:
+def _summary(cost: Complexity, layers: Sequence[PlacedLayer]) -> str:
     """Return the totals, and in what kinds of layers the multiply-adds are."""
     by_kind: dict[str, int] = {}
-    for kind, layer in layers:
-        by_kind[kind] = by_kind.get(kind, 0) + layer.macs
+    for layer in layers:
+        by_kind[layer.kind] = by_kind.get(layer.kind, 0) + layer.cost.macs
     largest = sorted(by_kind.items(), key=lambda entry: -entry[1])
     shares = ", ".join(f"{_share(macs, cost.macs)} {kind}" for kind, macs in largest)
     size = "×".join(map(str, cost.input_size))
@@ -70,15 +60,13 @@ def _share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if part / whole >= 0.001 else "< 0.1 %"
 
 
-def _bars(
-    trial: Trial, cost: Complexity, layers: Sequence[tuple[str, LayerCost]], tops: Mapping[str, int]
-) -> dict[str, Any]:
+def _bars(trial: Trial, cost: Complexity, layers: Sequence[PlacedLayer], tops: Mapping[str, int]) -> dict[str, Any]:
     """Return three charts above one another, over the layers; ``tops`` are the ends of their scales where not their own."""
-    colour = family_style(trial.config["family"]).colour
+    colour = (read_look(trial.config["about"]) or NEUTRAL).colour
     traces, annotations, shapes, axes = [], [], [], {}
     for row, (name, word) in enumerate(QUANTITIES.items()):
-        for kind in dict.fromkeys(kind for kind, _ in layers):
-            placed = [(place, layer) for place, (other, layer) in enumerate(layers, start=1) if other == kind]
+        for kind in dict.fromkeys(layer.kind for layer in layers):
+            placed = [(place, layer.cost) for place, layer in enumerate(layers, start=1) if layer.kind == kind]
             alpha = next((alpha for start, alpha in ALPHAS.items() if kind.startswith(start)), "")
             values = [getattr(layer, name) for _, layer in placed]
             traces.append(
@@ -107,8 +95,7 @@ def _bars(
             note(f"<b>{word}</b>  {si(getattr(cost, name))}", 0, low + 0.25, xref="paper", xanchor="left")
         )
     end = 0
-    names = [layer.name for _, layer in layers]
-    for part, group in groupby(_part(name, names) for name in names):
+    for part, group in groupby(layer.part for layer in layers):
         count = len(list(group))
         if end:
             shapes.append(

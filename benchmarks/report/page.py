@@ -20,7 +20,7 @@ from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, 
 from benchmarks.report.rendering import render_template
 from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
-from benchmarks.report.style import drawn_family
+from benchmarks.report.style import family_look, legend_key, look_of
 from benchmarks.report.tables import Cell, Column, Table, columns
 from benchmarks.units import one_line
 
@@ -64,7 +64,9 @@ def _render(
         for data in data_sets
     ]
     legend = _legend(runs)
-    references = [row["family"] for drawn in charts for row in drawn["references"]]
+    looks = {row["family"]: family_look(row["family"]) for drawn in charts for row in drawn["references"]}
+    looks |= {legend_key(run): look_of(run) for run in sorted(runs, key=lambda run: str(run.record.get("started")))}
+    looks = {key: looks[key] for key in dict.fromkeys([*legend, *looks])}
     drawable = any(drawn["series"] or drawn["networks"] for drawn in charts)
     shown_pictures, left_out = pictures(runs)
     total, counts = sections.summary(runs, states)
@@ -78,12 +80,13 @@ def _render(
         counts=counts,
         notice="" if drawable else _nothing_to_draw(runs),
         data_sets=data_sets,
+        looks=looks,
         legend={family: ", ".join(map(one_line, names)) for family, names in legend.items()},
         charts={
             "axes": [{key: value for key, value in vars(axis).items() if key != "value"} for axis in QUANTITIES],
             "charts": charts,
             "runs": _drawn_runs(runs, data_sets),
-            "looks": family_marks(dict.fromkeys([*legend, *references])),
+            "looks": family_marks(looks),
         },
         runs=runs,
         tables=[table.filled() for table in tables if table.rows],
@@ -99,7 +102,7 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
     rows = []
     for index, run in enumerate(runs):
         row = {column: Cell(column.text(run), column.value(run)) for column in RUN_COLUMNS}
-        row[MODEL] = replace(row[MODEL], family=run.family, run=index, hint=run.label)
+        row[MODEL] = replace(row[MODEL], look=look_of(run), run=index, hint=run.label)
         row[STATUS] = replace(row[STATUS], status=run.status)
         row[ERROR] = replace(row[ERROR], hint=run.metric_label)
         rows.append(list(row.values()))
@@ -141,7 +144,7 @@ def _drawn_runs(runs: Sequence[Run], data_sets: Sequence[str]) -> list[dict[str,
     return [
         {
             "label": one_line(labels[id(run)]),
-            "family": drawn_family(run.family),
+            "family": legend_key(run),
             "status": run.status,
             "chart": data_sets.index(run.data),
             "error": run.value,
@@ -153,8 +156,10 @@ def _drawn_runs(runs: Sequence[Run], data_sets: Sequence[str]) -> list[dict[str,
 def _legend(runs: Sequence[Run]) -> dict[str, list[str]]:
     """Return the families by how they are drawn: those without a style of their own share one."""
     names: dict[str, list[str]] = {}
-    for family in dict.fromkeys(run.family for run in runs):
-        names.setdefault(drawn_family(family), []).append(family)
+    for run in runs:
+        members = names.setdefault(legend_key(run), [])
+        if run.family not in members:
+            members.append(run.family)
     return names
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmarks.report.style import family_style
 from benchmarks.units import MISSING, count, duration, one_line, si
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -48,7 +47,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"json": script_json, "si": si, "count": count, "duration": duration}
-    environment.globals |= {"plotly": plotly_js, "family_style": family_style}
+    environment.globals |= {"plotly": plotly_js}
     # a style sheet or script, which is no template
     environment.globals["source"] = lambda name: Markup((TEMPLATES / name).read_text(encoding="utf-8"))
     return environment

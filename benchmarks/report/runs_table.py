@@ -18,6 +18,7 @@ from benchmarks.report.forecasts import comparison
 from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, print_published, write_files
 from benchmarks.report.quantities import DATA, MODEL, RECIPE, RUN_COLUMNS, STATUS
+from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Column, Row, Table, print_table
 from benchmarks.units import one_line
 
@@ -132,7 +133,7 @@ def _table(runs: Sequence[Run]) -> Table:
         if several_data and run.data != previous:
             rows.append([Cell(run.data, style="bold"), *[""] * (len(shown) - 1)])
         previous = run.data
-        model = Cell("\n".join(filter(None, (run.name, note))), family=run.family)
+        model = Cell("\n".join(filter(None, (run.name, note))), look=look_of(run))
         texts = [column.text(run) for column in shown if column not in (MODEL, STATUS)]
         rows.append([model, *texts, Cell(run.status, status=run.status)])
     return Table("", [Column(column.short or column.title, column.number) for column in shown], rows)

@@ -10,6 +10,7 @@ from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_l
 from benchmarks.records.runs import Run
 from benchmarks.report.quantities import ALONE
 from benchmarks.report.status import STATES, TrialState
+from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table, columns
 from benchmarks.units import MISSING, count, number
 
@@ -24,7 +25,7 @@ def means(runs: Sequence[Run]) -> Table:
     rows: list[Row] = [
         [
             group.runs[0].data,
-            Cell(label, family=group.runs[0].family),
+            Cell(label, look=look_of(group.runs[0])),
             Cell(group.text, style="bold"),
             group.interval_text,
             f"{group.seeds_text}, n = {count(group.runs[0].n)}",
@@ -87,7 +88,7 @@ def scores(runs: Sequence[Run]) -> list[Table]:
         names = list(dict.fromkeys(name for scores in figures for name in scores))
         labels = short_labels([run for _, run in members])
         rows: list[Row] = [
-            [Cell(label, family=run.family, run=index), *_score_texts(scores, names), ""]
+            [Cell(label, look=look_of(run), run=index), *_score_texts(scores, names), ""]
             for (index, run), label, scores in zip(members, labels, figures, strict=True)
         ]
         rows += [[row.label, *_score_texts(row.figures, names), row.source] for row in published.scores(data)]

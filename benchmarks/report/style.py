@@ -1,34 +1,41 @@
-"""How a family of networks looks in every table and figure."""
+"""How the families of networks look in every table and figure."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from typing import Any, Protocol
 
-
-@dataclass(frozen=True)
-class FamilyStyle:
-    """How a family of networks is drawn: colour, plotly marker symbol, plotly line dash, terminal glyph."""
-
-    colour: str
-    symbol: str
-    dash: str
-    glyph: str
+from benchmarks.config.about import NEUTRAL, Look, look_of_family, read_look
+from benchmarks.config.trial import ConfigurationError
 
 
-# Okabe & Ito, "Color Universal Design", 2008: told apart with every common colour vision deficiency; marker and dash
-# say the same again, so that colour is never the only cue.
-FAMILY_STYLES = {
-    "resnet": FamilyStyle("#0072B2", "circle", "solid", "●"),
-    "resnext": FamilyStyle("#D55E00", "square", "dash", "■"),
-    "densenet": FamilyStyle("#009E73", "diamond", "dot", "◆"),
-    "unet": FamilyStyle("#CC79A7", "triangle-up", "dashdot", "▲"),
-}
-OTHER_FAMILY = FamilyStyle("#808080", "cross", "longdash", "✚")
+class OfFamily(Protocol):
+    """What is drawn: a run, or a curve of runs."""
+
+    @property
+    def family(self) -> str:
+        """The name of the family."""
+
+    @property
+    def look(self) -> Mapping[str, Any]:
+        """The look that the record says; empty where it does not."""
 
 
-def family_style(family: str) -> FamilyStyle:
-    """Return the style of a family; one without its own gets the neutral one."""
-    return FAMILY_STYLES.get(family, OTHER_FAMILY)
+def family_look(family: str, recorded: Mapping[str, Any] | None = None) -> Look:
+    """Return the look of a family: by its file, else as a record says, else the neutral one."""
+    return _own_look(family, recorded) or NEUTRAL
 
 
-def drawn_family(family: str) -> str:
-    """Return the family's name where it has a style of its own, else the empty one, which all others share."""
-    return family if family in FAMILY_STYLES else ""
+def look_of(drawn: OfFamily) -> Look:
+    """Return the look of a run or a curve."""
+    return family_look(drawn.family, drawn.look)
+
+
+def legend_key(drawn: OfFamily) -> str:
+    """Return the family's name where it has a look of its own, else the empty one, which all others share."""
+    return drawn.family if _own_look(drawn.family, drawn.look) else ""
+
+
+def _own_look(family: str, recorded: Mapping[str, Any] | None) -> Look | None:
+    try:
+        return look_of_family(family) or read_look({"look": recorded or None})
+    except ConfigurationError:  # a record is anyone's
+        return None

@@ -11,7 +11,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from benchmarks import terminal
-from benchmarks.report.style import family_style
+from benchmarks.config.about import Look
 from benchmarks.units import one_line
 
 STYLES = {
@@ -26,7 +26,7 @@ class Cell:
 
     Attributes:
         value: what the page sorts by.
-        family: whose mark stands before the text.
+        look: of the family whose mark stands before the text.
         run: the index of the run whose details the page opens.
         status: a status of a run, which has a colour of its own.
         style: rich's, in the terminal.
@@ -35,7 +35,7 @@ class Cell:
 
     text: str
     value: Any = None
-    family: str = ""
+    look: Look | None = None
     run: int | None = None
     status: str = ""
     style: str = ""
@@ -117,9 +117,8 @@ def _styled(cell: Cell | str) -> Text:
     text = Text(one_line(first), style=cell.style or STYLES.get(cell.status, ""))
     for line in rest:
         text.append(f"\n{one_line(line)}", style="dim")
-    if cell.family:
-        style = family_style(cell.family)
-        return Text.assemble((style.glyph, style.colour), " ", text)
+    if cell.look:
+        return Text.assemble((cell.look.glyph, cell.look.colour), " ", text)
     return text
 
 

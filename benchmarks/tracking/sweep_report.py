@@ -22,6 +22,7 @@ from benchmarks.analysis.statistics import mean_interval
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
+from benchmarks.report.style import look_of
 from benchmarks.tracking.mirror import SYNC, own_environment, resolve_mode
 
 FOLDER = Path("wandb", "reports")  # below the output root: what was requested, so that sync can send it
@@ -148,7 +149,7 @@ def curves(runs: Sequence[Run], data: str) -> dict[str, Any]:
                 steps.setdefault(row["train_flops"], []).append(row[run.val_metric])
         common = {flops: steps[flops] for flops in sorted(steps) if len(steps[flops]) == len(group)}
         name = plain(f"{label} (n = {len(group)})")
-        mean_in_band = seed_curve(common, group[0].family, name, _interval, hoverinfo="all")
+        mean_in_band = seed_curve(common, look_of(group[0]), name, _interval, hoverinfo="all")
         traces += mean_in_band if len(group) > 1 else mean_in_band[1:]
     return figure(
         traces,
@@ -171,7 +172,7 @@ def front(runs: Sequence[Run], data: str) -> dict[str, Any]:
         interval = {"type": "data", "array": [half]}
         name = plain(f"{label} (n = {row['n']})")
         traces.append(
-            points([row["macs"]], [row["mean"]], group[0].family, name=name, error_y=interval, hoverinfo="all")
+            points([row["macs"]], [row["mean"]], look_of(group[0]), name=name, error_y=interval, hoverinfo="all")
         )
     return figure(
         traces,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from fnmatch import fnmatch
 from functools import partial
 from typing import Any
 
@@ -11,9 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from benchmarks.complexity.cost import Complexity
-
-STAGES = ("stages", "contracting", "expanding")  # children of a network that hold its stages
-WHOLE = ("bottom",)  # that are one
 
 
 def recompute_stages(net: nn.Module) -> None:
@@ -26,18 +24,24 @@ def recompute_stages(net: nn.Module) -> None:
         raise ValueError("trainer.gradient_checkpointing and model.memory_efficient compute the same again: choose one")
     stages_of_net = stages(net)
     if not stages_of_net:
-        raise ValueError(f"trainer.gradient_checkpointing: a {type(net).__name__} has no stages to compute again")
+        raise ValueError(
+            f"trainer.gradient_checkpointing: a {type(net).__name__} has no stages to compute again: its class may name "
+            'them, as recomputation_stages = ("stages.*",)'
+        )
     for stage in stages_of_net.values():
         stage.forward = _Recomputed(stage)
 
 
 def stages(net: nn.Module) -> dict[str, nn.Module]:
-    """Return the stages of a network by name."""
-    by_name = {name: module for name, module in net.named_children() if name in WHOLE}
-    for name in STAGES:
-        if hasattr(net, name):
-            by_name |= {f"{name}.{child}": module for child, module in getattr(net, name).named_children()}
-    return by_name
+    """Return the stages of a network by name: the modules that its class names by patterns in ``recomputation_stages``."""
+    patterns = [pattern.split(".") for pattern in getattr(net, "recomputation_stages", ())]
+    return {
+        name: module
+        for name, module in net.named_modules()
+        if any(
+            len(pattern) == len(parts := name.split(".")) and all(map(fnmatch, parts, pattern)) for pattern in patterns
+        )
+    }
 
 
 def recomputed_macs(net: nn.Module, cost: Complexity) -> int:

@@ -141,6 +141,9 @@ class DenseNet(nn.Module):
         ValueError: for a depth or rate that the family does not have.
     """
 
+    recomputation_stages = ("stages.*",)  # what trainer.gradient_checkpointing computes again as one
+    part_names = {"stages": ("dense block", "transition")}  # of a module's children, in turn
+
     def __init__(
         self,
         depth: int,

@@ -115,6 +115,9 @@ class ResNet(nn.Module):
         ValueError: for a depth, block or width that the family does not have.
     """
 
+    recomputation_stages = ("stages.*",)  # what trainer.gradient_checkpointing computes again as one
+    part_names = {"stages": ("stage",)}  # of a module's children, as the paper calls them
+
     def __init__(
         self,
         depth: int,

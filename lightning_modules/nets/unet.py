@@ -40,6 +40,13 @@ class UNet(nn.Module):
         ValueError: for a size or rate that cannot be.
     """
 
+    recomputation_stages = (
+        "contracting.*",
+        "bottom",
+        "expanding.*",
+    )  # what trainer.gradient_checkpointing computes again
+    part_names = {"contracting": ("down",), "up_convs": ("up",), "expanding": ("up",)}  # of a module's children
+
     def __init__(
         self,
         in_channels: int = 1,

@@ -14,9 +14,10 @@ from torch import nn
 
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
-from benchmarks.complexity.match import ROUNDING, TOLERANCE, WIDTHS, Network, Unreachable, count
+from benchmarks.complexity.match import ROUNDING, TOLERANCE, Network, Unreachable, count
 from benchmarks.complexity.reference_counts import check
 from benchmarks.config.compose import expand
+from benchmarks.config.folders import choices
 from benchmarks.config.trial import Trial
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
@@ -218,7 +219,9 @@ def test_a_target_is_a_number(target: str, capsys: pytest.CaptureFixture[str]) -
 def test_the_headline_experiment_is_of_matched_costs() -> None:
     """Each row costs what its name says, and as much more at the 28x28 of Fashion-MNIST as that has more pixels than 8x8."""
     rows = yaml.safe_load(HEADLINE.read_text(encoding="utf-8"))["rows"]
-    steps = {family: {row.partition("_")[2] for row in rows if row.startswith(f"{family}_")} for family in WIDTHS}
+    steps = {
+        family: {row.partition("_")[2] for row in rows if row.startswith(f"{family}_")} for family in choices("model")
+    }
     assert steps["resnet"] == steps["resnext"] == steps["densenet"] != set()
     more = 28**2 / 8**2  # at every resolution: 8, 4, 2 become 28, 14, 7
     found = trials("experiment=compute_accuracy")

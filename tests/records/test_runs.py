@@ -14,7 +14,6 @@ from support.records import make_run
 
 from benchmarks.analysis.seeds import baseline_comparisons, baseline_names, seed_groups, short_labels
 from benchmarks.records.runs import Run, load_runs, read_history
-from benchmarks.report.style import family_style
 from benchmarks.units import MISSING, duration, metric_text, one_line, si
 
 
@@ -293,12 +292,6 @@ def test_baselines_stand_beside_the_nets_figure_of_the_same_metric(tmp_path: Pat
     assert (beside.data, beside.method, beside.metric, beside.value) == ("nuclei", "Otsu", "Dice", 0.884)
     assert beside.nets == (("unet_d4_c16 · seed 0", 0.912),)
     assert baseline_names("local_otsu_dice") == ("Local otsu", "dice")
-
-
-def test_every_family_has_a_look_of_its_own_and_a_stranger_a_neutral_one() -> None:
-    styles = [family_style(family) for family in ("resnet", "resnext", "densenet", "unet", "vgg")]
-    for cue in ("colour", "symbol", "dash", "glyph"):
-        assert len({getattr(style, cue) for style in styles}) == 5
 
 
 def test_reading_results_imports_no_torch_and_no_plotly() -> None:

@@ -1,0 +1,137 @@
+"""What a model's YAML says about its family under ``about``: its look in figures, and what ``complexity match`` varies."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import yaml
+
+from benchmarks.config.folders import option_file
+from benchmarks.config.trial import ConfigurationError
+
+# Plotly's names, each with the character that stands for it in the terminal; `report/templates/macros.html` draws them.
+MARKERS = {
+    "circle": "●",
+    "square": "■",
+    "diamond": "◆",
+    "triangle-up": "▲",
+    "triangle-down": "▼",
+    "pentagon": "⬟",
+    "star": "★",
+    "cross": "✚",
+}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+EXAMPLE = 'look: {colour: "#0072B2", marker: circle, dash: solid}'
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a family is drawn in every table and figure: colour ``#RRGGBB``, plotly's marker and dash."""
+
+    colour: str
+    marker: str
+    dash: str
+
+    @property
+    def glyph(self) -> str:
+        """The marker in a terminal."""
+        return MARKERS[self.marker]
+
+
+# Without a look of its own.
+NEUTRAL = Look("#808080", "cross", "longdash")
+
+
+@dataclass(frozen=True)
+class Second:
+    """A second argument that ``complexity match`` moves where the width alone does not come near enough.
+
+    Attributes:
+        argument: its name.
+        step: between its values.
+        least: its least value.
+        where: arguments of the network by which this one applies.
+    """
+
+    argument: str
+    step: int = 1
+    least: int = 1
+    where: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What ``complexity match`` varies.
+
+    Attributes:
+        width: the argument that makes the network wider.
+        sampled: the cost is a polynomial of the widths that are multiples of this; between them it may be rounded.
+        second: candidates for the second argument, of which the first applies that fits the network.
+    """
+
+    width: str
+    sampled: int = 2
+    second: tuple[Second, ...] = ()
+
+
+def look_of_family(family: str) -> Look | None:
+    """Return the look that the family's file says; None where there is no such file, or none in it."""
+    path = option_file("model", family)
+    return None if path is None else _look_in(str(path))
+
+
+@cache
+def _look_in(path: str) -> Look | None:
+    with open(path, encoding="utf-8") as file:
+        content = yaml.safe_load(file)
+    return read_look(content.get("about") or {}) if isinstance(content, dict) else None
+
+
+def read_look(about: Mapping[str, Any]) -> Look | None:
+    """Return the look that an ``about`` block says, None without one.
+
+    Raises:
+        ConfigurationError: it is none that can be drawn.
+    """
+    look = about.get("look")
+    if look is None:
+        return None
+    if not isinstance(look, Mapping) or set(look) != {"colour", "marker", "dash"}:
+        raise ConfigurationError(f"about.look has a colour, a marker and a dash, as {EXAMPLE}; got {look!r}")
+    if not re.fullmatch("#[0-9A-Fa-f]{6}", str(look["colour"])):
+        raise ConfigurationError(f'about.look.colour is as "#0072B2", in quotes, got {look["colour"]!r}')
+    for key, known in (("marker", tuple(MARKERS)), ("dash", DASHES)):
+        if look[key] not in known:
+            raise ConfigurationError(f"about.look.{key} is one of {', '.join(known)}, got {look[key]!r}")
+    return Look(**look)
+
+
+def read_matching(about: Mapping[str, Any]) -> Matching | None:
+    """Return what ``complexity match`` varies, None where the ``about`` block does not say it.
+
+    Raises:
+        ConfigurationError: a key that is none of its.
+    """
+    match = about.get("match")
+    if match is None:
+        return None
+    try:
+        second = tuple(Second(**one) for one in match.get("second", ()))
+        return Matching(**{**match, "second": second})
+    except (TypeError, AttributeError) as error:
+        raise ConfigurationError(f"about.match is as {{width: base_channels}}, got {match!r}") from error
+
+
+def check_about(config: Mapping[str, Any]) -> None:
+    """Let a configuration pass whose ``about`` block can be read.
+
+    Raises:
+        ConfigurationError: it cannot.
+    """
+    about = config.get("about") or {}
+    if not isinstance(about, Mapping) or not set(about) <= {"look", "match"}:
+        raise ConfigurationError(f"about has a look and a match, got {about!r}")
+    read_look(about)
+    read_matching(about)

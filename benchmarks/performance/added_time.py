@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.performance.cases import CASES, INPUT, INPUT_STEPS
-from benchmarks.performance.document import MeasuredTable, add_write_option, read_records
-from benchmarks.performance.interleaved import median_interval
+from benchmarks.performance.cases import CASES, INPUT, INPUT_STEPS, chosen_cases
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.throughput import label
 
 LIMIT, SHARE_LIMIT = 1.02, 0.02  # of a hand-written step: ours; of it, making the batch
@@ -32,9 +32,7 @@ STEPS = MeasuredTable(
         "setting": ("setting", "s"),
         "ours_ms": ("ours, ms", ".1f"),
         "bare_ms": ("bare, ms", ".1f"),
-        "ratio": ("ratio", ".3f"),
-        "ratio_low": ("from", ".3f"),
-        "ratio_high": ("to", ".3f"),
+        **interval("ratio", "ratio", ".3f"),
         "added_us": ("added, µs", ".0f"),
         "batch_share": ("batch made in", ".2%"),
         "rounds": ("rounds", "d"),
@@ -53,9 +51,7 @@ BATCHES = MeasuredTable(
     "Making batches of small images",
     {
         "batch": ("batch", "d"),
-        "images_per_s": ("images/s on one core", ",.0f"),
-        "low": ("from", ",.0f"),
-        "high": ("to", ",.0f"),
+        **interval("images_per_s", "images/s on one core", ",.0f"),
     },
     "Random images of 3x32x32, padded by 4, cropped, flipped and normalised by the training loader in one thread; from the "
     "median processor time of a batch, with its 95 % interval.",
@@ -88,24 +84,21 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: no such case, a value that both loops cannot have, or a network that cannot be trained here.
     """
     overrides = [word for word in arguments.cases if "=" in word]
-    names = [word for word in arguments.cases if "=" not in word] or [*CASES, INPUT]
-    if unknown := [name for name in names if name not in CASES and name != INPUT]:
-        raise ValueError(f"no case {unknown[0]}; there are {', '.join(CASES)}, {INPUT}")
+    names = chosen_cases([word for word in arguments.cases if "=" not in word], CASES)
     if unknown := [word for word in overrides if word.partition("=")[0] not in SETTINGS]:
         raise ValueError(f"of run.py's values both loops take {', '.join(SETTINGS)}, got {unknown[0]}")
 
     import torch
 
     from benchmarks.performance.hand_written_loop import measure, summarise
-    from benchmarks.training.environment import environment
     from benchmarks.training.rank import quiet
 
     quiet()
     torch.set_num_threads(1)
-    gpu = torch.cuda.is_available()
-    where = environment(torch.device("cuda" if gpu else "cpu"))
+    environment = this_machine()
+    gpu = environment["device"] == "cuda"
     steps: list[dict[str, Any]] = []
-    for name in (name for name in names if name in CASES):
+    for name in (name for name in names if name != INPUT):
         print(f"measuring {name}", file=sys.stderr)
         case = CASES[name]
         batch = arguments.batch or (None if gpu else case.batch)
@@ -113,17 +106,11 @@ def run(arguments: argparse.Namespace) -> int:
         global_batch = measured.record["parallel"]["global_batch_size"]
         row = {"network": name, "batch": global_batch, "setting": label(measured.settings)}
         steps.append(row | summarise(measured.beside.rounds, not gpu))
-    inputs = [input_path(batch) for batch in INPUT_BATCHES] if INPUT in names else []
-    if steps:
-        STEPS.print(steps)
-    if inputs:
-        BATCHES.print(inputs)
-    committed = read_records().get(f"step_cost-{where['device']}", {"rows": []})["rows"] if arguments.check else []
-    if arguments.write and steps:
-        STEPS.write(where, arguments.command_line, steps)
-    if arguments.write and inputs:
-        BATCHES.write(where, arguments.command_line, inputs)
-    slow = slower(steps, committed)
+    # Read before they are written anew.
+    committed = read_records().get(f"{STEPS.kind}-{environment['device']}", {"rows": []}) if arguments.check else None
+    STEPS.report(arguments, steps, environment)
+    BATCHES.report(arguments, [input_path(batch) for batch in INPUT_BATCHES if INPUT in names], environment)
+    slow = slower(steps, committed["rows"] if committed else [])
     for line in slow:
         print(line, file=sys.stderr)
     return 1 if slow else 0
@@ -138,14 +125,10 @@ def input_path(batch: int) -> dict[str, Any]:
     case = CASES["resnext29_8x64d"]
     with tempfile.TemporaryDirectory() as root:
         config = configuration(case, Path(root), batch, INPUT_STEPS, ()).config
-    loader = instantiate(config["datamodule"]).train_dataloader()
-    times, begun = [], time.thread_time()
-    for _ in loader:
-        now = time.thread_time()
-        times.append(now - begun)
-        begun = now
-    low, middle, high = median_interval(times[WARM_UP:])
-    return {"batch": batch, "images_per_s": batch / middle, "low": batch / high, "high": batch / low}
+    batches = iter(instantiate(config["datamodule"]).train_dataloader())
+    count = INPUT_STEPS - WARM_UP
+    rounds = interleave([lambda: next(batches)], time.thread_time, warm_up=WARM_UP, fewest=count, most=count)
+    return {"batch": batch, **with_interval("images_per_s", [batch / seconds for [seconds] in rounds])}
 
 
 def slower(rows: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, Any]]) -> list[str]:

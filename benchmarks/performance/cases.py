@@ -1,5 +1,6 @@
 """The networks whose training steps are measured."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -30,3 +31,15 @@ CASES = {
 }
 INPUT = "input"  # in the place of a network: the making of batches alone
 INPUT_STEPS = 200
+
+
+def chosen_cases(names: Sequence[str], cases: Collection[str]) -> list[str]:
+    """Return the names of what is to be measured, all of ``cases`` and ``INPUT`` by default.
+
+    Raises:
+        ValueError: no such case.
+    """
+    known = [*cases, INPUT]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"no case {unknown[0]}; there are {', '.join(known)}")
+    return list(names) or known

@@ -3,17 +3,19 @@
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from benchmarks import terminal
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT
 from benchmarks.records.files import now, read_json, write_json
+from benchmarks.units import MISSING, hours, si
 
 DOCS = (ROOT if IS_CHECKOUT else Path()) / "docs"
 RECORDS = DOCS / "performance"
@@ -30,8 +32,30 @@ Made by `python -m benchmarks measure page --write` from `docs/performance/*.jso
 says on which machine, with which versions and by which command it was measured, by the name that the command has
 now. The machines had other work to do: look at the ratios, which are of interleaved work.
 """
-RATE = "rate"  # a column's format: whole numbers, but three digits
+WORD = 24  # characters of a longer one are folded
 NO_GPU = "\nThere are no figures of GPUs: none was available when these were measured.\n"
+
+
+def rate(value: float) -> str:
+    """Return images a second as text: 2,750, 27.5, 0.275."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+# Formats of a column beside Python's own: of images a second, seconds, bytes, counts, and seconds again.
+RATE, MS, MIB, SI, HOURS = "rate", "ms", "mib", "si", "hours"
+FORMATS: dict[str, Callable[[Any], str]] = {
+    RATE: rate,
+    MS: lambda seconds: f"{1e3 * seconds:.4g}",
+    MIB: lambda size: f"{size / 2**20:,.0f}",
+    SI: si,
+    HOURS: hours,
+}
+Columns = Mapping[str, tuple[str, str]]  # key in a row -> heading, format
+
+
+def interval(key: str, heading: str, form: str) -> Columns:
+    """Return the columns of a figure and its interval, as ``with_interval`` makes them."""
+    return {key: (heading, form), f"{key}_low": ("from", form), f"{key}_high": ("to", form)}
 
 
 def add_write_option(parser: argparse.ArgumentParser) -> None:
@@ -41,26 +65,45 @@ def add_write_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def this_machine(device: str | None = None) -> dict[str, Any]:
+    """Return the environment of a measurement on ``device``, by default on a GPU where there is one."""
+    import torch
+
+    from benchmarks.training.environment import environment
+
+    return environment(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+
 @dataclass(frozen=True)
 class MeasuredTable:
     """A table of docs/performance.md, which a command measures.
 
     Attributes:
         kind: names the file of its record, ``<kind>-<device>.json``.
-        columns: key in a row -> heading, format (or ``RATE``); rows may have more keys.
+        columns: rows may have more keys.
         note: what a reader must know, one paragraph.
         same: keys by which rows belong together; empty where every record replaces the one before.
     """
 
     kind: str
     title: str
-    columns: Mapping[str, tuple[str, str]]
+    columns: Columns
     note: str
     same: Sequence[str] = ()
 
-    def print(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Print rows in the terminal."""
+    def report(
+        self,
+        arguments: argparse.Namespace,
+        rows: Sequence[Mapping[str, Any]],
+        environment: Mapping[str, Any],
+        more: str = "",
+    ) -> None:
+        """Print rows in the terminal and, with ``--write``, write their record."""
+        if not rows:
+            return
         terminal.console().print(table(self.columns, rows))
+        if arguments.write:
+            self.write(environment, arguments.command_line, rows, more)
 
     def write(
         self,
@@ -76,7 +119,7 @@ class MeasuredTable:
         keys from all the new ones; each row then has its command, and the record all of them.
 
         Args:
-            environment: of ``benchmarks.training.environment``.
+            environment: as ``this_machine`` returns it.
             more: what this measurement adds to the note.
         """
         path = root / f"{self.kind}-{environment['device']}.json"
@@ -121,24 +164,24 @@ def render(records: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(parts)
 
 
-def table(columns: Mapping[str, tuple[str, str]], rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return a record's table for the terminal; where that is narrow, words are folded and no number is."""
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    cells = [[_cell(row.get(key), form) for key, (_, form) in columns.items()] for row in rows]
-    for index, (heading, form) in enumerate(columns.values()):
-        if form == "s":
-            shown.add_column(heading, overflow="fold")
-        else:
-            widest = max((len(row[index]) for row in cells), default=0)
-            shown.add_column(heading, overflow="fold", justify="right", min_width=widest)
-    for row in cells:
-        shown.add_row(*row)
+def table(
+    columns: Columns, rows: Sequence[Mapping[str, Any]], title: str | None = None, best: Mapping[str, Any] | None = None
+) -> Table:
+    """Return rows for the terminal, where it is narrow with folded words, without columns that hold nothing.
+
+    Rows that have the values of ``best`` are bold.
+    """
+    columns = {key: column for key, column in columns.items() if any(row.get(key) not in (None, "") for row in rows)}
+    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    cells = [_cells(columns, row, MISSING) for row in rows]
+    for (heading, form), *texts in zip(columns.values(), *cells, strict=True):
+        parts = [part for text in texts for part in (text.split() if form == "s" else [text])]
+        width = min(max(map(len, parts), default=0), WORD)
+        justify: Literal["left", "right"] = "left" if form == "s" else "right"
+        shown.add_column(heading.replace(", ", "\n"), justify=justify, min_width=width, overflow="fold")
+    for row, texts in zip(rows, cells, strict=True):
+        shown.add_row(*map(escape, texts), style="bold" if best and best.items() <= row.items() else None)
     return shown
-
-
-def rate(value: float) -> str:
-    """Return images a second as text: 2,750, 27.5, 0.275."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,11 +215,11 @@ def _place(path: Path) -> tuple[int, str]:
 def _section(record: Mapping[str, Any]) -> str:
     columns, where = record["columns"], record["environment"]
     lines = [
-        " | ".join(heading for heading, _ in columns.values()),
-        " | ".join("---" for _ in columns),
-        *(" | ".join(_cell(row.get(key), form) for key, (_, form) in columns.items()) for row in record["rows"]),
+        [heading for heading, _ in columns.values()],
+        ["---"] * len(columns),
+        *(_cells(columns, row) for row in record["rows"]),
     ]
-    table = "\n".join(f"| {line} |" for line in lines)
+    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     versions = ", ".join(f"{name} {where['packages'][name]}" for name in PACKAGES if name in where["packages"])
     machine = (
         f"{where['device_name']}, {where['cores']} cores, {where['threads']} threads, "
@@ -188,7 +231,12 @@ def _section(record: Mapping[str, Any]) -> str:
     )
 
 
-def _cell(value: Any, form: str) -> str:
-    if value is None:
-        return ""
-    return rate(value) if form == RATE else format(value, form)
+def _cells(columns: Columns, row: Mapping[str, Any], missing: str = "") -> list[str]:
+    """Return a row's texts; a number that it lacks is ``missing``."""
+    texts = []
+    for key, (_, form) in columns.items():
+        if (value := row.get(key)) is None:
+            texts.append("" if form == "s" else missing)
+        else:
+            texts.append(FORMATS[form](value) if form in FORMATS else format(value, form))
+    return texts

@@ -1,22 +1,21 @@
 """What trials will cost before they run: training FLOPs by arithmetic, device time and memory from a few measured steps."""
 
-import hashlib
-import json
 import math
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import track
 
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import is_finished, missing_resources, refusal
 from benchmarks.launch.process import can_fork
+from benchmarks.performance.results import Results
 from benchmarks.performance.subprocesses import ask
 from benchmarks.records import files
 from benchmarks.records.code_version import training_sha256, user_code
@@ -71,40 +70,27 @@ def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Cons
     """
     if any(isinstance(trial, Trial) and trial.config["mode"] == "test" for trial in trials):
         raise ConfigurationError("mode=test trains nothing: it has no forecast, and launch.budget does not apply to it")
+    forecasts = []
+    results: dict[str, Results] = {}
+    made: dict[str, dict[str, Any]] = {}
+    code = [training_sha256(), version("torch"), version("fvcore")]
     try:
-        return _forecast_all(trials, method, console)
-    except OSError as error:
-        raise ConfigurationError(f"cannot write to {error.filename}: {error.strerror}") from error
-
-
-def _forecast_all(trials: Sequence[Trial | Impossible], method: Method, console: Console) -> list[Forecast]:
-    columns = (TextColumn("forecast"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(trials))
-        stores: dict[str, _Store] = {}
-        forecasts = []
-        for trial in trials:
+        for trial in track(trials, "forecast", console=console, transient=True, disable=not console.is_terminal):
             if isinstance(trial, Impossible):
                 forecasts.append(Forecast(trial, problem=trial.error))
-            else:
-                root = trial.config["output_root"]
-                store = stores.setdefault(root, _Store(root, lambda text: bar.update(task, description=text)))
-                forecasts.append(_forecast(trial, method, store))
-            bar.advance(task)
-    for root in stores:
-        its = {
-            config_hash(one.trial.config): {
-                "train_flops": one.train_flops,
-                "device_s": one.device_s,
-                "memory_bytes": one.memory_bytes,
-                "hardware": one.hardware,
-                "made": files.now(),
-            }
-            for one in forecasts
-            if one.remains and isinstance(one.trial, Trial) and one.trial.config["output_root"] == root
-        }
-        if its:
-            keep(root, its)
+                continue
+            root = trial.config["output_root"]
+            if root not in results:
+                results[root] = Results(Path(root, "cache", CACHE), code)
+            one = _forecast(trial, method, results[root])
+            forecasts.append(one)
+            if one.remains:
+                costs = {name: getattr(one, name) for name in ("train_flops", "device_s", "memory_bytes", "hardware")}
+                made.setdefault(root, {})[config_hash(trial.config)] = costs | {"made": files.now()}
+        for root, by_hash in made.items():
+            keep(root, by_hash)
+    except OSError as error:
+        raise ConfigurationError(f"cannot write to {error.filename}: {error.strerror}") from error
     return forecasts
 
 
@@ -115,48 +101,7 @@ def keep(output_root: str | Path, forecasts: Mapping[str, Mapping[str, Any]]) ->
     files.write_json(path, (files.read_json(path) or {}) | dict(forecasts))
 
 
-class _Store:
-    """What was counted and measured before, by what it depends on, in ``<output_root>/cache/plan.json``.
-
-    Args:
-        root: output root.
-        tell: receives what takes time, in words.
-    """
-
-    def __init__(self, root: str, tell: Callable[[str], None]) -> None:
-        self.path = Path(root, "cache", CACHE)
-        self.tell = tell
-        self.content = files.read_json(self.path) or {}
-        self.failed: dict[str, str] = {}
-
-    def find(self, depends_on: Sequence[Any]) -> dict[str, Any] | None:
-        """Return what was kept under this."""
-        return self.content.get(_digest(depends_on))
-
-    def get(self, depends_on: Sequence[Any], doing: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what was kept under this, or make it now.
-
-        Raises:
-            ValueError: it cannot be made, with the reason in one line.
-        """
-        key = _digest(depends_on)
-        if key in self.failed:
-            raise ValueError(self.failed[key])
-        if key not in self.content:
-            self.tell(doing)
-            try:
-                self.content[key] = make()
-            except Exception as error:
-                self.failed[key] = _reason(error)
-                raise ValueError(self.failed[key]) from error
-            finally:
-                self.tell("")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_json(self.path, (files.read_json(self.path) or {}) | self.content)
-        return self.content[key]
-
-
-def _forecast(trial: Trial, method: Method, store: _Store) -> Forecast:
+def _forecast(trial: Trial, method: Method, results: Results) -> Forecast:
     record = files.read_json(trial.directory / files.RECORD) or {}
     if is_finished(trial) and record["config_hash"] == config_hash(trial.config):
         cost, spent = record["complexity"], record["compute"]
@@ -166,27 +111,20 @@ def _forecast(trial: Trial, method: Method, store: _Store) -> Forecast:
         )
     try:
         problem = refusal(trial)
-        return Forecast(trial, problem=problem) if problem else _costs(trial, method, store)
+        return Forecast(trial, problem=problem) if problem else _costs(trial, method, results)
     except ValueError as error:
         return Forecast(trial, problem=str(error))
 
 
-def _costs(trial: Trial, method: Method, store: _Store) -> Forecast:
+def _costs(trial: Trial, method: Method, results: Results) -> Forecast:
     """Return the forecast. Raises ValueError for a missing network or data set, and for a length that is not known before."""
     config, trainer, batch = trial.config, trial.config["trainer"], trial.config["recipe"]["batch_size"]
     image = [config["data"]["in_channels"], *config["data"]["image_size"]]
-    code = [training_sha256(), *user_code(config).values(), version("torch"), version("fvcore")]
-    net = store.get(
-        ["network", config["model"], image, *code],
-        f"counting {config['name']}",
-        lambda: _count(config["model"], image),
-    )
+    code = [*user_code(config).values()]
+    net = results.get(["network", config["model"], image, *code], lambda: _count(config["model"], image))
     source = config["datamodule"]["source"]
-    data = store.get(
-        ["data", config["data"], source, _state(config["data"].get("root")), *code],
-        f"reading {config['data']['name']}",
-        lambda: _read(source),
-    )
+    place = _state(config["data"].get("root"))
+    data = results.get(["data", config["data"], source, place, *code], lambda: _read(source))
     devices = trainer["devices"] * trainer["num_nodes"]
     step_flops = batch * net["train_flops_per_sample"]
     step: dict[str, Any] = {"step_s": None, "memory_bytes": None, "hardware": None}
@@ -198,7 +136,7 @@ def _costs(trial: Trial, method: Method, store: _Store) -> Forecast:
     else:
         startup = FORKED_S if can_fork() and not on_gpu(config) else FRESH_S
         try:
-            step = _step(config, method.measure, store)
+            step = _step(config, method.measure, results)
         except ValueError as error:
             unmeasured = str(error)
         if missing := missing_resources(trial, config["launch"]["workers"]):
@@ -293,34 +231,20 @@ def _state(root: str | None) -> list[int]:
     return sorted(path.stat().st_mtime_ns for path in places)
 
 
-def _step(config: dict[str, Any], measure: bool, store: _Store) -> dict[str, Any]:
+def _step(config: dict[str, Any], measure: bool, results: Results) -> dict[str, Any]:
     """Return time and memory of a training step. Raises ValueError where there is no measurement and none can be made."""
     devices = config["trainer"]["devices"]
     specification = tuned_settings.specification(config)
     # A number of the optimiser changes no time and no memory unless it is zero.
     optimizer = {key: bool(v) if isinstance(v, int | float) else v for key, v in specification["optimizer"].items()}
-    machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES")]
-    code = [training_sha256(), *user_code(config).values(), version("torch")]
-    depends_on = ["step", specification | {"optimizer": optimizer}, devices, *machine, *code]
-    if not measure:
-        known = store.find(depends_on)
-        if known is None:
-            raise ValueError("its steps have not been measured on this machine")
-        return known
-    return store.get(depends_on, f"measuring {config['name']}", lambda: _measure(specification, devices))
+    machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES"), *user_code(config).values()]
+    depends_on = ["step", specification | {"optimizer": optimizer}, devices, *machine]
+    if measure:
+        return results.get(depends_on, lambda: _measure(specification, devices))
+    if (step := results.find(depends_on)) is None:
+        raise ValueError("its steps have not been measured on this machine")
+    return step
 
 
 def _measure(specification: dict[str, Any], ranks: int) -> dict[str, Any]:
     return ask("performance.step_time", specification, specification["threads"], ranks)
-
-
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:24]
-
-
-def _reason(error: BaseException) -> str:
-    """Return the cause in one line, without Hydra's wrapping."""
-    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -4,7 +4,7 @@ import copy
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import ceil
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from benchmarks.config.compose import expand_all
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.cases import Case
-from benchmarks.performance.interleaved import median_interval
+from benchmarks.performance.interleaved import with_interval
 from benchmarks.records.files import RECORD, write_json
 from benchmarks.records.record import to_json
 from benchmarks.training.open_run import OpenRun
+from benchmarks.training.options import synchronize
 from benchmarks.training.stopping import StopRequest
 from benchmarks.training.train import train
 
@@ -58,7 +59,7 @@ class BareLoop:
 
     Args:
         net: on its device, in its layout.
-        optimizer, scheduler: configuration nodes; the schedule goes by epochs.
+        recipe: a configuration's; the schedule goes by epochs.
         loader: batches of images, targets, weights of pixels or None, and one thing more.
         precision: ``32-true`` or ``bf16-mixed``.
 
@@ -66,35 +67,27 @@ class BareLoop:
         ValueError: another precision.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        optimizer: Mapping[str, Any],
-        scheduler: Mapping[str, Any],
-        loader: Any,
-        precision: str,
-    ) -> None:
+    def __init__(self, net: nn.Module, recipe: Mapping[str, Any], loader: Any, precision: str = "32-true") -> None:
         if precision not in {"32-true", "bf16-mixed"}:
             raise ValueError(f"both loops have trainer.precision=32-true and bf16-mixed, got {precision}")
         self.net = net
-        self.optimizer = instantiate(optimizer)(net.parameters())
-        self.scheduler = instantiate(scheduler)(self.optimizer)
+        self.optimizer = instantiate(recipe["optimizer"])(net.parameters())
+        self.scheduler = instantiate(recipe["scheduler"])(self.optimizer)
         self.loader = loader
-        parameter = next(net.parameters())
-        self.device = parameter.device
+        self.device = next(net.parameters()).device
         self.half = precision == "bf16-mixed"
         self.batch_s = 0.0
         self._batches: Iterator[Any] = iter(())
 
     def begin(self, epoch: int) -> None:
-        """Starts an epoch."""
+        """Start an epoch."""
         if epoch:
             self.scheduler.step()
         self.loader.sampler.set_epoch(epoch)
         self._batches = iter(self.loader)
 
     def step(self) -> None:
-        """One step; the processor time of making its batch is added to ``batch_s``."""
+        """Make a step; the processor time of making its batch is added to ``batch_s``."""
         started = time.thread_time()
         batch = next(self._batches)
         self.batch_s += time.thread_time() - started
@@ -122,17 +115,15 @@ class InterleavedLoader:
 
     Args:
         loader: the trainer's own.
-        bare: the hand-written loop.
-        round_steps: steps of a round.
-        wait: returns when the device has done what it was given.
+        sampler: what the trainer tells the epoch, by default the loader's.
+        parts: how many parts of a batch the trainer takes, as images and targets; by default all.
     """
 
-    def __init__(self, loader: Any, bare: BareLoop, round_steps: int, wait: Callable[[], None]) -> None:
+    def __init__(self, loader: Any, bare: BareLoop, sampler: Any = None, parts: int | None = None) -> None:
         self.loader = loader
-        self.sampler = loader.sampler  # Lightning tells it the epoch
+        self.sampler = sampler or loader.sampler
         self.bare = bare
-        self.round_steps = round_steps
-        self.wait = wait
+        self.parts = parts
         self.rounds: list[Round] = []
 
     def __len__(self) -> int:
@@ -143,13 +134,14 @@ class InterleavedLoader:
         self.bare.begin(self.sampler.epoch)
         batches, left = iter(self.loader), len(self)
         while left:
-            round_steps = min(self.round_steps, left)
+            round_steps = min(ROUND_STEPS[self.bare.device.type], left)
             begun, batch_s = self._now(), self.bare.batch_s
             for _ in range(round_steps):
                 self.bare.step()
             between = self._now()
             for _ in range(round_steps):
-                yield next(batches)
+                batch = next(batches)
+                yield batch if self.parts is None else batch[: self.parts]
             after, left = self._now(), left - round_steps
             ours, bare = (
                 tuple((b - a) / round_steps for a, b in zip(first, last, strict=True))
@@ -158,7 +150,7 @@ class InterleavedLoader:
             self.rounds.append(Round(ours[0], bare[0], ours[1], bare[1], (self.bare.batch_s - batch_s) / round_steps))
 
     def _now(self) -> tuple[float, float]:
-        self.wait()
+        synchronize(self.bare.device)
         return time.perf_counter(), time.thread_time()
 
 
@@ -176,17 +168,11 @@ class Trainer(pl.Trainer):
             net.compile()
 
         def train_dataloader() -> InterleavedLoader:
-            bare = BareLoop(net, self.recipe["optimizer"], self.recipe["scheduler"], made(), self.precision)
-            self.beside = InterleavedLoader(made(), bare, ROUND_STEPS[device.type], waiter(device))
+            self.beside = InterleavedLoader(made(), BareLoop(net, self.recipe, made(), self.precision))
             return self.beside
 
         datamodule.train_dataloader = train_dataloader
         super().fit(model, datamodule=datamodule, **keywords)
-
-
-def waiter(device: torch.device) -> Callable[[], None]:
-    """Return what waits for the device."""
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
 
 
 def random_classes(splits: Any, split: Any, count: int, shape: Sequence[int], classes: int) -> Any:
@@ -260,15 +246,11 @@ def summarise(rounds: Sequence[Round], processor: bool) -> dict[str, Any]:
     counted = rounds[WARM_UP:]
     ours = [timing.ours_processor if processor else timing.ours for timing in counted]
     bare = [timing.bare_processor if processor else timing.bare for timing in counted]
-    low, ratio, high = median_interval([a / b for a, b in zip(ours, bare, strict=True)])
     return {
         "rounds": len(counted),
         "ours_ms": 1e3 * statistics.median(timing.ours for timing in counted),
         "bare_ms": 1e3 * statistics.median(timing.bare for timing in counted),
-        "clock": "processor time" if processor else "wall time",
-        "ratio": ratio,
-        "ratio_low": low,
-        "ratio_high": high,
+        **with_interval("ratio", [a / b for a, b in zip(ours, bare, strict=True)]),
         "added_us": 1e6 * statistics.median(a - b for a, b in zip(ours, bare, strict=True)),
         "batch_share": statistics.median(timing.batch_processor / timing.bare_processor for timing in counted),
     }

@@ -4,18 +4,19 @@ Each network plainly and with ``model.memory_efficient=true``: bytes kept, most 
 step, and the convolutions that are computed again.
 """
 
+import argparse
 import math
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError
-from benchmarks.performance.document import MeasuredTable
+from benchmarks.performance.document import MeasuredTable, interval, this_machine
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.records.files import write_atomic
 from benchmarks.records.hardware import on_gpu
+from benchmarks.report.figures import figure, points
 from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View, render
 from benchmarks.training.tuned_settings import specification
@@ -37,9 +38,7 @@ TABLE = MeasuredTable(
         "kept_efficient_mib": ("kept, memory-efficient, MiB", ",.1f"),
         "peak_plain_mib": ("peak, plain, MiB", ",.0f"),
         "peak_efficient_mib": ("peak, memory-efficient, MiB", ",.0f"),
-        "time_ratio": ("time of a step, ratio", ".2f"),
-        "time_low": ("from", ".2f"),
-        "time_high": ("to", ".2f"),
+        **interval("time_ratio", "time of a step, ratio", ".2f"),
         "recomputed_macs": ("MACs computed again", ",d"),
     },
     "Kept: what a training forward pass holds for the backward pass, each piece of memory once, without parameters and "
@@ -49,14 +48,8 @@ TABLE = MeasuredTable(
 )
 
 
-def report(overrides: Sequence[str], repeats: int | None, page: Path | None, command: str | None) -> None:
-    """Measure, print and draw.
-
-    Args:
-        overrides: as for ``run.py -m``; by default ``USUAL``.
-        repeats: of the comparison of times; by default as time allows.
-        page: the HTML file of the drawing, if any.
-        command: how it was called, where docs/performance.md is to have the figures.
+def report(arguments: argparse.Namespace) -> None:
+    """Measure, print and draw, as ``measure options --kept`` is asked to; by default the networks of ``USUAL``.
 
     Raises:
         ValueError: a network without both forms, or a step that failed, as for want of memory.
@@ -66,25 +59,21 @@ def report(overrides: Sequence[str], repeats: int | None, page: Path | None, com
 
     torch.set_num_threads(1)
     rows = []
-    trials = expand_all([*(overrides or USUAL), *ONE_THREAD])
+    trials = expand_all([*(arguments.overrides or USUAL), *ONE_THREAD])
     for trial in trials:
         if KEY not in trial.config["model"]:
             raise ConfigurationError(f"{trial.config['name']} has no model.{KEY}, model=densenet has one")
         print(f"measuring {trial.config['name']}", file=sys.stderr)
-        rows.append(measure(trial.config, repeats))
-    if page:
-        write_atomic(page, render(view(rows)))
-    TABLE.print(rows)
+        rows.append(measure(trial.config, arguments.repeats))
+    if arguments.page:
+        write_atomic(arguments.page, render(view(rows)))
+    device = "cuda" if on_gpu(trials[0].config) else "cpu"
+    TABLE.report(arguments, rows, this_machine(device), growth(rows))
     print(growth(rows))
-    if command:
-        from benchmarks.training.environment import environment
-
-        device = torch.device("cuda" if on_gpu(trials[0].config) else "cpu")
-        TABLE.write(environment(device), command, rows, growth(rows))
 
 
 def measure(config: dict[str, Any], repeats: int | None) -> dict[str, Any]:
-    """Return the row of one network in both forms.
+    """Return the row of one network in both forms; the comparison of times has ``repeats`` rounds.
 
     Raises:
         ValueError: a step failed, as for want of memory.
@@ -94,20 +83,16 @@ def measure(config: dict[str, Any], repeats: int | None) -> dict[str, Any]:
 
     step = specification(config)
     models = {form: config["model"] | {KEY: value} for form, value in FORMS.items()}
-    plain, efficient = (step | {"model": model} for model in models.values())
-    compared = compare_steps(plain, efficient, repeats)
+    compared = compare_steps(step | {"model": models["plain"]}, step | {"model": models["efficient"]}, repeats)
     device = torch.device("cuda" if step["gpu"] else "cpu")
     images = torch.randn(step["batch"], *step["image"], device=device)
     row = {"network": config["name"], "depth": config["model"]["depth"], "batch": step["batch"]}
     for form, model in models.items():
         row[f"kept_{form}_mib"] = kept_bytes(instantiate(model).to(device).train(), images) / 2**20
     macs = {form: training_macs(model, step["image"]) for form, model in models.items()}
-    return row | {
-        "peak_plain_mib": compared["memory_plain_mib"],
-        "peak_efficient_mib": compared["memory_mib"],
-        **{key: compared[key] for key in ("time_ratio", "time_low", "time_high")},
-        "recomputed_macs": macs["efficient"] - macs["plain"],
-    }
+    row |= {"peak_plain_mib": compared["memory_plain_mib"], "peak_efficient_mib": compared["memory_mib"]}
+    row |= {key: value for key, value in compared.items() if key.startswith("time_ratio")}
+    return row | {"recomputed_macs": macs["efficient"] - macs["plain"]}
 
 
 def kept_bytes(net: "nn.Module", images: "Tensor") -> int:
@@ -169,39 +154,29 @@ def view(rows: Sequence[dict[str, Any]]) -> View:
         raise ValueError("--page draws over depth: give several, as model.depth=40,70,100, and nothing else twice")
     powers, look = exponents(rows), family_look("densenet")
     traces = []
-    for quantity, word, dash in (("kept", "kept for the backward pass", "solid"), ("peak", "peak of a process", "dot")):
+    for key, word, dash in (("kept", "kept for the backward pass", "solid"), ("peak", "peak of a process", "dot")):
         for form, name, colour in (("plain", "plain", "--soft"), ("efficient", "memory-efficient", look.colour)):
-            values = [row[f"{quantity}_{form}_mib"] for row in rows]
-            traces.append(
-                {
-                    "name": f"{name}, {word}" + (f" ∝ L<sup>{powers[form]:.2f}</sup>" if quantity == "kept" else ""),
-                    "mode": "lines+markers",
-                    "x": depths,
-                    "y": values,
-                    "line": {"color": colour, "width": 2, "dash": dash},
-                    "marker": {"color": colour, "size": 8, "symbol": look.marker},
-                    "hovertext": [
-                        f"<b>{row['network']}</b><br>{value:,.1f} MiB" for row, value in zip(rows, values, strict=True)
-                    ],
-                    "hoverinfo": "text",
-                }
-            )
-    layout = {
-        "margin": {"l": 62, "r": 14, "t": 24, "b": 48},
-        "legend": {"x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"},
-        "xaxis": {"title": {"text": "depth L"}, "tickvals": depths},
-        "yaxis": {"title": {"text": "MiB"}, "rangemode": "tozero"},
-    }
+            values = [row[f"{key}_{form}_mib"] for row in rows]
+            power = f" ∝ L<sup>{powers[form]:.2f}</sup>" if key == "kept" else ""
+            texts = [f"<b>{row['network']}</b><br>{value:,.1f} MiB" for row, value in zip(rows, values, strict=True)]
+            marks = {"line": {"color": colour, "width": 2, "dash": dash}, "marker": {"color": colour, "size": 8}}
+            named = {"name": f"{name}, {word}{power}", "mode": "lines+markers", "hovertext": texts}
+            traces.append(points(depths, values, look, **marks) | named)
+    drawn = figure(
+        traces,
+        {"title": "depth L", "tickvals": depths},
+        {"title": "MiB", "rangemode": "tozero"},
+        legend={"x": 0.02, "y": 0.98, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0,0,0,0)"},
+    )
     low, high = (pick(row["time_ratio"] for row in rows) for pick in (min, max))
     again = max(row["recomputed_macs"] for row in rows)
     caption = (
         f"Batches of {rows[0]['batch']}. The exponents are those between the two deepest networks. Memory-efficient, a step "
         f"takes {low:.2f} to {high:.2f} times as long here, and {f'{again:,}' if again else 'none'} of its MACs are done twice."
     )
-    named = f"{rows[0]['network']} to {rows[-1]['network']}"
     return View(
         TABLE.title,
         "Every layer reads all before it. Plainly it keeps a concatenated and a normalised copy of them: quadratic in the "
         f"depth. With model.{KEY}=true it makes both again in the backward pass: linear, with the same results.",
-        [Figure(named, caption, [{"traces": traces, "layout": layout}], height=420, width=560)],
+        [Figure(f"{rows[0]['network']} to {rows[-1]['network']}", caption, [drawn], height=420, width=560)],
     )

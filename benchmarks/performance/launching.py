@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.performance.document import MeasuredTable, add_write_option
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.records.files import PROGRESS
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
@@ -39,9 +39,7 @@ TABLE = MeasuredTable(
     {
         "what": ("what", "s"),
         "seconds": ("seconds, median", ".2f"),
-        "ratio": ("ratio to the import, median", ".2f"),
-        "low": ("from", ".2f"),
-        "high": ("to", ".2f"),
+        **interval("ratio", "ratio to the import, median", ".2f"),
         "limit": ("limit", ".1f"),
     },
     '`import` is `python -c "import torch, pytorch_lightning"`, `help` is `run.py --help`, `first step` lasts from the start '
@@ -78,11 +76,10 @@ def measure(repeats: int, logger: str) -> dict[str, list[float]]:
 def summarise(seconds: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
     """Return rows of the table: medians, and ratios to the import of the same repeat."""
     rows = []
-    for name, taken in seconds.items():
-        ratios = [a / b for a, b in zip(taken, seconds["import"], strict=True)]
-        row = {"what": name, "seconds": statistics.median(taken)}
-        row |= {"ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios), "limit": LIMITS.get(name)}
-        rows.append(row)
+    for name, times in seconds.items():
+        ratios = [a / b for a, b in zip(times, seconds["import"], strict=True)]
+        row = {"what": name, "seconds": statistics.median(times), "limit": LIMITS.get(name)}
+        rows.append(row | {"ratio": statistics.median(ratios), "ratio_low": min(ratios), "ratio_high": max(ratios)})
     return rows
 
 
@@ -114,24 +111,14 @@ def run(arguments: argparse.Namespace) -> int:
     if "start" in parts:
         rows = summarise(measure(arguments.repeats, arguments.logger))
         too_long |= any(row["limit"] is not None and row["ratio"] > row["limit"] for row in rows)
-        _show(arguments, TABLE, rows)
+        TABLE.report(arguments, rows, this_machine("cpu"))
     if "tracking" in parts:
         from benchmarks.performance import tracking_time
 
         row = tracking_time.row(arguments.epochs, arguments.mode)
         too_long |= row["share"] > tracking_time.LIMIT
-        _show(arguments, tracking_time.TABLE, [row])
+        tracking_time.TABLE.report(arguments, [row], this_machine("cpu"))
     return int(too_long)
-
-
-def _show(arguments: argparse.Namespace, table: MeasuredTable, rows: Sequence[Mapping[str, Any]]) -> None:
-    table.print(rows)
-    if arguments.write:
-        import torch
-
-        from benchmarks.training.environment import environment
-
-        table.write(environment(torch.device("cpu")), arguments.command_line, rows)
 
 
 def _duration(command: Sequence[str], until: Path | None) -> float:

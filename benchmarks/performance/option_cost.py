@@ -15,7 +15,7 @@ from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
 from benchmarks.performance import kept_memory
-from benchmarks.performance.document import MeasuredTable, add_write_option
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.training.tuned_settings import specification
@@ -41,10 +41,8 @@ TABLE = MeasuredTable(
     {
         "network": ("network", "s"),
         "batch": ("batch", "d"),
-        "switch": ("training option", "s"),
-        "time_ratio": ("time of a step, ratio", ".2f"),
-        "time_low": ("from", ".2f"),
-        "time_high": ("to", ".2f"),
+        "option": ("training option", "s"),
+        **interval("time_ratio", "time of a step, ratio", ".2f"),
         "memory_plain_mib": ("memory without, MiB", ",.0f"),
         "memory_mib": ("with, MiB", ",.0f"),
         "rounds": ("rounds", "d"),
@@ -55,7 +53,7 @@ TABLE = MeasuredTable(
     "process of its own used in training steps, above what it used before it built the network; on a GPU, by the allocator. "
     "Which of them help is a matter of the machine: `python -m benchmarks measure options` measures it on yours, `tune` "
     "chooses.",
-    same=("network", "batch", "switch"),
+    same=("network", "batch", "option"),
 )
 
 
@@ -86,9 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: there is no such network.
     """
     if arguments.kept:
-        kept_memory.report(
-            arguments.overrides, arguments.repeats, arguments.page, arguments.write and arguments.command_line
-        )
+        kept_memory.report(arguments)
         return
     if arguments.page:
         raise ValueError("--page draws what --kept measures")
@@ -99,40 +95,22 @@ def run(arguments: argparse.Namespace) -> None:
     left_out: dict[str, None] = {}
     pairs = [(overrides, option) for overrides in networks for option in chosen]
     for overrides, option in track(pairs, "options", console=Console(stderr=True), transient=True):
-        row = _row(overrides, option, arguments.repeats)
-        if isinstance(row, str):
-            left_out |= {row: None}
-        else:
-            rows.append(row)
-    TABLE.print(rows)
+        plain = _trial([*overrides, *ONE_THREAD])
+        name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
+        if option.startswith("model.") and key not in plain.config["model"]:
+            left_out[f"{option}: not for {name}"] = None
+            continue
+        try:
+            step = specification(plain.config)
+            with_option = specification(_trial([*overrides, *ONE_THREAD, option]).config)
+            row = compare_steps(step, with_option, arguments.repeats)
+        except ValueError as error:
+            left_out[f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"] = None
+            continue
+        rows.append({"network": name, "batch": step["batch"], "option": option, "results": OPTIONS[option]} | row)
+    TABLE.report(arguments, rows, this_machine() | {"threads": 1})
     for line in left_out:
         print(f"left out   {line}")
-    if arguments.write:
-        import torch
-
-        from benchmarks.training.environment import environment
-
-        where = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu")) | {"threads": 1}
-        TABLE.write(where, arguments.command_line, rows)
-
-
-def _row(overrides: Sequence[str], option: str, repeats: int | None) -> dict[str, Any] | str:
-    """Return the figures of an option, or in a line why this machine or network has it not.
-
-    Raises:
-        ValueError: no such network.
-    """
-    plain = _trial([*overrides, *ONE_THREAD])
-    name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
-    if option.startswith("model.") and key not in plain.config["model"]:
-        return f"{option}: not for {name}"
-    try:
-        other = _trial([*overrides, *ONE_THREAD, option])
-        pair = [specification(trial.config) for trial in (plain, other)]
-        compared = compare_steps(pair[0], pair[1], repeats)
-    except ValueError as error:
-        return f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"
-    return {"network": name, "batch": pair[0]["batch"], "switch": option, "results": OPTIONS[option]} | compared
 
 
 def _trial(overrides: Sequence[str]) -> Trial:

@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -19,18 +19,23 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
+from PIL import Image
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from benchmarks.performance.cases import Case
-from benchmarks.performance.hand_written_loop import ROUND_STEPS, BareLoop, InterleavedLoader, measure, prepare, waiter
-from benchmarks.performance.other_input_paths import Pictures, pictures_of, timm_batches, torchvision_batches
+from benchmarks.performance.hand_written_loop import BareLoop, InterleavedLoader, measure, prepare
+
+# What a script's ``train_one_epoch`` may ask for by these names.
+ARGUMENTS = {"model", "criterion", "loss_fn", "optimizer", "data_loader", "loader", "device", "epoch", "args"}
 
 
 @dataclass(frozen=True)
@@ -55,15 +60,39 @@ class Work:
 
     @property
     def device(self) -> torch.device:
-        """The network's."""
+        """Return the network's."""
         return next(self.net.parameters()).device
 
     def by_epochs(self, train: Callable[[int], object]) -> None:
-        """Calls ``train`` with the number of each epoch, as the scripts' main functions do."""
+        """Call ``train`` with the number of each epoch, as the scripts' main functions do."""
         for epoch in range(self.epochs):
             self.loader.sampler.set_epoch(epoch)
             train(epoch)
             self.scheduler.step()
+
+
+class Pictures(Dataset[Any]):
+    """A data module's training images in memory as ``torchvision.datasets.CIFAR10`` has them.
+
+    Attributes:
+        images: uint8 (N, H, W, C).
+        targets: N numbers of classes.
+        mean, std: per channel, of values from 0 to 1.
+        transform: what a project makes of an image.
+    """
+
+    def __init__(self, datamodule: Any) -> None:
+        train = datamodule.splits.train
+        self.images = np.ascontiguousarray(train.images.permute(0, 2, 3, 1).numpy())
+        self.targets = train.targets.tolist()
+        self.mean, self.std = datamodule.mean, datamodule.std
+        self.transform: Any = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(Image.fromarray(self.images[index])), self.targets[index]
 
 
 @dataclass(frozen=True)
@@ -81,21 +110,6 @@ class Peer:
     batches: Callable[[Pictures, int, torch.device], Any] | None = None
 
 
-class Pairs:
-    """Batches as other loops take them: images and targets. sampler: what is told the epoch."""
-
-    def __init__(self, batches: Any, sampler: Any) -> None:
-        self.batches = batches
-        self.sampler = sampler
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        for batch in self.batches:
-            yield batch[:2]
-
-
 class PlainModule(pl.LightningModule):
     """As the documentations of Lightning and torchmetrics write it."""
 
@@ -106,7 +120,7 @@ class PlainModule(pl.LightningModule):
         self._made = [work.optimizer], [work.scheduler]
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Loss of a batch; it and the accuracy go to the progress bar and the logger."""
+        """Return the loss of a batch; it and the accuracy go to the progress bar and the logger."""
         images, targets = batch
         logits = self.net(images)
         loss = F.cross_entropy(logits, targets)
@@ -116,12 +130,12 @@ class PlainModule(pl.LightningModule):
         return loss
 
     def configure_optimizers(self) -> Any:
-        """The work's."""
+        """Return the work's."""
         return self._made
 
 
 def lightning_peer() -> Peer:
-    """A plain trainer."""
+    """Return a plain trainer."""
 
     def train(work: Work) -> None:
         trainer = pl.Trainer(
@@ -138,7 +152,7 @@ def lightning_peer() -> Peer:
 
 
 def ignite_peer() -> Peer:
-    """The engine of its quick start."""
+    """Return the engine of its quick start."""
     from ignite.engine import Events, create_supervised_trainer
 
     def train(work: Work) -> None:
@@ -156,57 +170,56 @@ def ignite_peer() -> Peer:
     return Peer("ignite", version("pytorch-ignite"), train)
 
 
-def torchvision_peer(folder: Path) -> Peer:
-    """The loop of references/classification, and the usual transforms for CIFAR."""
-    script, digest = read_script(folder / "train.py")
-    arguments = script.get_args_parser().parse_args([])
+def script_peer(name: str, path: Path, parse: Callable[[ModuleType], Any], batches: Callable[..., Any]) -> Peer:
+    """Return the loop of a training script, its function ``train_one_epoch``, with the script's default arguments.
+
+    Args:
+        parse: returns the arguments that the function is given.
+        batches: the project's own loader, whose first argument are torchvision's transforms.
+
+    Raises:
+        TypeError: the function needs an argument that is not known here.
+    """
+    script, digest = read_script(path)
+    signature = inspect.signature(script.train_one_epoch)
+    shared = {"args": parse(script), **dict.fromkeys(("criterion", "loss_fn"), nn.CrossEntropyLoss())}
 
     def train(work: Work) -> None:
-        criterion = nn.CrossEntropyLoss()
-        work.by_epochs(
-            lambda epoch: script.train_one_epoch(
-                work.net, criterion, work.optimizer, work.loader, work.device, epoch, arguments
-            )
-        )
+        values = shared | {"model": work.net, "optimizer": work.optimizer, "device": work.device}
+        values |= dict.fromkeys(("data_loader", "loader"), work.loader)
+        work.by_epochs(lambda epoch: script.train_one_epoch(**{key: (values | {"epoch": epoch})[key] for key in takes}))
 
-    batches = partial(torchvision_batches, script.torchvision.transforms)
-    return Peer("torchvision", f"{version('torchvision')}, train_one_epoch {digest}", train, batches)
+    takes = [key for key in signature.parameters if key in ARGUMENTS]
+    signature.bind(**dict.fromkeys(takes))
+    return Peer(
+        name, f"{version(name)}, train_one_epoch {digest}", train, partial(batches, script.torchvision.transforms)
+    )
+
+
+def torchvision_peer(folder: Path) -> Peer:
+    """Return the loop of references/classification, and the usual transforms for CIFAR."""
+    return script_peer(
+        "torchvision",
+        folder / "train.py",
+        lambda script: script.get_args_parser().parse_args([]),
+        torchvision_batches,
+    )
 
 
 def timm_peer(path: Path) -> Peer:
-    """The loop of train.py, and timm's loader.
+    """Return the loop of train.py, and timm's loader."""
 
-    Raises:
-        TypeError: the script's function takes other arguments.
-    """
-    script, digest = read_script(path)
-    arguments = script.parser.parse_args([])
-    # What the script's main function sets; the loader's batches are moved once more, for nothing.
-    vars(arguments).update(prefetcher=False, distributed=False, world_size=1, rank=0)
+    def parse(script: ModuleType) -> Any:
+        arguments = script.parser.parse_args([])
+        # What the script's main function sets; the loader's batches are moved once more, for nothing.
+        vars(arguments).update(prefetcher=False, distributed=False, world_size=1, rank=0)
+        return arguments
 
-    takes = ("epoch", "model", "loader", "optimizer", "loss_fn", "args", "device")
-    inspect.signature(script.train_one_epoch).bind(**dict.fromkeys(takes))
-
-    def train(work: Work) -> None:
-        criterion = nn.CrossEntropyLoss()
-        work.by_epochs(
-            lambda epoch: script.train_one_epoch(
-                epoch=epoch,
-                model=work.net,
-                loader=work.loader,
-                optimizer=work.optimizer,
-                loss_fn=criterion,
-                args=arguments,
-                device=work.device,
-            )
-        )
-
-    batches = partial(timm_batches, script.torchvision.transforms)
-    return Peer("timm", f"{version('timm')}, train_one_epoch {digest}", train, batches)
+    return script_peer("timm", path, parse, timm_batches)
 
 
 def read_script(path: Path) -> tuple[ModuleType, str]:
-    """A training script as a module, beside the files that it imports, and the start of its train_one_epoch's SHA-256.
+    """Return a training script as a module, beside the files that it imports, and the start of its train_one_epoch's SHA-256.
 
     Raises:
         FileNotFoundError: there is none.
@@ -221,8 +234,45 @@ def read_script(path: Path) -> tuple[ModuleType, str]:
     return module, hashlib.sha256(inspect.getsource(module.train_one_epoch).encode()).hexdigest()[:8]
 
 
+def torchvision_batches(transforms: ModuleType, pictures: Pictures, batch: int, device: torch.device) -> Any:
+    """Return batches of pictures that go through PIL one by one. transforms: torchvision's."""
+    pictures.transform = transforms.Compose(
+        [
+            transforms.RandomCrop(pictures.images.shape[1], padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(pictures.mean, pictures.std),
+        ]
+    )
+    return DataLoader(pictures, batch_size=batch, shuffle=True, drop_last=True, pin_memory=device.type == "cuda")
+
+
+def timm_batches(transforms: ModuleType, pictures: Pictures, batch: int, device: torch.device) -> Any:
+    """Return its loader, which normalises whole batches. transforms: torchvision's."""
+    from timm.data import create_loader
+    from timm.data.transforms import ToNumpy
+
+    height, width, channels = pictures.images.shape[1:]
+    loader = create_loader(
+        pictures,
+        input_size=(channels, height, width),
+        batch_size=batch,
+        is_training=True,
+        mean=tuple(pictures.mean),
+        std=tuple(pictures.std),
+        num_workers=0,
+        persistent_workers=False,
+        pin_memory=device.type == "cuda",
+        device=device,
+    )
+    pictures.transform = transforms.Compose(
+        [transforms.RandomCrop(height, padding=4), transforms.RandomHorizontalFlip(), ToNumpy()]
+    )
+    return loader
+
+
 def find_peers(torchvision: Path | None, timm: Path | None) -> tuple[list[Peer], list[str]]:
-    """Ours and those that can be had here, and for each other one a line that says why not.
+    """Return ours and those that can be had here, and for each other one a line that says why not.
 
     Args:
         torchvision: the folder references/classification of its sources.
@@ -244,7 +294,7 @@ def find_peers(torchvision: Path | None, timm: Path | None) -> tuple[list[Peer],
 
 
 def train_interleaved(case: Case, steps: int, peer: Peer, own_batches: bool = False) -> InterleavedLoader:
-    """A loop and the hand-written one beside it, both trained.
+    """Train a loop and the hand-written one beside it.
 
     own_batches: whether the loop's come from its own input path, where it has one.
     """
@@ -254,24 +304,16 @@ def train_interleaved(case: Case, steps: int, peer: Peer, own_batches: bool = Fa
     with tempfile.TemporaryDirectory() as root:
         config, datamodule = prepare(case, steps, Path(root))
         net = instantiate(config["module"]).net.to(device).train()
-        recipe, mine = config["recipe"], datamodule.train_dataloader()
-        bare = BareLoop(
-            copy.deepcopy(net), recipe["optimizer"], recipe["scheduler"], datamodule.train_dataloader(), "32-true"
-        )
-        batches = mine
+        recipe, loader = config["recipe"], datamodule.train_dataloader()
+        bare = BareLoop(copy.deepcopy(net), recipe, datamodule.train_dataloader())
+        batches = loader
         if own_batches and peer.batches is not None:
-            batches = peer.batches(pictures_of(datamodule), recipe["batch_size"], device)
-        loader = InterleavedLoader(Pairs(batches, mine.sampler), bare, ROUND_STEPS[device.type], waiter(device))
+            batches = peer.batches(Pictures(datamodule), recipe["batch_size"], device)
+        beside = InterleavedLoader(batches, bare, loader.sampler, parts=2)
         optimizer = instantiate(recipe["optimizer"])(net.parameters())
-        work = Work(
-            net,
-            optimizer,
-            instantiate(recipe["scheduler"])(optimizer),
-            loader,
-            config["trainer"]["max_epochs"],
-            config["data"]["num_classes"],
-            Path(root),
-        )
+        scheduler = instantiate(recipe["scheduler"])(optimizer)
+        epochs, classes = config["trainer"]["max_epochs"], config["data"]["num_classes"]
+        work = Work(net, optimizer, scheduler, beside, epochs, classes, Path(root))
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             peer.train(work)
-    return loader
+    return beside

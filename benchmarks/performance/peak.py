@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.performance.interleaved import interleave
 from benchmarks.training.environment import environment
 from benchmarks.training.options import has_bf16, has_tf32, synchronize
 
@@ -19,20 +20,16 @@ REPEATS = 10
 
 def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, tf32: bool = False) -> float:
     """Return the rate of products of square matrices, the best of ten; 2 n³ FLOPs each."""
-    before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = tf32
     side = SIDE[device.type]
     a, b = torch.randn(2, side, side, device=device).to(dtype)
-    taken = []
-    try:
-        for _ in range(REPEATS + 1):
-            started = time.perf_counter()
-            torch.mm(a, b)
-            synchronize(device)
-            taken.append(time.perf_counter() - started)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
-    return 2 * side**3 / min(taken[1:])
+
+    def product() -> None:
+        torch.mm(a, b)
+        synchronize(device)
+
+    rounds = interleave([product], time.perf_counter, warm_up=1, fewest=REPEATS, most=REPEATS)
+    return 2 * side**3 / min(rounds)[0]
 
 
 def main(specification: dict[str, Any]) -> int:

@@ -10,13 +10,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.performance import cases
-from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case
-from benchmarks.performance.document import MeasuredTable, add_write_option
-from benchmarks.performance.interleaved import median_interval
+from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case, chosen_cases
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
+from benchmarks.performance.interleaved import interleave, with_interval
 
 if TYPE_CHECKING:
     from benchmarks.performance.other_loops import Peer
@@ -34,9 +35,7 @@ STEPS = MeasuredTable(
         "loop": ("loop", "s"),
         "version": ("version", "s"),
         "images_per_s": ("images/s", ".1f"),
-        "ratio": ("ratio to bare", ".3f"),
-        "ratio_low": ("from", ".3f"),
-        "ratio_high": ("to", ".3f"),
+        **interval("ratio", "ratio to bare", ".3f"),
         "added_us": ("added, µs", ".0f"),
         "rounds": ("rounds", "d"),
     },
@@ -59,14 +58,10 @@ BATCHES = MeasuredTable(
         "loop": ("pipeline", "s"),
         "version": ("version", "s"),
         "batch": ("batch", "d"),
-        "images_per_s": ("images/s on one core", ",.0f"),
-        "low": ("from", ",.0f"),
-        "high": ("to", ",.0f"),
+        **interval("images_per_s", "images/s on one core", ",.0f"),
         "times": ("time of ours", ".1f"),
         "whole_images_per_s": ("ResNet-20 with it, images/s", ".1f"),
-        "whole_ratio": ("ratio to bare", ".3f"),
-        "whole_ratio_low": ("from", ".3f"),
-        "whole_ratio_high": ("to", ".3f"),
+        **interval("whole_ratio", "ratio to bare", ".3f"),
     },
     "Random images of 3x32x32 in memory, padded by 4, cropped, flipped and normalised. `torchvision`: "
     "Image.fromarray, as its CIFAR10 has it, RandomCrop, RandomHorizontalFlip, ToTensor and Normalize through a "
@@ -99,14 +94,11 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: no such case.
     """
-    names = arguments.cases or [*CASES, INPUT]
-    if unknown := [name for name in names if name not in CASES and name != INPUT]:
-        raise ValueError(f"no case {unknown[0]}; there are {', '.join(CASES)}, {INPUT}")
+    names = chosen_cases(arguments.cases, CASES)
 
     import torch
 
     from benchmarks.performance.other_loops import find_peers
-    from benchmarks.training.environment import environment
     from benchmarks.training.rank import quiet
 
     quiet()
@@ -114,18 +106,15 @@ def run(arguments: argparse.Namespace) -> None:
     peers, left_out = find_peers(arguments.torchvision, arguments.timm)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    where = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    environment = this_machine()
     missing = "".join(f" Left out: {line}." for line in left_out)
-    for name in (name for name in names if name in CASES):
-        steps = step_rows(name, peers, arguments.steps or CASES[name].steps)
-        STEPS.print(steps)
-        if arguments.write:  # at once: a later case may be interrupted
-            STEPS.write(where, arguments.command_line, steps, missing)
-    if INPUT in names:
-        inputs = input_rows(peers, INPUT_STEPS, arguments.steps or CASES[WHOLE].steps)
-        BATCHES.print(inputs)
-        if arguments.write:
-            BATCHES.write(where, arguments.command_line, inputs, missing)
+    for name in names:  # each is written at once: a later one may be interrupted
+        if name == INPUT:
+            rows = input_rows(peers, INPUT_STEPS, arguments.steps or CASES[WHOLE].steps)
+            BATCHES.report(arguments, rows, environment, missing)
+        else:
+            rows = step_rows(name, peers, arguments.steps or CASES[name].steps)
+            STEPS.report(arguments, rows, environment, missing)
 
 
 def step_rows(name: str, peers: Sequence["Peer"], steps: int, own_batches: bool = False) -> list[dict[str, Any]]:
@@ -158,7 +147,7 @@ def input_rows(peers: Sequence["Peer"], batches: int, steps: int) -> list[dict[s
     import torch
 
     from benchmarks.performance.hand_written_loop import WARM_UP, prepare
-    from benchmarks.performance.other_input_paths import pictures_of
+    from benchmarks.performance.other_loops import Pictures
 
     case = CASES[WHOLE]
     assert case.batch is not None
@@ -169,31 +158,18 @@ def input_rows(peers: Sequence["Peer"], batches: int, steps: int) -> list[dict[s
         iter(
             datamodule.train_dataloader()
             if peer.batches is None
-            else peer.batches(pictures_of(datamodule), case.batch, torch.device("cpu"))
+            else peer.batches(Pictures(datamodule), case.batch, torch.device("cpu"))
         )
         for peer in paths
     ]
-    times: list[list[float]] = [[] for _ in paths]
-    for _ in range(batches):
-        for loader, spent in zip(loaders, times, strict=True):
-            begun = time.thread_time()
-            next(loader)
-            spent.append(time.thread_time() - begun)
-    rows = []
+    count = batches - WARM_UP
+    making = [partial(next, loader) for loader in loaders]
+    rounds = interleave(making, time.thread_time, warm_up=WARM_UP, fewest=count, most=count)
     _, *wholes = step_rows(WHOLE, paths, steps, own_batches=True)
-    for peer, spent, whole in zip(paths, times, wholes, strict=True):
-        low, middle, high = median_interval(spent[WARM_UP:])
-        ratios = [other / ours for other, ours in zip(spent[WARM_UP:], times[0][WARM_UP:], strict=True)]
-        rows.append(
-            {
-                "loop": peer.name,
-                "version": peer.version,
-                "batch": case.batch,
-                "images_per_s": case.batch / middle,
-                "low": case.batch / high,
-                "high": case.batch / low,
-                "times": statistics.median(ratios),
-                **{f"whole_{key}": whole[key] for key in ("images_per_s", "ratio", "ratio_low", "ratio_high")},
-            }
-        )
+    rows = []
+    for peer, times, whole in zip(paths, zip(*rounds, strict=True), wholes, strict=True):
+        row = {"loop": peer.name, "version": peer.version, "batch": case.batch}
+        row |= with_interval("images_per_s", [case.batch / seconds for seconds in times])
+        row["times"] = statistics.median(other / first for other, (first, *_) in zip(times, rounds, strict=True))
+        rows.append(row | {f"whole_{key}": whole[key] for key in ("images_per_s", "ratio", "ratio_low", "ratio_high")})
     return rows

@@ -3,16 +3,32 @@
 import argparse
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 
 from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
-from benchmarks.performance.cost_table import print_forecasts
-from benchmarks.performance.forecasting import Method, forecast
+from benchmarks.performance.document import HOURS, MIB, SI, Columns, table
+from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, Method, forecast
+from benchmarks.units import device_hours, quantity
 
 LIMITS = ("train_flops", "device_hours", "money")
+FOLD_ABOVE = 30  # rows
+NAMED = 10  # trials that cannot run
+COLUMNS: Columns = {
+    "network": ("network", "s"),
+    "data": ("data", "s"),
+    "recipe": ("recipe", "s"),
+    "seed": ("seed", "s"),
+    "params": ("params", SI),
+    "train_flops": ("train\nFLOPs", SI),
+    "device_s": ("device-\nhours", HOURS),
+    "memory_bytes": ("memory,\nMiB", MIB),
+    "money": ("money", ",.2f"),
+    "status": ("status", "s"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     method = Method(arguments.flops_per_s, measure=arguments.measure)
     console = terminal.console()
     forecasts = forecast(trials, method, console)
-    print_forecasts(console, forecasts, method)
+    _print(console, forecasts, method)
     return 1 if any(one.problem for one in forecasts) else 0
 
 
@@ -74,19 +90,18 @@ def check_budget(trials: Sequence[Trial | Impossible]) -> None:
         raise ConfigurationError("launch.budget.money needs launch.price_per_device_hour")
     method = Method(measure=limits.keys() != {"train_flops"})
     left = [one for one in forecast(trials, method, Console(stderr=True)) if one.remains]
-    spent = {"train_flops": float(sum(one.train_flops or 0 for one in left))}
-    spent["device_hours"] = sum(one.device_s or 0 for one in left) / 3600
-    spent["money"] = spent["device_hours"] * (price or 0)
+    sums = _sums(left, price)
+    sums["device_hours"] = sums["device_s"] and sums["device_s"] / 3600
     for name, limit in limits.items():
-        unknown = [one for one in left if name != "train_flops" and one.device_s is None]
-        if unknown:
+        if left and sums[name] is None:
+            unknown = next(one for one in left if one.device_s is None)
             raise ConfigurationError(
-                f"launch.budget.{name} cannot be checked: {unknown[0].trial.label}: {unknown[0].unmeasured}"
+                f"launch.budget.{name} cannot be checked: {unknown.trial.label}: {unknown.unmeasured}"
             )
-        if spent[name] > limit:
+        if left and sums[name] > limit:
             raise ConfigurationError(
                 f"nothing was started: {name} of what remains ({len(left)} of {len(trials)} runs) is forecast as "
-                f"{spent[name]:.4g}, above launch.budget.{name}={limit:g}"
+                f"{sums[name]:.4g}, above launch.budget.{name}={limit:g}"
             )
 
 
@@ -95,3 +110,90 @@ def _positive(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"a positive number, as 4e13, got {text}")
     return value
+
+
+def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> None:
+    """Print the table, many trials folded over their seeds, what remains, where figures come from, and what cannot run."""
+    possible = [one for one in forecasts if isinstance(one.trial, Trial) and one.problem is None]
+    left = [one for one in possible if one.remains]
+    price = None
+    folded: dict[Any, list[Forecast]] = {}
+    for index, one in enumerate(possible):
+        trial: Any = one.trial
+        price = trial.config["launch"]["price_per_device_hour"]
+        place = trial.config["name"], trial.config["data"]["name"], trial.directory.parent
+        folded.setdefault(place if len(possible) > FOLD_ABOVE else index, []).append(one)
+    rows = [_row(group, price) for group in folded.values()]
+    if left:
+        rows.append({"network": "remains", "seed": f"{len(left)} runs", **_sums(left, price)})
+    columns = {key: column for key, column in COLUMNS.items() if key != "money" or price is not None}
+    if len(possible) > FOLD_ABOVE:
+        columns["seed"] = ("seeds", "s")
+    if rows:
+        console.print(table(columns, rows, best={"network": "remains"}))
+
+    def say(text: str, style: str | None = None) -> None:
+        console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    total = _sums(left, price)
+    finished = sum(one.finished for one in forecasts)
+    hours = "" if total["device_s"] is None else f", {device_hours(total['device_s'])}"
+    done = f"; {finished} done" if finished else ""
+    flops = quantity(total["train_flops"], "FLOPs")
+    say(f"{len(left)} of {len(forecasts)} runs remain: {flops} of training{hours}{done}.", "bold")
+    say("train FLOPs: exact. device-hours: wall time x devices x machines. What is done shows what it took.", "dim")
+    if method.flops_per_s is not None:
+        say("Device time: training and evaluation at the stated throughput of one device; no start-up.", "dim")
+    elif any(one.device_s is not None for one in left):
+        hardware = ", ".join(dict.fromkeys(one.hardware for one in left if one.hardware))
+        say(
+            f"Device time and memory: training steps measured on {hardware}; evaluation by its FLOPs at that rate; "
+            f"{FORKED_S:g} s of start-up a run, {FRESH_S:g} s on a GPU. Memory: of one process, beside what the libraries "
+            "take.",
+            "dim",
+        )
+    for reason, labels in _by_reason(left, "unmeasured").items():
+        say(f"No device time for {labels}: {reason}", "yellow")
+    impossible = list(_by_reason(forecasts, "problem").items())
+    for problem, labels in impossible[:NAMED]:
+        say(f"Cannot run: {labels}: {problem}", "bold red")
+    if len(impossible) > NAMED:
+        say(f"… and {len(impossible) - NAMED} more reasons.", "bold red")
+
+
+def _row(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
+    """Return a line of the table: one trial, or those that differ in the seed alone."""
+    trial: Any = group[0].trial
+    done = sum(one.finished for one in group)
+    return {
+        "network": trial.config["name"],
+        "data": trial.config["data"]["name"],
+        "recipe": trial.directory.parent.name,
+        "seed": str(len(group) if len(group) > 1 else trial.config["seed"]),
+        "params": group[0].params,
+        "status": "" if not done else "done" if done == len(group) else f"{done} done",
+        **_sums(group, price),
+    }
+
+
+def _sums(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
+    """Return FLOPs, seconds of devices and money in all, None unless all have a time; and bytes, the most of any."""
+    times = [one.device_s for one in group if one.device_s is not None]
+    device_s = sum(times) if times and len(times) == len(group) else None
+    return {
+        "train_flops": sum(one.train_flops or 0 for one in group),
+        "device_s": device_s,
+        "memory_bytes": max((one.memory_bytes or 0 for one in group), default=0) or None,
+        "money": None if device_s is None else device_s / 3600 * (price or 0),
+    }
+
+
+def _by_reason(forecasts: Sequence[Forecast], attribute: str) -> dict[str, str]:
+    """Return the trials that have a reason there, as ``label and 3 more``, by the reason."""
+    labels: dict[str, list[str]] = {}
+    for one in forecasts:
+        if reason := getattr(one, attribute):
+            labels.setdefault(reason, []).append(one.trial.label)
+    return {
+        reason: first + (f" and {len(others)} more" if others else "") for reason, (first, *others) in labels.items()
+    }

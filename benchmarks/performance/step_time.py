@@ -33,22 +33,22 @@ from benchmarks.training.options import TrainingOptions, synchronize
 WARM_UP, WARM_UP_S = 3, 0.5  # steps, and where they are short as many more as go into this time
 MEASURED_S = 2.0
 MOST_STEPS, FEWEST_STEPS = 50, 3
-INTERLEAVED_S, FEWEST_ROUNDS = 6.0, 5
+INTERLEAVED = {"clock": "perf_counter", "warm_up": 0, "fewest": 5, "most": MOST_STEPS, "seconds": 6.0}
 HALF = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 def main(specification: dict[str, Any]) -> int:
     """Print ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network),
-    ``switches`` in effect and ``hardware``, or ``error`` where memory does not suffice; return the exit code.
+    ``options`` in effect and ``hardware``, or ``error`` where memory does not suffice; return the exit code.
 
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
-            threads; where they are to be set forward (true: no training), switches (fields of ``TrainingOptions``), datamodule
+            threads; where they are to be set forward (true: no training), options (fields of ``TrainingOptions``), datamodule
             (configuration node whose training batches are made and used), measured_s (how long to measure) and beside (what
-            of the specification differs in a step that is interleaved with this one afterwards, whose ``beside_s`` and
-            ``ratio`` are medians too). Where it has passes, a list of what differs from one measurement to the next, the one
-            that takes least memory first, the JSON is ``{"passes": [...]}``; what follows one that memory does not
-            suffice for is not tried.
+            of the specification differs in a step that is interleaved with this one afterwards, as ``interleaved`` says in
+            arguments of ``interleave``: ``beside_s`` and ``ratios`` are added). Where it has passes, a list of what differs
+            from one measurement to the next, the one that takes least memory first, the JSON is ``{"passes": [...]}``; what
+            follows one that memory does not suffice for is not tried.
     """
     passes = specification.pop("passes", None)
     results = _measured(specification, passes or [{}])
@@ -71,7 +71,7 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
         steps = Steps(specification, device)
         for one in passes:
             if results:
-                _forget(device, bool(steps.switches.compile))
+                _forget(device, bool(steps.options.compile))
             step = steps.of({**specification, **one})
             taken = _times(step, device, ranks, specification.get("measured_s", MEASURED_S))
             lower, _, upper = statistics.quantiles(taken, method="inclusive")
@@ -81,13 +81,13 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
                     "quartiles_s": [lower, upper],
                     "steps": len(taken),
                     "memory_bytes": _peak(device) - before,
-                    "switches": steps.switches.as_dict(device),
+                    "options": steps.options.as_dict(device),
                     "hardware": environment(device)["device_name"],
                 }
             )
             if "beside" in specification:
-                forward = {"forward": one.get("forward", False)}
-                results[-1] |= _interleaved(step, {**specification, **forward, **specification["beside"]}, device)
+                other = {**specification, "forward": one.get("forward", False), **specification["beside"]}
+                results[-1] |= _interleaved(step, other, specification.get("interleaved", {}), device)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -106,15 +106,15 @@ class Steps:
 
     def __init__(self, specification: Mapping[str, Any], device: torch.device) -> None:
         self.device = device
-        self.switches = TrainingOptions(**specification.get("switches", {}))
-        self.switches.check(device, specification["precision"])
+        self.options = TrainingOptions(**specification.get("options", {}))
+        self.options.check(device, specification["precision"])
         width, _, kind = specification["precision"].partition("-")
         self.dtype = HALF.get(width) if kind == "true" else None
         self.mixed = torch.autocast(device.type, HALF[width]) if kind == "mixed" else nullcontext()
         self.net = instantiate(specification["model"]).to(device, self.dtype)
-        self.switches.apply(self.net)
+        self.options.apply(self.net)
         self.optimizer = instantiate(specification["optimizer"])(self.net.parameters())
-        decay = self.switches.ema_decay
+        decay = self.options.ema_decay
         # As Lightning's callback makes it.
         self.average = decay and AveragedModel(self.net, avg_fn=get_ema_avg_fn(decay), use_buffers=True)
 
@@ -142,7 +142,7 @@ class Steps:
 
     def _train(self, called: Any, images: Tensor) -> None:
         self.optimizer.zero_grad()
-        for part in images.chunk(self.switches.accumulate_grad_batches or 1):
+        for part in images.chunk(self.options.accumulate_grad_batches or 1):
             with self.mixed:
                 logits = called(part)
                 places = (logits.shape[0], *logits.shape[2:])
@@ -169,24 +169,25 @@ def _times(step: Callable[[], float], device: torch.device, ranks: int, measured
     return [step() for _ in range(min(max(int(measured_s / float(once)), FEWEST_STEPS), MOST_STEPS))]
 
 
-def _interleaved(step: Callable[[], float], other: Mapping[str, Any], device: torch.device) -> dict[str, float]:
-    """Return ``beside_s``, the other specification's step, and ``ratio``, this step's time to it: medians over rounds, as a
-    machine that is slow for a while is slow for both. Empty where memory does not hold two networks.
+def _interleaved(
+    step: Callable[[], float], specification: Mapping[str, Any], how: Mapping[str, Any], device: torch.device
+) -> dict[str, Any]:
+    """Return ``beside_s``, the median time of another specification's step, and ``ratios``, this step's times to its in each
+    round, as a machine that is slow for a while is slow for both. Empty where memory does not hold two networks.
     """
+    timing: dict[str, Any] = {**INTERLEAVED, **how}
     try:
-        beside = Steps(other, device).of(other)
+        beside = Steps(specification, device).of(specification)
         for _ in range(WARM_UP):  # of this one alone: the other is warm
             beside()
-        rounds = interleave(
-            step, beside, time.perf_counter, warm_up=0, fewest=FEWEST_ROUNDS, most=MOST_STEPS, seconds=INTERLEAVED_S
-        )
+        rounds = interleave((step, beside), getattr(time, timing.pop("clock")), **timing)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
         return {}
     return {
-        "beside_s": statistics.median(plain for _, plain in rounds),
-        "ratio": statistics.median(own / plain for own, plain in rounds),
+        "beside_s": statistics.median(other for _, other in rounds),
+        "ratios": [own / other for own, other in rounds],
     }
 
 

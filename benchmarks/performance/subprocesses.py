@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.launch.process import clean_environment
-from benchmarks.performance.interleaved import median_interval
+from benchmarks.performance.interleaved import with_interval
 from benchmarks.records.hardware import cores
 from benchmarks.units import killed_by
 
@@ -33,22 +33,23 @@ def steps(
 def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any], repeats: int | None = None) -> dict[str, Any]:
     """Return time and memory of another training step beside a plain one: columns of a table.
 
-    The ratio of their times, with its 95 % interval, is of a process that interleaves both ``repeats`` times (by default as
-    often as time allows); memory, in MiB, is of two more.
+    The ratio of their times, with its 95 % interval, is of steps that are interleaved ``repeats`` times (by default as often as
+    time allows), on a CPU of processor time; memory, in MiB, of a process for each.
 
     Raises:
-        ValueError: as ``ask``.
+        ValueError: as ``ask``, or memory does not hold both networks.
     """
-    ratios = ask("performance.step_pair", [{**plain, "repeats": repeats}, other], plain["threads"])["ratios"]
-    memory = [ask("performance.step_time", one, one["threads"])["memory_bytes"] / 2**20 for one in (plain, other)]
-    low, ratio, high = median_interval(ratios)
+    clock = "perf_counter" if plain["gpu"] else "thread_time"
+    rounds = {"fewest": repeats or 7, "most": repeats or 200, "seconds": 15.0, "clock": clock}
+    beside = {**other, "beside": plain, "interleaved": rounds}
+    alone, both = (ask("performance.step_time", one, one["threads"]) for one in (plain, beside))
+    if "ratios" not in both:
+        raise ValueError("out of memory with both networks")
     return {
-        "time_ratio": ratio,
-        "time_low": low,
-        "time_high": high,
-        "memory_plain_mib": memory[0],
-        "memory_mib": memory[1],
-        "rounds": len(ratios),
+        **with_interval("time_ratio", both["ratios"]),
+        "memory_plain_mib": alone["memory_bytes"] / 2**20,
+        "memory_mib": both["memory_bytes"] / 2**20,
+        "rounds": len(both["ratios"]),
     }
 
 

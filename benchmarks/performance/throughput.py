@@ -7,43 +7,53 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from benchmarks import terminal
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, rate, table
+from benchmarks.performance.document import MIB, MS, RATE, Columns, MeasuredTable, add_write_option, interval, table
 from benchmarks.records import measured_speed
 from benchmarks.records.files import now
 from benchmarks.records.hardware import hardware
 from benchmarks.training import tuned_settings
 from benchmarks.training.tuned_settings import specification
-from benchmarks.units import quantity, short_value
+from benchmarks.units import short_value
 
 PASSES = ("latency", "forward", "training")
 MEASURED_S = 10.0  # of each pass
 LAYOUTS = {False: "NCHW", True: "channels_last"}
 EXECUTION = {False: "eager", True: "compile"}
 SAME = ("network", "image", "batch", "setting")
+NETWORK: Columns = {
+    "network": ("network", "s"),
+    "image": ("image", "s"),
+    "batch": ("batch", "d"),
+    "setting": ("setting", "s"),
+}
+PASS: Columns = {
+    "pass": ("", "s"),
+    "batch": ("batch", "d"),
+    "median_s": ("ms, median", MS),
+    "lower_s": ("from", MS),
+    "upper_s": ("to", MS),
+    "steps": ("steps", "d"),
+    "images_per_s": ("images/s", RATE),
+    "of_peak": ("of peak", ".0%"),
+    "peak_memory_bytes": ("peak memory, MiB", MIB),
+}
 ALONE = MeasuredTable(
     "throughput",
     "Networks alone: latency, images per second, memory",
     {
-        "network": ("network", "s"),
-        "image": ("image", "s"),
-        "batch": ("batch", "d"),
-        "setting": ("setting", "s"),
+        **NETWORK,
         "latency_ms": ("latency of one image, ms", ".4g"),
         "forward_images_per_s": ("forward, images/s", RATE),
         "forward_of_peak": ("of peak", ".0%"),
-        "train_images_per_s": ("training, images/s", RATE),
-        "train_low": ("from", RATE),
-        "train_high": ("to", RATE),
+        **interval("train_images_per_s", "training, images/s", RATE),
         "train_of_peak": ("of peak", ".0%"),
         "activations": ("activations of one image", ",d"),
         "train_memory_mib": ("memory of training, MiB", ",.0f"),
@@ -59,14 +69,10 @@ SCALING = MeasuredTable(
     "scaling",
     "Training over several processes",
     {
-        "network": ("network", "s"),
-        "image": ("image", "s"),
+        **NETWORK,
         "batch": ("global batch", "d"),
-        "setting": ("setting", "s"),
         "processes": ("processes", "d"),
-        "train_images_per_s": ("training, images/s", RATE),
-        "train_low": ("from", RATE),
-        "train_high": ("to", RATE),
+        **interval("train_images_per_s", "training, images/s", RATE),
         "speed_up": ("speed-up", ".2f"),
         "efficiency": ("efficiency", ".0%"),
     },
@@ -107,21 +113,19 @@ def run(arguments: argparse.Namespace) -> None:
             raise ConfigurationError(problem)
     subprocesses.warn_if_busy()
     measurements = _measure_all(trials)
-    if arguments.write:
-        _write(measurements, arguments.command_line)
+    alone, scaling = _rows(measurements)
+    for kind, rows in ((ALONE, alone), (SCALING, scaling)):
+        if arguments.write and rows:
+            kind.write(measurements[0]["environment"], arguments.command_line, rows)
     if arguments.json:
         print(json.dumps(measurements, indent=1))
         return
     console = terminal.console()
     for measurement in measurements:
         _print(console, measurement)
-    for rows in _scaling(measurements):
-        console.print(
-            ", ".join([*(str(rows[0][key]) for key in SAME), "the same threads in each process"]), markup=False
-        )
-        console.print(table({key: shown for key, shown in SCALING.columns.items() if key not in SAME}, rows))
-    root = Path(trials[0].config["output_root"])
-    console.print(f"kept in {root / measured_speed.KEPT}", markup=False)
+    if scaling:
+        console.print(table(SCALING.columns, scaling, "the same threads in each process"))
+    console.print(f"kept in {Path(trials[0].config['output_root'], measured_speed.KEPT)}", markup=False)
 
 
 def counts(config: dict[str, Any]) -> dict[str, int]:
@@ -164,18 +168,17 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
 
 
 def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Measure the trials in turn. Where only the number of processes differs, all have the threads of the most processes."""
+    """Measure the trials one after the other, all with the threads that the one of most processes has unless they are set."""
     bases = [specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
-    alike = [json.dumps({**base, "batch": None, "threads": None, "data": trial.config["data"]["name"]})
-             for trial, base in zip(trials, bases, strict=True)]  # fmt: skip
+    fewest = min(base["threads"] for base in bases)
     measurements: list[dict[str, Any]] = []
     machines: dict[int, dict[str, Any]] = {}
-    for index in track(range(len(trials)), "measuring", console=Console(stderr=True), transient=True):
-        base = bases[index]
-        threads = min(other["threads"] for other, key in zip(bases, alike, strict=True) if key == alike[index])
+    progress = track(trials, "measuring", console=Console(stderr=True), transient=True)
+    for trial, base in zip(progress, bases, strict=True):
+        base["threads"] = threads = trial.config["cluster"]["threads_per_process"] or fewest
         if threads not in machines:
             machines[threads] = subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
-        measurements.append(_measure(trials[index], {**base, "threads": threads}, machines[threads]))
+        measurements.append(_measure(trial, base, machines[threads]))
     return measurements
 
 
@@ -188,27 +191,27 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> 
         if line is not None:
             print(f"trainer=auto: {line}", file=sys.stderr)
         chosen = {"precision": base["precision"], **tuned_settings.choice(config, entry)["trainer"]}
-        base = {**base, "precision": chosen.pop("precision"), "switches": base["switches"] | chosen}
+        base = {**base, "precision": chosen.pop("precision"), "options": base["options"] | chosen}
     latency = {"forward": True, "batch": 1}
     both = [{"forward": True}, {"forward": False}]
     if processes == 1:
-        taken = subprocesses.steps(base, [latency, *both])
+        results = subprocesses.steps(base, [latency, *both])
     else:
-        taken = subprocesses.steps(base, [latency]) + subprocesses.steps(base, both, processes)
+        results = subprocesses.steps(base, [latency]) + subprocesses.steps(base, both, processes)
     passes: dict[str, Any] = {}
-    for name, one, flops in zip(PASSES, taken, ("flops", "flops", "train_flops_per_sample"), strict=True):
-        if "error" in one:
-            raise ValueError(f"{config['name']}, {name}: {one['error']}")
-        batch = 1 if name == "latency" else base["batch"] * processes
-        peak = peak_of(machine["peaks"], base["precision"], one["switches"])
+    for name, result, flops in zip(PASSES, results, ("flops", "flops", "train_flops_per_sample"), strict=True):
+        if "error" in result:
+            raise ValueError(f"{config['name']}, {name}: {result['error']}")
+        ranks, batch = (1, 1) if name == "latency" else (processes, base["batch"] * processes)
+        peak = peak_of(machine["peaks"], base["precision"], result["options"])
         passes[name] = {
             "batch": batch,
-            "median_s": one["step_s"],
-            "quartiles_s": one["quartiles_s"],
-            "steps": one["steps"],
-            "images_per_s": batch / one["step_s"],
-            "of_peak": peak and batch / one["step_s"] * cost[flops] / peak / (1 if name == "latency" else processes),
-            "peak_memory_bytes": one["memory_bytes"],
+            "median_s": result["step_s"],
+            "quartiles_s": result["quartiles_s"],
+            "steps": result["steps"],
+            "images_per_s": batch / result["step_s"],
+            "of_peak": peak and batch / result["step_s"] * cost[flops] / (peak * ranks),
+            "peak_memory_bytes": result["memory_bytes"],
         }
     measurement = {
         "network": network(trial),
@@ -216,7 +219,7 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> 
         "data": config["data"]["name"],
         "image": base["image"],
         "precision": base["precision"],
-        "switches": base["switches"],
+        "options": base["options"],
         "processes": processes,
         "threads": base["threads"],
         **cost,
@@ -224,12 +227,10 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> 
         "environment": environment,
         "made": now(),
     }
-    of_a_run = {
-        "data": config["data"]["name"],
-        "name": config["name"],
+    record = {  # as a run of it would have
+        **measurement,
         "recipe": config["recipe"]["name"],
         "overrides": trial.overrides,
-        "environment": environment,
         "complexity": {"input_size": base["image"], **cost},
         "parallel": {
             "world_size": processes,
@@ -237,42 +238,27 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> 
             "sync_batchnorm": False,
             "global_batch_size": base["batch"] * processes,
             "precision": base["precision"],
-            **taken[-1]["switches"],
+            **results[-1]["options"],
         },
     }
-    measured_speed.keep(Path(config["output_root"]), str(measured_speed.key_of(of_a_run)), measurement)
+    measured_speed.keep(Path(config["output_root"]), str(measured_speed.key_of(record)), measurement)
     return measurement
 
 
 def _print(console: Console, measurement: dict[str, Any]) -> None:
     image = "×".join(map(str, measurement["image"]))
-    options = ", ".join(f"{name}={json.dumps(value)}" for name, value in measurement["switches"].items())
-    several = f"{measurement['processes']} processes" if measurement["processes"] > 1 else ""
-    where = measurement["environment"]["device_name"]
-    how = ", ".join(filter(None, (measurement["precision"], options, several)))
-    title = f"{measurement['network']}, images of {image}, {how}, {where}"
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for header in ("", "batch", "ms, median", "quartiles", "steps", "images/s", "of peak", "peak memory"):
-        shown.add_column(header, justify="left" if not header else "right", no_wrap=True)
+    options = [f"{name}={json.dumps(value)}" for name, value in measurement["options"].items()]
+    several = [f"{measurement['processes']} processes"] if measurement["processes"] > 1 else []
+    how = ", ".join([measurement["precision"], *options, *several, measurement["environment"]["device_name"]])
+    rows = []
     for name in PASSES:
-        one = measurement[name]
-        lower, upper = (f"{1e3 * value:.4g}" for value in one["quartiles_s"])
-        shown.add_row(
-            name,
-            str(one["batch"]),
-            f"{1e3 * one['median_s']:.4g}",
-            f"{lower} – {upper}",
-            str(one["steps"]),
-            rate(one["images_per_s"]),
-            "" if one["of_peak"] is None else f"{one['of_peak']:.0%}",
-            quantity(one["peak_memory_bytes"], "B"),
-        )
-    console.print(shown)
-    of = " of a process" if several else ""
+        lower, upper = measurement[name]["quartiles_s"]
+        rows.append({"pass": name, "lower_s": lower, "upper_s": upper, **measurement[name]})
+    console.print(table(PASS, rows, f"{measurement['network']}, images of {image}, {how}"))
     console.print(
         f"{measurement['params']:,} parameters; of one image {measurement['activations']:,} activations, "
-        f"{measurement['macs']:,} MACs, {measurement['train_flops_per_sample']:,} training FLOPs. "
-        f"Memory{of}: beside what the libraries take.",
+        f"{measurement['macs']:,} MACs, {measurement['train_flops_per_sample']:,} training FLOPs. From and to: quartiles. "
+        f"Memory{' of a process' if several else ''}: beside what the libraries take.",
         style="dim",
     )
 
@@ -280,52 +266,41 @@ def _print(console: Console, measurement: dict[str, Any]) -> None:
 def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a measurement in a table of several networks."""
     forward, training = measurement["forward"], measurement["training"]
-    others = [
-        name for name in ("gradient_checkpointing", "accumulate_grad_batches") if measurement["switches"].get(name)
-    ]
-    low, high = (training["batch"] / time for time in reversed(training["quartiles_s"]))
+    options = measurement["options"]
+    others = [name for name in ("gradient_checkpointing", "accumulate_grad_batches") if options.get(name)]
+    low, high = (training["batch"] / seconds for seconds in reversed(training["quartiles_s"]))
     return {
         "network": measurement["network"],
         "image": "×".join(map(str, measurement["image"])),
         "batch": training["batch"],
-        "setting": " ".join([label({"precision": measurement["precision"], **measurement["switches"]}), *others]),
+        "setting": " ".join([label({"precision": measurement["precision"], **options}), *others]),
         "processes": measurement["processes"],
         "latency_ms": 1e3 * measurement["latency"]["median_s"],
         "forward_images_per_s": forward["images_per_s"],
         "forward_of_peak": forward["of_peak"],
         "train_images_per_s": training["images_per_s"],
-        "train_low": low,
-        "train_high": high,
+        "train_images_per_s_low": low,
+        "train_images_per_s_high": high,
         "train_of_peak": training["of_peak"],
         "activations": measurement["activations"],
         "train_memory_mib": training["peak_memory_bytes"] / 2**20,
     }
 
 
-def _scaling(measurements: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return the rows of each network and setting that was measured with several numbers of processes."""
+def _rows(measurements: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the rows of networks alone, and those of what was measured with several numbers of processes."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for one in measurements:
-        row = _row(one)
-        groups.setdefault((one["data"], *(row[key] for key in SAME)), []).append(row)
-    scaled = []
+    for measurement in measurements:
+        row = _row(measurement)
+        groups.setdefault((measurement["data"], *(row[key] for key in SAME)), []).append(row)
+    alone, scaling = [], []
     for rows in groups.values():
         rows.sort(key=lambda row: row["processes"])
         if (first := rows[0])["processes"] == rows[-1]["processes"]:
+            alone += rows
             continue
         for row in rows:
             row["speed_up"] = row["train_images_per_s"] / first["train_images_per_s"]
             row["efficiency"] = row["speed_up"] * first["processes"] / row["processes"]
-        scaled.append(rows)
-    return scaled
-
-
-def _write(measurements: Sequence[Mapping[str, Any]], command: str) -> None:
-    """Write scaling rows of what was measured with several numbers of processes, for the rest a row each."""
-    environment, scaled = measurements[0]["environment"], [row for rows in _scaling(measurements) for row in rows]
-    if scaled:
-        SCALING.write(environment, command, scaled)
-    in_scaling = [[row[key] for key in SAME] for row in scaled]
-    alone = [row for row in map(_row, measurements) if [row[key] for key in SAME] not in in_scaling]
-    if alone:
-        ALONE.write(environment, command, alone)
+        scaling += rows
+    return alone, scaling

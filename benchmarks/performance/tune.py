@@ -3,34 +3,58 @@
 import argparse
 import itertools
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from statistics import fmean, median
+from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import terminal
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import add_write_option
-from benchmarks.performance.settings_table import OF, TABLE, settings_table, table_row, workers_table
-from benchmarks.performance.throughput import LAYOUTS, counts, label, network, peak_of
+from benchmarks.performance.document import MIB, MS, RATE, Columns, MeasuredTable, add_write_option, table
+from benchmarks.performance.results import Results
+from benchmarks.performance.throughput import LAYOUTS, NETWORK, counts, label, network, peak_of
 from benchmarks.records.code_version import training_sha256, user_code
-from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.training import tuned_settings
 from benchmarks.units import duration, quantity
 
 FACTORS = (0.25, 0.5, 2, 4)  # of the recipe's batch; auto changes none but the evaluation's
 MOST_WORKERS = 16
-PASSES = ({"forward": True}, {"forward": False})
-GUESS_S = {False: 20.0, True: 120.0}  # a measurement, by whether it compiles, until one was made
+PASSES = {"forward": "flops", "train": "train_flops_per_sample"}  # name -> its FLOPs in ``counts``
+GUESS_S = {False: 20, True: 120}  # a measurement, by whether it compiles
+FIGURES: Columns = {
+    f"{name}_{key}": (f"{heading}{text}", form)
+    for name, heading in zip(PASSES, ("forward, ", "training, "), strict=True)
+    for key, text, form in (
+        ("images_per_s", "images/s", RATE),
+        ("s", "ms", MS),
+        ("of_peak", "of peak", ".0%"),
+        ("memory_bytes", "MiB", MIB),
+    )
+}
+WORKERS: Columns = {
+    "workers": ("loader workers", "d"),
+    "train_images_per_s": ("training images/s", RATE),
+    "problem": ("", "s"),
+}
+TABLE = MeasuredTable(
+    "tune",
+    "The fastest settings",
+    {**NETWORK, "best": ("", "s"), **FIGURES},
+    "Forward passes and training steps on random images, a process for each line, after warm-up, interleaved with the plain "
+    "setting, that of the first line: times are the median ratio to it, times the median of what it took in all processes. "
+    "Best is what `trainer=auto` takes: the setting that trains the most images a second, or the first line where none has 3 % "
+    "more than that; TF32 and bfloat16 change numbers and are taken only with `trainer.allow_reduced_precision=true`. Of "
+    "peak: FLOPs of convolutions and linear layers a second, as a share of what the best of ten products of large matrices "
+    "reaches in the same precision. Memory is the highest beside what the libraries take, that of compiling included.",
+    same=("network", "image", "batch"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigurationError(problem)
     subprocesses.warn_if_busy()
     try:
-        _tune(trial, terminal.console(), arguments.command_line if arguments.write else None)
+        _tune(trial, terminal.console(), arguments)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it was", file=sys.stderr)
         return 130
@@ -99,65 +123,78 @@ def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str
     return combinations, left_out
 
 
-def _tune(trial: Trial, console: Console, command: str | None) -> None:
-    """Measure, write and print; ``command`` is how it was called, None where docs/performance.md is not to have it."""
+def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None:
+    """Measure, write and print."""
     config = trial.config
     base = tuned_settings.specification(config)
     threads, batch = base["threads"], base["batch"]
     has = subprocesses.ask("training.options", int(on_gpu(config)), threads)
     machine, key = has["hardware"], tuned_settings.key_of(base)
-    unfinished = Unfinished(
+    unfinished = Results(
         tuned_settings.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"),
-        machine | user_code(config),
+        [machine, training_sha256(), user_code(config)],
     )
-    combinations, left_out = settings(has, bool(base["switches"].get("gradient_checkpointing")))
+    combinations, left_out = settings(has, bool(base["options"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
-    cost = counts(config)
     peak = unfinished.get(
         "peak", lambda: subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
     )
     problem = _data_problem(config)
     if problem is not None:
         print(f"loader workers are not measured: {problem}", file=sys.stderr)
-    columns = (TextColumn("tune"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn())
+    compiled = sum(setting["compile"] for setting in combinations)
+    count = len(combinations) + len(batches) + (problem is None)
+    guess = (count - compiled) * GUESS_S[False] + compiled * GUESS_S[True]
+    columns = (TextColumn("tune"), BarColumn(bar_width=24), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.description}"), console=Console(stderr=True), transient=True) as bar:
-        more = len(batches) + (problem is None)
-        timetable = Timetable(bar, unfinished, [bool(one["compile"]) for one in combinations] + [False] * more)
-        taken = {}
+        bar.console.print(
+            f"tune: {count} measurements, a process each; about {duration(guess)} if the {compiled} compiled take "
+            f"{duration(GUESS_S[True])} each. Interrupted, the same command goes on where it was."
+        )
+        task = bar.add_task("", total=guess)
+
+        def measure(name: str, setting: Mapping[str, Any], work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+            bar.update(task, description=name)
+            result = unfinished.get(name, work)
+            bar.advance(task, GUESS_S[setting["compile"]])
+            return result
+
+        passes = {}
         for setting in sorted(combinations, key=lambda one: one["compile"]):  # the short ones first
             row = setting | {"batch": batch}
-            taken[label(row)] = timetable.take(label(row), setting["compile"], partial(_measure, base, row))
-        figures = Figures(taken.values(), peak["peaks"], cost)
-        ordered = [figures.of(setting | {"batch": batch}, taken[label(setting)]) for setting in combinations]
+            passes[label(row)] = measure(label(row), setting, partial(_measure, base, row))
+        figures = Figures(passes.values(), peak["peaks"], counts(config))
+        ordered = [figures.of(setting | {"batch": batch}, passes[label(setting)]) for setting in combinations]
         exact, reduced = (tuned_settings.choose(ordered, allowed, {}) for allowed in (False, True))
-        timetable.left[len(combinations) :] = [exact["compile"]] * more
-        others = [row for row in ordered if all(row[name] == exact[name] for name in tuned_settings.SETTING)]
+        others = [row for row in ordered if exact.items() <= row.items()]
         for other in batches:
             row = exact | {"batch": other}
-            name = f"{label(row)}, {other} images"
-            others.append(figures.of(row, timetable.take(name, exact["compile"], partial(_measure, base, row))))
+            result = measure(f"{label(row)}, {other} images", exact, partial(_measure, base, row))
+            others.append(figures.of(row, result))
         loading = []
         if problem is None:
             workers = _workers(config)
-            one = timetable.take(
-                "loader workers", exact["compile"], partial(_measure_loading, config, base, exact, workers)
-            )
-            loading = [figures.loading(batch, number, its) for number, its in zip(workers, one["passes"], strict=True)]
+            result = measure("loader workers", exact, partial(_measure_loading, config, base, exact, workers))
+            loading = [figures.loading(batch, *one) for one in zip(workers, result["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
     entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peak["peaks"]}
     entry |= {"settings": ordered, "batches": others, "workers": loading}
     path = tuned_settings.keep(config["output_root"], machine, key, entry)
     unfinished.path.unlink(missing_ok=True)
     image = "×".join(map(str, base["image"]))
-    if command is not None:
-        shared = {"network": network(trial), "image": image, "batch": batch}
-        written = [shared | table_row(row, exact, reduced) for row in ordered]
-        TABLE.write(peak["environment"], command, written)
+    best = {"best if allowed": reduced, "best": exact}
+    for row in ordered:
+        row |= {"network": network(trial), "image": image, "setting": label(row), "best": ""}
+        row["best"] = next((word for word in reversed(best) if best[word].items() <= row.items()), "")
+    if arguments.write:
+        TABLE.write(peak["environment"], arguments.command_line, ordered)
     title = f"{config['name']}, {batch} images of {image}, {machine['device_name']}"
-    console.print(settings_table(title, ordered, exact, "setting", label))
-    console.print(settings_table(f"other batches, {label(exact)}", others, {}, "batch", lambda row: str(row["batch"])))
+    shown = {"setting": ("setting", "s"), **FIGURES, "problem": ("", "s")}
+    console.print(table(shown, ordered, title, exact))
+    shown = {"batch": ("batch", "d"), **FIGURES, "problem": ("", "s")}
+    console.print(table(shown, others, f"other batches, {label(exact)}"))
     if loading:
-        console.print(workers_table(loading))
+        console.print(table(WORKERS, loading))
     for line in left_out:
         console.print(f"left out   {line}", markup=False, style="yellow")
     rates = ", ".join(f"{name} {quantity(most, 'FLOPs/s')}" for name, most in peak["peaks"].items())
@@ -171,68 +208,6 @@ def _tune(trial: Trial, console: Console, command: str | None) -> None:
         markup=False,
     )
     console.print(f"kept       {path}; trainer=auto uses it", markup=False)
-
-
-class Unfinished:
-    """What an interrupted ``tune`` has measured, in a file of its own until it is complete.
-
-    Args:
-        path: the file; one of other hardware, versions or code is not used.
-    """
-
-    def __init__(self, path: Path, machine: Mapping[str, Any]) -> None:
-        self.path = path
-        self._of = {"hardware": dict(machine), "code": training_sha256()}
-        content = read_json(path) or {}
-        self._results = content["found"] if {name: content.get(name) for name in self._of} == self._of else {}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._results
-
-    def get(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return what was measured before, or measure it now and keep it."""
-        if name not in self._results:
-            self._results[name] = measure()
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(self.path, self._of | {"found": self._results})
-        return self._results[name]
-
-
-class Timetable:
-    """The measurements in their order, with a display of the time that is left.
-
-    Args:
-        bar: shows it.
-        unfinished: holds those that need not be made again.
-        left: of each measurement to come, in their order, whether it compiles.
-    """
-
-    def __init__(self, bar: Progress, unfinished: Unfinished, left: list[bool]) -> None:
-        self.left = left
-        self._bar, self._unfinished = bar, unfinished
-        self._task = bar.add_task("", total=len(left))
-        self._done = 0
-        self._took: dict[bool, list[float]] = {False: [], True: []}
-        compiled = sum(left)
-        bar.console.print(
-            f"tune: {len(left)} measurements, a process each; about {duration(self._remaining())} if the {compiled} compiled "
-            f"take {duration(GUESS_S[True])} each. Interrupted, the same command goes on where it was."
-        )
-
-    def take(self, name: str, compiles: bool, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """Return the next measurement."""
-        self._bar.update(self._task, description=f"about {duration(self._remaining())} left: {name}")
-        known, began = name in self._unfinished, time.monotonic()
-        result = self._unfinished.get(name, measure)
-        if not known:
-            self._took[compiles].append(time.monotonic() - began)
-        self._done += 1
-        self._bar.advance(self._task)
-        return result
-
-    def _remaining(self) -> float:
-        each = {compiles: fmean(took or [GUESS_S[compiles]]) for compiles, took in self._took.items()}
-        return sum(each[compiles] for compiles in self.left[self._done :])
 
 
 def _workers(config: Mapping[str, Any]) -> list[int]:
@@ -255,50 +230,65 @@ class Figures:
     ) -> None:
         self._peaks, self._cost = peaks, cost
         self._plain = {}
-        for of, passes in zip(OF, zip(*(one["passes"] for one in measured), strict=True), strict=True):
-            times = [one["beside_s"] for one in passes if "beside_s" in one]
-            self._plain[of] = median(times) if times else None
+        for name, results in zip(PASSES, zip(*(one["passes"] for one in measured), strict=True), strict=True):
+            times = [result["beside_s"] for result in results if "beside_s" in result]
+            self._plain[name] = median(times) if times else None
 
     def of(self, row: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row with its figures, None where there are none, and the ``problem``."""
         figures: dict[str, Any] = {**row, "problem": None}
-        for of, flops, one in zip(OF, ("flops", "train_flops_per_sample"), measured["passes"], strict=True):
-            its: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
-            if "error" in one:
-                figures["problem"] = one["error"]
+        for name, result in zip(PASSES, measured["passes"], strict=True):
+            values: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
+            if "error" in result:
+                figures["problem"] = result["error"]
             else:
-                seconds = self._seconds(of, one)
-                images, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], one["switches"])
-                its = {"s": seconds, "images_per_s": images, "of_peak": peak and images * self._cost[flops] / peak}
-                its["memory_bytes"] = one["memory_bytes"]
-            figures |= {f"{of}_{key}": value for key, value in its.items()}
+                seconds = self._seconds(name, result)
+                images, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], result["options"])
+                share = peak and images * self._cost[PASSES[name]] / peak
+                values = {
+                    "s": seconds,
+                    "images_per_s": images,
+                    "of_peak": share,
+                    "memory_bytes": result["memory_bytes"],
+                }
+            figures |= {f"{name}_{key}": value for key, value in values.items()}
         return figures
 
-    def loading(self, batch: int, workers: int, one: Mapping[str, Any]) -> dict[str, Any]:
+    def loading(self, batch: int, workers: int, result: Mapping[str, Any]) -> dict[str, Any]:
         """Return the rate of training steps on the batches of so many loader workers."""
-        images = None if "error" in one else batch / self._seconds("train", one)
-        return {"workers": workers, "train_images_per_s": images, "problem": one.get("error")}
+        images = None if "error" in result else batch / self._seconds("train", result)
+        return {"workers": workers, "train_images_per_s": images, "problem": result.get("error")}
 
-    def _seconds(self, of: str, one: Mapping[str, Any]) -> float:
-        plain = self._plain[of]
-        return one["step_s"] if plain is None or "ratio" not in one else one["ratio"] * plain
+    def _seconds(self, name: str, result: Mapping[str, Any]) -> float:
+        plain = self._plain[name]
+        return result["step_s"] if plain is None or "ratios" not in result else median(result["ratios"]) * plain
 
 
 def _measure(base: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``passes`` as measured, forward and training, of a setting and batch."""
     specification = _specification(base, row) | {"batch": row["batch"]}
+    passes = [{"forward": True}, {"forward": False}]
     try:
-        taken = subprocesses.steps(specification, PASSES)
-    except ValueError as error:  # the process was killed: of the forward pass alone, training needs more
-        taken = [*_forward_alone(specification), {"error": str(error)}]
-    return {"passes": taken}
+        results = subprocesses.steps(specification, passes)
+    except ValueError as error:  # the process was killed: the forward pass alone needs less
+        results = [*_steps(specification, passes[:1]), {"error": str(error)}]
+    return {"passes": results}
 
 
-def _forward_alone(specification: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _measure_loading(
+    config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any], workers: Sequence[int]
+) -> dict[str, Any]:
+    """Return ``passes``: training steps on the data set's own batches, with each number of loader workers."""
+    loaders = [config["datamodule"] | {"batch_size": base["batch"], "loader_workers": number} for number in workers]
+    return {"passes": _steps(_specification(base, setting), [{"datamodule": loader} for loader in loaders])}
+
+
+def _steps(specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return several passes of one process; where that failed, its ``error`` for each."""
     try:
-        return subprocesses.steps(specification, PASSES[:1])
+        return subprocesses.steps(specification, passes)
     except ValueError as error:
-        return [{"error": str(error)}]
+        return [{"error": str(error)}] * len(passes)
 
 
 def _specification(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,8 +298,8 @@ def _specification(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[
 
 
 def _set(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
-    switches = base["switches"] | {name: setting[name] for name in ("tf32", "channels_last", "compile")}
-    return {"switches": switches, "precision": setting["precision"]}
+    options = base["options"] | {name: setting[name] for name in ("tf32", "channels_last", "compile")}
+    return {"options": options, "precision": setting["precision"]}
 
 
 def _data_problem(config: Mapping[str, Any]) -> str | None:
@@ -327,15 +317,3 @@ def _data_problem(config: Mapping[str, Any]) -> str | None:
             raise
         return describe(error)
     return None
-
-
-def _measure_loading(
-    config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any], workers: Sequence[int]
-) -> dict[str, Any]:
-    """Return ``passes``: training steps on the data set's own batches, with each number of loader workers."""
-    loaders = [config["datamodule"] | {"batch_size": base["batch"], "loader_workers": number} for number in workers]
-    try:
-        taken = subprocesses.steps(_specification(base, setting), [{"datamodule": loader} for loader in loaders])
-    except ValueError as error:
-        taken = [{"error": str(error)}] * len(workers)
-    return {"passes": taken}

@@ -48,13 +48,7 @@ class Mirror:
         if self.mode not in MODES:
             raise ValueError(f"logger.mode is auto, online or offline, got {self.mode!r}; logger=none turns it off")
         self._limit_s = finish_timeout
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.tracking.mirror", str(directory)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=own_environment(),
-            start_new_session=True,  # what is sent to the trial's processes is not meant for it
-        )
+        self._process = start("mirror", directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         if self.mode == "online":
             self._look(init_timeout)
 
@@ -62,13 +56,7 @@ class Mirror:
         """Close the run as its written record says, within ``logger.finish_timeout``; return the mode it ran in."""
         with suppress(OSError):  # it has ended before
             os.write(self._process.stdin.fileno(), FINISH)  # type: ignore[union-attr]
-        try:
-            self._process.wait(self._limit_s)
-        except subprocess.TimeoutExpired:
-            print(f"W&B: not everything was sent within {self._limit_s:g} s; {SYNC}", file=sys.stderr)
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        end(self._process, self._limit_s, "not everything was sent")
         with suppress(ValueError):  # the run is over
             self._look(0)
         return self.mode
@@ -82,9 +70,24 @@ class Mirror:
                 raise ValueError(f"W&B refuses: {answer['refused']}; logger.mode=offline runs without")
 
 
-def own_environment() -> dict[str, str]:
-    """Return the environment without another client's service: that would outlive the process."""
-    return {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+def start(module: str, path: Path, **streams: Any) -> subprocess.Popen[bytes]:
+    """Start ``python -m benchmarks.tracking.MODULE PATH`` in a session of its own: signals to a trial are not meant for it."""
+    # Another client's service would outlive the process.
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
+    command = [sys.executable, "-m", f"benchmarks.tracking.{module}", str(path)]
+    return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
+
+
+def end(process: subprocess.Popen[bytes], limit_s: float, problem: str) -> None:
+    """Wait for a process for ``limit_s`` seconds, and end it and its children then, with the ``problem`` in a line."""
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        print(f"W&B: {problem} within {limit_s:g} s; {SYNC}", file=sys.stderr)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def main(directory: Path) -> int:

@@ -7,11 +7,9 @@ server's trouble holds nobody longer than stated.
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,7 +21,7 @@ from benchmarks.records.files import read_json, write_json
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
 from benchmarks.report.style import look_of
-from benchmarks.tracking.mirror import SYNC, own_environment, resolve_mode
+from benchmarks.tracking.mirror import SYNC, end, resolve_mode, start
 
 FOLDER = Path("wandb", "reports")  # below the output root: what was requested, so that sync can send it
 SPARE_S = 30  # beyond the client's own limits: imports and figures
@@ -50,20 +48,8 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
     request.parent.mkdir(parents=True, exist_ok=True)
     directories = sorted(os.path.relpath(run.directory, root) for run in finished)
     write_json(request, {"directories": directories, "logger": dict(logger), "mode": None})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.tracking.sweep_report", str(request)],
-        stdin=subprocess.DEVNULL,
-        env=own_environment(),
-        start_new_session=True,
-    )
-    try:
-        process.wait(logger["init_timeout"] + logger["finish_timeout"] + SPARE_S)
-    except subprocess.TimeoutExpired:
-        print(f"W&B: the report was not taken; {SYNC}", file=sys.stderr)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process = start("sweep_report", request, stdin=subprocess.DEVNULL)
+    end(process, logger["init_timeout"] + logger["finish_timeout"] + SPARE_S, "the report was not taken")
 
 
 def report_id(runs: Sequence[Run]) -> str:
@@ -139,48 +125,42 @@ def table(runs: Sequence[Run]) -> list[list[Any]]:
 
 def curves(runs: Sequence[Run], data: str) -> dict[str, Any]:
     """Return validation metric over training FLOPs: for each network the mean of its seeds, several in a 95 % band."""
-    groups = same_but_seed(run for run in runs if run.data == data)
-    labels = short_labels([group[0] for group in groups], seeds=False)
+    groups = _groups(runs, data)
     traces: list[Trace] = []
-    for group, label in zip(groups, labels, strict=True):
+    for group, label in groups:
         steps: dict[float, list[float]] = {}
-        for run in group:
-            for row in run.curve():
-                steps.setdefault(row["train_flops"], []).append(row[run.val_metric])
+        for row in (row for run in group for row in run.curve()):
+            steps.setdefault(row["train_flops"], []).append(row[group[0].val_metric])
         common = {flops: steps[flops] for flops in sorted(steps) if len(steps[flops]) == len(group)}
-        name = plain(f"{label} (n = {len(group)})")
-        mean_in_band = seed_curve(common, look_of(group[0]), name, _interval, hoverinfo="all")
+        mean_in_band = seed_curve(common, look_of(group[0]), label, _interval, hoverinfo="all")
         traces += mean_in_band if len(group) > 1 else mean_in_band[1:]
-    return figure(
-        traces,
-        {"title": "training FLOPs", "type": "log"},
-        {"title": groups[0][0].val_label if groups else ""},
-        title={"text": plain(f"{data}: validation over compute, mean of seeds, 95 % band")},
-        **FRAME,
-    )
+    title = f"{data}: validation over compute, mean of seeds, 95 % band"
+    return _figure(traces, "training FLOPs", groups[0][0][0].val_label, title)
 
 
 def front(runs: Sequence[Run], data: str) -> dict[str, Any]:
     """Return test metric over MACs of one image: networks with 95 % intervals, and the Pareto front of the means."""
-    groups = same_but_seed(run for run in runs if run.data == data)
-    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table([run for group in groups for run in group])]
-    labels = short_labels([group[0] for group in groups], seeds=False)
+    groups = _groups(runs, data)
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table([run for group, _ in groups for run in group])]
     best = front_line([(row["macs"], row["mean"]) for row in rows if row["on_front"]], colour="#888888")
     traces = [{**best, "name": "Pareto front"}]
-    for group, row, label in zip(groups, rows, labels, strict=True):
+    for (group, label), row in zip(groups, rows, strict=True):
         half = 0 if row["low"] is None else row["high"] - row["mean"]
-        interval = {"type": "data", "array": [half]}
-        name = plain(f"{label} (n = {row['n']})")
-        traces.append(
-            points([row["macs"]], [row["mean"]], look_of(group[0]), name=name, error_y=interval, hoverinfo="all")
-        )
-    return figure(
-        traces,
-        {"title": "MACs of one image", "type": "log"},
-        {"title": groups[0][0].metric_label if groups else ""},
-        title={"text": plain(f"{data}: test over MACs, mean of seeds, 95 % interval")},
-        **FRAME,
-    )
+        style = {"name": label, "error_y": {"type": "data", "array": [half]}, "hoverinfo": "all"}
+        traces.append(points([row["macs"]], [row["mean"]], look_of(group[0]), **style))
+    title = f"{data}: test over MACs, mean of seeds, 95 % interval"
+    return _figure(traces, "MACs of one image", groups[0][0][0].metric_label, title)
+
+
+def _groups(runs: Sequence[Run], data: str) -> list[tuple[list[Run], str]]:
+    """Return the runs of a data set that differ in the seed alone, with a label."""
+    groups = [list(group) for group in same_but_seed(run for run in runs if run.data == data)]
+    labels = short_labels([group[0] for group in groups], seeds=False)
+    return [(group, plain(f"{label} (n = {len(group)})")) for group, label in zip(groups, labels, strict=True)]
+
+
+def _figure(traces: Sequence[Trace], cost: str, metric: str, title: str) -> dict[str, Any]:
+    return figure(traces, {"title": cost, "type": "log"}, {"title": metric}, title={"text": plain(title)}, **FRAME)
 
 
 def _interval(values: Sequence[float]) -> tuple[float, float]:

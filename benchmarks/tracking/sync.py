@@ -12,7 +12,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -37,10 +37,10 @@ from benchmarks.tracking.wandb_run import (
     mirrored,
     open_run,
     quiet_settings,
+    reason,
     summary,
     supersede_offline_files,
 )
-from benchmarks.units import one_line
 
 SEND_TIMEOUT_S = 600  # for one run's files
 READ_BACK_S = 60  # that a server may take to show what it has been sent
@@ -165,7 +165,7 @@ def sync(run: Tracked, api: Any) -> tuple[bool, str | None]:
             while (missing := run.missing(api)) is not None and time.monotonic() < until:
                 time.sleep(1)
     except Exception as error:  # of the client, its service or the network: of many classes
-        return sent, one_line(str(error)) or type(error).__name__
+        return sent, reason(error)
     if missing is None:
         supersede_offline_files(run.directory.parents[3], run.record["run_id"])
         return sent, None
@@ -185,7 +185,7 @@ def sync_report(request: Path, to: Mapping[str, str], api: Any) -> tuple[bool, s
             if not sent:
                 send(request, logger, "online")
     except Exception as error:  # of the client, its service or the network: of many classes
-        return False, one_line(str(error)) or type(error).__name__
+        return False, reason(error)
     return True, "sent, but the server does not show it"
 
 
@@ -232,35 +232,32 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.to is not None and (len(names) != 2 or not all(names)):
         raise ValueError(f"--to is ENTITY/PROJECT, got {arguments.to!r}")
     runs, problems = load_runs(arguments.folder)
-    tracked: list[Tracked] = []
+    jobs: list[tuple[Path, Callable[[Any], tuple[bool, str | None]]]] = []
     untracked = 0
     for run in runs:
         try:
-            tracked_run = Tracked.of(run, to)
+            tracked = Tracked.of(run, to)
         except ValueError as error:
-            problems.append(f"{run.directory}: {one_line(str(error))}")
+            problems.append(f"{run.directory}: {reason(error)}")
             continue
-        untracked += tracked_run is None
-        tracked += [tracked_run] if tracked_run is not None else []
-    reports = sorted(arguments.folder.joinpath(FOLDER).glob("*.json"))
+        untracked += tracked is None
+        jobs += [(run.directory, partial(sync, tracked))] if tracked is not None else []
+    jobs += [
+        (path, partial(sync_report, path, to)) for path in sorted(arguments.folder.joinpath(FOLDER).glob("*.json"))
+    ]
     sent = complete = 0
-    if tracked:
-        api, refused = connect(arguments.folder)
-        if refused is not None:
-            raise ValueError(refused)
+    if jobs:
+        api = connect(arguments.folder)
         console = Console(stderr=True)
-        jobs = [(run.directory, partial(sync, run, api)) for run in tracked]
-        jobs += [(path, partial(sync_report, path, to, api)) for path in reports]
         with ThreadPoolExecutor(arguments.workers) as pool:
-            results = pool.map(lambda job: job[1](), jobs)
+            results = pool.map(lambda job: job[1](api), jobs)
             shown = track(
                 results, "syncing", len(jobs), console=console, transient=True, disable=not console.is_terminal
             )
             for (place, _), (was_sent, problem) in zip(jobs, shown, strict=True):
                 sent += was_sent
                 complete += problem is None
-                if problem is not None:
-                    problems.append(f"{place}: {problem}")
+                problems += [f"{place}: {problem}"] if problem is not None else []
     for problem in problems:
         print(f"  {problem}", file=sys.stderr)
     if problems:
@@ -268,8 +265,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         wandb.teardown(exit_code=1)  # its service would hold the ids of runs that were begun
     left_out = f"; {untracked} with logger=none are left out" if untracked else ""
-    total = len(tracked) + len(reports)
-    print(f"{complete} of {total} runs are on the server, complete; {sent} sent now{left_out}")
+    print(f"{complete} of {len(jobs)} runs are on the server, complete; {sent} sent now{left_out}")
     return 1 if problems else 0
 
 

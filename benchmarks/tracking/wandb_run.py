@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 
 from benchmarks.config.trial import WIRING
 from benchmarks.records.files import LAYERS, LOG
+from benchmarks.units import one_line
 
 CONNECT_TIMEOUT_S = 2
 ASK_TIMEOUT_S = 20  # for one answer of the server
@@ -62,40 +63,39 @@ def unreachable() -> str | None:
         return f"{server.hostname} does not answer ({error})"
 
 
-def connect(folder: Path) -> tuple[Any, str | None]:
-    """Return the server's reading side, ``wandb.Api``, or why there is none in one line. ``folder`` holds the runs."""
+def connect(folder: Path) -> Any:
+    """Return the server's reading side, ``wandb.Api``. ``folder`` holds the runs.
+
+    Raises:
+        ValueError: there is none, with the reason in one line.
+    """
     prepare(folder.resolve())
     os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "3")
     import wandb
 
     if not has_key():
-        return None, "no W&B key is configured: `wandb login`, or set WANDB_API_KEY"
-    problem = unreachable()
-    if problem is not None:
-        return None, f"W&B: {problem}"
+        raise ValueError("no W&B key is configured: `wandb login`, or set WANDB_API_KEY")
+    if problem := unreachable():
+        raise ValueError(f"W&B: {problem}")
     try:
         api = wandb.Api(timeout=ASK_TIMEOUT_S)
         _ = api.default_entity
     except Exception as error:  # of the client, its service or the network: of many classes
-        return None, f"W&B: {reason(error)}"
-    return api, None
+        raise ValueError(f"W&B: {reason(error)}") from error
+    return api
 
 
 def reason(error: Exception) -> str:
     """Return an error of the client in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(str(error)) or type(error).__name__
 
 
 def quiet_settings(init_timeout: float, finish_timeout: float, **others: Any) -> Any:
     """Return the client's settings with these timeouts in seconds, without its output; a late end raises TimeoutError."""
     import wandb
 
-    limits: dict[str, Any] = {
-        "init_timeout": init_timeout,
-        "finish_timeout": finish_timeout,
-        "finish_timeout_raises": True,
-    }
-    return wandb.Settings(**limits, console="off", silent=True, **others)
+    others |= {"init_timeout": init_timeout, "finish_timeout": finish_timeout, "finish_timeout_raises": True}
+    return wandb.Settings(console="off", silent=True, **others)
 
 
 def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: Any) -> Any:
@@ -153,20 +153,16 @@ def supersede_offline_files(root: Path, run_id: str) -> None:
 
 def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a history row as the server has it: compute under ``compute/``; what is absent or not finite is left out."""
-    return {
-        f"compute/{name}" if name in COMPUTE else "trainer/global_step" if name == "step" else name: value
-        for name, value in row.items()
-        if _is_there(value)
-    }
+    names = {"step": "trainer/global_step"} | {name: f"compute/{name}" for name in COMPUTE}
+    return {names.get(name, name): value for name, value in row.items() if _is_there(value)}
 
 
 def metrics(record: Mapping[str, Any]) -> list[str]:
     """Return the exact names of what rows hold beside their axis."""
     definitions = (record.get("protocol") or {}).get("definitions") or {}
-    compute = [f"compute/{name}" for name in COMPUTE if f"compute/{name}" != AXIS]
-    return list(
-        dict.fromkeys(["epoch", "lr", "train/loss", "val/loss", "val/n", *map("val/{}".format, definitions), *compute])
-    )
+    names = ["epoch", "lr", "train/loss", "val/loss", "val/n", *map("val/{}".format, definitions)]
+    names += [f"compute/{name}" for name in COMPUTE if f"compute/{name}" != AXIS]
+    return list(dict.fromkeys(names))
 
 
 def summary(record: Mapping[str, Any]) -> dict[str, Any]:

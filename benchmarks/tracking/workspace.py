@@ -7,8 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tracking.wandb_run import AXIS, connect
-from benchmarks.units import one_line
+from benchmarks.tracking.wandb_run import AXIS, connect, reason
 
 NAME = "Compute and accuracy"
 VIEW = "nw-computeaccuracy-v"  # fixed, so that it is found again
@@ -29,10 +28,8 @@ def save_workspace(entity: str, project: str) -> str:
     """Create or update the workspace of a project, and return its address."""
     import wandb_workspaces.workspaces as ws
 
-    sections = [
-        ws.Section(name=name, panels=panels, is_open=index == 0)
-        for index, (name, panels) in enumerate(_panels().items())
-    ]
+    sections = [ws.Section(name=name, panels=panels) for name, panels in _panels().items()]
+    sections[0].is_open = True
     workspace = ws.Workspace(
         entity=entity,
         project=project,
@@ -89,14 +86,12 @@ def run(arguments: argparse.Namespace) -> None:
         import wandb_workspaces.workspaces  # noqa: F401
     except ImportError:
         raise ValueError("wandb-workspaces is not installed: pip install -e '.[workspace]'") from None
-    _, refused = connect(Path("."))
-    if refused is not None:
-        raise ValueError(refused)
+    connect(Path("."))
     try:
         print(f"workspace  {save_workspace(entity, project)}")
         print(f"report     {save_report(entity, project)}")
     except Exception as error:  # of the client or the network: of many classes
-        raise ValueError(f"{entity}/{project}: {one_line(str(error))}") from error
+        raise ValueError(f"{entity}/{project}: {reason(error)}") from error
 
 
 def _panels() -> dict[str, list[Any]]:
@@ -106,24 +101,18 @@ def _panels() -> dict[str, list[Any]]:
     grouped: dict[str, Any] = {"groupby": BY_NETWORK, "groupby_aggfunc": "mean", "groupby_rangefunc": "stddev"}
     grouped["max_runs_to_show"] = RUNS_SHOWN
 
-    def curve(title: str, metric: str) -> Any:
-        return wr.LinePlot(
-            title=title,
-            x=AXIS,
-            y=[metric],
-            log_x=True,
-            title_x="training FLOPs",
-            smoothing_type="none",
-            **grouped,
-        )
-
-    def bars(title: str, metric: str) -> Any:
-        return wr.BarPlot(title=title, metrics=[metric], **grouped)
+    curves: dict[str, Any] = {
+        "x": AXIS,
+        "log_x": True,
+        "title_x": "training FLOPs",
+        "smoothing_type": "none",
+        **grouped,
+    }
 
     sections: dict[str, list[Any]] = {}
     for task, (val, test, label) in TASKS.items():
         sections[task] = [
-            curve(f"validation {label} over training FLOPs", val),
+            wr.LinePlot(title=f"validation {label} over training FLOPs", y=[val], **curves),
             wr.ScatterPlot(
                 title=f"test {label} over MACs of one image",
                 x=wr.SummaryMetric("model/macs"),
@@ -132,13 +121,16 @@ def _panels() -> dict[str, list[Any]]:
                 running_ymin=True,
                 regression=False,
             ),
-            curve("training loss over training FLOPs", "train/loss"),
+            wr.LinePlot(title="training loss over training FLOPs", y=["train/loss"], **curves),
         ]
+    costs = {
+        "training images per second": "images_per_s",
+        "peak memory (bytes)": "peak_memory_bytes",
+        "device seconds": "train_s",
+        "energy (J)": "energy_j",
+    }
     sections["Cost"] = [
-        bars("training images per second", "compute/images_per_s"),
-        bars("peak memory (bytes)", "compute/peak_memory_bytes"),
-        bars("device seconds", "compute/train_s"),
-        bars("energy (J)", "compute/energy_j"),
+        wr.BarPlot(title=title, metrics=[f"compute/{name}"], **grouped) for title, name in costs.items()
     ]
     sections["Runs compared"] = [wr.RunComparer(diff_only="split")]
     return sections

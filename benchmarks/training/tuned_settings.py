@@ -11,7 +11,7 @@ from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.units import one_line
 
-SWITCHES = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches", "ema_decay")
+STEP_OPTIONS = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches", "ema_decay")
 
 FOLDER = "tuning"
 CHOSEN = "tuned.json"  # in a run's directory: it goes on with what it started with
@@ -26,9 +26,9 @@ def key_of(specification: Mapping[str, Any]) -> str:
     conditions = {name: specification[name] for name in ("model", "image", "batch", "gpu")}
     conditions["threads"] = None if specification["gpu"] else specification["threads"]
     conditions |= {
-        name: specification["switches"].get(name) for name in ("gradient_checkpointing", "accumulate_grad_batches")
+        name: specification["options"].get(name) for name in ("gradient_checkpointing", "accumulate_grad_batches")
     }
-    conditions["averages"] = specification["switches"].get("ema_decay") is not None
+    conditions["averages"] = specification["options"].get("ema_decay") is not None
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -154,5 +154,5 @@ def specification(config: dict[str, Any]) -> dict[str, Any]:
         "gpu": gpu,
         "precision": trainer["precision"],
         "threads": config["cluster"]["threads_per_process"] or max(1, share),
-        "switches": {name: trainer[name] for name in SWITCHES if trainer.get(name) is not None},
+        "options": {name: trainer[name] for name in STEP_OPTIONS if trainer.get(name) is not None},
     }

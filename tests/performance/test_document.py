@@ -99,7 +99,7 @@ def test_overhead_compares_within_a_repeat():
     rows = launching.summarise({"import": [1.0, 2.0, 4.0], "help": [0.5, 0.8, 2.4], "sweep": [3.0, 8.0, 8.0]})
     assert [row["what"] for row in rows] == ["import", "help", "sweep"]
     assert rows[0]["ratio"] == 1 and rows[0]["limit"] is None
-    assert (rows[1]["seconds"], rows[1]["ratio"], rows[1]["low"], rows[1]["high"]) == (
+    assert (rows[1]["seconds"], rows[1]["ratio"], rows[1]["ratio_low"], rows[1]["ratio_high"]) == (
         0.8,
         0.5,
         0.4,

@@ -119,7 +119,7 @@ def test_each_input_path_is_measured_and_trained_with(monkeypatch):
     assert asked == [2, 2]
     assert (ours["loop"], ours["times"], other["loop"]) == ("ours", 1, "other")
     for row in (ours, other):
-        assert row["low"] <= row["images_per_s"] <= row["high"] and row["whole_ratio"] > 0
+        assert row["images_per_s_low"] <= row["images_per_s"] <= row["images_per_s_high"] and row["whole_ratio"] > 0
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -21,8 +21,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.complexity.counting import measure
-from benchmarks.performance import step_pair
 from benchmarks.performance.kept_memory import exponents, growth, kept_bytes, training_macs, view
+from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.training.recomputation import recompute_stages
 from lightning_modules.nets import DenseNet, UNet
 
@@ -225,17 +225,17 @@ def test_growth_is_told_by_its_powers():
         view(rows[:1])
 
 
-def test_times_of_two_steps_are_compared(monkeypatch, capsys):
+def test_times_of_two_steps_are_compared():
     """A network beside one of twenty more layers."""
-    monkeypatch.setattr(step_pair, "MEASURED_S", 0.0)
     head = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 16, "kernel_size": 3}
     layer = head | {"out_channels": 3, "padding": 1}
     step = {"image": [3, 64, 64], "batch": 4, "gpu": False, "precision": "32-true", "threads": 1}
     step["optimizer"] = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
     deeper = {"_target_": "torch.nn.Sequential", "_args_": [*[layer] * 20, head]}
-    assert step_pair.main([step | {"model": model} for model in (head, deeper)]) == 0
-    ratios = json.loads(capsys.readouterr().out)["ratios"]
-    assert len(ratios) == step_pair.FEWEST and all(1 < ratio < math.inf for ratio in ratios)
+    compared = compare_steps(step | {"model": head}, step | {"model": deeper}, repeats=7)
+    assert compared["rounds"] == 7
+    assert 1 < compared["time_ratio_low"] <= compared["time_ratio"] <= compared["time_ratio_high"] < math.inf
+    assert compared["memory_plain_mib"] < compared["memory_mib"]
 
 
 class Live(TorchDispatchMode):

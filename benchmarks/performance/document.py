@@ -172,16 +172,16 @@ def table(
     Rows that have the values of ``best`` are bold.
     """
     columns = {key: column for key, column in columns.items() if any(row.get(key) not in (None, "") for row in rows)}
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    printed = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     cells = [_cells(columns, row, MISSING) for row in rows]
     for (heading, form), *texts in zip(columns.values(), *cells, strict=True):
         parts = [part for text in texts for part in (text.split() if form == "s" else [text])]
         width = min(max(map(len, parts), default=0), WORD)
         justify: Literal["left", "right"] = "left" if form == "s" else "right"
-        shown.add_column(heading.replace(", ", "\n"), justify=justify, min_width=width, overflow="fold")
+        printed.add_column(heading.replace(", ", "\n"), justify=justify, min_width=width, overflow="fold")
     for row, texts in zip(rows, cells, strict=True):
-        shown.add_row(*map(escape, texts), style="bold" if best and best.items() <= row.items() else None)
-    return shown
+        printed.add_row(*map(escape, texts), style="bold" if best and best.items() <= row.items() else None)
+    return printed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -213,17 +213,19 @@ def _place(path: Path) -> tuple[int, str]:
 
 
 def _section(record: Mapping[str, Any]) -> str:
-    columns, where = record["columns"], record["environment"]
+    columns, environment = record["columns"], record["environment"]
     lines = [
         [heading for heading, _ in columns.values()],
         ["---"] * len(columns),
         *(_cells(columns, row) for row in record["rows"]),
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    versions = ", ".join(f"{name} {where['packages'][name]}" for name in PACKAGES if name in where["packages"])
+    versions = ", ".join(
+        f"{name} {environment['packages'][name]}" for name in PACKAGES if name in environment["packages"]
+    )
     machine = (
-        f"{where['device_name']}, {where['cores']} cores, {where['threads']} threads, "
-        f"{where['memory_bytes'] / 2**30:.0f} GiB; Python {where['python']}, {versions}"
+        f"{environment['device_name']}, {environment['cores']} cores, {environment['threads']} threads, "
+        f"{environment['memory_bytes'] / 2**30:.0f} GiB; Python {environment['python']}, {versions}"
     ).replace(" 1 threads", " 1 thread")
     return (
         f"\n## {record['title']}\n\n{table}\n\n{of_today(record['note'])}\n\n"

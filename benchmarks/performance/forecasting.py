@@ -72,7 +72,7 @@ def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Cons
         raise ConfigurationError("mode=test trains nothing: it has no forecast, and launch.budget does not apply to it")
     forecasts = []
     results: dict[str, Results] = {}
-    made: dict[str, dict[str, Any]] = {}
+    costs_by_root: dict[str, dict[str, Any]] = {}
     code = [training_sha256(), version("torch"), version("fvcore")]
     try:
         for trial in track(trials, "forecast", console=console, transient=True, disable=not console.is_terminal):
@@ -86,9 +86,9 @@ def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Cons
             forecasts.append(one)
             if one.remains:
                 costs = {name: getattr(one, name) for name in ("train_flops", "device_s", "memory_bytes", "hardware")}
-                made.setdefault(root, {})[config_hash(trial.config)] = costs | {"made": files.now()}
-        for root, by_hash in made.items():
-            keep(root, by_hash)
+                costs_by_root.setdefault(root, {})[config_hash(trial.config)] = costs | {"made": files.now()}
+        for root, by_configuration in costs_by_root.items():
+            keep(root, by_configuration)
     except OSError as error:
         raise ConfigurationError(f"cannot write to {error.filename}: {error.strerror}") from error
     return forecasts

@@ -35,12 +35,14 @@ HELD_OUT = 16  # images each of the random sets' val and test
 
 @dataclass(frozen=True)
 class Round:
-    """Seconds per step of one round: of the clock and of this thread's processor time, ours and the hand-written loop's; and
-    what of the latter's went into making the batch."""
+    """Seconds of a step in one round, the suite's and the hand-written loop's: clock and processor time.
 
-    ours: float
+    ``batch_processor`` is what of the hand-written loop's went into making the batch.
+    """
+
+    suite: float
     bare: float
-    ours_processor: float
+    suite_processor: float
     bare_processor: float
     batch_processor: float
 
@@ -143,11 +145,11 @@ class InterleavedLoader:
                 batch = next(batches)
                 yield batch if self.parts is None else batch[: self.parts]
             after, left = self._now(), left - round_steps
-            ours, bare = (
+            suite, bare = (
                 tuple((b - a) / round_steps for a, b in zip(first, last, strict=True))
                 for first, last in ((between, after), (begun, between))
             )
-            self.rounds.append(Round(ours[0], bare[0], ours[1], bare[1], (self.bare.batch_s - batch_s) / round_steps))
+            self.rounds.append(Round(suite[0], bare[0], suite[1], bare[1], (self.bare.batch_s - batch_s) / round_steps))
 
     def _now(self) -> tuple[float, float]:
         synchronize(self.bare.device)
@@ -163,12 +165,12 @@ class Trainer(pl.Trainer):
     def fit(self, model: Any, *, datamodule: Any, **keywords: Any) -> None:  # type: ignore[override]
         """Train both."""
         device = self.strategy.root_device
-        net, made = copy.deepcopy(model.net).to(device).train(), datamodule.train_dataloader
+        net, make_loader = copy.deepcopy(model.net).to(device).train(), datamodule.train_dataloader
         if model.net._compiled_call_impl is not None:  # which a copy is not
             net.compile()
 
         def train_dataloader() -> InterleavedLoader:
-            self.beside = InterleavedLoader(made(), BareLoop(net, self.recipe, made(), self.precision))
+            self.beside = InterleavedLoader(make_loader(), BareLoop(net, self.recipe, make_loader(), self.precision))
             return self.beside
 
         datamodule.train_dataloader = train_dataloader
@@ -244,13 +246,13 @@ def summarise(rounds: Sequence[Round], processor: bool) -> dict[str, Any]:
     processor: ratios and differences are of processor time, which does not depend on what else the machine does.
     """
     counted = rounds[WARM_UP:]
-    ours = [timing.ours_processor if processor else timing.ours for timing in counted]
+    suite = [timing.suite_processor if processor else timing.suite for timing in counted]
     bare = [timing.bare_processor if processor else timing.bare for timing in counted]
     return {
         "rounds": len(counted),
-        "ours_ms": 1e3 * statistics.median(timing.ours for timing in counted),
+        "ours_ms": 1e3 * statistics.median(timing.suite for timing in counted),
         "bare_ms": 1e3 * statistics.median(timing.bare for timing in counted),
-        **with_interval("ratio", [a / b for a, b in zip(ours, bare, strict=True)]),
-        "added_us": 1e6 * statistics.median(a - b for a, b in zip(ours, bare, strict=True)),
+        **with_interval("ratio", [a / b for a, b in zip(suite, bare, strict=True)]),
+        "added_us": 1e6 * statistics.median(a - b for a, b in zip(suite, bare, strict=True)),
         "batch_share": statistics.median(timing.batch_processor / timing.bare_processor for timing in counted),
     }

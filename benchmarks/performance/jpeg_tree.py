@@ -31,20 +31,19 @@ def generate(root: Path, images: int) -> dict[str, Any]:
         ValueError: root holds something else.
     """
     content: dict[str, Any] = {"images": images, "version": 1}
-    made = read_json(root / MARK)
-    if made is not None and content.items() <= made.items():
-        return made
-    if made is not None or (root.is_dir() and set(os.listdir(root)) - {"train", "val"}):
-        contents = f"a tree of {made['images']} images" if made else "something else"
-        raise ValueError(f"{root} holds {contents}; name another folder by --tree")
+    contents = read_json(root / MARK)
+    if contents is not None and content.items() <= contents.items():
+        return contents
+    if contents is not None or (root.is_dir() and set(os.listdir(root)) - {"train", "val"}):
+        what = f"a tree of {contents['images']} images" if contents else "something else"
+        raise ValueError(f"{root} holds {what}; name another folder by --tree")
     parts = ["train"] * images + ["val"] * max(CLASSES, round(TESTED * images))
     for part in ("train", "val"):
         for label in range(CLASSES):
             (root / part / wnid(label)).mkdir(parents=True, exist_ok=True)
     sizes, shapes = [], []
     numbers = [number for start in range(SCENES) for number in range(start, len(parts), SCENES)]
-    shown = track(numbers, f"generating {len(parts)} JPEGs", console=terminal.console(), transient=True)
-    for number in shown:
+    for number in track(numbers, f"generating {len(parts)} JPEGs", console=terminal.console(), transient=True):
         if number < SCENES:
             random = np.random.default_rng(number)
             picture = scene(random)
@@ -54,9 +53,9 @@ def generate(root: Path, images: int) -> dict[str, Any]:
         sizes.append(len(data))
         shapes.append(shape)
     width, height = np.mean(shapes, axis=0).tolist()
-    made = content | {"files": len(parts), "mean_bytes": float(np.mean(sizes)), "width": width, "height": height}
-    write_json(root / MARK, made)
-    return made
+    contents = content | {"files": len(parts), "mean_bytes": float(np.mean(sizes)), "width": width, "height": height}
+    write_json(root / MARK, contents)
+    return contents
 
 
 def wnid(label: int) -> str:

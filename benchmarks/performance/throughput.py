@@ -143,8 +143,8 @@ def counts(config: dict[str, Any]) -> dict[str, int]:
 
 def network(trial: Trial) -> str:
     """Return the name, with the arguments of the network that it does not show."""
-    shown = [f"{key}={short_value(value)}" for key, value in trial.overrides.items() if key.startswith("model.")]
-    return " ".join([trial.config["name"], *shown])
+    arguments = [f"{key}={short_value(value)}" for key, value in trial.overrides.items() if key.startswith("model.")]
+    return " ".join([trial.config["name"], *arguments])
 
 
 def label(setting: Mapping[str, Any]) -> str:

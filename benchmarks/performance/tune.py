@@ -182,32 +182,34 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     path = tuned_settings.keep(config["output_root"], machine, key, entry)
     unfinished.path.unlink(missing_ok=True)
     image = "×".join(map(str, base["image"]))
-    best = {"best if allowed": reduced, "best": exact}
+    best = {"best": exact, "best if allowed": reduced}
     for row in ordered:
-        row |= {"network": network(trial), "image": image, "setting": label(row), "best": ""}
-        row["best"] = next((word for word in reversed(best) if best[word].items() <= row.items()), "")
+        word = next((word for word, setting in best.items() if setting.items() <= row.items()), "")
+        row |= {"network": network(trial), "image": image, "setting": label(row), "best": word}
     if arguments.write:
         TABLE.write(peak["environment"], arguments.command_line, ordered)
-    title = f"{config['name']}, {batch} images of {image}, {machine['device_name']}"
-    shown = {"setting": ("setting", "s"), **FIGURES, "problem": ("", "s")}
-    console.print(table(shown, ordered, title, exact))
-    shown = {"batch": ("batch", "d"), **FIGURES, "problem": ("", "s")}
-    console.print(table(shown, others, f"other batches, {label(exact)}"))
-    if loading:
-        console.print(table(WORKERS, loading))
+    _print(console, f"{config['name']}, {batch} images of {image}, {machine['device_name']}", entry, exact)
     for line in left_out:
         console.print(f"left out   {line}", markup=False, style="yellow")
-    rates = ", ".join(f"{name} {quantity(most, 'FLOPs/s')}" for name, most in peak["peaks"].items())
-    console.print(f"100 %      the best of a few products of matrices here: {rates}", markup=False, style="dim")
     console.print(f"best       {label(exact)}", markup=False, style="bold")
     if reduced != exact:
         console.print(f"           {label(reduced)}, with trainer.allow_reduced_precision=true", markup=False)
     loader_workers = tuned_settings.choose_workers(loading) if loading else f"not measured: {problem}"
-    console.print(
-        f"evaluation batch {tuned_settings.choose_evaluation_batch(others)}; loader workers {loader_workers}",
-        markup=False,
-    )
+    evaluation_batch = tuned_settings.choose_evaluation_batch(others)
+    console.print(f"evaluation batch {evaluation_batch}; loader workers {loader_workers}", markup=False)
     console.print(f"kept       {path}; trainer=auto uses it", markup=False)
+
+
+def _print(console: Console, title: str, entry: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+    """Print the tables of settings, of batches and loader workers at the best of them, and what the shares are of."""
+    by_setting: Columns = {"setting": ("setting", "s"), **FIGURES, "problem": ("", "s")}
+    by_batch: Columns = {"batch": ("batch", "d"), **FIGURES, "problem": ("", "s")}
+    console.print(table(by_setting, entry["settings"], title, best))
+    console.print(table(by_batch, entry["batches"], f"other batches, {label(best)}"))
+    if entry["workers"]:
+        console.print(table(WORKERS, entry["workers"]))
+    rates = ", ".join(f"{name} {quantity(most, 'FLOPs/s')}" for name, most in entry["peaks"].items())
+    console.print(f"100 %      the best of a few products of matrices here: {rates}", markup=False, style="dim")
 
 
 def _workers(config: Mapping[str, Any]) -> list[int]:

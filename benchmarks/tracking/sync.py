@@ -92,10 +92,10 @@ class Tracked:
         Raises ValueError where sending cannot help.
         """
         logger, run_id = self.config["logger"], self.record["run_id"]
-        there = find(api, "/".join(filter(None, (logger["entity"], logger["project"], run_id))))
-        if there is None:
+        remote = find(api, "/".join(filter(None, (logger["entity"], logger["project"], run_id))))
+        if remote is None:
             return ABSENT
-        rows = [_own(row) for row in there.scan_history()]
+        rows = [_own(row) for row in remote.scan_history()]
         if len(rows) > len(self.rows) or not all(map(equal, rows, self.rows)):
             raise ValueError(
                 f"the server's history ({len(rows)} rows) is not that of {HISTORY} ({len(self.rows)} rows): "
@@ -104,13 +104,13 @@ class Tracked:
         if len(rows) < len(self.rows):
             return f"{len(self.rows) - len(rows)} of {len(self.rows)} rows"
         state = "failed" if exit_code(self.record) else "finished"
-        if there.state != state:
-            return f"the state {state} (it is {there.state})"
-        stored = dict(there.summary)
+        if remote.state != state:
+            return f"the state {state} (it is {remote.state})"
+        stored = dict(remote.summary)
         keys = [key for key, value in summary(self.record).items() if not equal({key: stored.get(key)}, {key: value})]
         if keys:
             return f"the summary's {', '.join(keys)}"
-        return self._missing_files(there, stored)
+        return self._missing_files(remote, stored)
 
     def send(self) -> None:
         """Send the rows that the server lacks, and everything else, with the real client."""
@@ -136,13 +136,13 @@ class Tracked:
                 run.log(row)
             close(run, self.directory, self.record, self.config)
 
-    def _missing_files(self, there: Any, stored: Mapping[str, Any]) -> str | None:
-        files = {file.name for file in there.files()}
+    def _missing_files(self, remote: Any, stored: Mapping[str, Any]) -> str | None:
+        files = {file.name for file in remote.files()}
         for key in media(self.directory, self.record):
             entry = stored.get(key) or {}
             if not (names := entry.get("filenames") or [entry.get("path")]) or not files.issuperset(names):
                 return key
-        committed = {artifact.name.partition(":")[0]: artifact for artifact in there.logged_artifacts()}
+        committed = {artifact.name.partition(":")[0]: artifact for artifact in remote.logged_artifacts()}
         for name, paths in artifacts(self.directory, self.record, self.config).items():
             if name not in committed:
                 return f"the artifact {name}"
@@ -178,8 +178,8 @@ def sync_report(request: Path, to: Mapping[str, str], api: Any) -> tuple[bool, s
         logger = (read_json(request) or {})["logger"] | to
         path = "/".join(filter(None, (logger["entity"], logger["project"], request.stem)))
         for sent in (False, True):
-            there = find(api, path)
-            if there is not None and there.state == "finished" and "summary" in dict(there.summary):
+            remote = find(api, path)
+            if remote is not None and remote.state == "finished" and "summary" in dict(remote.summary):
                 supersede_offline_files(request.parents[len(FOLDER.parts)], request.stem)
                 return sent, None
             if not sent:
@@ -202,9 +202,9 @@ def find(api: Any, path: str) -> Any:
         raise
 
 
-def equal(there: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+def equal(remote: Mapping[str, Any], local: Mapping[str, Any]) -> bool:
     """Tell whether two rows are equal; whole numbers beyond 2^53 may come back as floats."""
-    return there.keys() == here.keys() and all(_same(there[key], here[key]) for key in here)
+    return remote.keys() == local.keys() and all(_same(remote[key], local[key]) for key in local)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -274,10 +274,10 @@ def _own(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if not key.startswith("_") and value is not None}
 
 
-def _same(there: Any, here: Any) -> bool:
-    if isinstance(here, int | float) and isinstance(there, int | float):
-        return math.isclose(there, here, rel_tol=1e-12)
-    return there == here
+def _same(remote: Any, local: Any) -> bool:
+    if isinstance(local, int | float) and isinstance(remote, int | float):
+        return math.isclose(remote, local, rel_tol=1e-12)
+    return remote == local
 
 
 def _digest(path: Path) -> str:

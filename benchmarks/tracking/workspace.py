@@ -60,9 +60,9 @@ def save_report(entity: str, project: str) -> str:
     for title, panels in _panels().items():
         blocks += [wr.H2(title), wr.PanelGrid(runsets=[runset], panels=panels)]
     report = wr.Report(entity=entity, project=project, title=NAME, description=REPORT_TEXT, blocks=blocks)
-    there = [known for known in wandb.Api().reports(f"{entity}/{project}") if known.display_name == NAME]
-    if there:
-        report.id = there[0].id
+    existing = [known for known in wandb.Api().reports(f"{entity}/{project}") if known.display_name == NAME]
+    if existing:
+        report.id = existing[0].id
     return str(report.save().url)
 
 

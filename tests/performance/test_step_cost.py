@@ -57,7 +57,7 @@ def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
     # Evaluation follows the last step of an epoch.
     assert len(done.beside.rounds) == steps - epochs
     for timing in done.beside.rounds:
-        assert 0 < timing.batch_processor < timing.bare_processor and timing.ours_processor > 0 and timing.bare > 0
+        assert 0 < timing.batch_processor < timing.bare_processor and timing.suite_processor > 0 and timing.bare > 0
     if case.images is None:
         assert done.record["counts"] == {"train": steps * case.batch, "val": HELD_OUT, "test": HELD_OUT}
 
@@ -78,7 +78,7 @@ def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():
 
 
 def test_ratios_are_medians_over_the_turns_after_the_first():
-    slow = Round(ours=9.0, bare=1.0, ours_processor=9.0, bare_processor=1.0, batch_processor=0.9)
+    slow = Round(suite=9.0, bare=1.0, suite_processor=9.0, bare_processor=1.0, batch_processor=0.9)
     rounds = [
         Round(0.4, 0.2, 0.103, 0.1, 0.001),
         Round(0.6, 0.2, 0.202, 0.2, 0.004),

@@ -20,7 +20,7 @@ from benchmarks.analysis.published import Row, Table, tables
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import Trial
-from benchmarks.report.tables import Cell, columns, print_table
+from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
 
 CERTIFIED, KNOWN, FAILS = "certified", "known discrepancy", "FAILS"
@@ -116,8 +116,8 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
                 verdicts.append((verdict, reason))
                 bar.advance(task)
             numbers = ("parameters", "printed", "MACs", "printed MACs")
-            heads = columns("row", "network", *numbers, "verdict", numbers=numbers)
-            print_table(Printed(f"{table.name}: {table.title}", heads, rows), console)
+            heads = ("row", "network", *numbers, "verdict")
+            print_table(Printed(f"{table.name}: {table.title}", heads, rows, numbers), console)
     return verdicts
 
 

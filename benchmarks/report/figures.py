@@ -4,7 +4,6 @@ A colour that begins with `--` names a token of the page's style sheet, so that 
 """
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from statistics import fmean
@@ -170,13 +169,6 @@ def seeds_over(finished: Mapping[Any, Sequence[Run]], look: Look, name: str, lab
     )
     marked = points(mean["x"], mean["y"], look)["marker"]
     return [filled, every, {**mean, "mode": "lines+markers", "marker": marked, "hovertext": hover}]
-
-
-def log_ticks(values: Sequence[float]) -> dict[str, Any]:
-    """Return a logarithmic axis with ticks at 1, 2 and 5 of every decade that `values` touch."""
-    decades = range(math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))) + 1)
-    marks = [digit * 10.0**power for power in decades for digit in (1, 2, 5)]
-    return {"type": "log", "tickvals": marks, "ticktext": [f"{mark:g}" for mark in marks]}
 
 
 def ticks(values: Sequence[float], texts: Sequence[str]) -> dict[str, Any]:

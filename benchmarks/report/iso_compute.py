@@ -15,7 +15,7 @@ from benchmarks.analysis.statistics import compare, holm, mean_interval, samplin
 from benchmarks.records.runs import Run
 from benchmarks.report.crossover_view import write_plot
 from benchmarks.report.style import look_of
-from benchmarks.report.tables import Cell, Table, columns, print_table
+from benchmarks.report.tables import Cell, Table, print_table
 from benchmarks.units import MISSING, count, one_line
 
 NAME = EXPERIMENT  # in the place of a published table's
@@ -59,7 +59,7 @@ def _table(curves: Sequence[Curve]) -> Table:
         for curve in curves
     ]
     title = f"{first.data}: {first.label} by {SPENT[first.kind]}"
-    return Table(title, columns("model", *titles, numbers=titles), rows)
+    return Table(title, ("model", *titles), rows, titles)
 
 
 def _cell(values: Iterable[float]) -> Cell:

@@ -21,7 +21,7 @@ from benchmarks.report.rendering import render_template
 from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
 from benchmarks.report.style import family_look, legend_key, look_of
-from benchmarks.report.tables import Cell, Column, Table, columns
+from benchmarks.report.tables import Cell, Table
 from benchmarks.units import one_line
 
 PICTURES_PER_RUN = 2
@@ -69,15 +69,13 @@ def _render(
     looks = {key: looks[key] for key in dict.fromkeys([*legend, *looks])}
     drawable = any(drawn["series"] or drawn["networks"] for drawn in charts)
     shown_pictures, left_out = pictures(runs)
-    total, counts = sections.summary(runs, states)
     tables = [table_of_runs(runs), sections.not_finished(runs, states), sections.means(runs), *sections.scores(runs)]
     tables += [*map(published_table, published), sections.baselines(runs)]
     return render_template(
         "page.html",
         title="Accuracy against compute",
         written=written.strftime("%Y-%m-%d %H:%M UTC"),
-        total=total,
-        counts=counts,
+        summary=sections.summary(runs, states),
         notice="" if drawable else _nothing_to_draw(runs),
         data_sets=data_sets,
         looks=looks,
@@ -107,9 +105,9 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
         row[ERROR] = replace(row[ERROR], hint=run.metric_label)
         rows.append(list(row.values()))
     lead = "A run’s name opens its details, its box marks it in the charts."
-    return Table(
-        "Runs", [Column(column.title, column.number) for column in RUN_COLUMNS], rows, lead, of_runs=True, name="table"
-    )
+    heads = {column.title: column.number for column in RUN_COLUMNS}
+    numbers = [head for head, number in heads.items() if number]
+    return Table("Runs", list(heads), rows, numbers, lead, of_runs=True, name="table")
 
 
 def published_table(content: dict[str, Any]) -> Table:
@@ -117,8 +115,8 @@ def published_table(content: dict[str, Any]) -> Table:
     lead = (
         f"The paper’s table beside our runs, as of {content['written']}: python -m benchmarks report {content['name']}"
     )
-    heads = columns(*content["headers"])
-    return Table(content["title"], heads, content["lines"], lead, content["legend"], name=f"table-{content['name']}")
+    title, heads, rows, notes = (content[key] for key in ("title", "headers", "lines", "legend"))
+    return Table(title, heads, rows, lead=lead, notes=notes, name=f"table-{content['name']}")
 
 
 def pictures(runs: Sequence[Run]) -> tuple[list[tuple[int, str, str]], int]:

@@ -24,7 +24,7 @@ from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER
 from benchmarks.analysis.statistics import mean_interval, without_interval
 from benchmarks.records.files import RECORD, read_head, write_atomic
 from benchmarks.records.runs import TABLES, Run
-from benchmarks.report.tables import Cell, columns, print_table
+from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
 from benchmarks.units import MISSING, duration, one_line, quantity, si
 
@@ -125,8 +125,8 @@ def print_published(table: Table, rows: Sequence[Line], console: Console) -> Non
         ]
         for line, text in zip(rows, shown, strict=True)
     ]
-    heads = columns(*NARROW, numbers=[header for header in NARROW if header not in WORDS])
-    print_table(Printed(f"{table.name}: {table.title}", heads, cells), console)
+    numbers = [header for header in NARROW if header not in WORDS]
+    print_table(Printed(f"{table.name}: {table.title}", NARROW, cells, numbers), console)
     for cost in _costs(shown):
         console.print(Text(cost))
     for note in legend(table, rows):
@@ -241,9 +241,9 @@ def print_list(output_root: Path, console: Console) -> None:
         state = f"{sum(map(bool, seeds))} of {len(rows)}" if rows else "reference lines"
         counts = "–".join(map(str, dict.fromkeys(run[:1] + run[-1:])))
         listed.append([table.name, table.title, f"needs {table.needs}" if table.needs else state, counts])
-    heads = columns("table", "title", "rows run", "seeds", numbers=("rows run", "seeds"))
+    numbers = ("rows run", "seeds")
     note = "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it"
-    print_table(Printed("", heads, listed, notes=[note]), console)
+    print_table(Printed("", ("table", "title", *numbers), listed, numbers, notes=[note]), console)
 
 
 def _finished(root: Path, networks: Collection[tuple[str, str]]) -> Counter[tuple[str, str, str]]:

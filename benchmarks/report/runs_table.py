@@ -19,7 +19,7 @@ from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, print_published, write_files
 from benchmarks.report.quantities import DATA, MODEL, RECIPE, RUN_COLUMNS, STATUS
 from benchmarks.report.style import look_of
-from benchmarks.report.tables import Cell, Column, Row, Table, print_table
+from benchmarks.report.tables import Cell, Row, Table, print_table
 from benchmarks.units import one_line
 
 
@@ -136,7 +136,8 @@ def _table(runs: Sequence[Run]) -> Table:
         model = Cell("\n".join(filter(None, (run.name, note))), look=look_of(run))
         texts = [column.text(run) for column in shown if column not in (MODEL, STATUS)]
         rows.append([model, *texts, Cell(run.status, status=run.status)])
-    return Table("", [Column(column.short or column.title, column.number) for column in shown], rows)
+    heads = {column.short or column.title: column.number for column in shown}
+    return Table("", list(heads), rows, [head for head, number in heads.items() if number])
 
 
 def _recipe_notes(runs: Sequence[Run]) -> list[str]:

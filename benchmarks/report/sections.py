@@ -11,7 +11,7 @@ from benchmarks.records.runs import Run
 from benchmarks.report.quantities import ALONE
 from benchmarks.report.status import STATES, TrialState
 from benchmarks.report.style import look_of
-from benchmarks.report.tables import Cell, Row, Table, columns
+from benchmarks.report.tables import Cell, Row, Table
 from benchmarks.units import MISSING, count, number
 
 STOPPED = ("failed", "interrupted", "preempted")
@@ -33,15 +33,12 @@ def means(runs: Sequence[Run]) -> Table:
         ]
         for group, label in zip(groups, labels, strict=True)
     ]
-    heads = columns(
-        *("data set", "network", "mean ± std", "95 % interval", "of", "sampling"),
-        numbers=("mean ± std", "95 % interval", "sampling"),
-    )
+    heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
     lead = (
         "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean. "
         "A single seed has no mean. Sampling: the standard error that the choice of test images adds, which no seed shrinks."
     )
-    return Table("Means over seeds", heads, rows, lead)
+    return Table("Means over seeds", heads, rows, ("mean ± std", "95 % interval", "sampling"), lead)
 
 
 def network_differences(runs: Sequence[Run]) -> Table:
@@ -49,7 +46,7 @@ def network_differences(runs: Sequence[Run]) -> Table:
     rows: list[Row] = []
     if len(runs) <= terminal.STYLED:  # so many pairs would hide the rest
         rows = [[one.data, f"{one.first} against {one.second}", one.text] for one in differences(runs)]
-    return Table("Differences between networks on the same seeds", columns("data set", "networks", "difference"), rows)
+    return Table("Differences between networks on the same seeds", ("data set", "networks", "difference"), rows)
 
 
 def baselines(runs: Sequence[Run]) -> Table:
@@ -58,7 +55,7 @@ def baselines(runs: Sequence[Run]) -> Table:
     for baseline in baseline_comparisons(runs):
         for name, figure in [(f"{baseline.method} (baseline)", baseline.value), *baseline.nets]:
             rows.append([baseline.data, name, baseline.metric, f"{figure:.3f}"])
-    return Table("Baselines", columns("data set", "method", "metric", "value", numbers=("value",)), rows)
+    return Table("Baselines", ("data set", "method", "metric", "value"), rows, ("value",))
 
 
 def alone(runs: Sequence[Run]) -> Table:
@@ -70,8 +67,8 @@ def alone(runs: Sequence[Run]) -> Table:
         for run, label in zip(measured, labels, strict=True)
     )
     titles = [quantity.title.removesuffix(" (measured alone)") for quantity in ALONE]
-    heads = columns("data set", "network", *titles, numbers=titles)
-    return Table("Networks alone, as python -m benchmarks throughput measured them", heads, list(rows))
+    title = "Networks alone, as python -m benchmarks throughput measured them"
+    return Table(title, ("data set", "network", *titles), list(rows), titles)
 
 
 def scores(runs: Sequence[Run]) -> list[Table]:
@@ -97,8 +94,9 @@ def scores(runs: Sequence[Run]) -> list[Table]:
         tables.append(
             Table(
                 f"Scores on {data}",
-                columns("network", *titles, "published in", numbers=titles),
+                ("network", *titles, "published in"),
                 rows,
+                titles,
                 notes=[f"Ours: {note}." for note in notes if note],
             )
         )
@@ -142,19 +140,16 @@ def not_finished(runs: Sequence[Run], states: Sequence[TrialState] = ()) -> Tabl
         text = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds[:SEEDS_NAMED]))}"
         more = f" and {len(seeds) - SEEDS_NAMED:,} more" if len(seeds) > SEEDS_NAMED else ""
         rows.append([Cell("not started", status="missing"), data, row, text + more])
-    return Table("Not finished", columns("status", "data set", "run", "cause"), rows)
+    return Table("Not finished", ("status", "data set", "run", "cause"), rows)
 
 
-def summary(runs: Sequence[Run], states: Sequence[TrialState]) -> tuple[str, list[tuple[str, bool]]]:
-    """Return how many runs there are, and how many of each state with whether `not_finished` lists them."""
-    counts = Counter(run.status for run in runs)
+def summary(runs: Sequence[Run], states: Sequence[TrialState]) -> str:
+    """Return how many runs there are, and how many in each state."""
+    counts = Counter({"ok": "finished"}.get(run.status, run.status) for run in runs)
     killed = sum(trial.state == "killed" for trial in states)
-    counts.update(running=-killed, killed=killed, missing=sum(trial.state == "missing" for trial in states))
-    words = {"ok": "finished", "running": "running", "killed": "killed", **{status: status for status in STOPPED}}
-    words["missing"] = "not started"
-    parts = [
-        (f"{counts[status]:,} {word}", status not in ("ok", "running"))
-        for status, word in words.items()
-        if counts[status] > 0
-    ]
-    return f"{len(runs):,} run{'s' if len(runs) > 1 else ''}" if runs else "No runs yet", parts
+    counts.update(running=-killed, killed=killed)
+    counts["not started"] = sum(trial.state == "missing" for trial in states)
+    words = ("finished", "running", "killed", *STOPPED, "not started")
+    parts = ", ".join(f"{counts[word]:,} {word}" for word in words if counts[word] > 0)
+    total = f"{len(runs):,} run{'s' if len(runs) > 1 else ''}" if runs else "No runs yet"
+    return f"{total}: {parts}" if parts else total

@@ -18,7 +18,7 @@ from benchmarks.records.files import PROGRESS, SWEEPS, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
 from benchmarks.records.progress import part_of, where_it_is
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.report.tables import Cell, Row, Table, columns, print_table
+from benchmarks.report.tables import Cell, Row, Table, print_table
 
 # state: glyph, colour, meaning
 STATES = {
@@ -91,7 +91,7 @@ def print_status(states: Sequence[TrialState], console: Console) -> None:
         if trial.state not in QUIET
     ]
     if rows:
-        print_table(Table("", columns("", "trial", "detail"), rows), console)
+        print_table(Table("", ("", "trial", "detail"), rows), console)
 
 
 def _grid(data: str, trials: Sequence[TrialState], width: int) -> Table:
@@ -110,7 +110,7 @@ def _grid(data: str, trials: Sequence[TrialState], width: int) -> Table:
         cells = [
             [row, *(Cell(str(counts[row][state] or ""), style=STATES[state][1]) for state in titles)] for row in rows
         ]
-    return Table(data, columns("", *titles, numbers=titles), cells)
+    return Table(data, ("", *titles), cells, titles)
 
 
 def _of_run(run: Run, output_root: Path) -> TrialState:

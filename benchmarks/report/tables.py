@@ -1,6 +1,6 @@
 """Tables as data, written once for the terminal and the page."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,27 +42,26 @@ class Cell:
     hint: str = ""
 
 
-@dataclass(frozen=True)
-class Column:
-    """A head, and whether numbers stand below it, which are aligned to the right and never cut."""
-
-    title: str
-    number: bool = False
-
-
 Row = Sequence[Cell | str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table with a title; `lead` stands before its rows on the page, `notes` after them.
+    """A table with a title.
 
-    `of_runs` marks the table of all runs, which the page sorts, filters and links with the charts.
+    Attributes:
+        columns: their heads.
+        numbers: heads of columns of numbers, which are aligned to the right and never cut.
+        lead: stands before the rows, on the page alone.
+        notes: stand after the rows.
+        of_runs: whether it is the table of all runs, which the page sorts, filters and links with the charts.
+        name: on the page, if not the title.
     """
 
     title: str
-    columns: Sequence[Column]
+    columns: Sequence[str]
     rows: Sequence[Row]
+    numbers: Collection[str] = ()
     lead: str = ""
     notes: Sequence[str] = ()
     of_runs: bool = False
@@ -82,11 +81,6 @@ class Table:
         return replace(self, columns=[self.columns[place] for place in places], rows=rows)
 
 
-def columns(*titles: str, numbers: Sequence[str] = ()) -> list[Column]:
-    """Return columns of these titles, of which `numbers` hold numbers."""
-    return [Column(title, title in numbers) for title in titles]
-
-
 def print_table(table: Table, console: Console) -> None:
     """Print a table as wide as the console at most; of more rows than rich can style in a moment, plain lines."""
     table = table.filled()
@@ -97,10 +91,8 @@ def print_table(table: Table, console: Console) -> None:
     else:
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for column in table.columns:
-            if column.number:
-                grid.add_column(Text(column.title), justify="right", no_wrap=True)
-            else:
-                grid.add_column(Text(column.title), overflow="fold")
+            number = column in table.numbers
+            grid.add_column(Text(column), justify="right" if number else "left", no_wrap=number, overflow="fold")
         for row in table.rows:
             grid.add_row(*map(_styled, row))
         if console.measure(grid, options=console.options.update(width=1000)).maximum > console.width:
@@ -123,6 +115,6 @@ def _styled(cell: Cell | str) -> Text:
 
 
 def _plain(table: Table) -> str:
-    heads = [column.title.replace("\n", " ") for column in table.columns]
+    heads = [column.replace("\n", " ") for column in table.columns]
     rows = [[one_line(cell if isinstance(cell, str) else cell.text) for cell in row] for row in table.rows]
-    return terminal.aligned([heads, *rows], [i for i, column in enumerate(table.columns) if column.number])
+    return terminal.aligned([heads, *rows], [i for i, column in enumerate(table.columns) if column in table.numbers])

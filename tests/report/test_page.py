@@ -251,7 +251,7 @@ def test_failed_and_running_runs_are_shown_as_such(tmp_path: Path) -> None:
     assert [row[-1][0] for row in page.runs()] == ["failed", "running", "interrupted"]
     assert "failed digits resnet20 the cause & nothing but" in page.text
     assert "no cause was recorded" in page.text
-    assert "3 runs: 1 running, 1 failed , 1 interrupted ." in page.text
+    assert "3 runs: 1 running, 1 failed, 1 interrupted." in page.text
     assert [run["status"] for run in page.data["runs"]] == ["failed", "running", "interrupted"]
     assert len(page.data["charts"][0]["series"]) == 3 and page.data["charts"][0]["networks"] == []
 
@@ -264,7 +264,7 @@ def test_missing_and_killed_runs_of_a_sweep_are_shown_as_such(tmp_path: Path) ->
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "a.json").write_text(json.dumps({"cells": cells}))
     page = Page(write_page(tmp_path))
-    assert "2 runs: 1 finished, 1 killed , 19 not started ." in page.text
+    assert "2 runs: 1 finished, 1 killed, 19 not started." in page.text
     assert "killed digits resnet20 · resnet_digits · seed 1 its processes died without a word" in page.text
     seeds = ", ".join(map(str, range(2, 14)))
     assert f"not started digits resnet20 · resnet_digits seeds {seeds} and 6 more" in page.text

@@ -1,8 +1,10 @@
 """Numbers, durations and values as people read them. Imports nothing of the suite."""
 
+import difflib
 import json
 import math
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 MISSING = "–"
@@ -98,3 +100,11 @@ def one_line(text: str) -> str:
     """`text` on one line, with nothing in it that a terminal would obey."""
     line = " ".join(text.split())
     return line if line.isprintable() else "".join(char if char.isprintable() else "�" for char in line)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `, did you mean 'model'?` for the known word that is nearest to `word`; empty if none is near."""
+    words = list(known)
+    swapped = [other for other in words if sorted(other) == sorted(word)]  # modle is model rather than mode
+    close = swapped or difflib.get_close_matches(word, words, n=1)
+    return f", did you mean {close[0]!r}?" if close else ""

@@ -1,7 +1,6 @@
 """The papers' tables as `benchmarks/tables/` holds them, a file per table, a line per row. Imports no torch."""
 
 import csv
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,7 +9,7 @@ from pathlib import Path
 from benchmarks.complexity.reference_counts import TABLES, ReferenceCounts, reference_counts_of
 from benchmarks.config.trial import CONF
 from benchmarks.records.runs import Run
-from benchmarks.units import number
+from benchmarks.units import nearest, number
 
 DATA = CONF / "data"
 WORDS = ("row", "label", "data", "network", "recipe", "params", "macs", "statistic", "source", "status", "note")
@@ -116,9 +115,9 @@ class Table:
         known = [row.row for row in self.rows if row.runnable]
         for name in names:
             if name not in known:
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f", did you mean {close[0]!r}?" if close else ""
-                raise ValueError(f"{self.name} has no row {name!r}{hint}; there are {', '.join(known) or 'none'}")
+                raise ValueError(
+                    f"{self.name} has no row {name!r}{nearest(name, known)}; there are {', '.join(known) or 'none'}"
+                )
         return Table(self.name, self.title, self.paper, self.needs, tuple(row for row in self.rows if row.row in names))
 
 

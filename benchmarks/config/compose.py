@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 
 from benchmarks.config.composer import Composer
 from benchmarks.config.folders import added_folders
-from benchmarks.config.hydra_errors import compose_overrides, nearest, parse_overrides
+from benchmarks.config.hydra_errors import compose_overrides, parse_overrides
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
+from benchmarks.units import nearest
 
 
 def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.folders import GROUPS, choices
 from benchmarks.config.trial import WIRING, ConfigurationError, flatten
+from benchmarks.units import nearest
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -82,12 +83,6 @@ def _keys(groups: tuple[str, ...]) -> list[str]:
     """The keys that a choice of groups has."""
     composed: Any = OmegaConf.to_container(compose_overrides(groups))
     return [key for key in flatten(composed) if key.split(".")[0] not in {*WIRING, "hydra"}]
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    swapped = [other for other in known if sorted(other) == sorted(word)]  # modle is model rather than mode
-    close = swapped or difflib.get_close_matches(word, known, n=1)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def first_line(error: Exception) -> str:

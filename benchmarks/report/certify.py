@@ -6,7 +6,6 @@ their rounding.
 """
 
 import argparse
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -22,6 +21,7 @@ from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import Trial
 from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
+from benchmarks.units import nearest
 
 CERTIFIED, KNOWN, FAILS = "certified", "known discrepancy", "FAILS"
 STYLES = {CERTIFIED: "green", KNOWN: "yellow", FAILS: "bold red"}
@@ -76,10 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
     runnable = {name: table for name, table in tables().items() if any(row.runnable for row in table.rows)}
     for name in arguments.tables:
         if name not in runnable:
-            close = difflib.get_close_matches(name, runnable, n=1)
-            hint = f", did you mean {close[0]!r}?" if close else ""
-            known = ", ".join(runnable)
-            raise ValueError(f"no table {name!r} with networks of this suite{hint}; there are {known}")
+            hint = f"{nearest(name, runnable)}; there are {', '.join(runnable)}"
+            raise ValueError(f"no table {name!r} with networks of this suite{hint}")
     console = terminal.console()
     verdicts = certify([runnable[name] for name in dict.fromkeys(arguments.tables or runnable)], console)
     counts = {style: sum(style == verdict for verdict, _ in verdicts) for style in STYLES}

@@ -1,13 +1,11 @@
 """The width with which a network has a given cost."""
 
 import inspect
-import operator
-from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from hydra.utils import get_object
 from torch import nn
@@ -18,9 +16,7 @@ from benchmarks.config.about import Second, read_matching
 from benchmarks.config.trial import ConfigurationError
 
 TOLERANCE = 0.005
-LARGEST = 10**9  # parameters: what is found is built and measured
-ROUNDING = 0.02  # of a narrow DenseNet's cost: transitions round down what the blocks behind them take
-MOST_COUNTED = 5  # on either side of a target that is not met
+LARGEST = 10**9  # parameters
 NEAR, MOST_STEPS = (
     3,
     64,
@@ -109,16 +105,6 @@ class Network:
         self._build({}).check_image_size(*data["image_size"])
         self.default = self._default(self.second) if self.second else lambda width: 0
         self.counts: dict[tuple[int, int], dict[str, int]] = {}
-        unit = matching.sampled
-        widths = unit, 2 * unit, 3 * unit
-        sample = [(width, 0) for width in widths]
-        if self.second:
-            sample += [*((width, unit) for width in widths), (unit, 2 * unit)]
-        terms = [_terms(*place)[: len(sample)] for place in sample]
-        self.polynomials = {
-            quantity: np.linalg.solve(terms, [self.count(*place)[quantity] for place in sample])
-            for quantity in QUANTITIES
-        }
 
     def solve(self, quantity: str, target: int) -> Match:
         """The width that makes ``target`` of ``quantity`` (``macs``, ``params``); the second number moves as little as can be.
@@ -126,33 +112,41 @@ class Network:
         Raises:
             Unreachable: no width comes within 0.5 %.
         """
-        near: list[tuple[int, int]] = []
+        tried: dict[int, tuple[int, int]] = {}
+        width = self._given(self.first)
         for step in sorted(range(-MOST_STEPS, MOST_STEPS + 1), key=abs) if self.second else [0]:
-            for place in self.around(quantity, target, step):
-                near.append(place)
-                if abs(self.estimate(quantity, *place) - target) <= (TOLERANCE + ROUNDING) * target:
-                    found = self.count(*place)
-                    if abs(found[quantity] - target) <= TOLERANCE * target:
-                        return self._match(place, found)
-        raise Unreachable(self._nearest(quantity, target, near))
+            places = self.around(quantity, target, step, width)
+            for place in places:
+                cost = self.count(*place)
+                if abs(cost[quantity] - target) <= TOLERANCE * target:
+                    return self._match(place, cost)
+                tried[cost[quantity]] = place
+            width = places[0][0] if places else width
+        raise Unreachable(self._nearest(quantity, target, tried))
 
-    def around(self, quantity: str, target: int, step: int) -> list[tuple[int, int]]:
-        """Of the networks with this step the widest below the target and the narrowest from it on, the nearer one first."""
-        narrowest = bisect_left(range(LARGEST), self.least, key=lambda width: self.value(width, step)) if step else 1
-        widths = range(max(narrowest, 1), LARGEST)
-        widths = widths[: bisect_right(widths, LARGEST, key=lambda width: self.estimate("params", width, step))]
-        index = bisect_left(widths, target, key=lambda width: self.estimate(quantity, width, step))
-        places = [(width, step) for width in widths[max(index - 1, 0) : index + 1] if self.is_near(width, step)]
-        return sorted(places, key=lambda place: abs(self.estimate(quantity, *place) - target))
+    def around(self, quantity: str, target: int, step: int, width: int) -> list[tuple[int, int]]:
+        """Of the networks with this step the widest below the target and the narrowest from it on, the nearer one first.
 
-    def estimate(self, quantity: str, width: int, step: int) -> int:
-        """The cost, exact but for what a DenseNet's transitions round down.
-
-        A layer's is the product of two numbers of channels, each linear in the width and in the second number; a depth repeats
-        what is so in the width alone.
+        A wider network costs more, so they are found by doubling steps from ``width`` on and by halving what lies between.
         """
-        polynomial = self.polynomials[quantity]
-        return round(float(polynomial @ _terms(width, step)[: len(polynomial)]))
+        narrowest = next((width for width in range(1, 2 * MOST_STEPS) if self.is_near(width, step)), None)
+        if narrowest is None:
+            return []
+
+        def reaches(width: int) -> bool:
+            cost = self.count(width, step)
+            return cost[quantity] >= target or cost["params"] > LARGEST
+
+        low = high = max(narrowest, width)
+        stride = 1
+        while low > narrowest and reaches(low):
+            low, stride = max(narrowest, low - stride), 2 * stride
+        while not reaches(high):
+            high, stride = high + stride, 2 * stride
+        first = low + bisect_left(range(low, high), True, key=reaches)
+        places = [(width, step) for width in (first - 1, first) if width >= narrowest]
+        places = [place for place in places if self.count(*place)["params"] <= LARGEST]
+        return sorted(places, key=lambda place: abs(self.count(*place)[quantity] - target))
 
     def count(self, width: int, step: int) -> dict[str, int]:
         """The exact cost: ``macs`` and ``params``."""
@@ -172,7 +166,8 @@ class Network:
 
     def is_near(self, width: int, step: int) -> bool:
         """Whether the second number is not too far from its default."""
-        return step == 0 or self.default(width) / NEAR <= self.value(width, step) <= NEAR * self.default(width)
+        default, value = self.default(width), self.value(width, step)
+        return step == 0 or max(default / NEAR, self.least) <= value <= NEAR * default
 
     def _default(self, name: str) -> Callable[[int], int]:
         """The second number where nothing moves it, by width: as configured, or the channels of the stem, linear in it."""
@@ -181,31 +176,24 @@ class Network:
         eight, sixteen = (self._build({self.first: width}).stem[0].out_channels for width in (8, 16))
         return lambda width: eight + (sixteen - eight) * (width - 8) // 8
 
-    def _match(self, place: tuple[int, int], found: Mapping[str, int]) -> Match:
+    def _match(self, place: tuple[int, int], cost: Mapping[str, int]) -> Match:
         arguments = self.arguments(*place)
         were = {self.first: self._given(self.first)}
         if self.second in arguments:
             were[self.second] = self.default(place[0])
-        return Match(arguments, were, **found)
+        return Match(arguments, were, **cost)
 
-    def _nearest(self, quantity: str, target: int, places: Sequence[tuple[int, int]]) -> str:
+    def _nearest(self, quantity: str, target: int, tried: Mapping[int, tuple[int, int]]) -> str:
         """The costs in reach on both sides of one that is not, in words."""
-        costs: dict[int, tuple[int, int]] = {}
-        for side in (operator.lt, operator.ge):
-            there = [place for place in places if side(self.estimate(quantity, *place), target)]
-            there.sort(key=lambda place: abs(self.estimate(quantity, *place) - target))
-            costs |= {self.count(*place)[quantity]: place for place in there[:MOST_COUNTED]}
-        told = []
-        for word, cost in (
-            ("below", max((cost for cost in costs if cost < target), default=None)),
-            ("above", min((cost for cost in costs if cost > target), default=None)),
-        ):
+        below, above = (cost for cost in tried if cost < target), (cost for cost in tried if cost > target)
+        nearest = []
+        for word, cost in (("below", max(below, default=None)), ("above", min(above, default=None))):
             if cost is not None:
-                arguments = " ".join(f"{name}={value}" for name, value in self.arguments(*costs[cost]).items())
-                told.append(f"{cost:,} {word} ({arguments})")
+                arguments = " ".join(f"{name}={value}" for name, value in self.arguments(*tried[cost]).items())
+                nearest.append(f"{cost:,} {word} ({arguments})")
         return (
             f"no {self.first} makes {target:,} {QUANTITIES[quantity]} within {TOLERANCE:.1%}; "
-            f"the nearest in reach: {', '.join(told)}"
+            f"the nearest in reach: {', '.join(nearest)}"
         )
 
     def _build(self, arguments: Mapping[str, int]) -> Any:
@@ -220,7 +208,3 @@ class Network:
     def _is(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the network has these arguments."""
         return all(name in self.defaults and self._given(name) == value for name, value in arguments.items())
-
-
-def _terms(width: int, step: int) -> tuple[int, ...]:
-    return 1, width, width**2, step, step * width, step * width**2, step**2

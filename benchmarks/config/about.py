@@ -67,12 +67,10 @@ class Matching:
 
     Attributes:
         width: the argument that makes the network wider.
-        sampled: the cost is a polynomial of the widths that are multiples of this; between them it may be rounded.
         second: candidates for the second argument, of which the first applies that fits the network.
     """
 
     width: str
-    sampled: int = 2
     second: tuple[Second, ...] = ()
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from itertools import product
+from itertools import count as count_from
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ from torch import nn
 
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
-from benchmarks.complexity.match import ROUNDING, TOLERANCE, Network, Unreachable, count
+from benchmarks.complexity.match import TOLERANCE, Network, Unreachable, count
 from benchmarks.complexity.reference_counts import check
 from benchmarks.config.compose import expand
 from benchmarks.config.folders import choices
@@ -66,21 +66,17 @@ def test_the_count_from_shapes_is_the_exact_counters(
 
 
 @pytest.mark.parametrize(
-    ("overrides", "places", "error"),
-    [
-        (["model=resnet"], [(5, 0), (21, 1), (40, 3), (7, -1)], 0),
-        (["model=resnet", "model.block=bottleneck"], [(5, 0), (37, -4), (12, 9)], 0),
-        (["model=resnext"], [(1, 0), (3, -40), (11, 17)], 0),
-        (["model=unet", "data=nuclei"], [(1, 0), (13, 0)], 0),
-        (["model=densenet"], [(3, 0), (5, 1), (4, 12), (11, -3), (37, 5)], ROUNDING),
-    ],
-    ids=["basic", "bottleneck", "resnext", "unet", "densenet"],
+    "overrides",
+    [["model=resnet"], ["model=resnet", "model.block=bottleneck"], ["model=resnext"], ["model=densenet"]],
+    ids=["basic", "bottleneck", "resnext", "densenet"],
 )
-def test_the_polynomial_is_the_cost(overrides: list[str], places: list[tuple[int, int]], error: float) -> None:
+def test_a_wider_network_costs_more(overrides: list[str]) -> None:
     net = network(*overrides)
-    for place, quantity in product(places, ("macs", "params")):
-        exact = net.count(*place)[quantity]
-        assert net.estimate(quantity, *place) == pytest.approx(exact, rel=error, abs=0), (place, quantity)
+    for step in (0, 1):
+        counts = [net.count(width, step) for width in (*range(1, 18), 40, 41, 200, 201)]
+        for quantity in ("macs", "params"):
+            costs = [cost[quantity] for cost in counts]
+            assert costs == sorted(set(costs)), (step, quantity)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +112,7 @@ def test_published_sizes_give_the_published_widths(
 
 @pytest.mark.parametrize(
     ("overrides", "target"),
-    [(["model=resnext"], 15e6), (["model=densenet"], 5e6), (["model=resnet"], 5e6)],
+    [(["model=resnext"], 15e6), (["model=densenet"], 1.5e6), (["model=resnet"], 5e6)],
     ids=lambda value: value[0] if isinstance(value, list) else f"{value:.0e}",
 )
 def test_the_second_number_moves_no_more_than_it_must(overrides: list[str], target: float) -> None:
@@ -126,14 +122,12 @@ def test_the_second_number_moves_no_more_than_it_must(overrides: list[str], targ
     width, second = found.arguments.values()
     steps = abs(second - found.were[net.second]) // net.stride
     assert steps > 0
-    inside = range(1 - steps, steps)
-    assert not [
-        (width, step)
-        for width, step in product(range(1, 100), inside)
-        if net.value(width, step) >= net.least
-        and abs(net.estimate("macs", width, step) - target) < ROUNDING * target
-        and abs(net.count(width, step)["macs"] - target) <= TOLERANCE * target
-    ]
+    for step in range(1 - steps, steps):
+        for width in (width for width in count_from(1) if net.is_near(width, step)):
+            cost = net.count(width, step)["macs"]
+            assert abs(cost - target) > TOLERANCE * target, (width, step)
+            if cost > target:
+                break
 
 
 def test_of_a_target_out_of_reach_the_nearest_costs_are_told() -> None:

@@ -97,16 +97,29 @@ def find_or_fetch(
     return find()
 
 
-def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: int) -> Decoded:
-    """Decode images of size x size pixels, by split, from the columns image (a struct with the bytes) and label (integers).
+@contextmanager
+def opened(path: Path, image: str, label: str) -> Iterator[Any]:
+    """Open a parquet file with these two columns, as pyarrow's ParquetFile.
 
-    Raises ValueError naming the file and the row that is no such image, ImportError without pyarrow.
+    Raises ImportError without pyarrow, and ValueError naming the file for what goes wrong within the context.
     """
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise ImportError('reading parquet needs pyarrow: pip install -e ".[parquet]"') from error
+    try:
+        with parquet.ParquetFile(path) as file:
+            yield file
+    except (ArrowException, KeyError, TypeError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} must be parquet with the columns {image} and {label} ({reason})") from error
 
+
+def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: int) -> Decoded:
+    """Decode images of size x size pixels, by split, from the columns image (a struct with the bytes) and label (integers).
+
+    Raises ValueError naming the file and the row that is no such image, ImportError without pyarrow.
+    """
     formats: set[str | None] = set()
 
     def decode(encoded: dict[str, bytes], place: str) -> np.ndarray:
@@ -120,17 +133,8 @@ def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: i
         formats.add(picture.format)
         return pixels.transpose(2, 0, 1)
 
-    @contextmanager
-    def opened(path: Path) -> Iterator[Any]:
-        try:
-            with parquet.ParquetFile(path) as file:
-                yield file
-        except (ArrowException, KeyError, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path} must be parquet with the columns {image} and {label} ({reason})") from error
-
     def count(path: Path) -> int:
-        with opened(path) as file:
+        with opened(path, image, label) as file:
             return file.metadata.num_rows
 
     def read(paths: list[Path]) -> Part:
@@ -138,7 +142,7 @@ def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: i
         labels: list[int] = []
         for path in paths:
             first = len(labels)
-            with opened(path) as file:
+            with opened(path, image, label) as file:
                 for batch in file.iter_batches(_BATCH, columns=[image, label]):
                     start = len(labels)
                     labels.extend(batch.column(label).to_pylist())

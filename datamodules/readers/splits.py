@@ -108,11 +108,11 @@ def hold_out(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np
     """
     if not 0 < count < len(targets):
         raise ValueError(f"the rows held out must number 1..{len(targets) - 1}, got {count}")
-    classes, sizes = np.unique(targets, return_counts=True)
+    _, sizes = np.unique(targets, return_counts=True)
     shares, remainders = np.divmod(sizes * count, len(targets))
     # Largest remainders, the lower class first on a tie: the shares then add up to count.
     shares[np.argsort(-remainders, kind="stable")[: count - shares.sum()]] += 1
-    return _draw(targets, classes, shares, seed)
+    return _draw(targets, sizes, shares, seed)
 
 
 def hold_out_each(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -120,15 +120,16 @@ def hold_out_each(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
 
     Raises ValueError unless every class has more than count, which is positive.
     """
-    classes, sizes = np.unique(targets, return_counts=True)
+    _, sizes = np.unique(targets, return_counts=True)
     if not 0 < count < sizes.min():
-        raise ValueError(f"the rows held out of each class must number 1..{sizes.min() - 1}, got {count}")
-    return _draw(targets, classes, np.full(len(classes), count), seed)
+        raise ValueError(f"the images held out of each class must number 1..{sizes.min() - 1}, got {count}")
+    return _draw(targets, sizes, np.full(len(sizes), count), seed)
 
 
-def _draw(targets: np.ndarray, classes: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _draw(targets: np.ndarray, sizes: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.RandomState(seed)
     held_out = np.zeros(len(targets), dtype=bool)
-    for label, share in zip(classes, shares, strict=True):
-        held_out[random.permutation(np.flatnonzero(targets == label))[:share]] = True
+    by_class = np.split(np.argsort(targets, kind="stable"), np.cumsum(sizes)[:-1])
+    for rows, share in zip(by_class, shares, strict=True):
+        held_out[random.permutation(rows)[:share]] = True
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

@@ -33,7 +33,6 @@ class _Published:
     repository, column: of the hub's parquet.
     """
 
-    name: str
     title: str
     classes: tuple[str, ...]
     folder: str
@@ -50,32 +49,32 @@ class _Published:
         return (*self.train_files, self.test_file, self.names_file)
 
 
-_CIFAR10 = _Published(
-    name="cifar10",
-    title="CIFAR-10",
-    classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-    folder="cifar-10-batches-bin",
-    archive="cifar-10-binary.tar.gz",
-    train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-    test_file="test_batch.bin",
-    names_file="batches.meta.txt",
-    label_bytes=1,
-    repository="uoft-cs/cifar10",
-    column="label",
-)
-_CIFAR100 = _Published(
-    name="cifar100",
-    title="CIFAR-100",
-    classes=tuple(_FINE_LABELS.split()),
-    folder="cifar-100-binary",
-    archive="cifar-100-binary.tar.gz",
-    train_files=("train.bin",),
-    test_file="test.bin",
-    names_file="fine_label_names.txt",
-    label_bytes=2,
-    repository="uoft-cs/cifar100",
-    column="fine_label",
-)
+PUBLISHED = {
+    "cifar10": _Published(
+        title="CIFAR-10",
+        classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        folder="cifar-10-batches-bin",
+        archive="cifar-10-binary.tar.gz",
+        train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+        test_file="test_batch.bin",
+        names_file="batches.meta.txt",
+        label_bytes=1,
+        repository="uoft-cs/cifar10",
+        column="label",
+    ),
+    "cifar100": _Published(
+        title="CIFAR-100",
+        classes=tuple(_FINE_LABELS.split()),
+        folder="cifar-100-binary",
+        archive="cifar-100-binary.tar.gz",
+        train_files=("train.bin",),
+        test_file="test.bin",
+        names_file="fine_label_names.txt",
+        label_bytes=2,
+        repository="uoft-cs/cifar100",
+        column="fine_label",
+    ),
+}
 
 
 def _decode_records(name: str, data: bytes, label_bytes: int) -> Part:
@@ -97,9 +96,7 @@ def _decode_binary(published: _Published, origin: Path, read: Callable[[str], by
 
     def part(files: tuple[str, ...]) -> Part:
         pieces = [_decode_records(f"{origin}: {name}", read(name), published.label_bytes) for name in files]
-        return Part(
-            np.concatenate([piece.images for piece in pieces]), np.concatenate([piece.labels for piece in pieces])
-        )
+        return Part(*map(np.concatenate, zip(*((piece.images, piece.labels) for piece in pieces), strict=True)))
 
     return Decoded({"train": part(published.train_files), "test": part((published.test_file,))})
 
@@ -147,28 +144,40 @@ def _find(published: _Published, path: Path) -> tuple[list[Path], Callable[[], D
     )
 
 
-def _load(
-    published: _Published,
-    path: Path,
-    cache_dir: Path,
-    hub: bool,
-    counts: dict[str, int],
-    val_count: int,
+def load_cifar(
+    name: str,
+    path: str | Path,
+    cache_dir: str | Path,
+    hub: bool = False,
+    train_count: int = 50_000,
+    test_count: int = 10_000,
+    val_count: int = 5_000,
 ) -> Splits:
+    """Return 45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of ten classes, of cifar100 the hundred fine ones.
+
+    path: the official binary archive (cifar-10-binary.tar.gz, say), its unpacked folder, a folder that holds either, or a
+    folder with train-*.parquet and test-*.parquet of the hub (needs the extra `parquet`). hub: fetch the parquet
+    into path where it holds nothing of the set (needs the extra `hub`). The images are decoded once and kept as .npy
+    files in a subfolder of cache_dir. val is a fixed, stratified part of the training images.
+    Raises FileNotFoundError on missing files and ValueError on damaged ones or other counts; every class must hold an
+    equal part of a split, as in the published set. ImportError without pyarrow when the files are parquet; what fetch
+    raises.
+    """
+    published, path = PUBLISHED[name], Path(path)
+    counts, classes = {"train": train_count, "test": test_count}, len(PUBLISHED[name].classes)
     patterns = [f"*{part}-*.parquet" for part in _PARTS]
     files, decode = find_or_fetch(partial(_find, published, path), hub, published.repository, patterns, path)
 
     def check(decoded: Decoded) -> None:
-        classes = len(published.classes)
-        for name, count in counts.items():
-            decoded.parts[name].check(path, name, count, classes)
-            sizes = np.bincount(decoded.parts[name].labels)
+        for part, count in counts.items():
+            decoded.parts[part].check(path, part, count, classes)
+            sizes = np.bincount(decoded.parts[part].labels)
             if set(sizes) != {count // classes}:
                 raise ValueError(
-                    f"{path} must hold {count // classes} {name} images of each class 0..{classes - 1}, got {sizes.tolist()}"
+                    f"{path} must hold {count // classes} {part} images of each class 0..{classes - 1}, got {sizes.tolist()}"
                 )
 
-    decoded = decoded_once(published.name, files, _PARTS, decode, check, cache_dir)
+    decoded = decoded_once(name, files, _PARTS, decode, check, Path(cache_dir))
     train, test = decoded.parts["train"], decoded.parts["test"]
     rest, held_out = hold_out(train.labels, val_count, seed=0)
     return Splits(
@@ -178,42 +187,3 @@ def _load(
         classes=published.classes,
         notes=decoded.notes,
     )
-
-
-def load_cifar10(
-    path: str | Path,
-    cache_dir: str | Path,
-    hub: bool = False,
-    train_count: int = 50_000,
-    test_count: int = 10_000,
-    val_count: int = 5_000,
-) -> Splits:
-    """Return 45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of ten classes.
-
-    path: cifar-10-binary.tar.gz, its unpacked folder cifar-10-batches-bin, a folder that holds either, or a folder with
-    train-*.parquet and test-*.parquet of the hub's uoft-cs/cifar10 (needs the extra `parquet`). hub: fetch the parquet
-    into path where it holds nothing of the set (needs the extra `hub`). The images are decoded once and kept as .npy
-    files in a subfolder of cache_dir. val is a fixed, stratified part of the training images.
-    Raises FileNotFoundError on missing files and ValueError on damaged ones or other counts; every class must hold an
-    equal part of a split, as in the published set. ImportError without pyarrow when the files are parquet; what fetch
-    raises.
-    """
-    counts = {"train": train_count, "test": test_count}
-    return _load(_CIFAR10, Path(path), Path(cache_dir), hub, counts, val_count)
-
-
-def load_cifar100(
-    path: str | Path,
-    cache_dir: str | Path,
-    hub: bool = False,
-    train_count: int = 50_000,
-    test_count: int = 10_000,
-    val_count: int = 5_000,
-) -> Splits:
-    """Return 45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of the hundred fine classes; see load_cifar10.
-
-    path: cifar-100-binary.tar.gz, its unpacked folder cifar-100-binary, a folder that holds either, or the parquet of the hub's
-    uoft-cs/cifar100.
-    """
-    counts = {"train": train_count, "test": test_count}
-    return _load(_CIFAR100, Path(path), Path(cache_dir), hub, counts, val_count)

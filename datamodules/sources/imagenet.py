@@ -16,6 +16,7 @@ import numpy as np
 from datamodules.readers import hub as hub_files
 from datamodules.readers import preparation
 from datamodules.readers.encoded import FolderImages, ImageFiles, ImageSplit, ImageSplits, PackedImages
+from datamodules.readers.splits import hold_out_each
 
 _WNID = re.compile(r"n\d{8}")
 _SUFFIXES = (".jpeg", ".jpg")
@@ -61,25 +62,9 @@ def load_imagenet(
                 f"{path} must hold {count} {name} images, got {len(files.labels)}; fetch it again, or set "
                 "data.train_count and data.test_count for another set"
             )
-    rest, held_out = _hold_out(train.labels, num_classes, val_per_class)
+    rest, held_out = hold_out_each(train.labels, val_per_class, seed=0)
     every = np.arange(len(test.labels))
     return ImageSplits(ImageSplit(train, rest), ImageSplit(train, held_out), ImageSplit(test, every), classes)
-
-
-def _hold_out(labels: np.ndarray, num_classes: int, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows (rest, held out), ascending, with `each` of every class held out. RandomState's stream is frozen (NEP 19)."""
-    by_class = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[by_class], np.arange(num_classes + 1))
-    smallest = int(np.diff(starts).min())
-    if not 1 <= each < smallest:
-        raise ValueError(
-            f"data.val_per_class must lie in 1..{smallest - 1}, a class has {smallest} training images, got {each}"
-        )
-    random = np.random.RandomState(0)
-    held_out = np.zeros(len(labels), dtype=bool)
-    for start, stop in zip(starts[:-1], starts[1:], strict=True):
-        held_out[random.permutation(by_class[start:stop])[:each]] = True
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 # Folders
@@ -196,21 +181,14 @@ def _unpack(shard: Path, folder: Path) -> None:
 
 def _rows(shard: Path) -> Iterator[tuple[bytes, int]]:
     """Return the encoded image and the class of each row."""
-    parquet = _parquet()
-    from pyarrow import ArrowException
-
     row = 0
-    try:
-        with parquet.ParquetFile(shard) as file:
-            for batch in file.iter_batches(_BATCH, columns=["image", "label"]):
-                for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
-                    if not image["bytes"]:
-                        raise ValueError(f"row {row} has no image.bytes")
-                    yield image["bytes"], int(label)
-                    row += 1
-    except (ArrowException, ValueError, TypeError, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{shard} must be parquet with the columns image and label ({reason})") from error
+    with hub_files.opened(shard, "image", "label") as file:
+        for batch in file.iter_batches(_BATCH, columns=["image", "label"]):
+            for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
+                if not image["bytes"]:
+                    raise ValueError(f"{shard} row {row} has no image.bytes; fetch it again")
+                yield image["bytes"], int(label)
+                row += 1
 
 
 def _packed(folder: Path, shards: Sequence[Path]) -> PackedImages:
@@ -232,14 +210,7 @@ def _packed(folder: Path, shards: Sequence[Path]) -> PackedImages:
 
 def _class_names(shard: Path) -> tuple[str, ...]:
     """Return the names in the hub's metadata, () where it has none."""
-    metadata = _parquet().read_schema(shard).metadata or {}
+    with hub_files.opened(shard, "image", "label") as file:
+        metadata = file.schema_arrow.metadata or {}
     features: Any = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     return tuple(features.get("label", {}).get("names", ()))
-
-
-def _parquet() -> Any:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError('reading parquet needs pyarrow: pip install -e ".[parquet]"') from error
-    return parquet

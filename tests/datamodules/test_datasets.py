@@ -36,7 +36,7 @@ from support.data_files import (
 from datamodules.readers import decoded
 from datamodules.readers.splits import Split, Splits, hold_out, hold_out_each
 from datamodules.sources import cifar, digits, nuclei
-from datamodules.sources.cifar import load_cifar10, load_cifar100
+from datamodules.sources.cifar import PUBLISHED, load_cifar
 from datamodules.sources.digits import load_digits
 from datamodules.sources.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
 from datamodules.sources.nuclei import load_nuclei
@@ -403,7 +403,7 @@ def write_archive(path: Path, files: dict[str, bytes] | None = None, folder: str
 
 
 def test_cifar10_binary_folder_is_read_whole(tmp_path):
-    splits = load_cifar10(write_binary(tmp_path / "cifar-10-batches-bin"), tmp_path / "cache", **SMALL)
+    splits = load_cifar("cifar10", write_binary(tmp_path / "cifar-10-batches-bin"), tmp_path / "cache", **SMALL)
     train, train_labels, test, test_labels = cifar_arrays()
     assert np.array_equal(splits.test.images.numpy(), test)
     assert splits.test.targets.tolist() == test_labels.tolist()
@@ -422,7 +422,7 @@ def test_cifar10_is_the_same_in_all_its_formats(tmp_path):
     archive = write_archive(tmp_path / "packed" / "cifar-10-binary.tar.gz")
     write_parquet(tmp_path / "parquet" / "plain_text")
     places = [tmp_path / "unpacked", archive, archive.parent, tmp_path / "parquet"]
-    splits = [load_cifar10(place, tmp_path / "cache", **SMALL) for place in places]
+    splits = [load_cifar("cifar10", place, tmp_path / "cache", **SMALL) for place in places]
     assert len({split.checksum() for split in splits}) == 1
     assert {split.notes for split in splits} == {""}
 
@@ -431,41 +431,41 @@ def test_cifar10_is_the_same_in_all_its_formats(tmp_path):
 def test_cifar10_of_jpeg_says_that_it_is_lossy(tmp_path):
     folder = write_parquet(tmp_path / "jpeg", "JPEG")
     for _ in ("decoded", "from the cache"):
-        assert load_cifar10(folder, tmp_path / "cache", **SMALL).notes == "lossy JPEG"
+        assert load_cifar("cifar10", folder, tmp_path / "cache", **SMALL).notes == "lossy JPEG"
 
 
 def test_cifar10_is_decoded_once(tmp_path, monkeypatch):
     archive = write_archive(tmp_path / "cifar-10-binary.tar.gz")
-    checksum = load_cifar10(archive, tmp_path / "cache", **SMALL).checksum()
+    checksum = load_cifar("cifar10", archive, tmp_path / "cache", **SMALL).checksum()
     (cache,) = (tmp_path / "cache").iterdir()
     with monkeypatch.context() as patch:
         patch.setattr(cifar, "_decode_archive", pytest.fail)
-        assert load_cifar10(archive, tmp_path / "cache", **SMALL).checksum() == checksum
+        assert load_cifar("cifar10", archive, tmp_path / "cache", **SMALL).checksum() == checksum
     # A process that lost the race to write the cache keeps the winner's and leaves nothing behind.
     decoded._save(decoded._load(["train", "test"], cache), cache)
     assert list((tmp_path / "cache").iterdir()) == [cache]
     (cache / "train_images.npy").write_bytes((cache / "train_images.npy").read_bytes()[:5000])
     with pytest.raises(ValueError, match="is damaged .* delete that folder and run again") as error:
-        load_cifar10(archive, tmp_path / "cache", **SMALL)
+        load_cifar("cifar10", archive, tmp_path / "cache", **SMALL)
     assert str(cache) in one_line(error)
 
 
 def test_changed_cifar10_files_are_decoded_again(tmp_path):
     folder = write_binary(tmp_path / "cifar-10-batches-bin")
-    first = load_cifar10(folder, tmp_path / "cache", **SMALL)
+    first = load_cifar("cifar10", folder, tmp_path / "cache", **SMALL)
     data = bytearray((folder / "test_batch.bin").read_bytes())
     data[1] ^= 255
     (folder / "test_batch.bin").write_bytes(data)
     later = time.time_ns() + 10**9
     os.utime(folder / "test_batch.bin", ns=(later, later))
-    second = load_cifar10(folder, tmp_path / "cache", **SMALL)
+    second = load_cifar("cifar10", folder, tmp_path / "cache", **SMALL)
     assert int((first.test.images != second.test.images).sum()) == 1
 
 
 def test_bad_cifar10_is_never_cached(tmp_path):
     folder = write_binary(tmp_path / "cifar-10-batches-bin")
     with pytest.raises(ValueError, match="must hold 50000 train images, got 200; fetch all files again") as error:
-        load_cifar10(folder, tmp_path / "cache")
+        load_cifar("cifar10", folder, tmp_path / "cache")
     one_line(error)
     assert not (tmp_path / "cache").exists()
 
@@ -473,11 +473,11 @@ def test_bad_cifar10_is_never_cached(tmp_path):
 def test_cifar10_without_files_says_what_to_get(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError, match=r"holds no CIFAR-10; put cifar-10-binary\.tar\.gz") as error:
-            load_cifar10(place, tmp_path / "cache")
+            load_cifar("cifar10", place, tmp_path / "cache")
         one_line(error)
     (write_binary(tmp_path / "cifar-10-batches-bin") / "data_batch_3.bin").unlink()
     with pytest.raises(FileNotFoundError, match=r"data_batch_3\.bin is missing; unpack all of") as error:
-        load_cifar10(tmp_path, tmp_path / "cache")
+        load_cifar("cifar10", tmp_path, tmp_path / "cache")
     one_line(error)
 
 
@@ -504,7 +504,7 @@ def test_damaged_cifar10_files_are_refused(tmp_path, name, data, message):
     files = {**cifar_files(), name: data}
     for place in (write_binary(tmp_path / "folder", files), write_archive(tmp_path / "cifar-10-binary.tar.gz", files)):
         with pytest.raises(ValueError, match=message) as error:
-            load_cifar10(place, tmp_path / "cache", **SMALL)
+            load_cifar("cifar10", place, tmp_path / "cache", **SMALL)
         one_line(error)
 
 
@@ -512,12 +512,12 @@ def test_damaged_cifar10_archives_are_refused(tmp_path):
     archive = write_archive(tmp_path / "cifar-10-binary.tar.gz")
     archive.write_bytes(archive.read_bytes()[:100_000])
     with pytest.raises(ValueError, match=r"is damaged or truncated .* fetch cifar-10-binary\.tar\.gz again") as error:
-        load_cifar10(archive, tmp_path / "cache", **SMALL)
+        load_cifar("cifar10", archive, tmp_path / "cache", **SMALL)
     one_line(error)
     files = cifar_files()
     del files["test_batch.bin"]
     with pytest.raises(ValueError, match=r"must contain cifar-10-batches-bin/test_batch\.bin") as error:
-        load_cifar10(write_archive(archive, files), tmp_path / "cache", **SMALL)
+        load_cifar("cifar10", write_archive(archive, files), tmp_path / "cache", **SMALL)
     one_line(error)
 
 
@@ -531,15 +531,15 @@ def test_damaged_parquet_is_refused(tmp_path):
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
     with pytest.raises(ValueError, match="must be parquet with the columns img and label") as error:
-        load_cifar10(folder, tmp_path / "cache", **SMALL)
+        load_cifar("cifar10", folder, tmp_path / "cache", **SMALL)
     one_line(error)
     parquet.write_table(pa.table({"image": [1], "label": [1]}), shard)
     with pytest.raises(ValueError, match="must be parquet with the columns img and label") as error:
-        load_cifar10(folder, tmp_path / "cache", **SMALL)
+        load_cifar("cifar10", folder, tmp_path / "cache", **SMALL)
     one_line(error)
     parquet.write_table(pa.table({"img": [{"bytes": b"nonsense"}], "label": [1]}), shard)
     with pytest.raises(ValueError, match=r"row 0: img\.bytes must be an encoded image") as error:
-        load_cifar10(folder, tmp_path / "cache", **SMALL)
+        load_cifar("cifar10", folder, tmp_path / "cache", **SMALL)
     one_line(error)
 
 
@@ -548,14 +548,14 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
         (tmp_path / f"{split}-00000-of-00001.parquet").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r'pip install -e "\.\[parquet\]"') as error:
-        load_cifar10(tmp_path, tmp_path / "cache")
+        load_cifar("cifar10", tmp_path, tmp_path / "cache")
     one_line(error)
 
 
 @needs_pyarrow
 @pytest.mark.skipif(not REAL_CIFAR10.is_dir(), reason=f"needs CIFAR-10 as parquet in {REAL_CIFAR10}")
 def test_real_cifar10_has_the_published_mean_and_std(tmp_path):
-    splits = load_cifar10(REAL_CIFAR10, tmp_path)
+    splits = load_cifar("cifar10", REAL_CIFAR10, tmp_path)
     assert {name: len(split) for name, split in splits.named().items()} == {
         "train": 45_000,
         "val": 5_000,
@@ -576,7 +576,7 @@ def test_real_cifar10_has_the_published_mean_and_std(tmp_path):
 def test_a_missing_shard_is_named(tmp_path):
     (write_parquet(tmp_path) / "train-00000-of-00002.parquet").unlink()
     with pytest.raises(FileNotFoundError, match=r"train-00000-of-00002\.parquet is missing; fetch it") as error:
-        load_cifar10(tmp_path, tmp_path / "cache", **SMALL)
+        load_cifar("cifar10", tmp_path, tmp_path / "cache", **SMALL)
     one_line(error)
 
 
@@ -588,7 +588,7 @@ def cifar100_files() -> dict[str, bytes]:
         )
         for name, (images, labels) in cifar100_arrays().items()
     }
-    return {**files, "fine_label_names.txt": "\n".join([*cifar._CIFAR100.classes, ""]).encode()}
+    return {**files, "fine_label_names.txt": "\n".join([*PUBLISHED["cifar100"].classes, ""]).encode()}
 
 
 @needs_pyarrow
@@ -597,7 +597,7 @@ def test_cifar100_has_the_fine_labels_in_all_its_formats(tmp_path):
     archive = write_archive(tmp_path / "cifar-100-binary.tar.gz", cifar100_files(), "cifar-100-binary")
     write_cifar100_parquet(tmp_path / "parquet")
     places = [folder.parent, archive, tmp_path / "parquet"]
-    splits = [load_cifar100(place, tmp_path / "cache", **SMALL_100) for place in places]
+    splits = [load_cifar("cifar100", place, tmp_path / "cache", **SMALL_100) for place in places]
     assert len({split.checksum() for split in splits}) == 1
 
     arrays = cifar100_arrays()
@@ -611,7 +611,7 @@ def test_cifar100_has_the_fine_labels_in_all_its_formats(tmp_path):
 
 
 def test_cifar100_classes_are_a_hundred_in_order():
-    classes = cifar._CIFAR100.classes
+    classes = PUBLISHED["cifar100"].classes
     assert len(set(classes)) == 100
     assert list(classes) == sorted(classes)
     # Superclasses "large carnivores" and "vehicles 2" of Krizhevsky's list.
@@ -622,11 +622,11 @@ def test_cifar100_classes_are_a_hundred_in_order():
 
 def test_foreign_cifar100_files_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no CIFAR-100; put cifar-100-binary\.tar\.gz") as error:
-        load_cifar100(write_binary(tmp_path / "cifar-10-batches-bin"), tmp_path / "cache")
+        load_cifar("cifar100", write_binary(tmp_path / "cifar-10-batches-bin"), tmp_path / "cache")
     one_line(error)
     files = {**cifar100_files(), "test.bin": bytes(3073 * 100)}
     with pytest.raises(ValueError, match="test.bin must be a whole number of 3074-byte records, got 307300") as error:
-        load_cifar100(write_binary(tmp_path / "folder", files), tmp_path / "cache", **SMALL_100)
+        load_cifar("cifar100", write_binary(tmp_path / "folder", files), tmp_path / "cache", **SMALL_100)
     one_line(error)
 
 

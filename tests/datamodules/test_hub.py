@@ -24,7 +24,7 @@ from support.data_files import (
 
 from datamodules.readers.hub import fetch
 from datamodules.readers.preparation import told_to
-from datamodules.sources.cifar import load_cifar10, load_cifar100
+from datamodules.sources.cifar import load_cifar
 from datamodules.sources.svhn import load_svhn
 
 
@@ -104,8 +104,8 @@ def test_the_hub_gives_what_a_data_root_lacks_and_no_more(tmp_path, hub):
     write_svhn_parquet(hub.folder / "ufldl-stanford" / "svhn")
     (hub.folder / "uoft-cs" / "cifar100" / "README.md").write_text("a card")
     for _ in ("fetched", "there already"):
-        splits = load_cifar100(tmp_path / "cifar100", tmp_path / "cache", hub=True, **SMALL_100)
-    local = load_cifar100(hub.folder / "uoft-cs" / "cifar100", tmp_path / "cache", **SMALL_100)
+        splits = load_cifar("cifar100", tmp_path / "cifar100", tmp_path / "cache", hub=True, **SMALL_100)
+    local = load_cifar("cifar100", hub.folder / "uoft-cs" / "cifar100", tmp_path / "cache", **SMALL_100)
     assert splits.checksum() == local.checksum()
     assert sorted(hub.fetched) == [f"cifar100/{part}-00000-of-00001.parquet" for part in ("test", "train")]
 
@@ -145,8 +145,8 @@ def test_what_the_hub_sends_is_told(tmp_path, hub):
 def test_an_interrupted_download_is_completed(tmp_path, hub):
     write_parquet(hub.folder / "uoft-cs" / "cifar10" / "plain_text")
     (write_parquet(tmp_path / "root" / "plain_text") / "train-00001-of-00002.parquet").unlink()
-    splits = load_cifar10(tmp_path / "root", tmp_path / "cache", hub=True, **SMALL)
-    assert splits.checksum() == load_cifar10(hub.folder, tmp_path / "cache", **SMALL).checksum()
+    splits = load_cifar("cifar10", tmp_path / "root", tmp_path / "cache", hub=True, **SMALL)
+    assert splits.checksum() == load_cifar("cifar10", hub.folder, tmp_path / "cache", **SMALL).checksum()
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_a_hub_that_refuses_is_named(tmp_path, hub, status, expected, message):
     write_parquet(hub.folder / "uoft-cs" / "cifar10")
     hub.status = status
     with pytest.raises(expected, match=message) as error:
-        load_cifar10(tmp_path / "nothing", tmp_path / "cache", hub=True)
+        load_cifar("cifar10", tmp_path / "nothing", tmp_path / "cache", hub=True)
     assert str(tmp_path / "nothing") in one_line(error)
 
 
 def test_the_hub_without_its_client_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match=r'data\.hub=true needs huggingface_hub: pip install -e "\.\[hub\]"') as error:
-        load_cifar10(tmp_path, tmp_path / "cache", hub=True)
+        load_cifar("cifar10", tmp_path, tmp_path / "cache", hub=True)
     one_line(error)

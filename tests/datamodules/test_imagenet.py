@@ -134,8 +134,8 @@ def damage(root: Path, kind: str) -> None:
         ("", {"num_classes": 4}, r"must hold 4 class folders, got 3"),
         ("", {"train_count": 22}, r"must hold 22 training images, got 21; .*data.train_count"),
         ("", {"test_count": 50_000}, r"must hold 50000 validation images, got 9"),
-        ("", {"val_per_class": 7}, r"data.val_per_class must lie in 1..6, .*got 7"),
-        ("", {"val_per_class": 0}, r"data.val_per_class must lie in 1..6, .*got 0"),
+        ("", {"val_per_class": 7}, r"held out of each class must number 1..6, got 7"),
+        ("", {"val_per_class": 0}, r"held out of each class must number 1..6, got 0"),
     ],
 )
 def test_what_is_not_the_data_set_is_refused_by_name(tmp_path: Path, kind: str, changes: dict, message: str) -> None:

@@ -94,16 +94,12 @@ class Budget(BatchCallback):
         """Starts the meter."""
         self._restart()
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Sets the learning rate of this step."""
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = self._rates[self.done * len(self._rates) // self.total]
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Adds the step; the last one ends training, which evaluates and saves even amid an epoch."""
         self.done += 1 if self._meter is None else self._since(self._meter, trainer.strategy.root_device)
         trainer.should_stop = trainer.should_stop or self.over

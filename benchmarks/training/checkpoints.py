@@ -103,9 +103,7 @@ class Checkpoints(BatchCallback):
         """From here on a request to stop waits for the end of a step."""
         self.stop.begin_training(trainer)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Save within the epoch; every rank takes part."""
         loop = trainer.fit_loop.epoch_loop
         if loop._should_accumulate():
@@ -139,9 +137,7 @@ class Checkpoints(BatchCallback):
         """From here on a request to stop is met at once."""
         self.stop.end_training()
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add what every rank's metrics have gathered since the last evaluation; counts the batch as done."""
         partial: list[Any] = [_partial_metrics(pl_module)]
         if self.stop.group is not None:
@@ -151,9 +147,7 @@ class Checkpoints(BatchCallback):
         if self._within_epoch:
             _count_batch_as_done(checkpoint["loops"]["fit_loop"], self._evaluation_due)
 
-    def on_load_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Give this rank's metrics back what they had gathered."""
         partial = checkpoint["partial_metrics"]
         if len(partial) != trainer.world_size:

@@ -67,9 +67,7 @@ class CostMeter(BatchCallback):
         """Start the training clock."""
         self._start_clock()
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Add the batch."""
         self.samples_seen += self.global_batch_size
 

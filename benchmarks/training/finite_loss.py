@@ -25,9 +25,7 @@ class FiniteLoss(BatchCallback):
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *arguments: Any) -> None:
         """Keep the loss; check those kept now and then."""
         self._losses.append(outputs["loss"].detach())
         if len(self._losses) >= CHECK_EVERY:
@@ -43,9 +41,7 @@ class FiniteLoss(BatchCallback):
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"validation loss is {loss} after epoch {trainer.current_epoch + 1}")
 
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Check the training losses before each checkpoint."""
         self._check(trainer)
 

@@ -32,6 +32,7 @@ class ProgressWriter(BatchCallback):
         self.budget: Budget | None = None
         self._last = -math.inf
         self._phase = ""
+        self._batches_tested = 0
         self._metrics: dict[str, float] = {}
 
     def follow(self, cost: CostMeter, budget: Budget | None) -> None:
@@ -43,9 +44,7 @@ class ProgressWriter(BatchCallback):
         if self._is_due(what):
             self._write("prepare", done=done, total=total, what=what)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Write how far training is."""
         self._trained(trainer)
 
@@ -63,30 +62,24 @@ class ProgressWriter(BatchCallback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write that the test has begun."""
-        self._tested(trainer, 0)
+        self._batches_tested = 0
+        self._tested(trainer)
 
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Count the batches of all test loaders."""
-        self._tested(trainer, sum(trainer.num_test_batches[:dataloader_idx]) + batch_idx + 1)
+        self._batches_tested += 1
+        self._tested(trainer)
 
     def _trained(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero and self._is_due("train"):
             epoch, epochs, done, total = self._training(trainer)
             self._write("train", epoch=epoch, epochs=epochs, done=done, total=total)
 
-    def _tested(self, trainer: pl.Trainer, batches: float) -> None:
+    def _tested(self, trainer: pl.Trainer) -> None:
         if not (trainer.is_global_zero and self._is_due("test")):
             return
         if self.cost is None:
-            self._write("test", done=batches, total=sum(trainer.num_test_batches))
+            self._write("test", done=self._batches_tested, total=sum(trainer.num_test_batches))
             return
         epoch, epochs, _, total = self._training(trainer)
         self._write("test", epoch=epoch, epochs=epochs, done=total, total=total)

@@ -19,9 +19,7 @@ class StepSeed(BatchCallback):
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Seed PyTorch's generators."""
         position = f"{self.seed} {trainer.global_step} {trainer.global_rank}".encode()
         mixed = int.from_bytes(hashlib.blake2b(position, digest_size=7).digest())

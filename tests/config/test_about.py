@@ -44,10 +44,10 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(override: str, line: str) -
 def test_a_block_is_read() -> None:
     about = {"look": {"colour": "#112233", "marker": "star", "dash": "dot"}, "match": {"width": "w"}}
     assert read_look(about) == Look("#112233", "star", "dot") and read_look({}) is None
-    assert read_matching(about) == Matching("w", 2, ()) and read_matching({}) is None
+    assert read_matching(about) == Matching("w", ()) and read_matching({}) is None
     second = {"argument": "depth", "step": 6, "where": {"stem": "cifar"}}
     assert read_matching({"match": {"width": "w", "second": [second]}}) == Matching(
-        "w", 2, (Second("depth", 6, 1, {"stem": "cifar"}),)
+        "w", (Second("depth", 6, 1, {"stem": "cifar"}),)
     )
     assert len(set(MARKERS.values())) == len(MARKERS) and len(set(DASHES)) == len(DASHES)
 

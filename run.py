@@ -161,6 +161,8 @@ def _show(
         mine = [run for its in runs.values() for run in its]
         console.print()
         print_runs(mine)
+        for note in dict.fromkeys(note for run in mine for note in run.record.get("notes") or ()):
+            console.print(note, markup=False, highlight=False)
         stale = sum(is_stale(run.record) for run in mine)
         if stale:
             console.print(
@@ -193,8 +195,16 @@ def _hydra(argv: list[str]) -> int:
     """Hydra's own switches, which print a configuration and run nothing."""
     import hydra
 
-    from benchmarks.config.compose import register_resolvers
+    from benchmarks.config.compose import defaults_used, register_resolvers
 
+    try:
+        add_config_dir(_parser().parse_known_args(argv)[0].config_dir)
+        overrides = [text for text in argv if "=" in text and not text.startswith("-")]
+        place = argv.index(overrides[0]) if overrides else len(argv)
+        argv = [*argv[:place], *defaults_used(overrides), *argv[place:]]
+    except ConfigurationError as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
     register_resolvers()
     sys.argv = [sys.argv[0], *argv]
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()

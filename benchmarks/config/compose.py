@@ -51,6 +51,19 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
     return trials
 
 
+def defaults_used(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that choose the default recipe or variant, where the network and the data set have none.
+
+    Raises:
+        ConfigurationError: as ``expand``.
+    """
+    with _hydra():
+        defaulted = compose_overrides(overrides).defaulted
+    keys = {"recipe": "recipe", "variant": "model/variant@model"}
+    chosen = [(f"{keys[kind]}={name}", f"++defaulted.{kind}={name}") for kind, name in defaulted.items()]
+    return [text for pair in chosen for text in pair]
+
+
 def paper_facts(experiment: str) -> dict[str, Any]:
     """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block.
 

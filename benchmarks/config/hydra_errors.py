@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import yaml
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +16,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.config.folders import GROUPS, choices
+from benchmarks.config.folders import GROUPS, choices, option_file
 from benchmarks.config.trial import WIRING, ConfigurationError, flatten
 from benchmarks.units import nearest
 
@@ -31,9 +32,15 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def compose_overrides(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's ``compose`` with its own node."""
+    """Hydra's ``compose`` with its own node; a default recipe or variant serves where a network and a data set have none."""
     with one_line_of(overrides):
-        return compose("config", overrides=list(overrides), return_hydra_config=True)
+        try:
+            return compose("config", overrides=list(overrides), return_hydra_config=True)
+        except MissingConfigException as error:
+            default = _default_for(error.missing_cfg_file or "", overrides)
+            if not default:
+                raise
+    return compose_overrides([*overrides, *default])
 
 
 @contextmanager
@@ -51,18 +58,45 @@ def one_line_of(overrides: Sequence[str]) -> Iterator[None]:
         raise ConfigurationError(first_line(error)) from error
 
 
+def _default_for(missing: str, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides that choose a default in the place of a missing file, none where there is no default."""
+    group, _, option = missing.rpartition("/")
+    key = {"recipe": "recipe", "model/variant": "model/variant@model"}.get(group)
+    family, data = _pair(option)
+    if key is None or not family or not data or any(text.startswith(f"{key}=") for text in overrides):
+        return []
+    name = next((name for name in _default_names(group, family, data) if name in choices(group)), None)
+    return [f"{key}={name}", f"++defaulted.{group.rpartition('/')[2]}={name}"] if name else []
+
+
+def _default_names(group: str, family: str, data: str) -> list[str]:
+    """Return the names of files that would serve: a recipe by the task, a variant also by the stem that the images need."""
+    path = option_file("data", data)
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
+    kinds = [str(content.get(key)) for key in ("stem", "task") if content.get(key)]
+    return kinds[-1:] if group == "recipe" else [f"{family}_{kind}" for kind in kinds]
+
+
+def _pair(option: str) -> tuple[str, str]:
+    """Return the network and the data set of an option ``<model>_<data>``; empty where they do not exist."""
+    pairs = ((family, option.removeprefix(f"{family}_")) for family in sorted(choices("model"), key=len, reverse=True))
+    family, data = next(((family, data) for family, data in pairs if data != option), ("", ""))
+    return family, data if data in choices("data") else ""
+
+
 def _missing_option(missing: str) -> str:
     group, _, option = missing.rpartition("/")
-    families, sets, known = choices("model"), choices("data"), choices(group)
-    family, _, data = option.partition("_")
-    if group in {"recipe", "model/variant"} and family in families and data in sets:
-        pairs = [(f, d) for f in families for d in sets if f"{f}_{d}" in known]
-        fits = ", ".join(d for f, d in pairs if f == family)
-        partners = ", ".join(f for f, d in pairs if d == data)
-        if not fits or not partners:  # a network or a data set that is new
-            way = ", or use recipe=common" if group == "recipe" else ""
-            return f"model={family} has no {group} for data={data}: write conf/{group}/{family}_{data}.yaml{way}"
-        return f"model={family} is not set up for data={data}: {family} goes with {fits}, and {data} with {partners}"
+    known = choices(group)
+    family, data = _pair(option)
+    if group == "model/variant" and family and not data:  # Hydra looks for the network's variant first
+        group, option, known = "data", option.removeprefix(f"{family}_"), choices("data")
+    elif group in {"recipe", "model/variant"} and data and not {*_default_names(group, family, data)} & {*known}:
+        pairs = [(f, d) for f in choices("model") for d in choices("data") if f"{f}_{d}" in known]
+        fits, partners = ", ".join(d for f, d in pairs if f == family), ", ".join(f for f, d in pairs if d == data)
+        goes = [f"{family} goes with {fits}"] * bool(fits) + [f"{data} with {partners}"] * bool(partners)
+        files = " or ".join(f"conf/{group}/{name}.yaml" for name in (option, *_default_names(group, family, data)))
+        there = f": {', and '.join(goes)}" if goes else ""
+        return f"model={family} is not set up for data={data}{there}; missing: {files}"
     return f"no {group} named {option!r}{nearest(option, known)}; there are {', '.join(known) or 'none'}"
 
 

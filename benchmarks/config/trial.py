@@ -23,6 +23,7 @@ WIRING = (
     "loading",
     "task",
     "about",
+    "defaulted",
     "experiment",
     "row",
     "data.source",

@@ -35,10 +35,17 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
         resumptions=[],
         restarts=[],
         wandb=None,
+        notes=_notes(config) or None,
         look=config.get("about", {}).get("look"),
     )
     kept = {key: previous[key] for key in OF_ALL_STARTS if key in previous} if previous else {}
     return from_json(Record, to_json(record) | kept)
+
+
+def _notes(config: dict[str, Any]) -> list[str]:
+    """Say which defaults the run uses since its network and data set have no such file of their own."""
+    pair = f"{config['family']} has none of its own for {config['data']['name']}"
+    return [f"the default {kind}, {name}: {pair}" for kind, name in config.get("defaulted", {}).items()]
 
 
 def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None:

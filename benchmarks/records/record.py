@@ -179,6 +179,7 @@ class Record:
         error: the cause in one line.
         experiment, row: of the published table that the run belongs to.
         overrides: what differs from the recipe.
+        notes: what a reader must know, as that a default recipe was used.
         look: how figures draw the family, where its configuration says it.
     """
 
@@ -202,6 +203,7 @@ class Record:
     restarts: list[Restart]
     wandb: Mirror | None
     look: dict[str, str] | None = None
+    notes: list[str] | None = None
     code: Code | None = None
     environment: Environment | None = None
     parallel: Parallel | None = None

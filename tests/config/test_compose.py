@@ -12,12 +12,32 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.config import hydra_errors
+from benchmarks.config import folders, hydra_errors
 from benchmarks.config.compose import expand, register_resolvers
 from benchmarks.config.folders import choices
-from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, differing_keys, flatten
+from benchmarks.config.trial import (
+    CONF,
+    ConfigurationError,
+    Impossible,
+    Trial,
+    config_hash,
+    differing_keys,
+    flatten,
+    identity,
+)
+from benchmarks.launch.new_record import new_record
 
-PAIRS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"))]
+VARIANTS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"))]
+PAIRS = [name for name in VARIANTS if name.partition("_")[2] in choices("data")]
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of ``--config-dir``, of this test alone."""
+    for group in ("data", "model"):
+        (tmp_path / group).mkdir()
+    monkeypatch.setattr(folders, "_added", [tmp_path])
+    return tmp_path
 
 
 def one(*overrides: str) -> Trial:
@@ -42,6 +62,42 @@ def test_every_pair_composes_and_its_network_takes_its_images(pair: str) -> None
 
 def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
     assert set(PAIRS) <= set(choices("recipe"))
+
+
+@pytest.mark.parametrize("default", sorted({*VARIANTS} - {*PAIRS}))
+def test_a_default_variant_and_recipe_serve_a_data_set_that_has_none(default: str, own: Path) -> None:
+    model, _, kind = default.partition("_")
+    task = "segmentation" if kind == "segmentation" else "classification"
+    stem = "" if kind == "segmentation" else f"stem: {kind}\n"
+    (own / "data" / "pets.yaml").write_text(
+        f"name: pets\ntask: {task}\n{stem}num_classes: 3\nin_channels: 3\nimage_size: [32, 32]\nmean: null\nstd: null\n"
+        "eval_batch_size: 8\nsource: {_target_: pets.load_pets, _partial_: true}\n"
+    )
+    trial = one(f"model={model}", "data=pets")
+    assert trial.config["recipe"]["name"] == task and trial.overrides == {}
+    assert trial.config["defaulted"] == {"variant": default, "recipe": task}
+    assert "defaulted" not in identity(trial.config)
+    instantiate(trial.config["model"]).check_image_size(32, 32)
+    notes = new_record(trial.config, {}, None).notes
+    assert notes is not None and notes[0] == f"the default variant, {default}: {model} has none of its own for pets"
+    chosen = one(f"model={model}", "data=pets", f"recipe={task}", f"model/variant@model={default}")
+    assert (chosen.directory, config_hash(chosen.config)) == (trial.directory, config_hash(trial.config))
+    assert new_record(chosen.config, {}, None).notes is None
+
+
+def test_where_no_file_serves_its_name_is_said(own: Path) -> None:
+    (own / "model" / "wide_net.yaml").write_text(
+        "# @package _global_\ndefaults: [{variant@model: 'wide_net_${data}'}]\nname: wide\nmodel: {_target_: wide.Net}\n"
+    )
+    with pytest.raises(ConfigurationError) as error:
+        one("model=wide_net", "data=digits")
+    assert str(error.value) == (
+        "model=wide_net is not set up for data=digits: digits with densenet, resnet, resnext; missing: "
+        "conf/model/variant/wide_net_digits.yaml or conf/model/variant/wide_net_cifar.yaml or "
+        "conf/model/variant/wide_net_classification.yaml"
+    )
+    with pytest.raises(ConfigurationError, match="no data named 'digit', did you mean 'digits'"):
+        one("model=wide_net", "data=digit")
 
 
 def launched(*overrides: str) -> list[tuple[str, str, int]]:

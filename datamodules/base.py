@@ -10,11 +10,12 @@ from torch import Tensor
 
 from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler
 from datamodules.readers.encoded import ImageSplits
+from datamodules.readers.objects import ObjectSplits
 from datamodules.readers.preparation import told_to
 from datamodules.readers.splits import Splits
 
 CPU = torch.device("cpu")
-AnySplits = TypeVar("AnySplits", Splits, ImageSplits)
+AnySplits = TypeVar("AnySplits", Splits, ImageSplits, ObjectSplits)
 
 
 class SplitDataModule(LightningDataModule, Generic[AnySplits]):

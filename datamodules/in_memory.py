@@ -42,7 +42,7 @@ class TrainBatches(Dataset[Batch]):
     def __getitem__(self, item: TrainRows) -> Batch:
         generator = torch.Generator().manual_seed(mix_seed("augmentation", self.seed, item.epoch, item.batch))
         height, width = self.split.images.shape[-2:]
-        draws = self.augmentation.draw(item.global_size, height, width, generator).part(item.first, len(item.rows))
+        draws = self.augmentation.draw(len(item.global_rows), height, width, generator).part(item.first, len(item.rows))
         rows = on_device(item.rows, self.device)
         images, targets = self.split.images.index_select(0, rows), self.split.targets.index_select(0, rows)
         return self.augmentation.apply(images, targets, draws.to(self.device), self.mean, self.std)

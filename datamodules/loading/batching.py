@@ -17,14 +17,14 @@ from datamodules.readers.seeds import mix_seed
 class TrainRows(NamedTuple):
     """One rank's part of one global batch.
 
-    rows: int64 [batch_size / world_size], the images. first: the place of rows[0] in the global batch of global_size.
+    rows: int64 [batch_size / world_size], the images. first: the place of rows[0] in global_rows, the global batch.
     """
 
     rows: Tensor
     epoch: int
     batch: int
     first: int
-    global_size: int
+    global_rows: Tensor
 
 
 class EvaluationRows(NamedTuple):
@@ -80,13 +80,43 @@ class GlobalBatchSampler(Sampler[TrainRows]):
 
     def __iter__(self) -> Iterator[TrainRows]:
         epoch, start_batch = self.epoch, self.start
-        generator = torch.Generator().manual_seed(mix_seed("order", self.seed, epoch))
-        order = torch.randperm(self.count, generator=generator)
+        order = self.order(epoch)
         share = self.batch_size // self.world_size
         first = share * self.rank
         for batch in range(start_batch, len(self)):
-            start = batch * self.batch_size + first
-            yield TrainRows(order[start : start + share], epoch, batch, first, self.batch_size)
+            rows = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield TrainRows(rows[first : first + share], epoch, batch, first, rows)
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the images of an epoch in their order, int64 [count]."""
+        generator = torch.Generator().manual_seed(mix_seed("order", self.seed, epoch))
+        return torch.randperm(self.count, generator=generator)
+
+
+class GroupedBatchSampler(GlobalBatchSampler):
+    """Global batches of one of two kinds of image, as far as they fill; what is left over of both makes up the rest.
+
+    kind: bool [count], of each image. See GlobalBatchSampler for the other arguments.
+    """
+
+    def __init__(self, kind: Tensor, batch_size: int, seed: int, rank: int, world_size: int) -> None:
+        super().__init__(len(kind), batch_size, seed, rank, world_size)
+        self.kind = kind
+
+    def order(self, epoch: int) -> Tensor:
+        """Return the images of an epoch in their order: shuffled batches of shuffled images."""
+        order, size = super().order(epoch), self.batch_size
+        batches, rest = zip(*(_cut(order[self.kind[order] == kind], size) for kind in (True, False)), strict=True)
+        mixed, left_over = _cut(torch.cat(rest), size)
+        every = torch.cat([*batches, mixed])
+        generator = torch.Generator().manual_seed(mix_seed("batches", self.seed, epoch))
+        return torch.cat([every[torch.randperm(len(every), generator=generator)].flatten(), left_over])
+
+
+def _cut(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return whole batches [n, size] and the rows that are left over."""
+    whole = len(rows) // size * size
+    return rows[:whole].view(-1, size), rows[whole:]
 
 
 class ResumableLoader(DataLoader[Any]):

@@ -3,11 +3,13 @@ al., Nature Methods 16, 2019), kept beside this file under CC0 1.0 (assets/nucle
 splits of one image show that a segmentation works, not how well it generalises."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplits, bright_components, objects_of
 from datamodules.readers.splits import Split, Splits
 
 FOLDER = Path(__file__).parents[1] / "assets" / "nuclei"
@@ -19,12 +21,20 @@ VAL_ROWS = slice(336, 400)
 TEST_ROWS = slice(415, 511)
 TRAIN_TILE, TRAIN_STRIDE = 160, 32
 EVALUATION_WIDTH = 256  # halves, so that two processes can share them; every cut takes context from the network
+# Of each split: rows, and the height, width and stride of its tiles.
+TILES = {
+    "train": (TRAIN_ROWS, TRAIN_TILE, TRAIN_TILE, TRAIN_STRIDE),
+    "val": (VAL_ROWS, VAL_ROWS.stop - VAL_ROWS.start, EVALUATION_WIDTH, EVALUATION_WIDTH),
+    "test": (TEST_ROWS, TEST_ROWS.stop - TEST_ROWS.start, EVALUATION_WIDTH, EVALUATION_WIDTH),
+}
+SMALLEST_NUCLEUS = 20  # pixels: Otsu's threshold also finds specks
 
 
-def _tiles(image: np.ndarray, height: int, width: int, stride: int) -> torch.Tensor:
-    """Return [N, height, width]: every tile of image at multiples of stride in both directions, row by row."""
-    windows = np.lib.stride_tricks.sliding_window_view(image, (height, width))[::stride, ::stride]
-    return torch.from_numpy(windows.reshape(-1, height, width).copy())
+def _tiles(array: np.ndarray, split: str) -> np.ndarray:
+    """Return [N, height, width]: the tiles of a split of an array [H, W], row by row."""
+    rows, height, width, stride = TILES[split]
+    windows = np.lib.stride_tricks.sliding_window_view(array[rows], (height, width))[::stride, ::stride]
+    return windows.reshape(-1, height, width).copy()
 
 
 def otsu_threshold(image: np.ndarray) -> int:
@@ -51,6 +61,37 @@ def otsu_dice(image: np.ndarray, foreground: np.ndarray) -> float:
     return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
 
 
+def otsu_ap(image: np.ndarray, test: InstanceMaps, score: Any) -> dict[str, float]:
+    """Return AP and AP50 of the components above Otsu's threshold on the test tiles, as fractions, or none without a score.
+
+    score: a metric of predictions and targets that computes ap and ap50, fractions. All components are equally sure.
+    """
+    if score is None:
+        return {}
+    threshold = otsu_threshold(image[TRAIN_ROWS])
+    for row in range(len(test)):
+        guess = objects_of(bright_components(test.image(row), threshold, SMALLEST_NUCLEUS))
+        prediction = _tensors(guess) | {"scores": torch.ones(len(guess))}
+        score.update([prediction], [_tensors(test.objects(row)) | {"image": torch.tensor(row)}])
+    values = score.compute()
+    return {f"otsu_mask_{name}": float(values[name]) for name in ("ap", "ap50")}
+
+
+def _tensors(objects: Objects) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(getattr(objects, name)) for name in ("labels", "boxes", "masks")}
+
+
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Return the image, uint8, and its instances, int32, both [512, 512].
+
+    Raises FileNotFoundError if one is missing.
+    """
+    for path in (FOLDER / "image.png", FOLDER / "mask.png"):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; it belongs to the project: install or check it out again")
+    return np.array(Image.open(FOLDER / "image.png")), np.array(Image.open(FOLDER / "mask.png")).astype(np.int32)
+
+
 def load_nuclei() -> Splits:
     """Return the tiles of background (0) and nucleus (1): images uint8 [N, 1, H, W], masks uint8 [N, H, W].
 
@@ -58,22 +99,36 @@ def load_nuclei() -> Splits:
     of 96x256, side by side, so that every pixel counts once.
     Raises FileNotFoundError if the two images are missing.
     """
-    for path in (FOLDER / "image.png", FOLDER / "mask.png"):
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; it belongs to the project: install or check it out again")
-    image = np.array(Image.open(FOLDER / "image.png"))
-    foreground = np.array(Image.open(FOLDER / "mask.png")) > 0
+    image, instances = _read()
+    foreground = instances > 0
 
-    def split(rows: slice, height: int, width: int, stride: int) -> Split:
-        tiles = (_tiles(array[rows], height, width, stride) for array in (image, foreground.astype(np.uint8)))
-        images, masks = tiles
+    def split(name: str) -> Split:
+        images, masks = (torch.from_numpy(_tiles(array, name)) for array in (image, foreground.astype(np.uint8)))
         return Split(images.unsqueeze(1), masks)
 
     return Splits(
-        train=split(TRAIN_ROWS, TRAIN_TILE, TRAIN_TILE, TRAIN_STRIDE),
-        val=split(VAL_ROWS, VAL_ROWS.stop - VAL_ROWS.start, EVALUATION_WIDTH, EVALUATION_WIDTH),
-        test=split(TEST_ROWS, TEST_ROWS.stop - TEST_ROWS.start, EVALUATION_WIDTH, EVALUATION_WIDTH),
+        train=split("train"),
+        val=split("val"),
+        test=split("test"),
         classes=("background", "nucleus"),
         baselines={"otsu_dice": otsu_dice(image, foreground)},
+        notes="one image split by rows: a demonstration",
+    )
+
+
+def load_nuclei_instances(score: Any = None) -> ObjectSplits:
+    """Return the same tiles with every nucleus as an object of its own; one that a tile cuts is an object as far as it goes.
+
+    score: what the baseline is scored by, see otsu_ap.
+    Raises FileNotFoundError if the two images are missing.
+    """
+    image, instances = _read()
+    train, val, test = (InstanceMaps(_tiles(image, name), _tiles(instances, name)) for name in TILES)
+    return ObjectSplits(
+        train=train,
+        val=val,
+        test=test,
+        classes=("nucleus",),
+        baselines=otsu_ap(image, test, score),
         notes="one image split by rows: a demonstration",
     )

@@ -5,8 +5,9 @@ import numpy as np
 from scipy import ndimage
 
 from datamodules.readers.instances import InstanceSplit, components, split_of_instances
+from datamodules.readers.objects import InstanceMaps, ObjectSplits
 from datamodules.readers.seeds import mix_seed
-from datamodules.readers.splits import Splits
+from datamodules.readers.splits import Split, Splits
 
 # Lengths in pixels. A cell is an ellipse; harmonics 3..7 of its outline make it ragged.
 SEMI_AXES = (8.0, 16.0)
@@ -19,6 +20,7 @@ BACKGROUND, CELL = 10.0, (25.0, 60.0)
 RIM_LOSS, RIM_DEPTH = 0.5, 2.0
 BLUR = 1.0
 READ_NOISE = 2.0
+NOTES = "synthetic cells, no microscope"
 GREY_PER_PHOTON = 3.0
 
 
@@ -129,5 +131,17 @@ def load_touching_cells(
         val=split("val", val_count),
         test=split("test", test_count),
         classes=("background", "synthetic cell"),
-        notes="synthetic cells, no microscope",
+        notes=NOTES,
     )
+
+
+def load_touching_cells_instances(**arguments: int) -> ObjectSplits:
+    """Return the same images with every cell as an object of its own. arguments: those of load_touching_cells."""
+
+    def split(masks: Split) -> InstanceMaps:
+        assert isinstance(masks, InstanceSplit)
+        return InstanceMaps(masks.images[:, 0].numpy(), masks.instances.numpy())
+
+    splits = load_touching_cells(**arguments)
+    train, val, test = (split(masks) for masks in splits.named().values())
+    return ObjectSplits(train=train, val=val, test=test, classes=("synthetic cell",), notes=NOTES)

@@ -31,7 +31,7 @@ Window = tuple[slice, slice]  # rows and columns
 
 
 class CocoAP(Metric):
-    """AP, AP50, AP75, AP by area and AR of COCO, each in percent; NaN where no object is of that area.
+    """AP, AP50, AP75, AP by area and AR of COCO, fractions; NaN where no object is of that area.
 
     A class without objects is left out of the means. Detections of equal score rank by image, then by their order in it.
 
@@ -41,13 +41,13 @@ class CocoAP(Metric):
     """
 
     definitions = {
-        "ap": "COCO AP: mean over classes, IoU 0.50, 0.55, …, 0.95 and 101 recalls of the interpolated precision, percent",
+        "ap": "COCO AP: mean over classes, IoU 0.50, 0.55, …, 0.95 and 101 recalls of the interpolated precision, a fraction",
         "ap50": "ap at IoU 0.50 alone",
         "ap75": "ap at IoU 0.75 alone",
         "ap_small": "ap of objects of up to 32 x 32 pixels",
         "ap_medium": "ap of objects of 32 x 32 to 96 x 96 pixels",
         "ap_large": "ap of objects from 96 x 96 pixels",
-        "ar1": "COCO AR: mean over classes and IoUs of the recall at most 1 detection of a class in an image, percent",
+        "ar1": "COCO AR: mean over classes and IoUs of the recall at most 1 detection of a class in an image, a fraction",
         "ar10": "the same with 10 detections",
         "ar100": "the same with 100 detections",
         "ar_small": "ar100 of objects of up to 32 x 32 pixels",
@@ -123,7 +123,7 @@ class CocoAP(Metric):
             **{f"ar{most}": recall[:, 0, column] for column, most in enumerate(MAX_DETECTIONS)},
             **{f"ar_{name}": recall[:, area, -1] for area, name in enumerate(("small", "medium", "large"), start=1)},
         }
-        return {name: torch.tensor(100 * _mean(value), dtype=torch.float64) for name, value in values.items()}
+        return {name: torch.tensor(_mean(value), dtype=torch.float64) for name, value in values.items()}
 
 
 def match(overlaps: Floats, crowd: Bools, ignored: Bools) -> tuple[Bools, Bools]:

@@ -67,7 +67,7 @@ def test_ranks_together_see_the_global_batches_of_one_process(batch_size, world_
         for number, parts in enumerate(zip(*per_rank, strict=True)):
             assert torch.cat([part.rows for part in parts]).tolist() == expected[number]
             assert [part.first for part in parts] == [rank * batch_size // world_size for rank in range(world_size)]
-            assert {(part.epoch, part.batch, part.global_size) for part in parts} == {(epoch, number, batch_size)}
+            assert {(part.epoch, part.batch, len(part.global_rows)) for part in parts} == {(epoch, number, batch_size)}
 
 
 def test_the_epoch_is_read_with_the_first_batch():

@@ -23,7 +23,7 @@ SIDE = 150
 
 
 def reference(predictions, targets, kind, num_classes):
-    """The twelve figures of pycocotools, in percent, NaN for its -1."""
+    """The twelve figures of pycocotools, NaN for its -1."""
     annotations, results = [], []
     for target in targets:
         for row in range(len(target["labels"])):
@@ -64,7 +64,7 @@ def reference(predictions, targets, kind, num_classes):
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return {name: math.nan if value == -1 else 100 * value for name, value in zip(NAMES, evaluation.stats, strict=True)}
+    return {name: math.nan if value == -1 else value for name, value in zip(NAMES, evaluation.stats, strict=True)}
 
 
 def shape(objects, row, kind):
@@ -147,7 +147,7 @@ def compare(predictions, targets, kind, num_classes=3):
 @pytest.mark.parametrize("seed", range(6))
 def test_equals_pycocotools_on_random_scenes(seed, kind):
     expected = compare(*scenes(seed, num_classes=(1, 3, 5)[seed % 3]), kind, num_classes=(1, 3, 5)[seed % 3])
-    assert 0 < expected["ap"] < 100
+    assert 0 < expected["ap"] < 1
 
 
 def test_equals_pycocotools_beyond_100_detections_of_a_class():
@@ -160,7 +160,7 @@ def test_equals_pycocotools_beyond_100_detections_of_a_class():
     metric = CocoAP(1, "box")
     metric.update(predictions, targets)
     assert sum(map(len, metric.detections)) == 300
-    assert 0 < expected["ar100"] < 100
+    assert 0 < expected["ar100"] < 1
 
 
 def change(targets, **values):
@@ -211,26 +211,26 @@ def test_hand_computed_precision():
     """Two objects; hit, miss, hit: precision 1 up to recall 1/2, then 2/3. Of 101 recalls 51 lie at or below 1/2."""
     first, second, nowhere = [0, 0, 10, 10], [20, 20, 30, 30], [50, 50, 60, 60]
     values = score(*one_image([first, nowhere, second], [0.9, 0.8, 0.7], [first, second]), "box", 1)
-    expected = 100 * (51 + 50 * 2 / 3) / 101
+    expected = (51 + 50 * 2 / 3) / 101
     assert (values["ap"], values["ap50"]) == pytest.approx((expected, expected), abs=1e-12)
-    assert (values["ar1"], values["ar10"]) == (50, 100)
+    assert (values["ar1"], values["ar10"]) == (0.5, 1)
     assert values["ap_small"] == values["ap"] and math.isnan(values["ap_medium"]) and math.isnan(values["ar_large"])
 
 
 def test_hand_computed_overlap():
     """10x10 against 10x8 inside it: IoU 0.8, a hit at 0.50 to 0.80, seven of ten thresholds."""
     values = score(*one_image([[0, 0, 10, 8]], [0.5], [[0, 0, 10, 10]]), "box", 1)
-    assert (values["ap50"], values["ap75"]) == pytest.approx((100, 100), abs=1e-12)
-    assert (values["ap"], values["ar100"]) == pytest.approx((70, 70), abs=1e-12)
+    assert (values["ap50"], values["ap75"]) == pytest.approx((1, 1), abs=1e-12)
+    assert (values["ap"], values["ar100"]) == pytest.approx((0.7, 0.7), abs=1e-12)
 
 
 def test_a_detection_within_a_crowd_counts_neither_way():
     true, crowd = [0, 0, 10, 10], [100, 100, 200, 200]
     found = [[110, 110, 130, 130], [140, 140, 150, 150], true]
     values = score(*one_image(found, [0.9, 0.8, 0.7], [true, crowd], crowd=[False, True]), "box", 1)
-    assert values["ap"] == pytest.approx(100, abs=1e-12)
+    assert values["ap"] == pytest.approx(1, abs=1e-12)
     uncounted = score(*one_image(found, [0.9, 0.8, 0.7], [true, crowd], crowd=[False, False]), "box", 1)
-    assert uncounted["ap50"] == pytest.approx(100 * 51 / 101 / 3, abs=1e-12)  # the third of three, one object of two
+    assert uncounted["ap50"] == pytest.approx(51 / 101 / 3, abs=1e-12)  # the third of three, one object of two
 
 
 def test_no_mask_is_kept():

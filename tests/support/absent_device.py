@@ -86,7 +86,7 @@ def loaded(module: Supervised) -> Supervised:
 
 CLASSES_SPLIT = Split(torch.zeros(COUNT, 3, 8, 8, dtype=torch.uint8), torch.zeros(COUNT, dtype=torch.int64))
 MASKS_SPLIT = Split(torch.zeros(COUNT, 1, 16, 16, dtype=torch.uint8), torch.zeros(COUNT, 16, 16, dtype=torch.uint8))
-ROWS = TrainRows(torch.tensor([5, 0, 3, 2]), epoch=1, batch=2, first=0, global_size=4)
+ROWS = TrainRows(torch.tensor([5, 0, 3, 2]), epoch=1, batch=2, first=0, global_rows=torch.tensor([5, 0, 3, 2]))
 
 
 def augmented() -> Any:

@@ -1,0 +1,226 @@
+"""The LightningDataModule of detection: images of any size with any number of objects."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.augmentation.crops import check_statistics, normalise
+from datamodules.augmentation.objects import ObjectAugmentation, ObjectDraw, resized, scaled_size, targets_of
+from datamodules.base import SplitDataModule
+from datamodules.loading.batch import ObjectBatch
+from datamodules.loading.batching import (
+    EvaluationRows,
+    GlobalBatchSampler,
+    GroupedBatchSampler,
+    ResumableLoader,
+    TrainRows,
+    as_made,
+    worker_options,
+)
+from datamodules.readers.objects import Objects, ObjectSplit, ObjectSplits
+from datamodules.readers.seeds import mix_seed
+
+
+class _Batches:
+    """Normalised images side by side in a batch, each in its upper left corner; the rest is 0, the mean colour."""
+
+    def __init__(self, split: ObjectSplit, mean: Sequence[float], std: Sequence[float], pad_multiple: int) -> None:
+        self.split = split
+        self.mean = torch.tensor(mean)
+        self.std = torch.tensor(std)
+        self.pad_multiple = pad_multiple
+
+    def empty(self, count: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
+        """Return zeros for so many images, large enough for every size, a multiple of pad_multiple."""
+        height, width = (
+            -(-max(lengths) // self.pad_multiple) * self.pad_multiple for lengths in zip(*sizes, strict=True)
+        )
+        return torch.zeros(count, len(self.mean), height, width)
+
+    def put(self, image: Tensor, pixels: np.ndarray) -> None:
+        """Write pixels [H, W] or [H, W, C], normalised, into an image of the batch."""
+        channels = torch.from_numpy(np.ascontiguousarray(pixels)).view(*pixels.shape[:2], -1).permute(2, 0, 1)
+        image[:, : pixels.shape[0], : pixels.shape[1]] = normalise(channels, self.mean, self.std)
+
+
+class TrainObjects(_Batches, Dataset[ObjectBatch]):
+    """Augmented batches; the augmentation is a pure function of (seed, epoch, image), and a batch is padded to the size of
+    the global batch, so that nothing depends on the number of processes."""
+
+    def __init__(self, *arguments: Any, augmentation: ObjectAugmentation, seed: int) -> None:
+        super().__init__(*arguments)
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, item: TrainRows) -> ObjectBatch:
+        draws = [self._draw(item.epoch, row) for row in item.global_rows.tolist()]
+        images = self.empty(len(item.rows), [draw.size for draw in draws])
+        targets = []
+        for place, row in enumerate(item.rows.tolist()):
+            draw = draws[item.first + place]
+            height, width = self.split.sizes[row].tolist()
+            objects = targets_of(self.split.objects(row), height, width)
+            pixels, objects = self.augmentation.apply(self.split.image(row), objects, draw)
+            self.put(images[place], pixels)
+            before = (height, width) if draw.window is None else draw.window[2:]
+            targets.append(target(objects, row, before, draw.size) | {"boxes": torch.from_numpy(objects.boxes).float()})
+        return ObjectBatch(images, targets)
+
+    def _draw(self, epoch: int, row: int) -> ObjectDraw:
+        generator = torch.Generator().manual_seed(mix_seed("augmentation", self.seed, epoch, row))
+        height, width = self.split.sizes[row].tolist()
+        return self.augmentation.draw(height, width, generator)
+
+
+class EvaluationObjects(_Batches, Dataset[ObjectBatch]):
+    """Batches of consecutive images with all their objects. shorter_side, longest_side: see scaled_size; None: no scaling."""
+
+    def __init__(self, *arguments: Any, shorter_side: int | None, longest_side: int | None) -> None:
+        super().__init__(*arguments)
+        self.shorter_side = shorter_side
+        self.longest_side = longest_side
+
+    def __getitem__(self, item: EvaluationRows) -> ObjectBatch:
+        rows = range(item.start, item.stop)
+        before = [tuple(size) for size in self.split.sizes[item.start : item.stop].tolist()]
+        sizes = [self._scaled(*size) for size in before]
+        images = self.empty(len(rows), sizes)
+        targets = []
+        for image, row, old, new in zip(images, rows, before, sizes, strict=True):
+            self.put(image, resized(self.split.image(row), new))
+            objects = self.split.objects(row)
+            known = {"boxes": objects.boxes, "crowd": objects.crowd, "area": objects.area}
+            targets.append(
+                target(objects, row, old, new) | {name: torch.from_numpy(values) for name, values in known.items()}
+            )
+        return ObjectBatch(images, targets)
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        if self.shorter_side is None:
+            return height, width
+        return scaled_size(height, width, self.shorter_side, self.longest_side)
+
+
+def target(objects: Objects, row: int, before: tuple[int, ...], size: tuple[int, int]) -> dict[str, Tensor]:
+    """Return what training and evaluation know of an image: see ObjectBatch. before: its size before scaling."""
+    values = {
+        "labels": torch.from_numpy(objects.labels),
+        "scale": torch.tensor([size[1] / before[1], size[0] / before[0]]),
+        "size": torch.tensor(size),
+        "image": torch.tensor(row),
+    }
+    if objects.masks is not None:
+        values["masks"] = torch.from_numpy(np.ascontiguousarray(objects.masks))
+    return values
+
+
+class ObjectDataModule(SplitDataModule[ObjectSplits]):
+    """Batches of images with objects, the same at any number of workers and processes; see SplitDataModule.
+
+    image_size: of a training image, [H, W], for which compute is counted. eval_batch_size: 1 where images differ in size, as
+    those of one batch are padded to one size. augment: see ObjectAugmentation. pad_multiple: what the sides of a batch are a
+    multiple of. shorter_side, longest_side: what evaluation scales an image to. loader_workers: null for one per thread beside
+    a GPU, and none on a CPU, as the threads train there. num_classes, sha256: what the data must have.
+    Raises ValueError on arguments that contradict one another or the data, those of augment at once, others in setup; and for
+    an image or annotation that cannot be read when it is needed.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], ObjectSplits],
+        image_size: Sequence[int],
+        batch_size: int,
+        eval_batch_size: int,
+        augment: Mapping[str, Any],
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        loader_workers: int | None = None,
+        num_classes: int | None = None,
+        sha256: str | None = None,
+        pad_multiple: int = 32,
+        shorter_side: int | None = None,
+        longest_side: int | None = None,
+    ) -> None:
+        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers)
+        self.image_size = list(image_size)
+        self.augmentation = ObjectAugmentation(augment)
+        self.num_classes = num_classes
+        self.sha256 = sha256
+        self.pad_multiple = pad_multiple
+        self.shorter_side = shorter_side
+        self.longest_side = longest_side
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load or list the data and check it."""
+        splits = self.splits
+        if self.num_classes not in (None, len(splits.classes)):
+            raise ValueError(
+                f"data.num_classes must be {len(splits.classes)}, the classes of the data, got {self.num_classes}"
+            )
+        if self.sha256 not in (None, self.checksum):
+            raise ValueError(
+                f"these are not the published images and splits: their checksum must be {self.sha256}, got {self.checksum}; "
+                "fetch the files again, or use them as another set (data.sha256=null)"
+            )
+        pixels = splits.train.image(0)
+        check_statistics(self.mean, self.std, 1 if pixels.ndim == 2 else pixels.shape[2])
+        self.augmentation.check(splits.train.sizes, splits.upright)
+
+    def train_sampler(self) -> GlobalBatchSampler:
+        """Return this rank's part of every global batch of an epoch, shuffled; upright and wide images in batches of their own,
+        as padding costs time."""
+        sizes = self.splits.train.sizes
+        if self.augmentation.crop_size:
+            return super().train_sampler()
+        wide = torch.from_numpy(sizes[:, 1] > sizes[:, 0])
+        return GroupedBatchSampler(wide, self.batch_size, self.seed, *self.rank_and_world_size())
+
+    def train_dataloader(self) -> DataLoader[ObjectBatch]:
+        """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
+        batches = TrainObjects(*self._arguments("train"), augmentation=self.augmentation, seed=self.seed)
+        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
+
+    def val_dataloader(self) -> DataLoader[ObjectBatch]:
+        """Return this rank's shard of the validation split, in order."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[ObjectBatch]:
+        """Return this rank's shard of the test split, in order."""
+        return self._evaluation_loader("test")
+
+    def image_shape(self) -> list[int]:
+        """Return the shape [C, H, W] of a training image."""
+        return [len(self.mean), *self.image_size]
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest with the baselines of the data set."""
+        return super().manifest() | {"baselines": dict(self.splits.baselines)}
+
+    def _arguments(self, name: str) -> tuple[Any, ...]:
+        return self.splits.named()[name], self.mean, self.std, self.pad_multiple
+
+    def _evaluation_loader(self, name: str) -> DataLoader[ObjectBatch]:
+        arguments = self._arguments(name)
+        workers = self._workers()
+        return DataLoader(
+            EvaluationObjects(*arguments, shorter_side=self.shorter_side, longest_side=self.longest_side),
+            sampler=self.evaluation_sampler(len(arguments[0]), self.eval_batch_size),
+            batch_size=None,
+            collate_fn=as_made,
+            num_workers=workers,
+            pin_memory=self._on_gpu(),
+            **worker_options(workers),
+        )
+
+    def _workers(self) -> int:
+        if self.loader_workers is None:
+            return torch.get_num_threads() if self._on_gpu() else 0
+        return self.loader_workers
+
+    def _on_gpu(self) -> bool:
+        return self.root_device().type == "cuda"

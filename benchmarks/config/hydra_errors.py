@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.folders import GROUPS, choices, option_file
 from benchmarks.config.trial import WIRING, ConfigurationError, flatten
-from benchmarks.units import nearest
+from benchmarks.units import nearest, one_line
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -54,7 +54,9 @@ def one_line_of(overrides: Sequence[str]) -> Iterator[None]:
         unknown = re.search(r"Could not override '([^'@]+)", str(error))
         line = _unknown_key(unknown.group(1), overrides) if unknown else first_line(error)
         raise ConfigurationError(line) from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except yaml.YAMLError as error:
+        raise ConfigurationError(one_line(str(error))) from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a file's "# @package" line
         raise ConfigurationError(first_line(error)) from error
 
 

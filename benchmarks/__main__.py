@@ -47,6 +47,9 @@ VIEWS = {
     ),
     "cardinality": Command("error over cardinality at constant cost", "report.views:cardinality", config_dir=True),
     "accuracy": Command("error over the cost of an image, a curve for each family", "report.views:accuracy"),
+    "learning_rates": Command(
+        "validation loss over learning rate, and the rate of each network", "report.views:learning_rates"
+    ),
     "reuse": Command("how much each layer of a trained DenseNet uses of each layer before it", "report.views:reuse"),
 }
 COMPLEXITY = {
@@ -91,7 +94,9 @@ COMMANDS = Command(
         "status": Command("the grid of a sweep: done, running, failed, missing, stale", "report.status"),
         "report": Command("the table of all runs, and the page; a paper's table beside our runs", "report.runs_table"),
         "view": Command(
-            "layers, cardinality, accuracy, reuse: what varies and what is held fixed, as pages", "", VIEWS
+            "layers, cardinality, accuracy, learning_rates, reuse: what varies and what is held fixed, as pages",
+            "",
+            VIEWS,
         ),
         "export": Command("all runs and their histories as tables, Parquet or CSV", "report.export"),
         "complexity": Command(

@@ -104,25 +104,28 @@ def _hydra() -> Iterator[None]:
 def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, list[tuple[str, ...]], list[Override]]:
     """Of the experiment, where one is asked for: whether it sweeps, its rows as overrides, and everything else that is swept.
 
-    The command line wins over both. Without rows there is one, which overrides nothing.
+    The command line wins over both, and what the experiment sweeps over its rows. Without rows there is one, which overrides
+    nothing; a row that is null is left out.
     """
     asked = [override for override in parsed if override.key_or_group == "experiment"]
     chosen = [override for override in parsed if override.key_or_group == "row"]
     if any(override.is_sweep_override() for override in asked):
         raise ConfigurationError(f"{asked[-1].input_line}: one experiment at a time")
     config = compose_overrides([str(override.input_line) for override in asked]) if asked else None
-    rows = OmegaConf.to_container(config.rows) if config is not None else {}
+    rows: Any = OmegaConf.to_container(config.rows) if config is not None else {}
+    rows = {str(row): str(text) for row, text in rows.items() if text is not None}
     if chosen and not rows:
         raise ConfigurationError(f"{chosen[-1].input_line}: rows are those of an experiment, experiment=…")
     if config is None:
         return multirun, [()], parsed
     given = {override.key_or_group for override in parsed}
-    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items() if key not in given]
+    swept = {key: value for key, value in (config.hydra.sweeper.params or {}).items() if key not in given}
+    params = [f"{key}={value}" for key, value in swept.items()]
     others = [*parse_overrides(params), *(override for override in parsed if override.key_or_group != "row")]
-    if not isinstance(rows, dict) or not rows:
+    if not rows:
         return multirun or OmegaConf.select(config.hydra, "mode") is not None, [()], others
-    wanted = _chosen_rows(chosen[-1], rows, str(asked[-1].value())) if chosen else [str(row) for row in rows]
-    return True, [_row_overrides(row, str(rows[row]), given) for row in wanted], others
+    wanted = _chosen_rows(chosen[-1], rows, str(asked[-1].value())) if chosen else list(rows)
+    return True, [_row_overrides(row, rows[row], {*given, *swept}) for row in wanted], others
 
 
 def _chosen_rows(override: Override, rows: Mapping[Any, Any], experiment: str) -> list[str]:

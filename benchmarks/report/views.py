@@ -8,6 +8,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.analysis.learning_rates import EXPERIMENT as RATES
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.records.files import write_atomic
@@ -16,6 +17,7 @@ from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import EXPERIMENT, cardinality_view, with_experiment
 from benchmarks.report.feature_reuse import REUSE, reuse_view
 from benchmarks.report.layers_view import layers_view
+from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
 from benchmarks.report.view import View, render
 
 
@@ -66,6 +68,23 @@ def run_accuracy(arguments: argparse.Namespace) -> None:
     """Write the view of accuracy."""
     root = arguments.output_root
     _write(arguments, accuracy_view(root, arguments.experiment), root / "views" / "accuracy.html")
+
+
+def add_learning_rates_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view learning_rates``."""
+    parser.description = (
+        f"Validation loss over learning rate from the finished runs of experiment={RATES}, and each network's rate."
+    )
+    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
+    _add_out(parser, "OUTPUT_ROOT/views/learning_rates.html")
+
+
+def run_learning_rates(arguments: argparse.Namespace) -> None:
+    """Write the view of learning rates, and print the rates."""
+    root = arguments.output_root
+    view = learning_rate_view(root)
+    print(*rate_lines(root), sep="\n")
+    _write(arguments, view, root / "views" / "learning_rates.html")
 
 
 def add_reuse_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
 from benchmarks.complexity.match import TOLERANCE, Network, Unreachable, count
 from benchmarks.complexity.reference_counts import check
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.folders import choices
 from benchmarks.config.trial import Trial
 from lightning_modules.nets import DenseNet, ResNet, UNet
@@ -227,3 +227,23 @@ def test_the_headline_experiment_is_of_matched_costs() -> None:
         if trial.config["family"] != "unet":
             larger = sum(layer.macs * (1 if layer.kind == "linear" else more) for layer in cost.layers)
             assert abs(larger - more * target) <= TOLERANCE * more * target, trial.label
+
+
+def test_the_networks_of_the_connectivity_experiment_cost_the_same() -> None:
+    costs: dict[str, dict[str, int]] = {}
+    for trial in expand_all(["experiment=connectivity", "data.root=elsewhere"]):
+        name, _, cost = trial.config["row"].partition("_")
+        with torch.device("meta"):
+            macs = count(instantiate(trial.config["model"]), (3, 32, 32))["macs"]
+        costs.setdefault(name, {})[cost] = macs
+    assert {name: set(by_cost) for name, by_cost in costs.items() if name != "cardinality"} == dict.fromkeys(
+        ("plain", "resnet", "resnext", "densenet"), {"2.6e6", "10.2e6", "40.6e6"}
+    )
+    for cost, macs in costs["resnet"].items():
+        assert costs["plain"][cost] == macs == pytest.approx(float(cost), rel=0.01)
+        assert costs["resnext"][cost] == pytest.approx(macs, rel=0.01)
+        assert costs["densenet"][cost] == pytest.approx(macs, rel=0.01)
+    for groups, macs in costs[
+        "cardinality"
+    ].items():  # of 16 groups a channel each: the next cheaper ends cost too little
+        assert macs == pytest.approx(costs["resnet"]["10.2e6"], rel=0.036 if groups == "16" else 0.011)

@@ -1,0 +1,75 @@
+"""Which learning rate a network has in a controlled comparison: the one with the lowest validation loss."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import fmean
+
+import yaml
+
+from benchmarks.records.files import CONFIG
+from benchmarks.records.runs import Run
+from benchmarks.units import number
+
+EXPERIMENT = "learning_rates"
+
+
+@dataclass(frozen=True)
+class RateTrials:
+    """A network on a data set, trained at several learning rates.
+
+    Attributes:
+        runs: by rate, ascending; at each as many seeds as at any other.
+        unfinished: rates that lack a seed, because a run has diverged or not ended.
+    """
+
+    runs: dict[float, list[Run]]
+    unfinished: list[float]
+
+    @property
+    def first(self) -> Run:
+        return next(iter(self.runs.values()))[0]
+
+    @property
+    def losses(self) -> dict[float, float]:
+        """The validation loss at the end of training, mean over the seeds, by rate."""
+        return {rate: fmean(_final_loss(run) or 0.0 for run in runs) for rate, runs in self.runs.items()}
+
+    @property
+    def best(self) -> float:
+        """The rate with the lowest loss."""
+        losses = self.losses
+        return min(losses, key=lambda rate: losses[rate])
+
+    @property
+    def is_at_an_end(self) -> bool:
+        """Whether a rate beyond those tried could be better."""
+        return self.best in (min(self.runs), max(self.runs))
+
+    @property
+    def train_flops(self) -> float:
+        """What these runs have cost."""
+        return sum(run.train_flops or 0.0 for runs in self.runs.values() for run in runs)
+
+
+def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
+    """Return the finished runs of the experiment by data set and network, in the order of ``runs``."""
+    networks: dict[tuple[str, str], dict[float, list[Run]]] = {}
+    for run in runs:
+        if run.record.get("experiment") == EXPERIMENT and run.value is not None and _final_loss(run) is not None:
+            networks.setdefault((run.data, run.network), {}).setdefault(_rate(run), []).append(run)
+    trials = []
+    for by_rate in networks.values():
+        seeds = max(map(len, by_rate.values()))
+        whole = {rate: by_rate[rate] for rate in sorted(by_rate) if len(by_rate[rate]) == seeds}
+        trials.append(RateTrials(whole, sorted(by_rate.keys() - whole.keys())))
+    return trials
+
+
+def _rate(run: Run) -> float:
+    """Return a run's learning rate. The record names what departs from the recipe alone; the configuration has all values."""
+    config = yaml.load((run.directory / CONFIG).read_text(), yaml.CSafeLoader)
+    return float(config["recipe"]["optimizer"]["lr"])
+
+
+def _final_loss(run: Run) -> float | None:
+    return number(run.history[-1].get("val/loss")) if run.history else None

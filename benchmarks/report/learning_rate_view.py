@@ -1,0 +1,86 @@
+"""Validation loss over learning rate, and the rate that each network gets, as a page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.analysis.learning_rates import EXPERIMENT, RateTrials, rate_trials
+from benchmarks.records.runs import load_runs
+from benchmarks.report.figures import Trace, figure, line, plain, points, ticks
+from benchmarks.report.style import look_of
+from benchmarks.report.view import Figure, View
+from benchmarks.units import si
+
+
+def learning_rate_view(output_root: Path) -> View:
+    """Return validation loss over learning rate: a chart for each data set and family, a line for each network.
+
+    Raises:
+        FileNotFoundError: there is no such folder. ValueError: it holds no finished run of the experiment.
+    """
+    networks = rate_trials(load_runs(output_root)[0])
+    if not networks:
+        raise ValueError(f"no finished run of experiment={EXPERIMENT} in {output_root}: run.py experiment={EXPERIMENT}")
+    kinds: dict[tuple[str, str], list[RateTrials]] = {}
+    for network in networks:
+        kinds.setdefault((network.first.data, network.first.family), []).append(network)
+    cost = sum(network.train_flops for network in networks)
+    return View(
+        "Learning rates of the controlled comparison",
+        "Each network has the rate with the lowest validation loss at the end of training (large mark), mean over the seeds. "
+        f"Test images take no part in it. Finding the rates took {si(cost)}FLOPs of training.",
+        [
+            Figure(f"{family} on {data}", _caption(shown), [_over_rate(shown)], height=420, width=640)
+            for (data, family), shown in kinds.items()
+        ],
+    )
+
+
+def rate_lines(output_root: Path) -> list[str]:
+    """Return a line for each network: its rate, and whether one beyond those tried could be better."""
+    lines = []
+    for network in rate_trials(load_runs(output_root)[0]):
+        end = ", at an end of those tried" if network.is_at_an_end else ""
+        lines.append(f"{network.first.data}  {network.first.network}  recipe.optimizer.lr={network.best:g}{end}")
+    return lines
+
+
+def _caption(networks: Sequence[RateTrials]) -> str:
+    counts = {len(runs) for network in networks for runs in network.runs.values()}
+    seeds = f"Mean of {'–'.join(map(str, sorted(counts)))} seeds" if max(counts) > 1 else "One seed"
+    missing = [
+        f"{network.first.name} at {', '.join(f'{rate:g}' for rate in network.unfinished)}"
+        for network in networks
+        if network.unfinished
+    ]
+    unfinished = f" Not finished: {', '.join(missing)}." if missing else ""
+    return f"{seeds}, each as a small mark.{unfinished}"
+
+
+def _over_rate(networks: Sequence[RateTrials]) -> dict[str, Any]:
+    traces: list[Trace] = []
+    for place, network in enumerate(sorted(networks, key=lambda network: network.first.macs or 0)):
+        look, name = look_of(network.first), plain(network.first.name)
+        losses, opacity = network.losses, 0.45 + 0.55 * (place + 1) / len(networks)
+        runs = [(rate, run) for rate, runs in network.runs.items() for run in runs]
+        hover = [f"<b>{name}</b><br>rate {rate:g}, validation loss {loss:.4g}" for rate, loss in losses.items()]
+        small = {"size": 4, "opacity": opacity}
+        traces += [
+            points(
+                [rate for rate, _ in runs],
+                [run.history[-1]["val/loss"] for _, run in runs],
+                look,
+                showlegend=False,
+                marker=small,
+                hoverinfo="skip",
+            ),
+            line(list(losses), list(losses.values()), look, name=name, opacity=opacity, hovertext=hover),
+            points([network.best], [losses[network.best]], look, showlegend=False, hoverinfo="skip"),
+        ]
+        traces[-2]["line"]["width"] = 1 + place
+    rates = sorted({rate for network in networks for rate in network.runs})
+    return figure(
+        traces,
+        {"title": "learning rate", "type": "log", **ticks(rates, [f"{rate:g}" for rate in rates])},
+        {"title": "validation loss (nats)", "type": "log"},
+    )

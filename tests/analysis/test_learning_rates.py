@@ -1,0 +1,70 @@
+"""The rate with the lowest validation loss, from records with known losses."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.analysis.learning_rates import rate_trials
+from benchmarks.config.compose import expand_all
+from benchmarks.records.runs import load_runs
+from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
+
+RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
+
+
+def write(root: Path, name: str, rate: float, seed: int, loss: float, status: str = "ok") -> None:
+    folder = root / "digits" / name / f"common,lr={rate}" / f"seed{seed}"
+    folder.mkdir(parents=True)
+    record = {
+        "schema": 1, "status": status, "error": None, "experiment": "learning_rates", "data": "digits", "family": "resnet",
+        "name": name, "recipe": "common", "seed": seed, "overrides": {"recipe.optimizer.lr": rate},
+        "protocol": {"metric": "test/top1_err", "metric_label": "test error (%)"},
+        "metrics": {"test/top1_err": 100.0 * rate, "test/n": 450}, "compute": {"train_flops": 1e9},
+    }  # fmt: skip
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "config.yaml").write_text(f"recipe: {{optimizer: {{lr: {rate}}}}}\n")
+    rows = [{"step": 1, "val/loss": 9.0}, {"step": 2, "val/loss": loss}]
+    (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_network_gets_the_rate_with_the_lowest_mean_loss_at_the_end(tmp_path: Path) -> None:
+    # Mean losses 0.6, 0.4, 0.3, 0.5; a run at 0.4 has diverged. The lowest single loss, 0.1, is at 0.2.
+    losses = {0.025: (0.6, 0.6), 0.05: (0.35, 0.45), 0.1: (0.3, 0.3), 0.2: (0.1, 0.9)}
+    for rate, pair in losses.items():
+        for seed, loss in enumerate(pair, start=100):
+            write(tmp_path, "resnet20", rate, seed, loss)
+    write(tmp_path, "resnet20", 0.4, 100, 0.01)
+    write(tmp_path, "resnet20", 0.4, 101, float("nan"), status="failed")
+    for seed in (100, 101):
+        write(tmp_path, "resnet20_w4", 0.2, seed, 0.5)
+        write(tmp_path, "resnet20_w4", 0.4, seed, 0.4)
+
+    wide, narrow = rate_trials(load_runs(tmp_path)[0])
+    assert (wide.best, wide.is_at_an_end, wide.unfinished) == (0.1, False, [0.4])
+    assert wide.losses == pytest.approx({0.025: 0.6, 0.05: 0.4, 0.1: 0.3, 0.2: 0.5})
+    assert wide.train_flops == 8e9
+    assert (narrow.best, narrow.is_at_an_end) == (0.4, True)
+
+    assert rate_lines(tmp_path) == [
+        "digits  resnet20  recipe.optimizer.lr=0.1",
+        "digits  resnet20_w4  recipe.optimizer.lr=0.4, at an end of those tried",
+    ]
+    view = learning_rate_view(tmp_path)
+    assert "12.0 GFLOPs" in view.lead
+    assert "resnet20 at 0.4" in view.figures[0].caption
+
+
+def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="run.py experiment=learning_rates"):
+        learning_rate_view(tmp_path)
+
+
+def test_the_experiment_tries_each_network_of_the_comparison_at_each_rate() -> None:
+    trials = expand_all(["experiment=learning_rates"])
+    rates: dict[str, set[float]] = {}
+    for trial in trials:
+        rates.setdefault(trial.config["name"], set()).add(trial.config["recipe"]["optimizer"]["lr"])
+        assert trial.config["recipe"]["name"] == "common" and trial.config["seed"] in (100, 101)
+    assert len(rates) == 12 and all(tried == set(RATES) for tried in rates.values())
+    assert len(trials) == 12 * len(RATES) * 2

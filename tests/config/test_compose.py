@@ -304,11 +304,11 @@ def test_a_sweep_composes_to_what_hydra_makes_of_each_trial(fixed: list[str], sw
     [
         (
             "recipe/tiny_digits",
-            "model=tiny has no recipe for data=digits: write conf/recipe/tiny_digits.yaml, or use recipe=common",
+            "model=tiny is not set up for data=digits; missing: conf/recipe/tiny_digits.yaml or conf/recipe/classification.yaml",
         ),
         (
             "model/variant/unet_pets",
-            "model=unet has no model/variant for data=pets: write conf/model/variant/unet_pets.yaml",
+            "model=unet is not set up for data=pets: unet goes with nuclei; missing: conf/model/variant/unet_pets.yaml",
         ),
     ],
 )

@@ -304,7 +304,8 @@ def test_a_sweep_composes_to_what_hydra_makes_of_each_trial(fixed: list[str], sw
     [
         (
             "recipe/tiny_digits",
-            "model=tiny is not set up for data=digits; missing: conf/recipe/tiny_digits.yaml or conf/recipe/classification.yaml",
+            "model=tiny is not set up for data=digits; "
+            "missing: conf/recipe/tiny_digits.yaml or conf/recipe/classification.yaml",
         ),
         (
             "model/variant/unet_pets",

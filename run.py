@@ -35,7 +35,7 @@ PAGE = "report.html"
 Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
 PAGE_EVERY_S = 30
 LOGS_SHOWN = 3
-GROUPS = ("model", "data", "recipe", "experiment", "trainer", "logger", "cluster")
+GROUPS = ("model", "backbone", "data", "recipe", "experiment", "trainer", "logger", "cluster")
 
 EXAMPLES = """\
 examples:

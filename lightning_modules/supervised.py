@@ -85,6 +85,10 @@ class Supervised(pl.LightningModule):
         """Return the loss of each sample, shape (N,)."""
         raise NotImplementedError
 
+    def sample_losses(self, images: Tensor, targets: Any, weights: Any = None) -> Tensor:
+        """Return the loss of each sample of a training batch, shape (N,)."""
+        return self.loss(self(images), targets, weights)
+
     def predict_logits(self, images: Tensor) -> Tensor:
         """Return the logits in evaluation."""
         return self(images)
@@ -104,8 +108,15 @@ class Supervised(pl.LightningModule):
             return optimizer
         if not self.by_step:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer)}}
-        scheduler = self._scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        scheduler = self._scheduler(optimizer, total_steps=self._training_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _training_steps(self) -> int:
+        """Return the steps of the whole run. Lightning sets up the loader to count them; it does so again once a checkpoint is
+        read, as only then does the loader begin at the checkpoint's place."""
+        steps = int(self.trainer.estimated_stepping_batches)
+        self.trainer.fit_loop._combined_loader = None
+        return steps
 
     def learning_rates(self, count: int) -> list[float]:
         """Return the recipe's learning rate in each of ``count`` epochs, or steps, from its schedule on an optimiser of its
@@ -121,10 +132,10 @@ class Supervised(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of this process's part of the global batch."""
-        images, targets, weights, _ = batch
+        inputs = batch[:3]  # images, targets, weights
         if self.micro_batches > 1:
-            return self._accumulate(images, targets, weights)
-        loss = self.loss(self(images), targets, weights)
+            return self._accumulate(inputs)
+        loss = self.sample_losses(*inputs)
         self.train_loss.update(loss.detach())
         return loss.mean()
 
@@ -144,30 +155,27 @@ class Supervised(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the ``val`` metrics and the training loss since the last evaluation."""
         if self.train_loss.update_called:
-            self.log("train/loss", _computed(self.train_loss)[0], logger=False)
+            self.log("train/loss", computed(self.train_loss)[0], logger=False)
         self._log("val")
 
     def on_test_epoch_end(self) -> None:
         """Log the ``test`` metrics; keep the outcomes."""
         self._log("test")
-        self.outcomes = _computed(self.test_outcomes).cpu()
+        self.outcomes = computed(self.test_outcomes).cpu()
 
-    def _accumulate(self, images: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    def _accumulate(self, inputs: Sequence[Any]) -> Tensor:
         """Add the gradients of all micro-batches but the last; return the mean loss, whose gradient is the part of the last.
 
         Under DDP this is within its forward, where it does not yet reduce: ranks meet in the last backward alone.
         """
         self.trainer.optimizers[0].zero_grad()
-        parts = self.micro_batches
-        shares = zip(
-            images.chunk(parts),
-            targets.chunk(parts),
-            [None] * parts if weights is None else weights.chunk(parts),
-            strict=True,
-        )
+        images, parts = inputs[0], self.micro_batches
+        size = -(-len(images) // parts)
         losses: list[Tensor] = []
-        for part, (inputs, labels, weight) in enumerate(shares, start=1):
-            loss = self.loss(self(inputs), labels, weight)
+        for part in range(1, parts + 1):
+            rows = slice((part - 1) * size, part * size)
+            share_of_batch: list[Any] = [None if values is None else values[rows] for values in inputs]
+            loss = self.sample_losses(*share_of_batch)
             losses.append(loss.detach())
             share = loss.sum() / len(images)
             if part < parts:
@@ -185,12 +193,13 @@ class Supervised(pl.LightningModule):
         self.update_metrics(split, logits, batch)
 
     def _log(self, split: str) -> None:
-        loss, images = _computed(self.losses[split])
+        loss, images = computed(self.losses[split])
         values = {"loss": loss, "n": images.double(), **self.compute_metrics(split)}
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
 
-def _computed(metric: Any) -> Any:
+def computed(metric: Any) -> Any:
+    """Return the value of a metric over all processes, and reset it."""
     value = metric.compute()
     metric.reset()
     return value

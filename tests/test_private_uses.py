@@ -43,6 +43,7 @@ def test_attributes_are_there() -> None:
     assert isinstance(trainer._signal_connector, _SignalConnector)
     assert isinstance(trainer.fit_loop.epoch_loop, _TrainingEpochLoop)
     assert trainer.fit_loop._data_fetcher is None, "made by the fit"
+    assert trainer.fit_loop._combined_loader is None, "until the loader is set up"
     assert MeanMetric()._update_count == 0
     assert issubclass(nn.BatchNorm2d, _BatchNorm)
     assert nn.Linear(1, 1)._compiled_call_impl is None

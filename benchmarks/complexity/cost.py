@@ -3,12 +3,29 @@
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.records.record import NetworkCost, to_json
+from benchmarks.records.record import NetworkCost, PartCost, to_json
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a network's work: all that is done once for an image, or what is done for each region of it.
+
+    Attributes:
+        name: empty for a network that is one part.
+        test: how often it is done for one image in test, at most.
+        train: in training, at most.
+        counted_by: what a training step counts it by, as ``regions``; ``images`` for what is done once.
+    """
+
+    name: str = ""
+    test: int = 1
+    train: int = 1
+    counted_by: str = "images"
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Cost of one convolution or linear layer for one image.
+    """Cost of one convolution or linear layer for one image in test, over all regions of it where its part works on regions.
 
     input_gradient and weight_gradient say which gradients training computes: none for the input of the first layer,
     none for a frozen weight.
@@ -21,11 +38,17 @@ class LayerCost:
     activations: int
     input_gradient: bool
     weight_gradient: bool
+    part: Part = Part()
+
+    @property
+    def training_macs_once(self) -> int:
+        """MACs of forward, input gradient and weight gradient, each time that its part is done."""
+        return self.macs // self.part.test * (1 + self.input_gradient + self.weight_gradient)
 
     @property
     def training_macs(self) -> int:
-        """MACs of forward, input gradient and weight gradient."""
-        return self.macs * (1 + self.input_gradient + self.weight_gradient)
+        """MACs of forward, input gradient and weight gradient for one image."""
+        return self.training_macs_once * self.part.train
 
 
 @dataclass(frozen=True)
@@ -50,6 +73,25 @@ class Complexity:
     def train_flops_per_sample(self) -> int:
         return 2 * self.train_macs_per_sample
 
+    def train_macs_by(self, counted_by: str) -> int:
+        """Return the MACs of training each time that the parts counted so are done; for ``images`` those of one image."""
+        return sum(layer.training_macs_once for layer in self.layers if layer.part.counted_by == counted_by)
+
+    def parts(self) -> list[PartCost]:
+        """Return the cost of each part each time that it is done; nothing for a network that is one part."""
+        named = dict.fromkeys(layer.part for layer in self.layers if layer.part.name)
+        return [
+            PartCost(
+                part=part.name,
+                macs=sum(layer.macs // part.test for layer in self.layers if layer.part == part),
+                train_macs=sum(layer.training_macs_once for layer in self.layers if layer.part == part),
+                test=part.test,
+                train=part.train,
+                counted_by=part.counted_by,
+            )
+            for part in named
+        ]
+
     def totals(self) -> NetworkCost:
         """Return the totals for a record, without the layers."""
         return NetworkCost(
@@ -60,6 +102,7 @@ class Complexity:
             activations=self.activations,
             train_macs_per_sample=self.train_macs_per_sample,
             train_flops_per_sample=self.train_flops_per_sample,
+            parts=self.parts() or None,
         )
 
     def as_dict(self) -> dict[str, Any]:

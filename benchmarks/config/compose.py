@@ -76,12 +76,24 @@ def paper_facts(experiment: str) -> dict[str, Any]:
 
 
 def register_resolvers() -> None:
-    """The functions that names in ``conf/model`` use: text where a flag holds, whether a number is below one, and θ unless it
-    is the papers'."""
+    """The functions that names in ``conf/model`` use: text where a flag holds, whether a number is below one, θ unless it
+    is the papers', and of a detector its backbone and what stands on it."""
     OmegaConf.register_new_resolver("when", lambda flag, text: text if flag else "", replace=True)
     OmegaConf.register_new_resolver("below_one", lambda number: number < 1, replace=True)
     OmegaConf.register_new_resolver(
         "theta", lambda number: "" if number in (0.5, 1) else f"_theta{number:g}", replace=True
+    )
+    OmegaConf.register_new_resolver(
+        "backbone",
+        lambda depth, groups, width: f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{width}d",
+        replace=True,
+    )
+    OmegaConf.register_new_resolver(
+        "neck",
+        lambda channels: (
+            "c4" if not channels else "fpn" if channels == 256 else f"fpn{channels}"
+        ),  # 256: Lin et al. 2017
+        replace=True,
     )
 
 

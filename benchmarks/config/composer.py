@@ -17,7 +17,7 @@ from benchmarks.config.trial import ConfigurationError, Trial, differing, flatte
 # Of Hydra, and of an experiment for the launcher and the report: no run has them in its configuration.
 OF_NO_RUN = ("hydra", "rows", "paper")
 # The groups whose choice makes a recipe; what differs from it is an override.
-SELECTING = {"model", "data", "recipe", "model/variant@model"}
+SELECTING = {"model", "data", "recipe", "model/variant@model", "backbone", "backbone/variant@model.backbone"}
 NUMBER = re.compile(r"(?!hydra\.)([a-z][\w.]*)=(-?(?:0|[1-9]\d*)(\.\d+)?(e-?\d+)?)")
 STAND_IN = 900_000_000  # and above: numbers in the place of a sweep's
 STAND_INS = re.compile(rf"{STAND_IN // 1000}\d{{3}}(?:\.5)?")
@@ -144,7 +144,7 @@ def _filled(node: Any, numbers: Mapping[float, float]) -> Any:
 
 def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """What of a trial departs from its recipe, beside what its name and seed say: by dotted key, resolved."""
-    named = {f"model.{key}" for key in re.findall(r"\$\{model\.(\w+)\}", written["name"])} | {"name", "seed"}
+    named = {f"model.{key}" for key in re.findall(r"\$\{model\.([\w.]+)\}", written["name"])} | {"name", "seed"}
     keys = dict.fromkeys(_present(key, resolved) for key in differing(written, reference))
     return {key: resolved.get(key) for key in keys if key not in named}
 

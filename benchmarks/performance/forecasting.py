@@ -194,6 +194,8 @@ def _passes(config: dict[str, Any], net: dict[str, Any], shapes: dict[str, Seque
     if config["data"]["task"] == "classification":
         views = config["data"].get("test_views", ()) if split == "test" else ()
         return 1 + sum(10 if view == "10crop" else (view / config["data"]["image_size"][0]) ** 2 for view in views)
+    if split not in shapes:  # files that are scaled to the recipe's size
+        return 1.0
     shape = shapes[split]
     size, tiles = config["data"]["image_size"], config["recipe"].get("tiles")
     copies = 8 if config["recipe"].get("test_time_dihedral") else 1
@@ -233,6 +235,8 @@ def _state(root: str | None) -> list[int]:
 
 def _step(config: dict[str, Any], measure: bool, results: Results) -> dict[str, Any]:
     """Return time and memory of a training step. Raises ValueError where there is no measurement and none can be made."""
+    if config["data"]["task"] == "detection":
+        raise ValueError("steps of a detector are not measured: --flops-per-s states the speed of a device")
     devices = config["trainer"]["devices"]
     specification = tuned_settings.specification(config)
     # A number of the optimiser changes no time and no memory unless it is zero.

@@ -141,7 +141,10 @@ def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> N
     done = f"; {finished} done" if finished else ""
     flops = quantity(total["train_flops"], "FLOPs")
     say(f"{len(left)} of {len(forecasts)} runs remain: {flops} of training{hours}{done}.", "bold")
-    say("train FLOPs: exact. device-hours: wall time x devices x machines. What is done shows what it took.", "dim")
+    say(
+        "train FLOPs: exact; of a detector at most. device-hours: wall time x devices x machines. What is done shows its own.",
+        "dim",
+    )
     if method.flops_per_s is not None:
         say("Device time: training and evaluation at the stated throughput of one device; no start-up.", "dim")
     elif any(one.device_s is not None for one in left):

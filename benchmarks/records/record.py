@@ -74,8 +74,26 @@ class Dataset:
 
 
 @dataclass(kw_only=True)
+class PartCost:
+    """The multiply-adds of a part of a network, each time that it is done: once for an image, or for each region of it.
+
+    ``test`` and ``train`` say how often that is for one image, at most, and ``counted_by`` what a training step counts it by.
+    """
+
+    part: str
+    macs: int
+    train_macs: int
+    test: int
+    train: int
+    counted_by: str
+
+
+@dataclass(kw_only=True)
 class NetworkCost:
-    """The cost of a network for one image [C, H, W]: convolutions and linear layers; FLOPs are 2 x MACs."""
+    """The cost of a network for one image [C, H, W]: convolutions and linear layers; FLOPs are 2 x MACs.
+
+    Of a detector it is that of as many regions as an image has at most; ``parts`` has the cost of each.
+    """
 
     input_size: list[int]
     params: int
@@ -84,13 +102,14 @@ class NetworkCost:
     activations: int
     train_macs_per_sample: int
     train_flops_per_sample: int
+    parts: list[PartCost] | None = None
 
 
 @dataclass(kw_only=True)
 class Compute:
     """What training has cost; ``hardware_train_flops`` includes what recomputation adds, where there is any.
 
-    ``energy_j`` is None where the devices have no counter.
+    ``energy_j`` is None where the devices have no counter. ``processed`` has the regions that a detector's heads computed.
     """
 
     train_flops: int
@@ -104,6 +123,7 @@ class Compute:
     peak_memory_bytes: int
     energy_j: float | None
     hardware_train_flops: int | None = None
+    processed: dict[str, int] | None = None
 
 
 @dataclass(kw_only=True)
@@ -230,7 +250,7 @@ BLOCKS: dict[str, type] = {
     "budget": SpentBudget,
     "weights": ImportedWeights,
 }
-LISTS: dict[str, type] = {"resumptions": Resumption, "restarts": Restart}
+LISTS: dict[str, type] = {"resumptions": Resumption, "restarts": Restart, "parts": PartCost}
 
 
 def to_json(block: Any) -> dict[str, Any]:

@@ -36,8 +36,8 @@ class FiniteLoss(BatchCallback):
         self._check(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the validation loss."""
-        loss = float(trainer.callback_metrics["val/loss"])
+        """Check the validation loss, where the task has one."""
+        loss = float(trainer.callback_metrics.get("val/loss", 0))
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"validation loss is {loss} after epoch {trainer.current_epoch + 1}")
 

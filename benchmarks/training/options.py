@@ -70,8 +70,12 @@ class TrainingOptions:
         """Set up ``net`` and, for TF32, this process. Names of weights stay as they are.
 
         Raises:
-            ValueError: recomputation of a network that has no stages.
+            ValueError: recomputation of a network that has no stages; compilation of one that does not train by its forward.
         """
+        if self.compile and hasattr(net, "losses"):
+            raise ValueError(
+                f"trainer.compile=true: shapes in a {type(net).__name__} differ from step to step, so it is not compiled"
+            )
         if self.tf32 is not None:
             torch.backends.cuda.matmul.allow_tf32 = self.tf32
             torch.backends.cudnn.allow_tf32 = self.tf32

@@ -159,10 +159,10 @@ def _try(trainer: pl.Trainer, module: Any, size: int) -> None:
     device = trainer.strategy.root_device
     loader: Any = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     batch = loader.dataset[next(iter(loader.sampler))]
-    images, targets, weights = (None if part is None else part[:size].to(device) for part in batch[:3])
+    share = trainer.strategy.batch_to_device([None if part is None else part[:size] for part in batch[:3]], device)
     others = _beside(module)
     with trainer.precision_plugin.train_step_context():
-        loss = module.loss(module(images), targets, weights).mean()
+        loss = module.sample_losses(*share).mean()
     loss.backward()
     del others
 

@@ -41,6 +41,7 @@ from benchmarks.training.open_run import OpenRun
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.out_of_memory import OutOfMemory, largest_evaluation_batch
 from benchmarks.training.recomputation import recomputed_macs
+from benchmarks.training.region_cost import RegionCostMeter
 from benchmarks.training.step_seed import StepSeed
 from benchmarks.training.stopping import silence
 from benchmarks.training.weights import Weights
@@ -177,7 +178,10 @@ def training_callbacks(
     step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
     run.budget = take_budget(arguments, step_flops, recipe["epochs"], run.stop)
     run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
-    run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
+    if complexity.parts():
+        run.cost = RegionCostMeter(module.net, complexity, recipe["batch_size"])
+    else:
+        run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
     run.progress.follow(run.cost, run.budget)
     if images := recipe.get("batch_norm_images"):
         run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
@@ -332,7 +336,7 @@ def record_test(run: OpenRun, trainer: pl.Trainer, module: Any, data: Any) -> No
         from benchmarks.training.pictures import write_pictures
 
         write_pictures(run.directory, module.examples, manifest["classes"])
-    if process_rank() == 0:
+    if module.outcomes is not None and process_rank() == 0:
         metric_names = [name for name in module.definitions if name in {"top1_err", "top5_err"}]
         outcomes = outcomes_of(data.splits.checksum(["test"]), module.outcomes.numpy(), metric_names)
         write_outcomes(run.directory, outcomes)

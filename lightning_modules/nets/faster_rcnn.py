@@ -83,8 +83,8 @@ class FasterRCNN(nn.Module):
         num_classes: K, without the background.
         pyramid: channels of the pyramid; None for C4.
         stages: of the backbone that the pyramid takes.
-        sides: of the anchors in pixels, a list for each map of the RPN: for each level of the pyramid from the finest, and the
-            one above it; or for the one map of C4.
+        sides: of the square anchors in pixels: one for each level of the pyramid, from the finest to the one above the last;
+            with C4 all of them on its one map.
         ratios: of the anchors, height to width.
         canonical_side: of a region that the pyramid's level of stride 16 stands for, in pixels; see RegionPooling.
         head_channels: of the two fully connected layers of the pyramid's box head.
@@ -100,6 +100,8 @@ class FasterRCNN(nn.Module):
         ValueError: for arguments that no detector has, or that the backbone does not allow.
     """
 
+    loss_names: tuple[str, ...] = ("rpn_cls", "rpn_reg", "box_cls", "box_reg")
+
     def __init__(
         self,
         backbone: ResNet,
@@ -107,7 +109,7 @@ class FasterRCNN(nn.Module):
         *,
         pyramid: int | None = 256,
         stages: int = 4,
-        sides: Sequence[Sequence[float]] = ((32,), (64,), (128,), (256,), (512,)),
+        sides: Sequence[float] = (32, 64, 128, 256, 512),
         ratios: Sequence[float] = (0.5, 1.0, 2.0),
         canonical_side: float = 224,
         head_channels: int = 1024,
@@ -122,7 +124,6 @@ class FasterRCNN(nn.Module):
     ) -> None:
         super().__init__()
         taken, given = stages if pyramid else 3, len(backbone.stages)
-        maps = taken + 1 if pyramid else 1
         for wrong, message in (
             (num_classes < 1, f"num_classes counts objects' classes, without the background: at least 1, got {num_classes}"),
             (release not in (None, "torchvision"), f"release is null or 'torchvision', got {release!r}"),
@@ -130,7 +131,7 @@ class FasterRCNN(nn.Module):
             (head_pool not in (7, 14), f"head_pool is 7 or 14, got {head_pool!r}"),
             (not pyramid and given != 4, f"C4 needs the 4 stages of an ImageNet network, got {given}"),
             (not 2 <= taken <= given, f"stages is 2 to {given}, those of the backbone, got {stages}"),
-            (len(sides) != maps, f"sides has a list for each of the {maps} maps of the RPN, got {len(sides)}"),
+            (bool(pyramid) and len(sides) != taken + 1, f"sides has one for each of the {taken + 1} maps, got {len(sides)}"),
         ):  # fmt: skip
             if wrong:
                 raise ValueError(message)
@@ -155,9 +156,15 @@ class FasterRCNN(nn.Module):
         self.fpn = FPN(channels[:taken], pyramid) if pyramid else None
         self.map_channels = pyramid or channels[2]
         self.rpn = RPN(
-            self.map_channels, strides, sides, ratios, pre_nms, post_nms, anchors_per_image,
+            self.map_channels,
+            strides,
+            [[side] for side in sides] if pyramid else [sides],
+            ratios,
+            pre_nms,
+            post_nms,
+            anchors_per_image,
             centred=not background,
-        )  # fmt: skip
+        )
         self.pooling = RegionPooling(strides[:taken], canonical_side, half_pixel=not background)
         self.box_pool, self.mask_pool = (7, 14) if pyramid else (head_pool, head_pool)
         self.res5 = None if pyramid else _res5(backbone.stages[-1], head_pool)

@@ -27,6 +27,7 @@ class BoxHead(nn.Module):
                 nn.Linear(hidden, hidden), nn.ReLU(),
             )  # fmt: skip
             features = hidden
+        self.outputs = outputs
         self.cls = nn.Linear(features, num_classes + 1)
         self.reg = nn.Linear(features, 4 * outputs)
         # Fast R-CNN, §2.3.
@@ -37,7 +38,7 @@ class BoxHead(nn.Module):
 
     def forward(self, regions: Tensor) -> tuple[Tensor, Tensor]:
         x = self.layers(regions)
-        return self.cls(x), self.reg(x).unflatten(1, (-1, 4))
+        return self.cls(x), self.reg(x).view(-1, self.outputs, 4)
 
 
 class MaskHead(nn.Sequential):

@@ -21,6 +21,8 @@ class MaskRCNN(FasterRCNN):
         mask_convs: 3x3 convolutions of the pyramid's mask head; C4's has none, res5 stands before it.
     """
 
+    loss_names = (*FasterRCNN.loss_names, "mask")
+
     def __init__(
         self, backbone: ResNet, num_classes: int, *, mask_channels: int = 256, mask_convs: int = 4, **others: Any
     ) -> None:

@@ -28,7 +28,16 @@ from benchmarks.config.trial import (
 from benchmarks.launch.new_record import new_record
 
 VARIANTS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"))]
-PAIRS = [name for name in VARIANTS if name.partition("_")[2] in choices("data")]
+FAMILIES = sorted(choices("model"), key=len, reverse=True)
+
+
+def parted(pair: str) -> tuple[str, str]:
+    """The network and the rest of a variant's name."""
+    model = next(family for family in FAMILIES if pair.startswith(f"{family}_"))
+    return model, pair.removeprefix(f"{model}_")
+
+
+PAIRS = [name for name in VARIANTS if parted(name)[1] in choices("data")]
 
 
 @pytest.fixture
@@ -48,7 +57,7 @@ def one(*overrides: str) -> Trial:
 
 @pytest.mark.parametrize("pair", PAIRS)
 def test_every_pair_composes_and_its_network_takes_its_images(pair: str) -> None:
-    model, _, data = pair.partition("_")
+    model, data = parted(pair)
     trial = one(f"model={model}", f"data={data}")
     assert trial.config["recipe"]["name"] == pair
     assert (trial.config["family"], trial.config["data"]["name"]) == (model, data)
@@ -65,7 +74,7 @@ def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
 
 @pytest.mark.parametrize("default", sorted({*VARIANTS} - {*PAIRS}))
 def test_a_default_variant_and_recipe_serve_a_data_set_that_has_none(default: str, own: Path) -> None:
-    model, _, kind = default.partition("_")
+    model, kind = parted(default)
     task = "segmentation" if kind == "segmentation" else "classification"
     stem = "" if kind == "segmentation" else f"stem: {kind}\n"
     (own / "data" / "pets.yaml").write_text(
@@ -210,7 +219,7 @@ def test_an_impossible_trial_leaves_the_others() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["model=resnxt"], "no model named 'resnxt', did you mean 'resnext'?; there are densenet, resnet, resnext, unet"),
+        (["model=resnxt"], "no model named 'resnxt', did you mean 'resnext'?; there are densenet, faster_rcnn, "),
         (["model.cardinalty=3"], "no key 'model.cardinalty', did you mean 'model.cardinality'?"),
         (["modle=resnext"], "no key 'modle', did you mean 'model'?"),
         (["depth=20"], "no key 'depth', did you mean 'model.depth'?"),
@@ -237,7 +246,8 @@ def composed_alone(*overrides: str) -> tuple[dict[str, Any], dict[str, Any], tup
         composed = compose("config", overrides=list(overrides), return_hydra_config=True)
     HydraConfig.instance().set_config(composed)
     chosen = composed.hydra.runtime.choices
-    selected = tuple(f"{group}={chosen[group]}" for group in ("model", "data", "model/variant@model", "recipe"))
+    groups = ("model", "backbone", "data", "model/variant@model", "backbone/variant@model.backbone", "recipe")
+    selected = tuple(f"{group}={chosen[group]}" for group in groups if chosen.get(group))
     job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "rows", "paper")])
     written: Any = OmegaConf.to_container(job, throw_on_missing=True)
     config: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
@@ -266,6 +276,8 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
         (["model=resnet"], [["model.depth=20", "model.depth=32", "model.depth=44"]]),
         (["+trainer.limit_train_batches=4"], [["recipe.epochs=2", "recipe.epochs=12"], ["seed=1", "seed=2"]]),
         (["~recipe.augment.crop_padding"], [["seed=1", "seed=2"]]),
+        (["model=mask_rcnn", "data=digit_scenes"], [["backbone=resnet", "backbone=resnext"], ["seed=1", "seed=2"]]),
+        (["model=faster_rcnn", "data=digit_scenes"], [["model.backbone.base_channels=8", "model.backbone.base_channels=4"]]),
         (["recipe.batch_size=${seed}"], [["seed=8", "seed=16"]]),
         (["+recipe.note='${below_one:${recipe.optimizer.lr}}'"],
          [["recipe.optimizer.lr=0.5", "recipe.optimizer.lr=0.7", "recipe.optimizer.lr=2"]]),

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
-from lightning_modules.schedules import warm_up_then_cosine, warm_up_then_steps
+from lightning_modules.schedules import warm_up_then_cosine, warm_up_then_drops, warm_up_then_steps
 from lightning_modules.supervised import Supervised
 
 
@@ -78,6 +78,20 @@ def test_the_common_schedule_rises_over_a_tenth_of_the_steps_and_falls_to_zero(s
     falling = 0.25 * (1 + np.cos(np.pi * np.arange(steps - rising) / (steps - rising)))
     np.testing.assert_allclose(values[rising:], falling, rtol=1e-9)
     assert optimizer.param_groups[0]["lr"] == 0
+
+
+def test_the_schedule_of_detectors_rises_by_steps_and_drops_at_its_shares() -> None:
+    """detectron2's 1x, a tenth of it: the learning rate of steps around the rise and the drops."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.02)
+    scheduler = warm_up_then_drops(optimizer, 9000, 1000 / 90000, 0.001, [60 / 90, 80 / 90], 0.1)
+    rates = []
+    for _ in range(9000):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates[0] == pytest.approx(2e-5) and rates[50] == pytest.approx(0.02 * (0.001 + 0.999 / 2))
+    assert rates[100] == rates[5999] == pytest.approx(0.02)
+    assert rates[6000] == rates[7999] == pytest.approx(0.002) and rates[8000] == pytest.approx(0.0002)
 
 
 def test_a_schedule_by_steps_has_one_for_each_step_of_a_run() -> None:

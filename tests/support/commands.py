@@ -21,9 +21,9 @@ def start(*arguments: str, root: Path) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def run(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, root: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     process = start(*arguments, root=root)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 

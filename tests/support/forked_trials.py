@@ -103,7 +103,9 @@ def damage(path: Path, kind: str) -> None:
 def _compose(overrides: tuple[str, ...]) -> Any:
     from benchmarks.config.compose import expand
 
-    return expand([*TINY, *overrides], False)[0]
+    another = any(override.startswith("model=") for override in overrides)  # with keys and a recipe of its own
+    tiny = [override for override in TINY if not (another and override.startswith(("model", "recipe.augment")))]
+    return expand([*tiny, *overrides], False)[0]
 
 
 def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:

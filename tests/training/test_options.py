@@ -27,7 +27,7 @@ from benchmarks.training.options import TrainingOptions
 from benchmarks.training.recomputation import recompute_stages, recomputed_macs, stages
 from datamodules.loading.batch import Batch
 from lightning_modules.classifier import Classifier
-from lightning_modules.nets import DenseNet, ResNet, UNet
+from lightning_modules.nets import DenseNet, MaskRCNN, ResNet, UNet
 
 
 class Batches(UserList[Batch]):
@@ -336,3 +336,11 @@ def test_the_largest_evaluation_batch_that_fits(room: int, start: int, most: int
     module.net = Room(0)
     with pytest.raises(MemoryError, match="one image in evaluation"):
         out_of_memory.largest_evaluation_batch(trainer, module, (1, 2, 2), start, most)
+
+
+def test_a_detector_is_not_compiled() -> None:
+    net = MaskRCNN(ResNet(18, block="basic", base_channels=8, in_channels=1), 3, pyramid=16)
+    with pytest.raises(ValueError, match="shapes in a MaskRCNN differ from step to step"):
+        TrainingOptions(compile=True).apply(net)
+    with pytest.raises(ValueError, match="a MaskRCNN has no stages to compute again"):
+        TrainingOptions(gradient_checkpointing=True).apply(net)

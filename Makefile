@@ -1,7 +1,7 @@
 # make demo: install and train. make test: install and test. Both make .venv and need only Python >= 3.11, make and git.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --quiet --progress-bar off
+PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
 .PHONY: help demo test test-slow test-clusters lint clean
 
@@ -32,7 +32,7 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@touch $@
 
 .venv/run: .venv/python pyproject.toml constraints.txt
-	@echo "installing into .venv (about a minute)"
+	@echo "installing $$(grep -c == constraints.txt) packages at most into .venv; pip names each with its size"
 	@$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 

@@ -18,6 +18,7 @@ from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
+from benchmarks.units import plural
 
 HYDRA_FLAGS = (
     "--cfg",
@@ -91,7 +92,7 @@ def _main(argv: list[str]) -> int:
     except KeyboardInterrupt:
         interrupted = True
         ended = len(sweep.outcomes)
-        console.print(f"interrupted; {ended} of {len(trials)} runs ended, the same command goes on from here")
+        console.print(f"interrupted; {ended} of {plural(len(trials), 'run')} ended, the same command goes on from here")
     except OSError as error:
         print(f"run.py: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
         return 1
@@ -125,7 +126,7 @@ class PageWriter(SweepProgress):
     """Shows the sweep's progress and keeps the page of all runs up to date."""
 
     def __init__(self, console: Console, trials: Sequence[Trial | Impossible]) -> None:
-        super().__init__(console, len(trials))
+        super().__init__(console, trials)
         self.roots = dict.fromkeys(Path(trial.config["output_root"]) for trial in trials if isinstance(trial, Trial))
         self._written = time.monotonic()
 
@@ -143,7 +144,7 @@ class PageWriter(SweepProgress):
             try:
                 write_page(root, (loaded or {}).get(root))
             except OSError as error:
-                print(f"run.py: the page was not written: {error.strerror}", file=sys.stderr)
+                self.say(f"run.py: the page was not written: {error.strerror}")
         self._written = time.monotonic()
 
 
@@ -166,7 +167,7 @@ def _show(
         stale = sum(is_stale(run.record) for run in mine)
         if stale:
             console.print(
-                f"{stale} finished runs were made by other code than this; launch.rerun=stale runs them again"
+                f"made by other code than this: {plural(stale, 'finished run')}; launch.rerun=stale runs them again"
             )
     if bad and len(trials) > 1:
         console.print(f"\n{len(bad)} of {len(trials)} runs have no result.", style="bold red")
@@ -174,7 +175,7 @@ def _show(
             if outcome.status == "refused":  # the table names the others
                 console.print(f"  {trial.label}: {outcome.error}", markup=False, highlight=False)
     if len(outcomes) < len(trials):
-        console.print(f"{len(trials) - len(outcomes)} runs were not started; the same command starts them")
+        console.print(f"not started: {plural(len(trials) - len(outcomes), 'run')}; the same command starts them")
     console.print()
     logs = [trial.directory / LOG for trial, outcome in bad if isinstance(trial, Trial) and outcome.status == "failed"]
     for log in logs[:LOGS_SHOWN]:

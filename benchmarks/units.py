@@ -86,6 +86,18 @@ def metric_text(value: float | None, label: str) -> str:
     return f"{value:.2f} %" if "%" in label else f"{value:.3f}"
 
 
+def score(value: float, label: str) -> tuple[str, float, str]:
+    """Return name, value and unit of a metric as people know it: of ``test 100 − Dice (%)`` the Dice score."""
+    name, unit = label.removesuffix(" (%)"), "%" if label.endswith("(%)") else ""
+    return (name.replace("100 − ", ""), 100 - value, unit) if "100 − " in name else (name, value, unit)
+
+
+def result_text(value: float | None, label: str) -> str:
+    """Return `test error 3.78 %`, `test Dice 93.48 %`; the name alone where there is no value."""
+    name, shown, _ = score(value or 0.0, label)
+    return f"{name} {metric_text(None if value is None else shown, label)}"
+
+
 def mean_text(mean: float, std: float, label: str) -> str:
     """`1.85 ± 0.21 %`, in the digits of `metric_text`."""
     return f"{mean:.2f} ± {std:.2f} %" if "%" in label else f"{mean:.3f} ± {std:.3f}"
@@ -94,6 +106,11 @@ def mean_text(mean: float, std: float, label: str) -> str:
 def count(n: int | None) -> str:
     """10000 is `10,000`."""
     return MISSING if n is None else f"{n:,}"
+
+
+def plural(n: int, noun: str) -> str:
+    """Return ``1 run``, ``1,200 runs``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
 
 
 def one_line(text: str) -> str:

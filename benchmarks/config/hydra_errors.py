@@ -106,11 +106,11 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     chosen = [
         str(o.input_line) for o in parse_overrides(overrides) if o.key_or_group in GROUPS and not o.is_sweep_override()
     ]
-    keys = _keys(tuple(chosen))
+    keys = [*GROUPS, *_keys(tuple(chosen))]
     same_word = [
         k for k in keys if difflib.get_close_matches(key.rsplit(".", 1)[-1], [k.rsplit(".", 1)[-1]], cutoff=0.8)
     ]
-    hint = nearest(key, [*GROUPS, *keys]) or nearest(same_word[0], same_word) if same_word else ""
+    hint = (nearest(key, keys) or nearest(same_word[0], same_word)) if same_word else ""
     return f"no key {key!r}{hint or '; +' + key + '=… adds a new one'}"
 
 

@@ -56,7 +56,9 @@ class Trial:
     @property
     def label(self) -> str:
         """What a person calls the run: name, overrides and seed."""
-        return " ".join([self.config["name"], *_short(self.overrides), f"seed {self.config['seed']}"])
+        return " · ".join(
+            filter(None, (self.config["name"], " ".join(_short(self.overrides)), f"seed {self.config['seed']}"))
+        )
 
 
 @dataclass(frozen=True)

@@ -1,58 +1,81 @@
-"""Progress in the terminal: one bar for the sweep and one for each run; a line per event where there is no terminal."""
+"""Progress in the terminal: a line for the sweep and one for each run; without a terminal a line for each evaluation."""
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.measure import Measurement
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.table import Column
+from rich.text import Text
 
+from benchmarks.config.trial import Impossible, Trial
 from benchmarks.launch.trial_job import Outcome
-from benchmarks.records.progress import part_of, where_it_is
+from benchmarks.records.files import RECORD, read_json
+from benchmarks.records.progress import clock, part_of, progress_line
+from benchmarks.records.runs import Run
+from benchmarks.units import duration, plural, result_text
 
-MARKS = {
-    "ok": "[green]done[/]",
-    "finished": "[green]finished before[/]",
-    "interrupted": "[yellow]interrupted[/]",
-    "preempted": "[yellow]preempted[/]",
-}
+STYLES = {"ok": "green", "finished": "green", "interrupted": "yellow", "preempted": "yellow"}
+STARTING = {"phase": "prepare", "what": "starting a process", "done": 0, "total": 0}
 
 
 def shortened(label: str, width: int) -> str:
     """``label`` in ``width`` characters: its beginning and its end, where network and seed stand."""
     if len(label) <= width:
         return label
-    end = max(len(" seed 12"), width // 3)
+    end = max(len(" · seed 12"), width // 3)
     return f"{label[: width - end - 1]}…{label[-end:]}"
 
 
+class Fitted:
+    """Shows how far a run is in the room that its name and bar leave."""
+
+    def __init__(self, progress: dict[str, Any]) -> None:
+        self.progress = progress
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(progress_line(self.progress, options.max_width), no_wrap=True, overflow="ellipsis")
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement(8, options.max_width)
+
+
+class NoteColumn(ProgressColumn):
+    """What a run says of itself; of the sweep, how many runs have ended and the time that they took and the others will."""
+
+    def render(self, task: Task) -> Any:
+        """Return the note of a task."""
+        if "progress" in task.fields:
+            return Fitted(task.fields["progress"])
+        left = clock(task.time_remaining) if task.time_remaining is not None else "?"
+        return Text(f"{task.fields['note']}  {clock(task.elapsed)}<{left}", no_wrap=True, overflow="ellipsis")
+
+
 class SweepProgress:
-    """Shows ``total`` trials as they run.
+    """Shows trials as they run.
 
     Args:
-        console: where to; bars only if it is a terminal.
-        total: number of trials; the sweep's bar is left out for one.
+        console: where to; bars only if it is a terminal. Whatever is printed while they are shown goes through it.
+        trials: in their order; the sweep's bar is left out for one.
     """
 
-    def __init__(self, console: Console, total: int) -> None:
+    def __init__(self, console: Console, trials: Sequence[Trial | Impossible]) -> None:
         self.console = console
-        self.total = total
-        self.ended = 0
+        self.trials = trials
+        self.ended = self.failed = 0
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=min(28, console.width // 8)),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            # What the others leave: a long note would take the bar away.
-            TextColumn("{task.fields[note]}", style="dim", table_column=Column(ratio=1, no_wrap=True)),
+            BarColumn(bar_width=min(28, console.width // 10)),
+            NoteColumn(table_column=Column(ratio=1, no_wrap=True)),
         )
         self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True)
-        self.sweep = self.bars.add_task("sweep", total=total, note=f"of {total} runs") if total > 1 else None
+        several = len(trials) > 1
+        self.sweep = self.bars.add_task("sweep", total=len(trials), note=self._ended_text()) if several else None
         self.runs: dict[int, TaskID] = {}
         self.parts: dict[int, float] = {}
-        self.failed = 0
+        self.evaluations: dict[int, str] = {}  # the last one that was printed
 
     def __enter__(self) -> Self:
         self.bars.start()
@@ -65,37 +88,59 @@ class SweepProgress:
 
     def begin(self, index: int, label: str) -> None:
         """A trial starts."""
-        shown = shortened(label, max(16, self.console.width // 4))
-        self.runs[index] = self.bars.add_task(shown, total=None, note="starting")
+        self.runs[index] = self.bars.add_task(self._short(label), total=None, progress=STARTING)
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
         """A trial has written ``progress.json``, or waits in a queue."""
-        note, total = ", ".join(where_it_is(progress)), progress["total"] or None
-        self.bars.update(self.runs[index], total=total, completed=progress["done"], note=note)
+        self.bars.update(
+            self.runs[index], total=progress["total"] or None, completed=progress["done"], progress=progress
+        )
         if (part := part_of(progress)) is not None:
             self.parts[index] = part
+        evaluation = progress.get("evaluation")
+        if evaluation and evaluation != self.evaluations.get(index) and not self.console.is_terminal:
+            self.evaluations[index] = evaluation
+            self.say(f"{self.trials[index].label}  {evaluation}")
         self._show_sweep()
 
     def wait(self, index: int, label: str, reason: str) -> None:
         """A trial is with another launcher."""
-        self.bars.update(self.runs[index], note=reason)
-        self.console.print(f"{label}: {reason}; waiting for it", markup=False, highlight=False)
+        self.bars.update(self.runs[index], progress=STARTING | {"what": reason})
+        self.say(f"{label}  {reason}; waiting for it")
 
     def end(self, index: int, label: str, outcome: Outcome) -> None:
-        """A trial has ended; its line stays."""
+        """A trial has ended; its result stays as one line."""
         self.bars.remove_task(self.runs.pop(index))
         self.parts.pop(index, None)
         self.ended += 1
         self.failed += not outcome.good
-        place = f"[{self.ended}/{self.total}] " if self.total > 1 else ""
-        cause = f": {outcome.error}" if outcome.error else ""
-        mark = MARKS.get(outcome.status, f"[bold red]{outcome.status}[/]")
-        self.console.print(rf"\{place}{label} {mark}" if place else f"{label} {mark}", end="", highlight=False)
-        self.console.print(cause, markup=False, highlight=False)
+        self.say(f"{label}   ", Text(self._result(index, outcome), STYLES.get(outcome.status, "bold red")))
         self._show_sweep()
+
+    def say(self, *texts: str | Text) -> None:
+        """Print a line; above the bars where there are some."""
+        self.console.print(Text.assemble(*texts))
+
+    def _result(self, index: int, outcome: Outcome) -> str:
+        trial = self.trials[index]
+        if not outcome.good or isinstance(trial, Impossible):
+            return ": ".join(filter(None, (outcome.status, outcome.error)))
+        record = read_json(trial.directory / RECORD)
+        if record is None:
+            return outcome.status
+        run = Run(trial.directory, record)
+        before = "finished before" if outcome.status == "finished" else ""
+        return "   ".join(filter(None, (result_text(run.value, run.metric_label), duration(run.wall_s), before)))
+
+    def _short(self, label: str) -> str:
+        return shortened(label, max(16, self.console.width // 4))
+
+    def _ended_text(self) -> str:
+        failed = f", {self.failed} without a result" if self.failed else ""
+        return f"{self.ended} of {plural(len(self.trials), 'run')}{failed}"
 
     def _show_sweep(self) -> None:
         if self.sweep is not None:
-            failed = f", {self.failed} without a result" if self.failed else ""
-            note = f"{self.ended} of {self.total} runs ended{failed}"
-            self.bars.update(self.sweep, completed=self.ended + sum(self.parts.values()), note=note)
+            self.bars.update(
+                self.sweep, completed=self.ended + sum(self.parts.values()), note=self._ended_text(), refresh=False
+            )

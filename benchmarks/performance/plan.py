@@ -12,7 +12,7 @@ from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
 from benchmarks.performance.document import HOURS, MIB, SI, Columns, table
 from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, Method, forecast
-from benchmarks.units import device_hours, quantity
+from benchmarks.units import device_hours, plural, quantity
 
 LIMITS = ("train_flops", "device_hours", "money")
 FOLD_ABOVE = 30  # rows
@@ -125,7 +125,7 @@ def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> N
         folded.setdefault(place if len(possible) > FOLD_ABOVE else index, []).append(one)
     rows = [_row(group, price) for group in folded.values()]
     if left:
-        rows.append({"network": "remains", "seed": f"{len(left)} runs", **_sums(left, price)})
+        rows.append({"network": "remains", "seed": plural(len(left), "run"), **_sums(left, price)})
     columns = {key: column for key, column in COLUMNS.items() if key != "money" or price is not None}
     if len(possible) > FOLD_ABOVE:
         columns["seed"] = ("seeds", "s")
@@ -140,7 +140,11 @@ def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> N
     hours = "" if total["device_s"] is None else f", {device_hours(total['device_s'])}"
     done = f"; {finished} done" if finished else ""
     flops = quantity(total["train_flops"], "FLOPs")
-    say(f"{len(left)} of {len(forecasts)} runs remain: {flops} of training{hours}{done}.", "bold")
+    if possible:
+        remain = f"{len(left)} of {plural(len(forecasts), 'run')} {'remains' if len(left) == 1 else 'remain'}"
+        say(f"{remain}: {flops} of training{hours}{done}.", "bold")
+    else:
+        say(f"none of {plural(len(forecasts), 'run')} can run.", "bold red")
     say(
         "train FLOPs: exact; of a detector at most. device-hours: wall time x devices x machines. What is done shows its own.",
         "dim",

@@ -2,14 +2,48 @@
 
 from typing import Any
 
+from benchmarks.units import MISSING, score
 
-def where_it_is(progress: dict[str, Any]) -> list[str]:
-    """A run's progress in words: what comes before training and how far it is, epoch and metrics, or the test."""
+DROPPED_FIRST = ("loss", "speed", "time")  # where a line has no room for all; the error stays
+
+
+def progress_parts(progress: dict[str, Any]) -> dict[str, str]:
+    """Return a run's progress in words: what comes before training and how far it is, or epoch, time, speed and metrics."""
     if progress["phase"] == "prepare":
         counts = [f"{progress[count]:,}" for count in ("done", "total") if progress[count]]
-        return [progress["what"], "/".join(counts)] if counts else [progress["what"]]
-    phase = f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"
-    return [phase, *(f"{name} {value:.3g}" for name, value in progress["metrics"].items() if value is not None)]
+        return {"phase": progress["what"]} | ({"count": "/".join(counts)} if counts else {})
+    parts = {"phase": f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"}
+    elapsed, done, total = progress.get("elapsed_s"), progress["done"], progress["total"]
+    if elapsed is not None:
+        left = clock(elapsed * (total - done) / done) if 0 < done <= total else "?"
+        parts["time"] = f"{clock(elapsed)}<{left}"
+    if speed := progress.get("images_per_s"):
+        parts["speed"] = f"{speed:.3g} img/s" if speed < 100 else f"{speed:,.0f} img/s"
+    for name, value in progress["metrics"].items():
+        if value is not None and name == "train/loss":
+            parts["loss"] = f"loss {value:.3g}"
+        elif value is not None:
+            title, shown, unit = score(value, progress.get("label") or "error (%)")
+            parts["error"] = " ".join(filter(None, (f"val {title.replace('error', 'err')} {shown:.3g}", unit)))
+    return {key: parts[key] for key in ("phase", "time", "speed", "error", "loss") if key in parts}
+
+
+def progress_line(progress: dict[str, Any], width: int | None = None) -> str:
+    """Return a line of at most ``width``: ``epoch 2/4  01:56<01:27  28.1 img/s  val err 4.2 %  loss 0.31``."""
+    parts = progress_parts(progress)
+    for key in DROPPED_FIRST:
+        if width is not None and len("  ".join(parts.values())) > width:
+            parts.pop(key, None)
+    return "  ".join(parts.values())
+
+
+def clock(seconds: float | None) -> str:
+    """Return a duration as progress bars write it: ``01:56``, ``2:03:00``."""
+    if seconds is None:
+        return MISSING
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes:02d}:{rest:02d}"
 
 
 def part_of(progress: dict[str, Any]) -> float | None:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from benchmarks.records.files import FORECASTS, read_json
 from benchmarks.records.runs import Run
-from benchmarks.units import device_hours, number, quantity
+from benchmarks.units import device_hours, number, plural, quantity
 
 
 def comparison(runs: Sequence[Run]) -> str | None:
@@ -21,7 +21,7 @@ def comparison(runs: Sequence[Run]) -> str | None:
     if all(forecast["device_s"] for forecast, _ in forecast_runs):
         predicted.append(device_hours(sum(forecast["device_s"] for forecast, _ in forecast_runs)))
         spent.append(device_hours(sum(_device_s(run) for _, run in forecast_runs)))
-    runs_text = "1 run" if len(forecast_runs) == 1 else f"{len(forecast_runs)} runs"
+    runs_text = plural(len(forecast_runs), "run")
     return f"forecast {', '.join(predicted)}; actual {', '.join(spent)} ({runs_text} with a forecast)"
 
 

@@ -16,7 +16,7 @@ from benchmarks import terminal
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.files import PROGRESS, SWEEPS, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
-from benchmarks.records.progress import part_of, where_it_is
+from benchmarks.records.progress import part_of, progress_parts
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.tables import Cell, Row, Table, print_table
 
@@ -141,7 +141,7 @@ def _progress(directory: Path) -> str:
         return f"starting, {place}"
     part, age = part_of(progress), max(0, time.time() - progress["time"])
     done = [] if part is None else [f"{part:.0%}"]
-    return ", ".join([*done, *where_it_is(progress), f"sign of life {age:.0f} s ago", place])
+    return ", ".join([*done, *progress_parts(progress).values(), f"sign of life {age:.0f} s ago", place])
 
 
 def _listed(output_root: Path) -> list[str]:

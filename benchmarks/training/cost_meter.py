@@ -41,6 +41,17 @@ class CostMeter(BatchCallback):
         """Training batches so far."""
         return self.samples_seen // self.global_batch_size
 
+    @property
+    def wall_s(self) -> float:
+        """Seconds since the run began, those before an interruption included, those between left out."""
+        return self._resumed_wall_s + time.perf_counter() - self._started
+
+    @property
+    def images_per_s(self) -> float | None:
+        """Training images per second so far, evaluation left out; None before the first."""
+        trained = self._trained()
+        return self.samples_seen / trained if self.samples_seen and trained else None
+
     def totals(self, trainer: pl.Trainer, recomputed_macs: int = 0) -> Compute:
         """Return what the run has cost so far; ``recomputed_macs`` are those of one training image that recomputation adds."""
         recomputed = 2 * recomputed_macs * self.samples_seen
@@ -50,7 +61,7 @@ class CostMeter(BatchCallback):
             samples_seen=self.samples_seen,
             steps=trainer.global_step,
             epochs=trainer.current_epoch,
-            wall_s=round(self._wall(), 3),
+            wall_s=round(self.wall_s, 3),
             train_s=round(self.train_s, 3),
             images_per_s=round(self.samples_seen / self.train_s, 1) if self.train_s else None,
             peak_memory_bytes=self._peak_memory or self._most_memory(trainer),
@@ -87,7 +98,7 @@ class CostMeter(BatchCallback):
         """Return what a resumed run continues from."""
         return {
             "samples_seen": self.samples_seen,
-            "wall_s": self._wall(),
+            "wall_s": self.wall_s,
             "train_s": self._trained(),
             "energy_mj": self.energy.so_far(),
         }
@@ -105,9 +116,6 @@ class CostMeter(BatchCallback):
     def _start_clock(self) -> None:
         self._training_since = time.perf_counter()
         self.energy.start()
-
-    def _wall(self) -> float:
-        return self._resumed_wall_s + time.perf_counter() - self._started
 
     def _trained(self) -> float:
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since

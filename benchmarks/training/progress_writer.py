@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from benchmarks.records.files import PROGRESS, write_json
+from benchmarks.records.progress import progress_line
 from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.budget import Budget
 from benchmarks.training.cost_meter import CostMeter
@@ -34,6 +35,8 @@ class ProgressWriter(BatchCallback):
         self._phase = ""
         self._batches_tested = 0
         self._metrics: dict[str, float] = {}
+        self._label = ""
+        self._evaluation = ""  # the line of the last one
 
     def follow(self, cost: CostMeter, budget: Budget | None) -> None:
         """Count the progress of training by ``cost``, or by its ``budget`` where it has one."""
@@ -53,11 +56,15 @@ class ProgressWriter(BatchCallback):
         self._trained(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the metrics of this evaluation."""
+        """Write the metrics of this evaluation, to the log too."""
         metrics = trainer.callback_metrics
         names = ("train/loss", f"val/{pl_module.primary}")
         self._metrics = {name: float(metrics[name]) for name in names if name in metrics} or self._metrics
-        self._phase = ""
+        self._phase, self._label = "", pl_module.label
+        if trainer.is_global_zero:
+            epoch, epochs, done, total = self._training(trainer)
+            self._evaluation = progress_line(self._content("train", epoch=epoch, epochs=epochs, done=done, total=total))
+            print(self._evaluation, flush=True)
         self._trained(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -103,6 +110,11 @@ class ProgressWriter(BatchCallback):
         return True
 
     def _write(self, phase: str, done: float, total: float, epoch: int = 0, epochs: int = 0, **more: str) -> None:
-        counts = {"epoch": epoch, "epochs": epochs, "done": done, "total": total, "metrics": self._metrics}
-        content = {"phase": phase, **more, **counts, "time": time.time(), "pid": os.getpid()}
+        content = self._content(phase, done, total, epoch, epochs) | more | {"evaluation": self._evaluation}
         write_json(self.directory / PROGRESS, content, durable=False)
+
+    def _content(self, phase: str, done: float, total: float, epoch: int = 0, epochs: int = 0) -> dict[str, Any]:
+        counts = {"epoch": epoch, "epochs": epochs, "done": done, "total": total}
+        metrics = {"metrics": self._metrics, "label": self._label}
+        pace = {} if self.cost is None else {"elapsed_s": self.cost.wall_s, "images_per_s": self.cost.images_per_s}
+        return {"phase": phase, **counts, **pace, **metrics, "time": time.time(), "pid": os.getpid()}

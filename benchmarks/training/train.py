@@ -64,12 +64,14 @@ def train(run: OpenRun) -> None:
     arguments, loading = tuned_arguments(config, run.directory)
     options = TrainingOptions.take(arguments)
 
+    run.progress.prepare(f"loading {config['data']['name']}", 0, 0)
     data = instantiate(config["datamodule"] | loading)
     with data.preparation_told_to(run.progress.prepare):
         data.setup("fit")
     module = instantiate(config["module"])
     module.net.check_image_size(*config["data"]["image_size"])
 
+    run.progress.prepare("counting MACs", 0, 0)
     complexity = measure(module.net, image_shape(config))
     check(config["name"], config["data"]["num_classes"], complexity)
     apply_options(run, options, arguments, module, complexity)

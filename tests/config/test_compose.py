@@ -221,6 +221,7 @@ def test_an_impossible_trial_leaves_the_others() -> None:
     [
         (["model=resnxt"], "no model named 'resnxt', did you mean 'resnext'?; there are densenet, faster_rcnn, "),
         (["model.cardinalty=3"], "no key 'model.cardinalty', did you mean 'model.cardinality'?"),
+        (["modl=resnext"], "no key 'modl', did you mean 'model'?"),
         (["modle=resnext"], "no key 'modle', did you mean 'model'?"),
         (["depth=20"], "no key 'depth', did you mean 'model.depth'?"),
         (["trainer.limit_train_batches=2"], "no key 'trainer.limit_train_batches'; +trainer.limit_train_batches=… adds"),

@@ -129,4 +129,4 @@ def test_a_changed_file_does_not_pass_for_the_code_of_the_run(folder: Path, outp
     asked += ("trainer.accelerator=cpu", "trainer.gradient_checkpointing=true")
     assert "by other code" not in run(*asked, root=outputs).stdout
     (folder / "group_net.py").write_text(NETWORK + "\n# changed\n")
-    assert "1 finished runs were made by other code than this" in run(*asked, root=outputs).stdout
+    assert "made by other code than this: 1 finished run;" in run(*asked, root=outputs).stdout

@@ -1,20 +1,38 @@
-"""The bars of a sweep, as a terminal shows them."""
+"""The lines of a sweep, as a terminal shows them and as a log holds them."""
+
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from fcntl import ioctl
+from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.commands import ROOT
 
+from benchmarks.config.trial import Impossible
 from benchmarks.launch.progress import SweepProgress, shortened
+from benchmarks.launch.trial_job import Outcome
 
-TRAINING = {"phase": "train", "epoch": 3, "epochs": 10, "done": 40, "total": 100, "metrics": {"val/top1_err": 12.345}}
+TRAINING = {
+    **{"phase": "train", "epoch": 2, "epochs": 4, "done": 40, "total": 70, "elapsed_s": 116.4, "images_per_s": 28.13},
+    **{"metrics": {"val/top1_err": 4.2, "train/loss": 0.31}, "label": "error (%)"},
+}
 PREPARING = {"phase": "prepare", "what": "fetching, MB", "done": 1_234, "total": 0, "metrics": {}}
-LONG = "resnet18 image_size=-32-32- num_classes=3 test_views=-10crop-40- train_count=21 epochs=2 seed 12"
+LONG = "resnet18 · image_size=-32-32- num_classes=3 test_views=-10crop-40- train_count=21 epochs=2 · seed 12"
+TINY = ("model.depth=8", "model.base_channels=4", "recipe.epochs=2", "trainer.accelerator=cpu", "logger.mode=none")
 
 
 def lines(width: int, *progresses: dict) -> list[str]:
-    """The sweep's bar and one for each of two runs, the first with a long name."""
+    """The sweep's line and one for each of two runs, the first with a long name."""
     console = Console(width=width, force_terminal=True, color_system=None, legacy_windows=False)
-    progress = SweepProgress(console, total=2)
-    for index, (label, content) in enumerate(zip((LONG, "resnet20 seed 0"), progresses, strict=True)):
+    labels = (LONG, "resnet20 · seed 0")
+    progress = SweepProgress(console, [Impossible((label,), "") for label in labels])
+    for index, (label, content) in enumerate(zip(labels, progresses, strict=True)):
         progress.begin(index, label)
         progress.update(index, content)
     with console.capture() as capture:
@@ -23,25 +41,29 @@ def lines(width: int, *progresses: dict) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])
-def test_a_long_name_leaves_room_for_the_bar_and_for_what_is_said(width: int) -> None:
+def test_a_long_name_leaves_room_for_the_bar_and_for_the_error(width: int) -> None:
     sweep, long, short = lines(width, TRAINING, PREPARING)
     assert all(len(line) <= width for line in (sweep, long, short))
     assert long.startswith("resnet18") and " seed 12 " in long.replace("…", " ")
-    assert "━" in long and "40 %" in long and " 0:00:" in long and "epoch 3/10" in long
-    assert short.startswith("resnet20 seed 0 ") and "fetching, MB" in short
-    # 40 % of one of two runs; data that are being fetched are no part of a sweep.
-    assert "20 %" in sweep
+    assert "━" in long and "epoch 2/4" in long and "val err 4.2 %" in long
+    assert ("28.1 img/s" in long) >= ("loss" in long) and ("01:56<01:27" in long) >= ("28.1 img/s" in long)
+    assert short.startswith("resnet20 · seed 0 "[: width // 4 - 8]) and "fetching, MB" in short
+    assert "0 of 2 runs" in sweep
 
 
 def test_what_is_said_of_a_run() -> None:
     _, training, preparing = lines(140, TRAINING, PREPARING | {"total": 2_000})
-    assert "epoch 3/10, val/top1_err 12.3" in training
-    assert "fetching, MB, 1,234/2,000" in preparing and "62 %" in preparing
+    assert "epoch 2/4  01:56<01:27  28.1 img/s  val err 4.2 %  loss 0.31" in training
+    assert "fetching, MB  1,234/2,000" in preparing
     waiting = lines(140, TRAINING, PREPARING | {"what": "job 12", "done": 0})[2]
     assert waiting.rstrip().endswith(" job 12")
-    testing, unknown = lines(140, TRAINING | {"phase": "test"}, TRAINING | {"metrics": {"val/top1_err": None}})[1:]
-    assert "testing, val/top1_err 12.3" in testing
-    assert "epoch 3/10" in unknown and "top1_err" not in unknown
+    masks, unknown = lines(
+        140,
+        TRAINING | {"metrics": {"val/dice_err": 6.5}, "label": "100 − Dice (%)"},
+        TRAINING | {"metrics": {"val/top1_err": None}},
+    )[1:]
+    assert "val Dice 93.5 %" in masks
+    assert "epoch 2/4" in unknown and "err" not in unknown
 
 
 @pytest.mark.parametrize("width", [16, 21, 30, len(LONG), 200])
@@ -50,3 +72,52 @@ def test_a_name_is_shortened_in_its_middle(width: int) -> None:
     assert len(short) == min(width, len(LONG))
     start, _, end = short.partition("…")
     assert LONG.startswith(start) and LONG.endswith(end)
+
+
+def test_without_a_terminal_an_evaluation_is_a_line_once() -> None:
+    console = Console(width=80, force_terminal=False, soft_wrap=True)
+    with console.capture() as capture:
+        progress = SweepProgress(console, [Impossible(("resnet20",), "")])
+        progress.begin(0, "resnet20")
+        for evaluation in ("epoch 1/2  val err 9 %", "epoch 1/2  val err 9 %", "epoch 2/2  val err 8 %"):
+            progress.update(0, TRAINING | {"evaluation": evaluation})
+        progress.end(0, "resnet20", Outcome("failed", "killed by SIGKILL"))
+    assert capture.get().splitlines() == [
+        "resnet20  epoch 1/2  val err 9 %",
+        "resnet20  epoch 2/2  val err 8 %",
+        "resnet20   failed: killed by SIGKILL",
+    ]
+
+
+@pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
+def test_a_real_sweep_leaves_one_whole_line_for_each_run(tmp_path: Path, width: int) -> None:
+    pyte = pytest.importorskip("pyte")
+    screen = pyte.HistoryScreen(width, 50)
+    stream = pyte.ByteStream(screen)
+    ours, theirs = pty.openpty()
+    ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
+    command = [sys.executable, "run.py", "-m", "model=resnet", "seed=0,1", *TINY, f"output_root={tmp_path / 'o'}"]
+    environment = os.environ | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
+    environment.pop("COLUMNS", None)
+    with subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as sweep:
+        os.close(theirs)
+        seen = set()
+        while True:
+            try:
+                shown = os.read(ours, 65536)
+            except OSError:  # the last of its writers has closed it
+                break
+            stream.feed(shown)
+            seen.update(line.rstrip() for line in screen.display)
+    os.close(ours)
+    assert sweep.returncode == 0
+    ended = [line.rstrip() for line in screen.display if re.match(r"\S+ .*· seed \d   ", line)]
+    assert len(ended) == 2
+    for seed, line in enumerate(ended):
+        assert re.fullmatch(rf"resnet8 .*· seed {seed}   test error \d+\.\d\d %   [\d.]+ (s|min \d\d s)", line)
+    bars = [line for line in seen if "━" in line or "╸" in line]
+    assert bars and all(re.match(r"(sweep|resnet8\S* .*) +[━╸╺ ]+  ?\S", line) for line in bars), bars
+    assert not [line for line in screen.display if "━━" in line and line.startswith(("sweep", "resnet8"))]
+    for log in tmp_path.rglob("log.txt"):
+        epochs = [line.split("  ")[0] for line in log.read_text().splitlines() if line.startswith("epoch ")]
+        assert epochs == ["epoch 1/2", "epoch 2/2"]

@@ -237,7 +237,11 @@ def test_many_trials_are_folded_and_the_impossible_named(kept: Path, capsys: pyt
 def test_a_data_set_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan([f"output_root={tmp_path}", "data=cifar10", f"data.root={tmp_path / 'no'}", "--no-measure"]) == 1
     out = capsys.readouterr().out
-    assert "Cannot run: resnext29_8x64d seed 0:" in out and str(tmp_path / "no") in out.replace("\n", "")
+    assert (
+        "Cannot run: resnext29_8x64d · seed 0:" in out
+        and "none of 1 run can run" in out
+        and str(tmp_path / "no") in out.replace("\n", "")
+    )
 
 
 def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

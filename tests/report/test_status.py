@@ -63,7 +63,7 @@ def test_every_state_is_told_apart(folder: Path) -> None:
     assert [found[seed][0] for seed in range(8)] == [
         *("done", "stale", "running", "killed", "failed", "interrupted", "preempted", "missing")
     ]
-    assert "25%, epoch 3/12, val/top1_err 7.12, sign of life 4 s ago" in found[2][1]
+    assert "25%, epoch 3/12, val err 7.12 %, sign of life 4 s ago" in found[2][1]
     assert found[4][1] == "LookupError: it broke"
     lock.release()
     assert states(folder)[2][0] == "killed"

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
-from datamodules.readers.encoded import ImageFiles
+from datamodules.readers.encoded import DamagedImageError, ImageFiles
 
 Window = tuple[float, float, float, float]
 # A JPEG is scaled down while it is decoded (by 2, 4 or 8) to no less than this multiple of what is asked for: the interpolation
@@ -24,17 +24,6 @@ Window = tuple[float, float, float, float]
 GAP = 2
 # What Pillow raises on damaged files, by format.
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
-
-
-class DamagedImageError(ValueError):
-    """An image that cannot be read; the message names it, in one line.
-
-    A loader wraps what its worker raises in another error of the same type, with the whole traceback as its text, whose end
-    is the message.
-    """
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message.strip().rpartition(f"{DamagedImageError.__name__}: ")[2])
 
 
 class StoredImage:

@@ -10,6 +10,17 @@ from typing import Protocol
 import numpy as np
 
 
+class DamagedImageError(ValueError):
+    """An image that cannot be read; the message names it, in one line.
+
+    A loader wraps what its worker raises in another error of the same type, with the whole traceback as its text, whose end
+    is the message.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message.strip().rpartition(f"{DamagedImageError.__name__}: ")[2])
+
+
 class ImageFiles(Protocol):
     """Encoded images in a fixed order."""
 

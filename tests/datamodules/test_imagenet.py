@@ -51,9 +51,10 @@ from datamodules.augmentation.imagenet import (
     lighting,
     map_colours,
 )
-from datamodules.augmentation.views import DamagedImageError, StoredImage, centre, ten_crops, view_of
+from datamodules.augmentation.views import StoredImage, centre, ten_crops, view_of
 from datamodules.loading.batching import GlobalBatchSampler, ResumableLoader
 from datamodules.readers import preparation
+from datamodules.readers.encoded import DamagedImageError
 
 ROOT = Path(__file__).parents[2]
 

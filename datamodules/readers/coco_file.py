@@ -1,0 +1,245 @@
+"""An annotation file of COCO: images, categories and objects with boxes, and polygons or run lengths as masks.
+
+What is wrong is found when the file is read, before anything is trained, and said in one line with file and annotation.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.readers import preparation, rle
+from datamodules.readers.objects import Objects
+
+LISTS = ("images", "annotations", "categories")
+
+
+@dataclass(frozen=True, eq=False)
+class CocoFile:
+    """The annotations of some images, in the order of their ids.
+
+    names: of the image files. sizes: int64 [N, 2], height and width. classes, category_ids: in the order of the ids, which may
+    have gaps; a label is the place in it. learnable: bool [N], whether an image has an object to be learned. masks: whether
+    objects have them. notes: what was left out, and why.
+    annotations: of all images one behind the other, as JSON, image i's up to byte ends[i]: a loader's workers would copy
+    millions of Python objects by counting references to them.
+    """
+
+    path: Path
+    names: list[str]
+    sizes: np.ndarray
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    learnable: np.ndarray
+    masks: bool
+    notes: tuple[str, ...]
+    annotations: np.ndarray
+    ends: np.ndarray
+
+    def objects(self, image: int) -> Objects:
+        """Return the objects of an image in the order of the file."""
+        start = int(self.ends[image - 1]) if image else 0
+        annotations = json.loads(self.annotations[start : int(self.ends[image])].tobytes())
+        height, width = self.sizes[image].tolist()
+        boxes = np.array([each["bbox"] for each in annotations], np.float64).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        masks = None
+        if self.masks:
+            shapes = [mask_of(each["segmentation"], height, width) for each in annotations]
+            masks = np.stack(shapes) if shapes else np.zeros((0, height, width), np.uint8)
+        area = np.prod(boxes[:, 2:] - boxes[:, :2], 1) if masks is None else masks.sum((1, 2), dtype=np.int64)
+        return Objects(
+            boxes=boxes,
+            labels=np.searchsorted(self.category_ids, [each["category_id"] for each in annotations]).astype(np.int64),
+            area=np.array([each.get("area", own) for each, own in zip(annotations, area, strict=True)], np.float64),
+            crowd=np.array([each.get("iscrowd", 0) for each in annotations], bool),
+            masks=masks,
+        )
+
+
+def read_coco_file(path: Path) -> CocoFile:
+    """Read an annotation file.
+
+    Left out, with a count in the notes: objects whose every polygon has fewer than three points; in training also those with a
+    box under a pixel wide or high, which evaluation keeps, as COCO does.
+    Raises FileNotFoundError if it is missing. ValueError naming the file, and the annotation where there is one: it is not
+    COCO's JSON, ids are used twice, an annotation has an unknown image or category, no box, or one that is reversed or outside
+    its image, or a mask of another size; or some objects have a mask and others none. ImportError without pycocotools where
+    there are polygons.
+    """
+    dataset = _load(path)
+    categories = sorted(_by_id(path, dataset, "categories", ("name",)).values(), key=lambda each: each["id"])
+    images = sorted(
+        _by_id(path, dataset, "images", ("file_name", "height", "width")).values(), key=lambda each: each["id"]
+    )
+    sizes = np.array([[each["height"], each["width"]] for each in images], np.int64).reshape(-1, 2)
+    for image in images:
+        if not all(isinstance(image[side], int) and image[side] > 0 for side in ("height", "width")):
+            raise ValueError(
+                f"{path}: image {image['id']} must have a height and width in pixels, got {image['height']!r} and "
+                f"{image['width']!r}"
+            )
+    rows = {image["id"]: row for row, image in enumerate(images)}
+    known = {category["id"] for category in categories}
+    every = list(_by_id(path, dataset, "annotations", ("image_id", "category_id")).values())
+    masks = any("segmentation" in each for each in every)
+    by_image: list[list[dict[str, Any]]] = [[] for _ in images]
+    learnable = np.zeros(len(images), bool)
+    without_points: list[int] = []
+    without_extent: list[int] = []
+    for annotation in every:
+        fail = _Failure(path, annotation["id"])
+        if annotation["image_id"] not in rows:
+            raise fail(f"is of image {annotation['image_id']!r}, which the file does not list")
+        if annotation["category_id"] not in known:
+            raise fail(f"is of category {annotation['category_id']!r}, which the file does not list")
+        row = rows[annotation["image_id"]]
+        height, width = sizes[row].tolist()
+        extent = _check_box(annotation.get("bbox"), height, width, fail)
+        kept: dict[str, Any] = {
+            name: annotation[name] for name in ("bbox", "category_id", "area", "iscrowd") if name in annotation
+        }
+        if masks:
+            shape = _check_mask(annotation.get("segmentation"), height, width, fail)
+            if shape is None:
+                without_points.append(annotation["id"])
+                continue
+            kept["segmentation"] = shape
+        by_image[row].append(kept)
+        if not extent:
+            without_extent.append(annotation["id"])
+        learnable[row] |= extent and not annotation.get("iscrowd", 0)
+    packed = [json.dumps(each).encode() for each in by_image]
+    return CocoFile(
+        path=path,
+        names=[image["file_name"] for image in images],
+        sizes=sizes,
+        classes=tuple(category["name"] for category in categories),
+        category_ids=tuple(category["id"] for category in categories),
+        learnable=learnable,
+        masks=masks,
+        notes=(
+            *_note(path, without_points, "without a polygon of three points left out"),
+            *_note(path, without_extent, "with a box under a pixel wide or high left out of training"),
+        ),
+        annotations=np.frombuffer(b"".join(packed), np.uint8),
+        ends=np.cumsum([len(each) for each in packed], dtype=np.int64),
+    )
+
+
+def mask_of(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Return the mask uint8 [height, width] of polygons, or of run lengths as numbers or text."""
+    if isinstance(segmentation, Mapping):
+        counts = segmentation["counts"]
+        return rle.decode(rle.from_text(counts) if isinstance(counts, str) else counts, height, width)
+    coco = _pycocotools()
+    return coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width)))
+
+
+class _Failure:
+    """Makes the error of an annotation."""
+
+    def __init__(self, path: Path, annotation: Any) -> None:
+        self.path = path
+        self.annotation = annotation
+
+    def __call__(self, message: str) -> ValueError:
+        return ValueError(f"{self.path}: annotation {self.annotation} {message}")
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; put COCO's annotation file there")
+    preparation.listener()(f"reading {path.name}", 0, 0)
+    try:
+        dataset = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); fetch or write it again") from error
+    if isinstance(dataset, list):
+        raise ValueError(f"{path} holds a list, as detections are written; annotations are an object with {_listed()}")
+    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(name), list) for name in LISTS):
+        raise ValueError(f"{path} is not COCO's JSON: it must be an object with the lists {_listed()}")
+    for name in ("images", "categories"):
+        if not dataset[name]:
+            raise ValueError(f"{path} lists no {name}")
+    return dataset
+
+
+def _by_id(path: Path, dataset: Mapping[str, Any], kind: str, fields: Sequence[str]) -> dict[int, dict[str, Any]]:
+    """Return the items of a list by id. Raises ValueError if one has not these fields, or the id of another."""
+    items: dict[int, dict[str, Any]] = {}
+    for place, item in enumerate(dataset[kind]):
+        missing = [name for name in ("id", *fields) if not isinstance(item, dict) or name not in item]
+        if missing:
+            raise ValueError(f"{path}: {kind}[{place}] has no {missing[0]}; it needs {', '.join(('id', *fields))}")
+        if not isinstance(item["id"], int):
+            raise ValueError(f"{path}: the id of {kind}[{place}] must be a whole number, got {item['id']!r}")
+        if item["id"] in items:
+            raise ValueError(f"{path}: the id {item['id']} is used twice among {kind}")
+        items[item["id"]] = item
+    return items
+
+
+def _check_box(box: Any, height: int, width: int, fail: _Failure) -> bool:
+    """Return whether a box x, y, width, height is at least a pixel wide and high."""
+    if box is None:
+        raise fail("has no bbox; write the box around its mask, [x, y, width, height]")
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(each, int | float) for each in box):
+        raise fail(f"must have a bbox [x, y, width, height], got {box!r}")
+    x, y, w, h = box
+    if not all(abs(each) < float("inf") for each in box):
+        raise fail(f"has a bbox of which a number is not finite, {box}")
+    if w < 0 or h < 0:
+        raise fail(f"has a reversed bbox, {w} wide and {h} high; the numbers are x, y, width and height")
+    if x > width or y > height or x + w < 0 or y + h < 0:
+        raise fail(f"has the bbox {box}, outside of its image of {width} x {height} pixels (width x height)")
+    return w >= 1 and h >= 1
+
+
+def _check_mask(segmentation: Any, height: int, width: int, fail: _Failure) -> Any:
+    """Return the segmentation without polygons of fewer than three points, None if no other is left."""
+    if segmentation is None:
+        raise fail(
+            "has no segmentation, and others have one; complete it, or leave it out of all to train without masks"
+        )
+    if isinstance(segmentation, dict):
+        size, counts = segmentation.get("size"), segmentation.get("counts")
+        if size != [height, width]:
+            raise fail(f"has a mask of size {size}, its image is {[height, width]} (height, width)")
+        try:
+            if not isinstance(counts, str | list):
+                raise ValueError("its counts must be a list of numbers or text")
+            rle.decode(rle.from_text(counts) if isinstance(counts, str) else counts, height, width)
+        except (ValueError, TypeError, IndexError) as error:
+            raise fail(f"has a damaged run-length mask: {error}") from error
+        return segmentation
+    if not isinstance(segmentation, list):
+        raise fail(f"must have polygons or run lengths as segmentation, got {type(segmentation).__name__}")
+    for polygon in segmentation:
+        if not isinstance(polygon, list) or not all(isinstance(each, int | float) for each in polygon):
+            raise fail("must have polygons [x, y, x, y, …], lists of numbers")
+        if len(polygon) % 2:
+            raise fail(f"has a polygon of {len(polygon)} numbers, x and y of every point are an even number")
+    _pycocotools()
+    return [polygon for polygon in segmentation if len(polygon) >= 6] or None
+
+
+def _note(path: Path, annotations: Sequence[int], what: str) -> list[str]:
+    if not annotations:
+        return []
+    return [f"{path.name}: {len(annotations)} annotations {what} (first: annotation {annotations[0]})"]
+
+
+def _listed() -> str:
+    return f"{', '.join(LISTS[:-1])} and {LISTS[-1]}"
+
+
+def _pycocotools() -> Any:
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise ImportError('polygons of COCO files need pycocotools: pip install -e ".[coco]"') from error
+    return mask

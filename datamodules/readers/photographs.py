@@ -1,0 +1,38 @@
+"""A photograph of a known size, as stored or turned as its camera noted."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from datamodules.readers.encoded import DamagedImageError
+
+# What Pillow raises on damaged files, by format.
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+def read_photograph(path: Path, height: int, width: int, channels: int, annotated_in: Path) -> np.ndarray:
+    """Return uint8 [H, W], or [H, W, 3] for 3 channels, of the size that an annotation file says.
+
+    A camera notes in EXIF how an image is to be turned. Some programs annotate what is stored, others what is shown; where both
+    are of the annotated size, what is stored is taken, as COCO's own programs do.
+    Raises DamagedImageError naming the file.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image: Image.Image = file
+            if image.size != (width, height):
+                image = ImageOps.exif_transpose(image)
+    except _DAMAGE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DamagedImageError(f"{path} cannot be read as an image ({reason}); fetch it again") from error
+    if image.size != (width, height):
+        raise DamagedImageError(
+            f"{path} is {image.height} x {image.width}, and {height} x {width} in {annotated_in} (height x width)"
+        )
+    if image.mode not in _EIGHT_BITS:
+        raise DamagedImageError(f"{path} must have 8 bits a channel, got Pillow's mode {image.mode}; convert it")
+    return np.array(image.convert("L" if channels == 1 else "RGB"))

@@ -1,0 +1,140 @@
+"""COCO (Lin et al., ECCV 2014), and any folder of images with an annotation file in its format."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.readers import preparation
+from datamodules.readers.coco_file import CocoFile, read_coco_file
+from datamodules.readers.objects import Objects, ObjectSplits
+from datamodules.readers.photographs import read_photograph
+from datamodules.readers.splits import hold_out
+
+
+@dataclass(frozen=True, eq=False)
+class CocoImages:
+    """Some images of an annotation file. folder: where the files lie. rows: int64 [n], of the file. channels: 1 for grey, 3 for
+    colour."""
+
+    annotations: CocoFile
+    folder: Path
+    rows: np.ndarray
+    channels: int
+    sizes: np.ndarray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", self.annotations.sizes[self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def image(self, row: int) -> np.ndarray:
+        """Return the pixels, as stored or turned as the camera noted (EXIF), whichever has the annotated size."""
+        height, width = self.sizes[row].tolist()
+        path = self.folder / self.annotations.names[self.rows[row]]
+        return read_photograph(path, height, width, self.channels, self.annotations.path)
+
+    def objects(self, row: int) -> Objects:
+        """Return the objects in the order of the file."""
+        return self.annotations.objects(int(self.rows[row]))
+
+    def digest(self, digest: Any) -> None:
+        """Add names and sizes of the images and all annotations."""
+        for row in self.rows.tolist():
+            digest.update(f"{self.annotations.names[row]} {self.annotations.sizes[row].tolist()}\n".encode())
+        digest.update(hashlib.sha256(self.annotations.annotations.tobytes()).digest())
+
+
+def load_coco(path: str | Path, in_channels: int, val_count: int, keep_empty: bool = False) -> ObjectSplits:
+    """Return COCO 2017: val is val_count images drawn out of train2017, test is val2017.
+
+    path: a folder with annotations/instances_train2017.json and instances_val2017.json, train2017/ and val2017/.
+    keep_empty: whether images without an object to be learned are trained on.
+    Raises FileNotFoundError on missing files, naming the first image and counting the others; ValueError as read_coco_file, on
+    other categories in val2017 and on a val_count that leaves nothing; ImportError without pycocotools.
+    """
+    path = Path(path)
+    train, test = (read_coco_file(path / "annotations" / f"instances_{name}2017.json") for name in ("train", "val"))
+    if train.category_ids != test.category_ids:
+        raise ValueError(f"{train.path} and {test.path} must have the same categories; fetch both again")
+    rest, held_out = _draw(train, val_count, "val_count")
+    return _splits(
+        CocoImages(train, path / "train2017", rest, in_channels),
+        CocoImages(train, path / "train2017", held_out, in_channels),
+        CocoImages(test, path / "val2017", np.arange(len(test.names)), in_channels),
+        keep_empty,
+        (f"{val_count} validation images drawn out of train2017", *train.notes, *test.notes),
+    )
+
+
+def load_coco_folder(
+    path: str | Path,
+    annotations: str,
+    images: str,
+    in_channels: int,
+    val_count: int,
+    test_count: int,
+    keep_empty: bool = False,
+    split_seed: int = 0,
+) -> ObjectSplits:
+    """Return a data set of one annotation file, drawn into train, val and test by split_seed.
+
+    path: a folder; annotations, images: the file and the folder of images in it. keep_empty: see load_coco.
+    Raises FileNotFoundError, ValueError and ImportError as load_coco.
+    """
+    path = Path(path)
+    file = read_coco_file(path / annotations)
+    folder = path / images
+    rest, test = _draw(file, test_count, "test_count", split_seed)
+    train, val = (rest[rows] for rows in _draw(file, val_count, "val_count", split_seed, len(rest)))
+    parts = [CocoImages(file, folder, rows, in_channels) for rows in (train, val, test)]
+    return _splits(parts[0], parts[1], parts[2], keep_empty, (f"split drawn with seed {split_seed}", *file.notes))
+
+
+def _draw(
+    file: CocoFile, count: int, name: str, seed: int = 0, images: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    total = len(file.names) if images is None else images
+    if not 0 < count < total:
+        raise ValueError(
+            f"data.{name} must lie in 1..{total - 1}, the images of {file.path} that are left, got {count}"
+        )
+    return hold_out(np.zeros(total, np.int64), count, seed)
+
+
+def _splits(
+    train: CocoImages, val: CocoImages, test: CocoImages, keep_empty: bool, notes: Sequence[str]
+) -> ObjectSplits:
+    for split in (train, test):
+        _check_files(split)
+    empty = ~train.annotations.learnable[train.rows]
+    if not keep_empty and empty.any():
+        train = CocoImages(train.annotations, train.folder, train.rows[~empty], train.channels)
+        notes = (*notes, f"{int(empty.sum())} training images without objects left out")
+    if not len(train):
+        raise ValueError(f"{train.annotations.path} has no object to learn in the training images")
+    return ObjectSplits(
+        train, val, test, train.annotations.classes, train.annotations.category_ids, notes="; ".join(notes)
+    )
+
+
+def _check_files(split: CocoImages) -> None:
+    """Raise FileNotFoundError unless every image of the annotation file is there. Folders are listed: faster than asking for
+    each of 100,000 files."""
+    names = split.annotations.names
+    folders = sorted({os.path.dirname(name) for name in names})
+    present = set()
+    for folder in preparation.counted(f"listing images of {split.folder.name}", folders):
+        if (split.folder / folder).is_dir():
+            with os.scandir(split.folder / folder) as entries:
+                present |= {os.path.join(folder, entry.name) for entry in entries}
+    if missing := [name for name in names if name not in present]:
+        raise FileNotFoundError(
+            f"{split.folder / missing[0]} is missing, and {len(missing) - 1} others of {len(names)} images in "
+            f"{split.annotations.path}"
+        )

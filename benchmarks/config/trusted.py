@@ -11,9 +11,10 @@ from typing import Any
 
 # Networks, modules, metrics, schedules and data of this project, and classes of torch that only compute.
 OWN = re.compile(
-    r"lightning_modules\.(nets\.[A-Z]\w*|classifier\.Classifier|segmenter\.Segmenter|metrics\.scores\.[A-Z]\w*"
-    r"|schedules\.[a-z]\w*)"
-    r"|datamodules\.(in_memory\.InMemoryDataModule|from_files\.ImageNetDataModule|sources\.\w+\.load_\w+)"
+    r"lightning_modules\.(nets\.[A-Z]\w*|classifier\.Classifier|segmenter\.Segmenter|detector\.Detector"
+    r"|metrics\.(scores|coco)\.[A-Z]\w*|schedules\.[a-z]\w*)"
+    r"|datamodules\.(in_memory\.InMemoryDataModule|from_files\.ImageNetDataModule|objects\.ObjectDataModule"
+    r"|sources\.\w+\.load_\w+)"
     r"|torch\.nn\.[A-Z]\w*|torch\.optim\.([A-Z]\w*|lr_scheduler\.[A-Z]\w*)",
     re.ASCII,
 )

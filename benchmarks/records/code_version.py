@@ -97,10 +97,14 @@ def _sources(module: str, folder: Path) -> list[Path]:
         try:
             finder.import_hook(module)
             break
+        except AttributeError:  # a package without __init__.py, which the finder does not know
+            parts = module.split(".")
+            files = (folder.joinpath(*parts[:count]).with_suffix(".py") for count in range(len(parts), 0, -1))
+            return [file for file in files if file.is_file()][:1]
         except (ImportError, SyntaxError):  # a class within a class, or a file with which no run comes to its end
             module = module.rpartition(".")[0]
-    files = (getattr(one, "__file__", None) for one in finder.modules.values())
-    return sorted(Path(file) for file in files if file)
+    paths = (getattr(one, "__file__", None) for one in finder.modules.values())
+    return sorted(Path(path) for path in paths if path)
 
 
 def _sha256(path: Path) -> str:

@@ -238,7 +238,8 @@ def test_a_run_waits_for_images_that_another_process_copies_as_long_as_it_gets_o
             path.write_bytes(data)
     thread.join()
     assert its.outcomes[0] == Outcome("ok")
-    assert {seen["what"] for seen in told.seen if seen["phase"] == "prepare"} == {"copying images from parquet"}
+    whats = {seen["what"] for seen in told.seen if seen["phase"] == "prepare"}
+    assert whats == {"copying images from parquet", "counting MACs"}
 
 
 def test_foreign_parquet_is_refused_by_name(tree: Path, tmp_path: Path) -> None:

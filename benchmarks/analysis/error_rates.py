@@ -3,8 +3,7 @@
 The outcomes of n seeds on N images are crossed: both are samples, of the trainings that could be made and of the images that
 could have been tested. Their variance has two parts that are kept apart: more seeds shrink the first and never the second.
 
-Rates are in [0, 1]. Every function takes arrays with any leading axes, so that what is printed and what is simulated
-(`analysis/simulation.py`) are one engine.
+Rates are in [0, 1]. Every function takes arrays with any leading axes, so that a simulation calls what a table would.
 """
 
 from collections.abc import Sequence

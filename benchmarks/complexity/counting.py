@@ -179,12 +179,13 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> l
     try:
         layers = _count_by_fvcore(net, input_size, gradient)
     except _NotTracedError as error:
+        layers = _count_untraced(net, input_size, gradient, error)
         print(
             f"fvcore cannot trace {type(net).__name__} ({error}): its compute is counted by torch's counter alone, "
             "which does not see what other operators compute",
             file=sys.stderr,
         )
-        return _count_untraced(net, input_size, gradient, error)
+        return layers
     macs = sum(layer.macs for layer in layers)
     second = sum(layer.macs for layer in _count_by_torch(copy.deepcopy(net).to("meta"), input_size, gradient))
     if macs != second:

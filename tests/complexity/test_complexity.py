@@ -255,7 +255,6 @@ UNCOUNTED = {
     "bmm": lambda x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)),
     "matmul": lambda x: x @ x.transpose(-1, -2),
     "fft_fft2": lambda x: torch.fft.fft2(x),
-    "upsample_nearest2d": lambda x: F.interpolate(x, scale_factor=2),
     "upsample_bilinear2d": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
     "im2col": lambda x: F.unfold(x, 3),
     "scaled_dot_product_attention": lambda x: F.scaled_dot_product_attention(x, x, x),
@@ -282,9 +281,10 @@ def test_operator_that_is_neither_counted_nor_free_is_an_error_naming_it(operato
 
 
 @pytest.mark.parametrize(
-    "free", [nn.AvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(2, 4), nn.ReLU()]
+    "free",
+    [nn.AvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(2, 4), nn.ReLU(), nn.UpsamplingNearest2d(9)],
 )
-def test_pooling_and_normalisation_are_free(free):
+def test_pooling_normalisation_and_copies_are_free(free):
     assert measure(Calls(free), (3, 8, 8)).macs == 36 * 9 * 3 * 4
 
 
@@ -346,12 +346,14 @@ WITNESSED: dict[str, tuple[nn.Module, tuple[int, int, int]]] = {
 }
 
 
+@pytest.mark.parametrize("gradient", [False, True], ids=["of weights", "of the image too"])
 @pytest.mark.parametrize("name", WITNESSED)
-def test_two_counters_agree_layer_by_layer(name):
+def test_two_counters_agree_layer_by_layer(name, gradient):
     net, input_size = WITNESSED[name]
     net = copy.deepcopy(net).eval()
-    by_fvcore = counting._count_by_fvcore(net, input_size)
-    assert by_fvcore == counting._count_by_torch(net.to("meta"), input_size)
+    by_fvcore = counting._count_by_fvcore(net, input_size, gradient)
+    assert all(layer.input_gradient for layer in by_fvcore) == gradient
+    assert by_fvcore == counting._count_by_torch(net.to("meta"), input_size, gradient)
     assert torch_flops(net, input_size) == 2 * sum(layer.macs for layer in by_fvcore)
 
 

@@ -80,6 +80,10 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
             "baselines": {},
         }
 
+    def remarks(self) -> list[str]:
+        """Return what the one who started the run must know of the data at once."""
+        return list(self.splits.remarks)
+
     def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Yield batches [B, C, H, W] of ``count`` evenly spaced training images as an evaluation sees them, the same on every
         process and of the network's device."""

@@ -20,10 +20,11 @@ from datamodules.loading.batching import (
     as_made,
 )
 from datamodules.readers.device import on_device
-from datamodules.readers.image_files import ByteScaling, read_image, read_stack
+from datamodules.readers.image_files import ByteScaling, read_image
 from datamodules.readers.instances import InstanceSplit
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.splits import Split, Splits
+from datamodules.readers.tiff_stacks import page_count, read_stack
 
 
 class TrainBatches(Dataset[Batch]):
@@ -169,15 +170,30 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         for rows in self.spaced_rows(count).split(batch_size):
             yield normalise(split.images.index_select(0, on_device(rows, split.images.device)), mean, std)
 
-    def read_slices(self, path: Path, channels: int) -> Tensor:
-        """Return the slices of an image file as the network takes them: float32 [N, C, H, W], normalised.
+    def read_slices(self, path: Path, channels: int, grey_range: Sequence[int] | None) -> tuple[Tensor, str]:
+        """Return the slices of an image file as the network takes them, float32 [N, C, H, W], normalised, as a viewer shows and
+        turns them; and what is to be said of it, "" normally.
 
-        A TIFF may hold several; 16-bit grey values are scaled by the file's own percentiles 0.1 and 99.9. A colour image
-        becomes grey for a network of one channel.
+        A TIFF may hold several. grey_range: the 16-bit grey values that became 0 and 255 in training, None for images of 8
+        bits; a file of 16 bits is then scaled by its own percentiles 0.1 and 99.9. A colour image becomes grey for a network of
+        one channel.
         Raises ValueError or FileNotFoundError naming the file.
         """
-        slices = read_stack(path) if path.suffix.lower() in {".tif", ".tiff"} else read_image(path)[None]
-        pixels = torch.tensor(ByteScaling.of(slices)(slices))
+        several = path.suffix.lower() in {".tif", ".tiff"} and page_count(path) != 1
+        slices = read_stack(path) if several else read_image(path)[None]
+        scaling, remark = ByteScaling.of(slices), ""
+        if grey_range is not None and scaling.bits == 16:
+            scaling = ByteScaling(grey_range[0], grey_range[1], 16)
+        elif grey_range is not None:
+            remark = (
+                f"{path} has 8 bits per pixel and the training images had 16: its grey values are taken as they are"
+            )
+        elif scaling.bits == 16:
+            remark = (
+                f"{path} has 16 bits per pixel and the run has no range of grey values from training: "
+                f"its own {scaling.low}..{scaling.high} are scaled to 0..255"
+            )
+        pixels = torch.tensor(scaling(slices))
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
         if channels == 1 and pixels.shape[1] == 3:
             pixels = (
@@ -185,15 +201,32 @@ class InMemoryDataModule(SplitDataModule[Splits]):
             )  # BT.601
         if pixels.shape[1] != channels:
             raise ValueError(f"{path} has {pixels.shape[1]} channels, the network takes {channels}")
-        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std))
+        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std)), remark
 
     def image_shape(self) -> list[int]:
         """Return the shape [C, H, W] of a stored training image, before any crop."""
         return list(self.splits.train.images.shape[1:])
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest with the baselines of the data set."""
-        return super().manifest() | {"baselines": dict(self.splits.baselines)}
+        """Return the manifest with the baselines of the data set, the share of the foreground and the range of grey values."""
+        splits, foreground = self.splits, self.splits.foreground()
+        share = [] if foreground is None else [f"foreground {100 * foreground:.1f} % of the training pixels"]
+        return super().manifest() | {
+            "baselines": dict(splits.baselines),
+            "notes": "; ".join(filter(None, [splits.notes, *share])),
+            **({} if splits.grey_range is None else {"grey_range": list(splits.grey_range)}),
+        }
+
+    def remarks(self) -> list[str]:
+        """Return the remarks of the source, and one where most of the training pixels are foreground: masks may be inverted."""
+        splits, foreground = self.splits, self.splits.foreground()
+        if foreground is None or foreground <= 0.5 or splits.classes[0] != "background":
+            return super().remarks()
+        inverted = (
+            f"{100 * foreground:.0f} % of the training pixels are foreground, which in a mask of black and white is what a "
+            "viewer shows white; if the objects are what it shows black, write the masks inverted"
+        )
+        return [*super().remarks(), inverted]
 
     def _weights(self, train: Split) -> Tensor:
         if self.border_weights is None:

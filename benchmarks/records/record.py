@@ -61,7 +61,10 @@ class Parallel:
 
 @dataclass(kw_only=True)
 class Dataset:
-    """The data of a run: images of each split, checksum, and the shape [C, H, W] of a training image."""
+    """The data of a run: images of each split, checksum, and the shape [C, H, W] of a training image.
+
+    ``grey_range`` are the 16-bit grey values that became 0 and 255; absent where files have 8 bits.
+    """
 
     counts: dict[str, int]
     classes: list[str]
@@ -71,6 +74,7 @@ class Dataset:
     std: list[float]
     notes: str
     baselines: dict[str, float]
+    grey_range: list[int] | None = None
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """Masks for images of any size from a finished segmentation run: ``python -m benchmarks predict RUN IMAGE…``."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -94,7 +95,9 @@ def _predict(
         whole = bars.add_task("images", total=len(images))
         for image, target in targets.items():
             masks = []
-            slices = datamodule.read_slices(image, config["data"]["in_channels"])
+            slices, remark = datamodule.read_slices(image, config["data"]["in_channels"], dataset.get("grey_range"))
+            if remark:
+                print(remark, file=sys.stderr)
             for number, pixels in enumerate(slices, start=1):
                 tiles = bars.add_task(f"{image.name} {number}/{len(slices)}", total=None)
                 mask = module.predict(pixels, partial(_advance, bars, tiles))

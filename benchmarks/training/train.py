@@ -288,6 +288,7 @@ def describe_run(
         eval_batch_size=data.eval_batch_size,
     )
     record.dataset = Dataset(**data.manifest())
+    record.notes = [*(record.notes or ()), *data.remarks()] or None
     record.counts, record.baselines = record.dataset.counts, record.dataset.baselines
     record.complexity = complexity.totals()
     record.protocol = Protocol(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
 from datamodules.readers.encoded import DamagedImageError, ImageFiles
+from datamodules.readers.image_files import orientation_of, turn_upright
 
 Window = tuple[float, float, float, float]
 # A JPEG is scaled down while it is decoded (by 2, 4 or 8) to no less than this multiple of what is asked for: the interpolation
@@ -27,7 +28,7 @@ _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decom
 
 
 class StoredImage:
-    """An encoded image of which one window will be taken. width, height: in pixels.
+    """An encoded image of which one window will be taken. width, height: in pixels, as a viewer turns it (EXIF orientation).
 
     Raises DamagedImageError, here or when pixels are asked for.
     """
@@ -36,16 +37,23 @@ class StoredImage:
         self._name = files.name(row)
         try:
             self._image = Image.open(io.BytesIO(files.read(row)))
+            orientation = orientation_of(self._image)
         except _DAMAGE as error:
             raise self._damaged(error) from error
         self.width, self.height = self._image.size
+        # 5 to 8: rows are what a viewer shows as columns. Pillow gives a TIFF's size as it is shown.
+        self._on_its_side = orientation in (5, 6, 7, 8) and self._image.format != "TIFF"
+        if self._on_its_side:
+            self.width, self.height = self.height, self.width
 
     def resample(self, window: Window, width: int, height: int) -> np.ndarray:
         """Return the window at another size: uint8 [height, width, 3]. Grey and CMYK images become RGB. To be called once."""
         across, down = (window[2] - window[0]) / width, (window[3] - window[1]) / height
         least = (math.ceil(self.width / across * GAP), math.ceil(self.height / down * GAP))
         try:
-            drafted = self._image.draft(None, least)
+            stored_width = self._image.width
+            drafted = self._image.draft(None, least[::-1] if self._on_its_side else least)
+            turn_upright(self._image)
             pixels: Image.Image = self._image
             if pixels.mode == "RGB":
                 pixels.load()  # convert would copy
@@ -54,7 +62,7 @@ class StoredImage:
         except _DAMAGE as error:
             raise self._damaged(error) from error
         if drafted is not None:
-            scale = self.width / drafted[1][2]
+            scale = stored_width / drafted[1][2]
             window = tuple(edge / scale for edge in window)  # type: ignore[assignment]
         return _resized(pixels, window, width, height)
 

@@ -98,7 +98,7 @@ class ImageSplit:
 class ImageSplits:
     """Train, validation and test split of encoded images.
 
-    classes are the names in the order of the class indices. notes say what a reader of a result must know.
+    classes are the names in the order of the class indices. notes, remarks: see Splits.
     """
 
     train: ImageSplit
@@ -106,6 +106,7 @@ class ImageSplits:
     test: ImageSplit
     classes: tuple[str, ...]
     notes: str = "the checksum is of the names and sizes of the files, not of pixels"
+    remarks: tuple[str, ...] = ()
 
     def named(self) -> dict[str, ImageSplit]:
         """Return the splits by name, in the order train, val, test."""

@@ -1,6 +1,6 @@
-"""Images and masks of many formats as arrays; what is wrong with a file is said in one line that names it."""
+"""Images of many formats as arrays; what is wrong with a file is said in one line that names it."""
 
-import logging
+import io
 import struct
 import zlib
 from collections.abc import Sequence
@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
-from PIL import Image
-
-VOLUME, LABELS = "train-volume.tif", "train-labels.tif"
+from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 # What Pillow raises on damaged files, by format.
 _DAMAGE = (
@@ -24,19 +22,37 @@ _DAMAGE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-# A colour that is not grey is read as this plus its 24 bits, so that none passes for a class index.
-COLOUR = 1 << 24
 # Percentiles of the training pixels that become 0 and 255 where pixels have 16 bits: hot pixels must not set the scale.
 _PERCENTILES = (0.1, 99.9)
 
 
-def _open(path: Path) -> Image.Image:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation of an image, 1 (as stored) to 8; 1 where the metadata are damaged, as in some of ImageNet."""
     try:
-        with Image.open(path) as image:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except (struct.error, SyntaxError, KeyError, TypeError, ValueError, OSError):
+        return 1
+
+
+def turn_upright(image: Image.Image) -> None:
+    """Turn an image in place as a viewer does. Raises what Pillow raises on a damaged file."""
+    image.load()
+    if orientation_of(image) != 1:
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def open_image(path: Path) -> Image.Image:
+    """Return an image as a viewer turns it (EXIF orientation).
+
+    Raises ValueError, naming the file, if it is damaged, holds several pages or 16-bit colours.
+    """
+    try:
+        # Not by its name: Pillow 13 garbles uncompressed TIFF of orientations 5 to 8 that it maps into memory.
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
             # Asked for before load(), which forgets how the pixels were stored.
             stored = str(image.tile[0][3]) if image.tile else ""
             frames = getattr(image, "n_frames", 1)
-            image.load()
+            turn_upright(image)
     except _DAMAGE as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as an image ({reason}); fetch or write it again") from error
@@ -47,8 +63,11 @@ def _open(path: Path) -> Image.Image:
     return image
 
 
-def _integers(path: Path, image: Image.Image) -> np.ndarray:
-    """Return the values of an image of mode I or I;16, uint16 where they fit, else int32."""
+def integers(path: Path, image: Image.Image) -> np.ndarray:
+    """Return the values of an image of mode I or I;16, uint16 where they fit, else int32.
+
+    Raises ValueError on negative ones.
+    """
     values = np.asarray(image)
     if values.dtype.itemsize == 2:
         return values.astype(np.uint16)
@@ -57,67 +76,29 @@ def _integers(path: Path, image: Image.Image) -> np.ndarray:
     return values.astype(np.uint16 if values.max() < 1 << 16 else np.int32)
 
 
+def white_is_zero(image: Image.Image) -> bool:
+    """Whether a TIFF stores white as 0."""
+    return getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
+
+
 def read_image(path: Path) -> np.ndarray:
-    """Return uint8 or uint16 [H, W] of a grey image, uint8 [H, W, 3] of a colour or palette image; alpha is dropped.
+    """Return uint8 or uint16 [H, W] of a grey image, uint8 [H, W, 3] of a colour or palette image, as a viewer shows and turns
+    it; alpha is dropped.
 
     Raises ValueError, naming the file, if it is damaged or holds several pages, 16-bit colours or no integers.
     """
-    image = _open(path)
+    image = open_image(path)
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))
     if image.mode == "I" or image.mode.startswith("I;16"):
-        values = _integers(path, image)
+        values = integers(path, image)
         if values.dtype != np.uint16:
             raise ValueError(f"{path} must have grey values of 8 or 16 bits, got values up to {values.max()}")
-        return values
+        # Pillow inverts 8 bits, not 16.
+        return np.iinfo(np.uint16).max - values if white_is_zero(image) else values
     if image.mode in ("P", "PA", "RGB", "RGBA"):
         return np.asarray(image.convert("RGB"))
     raise ValueError(f"{path} must be grey (8 or 16 bits), colour or palette, got Pillow's mode {image.mode}")
-
-
-def read_mask(path: Path) -> np.ndarray:
-    """Return int32 [H, W] of the values of a mask: grey values, palette indices, or COLOUR + 24 bits for a colour not grey.
-
-    Where there is alpha, transparent pixels are background (0).
-    Raises ValueError, naming the file, if it is damaged, holds several pages, no integers or half-transparent pixels.
-    """
-    image = _open(path)
-    if image.mode in ("1", "L", "P"):
-        return np.asarray(image).astype(np.int32)
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _integers(path, image).astype(np.int32)
-    if image.mode not in ("LA", "PA", "RGB", "RGBA"):
-        raise ValueError(f"{path} must be grey, palette, RGB or RGBA, got Pillow's mode {image.mode}")
-    pixels = np.asarray(image.convert("RGBA")).astype(np.int32)
-    red, green, blue, alpha = (pixels[..., channel] for channel in range(4))
-    if not np.isin(alpha, (0, 255)).all():
-        raise ValueError(f"{path} must be opaque or fully transparent in every pixel, some are in between")
-    code = (red << 16) + (green << 8) + blue
-    grey = (red == green) & (green == blue)
-    return np.where(alpha == 0, 0, np.where(grey, red, COLOUR + code))
-
-
-def class_mask(values: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
-    """Return the class indices uint8 [H, W]. values: integer [H, W], 0..K-1, or 0 and 255 for two classes. name: for messages.
-
-    Raises ValueError on any other value and on a mask of background alone.
-    """
-    present = np.unique(values)
-    if len(classes) == 2 and set(present.tolist()) <= {0, 255}:
-        values = values // 255
-    elif present[0] < 0 or present[-1] >= len(classes):
-        wrong = [value for value in present.tolist() if not 0 <= value < len(classes)]
-        shown = "colours" if wrong[-1] >= COLOUR else ", ".join(map(str, wrong[:5]))
-        either = " or 0 and 255" if len(classes) == 2 else ""
-        raise ValueError(f"{name} must hold classes 0..{len(classes) - 1}{either}, got {shown}")
-    check_not_empty(values, name)
-    return values.astype(np.uint8)
-
-
-def check_not_empty(values: np.ndarray, name: str) -> None:
-    """Raise ValueError if a mask is background (0) alone."""
-    if not values.any():
-        raise ValueError(f"{name} is empty, all background; annotate it or leave out this image and its mask")
 
 
 def check_same_size(image: np.ndarray, mask: np.ndarray, image_name: str, mask_name: str) -> None:
@@ -139,10 +120,11 @@ def stack_images(images: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarr
 
 @dataclass(frozen=True)
 class ByteScaling:
-    """Maps grey values low..high to 0..255, rounded and cut."""
+    """Maps grey values low..high of so many bits to 0..255, rounded and cut."""
 
     low: int
     high: int
+    bits: int
 
     @classmethod
     def of(cls, training: np.ndarray) -> "ByteScaling":
@@ -151,63 +133,25 @@ class ByteScaling:
         Raises ValueError on images of one grey value.
         """
         if training.dtype == np.uint8:
-            return cls(0, 255)
+            return cls(0, 255, 8)
         cumulated = np.cumsum(np.bincount(training.ravel(), minlength=1 << 16))
         low, high = (int(np.searchsorted(cumulated, part / 100 * cumulated[-1])) for part in _PERCENTILES)
         if low == high:
             raise ValueError(f"the training images must vary in grey value, nearly all pixels are {low}")
-        return cls(low, high)
+        return cls(low, high, 16)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Scale images, uint8 or uint16, to uint8 of the same shape."""
-        if (self.low, self.high) == (0, 255) and images.dtype == np.uint8:
+        if self.bits == 8:
             return images
         scaled = (images.astype(np.float32) - self.low) * (255 / (self.high - self.low))
         return np.rint(scaled.clip(0, 255)).astype(np.uint8)
 
-    def notes(self, training: np.ndarray) -> list[str]:
+    @property
+    def grey_range(self) -> tuple[int, int] | None:
+        """The 16-bit values that become 0 and 255, which `predict` needs again; None for 8 bits."""
+        return None if self.bits == 8 else (self.low, self.high)
+
+    def notes(self) -> list[str]:
         """Return what a reader of a result must know of it."""
-        return [] if training.dtype == np.uint8 else [f"16-bit grey values {self.low}..{self.high} scaled to 0..255"]
-
-
-class _Complaints(logging.Handler):
-    """Collects the errors that tifffile only logs: of a truncated file it returns the pages that are left."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
-def read_stack(path: Path) -> np.ndarray:
-    """Return the slices of a TIFF file, [N, H, W] of its own dtype.
-
-    Raises FileNotFoundError if it is missing and ValueError if it is damaged, holds colours or cannot be decompressed.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; a folder of this layout holds {VOLUME} and {LABELS}")
-    complaints = _Complaints()
-    logger = logging.getLogger("tifffile")
-    logger.addHandler(complaints)
-    try:
-        with tifffile.TiffFile(path) as file:
-            kinds = len(file.series)
-            stack = file.asarray()
-        if complaints.messages:
-            raise ValueError(complaints.messages[0])
-    except Exception as error:  # damaged files make tifffile raise what any codec raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} cannot be read as a TIFF stack ({reason}); fetch it again or write it uncompressed"
-        ) from error
-    finally:
-        logger.removeHandler(complaints)
-    if kinds != 1:
-        raise ValueError(f"{path} must hold slices of one size and type, got {kinds} kinds")
-    if stack.ndim == 2:
-        stack = stack[None]
-    if stack.ndim != 3 or stack.shape[-1] in (3, 4):
-        raise ValueError(f"{path} must hold grey slices [N, H, W], got {list(stack.shape)}")
-    return stack
+        return [] if self.bits == 8 else [f"16-bit grey values {self.low}..{self.high} scaled to 0..255"]

@@ -128,8 +128,8 @@ class ObjectSplits:
     """Train, validation and test split.
 
     classes: names in the order of the labels. category_ids: what an annotation file calls them; 1..K where there is none.
-    upright: whether a mirrored or turned object is none of its class any more, as with digits. baselines: as Splits has them.
-    notes: what a reader of a result must know.
+    upright: whether a mirrored or turned object is none of its class any more, as with digits. baselines, remarks: as Splits
+    has them. notes: what a reader of a result must know.
     Raises ValueError on an empty split.
     """
 
@@ -141,6 +141,7 @@ class ObjectSplits:
     upright: bool = False
     baselines: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, split in self.named().items():

@@ -62,7 +62,8 @@ class Splits:
     """Train, validation and test split of one data set.
 
     classes are the names in the order of the class indices. baselines are scores of methods without a network on the
-    test split, as fractions. notes say what a reader of a result must know ("" normally).
+    test split, as fractions. notes say what a reader of a result must know ("" normally), remarks what the one who started the
+    run must know at once. grey_range: the 16-bit grey values that became 0 and 255, None where the files have 8 bits.
     Raises ValueError on a target outside the classes and on splits of different channels or kinds of target.
     """
 
@@ -72,6 +73,8 @@ class Splits:
     classes: tuple[str, ...]
     baselines: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
+    remarks: tuple[str, ...] = ()
+    grey_range: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, split in self.named().items():
@@ -87,6 +90,11 @@ class Splits:
     def named(self) -> dict[str, Split]:
         """Return the splits by name, in the order train, val, test."""
         return {"train": self.train, "val": self.val, "test": self.test}
+
+    def foreground(self) -> float | None:
+        """Return the part of the training pixels that are of another class than the first, None where targets are no masks."""
+        targets = self.train.targets
+        return float((targets != 0).double().mean()) if self.train.is_mask else None
 
     def checksum(self, names: Sequence[str] = ("train", "val", "test")) -> str:
         """Return SHA-256 over name, dtype, shape and bytes of every decoded array of some splits, as 64 hex digits."""

@@ -10,13 +10,12 @@ import numpy as np
 
 from datamodules.readers.image_files import (
     ByteScaling,
-    check_not_empty,
     check_same_size,
     read_image,
-    read_mask,
     stack_images,
 )
 from datamodules.readers.instances import split_of_instances
+from datamodules.readers.masks import check_not_empty, read_mask
 from datamodules.readers.splits import Splits
 
 
@@ -71,5 +70,6 @@ def load_cell_tracking(path: str | Path, val_count: int = 2) -> Splits:
         val=split_of_instances(scaling(images[cut:]), instances[cut:]),
         test=split_of_instances(scaling(test_images), test_instances),
         classes=("background", "cell"),
-        notes="; ".join(["sequence 01 trains, 02 tests", *scaling.notes(images)]),
+        notes="; ".join(["sequence 01 trains, 02 tests", *scaling.notes()]),
+        grey_range=scaling.grey_range,
     )

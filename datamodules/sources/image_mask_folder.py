@@ -8,14 +8,12 @@ import torch
 
 from datamodules.readers.image_files import (
     ByteScaling,
-    check_not_empty,
     check_same_size,
-    class_mask,
     read_image,
-    read_mask,
     stack_images,
 )
 from datamodules.readers.instances import InstanceSplit, components, split_of_instances
+from datamodules.readers.masks import check_not_empty, class_mask, read_mask
 from datamodules.readers.splits import Splits, hold_out
 
 SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
@@ -73,11 +71,10 @@ def load_image_mask_folder(
     images, masks, names = [], [], []
     lossy = False
     for image_path, mask_path in _pairs(Path(path)):
-        image, mask = read_image(image_path), read_mask(mask_path)
+        image, mask = read_image(image_path), read_mask(mask_path, black_and_white=len(classes) == 2)
         check_same_size(image, mask, str(image_path), str(mask_path))
-        if instance_masks:
-            check_not_empty(mask, str(mask_path))
-        else:
+        check_not_empty(mask, str(mask_path))
+        if not instance_masks:
             mask = class_mask(mask, classes, str(mask_path))
         images.append(image)
         masks.append(mask)
@@ -105,5 +102,6 @@ def load_image_mask_folder(
         val=split(val),
         test=split(test),
         classes=tuple(classes),
-        notes="; ".join([f"split drawn with seed {split_seed}", *scaling.notes(pixels), *(["lossy JPEG"] * lossy)]),
+        notes="; ".join([f"split drawn with seed {split_seed}", *scaling.notes(), *(["lossy JPEG"] * lossy)]),
+        grey_range=scaling.grey_range,
     )

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.readers.image_files import LABELS, VOLUME, ByteScaling, check_same_size, class_mask, read_stack
+from datamodules.readers.image_files import ByteScaling, check_same_size
 from datamodules.readers.instances import InstanceSplit, components
+from datamodules.readers.masks import check_not_empty, class_mask
 from datamodules.readers.splits import Splits
+from datamodules.readers.tiff_stacks import LABELS, VOLUME, read_label_stack, read_stack
 
 
 def fold_rows(count: int, fold: int, folds: int, val_count: int) -> tuple[list[int], list[int], list[int]]:
@@ -44,7 +46,7 @@ def load_tiff_stack(
     are no classes or empty, naming file and slice, and on impossible folds.
     """
     volume_path, labels_path = Path(path) / VOLUME, Path(path) / LABELS
-    volume, labels = read_stack(volume_path), read_stack(labels_path)
+    volume, labels = read_stack(volume_path), read_label_stack(labels_path)
     if len(volume) != len(labels):
         raise ValueError(f"{volume_path} holds {len(volume)} slices, {labels_path} {len(labels)}; they must be as many")
     if volume.dtype not in (np.uint8, np.uint16):
@@ -52,11 +54,10 @@ def load_tiff_stack(
     if labels.dtype.kind not in "bui":
         raise ValueError(f"{labels_path} must hold integers, got {labels.dtype}")
     check_same_size(volume[0], labels[0], str(volume_path), str(labels_path))
+    for row, label in enumerate(labels):
+        check_not_empty(label, f"{labels_path} slice {row}")
     masks = np.stack(
-        [
-            class_mask(slice_.astype(np.int64), classes, f"{labels_path} slice {row}")
-            for row, slice_ in enumerate(labels)
-        ]
+        [class_mask(label.astype(np.int64), classes, f"{labels_path} slice {row}") for row, label in enumerate(labels)]
     )
     instances = np.stack([components(mask) for mask in masks])
 
@@ -75,5 +76,6 @@ def load_tiff_stack(
         val=split(val),
         test=split(test),
         classes=tuple(classes),
-        notes="; ".join([protocol, *scaling.notes(volume)]),
+        notes="; ".join([protocol, *scaling.notes()]),
+        grey_range=scaling.grey_range,
     )

@@ -282,7 +282,14 @@ def test_operator_that_is_neither_counted_nor_free_is_an_error_naming_it(operato
 
 @pytest.mark.parametrize(
     "free",
-    [nn.AvgPool2d(2), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.GroupNorm(2, 4), nn.ReLU(), nn.UpsamplingNearest2d(9)],
+    [
+        nn.AvgPool2d(2),
+        nn.MaxPool2d(2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.GroupNorm(2, 4),
+        nn.ReLU(),
+        nn.UpsamplingNearest2d(9),
+    ],
 )
 def test_pooling_normalisation_and_copies_are_free(free):
     assert measure(Calls(free), (3, 8, 8)).macs == 36 * 9 * 3 * 4

@@ -11,10 +11,12 @@ from PIL import Image
 from scipy import ndimage
 
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.readers.image_files import ByteScaling, read_image, read_mask, read_stack
+from datamodules.readers.image_files import ByteScaling, read_image
 from datamodules.readers.instances import InstanceSplit, components, separate_touching
+from datamodules.readers.masks import read_mask
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.splits import Split, Splits
+from datamodules.readers.tiff_stacks import read_stack
 from datamodules.sources.cell_tracking import load_cell_tracking
 from datamodules.sources.image_mask_folder import load_image_mask_folder
 from datamodules.sources.isbi2012 import fold_rows, load_tiff_stack
@@ -347,7 +349,7 @@ def test_masks_of_many_formats_hold_the_same_classes(tmp_path):
         assert mask.dtype == np.int32
         assert np.array_equal(mask, expected), path.name
     Image.fromarray(indices > 0).save(tmp_path / "bits.png")
-    assert np.array_equal(read_mask(tmp_path / "bits.png"), indices > 0)
+    assert np.array_equal(read_mask(tmp_path / "bits.png"), 255 * (indices > 0))
 
 
 def test_colours_are_instances_but_no_classes(tmp_path):

@@ -1,8 +1,8 @@
 """Where one network becomes better than another as the training budget grows: `python -m benchmarks report iso_compute`.
 
 Read from runs that ended with a budget (`trainer.max_train_flops` and its like), each with a complete schedule. Between budgets
-an error is taken as linear in the logarithm of the budget. Two networks are compared on the seeds that both have, by the paired
-differences of their errors.
+an error is taken as linear in the logarithm of the budget. Two networks are compared on the same test images
+(`analysis/estimates.py`).
 """
 
 import itertools
@@ -10,15 +10,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 from typing import Any
 
-from benchmarks.analysis.statistics import probability_below, t_quantile, without_interval
+from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
+from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
 from benchmarks.records.runs import Run
 from benchmarks.units import duration, number, si
 
 EXPERIMENT = "iso_compute"
 SPENT = {"train_flops": "training FLOPs", "train_seconds": "seconds of training", "train_joules": "joules of training"}
+STEPS = 50  # from one budget to the next, between which a limit is linear
 DIGITS = 9  # of a mean difference: below it lies only the rounding of sums
 
 
@@ -32,6 +33,7 @@ class Curve:
         label: of the reported metric, with its unit; lower is better.
         images: of the test set.
         errors: by budget, ascending, then by seed.
+        estimates: of the mean error, by budget.
         look: as a record has it.
     """
 
@@ -43,6 +45,7 @@ class Curve:
     label: str
     images: int | None
     errors: dict[float, dict[int, float]]
+    estimates: dict[float, Estimate]
     look: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -57,23 +60,24 @@ class Curve:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Two networks on the same seeds and budgets.
+    """Two networks at the same budgets.
 
     Attributes:
-        budgets: those at which both have these seeds, ascending.
-        means: of first minus second over the seeds, by budget.
+        budgets: those at which both have runs, ascending.
+        means: of first minus second, by budget.
         points: budgets at which the means cross.
-        intervals: 95 % confidence set of the crossing, as disjoint intervals of budgets; None of one seed.
+        intervals: 95 % confidence set of the crossing, as disjoint intervals of budgets; None where it cannot be given.
+        missing: why `intervals` is None.
         first_better: probability that the first network's error is the lower one, by budget; see `probability_below`.
     """
 
     first: Curve
     second: Curve
-    seeds: list[int]
     budgets: list[float]
     means: list[float]
     points: list[float]
     intervals: list[tuple[float, float]] | None
+    missing: str
     first_better: list[float | None]
 
     def text(self) -> str:
@@ -84,7 +88,7 @@ class Crossing:
             leader = self.first if sum(self.means) < 0 else self.second
             text = f"no crossing within the budgets: {leader.name} better throughout"
             if self.intervals is None:
-                return f"{text} ({without_interval(1)})"
+                return f"{text} ({self.missing})"
             return f"{text}; a crossing {self._intervals()} is not excluded" if self.intervals else text
         places = " and ".join(budget_text(point, self.first.kind) for point in self.points)
         if len(self.points) > 1:
@@ -92,7 +96,7 @@ class Crossing:
         small, large = self.first.name, self.second.name
         if next(mean for mean in self.means if mean) > 0:
             small, large = large, small
-        interval = f"95 %: {self._intervals()}" if self.intervals else without_interval(len(self.seeds))
+        interval = f"95 %: {self._intervals()}" if self.intervals else self.missing
         return f"{large} overtakes {small} at {places} ({interval})"
 
     def _intervals(self) -> str:
@@ -123,7 +127,12 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
         seeds = by_curve.setdefault(key, {}).setdefault(limit, {})
         if run.seed not in seeds or str(run.record.get("started")) > str(seeds[run.seed].record.get("started")):
             seeds[run.seed] = run
-    result = [_curve(kind, by_budget) for (_, kind, *_), by_budget in by_curve.items()]
+    groups = [tuple(seeds.values()) for by_budget in by_curve.values() for seeds in by_budget.values()]
+    estimated = iter(estimates(groups))
+    result = [
+        _curve(kind, by_budget, {limit: next(estimated) for limit in by_budget})
+        for (_, kind, *_), by_budget in by_curve.items()
+    ]
     names = [(curve.group, curve.name) for curve in result]
     return [
         replace(curve, name=f"{curve.name} ({curve.recipe})") if names.count((curve.group, curve.name)) > 1 else curve
@@ -132,29 +141,27 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
 
 
 def cross(first: Curve, second: Curve) -> Crossing | None:
-    """Compares two curves on the largest set of seeds that some of their budgets share; None where they share nothing."""
-    shared: dict[float, set[int]] = {
-        budget: first.errors[budget].keys() & second.errors[budget].keys()
-        for budget in sorted(first.errors.keys() & second.errors.keys())
-    }
-    if not any(shared.values()):
+    """Compares two curves at the budgets that both have; None where they share none."""
+    budgets = sorted(first.estimates.keys() & second.estimates.keys())
+    if not budgets:
         return None
-    most: set[int] = max(shared.values(), key=len)
-    seeds = sorted(most)
-    budgets = [budget for budget, those in shared.items() if those.issuperset(seeds)]
-    differences = [[first.errors[budget][seed] - second.errors[budget][seed] for seed in seeds] for budget in budgets]
+    pairs = [(first.estimates[budget], second.estimates[budget]) for budget in budgets]
+    parts = [comparable_parts(*pair) for pair in pairs]
+    known = [pair for pair in parts if not isinstance(pair, str)]
+    missing = next((reason for reason in parts if isinstance(reason, str)), "")
     x = [math.log(budget) for budget in budgets]
-    means = [round(fmean(row), DIGITS) for row in differences]
-    intervals, exact = confidence_set(x, differences), dict(zip(x, budgets, strict=True))
+    means = [round(one.mean - other.mean, DIGITS) for one, other in pairs]
+    exact = dict(zip(x, budgets, strict=True))
+    intervals = None if missing else [(_exp(low, exact), _exp(high, exact)) for low, high in confidence_set(x, known)]
     return Crossing(
         first=first,
         second=second,
-        seeds=seeds,
         budgets=budgets,
         means=means,
         points=[math.exp(point) for point in sign_changes(x, means)],
-        intervals=None if intervals is None else [(_exp(low, exact), _exp(high, exact)) for low, high in intervals],
-        first_better=[probability_below(row) for row in differences],
+        intervals=intervals,
+        missing=missing,
+        first_better=[None if isinstance(pair, str) else float(probability_below(contrast(*pair))) for pair in parts],
     )
 
 
@@ -172,27 +179,21 @@ def sign_changes(x: Sequence[float], y: Sequence[float]) -> list[float]:
     return points
 
 
-def confidence_set(x: Sequence[float], differences: Sequence[Sequence[float]]) -> list[tuple[float, float]] | None:
-    """All positions at which a paired t-test does not exclude that the mean difference is zero: a 95 % set for the crossing.
+def confidence_set(x: Sequence[float], pairs: Sequence[tuple[Parts, Parts]]) -> list[tuple[float, float]]:
+    """All positions at which the difference of two means is not told from zero: a 95 % set for the crossing.
 
-    Fieller's argument (1954): at the true crossing the seeds' differences have mean zero, so the set holds it as often as the
-    t-test is right: 95 % of the time at any number of seeds (simulated: 94 to 96 % for 2 to 20). A percentile bootstrap over
-    seeds holds it in 75 % for 3 seeds and in 92 % for 20.
+    Fieller's argument (1954): at the true crossing the difference is zero, so the set holds it as often as the test is right.
 
     Args:
         x: positions, ascending.
-        differences: a row per position, a column per seed; linear in between.
+        pairs: of both networks, a pair per position; linear in between.
 
     Returns:
-        Disjoint intervals, ascending. None of one seed.
+        Disjoint intervals, ascending.
     """
-    n = len(differences[0])
-    if n < 2:
-        return None
-    factor = t_quantile(n - 1) ** 2 / n
     intervals: list[tuple[float, float]] = []
-    for (left, right), (here, there) in zip(itertools.pairwise(x), itertools.pairwise(differences), strict=True):
-        for low, high in _not_excluded(here, there, factor):
+    for (left, right), (here, there) in zip(itertools.pairwise(x), itertools.pairwise(pairs), strict=True):
+        for low, high in _not_excluded(here, there):
             start, end = (1 - low) * left + low * right, (1 - high) * left + high * right  # exact at 0 and 1
             if intervals and start <= intervals[-1][1] + 1e-9 * (right - left):
                 start = intervals.pop()[0]
@@ -209,13 +210,14 @@ def budget_text(budget: float, kind: str) -> str:
     return f"{text}{unit}" if " " in text else f"{text} {unit}"
 
 
-def _curve(kind: str, by_budget: dict[float, dict[int, Run]]) -> Curve:
+def _curve(kind: str, by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estimate]) -> Curve:
     run = next(iter(next(iter(by_budget.values())).values()))
     errors = {
         limit: {seed: one.value for seed, one in sorted(seeds.items()) if one.value is not None}
         for limit, seeds in sorted(by_budget.items())
     }
-    return Curve(run.data, run.name, _recipe(run), run.family, kind, run.metric_label, run.n, errors, run.look)
+    described = (run.data, run.name, _recipe(run), run.family, kind, run.metric_label, run.n)
+    return Curve(*described, errors, dict(sorted(estimated.items())), run.look)
 
 
 def _recipe(run: Run) -> str:
@@ -230,27 +232,42 @@ def _exp(position: float, exact: dict[float, float]) -> float:
     return exact.get(position, math.exp(position))
 
 
-def _not_excluded(here: Sequence[float], there: Sequence[float], factor: float) -> list[tuple[float, float]]:
-    """Shares u in [0, 1] at which mean² ≤ factor · variance of (1-u)·here + u·there: a quadratic inequality in u."""
-    n, mean, step = len(here), fmean(here), fmean(there) - fmean(here)
-    slopes = [b - a for a, b in zip(here, there, strict=True)]
-    variance = sum((a - mean) ** 2 for a in here) / (n - 1)
-    covariance = sum((a - mean) * (b - step) for a, b in zip(here, slopes, strict=True)) / (n - 1)
-    slope_variance = sum((b - step) ** 2 for b in slopes) / (n - 1)
-    a, b, c = step**2 - factor * slope_variance, 2 * (mean * step - factor * covariance), mean**2 - factor * variance
-    roots = [root for root in _roots(a, b, c) if 0 < root < 1]
-    cuts = [0.0, *roots, 1.0]
-    return [(low, high) for low, high in itertools.pairwise(cuts) if _value(a, b, c, (low + high) / 2) <= 0]
+def _not_excluded(here: tuple[Parts, Parts], there: tuple[Parts, Parts]) -> list[tuple[float, float]]:
+    """Shares u in [0, 1] at which the difference, at (1-u)·here + u·there, is no further from zero than chance takes it."""
+    import numpy as np
+
+    ends = [pair[0].mean - pair[1].mean for pair in (here, there)]
+    shares = np.linspace(0, 1, STEPS + 1)
+    if ends[0] * ends[1] < 0:
+        shares = np.sort(np.append(shares, ends[0] / (ends[0] - ends[1])))  # where the means cross
+    compared = contrast(*(_between(one, other, shares) for one, other in zip(here, there, strict=True)))
+    excess = np.abs(compared.mean) - half_width(variances(compared))
+    intervals, start = [], 0.0 if excess[0] <= 0 else None
+    for (left, right), (before, after) in zip(itertools.pairwise(shares), itertools.pairwise(excess), strict=True):
+        if (before > 0) == (after > 0):
+            continue
+        edge = float(left + (right - left) * before / (before - after))
+        if start is None:
+            start = edge
+        else:
+            intervals.append((start, edge))
+            start = None
+    return intervals if start is None else [*intervals, (start, 1.0)]
 
 
-def _roots(a: float, b: float, c: float) -> list[float]:
-    """Real roots of a·u² + b·u + c, ascending, without cancellation."""
-    discriminant = b * b - 4 * a * c
-    if discriminant < 0 or (a == 0 and b == 0):
-        return []
-    q = -(b + math.copysign(math.sqrt(discriminant), b)) / 2
-    return sorted({*([q / a] if a else []), *([c / q] if q else [])})
+def _between(here: Parts, there: Parts, shares: Any) -> Parts:
+    """The parts of a network's mean at these shares of the way; a seed's luck at both ends may be the same."""
+    import numpy as np
 
-
-def _value(a: float, b: float, c: float, u: float) -> float:
-    return (a * u + b) * u + c
+    by_image = None
+    if here.by_image is not None and there.by_image is not None:
+        by_image = np.outer(1 - shares, here.by_image) + np.outer(shares, there.by_image)
+    return replace(
+        here,
+        mean=(1 - shares) * here.mean + shares * there.mean,
+        seeds=((1 - shares) * np.sqrt(here.seeds) + shares * np.sqrt(there.seeds)) ** 2,
+        residual=(1 - shares) ** 2 * here.residual + shares**2 * there.residual,
+        freedom=np.full(len(shares), min(float(here.freedom), float(there.freedom))),
+        shared=np.full(len(shares), bool(here.shared) and bool(there.shared)),
+        by_image=by_image,
+    )

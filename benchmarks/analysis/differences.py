@@ -1,11 +1,12 @@
-"""Which networks differ, and by how much, on the seeds that both have: paired differences of a data set's networks."""
+"""Which networks of a data set differ, and by how much: on the same test images, whatever their seeds."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from benchmarks.analysis.error_rates import holm
+from benchmarks.analysis.estimates import Comparison, compare, estimates, percent_of
 from benchmarks.analysis.seeds import same_but_seed, short_labels
-from benchmarks.analysis.statistics import Comparison, compare, holm
 from benchmarks.records.runs import Run
 
 ALL_PAIRS_UP_TO = 6  # networks
@@ -29,31 +30,30 @@ class Difference:
 
     @property
     def text(self) -> str:
-        text = self.comparison.text(self.unit)
-        return f"{text} (Holm over {self.compared} pairs: {self.p:.2g})" if self.compared > 1 else text
+        return self.comparison.text(self.unit, self.p, self.compared)
 
 
 def differences(runs: Iterable[Run]) -> list[Difference]:
-    """The differences of all networks of a data set that share at least two seeds, of many those at equal cost.
+    """The differences of all networks of a data set that have at least two seeds, of many those at equal cost.
 
     Each with everything else equal but the network, its recipe and its overrides: the same metric on the same test images.
     """
     groups = [group for group in same_but_seed(runs) if len(group) > 1]
+    estimated = estimates(groups)
     result = []
     for data in dict.fromkeys(group[0].data for group in groups):
-        here = [group for group in groups if group[0].data == data]
-        labels = short_labels([group[0] for group in here], seeds=False)
+        here = [index for index, group in enumerate(groups) if group[0].data == data]
+        first = {index: groups[index][0] for index in here}
+        labels = dict(zip(here, short_labels(list(first.values()), seeds=False), strict=True))
         pairs = [
-            (labels[one], labels[other], here[one][0], _compared(here[one], here[other]))
-            for one, other in itertools.combinations(range(len(here)), 2)
-            if _comparable(here[one][0], here[other][0], len(here))
+            (one, other, compare(estimated[one], estimated[other]))
+            for one, other in itertools.combinations(here, 2)
+            if _comparable(first[one], first[other], len(here))
         ]
-        known = [(first, second, run, comparison) for first, second, run, comparison in pairs if comparison is not None]
-        corrected = holm([comparison.p for *_, comparison in known])
-        result += [
-            Difference(data, first, second, "points" if "%" in run.metric_label else "", comparison, p, len(known))
-            for (first, second, run, comparison), p in zip(known, corrected, strict=True)
-        ]
+        corrected = holm([comparison.p for *_, comparison in pairs])
+        for (one, other, comparison), p in zip(pairs, corrected, strict=True):
+            unit = "points" if percent_of(first[one]) else ""
+            result.append(Difference(data, labels[one], labels[other], unit, comparison, p, len(pairs)))
     return result
 
 
@@ -63,9 +63,3 @@ def _comparable(one: Run, other: Run, networks: int) -> bool:
         return False
     costs = sorted((one.macs or 0, other.macs or 0))
     return networks <= ALL_PAIRS_UP_TO or costs[1] <= (1 + EQUAL_COST) * costs[0]
-
-
-def _compared(one: Sequence[Run], other: Sequence[Run]) -> Comparison | None:
-    """On the seeds that both have; None if these are fewer than two."""
-    first, second = ({run.seed: run.value for run in group if run.value is not None} for group in (one, other))
-    return compare(first, second) if len(first.keys() & second.keys()) > 1 else None

@@ -35,7 +35,8 @@ class Parts:
         n: seeds.
         freedom: degrees of freedom of `seeds`: n - 1, more where it is pooled.
         shared: whether the spread over seeds is pooled with other networks'.
-        by_image: mean outcome of each image, shape (…, N); None where outcomes are not known.
+        count: N; 0 where outcomes are not known.
+        by_image: mean outcome of each image, shape (…, N), where outcomes are known.
     """
 
     mean: Array
@@ -45,6 +46,7 @@ class Parts:
     n: int
     freedom: Array
     shared: Array
+    count: Array = 0
     by_image: Array | None = None
 
 
@@ -93,7 +95,7 @@ def parts_of_outcomes(outcomes: Array) -> Parts:
     # Of rates near zero the difference may vanish: a quarter of what independent outcomes would have is kept.
     within = np.maximum(between_images / (images - 1) - residual, total / (4 * n * images))
     shared = np.zeros_like(mean, dtype=bool)
-    return Parts(mean, between_seeds / (n - 1), within, residual, n, n - 1.0, shared, by_image)
+    return Parts(mean, between_seeds / (n - 1), within, residual, n, n - 1.0, shared, images, by_image)
 
 
 def parts_of_rates(rates: Array) -> Parts:
@@ -160,7 +162,7 @@ def pooled(members: Sequence[Parts]) -> list[Parts]:
     ]
 
 
-def limits(parts: Parts) -> tuple[Array, Array]:
+def limits(parts: Parts) -> tuple[Array, ...]:
     """95 % limits of a mean error rate, within [0, 1]: another training and, where outcomes are known, other test images.
 
     The images' part is Wilson's (1927) with the number of independent outcomes that has this variance; the part of the seeds
@@ -169,37 +171,34 @@ def limits(parts: Parts) -> tuple[Array, Array]:
     """
     import numpy as np
 
-    mean, images = np.asarray(parts.mean, dtype=np.float64), np.asarray(parts.images, dtype=np.float64)
+    mean, count = np.asarray(parts.mean, dtype=np.float64), np.asarray(parts.count)
     inner = (mean > 0) & (mean < 1)
     rate = np.where(inner, mean, 0.5)
     scale = rate * (1 - rate)
-    z = normal_quantile()
+    images = np.where(count > 0, np.where(parts.images > 0, parts.images, scale / np.maximum(count, 1)), 0.0)
     half = half_width(_variances(parts.seeds, parts.freedom, images))
-    of_seeds = np.maximum(half**2 - z**2 * images, 0) / scale**2
-    known = parts.by_image is not None
-    count = parts.by_image.shape[-1] if parts.by_image is not None else 1
-    effective = scale / np.where(images > 0, images, scale / count) if known else count
-    ends = []
-    for wilson, sign in zip(wilson_limits(rate, effective), (-1, 1), strict=True):
-        distance = (np.log(wilson / (1 - wilson)) - np.log(rate / (1 - rate))) if known else 0.0
-        ends.append(1 / (1 + np.exp(-(np.log(rate / (1 - rate)) + sign * np.sqrt(distance**2 + of_seeds)))))
-    low, high = ends
-    if known:
-        at_ends = wilson_limits(mean, count)
-        low = np.where(inner, low, np.where(mean <= 0, 0.0, at_ends[0]))
-        high = np.where(inner, high, np.where(mean >= 1, 1.0, at_ends[1]))
-        return low, high
-    none = ~inner | (np.asarray(parts.seeds) <= 0)
-    return np.where(none, np.nan, low), np.where(none, np.nan, high)
+    of_seeds = np.maximum(half**2 - normal_quantile() ** 2 * images, 0) / scale**2
+    centre = _logit(rate)
+    wilson = wilson_limits(rate, np.where(count > 0, scale / np.maximum(images, 1e-300), np.inf))
+    low, high = (
+        1 / (1 + np.exp(-centre - sign * np.sqrt((_logit(end) - centre) ** 2 + of_seeds)))
+        for sign, end in zip((-1, 1), wilson, strict=True)
+    )
+    # Of no error, and of nothing but errors, the seeds say nothing.
+    at_end = wilson_limits(mean, np.maximum(count, 1))
+    unknown = (count == 0) & (~inner | (np.asarray(parts.seeds) <= 0))
+    return tuple(
+        np.where(unknown, np.nan, np.where(inner, within, end)) for within, end in zip((low, high), at_end, strict=True)
+    )
 
 
 def wilson_limits(rate: Array, count: Array) -> tuple[Array, Array]:
     """95 % limits of an error rate of `count` independent outcomes, which need be no whole number (Wilson 1927)."""
     import numpy as np
 
-    z2 = normal_quantile() ** 2
-    centre = (rate + z2 / (2 * count)) / (1 + z2 / count)
-    half = np.sqrt(z2 * (rate * (1 - rate) / count + z2 / (4 * count**2))) / (1 + z2 / count)
+    z2 = normal_quantile() ** 2 / count
+    centre = (rate + z2 / 2) / (1 + z2)
+    half = np.sqrt(z2 * (rate * (1 - rate) + z2 / 4)) / (1 + z2)
     # At the ends the formula is exact on paper and off by a bit in binary.
     return np.where(rate <= 0, 0.0, centre - half), np.where(rate >= 1, 1.0, centre + half)
 
@@ -234,11 +233,16 @@ def variances(compared: Contrast) -> Array:
     shared = _variances(one + other, compared.freedom[0], compared.images)
     if np.all(compared.shared):
         return shared
-    # Two independent chi-squares, each quantile of one beside some of the other.
-    shuffled = np.random.default_rng(0).permutation(NODES)
+    # Two independent chi-squares on a lattice that is the same from both sides, as 49² = 1 modulo 200.
+    shuffled = (49 * np.arange(NODES) + 100) % NODES
     apart = _variances(one, compared.freedom[0], compared.images)
     apart = apart + _variances(other, compared.freedom[1], 0.0)[..., shuffled]
     return np.where(np.asarray(compared.shared)[..., None], shared, apart)
+
+
+def variances_of_seeds(seeds: Array, freedom: Array) -> Array:
+    """The same of one mean over trainings, on these images."""
+    return _variances(seeds, freedom, 0.0)
 
 
 def half_width(values: Array, confidence: float = CONFIDENCE) -> Array:
@@ -324,6 +328,22 @@ def normal_quantile() -> float:
     from scipy.special import ndtri
 
     return float(ndtri((1 + CONFIDENCE) / 2))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of a table's comparisons, adjusted so that the chance of any false claim is bounded (Holm 1979); same order."""
+    adjusted = [0.0] * len(p_values)
+    floor = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        floor = max(floor, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = floor
+    return adjusted
+
+
+def _logit(rate: Array) -> Array:
+    import numpy as np
+
+    return np.log(rate / (1 - rate))
 
 
 def _with_seeds(compared: Contrast, seeds: int) -> Contrast:

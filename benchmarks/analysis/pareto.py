@@ -1,10 +1,14 @@
-"""The Pareto front of cost and error, and how sure the seeds make it. Imports no torch."""
+"""The Pareto front of cost and error, and how sure seeds and test images make it. Imports no torch."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.analysis.estimates import Estimate
 
 # numpy is imported where it is used: what reads records starts in under a second.
 
 DRAWS = 1000
+IMAGES_AT_ONCE = 10_000
 DECIMALS = 9  # of errors: means of counts that are equal on paper differ in the last bits
 
 
@@ -21,26 +25,69 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def front_probabilities(networks: Sequence[Sequence[tuple[float, float]]]) -> list[float | None]:
-    """Probability of each network to be on the front of mean cost and mean error, by the bootstrap over its seeds.
+def drawn_errors(networks: Sequence[Estimate]) -> Any:
+    """1,000 joint draws of the networks' mean errors, shape (1000, networks), in the unit of the metric.
 
-    A network is given as the (cost, error) of each of its seeds; in each of 1,000 draws its seeds are drawn with replacement
-    (Efron 1979). With few seeds the bootstrap is too sure of itself: of k seeds it sees (k - 1) / k of the variance. A single
-    seed says nothing of its own spread: its network is None, and stands still in the draws for the others.
+    Each is another set of trainings, tested on other images that networks with outcomes of the same test set share: what makes
+    all of them err more changes no front. A network without an interval stands still.
     """
-    if all(len(seeds) < 2 for seeds in networks):
-        return [None] * len(networks)
     import numpy as np
 
     rng = np.random.default_rng(0)
-    drawn = np.empty((2, DRAWS, len(networks)))
-    for index, seeds in enumerate(networks):
-        values = np.asarray(seeds, dtype=np.float64)
-        picks = rng.integers(0, len(values), (DRAWS, len(values)))
-        drawn[:, :, index] = values[picks].mean(axis=1).T
-    drawn[1] = drawn[1].round(DECIMALS)
-    order = np.lexsort((drawn[1], drawn[0]), axis=1)
-    cost, error = np.take_along_axis(drawn, order[None], axis=2)
+    errors = np.tile(np.array([one.mean for one in networks], dtype=np.float64), (DRAWS, 1))
+    pooled: dict[float, Any] = {}  # one draw of a variance that networks share
+    for index, one in enumerate(networks):
+        if one.parts is None or one.interval is None:
+            continue
+        freedom = float(one.parts.freedom)
+        chi = rng.chisquare(freedom, DRAWS)
+        if one.parts.shared:
+            chi = pooled.setdefault(freedom, chi)
+        # What is particular to one seed on one image is in the spread of the images' means too, and is drawn once, with them.
+        drawn_with_images = float(one.parts.residual) if one.test_set else 0.0
+        deviation = np.sqrt(np.maximum(float(one.parts.seeds) * freedom / chi - drawn_with_images, 0))
+        errors[:, index] += one.scale * deviation * rng.standard_normal(DRAWS)
+    for test_set in dict.fromkeys(one.test_set for one in networks if one.test_set):
+        members = [index for index, one in enumerate(networks) if one.test_set == test_set]
+        errors[:, members] += _of_other_images([networks[index] for index in members], rng)
+    return errors
+
+
+def _of_other_images(networks: Sequence[Estimate], rng: Any) -> Any:
+    """What other test images add to the errors of networks tested on the same ones, shape (draws, networks)."""
+    import numpy as np
+
+    added = np.zeros((DRAWS, len(networks)), dtype=np.float32)
+    known = [one.parts.by_image for one in networks if one.parts and one.parts.by_image is not None]
+    for start in range(0, len(known[0]), IMAGES_AT_ONCE):
+        by_image = np.array([row[start : start + IMAGES_AT_ONCE] - row.mean() for row in known], dtype=np.float32)
+        added += rng.standard_normal((DRAWS, by_image.shape[1]), dtype=np.float32) @ by_image.T
+    return added * np.array([one.scale / len(row) for one, row in zip(networks, known, strict=True)])
+
+
+def front_probabilities(
+    costs: Sequence[Sequence[float]], errors: Any, networks: Sequence[Estimate]
+) -> list[float | None]:
+    """Probability of each network to be on the front of mean cost and mean error; None for one whose error has no interval.
+
+    Args:
+        costs: of each network's seeds.
+        errors: of `drawn_errors`.
+    """
+    known = [one.interval is not None for one in networks]
+    if not any(known):
+        return [None] * len(networks)
+    import numpy as np
+
+    rng = np.random.default_rng(1)
+    cost = np.empty((DRAWS, len(networks)))
+    for index, values in enumerate(costs):
+        cost[:, index] = np.mean(values)
+        if len(values) > 1 and np.ptp(values) > 0:
+            cost[:, index] += np.std(values, ddof=1) / np.sqrt(len(values)) * rng.standard_t(len(values) - 1, DRAWS)
+    error = errors.round(DECIMALS)
+    order = np.lexsort((error, cost), axis=1)
+    cost, error = np.take_along_axis(cost, order, axis=1), np.take_along_axis(error, order, axis=1)
     lowest = np.minimum.accumulate(error, axis=1)
     better = np.ones_like(error, dtype=bool)
     better[:, 1:] = error[:, 1:] < lowest[:, :-1]
@@ -48,4 +95,4 @@ def front_probabilities(networks: Sequence[Sequence[tuple[float, float]]]) -> li
     on_front = (cost == np.take_along_axis(cost, last, axis=1)) & (error == np.take_along_axis(error, last, axis=1))
     counts = np.zeros(len(networks))
     np.add.at(counts, order[on_front], 1)
-    return [float(n) / DRAWS if len(seeds) > 1 else None for n, seeds in zip(counts, networks, strict=True)]
+    return [float(count) / DRAWS if one else None for count, one in zip(counts, known, strict=True)]

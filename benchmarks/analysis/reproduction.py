@@ -1,14 +1,14 @@
 """A published table beside the runs of it: lines, differences in conditions, verdicts."""
 
-import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
+from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.analysis.error_rates import wilson_limits
+from benchmarks.analysis.estimates import Estimate, estimates, half_width_of_seeds
 from benchmarks.analysis.published import FIGURES, Row, Table
 from benchmarks.analysis.seeds import differing_conditions, same_but_seed
-from benchmarks.analysis.statistics import mean_interval, t_quantile, wilson_interval, without_interval
 from benchmarks.records.files import CONFIG
 from benchmarks.records.runs import Run
 from benchmarks.units import number, short_value
@@ -29,12 +29,14 @@ class Line:
         values: ours, one per seed.
         images: of the test set.
         differences: what the runs' configuration has, and the paper's in brackets.
+        estimate: of our mean; None without values.
     """
 
     row: Row
     figure: str
     runs: tuple[Run, ...]
     differences: tuple[str, ...]
+    estimate: Estimate | None = None
 
     @property
     def paper(self) -> float | None:
@@ -52,9 +54,9 @@ class Line:
     @property
     def difference(self) -> float | None:
         """Ours minus the paper's, on the same data set."""
-        if not self.values or self.paper is None or self.on_other_data:
+        if self.estimate is None or self.paper is None or self.on_other_data:
             return None
-        return fmean(self.values) - self.paper
+        return self.estimate.mean - self.paper
 
     @property
     def on_other_data(self) -> bool:
@@ -74,7 +76,7 @@ class Line:
             return NOT_RUN, "on other data"
         if self.imported:
             return NOT_RUN, "imported weights"
-        return judge(self.values, self.paper, self.row.runs, margin(self.figure, self.paper, self.images))
+        return judge(self.estimate, self.paper, self.row.runs, margin(self.figure, self.paper, self.images))
 
 
 def margin(figure: str, paper: float, images: int | None) -> float:
@@ -84,38 +86,35 @@ def margin(figure: str, paper: float, images: int | None) -> float:
     test sets of that size would differ by. Of a score of masks: a tenth of its distance from perfect.
     """
     if FIGURES[figure].percent:
-        low, high = wilson_interval(round(paper / 100 * (images or 1)), images or 1)
-        return 100 * (high - low) / 2
+        low, high = wilson_limits(paper / 100, images or 1)
+        return float(100 * (high - low) / 2)
     return SCORE_MARGIN * (1 - paper if FIGURES[figure].high else paper)
 
 
-def judge(values: Sequence[float], paper: float, runs: int | None, margin: float) -> tuple[str, str]:
+def judge(ours: Estimate | None, paper: float, runs: int | None, margin: float) -> tuple[str, str]:
     """Whether runs agree with a published figure: the verdict, and a line of reasons.
 
-    The difference of the means has a 95 % interval by Student's t, where the paper's runs are taken to spread as ours; `runs`
-    is their number, None for the best of several, which is no estimate of a mean. `reproduced`: the whole interval is within
-    `margin` (two one-sided tests, Schuirmann 1987). `differs`: the interval leaves out zero, and is not within it.
-    `under-powered`: neither can be told.
+    The difference of the means has a 95 % interval over trainings, where the paper's runs are taken to spread as ours; `runs`
+    is their number, None for the best of several, which is no estimate of a mean. Other test images are the margin's part.
+    `reproduced`: the whole interval is within `margin` (two one-sided tests, Schuirmann 1987). `differs`: the interval leaves
+    out zero, and is not within it. `under-powered`: neither can be told.
     """
-    if not values:
+    if ours is None:
         return NOT_RUN, ""
-    n = len(values)
-    if mean_interval(values) is None:
-        return UNDER_POWERED, without_interval(n)
-    difference, spread = fmean(values) - paper, stdev(values)
-    half = _half_width(spread, n, runs)
+    half = half_width_of_seeds(ours, ours.n, runs)
+    if half is None:
+        return UNDER_POWERED, ours.missing
+    difference = ours.mean - paper
     text = f"{difference:+.3g} ± {half:.2g}, margin ± {margin:.2g}"
     if abs(difference) + half <= margin:
         return REPRODUCED, text
     if abs(difference) > half:
         return DIFFERS, text
-    needed = next((k for k in range(n + 1, MOST_SEEDS) if _half_width(spread, k, runs) <= margin / 2), None)
-    more = f"about {needed - n} more seeds would tell" if needed else "more seeds alone would not tell"
-    return UNDER_POWERED, f"{text}; {more}"
-
-
-def _half_width(spread: float, n: int, runs: int | None) -> float:
-    return t_quantile(n - 1) * spread * math.sqrt(1 / n + (1 / runs if runs else 0))
+    planned = range(ours.n + 1, MOST_SEEDS)
+    enough = bisect_left(planned, True, key=lambda seeds: (half_width_of_seeds(ours, seeds, runs) or 0) <= margin / 2)
+    needed = enough < len(planned)
+    reason = f"about {enough + 1} more seeds would tell" if needed else "more seeds alone would not tell"
+    return UNDER_POWERED, f"{text}; {reason}"
 
 
 def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
@@ -138,6 +137,17 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
         for differences, group in sorted(described, key=lambda pair: len(pair[0])) or [((), ())]:
             for figure in _figures(table, row, group):
                 result.append(Line(row, figure, group, differences))
+    return _with_estimates(result)
+
+
+def _with_estimates(rows: Sequence[Line]) -> list[Line]:
+    """The lines with their means, each figure's spread over seeds pooled over the table's rows where a test allows it."""
+    result = list(rows)
+    for figure in dict.fromkeys(line.figure for line in rows if line.values):
+        places = [index for index, line in enumerate(rows) if line.figure == figure and line.values]
+        estimated = estimates([rows[index].runs for index in places], figure, FIGURES[figure].percent)
+        for index, estimate in zip(places, estimated, strict=True):
+            result[index] = replace(rows[index], estimate=estimate)
     return result
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.records.runs import Run
 from benchmarks.units import mean_text, number
 
@@ -20,8 +22,12 @@ class SeedGroup:
     """
 
     runs: tuple[Run, ...]
-    mean: float
     std: float
+    estimate: Estimate
+
+    @property
+    def mean(self) -> float:
+        return self.estimate.mean
 
     @property
     def text(self) -> str:
@@ -33,27 +39,18 @@ class SeedGroup:
         return f"mean of {len(self.runs)} seeds"
 
     @property
-    def interval_text(self) -> str:
-        """95 % interval of the mean over seeds: `[0.71, 3.89]`, or why there is none."""
-        from benchmarks.analysis.statistics import mean_interval, without_interval
-
-        interval = mean_interval([run.value for run in self.runs if run.value is not None])
-        if interval is None:
-            return without_interval(len(self.runs))
-        low, high = (f"{value:.2f}" if "%" in self.runs[0].metric_label else f"{value:.3f}" for value in interval)
-        return f"[{low}, {high}]"
-
-    @property
     def sampling_text(self) -> str:
-        """Standard error that the choice of test images adds, which no number of seeds shrinks; empty but of error rates."""
-        from benchmarks.analysis.statistics import sampling_error
-
+        """Standard error that the choice of test images adds to an interval of the seeds alone; empty elsewhere."""
         run = self.runs[0]
-        if run.metric is None or not run.metric.endswith("_err") or "%" not in run.metric_label or not run.n:
-            return ""
-        if run.record.get("task") != "classification":  # pixels of one image are not independent
-            return ""
-        return f"± {100 * sampling_error(self.mean / 100, run.n):.2f}"
+        if (
+            self.estimate.test_set
+            or run.record.get("task") != "classification"
+            or "%" not in run.metric_label
+            or not run.n
+        ):
+            return ""  # pixels of one image are not independent
+        rate = min(1.0, max(0.0, self.mean / 100))
+        return f"± {100 * math.sqrt(rate * (1 - rate) / run.n):.2f}"
 
 
 def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
@@ -62,12 +59,11 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
     Runs belong together when configuration, protocol, number of test images, data checksum, precision and training code
     agree. Of two folders with the same seed the one started last counts.
     """
-    result = []
-    for members in same_but_seed(runs):
-        if len(members) > 1:
-            values = [run.value for run in members if run.value is not None]
-            result.append(SeedGroup(members, statistics.fmean(values), statistics.stdev(values)))
-    return result
+    groups = [members for members in same_but_seed(runs) if len(members) > 1]
+    return [
+        SeedGroup(members, statistics.stdev(run.value for run in members if run.value is not None), estimate)
+        for members, estimate in zip(groups, estimates(groups), strict=True)
+    ]
 
 
 def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:

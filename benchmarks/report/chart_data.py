@@ -7,7 +7,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis import published
-from benchmarks.analysis.pareto import front_probabilities, pareto_front
+from benchmarks.analysis.estimates import Estimate, estimates
+from benchmarks.analysis.pareto import drawn_errors, front_probabilities, pareto_front
 from benchmarks.analysis.seeds import baseline_names, same_but_seed, short_labels
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
@@ -38,8 +39,10 @@ def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], cu
         }
 
     points = [{**named(members), **_point(members)} for members in networks]
+    estimated = estimates(networks)
+    errors = drawn_errors(estimated)
     for axis in QUANTITIES:
-        _place_on_front(axis, networks, points)
+        _place_on_front(axis, networks, points, estimated, errors)
     fronts = {
         axis.key: [(point["x"][axis.key], point["error"]) for point in points if axis.key in point["front"]]
         for axis in QUANTITIES
@@ -100,14 +103,21 @@ def _point(members: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _place_on_front(axis: Quantity, networks: Sequence[Sequence[Run]], points: Sequence[dict[str, Any]]) -> None:
-    """Enter the axis into `front` of the points on it, and into `probability` of all that have several seeds."""
+def _place_on_front(
+    axis: Quantity,
+    networks: Sequence[Sequence[Run]],
+    points: Sequence[dict[str, Any]],
+    estimated: Sequence[Estimate],
+    errors: Any,
+) -> None:
+    """Enter the axis into `front` of the points on it, and into `probability` of all whose error has an interval."""
     sign = -1 if axis.more_is_better else 1
     placed = [index for index, point in enumerate(points) if axis.key in point["x"]]
     for place in pareto_front([(sign * points[index]["x"][axis.key], points[index]["error"]) for index in placed]):
         points[placed[place]]["front"].append(axis.key)
-    seeds = [[(sign * (axis.value(run) or 0), run.value or 0) for run in networks[index]] for index in placed]
-    for index, probability in zip(placed, front_probabilities(seeds), strict=True):
+    costs = [[sign * (axis.value(run) or 0) for run in networks[index]] for index in placed]
+    probabilities = front_probabilities(costs, errors[:, placed], [estimated[index] for index in placed])
+    for index, probability in zip(placed, probabilities, strict=True):
         if probability is not None:
             points[index]["probability"][axis.key] = probability
 

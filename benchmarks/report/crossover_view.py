@@ -74,7 +74,7 @@ def _crossing_mark(pair: Crossing) -> Trace:
     [point] = pair.points
     [index] = [i for i, (low, high) in enumerate(itertools.pairwise(pair.budgets)) if low <= point < high] or [-2]
     low, high = pair.budgets[index], pair.budgets[index + 1]
-    ends = [fmean(pair.first.errors[budget][seed] for seed in pair.seeds) for budget in (low, high)]
+    ends = [pair.first.estimates[budget].mean for budget in (low, high)]
     height = ends[0] + (ends[1] - ends[0]) * math.log(point / low) / math.log(high / low)
     around = [interval for interval in pair.intervals or () if interval[0] <= point <= interval[1]] or [(point, point)]
     return {

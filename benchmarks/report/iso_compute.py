@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import fmean
 
 from rich.console import Console
 from rich.padding import Padding
@@ -11,12 +10,13 @@ from rich.text import Text
 
 from benchmarks import terminal
 from benchmarks.analysis.crossover import EXPERIMENT, SPENT, Crossing, Curve, budget_text, cross, curves
-from benchmarks.analysis.statistics import compare, holm, mean_interval, sampling_error, without_interval
+from benchmarks.analysis.error_rates import holm
+from benchmarks.analysis.estimates import Estimate, compare
 from benchmarks.records.runs import Run
 from benchmarks.report.crossover_view import write_plot
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Table, print_table
-from benchmarks.units import MISSING, count, one_line
+from benchmarks.units import MISSING, one_line
 
 NAME = EXPERIMENT  # in the place of a published table's
 
@@ -55,62 +55,46 @@ def _table(curves: Sequence[Curve]) -> Table:
     budgets = sorted({budget for curve in curves for budget in curve.errors})
     titles = [budget_text(budget, first.kind) for budget in budgets]
     rows = [
-        [Cell(curve.name, look=look_of(curve)), *(_cell(curve.errors.get(budget, {}).values()) for budget in budgets)]
+        [Cell(curve.name, look=look_of(curve)), *(_cell(curve.estimates.get(budget)) for budget in budgets)]
         for curve in curves
     ]
     title = f"{first.data}: {first.label} by {SPENT[first.kind]}"
     return Table(title, ("model", *titles), rows, titles)
 
 
-def _cell(values: Iterable[float]) -> Cell:
-    values = list(values)
-    if not values:
+def _cell(estimate: Estimate | None) -> Cell:
+    if estimate is None:
         return Cell(MISSING)
-    interval = mean_interval(values)
-    interval_text = (
-        without_interval(len(values))
-        if interval is None
-        else f"[{max(0.0, interval[0]):.2f}, {interval[1]:.2f}], {len(values)} seeds"
-    )
-    return Cell(f"{fmean(values):.2f}\n{interval_text}")
+    seeds = "" if estimate.interval is None else f", {estimate.n} seeds"
+    basis = f"\n{estimate.basis_text}" if estimate.basis_text else ""
+    return Cell(f"{estimate.mean:.2f}\n{estimate.interval_text}{seeds}{basis}")
 
 
 def _legend(curves: Sequence[Curve]) -> str:
     text = "Mean over seeds, 95 % interval of the mean. Every run has its recipe's complete schedule."
-    first = curves[0]
-    if "%" in first.label and first.images:
-        best = min(fmean(seeds.values()) for curve in curves for seeds in curve.errors.values()) / 100
-        points = 100 * sampling_error(best, first.images)
-        text += f" Of {count(first.images)} test images the best error has a sampling error of {points:.2f} points beside that."
+    if any(one.interval and not one.test_set for curve in curves for one in curve.estimates.values()):
+        text += " Seeds alone: runs without stored outcomes tell nothing of other test images."
     return text
 
 
 def _print_pairs(console: Console, pairs: Sequence[Crossing]) -> None:
-    compared = [
-        compare(
-            *(
-                {seed: curve.errors[pair.budgets[-1]][seed] for seed in pair.seeds}
-                for curve in (pair.first, pair.second)
-            )
-        )
-        for pair in pairs
-    ]
+    compared = [compare(*(curve.estimates[pair.budgets[-1]] for curve in (pair.first, pair.second))) for pair in pairs]
     adjusted = holm([comparison.p for comparison in compared])
     console.print()
-    console.print(Text("Crossovers, on paired seeds", style="bold"))
+    console.print(Text("Crossovers, on the same test images", style="bold"))
     for pair, comparison, p in zip(pairs, compared, adjusted, strict=True):
         first, kind = pair.first, pair.first.kind
         chances = ", ".join(
             f"{_chance(chance)} at {budget_text(budget, kind)}"
             for budget, chance in zip(pair.budgets, pair.first_better, strict=True)
         )
-        corrected = f" (Holm over {len(pairs)} pairs: {p:.2g})" if len(pairs) > 1 and comparison.n > 1 else ""
+        difference = comparison.text(first.unit, p, len(pairs))
         lines = (
             pair.text(),
             f"probability that {first.name} is the better one: {chances}",
-            f"{first.name} at {budget_text(pair.budgets[-1], kind)}: {comparison.text(first.unit)}{corrected}",
+            f"{first.name} at {budget_text(pair.budgets[-1], kind)}: {difference}",
         )
-        heading = f"{first.name} against {pair.second.name}, seeds {', '.join(map(str, pair.seeds))}"
+        heading = f"{first.name} against {pair.second.name}"
         console.print(Padding(Text(one_line(heading), style="bold"), (0, 0, 0, 2), expand=False))
         for line in lines:
             console.print(Padding(Text(one_line(line)), (0, 0, 0, 4), expand=False))

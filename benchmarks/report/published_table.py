@@ -13,15 +13,14 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from benchmarks.analysis.estimates import SEEDS_ALONE
 from benchmarks.analysis.published import FIGURES, Table, tables
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, common_differences
-from benchmarks.analysis.statistics import mean_interval, without_interval
 from benchmarks.records.files import RECORD, read_head, write_atomic
 from benchmarks.records.runs import TABLES, Run
 from benchmarks.report.tables import Cell, print_table
@@ -66,7 +65,7 @@ def _texts(line: Line, first: bool, again: bool, common: Sequence[str]) -> list[
         "" if again else row.label,
         FIGURES[figure].title if figure else "",
         f"{row.printed.get(figure, MISSING)}{runs}" if figure else "",
-        _ours(line.values, figure),
+        _ours(line),
         str(len(line.values) or ""),
         "" if line.difference is None else f"{line.difference:+.{_decimals(figure)}f}",
         f"{verdict} ({reason})" if reason else verdict,
@@ -81,14 +80,14 @@ def _decimals(figure: str) -> int:
     return 2 if FIGURES[figure].percent else 4
 
 
-def _ours(values: Sequence[float], figure: str) -> str:
-    if not values:
+def _ours(line: Line) -> str:
+    ours, digits = line.estimate, _decimals(line.figure)
+    if ours is None:
         return ""
-    digits, interval = _decimals(figure), mean_interval(values)
-    mean = f"{fmean(values):.{digits}f}"
-    if interval is None:
-        return f"{mean} ({without_interval(len(values))})"
-    return f"{mean} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
+    mean = f"{ours.mean:.{digits}f}"
+    if ours.interval is None:
+        return f"{mean} ({ours.missing})"
+    return f"{mean} [{ours.interval[0]:.{digits}f}, {ours.interval[1]:.{digits}f}]"
 
 
 def legend(table: Table, rows: Sequence[Line]) -> list[str]:
@@ -97,10 +96,18 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
     notes = [f"every row that was run differs from the paper in: {'; '.join(common)}"] if common else []
     notes += [
         "ours: mean [95 % interval of the mean over n seeds]. difference: ours minus the paper's, ± the half-width of its 95 % "
-        "interval if the paper's runs spread as ours do. margin: what other test images would change (masks: a tenth of the "
-        "distance from perfect). reproduced: the whole interval within the margin; differs: zero outside the interval; "
-        "under-powered: neither."
+        "interval over trainings if the paper's runs spread as ours do. margin: what other test images would change (masks: a "
+        "tenth of the distance from perfect). reproduced: the whole interval within the margin; differs: zero outside the "
+        "interval; under-powered: neither."
     ]
+    estimated = [line.estimate for line in rows if line.estimate]
+    if any(SEEDS_ALONE in one.basis_text for one in estimated):
+        notes.append(
+            "intervals of runs without stored outcomes tell of other trainings alone, not of other test images"
+        )
+    if any(one.parts is not None and one.parts.shared for one in estimated):
+        notes.append("the spread over seeds is pooled over rows where Bartlett's test does not tell it apart (5 %)")
+    notes += dict.fromkeys(f"left out: {text}" for one in estimated for text in one.left_out)
     labels_of: dict[str, list[str]] = {}
     for row in table.rows:
         labels_of.setdefault(row.note, []).append(row.label)
@@ -187,14 +194,14 @@ def as_csv(rows: Sequence[Line]) -> str:
 
 def _numbers(line: Line) -> dict[str, Any]:
     """Return a line by the columns of the CSV; None where there is nothing."""
-    row, values = line.row, line.values
-    low, high = (mean_interval(values) if values else None) or (None, None)
+    row, ours = line.row, line.estimate
+    low, high = (ours.low, ours.high) if ours else (None, None)
     verdict, reason = line.verdict()
     run = line.runs[0] if line.runs else None
     return {
         **{"row": row.row, "label": row.label, "data": row.data, "network": row.network, "recipe": row.recipe},
         **{"figure": line.figure, "paper": line.paper, "statistic": row.statistic},
-        **{"mean": fmean(values) if values else None, "low": low, "high": high, "n": len(values)},
+        **{"mean": ours.mean if ours else None, "low": low, "high": high, "n": len(line.values)},
         **{"difference": line.difference, "verdict": verdict, "reason": reason},
         "params": run.parameters if run else row.params,
         "macs": run.macs if run else row.macs,

@@ -27,26 +27,31 @@ def means(runs: Sequence[Run]) -> Table:
             group.runs[0].data,
             Cell(label, look=look_of(group.runs[0])),
             Cell(group.text, style="bold"),
-            group.interval_text,
+            group.estimate.interval_text,
+            group.estimate.basis_text,
             f"{group.seeds_text}, n = {count(group.runs[0].n)}",
             group.sampling_text,
         ]
         for group, label in zip(groups, labels, strict=True)
     ]
-    heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
+    heads = ("data set", "network", "mean ± std", "95 % interval", "rests on", "of", "sampling")
     lead = (
-        "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean. "
-        "A single seed has no mean. Sampling: the standard error that the choice of test images adds, which no seed shrinks."
+        "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
+        "other trainings and other test images would come out. Seeds alone: without stored outcomes it tells of other "
+        "trainings only, and sampling is the standard error that the choice of test images adds. Pooled spread: over seeds of "
+        "several networks, which Bartlett's test does not tell apart. A single seed has no mean."
     )
+    left_out = [f" Left out: {text}." for group in groups for text in group.estimate.left_out]
+    lead += "".join(dict.fromkeys(left_out))
     return Table("Means over seeds", heads, rows, ("mean ± std", "95 % interval", "sampling"), lead)
 
 
 def network_differences(runs: Sequence[Run]) -> Table:
-    """Return the differences between networks on the same seeds."""
+    """Return the differences between networks on the same test images."""
     rows: list[Row] = []
     if len(runs) <= terminal.STYLED:  # so many pairs would hide the rest
         rows = [[one.data, f"{one.first} against {one.second}", one.text] for one in differences(runs)]
-    return Table("Differences between networks on the same seeds", ("data set", "networks", "difference"), rows)
+    return Table("Differences between networks on the same test images", ("data set", "networks", "difference"), rows)
 
 
 def baselines(runs: Sequence[Run]) -> Table:

@@ -10,13 +10,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from benchmarks.analysis.pareto import front_probabilities, pareto_front
+from benchmarks.analysis.estimates import estimate_of_values, estimates, percent_of
+from benchmarks.analysis.pareto import drawn_errors, front_probabilities, pareto_front
 from benchmarks.analysis.seeds import same_but_seed, short_labels
-from benchmarks.analysis.statistics import mean_interval
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
@@ -110,15 +111,14 @@ def table(runs: Sequence[Run]) -> list[list[Any]]:
     rows: list[list[Any]] = []
     for data in dict.fromkeys(run.data for run in runs):
         groups = same_but_seed(run for run in runs if run.data == data)
-        costs = [[(float(run.macs or 0), float(run.value or 0)) for run in group] for group in groups]
-        means = [(fmean(cost for cost, _ in seeds), fmean(error for _, error in seeds)) for seeds in costs]
-        on_front = set(pareto_front(means))
-        probabilities = front_probabilities(costs)
-        for index, group in enumerate(groups):
+        estimated = estimates(groups)
+        costs = [[float(run.macs or 0) for run in group] for group in groups]
+        on_front = set(pareto_front([(fmean(macs), one.mean) for macs, one in zip(costs, estimated, strict=True)]))
+        probabilities = front_probabilities(costs, drawn_errors(estimated), estimated)
+        for index, (group, one) in enumerate(zip(groups, estimated, strict=True)):
             first = group[0]
-            low, high = mean_interval([error for _, error in costs[index]]) or (None, None)
             spent = fmean(run.train_flops or 0 for run in group)
-            named = [data, first.name, first.recipe, len(group), first.metric_label, means[index][1], low, high]
+            named = [data, first.name, first.recipe, len(group), first.metric_label, one.mean, one.low, one.high]
             rows.append([*named, first.parameters, first.macs, spent, index in on_front, probabilities[index]])
     return rows
 
@@ -132,7 +132,8 @@ def curves(runs: Sequence[Run], data: str) -> dict[str, Any]:
         for row in (row for run in group for row in run.curve()):
             steps.setdefault(row["train_flops"], []).append(row[group[0].val_metric])
         common = {flops: steps[flops] for flops in sorted(steps) if len(steps[flops]) == len(group)}
-        mean_in_band = seed_curve(common, look_of(group[0]), label, _interval, hoverinfo="all")
+        limits = partial(_limits, percent=percent_of(group[0]))
+        mean_in_band = seed_curve(common, look_of(group[0]), label, limits, hoverinfo="all")
         traces += mean_in_band if len(group) > 1 else mean_in_band[1:]
     title = f"{data}: validation over compute, mean of seeds, 95 % band"
     return _figure(traces, "training FLOPs", groups[0][0][0].val_label, title)
@@ -145,8 +146,9 @@ def front(runs: Sequence[Run], data: str) -> dict[str, Any]:
     best = front_line([(row["macs"], row["mean"]) for row in rows if row["on_front"]], colour="#888888")
     traces = [{**best, "name": "Pareto front"}]
     for (group, label), row in zip(groups, rows, strict=True):
-        half = 0 if row["low"] is None else row["high"] - row["mean"]
-        style = {"name": label, "error_y": {"type": "data", "array": [half]}, "hoverinfo": "all"}
+        low, high = (0, 0) if row["low"] is None else (row["mean"] - row["low"], row["high"] - row["mean"])
+        interval = {"type": "data", "symmetric": False, "array": [high], "arrayminus": [low]}
+        style = {"name": label, "error_y": interval, "hoverinfo": "all"}
         traces.append(points([row["macs"]], [row["mean"]], look_of(group[0]), **style))
     title = f"{data}: test over MACs, mean of seeds, 95 % interval"
     return _figure(traces, "MACs of one image", groups[0][0][0].metric_label, title)
@@ -163,8 +165,8 @@ def _figure(traces: Sequence[Trace], cost: str, metric: str, title: str) -> dict
     return figure(traces, {"title": cost, "type": "log"}, {"title": metric}, title={"text": plain(title)}, **FRAME)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    return mean_interval(values) or (fmean(values), fmean(values))
+def _limits(values: Sequence[float], percent: bool) -> tuple[float, float]:
+    return estimate_of_values(values, percent).interval or (fmean(values), fmean(values))
 
 
 def main(request: Path) -> int:

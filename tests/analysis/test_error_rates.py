@@ -12,6 +12,7 @@ from benchmarks.analysis.error_rates import (
     Parts,
     contrast,
     detectable,
+    holm,
     limits,
     p_value,
     parts_of_outcomes,
@@ -188,3 +189,19 @@ def test_no_number_of_seeds_shows_what_other_images_may_undo() -> None:
     assert seeds_to_show(compared, 1.5 * math.sqrt(float(compared.images))) is None
     assert (needed := seeds_to_show(compared, 3.2 * math.sqrt(float(compared.images)))) is not None
     assert detectable(compared, needed) <= 3.2 * math.sqrt(float(compared.images)) < detectable(compared, needed - 1)
+
+
+def test_holm_by_hand_and_against_its_definition() -> None:
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, and 0.04 raised to 0.06.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == [] and holm([0.2]) == [0.2] and holm([0.9, 0.8]) == [1.0, 1.0]
+    # Its definition: going up from the smallest, the k-th is rejected while p ≤ alpha / (m - k + 1).
+    p_values = np.random.default_rng(5).uniform(0, 0.2, 12)
+    adjusted = holm(p_values.tolist())
+    for alpha in np.linspace(0.001, 0.999, 200):
+        rejected = set()
+        for rank, index in enumerate(np.argsort(p_values)):
+            if p_values[index] > alpha / (12 - rank):
+                break
+            rejected.add(index)
+        assert rejected == {index for index in range(12) if adjusted[index] <= alpha}

@@ -1,13 +1,15 @@
-"""The front against the definition of dominance, point by point, and its probabilities against enumeration."""
+"""The front against the definition of dominance, point by point, and its probabilities against those of differences."""
 
-import itertools
+import math
 import random
 from collections.abc import Sequence
-from statistics import fmean
 
+import numpy as np
 import pytest
 
-from benchmarks.analysis.pareto import DRAWS, front_probabilities, pareto_front
+from benchmarks.analysis.error_rates import contrast, half_width, parts_of_outcomes, probability_below, variances
+from benchmarks.analysis.estimates import Estimate, estimate_of_values
+from benchmarks.analysis.pareto import DRAWS, drawn_errors, front_probabilities, pareto_front
 
 Points = Sequence[tuple[float, float]]
 
@@ -35,42 +37,55 @@ def test_equal_points_stand_together_and_one_is_enough() -> None:
     assert pareto_front([]) == []
 
 
-def test_probabilities_are_the_share_of_all_equally_likely_draws() -> None:
-    networks = [
-        [(1, 5.0), (1, 7.0)],
-        [(2, 4.0), (2, 6.5), (2, 8.0)],
-        [(3, 5.2), (3.5, 3.0)],
-        [(4, 4.5)],
-    ]
-    draws = [list(itertools.product(seeds, repeat=len(seeds))) for seeds in networks]
-    hits, total = [0] * len(networks), 0
-    for drawn in itertools.product(*draws):
-        points = [(fmean(cost for cost, _ in one), fmean(error for _, error in one)) for one in drawn]
-        total += 1
-        for index in by_definition(points):
-            hits[index] += 1
-    found = front_probabilities(networks)
-    assert found[3] is None
-    for probability, hit in zip(found[:3], hits, strict=False):
-        # six standard deviations of a share of so many draws
-        assert probability == pytest.approx(hit / total, abs=3 / DRAWS**0.5)
-    assert 0.2 < hits[1] / total < 0.8  # else the comparison says nothing
-    assert found == front_probabilities(networks)
+def probabilities(networks: Sequence[Points]) -> list[float | None]:
+    """Of networks given as the (cost, error in %) of their seeds."""
+    estimated = [estimate_of_values([error for _, error in seeds], percent=True) for seeds in networks]
+    return front_probabilities([[cost for cost, _ in seeds] for seeds in networks], drawn_errors(estimated), estimated)
 
 
-def test_equal_networks_share_the_front_in_every_draw() -> None:
-    assert front_probabilities([[(1, 2), (1, 2)], [(1, 2), (1, 2)], [(2, 2), (2, 2)]]) == [1.0, 1.0, 0.0]
+def test_the_probability_of_two_networks_is_that_of_their_difference() -> None:
+    cheap, dear = [(1.0, 5.0), (1.0, 6.1), (1.0, 5.6)], [(2.0, 5.1), (2.0, 4.8), (2.0, 5.9), (2.0, 5.2)]
+    # The dear one is on the front where its error is the lower one.
+    first, second = (estimate_of_values([error for _, error in seeds], percent=True).parts for seeds in (dear, cheap))
+    assert first is not None and second is not None
+    expected = float(probability_below(contrast(first, second)))
+    assert 0.6 < expected < 0.9  # else the comparison says nothing
+    # Six standard deviations of a share of so many draws.
+    assert probabilities([cheap, dear]) == [1.0, pytest.approx(expected, abs=3 / DRAWS**0.5)]
+
+
+def test_two_seeds_alone_are_not_sure_of_anything() -> None:
+    assert probabilities([[(1, 5.0), (1, 5.1)], [(2, 4.0), (2, 4.1)]]) == [None, None]
+
+
+def test_images_that_all_networks_find_hard_change_no_front() -> None:
+    rng = np.random.default_rng(0)
+    hard = rng.random(1_000) < 0.2
+    estimated = []
+    for chance in (0.6, 0.5):
+        parts = parts_of_outcomes(hard & (rng.random((3, 1_000)) < chance))
+        estimated.append(Estimate(100 * float(parts.mean), 3, 0.0, 100.0, "", parts, "test", (), 100.0))
+    errors = drawn_errors(estimated)
+    spreads = [np.subtract(*np.quantile(drawn, [0.84, 0.16])) / 2 for drawn in (errors[:, 0], errors[:, 1])]
+    together = np.subtract(*np.quantile(errors[:, 1] - errors[:, 0], [0.84, 0.16])) / 2
+    compared = contrast(*(one.parts for one in estimated if one.parts is not None))
+    half = 100 * float(half_width(variances(compared), 0.68))
+    assert together == pytest.approx(half, rel=0.15)
+    assert together < 0.8 * math.hypot(*spreads)  # as it would be of networks tested on images of their own
+
+
+def test_costs_that_differ_over_seeds_are_drawn_too() -> None:
+    near = [(1.0, 5.0), (1.2, 5.1), (0.8, 4.9)], [(1.05, 5.5), (1.25, 5.6), (0.85, 5.4)]
+    worse = probabilities(near)[1]
+    assert worse is not None and 0.2 < worse < 0.6
 
 
 def test_means_that_are_equal_on_paper_are_equal() -> None:
     means = [(0.1 + 0.2 + 0.3) / 3, 0.2]
     assert means[0] != means[1]
     assert pareto_front([(1, means[0]), (2, means[1])]) == pareto_front([(1, means[1]), (2, means[0])]) == [0]
-    steady = [[(1, means[0])] * 2, [(2, means[1])] * 2]
-    assert front_probabilities(steady) == [1.0, 0.0]
-    assert front_probabilities([[(1, means[1])] * 2, [(2, means[0])] * 2]) == [1.0, 0.0]
 
 
 def test_one_seed_has_no_probability() -> None:
-    assert front_probabilities([[(1, 2)], [(2, 1)]]) == [None, None]
-    assert front_probabilities([]) == []
+    assert probabilities([[(1, 2)], [(2, 1)]]) == [None, None]
+    assert front_probabilities([], drawn_errors([]), []) == []

@@ -14,6 +14,7 @@ import yaml
 from support.benchmark_command import command
 from support.records import make_run
 
+from benchmarks.analysis.estimates import Estimate, estimate_of_values
 from benchmarks.analysis.published import Row, Table, tables
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, judge, lines, margin
 from benchmarks.config.compose import expand
@@ -59,47 +60,56 @@ def of_row(root: Path, row: Row = ROW) -> list[Line]:
 # Verdicts
 
 
+def of(values: list[float]) -> Estimate | None:
+    return estimate_of_values(values, percent=True) if values else None
+
+
 def test_a_difference_within_the_margin_is_reproduced_by_its_whole_interval() -> None:
     # Mean 3.7, s = 0.1, n = 10 against a mean of 10: half-width 2.262 x 0.1 x sqrt(0.2) = 0.101.
     values = [3.7 + 0.1 * z for z in (-1.5, -1, -0.5, -0.25, 0, 0, 0.25, 0.5, 1, 1.5)]
     spread = float(np.std(values, ddof=1))
     half = 2.2622 * spread * math.sqrt(1 / 10 + 1 / 10)
-    assert judge(values, 3.65, 10, 0.05 + half + 1e-4)[0] == REPRODUCED
-    assert judge(values, 3.65, 10, 0.05 + half - 1e-4)[0] == UNDER_POWERED
-    assert judge(values, 3.7 - half - 1e-4, 10, 0.01)[0] == DIFFERS
-    assert judge(values, 3.7 - half + 1e-4, 10, 0.01)[0] == UNDER_POWERED
+    assert judge(of(values), 3.65, 10, 0.05 + half + 1e-4)[0] == REPRODUCED
+    assert judge(of(values), 3.65, 10, 0.05 + half - 1e-4)[0] == UNDER_POWERED
+    assert judge(of(values), 3.7 - half - 1e-4, 10, 0.01)[0] == DIFFERS
+    assert judge(of(values), 3.7 - half + 1e-4, 10, 0.01)[0] == UNDER_POWERED
 
 
 def test_a_single_run_of_the_paper_widens_the_interval() -> None:
     values = [3.0, 3.1, 3.2]  # s = 0.1; t(2) = 4.303
     limit = 4.3027 * 0.1 * math.sqrt(1 / 3 + 1)
-    assert judge(values, 3.1 - limit - 1e-3, 1, 0.1)[0] == DIFFERS
-    assert judge(values, 3.1 - limit + 1e-3, 1, 0.1)[0] == UNDER_POWERED
+    assert judge(of(values), 3.1 - limit - 1e-3, 1, 0.1)[0] == DIFFERS
+    assert judge(of(values), 3.1 - limit + 1e-3, 1, 0.1)[0] == UNDER_POWERED
 
 
 @pytest.mark.parametrize(
     ("values", "verdict", "said"),
-    [([], NOT_RUN, ""), ([3.65], UNDER_POWERED, "1 run, no interval"), ([3.6, 3.6], UNDER_POWERED, "2 equal runs")],
+    [
+        ([], NOT_RUN, ""),
+        ([3.65], UNDER_POWERED, "1 run, no interval"),
+        ([3.6] * 3, UNDER_POWERED, "3 equal runs"),
+        ([3.6, 3.7], UNDER_POWERED, "1 more"),
+    ],
 )
 def test_without_a_spread_nothing_is_claimed(values: list[float], verdict: str, said: str) -> None:
-    found, reason = judge(values, 3.65, 10, 0.4)
+    found, reason = judge(of(values), 3.65, 10, 0.4)
     assert found == verdict and said in reason
 
 
 def test_equal_networks_are_said_to_differ_in_five_of_a_hundred_cases() -> None:
     rng = np.random.default_rng(0)
     for n, runs in ((3, 1), (5, 10)):
-        papers = rng.normal(5, 0.2 / math.sqrt(runs), 2000)
-        ours = rng.normal(5, 0.2, (2000, n))
+        papers = rng.normal(5, 0.2 / math.sqrt(runs), 500)
+        ours = rng.normal(5, 0.2, (500, n))
         differ = sum(
-            judge(list(values), float(paper), runs, 1e-6)[0] == DIFFERS
+            judge(of(list(values)), float(paper), runs, 1e-6)[0] == DIFFERS
             for values, paper in zip(ours, papers, strict=True)
         )
-        assert 0.035 < differ / 2000 < 0.065
+        assert 0.02 < differ / 500 < 0.08
 
 
 def test_the_reason_names_the_seeds_that_would_tell() -> None:
-    _, reason = judge([3.55, 3.65, 3.75], 3.65, 10, 0.25)
+    _, reason = judge(of([3.55, 3.65, 3.75]), 3.65, 10, 0.25)
     found = re.search(r"about (\d+) more seeds would tell", reason)
     assert found is not None
     n = 3 + int(found[1])
@@ -107,7 +117,7 @@ def test_the_reason_names_the_seeds_that_would_tell() -> None:
     assert (
         quantile[n] * 0.1 * math.sqrt(1 / n + 1 / 10) <= 0.125 < quantile[n - 1] * 0.1 * math.sqrt(1 / (n - 1) + 1 / 10)
     )
-    assert "more seeds alone would not" in judge([3.0, 3.5, 4.0], 3.65, 1, 0.3)[1]
+    assert "more seeds alone would not" in judge(of([3.0, 3.5, 4.0]), 3.65, 1, 0.3)[1]
 
 
 def test_the_margin_is_the_sampling_of_the_test_images() -> None:
@@ -194,7 +204,8 @@ def test_the_csv_holds_every_figure_as_a_number(tmp_path: Path) -> None:
     assert [row["label"] for row in rows] == [row.label for row in tables()[TABLE].rows]
     [ours] = [row for row in rows if row["n"] != "0"]
     assert float(ours["mean"]) == pytest.approx(3.7) and float(ours["paper"]) == 3.65
-    assert float(ours["high"]) - float(ours["mean"]) == pytest.approx(4.3027 * 0.2 / math.sqrt(3), rel=1e-4)
+    half = 4.3027 * 0.002 / math.sqrt(3) / (0.037 * 0.963)  # on the logit scale
+    assert float(ours["high"]) == pytest.approx(100 / (1 + 0.963 / 0.037 * math.exp(-half)), rel=1e-3)
     runs = load_runs(tmp_path)[0]
     assert float(ours["train_flops"]) == pytest.approx(sum(run.train_flops or 0 for run in runs))
     assert ours["verdict"] == UNDER_POWERED
@@ -232,11 +243,11 @@ def test_the_command_prints_writes_and_fills_the_page(tmp_path: Path, capsys: py
         finished(tmp_path, f"experiment={TABLE}", f"row={ROW.row}", f"seed={seed}", error=error)
     assert main([TABLE, str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "3.70 [3.20, 4.20]" in out and UNDER_POWERED in out and "3.65 (mean of 10)" in out
+    assert "3.70 [3.23, 4.23]" in out and UNDER_POWERED in out and "3.65 (mean of 10)" in out
     for suffix in ("md", "tex", "csv"):
         assert "mean of 10" in (tmp_path / "tables" / f"{TABLE}.{suffix}").read_text()
     page = (tmp_path / "report.html").read_text()
-    assert f'id="table-{TABLE}"' in page and "3.70 [3.20, 4.20]" in page
+    assert f'id="table-{TABLE}"' in page and "3.70 [3.23, 4.23]" in page
     assert main([TABLE, str(tmp_path), "--row", ROW.row]) == 0
     assert "16×64d" not in capsys.readouterr().out
 

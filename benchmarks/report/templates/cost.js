@@ -16,7 +16,7 @@ function drawCost(chart) {
   const crowded = points.length > MOST_LABELS;
   const anchors = points.filter(network => !crowded || network.front.includes(axis.key))
     .map(network => ({x: network.x[axis.key], y: network.error, label: network.label, colour: looks[network.family].colour}));
-  const percent = probability => probability === undefined ? "one seed: not known"
+  const percent = probability => probability === undefined ? "too few seeds: not known"
     : probability > 0.995 ? "over 99 %" : probability < 0.005 ? "under 1 %" : `${Math.round(100 * probability)} %`;
   const front = chart.fronts[axis.key], traces = front ? [themed(front)] : [];
   for (const family of families()) {
@@ -91,7 +91,7 @@ function listFront(chart, axis, percent, places, at) {
   const several = there.some(network => network.runs.length > 1);
   byId("front-title").textContent = `Pareto front of ${there.length.toLocaleString("en")} networks over ${axis.title}: ` +
     (axis.more_is_better ? "no other is faster and errs less. " : "no other costs less and errs less. ") +
-    (several ? "Probability by the bootstrap over seeds; few seeds make it too sure of itself." : "No network has two seeds, so how sure the front is cannot be told.");
+    (several ? "Probability under other trainings and, where outcomes are stored, other test images." : "No network has two seeds, so how sure the front is cannot be told.");
   const isNumber = [false, true, true, true, false, true];
   const cells = (tag, texts) => texts.map((textContent, i) => element(tag, {textContent, className: isNumber[i] ? "number" : ""}));
   const heads = cells("th", ["network", axis.title, chart.test_label, "seeds", "front", "probability"]);

@@ -1,0 +1,324 @@
+"""From runs to means with intervals and to differences: every interval that is printed or drawn comes from here.
+
+Runs that store the outcome of every test image tell how another training and how other test images would come out. Runs without
+them tell of other trainings alone, and the text says so. The method is `analysis/error_rates.py`.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+from benchmarks.analysis.error_rates import (
+    Contrast,
+    Parts,
+    contrast,
+    detectable,
+    half_width,
+    limits,
+    p_value,
+    parts_of_outcomes,
+    parts_of_rates,
+    pooled,
+    seeds_to_show,
+    variances,
+    variances_of_seeds,
+)
+from benchmarks.records.runs import Run
+from benchmarks.units import number
+
+FEWEST = 3  # seeds of an interval
+FEWEST_WITH_OUTCOMES = 2
+SEEDS_ALONE = "seeds alone"
+TOLERANCE = 1e-5  # of a rate: between the outcomes' score and the recorded one, which is in single precision
+
+
+@dataclass(frozen=True, eq=False)
+class Estimate:
+    """A mean over seeds with its 95 % interval.
+
+    Attributes:
+        mean: in the unit of the metric, as `low` and `high`.
+        low: None where there is no interval; `missing` says why.
+        parts: of the rate in [0, 1]; None of one seed.
+        test_set: checksum of the test set whose outcomes are known; empty where the interval tells of the seeds alone.
+        left_out: files of outcomes that are not of these runs, or not of one test set, and why.
+        scale: of the metric: 100 where it is in percent.
+    """
+
+    mean: float
+    n: int
+    low: float | None
+    high: float | None
+    missing: str
+    parts: Parts | None
+    test_set: str
+    left_out: tuple[str, ...]
+    scale: float
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def interval_text(self) -> str:
+        """`[0.71, 3.89]`, or why there is none."""
+        digits = 2 if self.scale == 100 else 3
+        return self.missing if self.interval is None else f"[{self.low:.{digits}f}, {self.high:.{digits}f}]"
+
+    @property
+    def basis_text(self) -> str:
+        """What an interval rests on beside the seeds' own results; empty where nothing is to be said."""
+        if self.interval is None or self.parts is None:
+            return ""
+        alone = "" if self.test_set else SEEDS_ALONE
+        return ", ".join(filter(None, (alone, "pooled spread" if self.parts.shared else "")))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two networks: first minus second, in the unit of the metric.
+
+    Attributes:
+        interval: 95 %; None where one of them has none, then `missing` says why.
+        p: not corrected for other comparisons of the table; 1 without an interval.
+        paired: whether by test image; else seeds are all that it rests on.
+    """
+
+    mean: float
+    n: tuple[int, int]
+    interval: tuple[float, float] | None
+    missing: str
+    p: float
+    paired: bool
+    contrast: Contrast | None
+    scale: float
+
+    @property
+    def detectable(self) -> float | None:
+        """The smallest difference that this many seeds show with power 0.8; None where there is no interval."""
+        return None if self.contrast is None else self.scale * detectable(self.contrast)
+
+    @property
+    def seeds_missing(self) -> int | None:
+        """How many more seeds of each would show a difference as large as the mean; None if no number would."""
+        if self.contrast is None:
+            return None
+        needed = seeds_to_show(self.contrast, abs(self.mean) / self.scale)
+        return None if needed is None else max(0, needed - min(self.n))
+
+    def text(self, unit: str = "points", p: float | None = None, of: int = 1) -> str:
+        """`-0.30 points [-1.44, +0.84], p = 0.5; seeds alone; nothing under 1.50 points shows; 18 more seeds would show 0.30`.
+
+        Args:
+            p: corrected over `of` comparisons.
+        """
+        unit = f" {unit}" if unit else ""
+        if self.interval is None:
+            return f"{self.mean:+.2f}{unit}, {self.missing}"
+        low, high = self.interval
+        seeds = str(self.n[0]) if self.n[0] == self.n[1] else f"{self.n[0]} and {self.n[1]}"
+        text = f"{self.mean:+.2f}{unit} [{low:+.2f}, {high:+.2f}], n = {seeds}, p = {self.p:.2g}"
+        corrected = self.p if p is None else p
+        text += f" (Holm over {of} pairs: {corrected:.2g})" if of > 1 else ""
+        text += "" if self.paired else f"; {SEEDS_ALONE}"
+        if corrected <= 0.05:
+            return text
+        text += f"; nothing under {self.detectable:.2f}{unit} shows"
+        missing = self.seeds_missing
+        if missing is None:
+            return f"{text}; more seeds alone would not show {abs(self.mean):.2f}"
+        return f"{text}; {missing} more seeds would show {abs(self.mean):.2f}" if missing else text
+
+
+def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool | None = None) -> list[Estimate]:
+    """The mean of each group of runs that differ in the seed alone, with its interval.
+
+    Spread over seeds is pooled over the groups on the same test images with the same budget and training options, where a test
+    does not contradict it.
+
+    Args:
+        figure: another metric than the reported one, as `top5_err`.
+        percent: whether it is in percent; by default as the reported metric's label says.
+    """
+    groups = [tuple(group) for group in groups]
+    unpooled = [_estimate(group, figure, percent) for group in groups]
+    pools: dict[str, list[int]] = {}
+    for index, (group, one) in enumerate(zip(groups, unpooled, strict=True)):
+        if one.parts is not None:
+            pools.setdefault(_comparable(group[0]), []).append(index)
+    result = list(unpooled)
+    for members in pools.values():
+        together = pooled([part for index in members if (part := unpooled[index].parts) is not None])
+        ends = _limits(together)
+        for index, parts, (low, high) in zip(members, together, ends, strict=True):
+            result[index] = _with_limits(replace(unpooled[index], parts=parts), low, high)
+    return result
+
+
+def estimate_of_values(values: Sequence[float], percent: bool) -> Estimate:
+    """The same of figures alone, as of a curve's points. Raises ValueError without values."""
+    import numpy as np
+
+    scale = 100.0 if percent else 1.0
+    if not values:
+        raise ValueError("at least one value is needed")
+    rates = np.array(values, dtype=np.float64) / scale
+    none = Estimate(fmean(values), len(values), None, None, "1 run, no interval", None, "", (), scale)
+    if len(values) < 2:
+        return none
+    if rates.min() < 0 or rates.max() > 1:
+        return replace(none, missing=f"not between 0 and {scale:g}, no interval")
+    parts = parts_of_rates(rates)
+    [(low, high)] = _limits([parts])
+    return _with_limits(replace(none, parts=parts), low, high)
+
+
+def half_width_of_seeds(one: Estimate, seeds: int, runs: int | None) -> float | None:
+    """Half of the 95 % interval of the difference from a mean over `runs` others that spread alike, over trainings alone.
+
+    In the unit of the metric, as `seeds` seeds would have it; None where there is no interval.
+    """
+    if one.interval is None or one.parts is None:
+        return None
+    variance = one.parts.seeds * one.n * (1 / seeds + (1 / runs if runs else 0))
+    freedom = one.parts.freedom * (seeds - 1) / (one.n - 1)
+    return one.scale * float(half_width(variances_of_seeds(variance, freedom)))
+
+
+def compare(first: Estimate, second: Estimate) -> Comparison:
+    """The difference of two means, paired by test image where both have outcomes on the same images."""
+    mean, n, scale = first.mean - second.mean, (first.n, second.n), first.scale
+    paired = _same_images(first, second)
+    parts = comparable_parts(first, second)
+    if isinstance(parts, str):
+        return Comparison(mean, n, None, parts, 1.0, paired, None, scale)
+    compared = contrast(*parts)
+    half = scale * float(half_width(variances(compared)))
+    # Between rates of 0 and of 1 lies the whole scale.
+    interval = max(mean - half, -scale), min(mean + half, scale)
+    return Comparison(mean, n, interval, "", float(p_value(compared)), paired, compared, scale)
+
+
+def comparable_parts(first: Estimate, second: Estimate) -> tuple[Parts, Parts] | str:
+    """The parts of two means, with outcomes where these are of the same images; or in words why no interval can be given."""
+    paired = _same_images(first, second)
+    parts = []
+    for one in (first, second):
+        if (missing := _without(one, paired)) or one.parts is None:
+            return missing
+        parts.append(replace(one.parts, by_image=one.parts.by_image if paired else None))
+    if not paired and not sum(part.seeds for part in parts) > 0:
+        return f"{first.n + second.n} equal runs, no interval"
+    return parts[0], parts[1]
+
+
+def _same_images(first: Estimate, second: Estimate) -> bool:
+    return bool(first.test_set) and first.test_set == second.test_set
+
+
+def percent_of(run: Run) -> bool:
+    """Whether the reported metric of a run is in percent."""
+    return "%" in run.metric_label
+
+
+def _without(one: Estimate, outcomes: bool) -> str:
+    """Why a number of seeds makes no interval, with outcomes of the test images or without; empty where it does."""
+    if one.parts is None:
+        return one.missing
+    if one.n < FEWEST_WITH_OUTCOMES or (one.n < FEWEST and not outcomes):
+        return f"{one.n} runs, no interval without stored outcomes ({FEWEST - one.n} more would do)"
+    return ""
+
+
+def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
+    missing = _without(one, bool(one.test_set))
+    if not missing and low != low:  # not a number
+        missing = f"{one.n} equal runs, no interval"
+    return (
+        replace(one, missing=missing)
+        if missing
+        else replace(one, low=one.scale * low, high=one.scale * high, missing="")
+    )
+
+
+def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:
+    import numpy as np
+
+    def stacked(name: str) -> Any:
+        return np.array([getattr(one, name) for one in members], dtype=np.float64)
+
+    fields = ("mean", "seeds", "images", "residual", "freedom", "shared", "count")
+    together = replace(members[0], by_image=None, **{name: stacked(name) for name in fields})
+    return list(zip(*(ends.tolist() for ends in limits(together)), strict=True))
+
+
+def _estimate(group: Sequence[Run], figure: str, percent: bool | None) -> Estimate:
+    name = figure or (group[0].metric or "/").split("/", 1)[1]
+    scale = 100.0 if (percent_of(group[0]) if percent is None else percent) else 1.0
+    figures = [number(run.part("metrics").get(f"test/{figure}")) if figure else run.value for run in group]
+    members = {run: value for run, value in zip(group, figures, strict=True) if value is not None}
+    alone = estimate_of_values(list(members.values()), scale == 100)
+    if alone.parts is None:
+        return alone
+    rows, test_set, left_out = _outcomes(list(members), name, [value / scale for value in members.values()])
+    parts = alone.parts if rows is None else parts_of_outcomes(rows)
+    return replace(alone, parts=parts, test_set=test_set, left_out=left_out, low=None, high=None)
+
+
+def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[Any, str, tuple[str, ...]]:
+    """Errors by seed and image (n, N), the test set's checksum, and files that are left out; None where runs have none."""
+    import numpy as np
+
+    from benchmarks.records.outcomes import OUTCOMES, read_outcomes
+
+    rows, left_out, test_set = [], [], ""
+    for run, rate in zip(group, rates, strict=True):
+        path = run.directory / OUTCOMES
+        try:
+            outcomes = read_outcomes(run.directory)
+        except ValueError as error:
+            left_out.append(str(error))
+            continue
+        if outcomes is None:
+            continue
+        errors = _errors(outcomes, name)
+        test_set = test_set or outcomes.test_sha256
+        if errors is None:
+            return None, "", ()
+        if outcomes.test_sha256 != test_set:
+            left_out.append(f"{path} is of another test set than the other seeds'")
+        elif run.n is not None and len(outcomes) != run.n:
+            left_out.append(f"{path} has {len(outcomes):,} images, the run was tested on {run.n:,}")
+        elif abs(float(errors.mean()) - rate) > TOLERANCE:
+            left_out.append(f"{path} gives {errors.mean():.5f} for {name}, the record {rate:.5f}")
+        else:
+            rows.append(errors)
+    if len(rows) < len(group):
+        return None, "", tuple(left_out)
+    return np.stack(rows), test_set, ()
+
+
+def _errors(outcomes: Any, name: str) -> Any:
+    """Of each test image whether it is an error, or its part in a score of all pixels; None if the outcomes do not tell."""
+    import numpy as np
+
+    if name in outcomes.hits:
+        return ~outcomes.hits[name]
+    if outcomes.pixels is None or name != "dice_err":
+        return None
+    true, false, missed = np.moveaxis(outcomes.pixels.astype(np.float64), 2, 0)
+    overlap, size = 2 * true, 2 * true + false + missed
+    there = size.sum(axis=0) > 0
+    overlap, size = overlap[:, there], size[:, there]
+    # A ratio of sums, linearised: its mean over images is the ratio, its spread that of the ratio (Cochran 1977, §2.11).
+    ratio = overlap.sum(axis=0) / size.sum(axis=0)
+    return 1 - (ratio + (overlap - ratio * size) / size.mean(axis=0)).mean(axis=1)
+
+
+def _comparable(run: Run) -> str:
+    """What agrees between networks whose spread over seeds may be pooled: test images, budget and training options."""
+    overrides = {key: value for key, value in run.part("overrides").items() if not key.startswith("model.")}
+    test = (run.data, run.metric, run.n, run.part("dataset").get("sha256"))
+    return json.dumps([test, run.part("protocol").get("budget"), overrides], sort_keys=True, default=str)

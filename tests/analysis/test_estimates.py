@@ -1,0 +1,187 @@
+"""Intervals of runs on disk: with outcomes of every test image, without, and with files that are not theirs."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.records import make_run
+
+from benchmarks.analysis.differences import differences
+from benchmarks.analysis.error_rates import contrast, half_width, limits, p_value, parts_of_outcomes, pooled, variances
+from benchmarks.analysis.estimates import Estimate, estimates
+from benchmarks.analysis.seeds import same_but_seed, seed_groups
+from benchmarks.records.outcomes import OUTCOMES, Outcomes, write_outcomes
+from benchmarks.records.runs import load_runs
+
+IMAGES = 450
+RNG = np.random.default_rng(0)
+
+
+def classified(root: Path, name: str, errors: np.ndarray, test_set: str = "a", **changes: object) -> list[Path]:
+    """Run folders of each row of errors (n, N), with their outcomes."""
+    folders = []
+    for seed, row in enumerate(errors):
+        metrics = {"test/top1_err": 100 * float(row.mean()), "test/n": len(row)}
+        folders.append(make_run(root, name=name, seed=seed, metrics=metrics, **changes))
+        write_outcomes(folders[-1], Outcomes(test_set, {"top1_err": ~row}))
+    return folders
+
+
+def estimated(root: Path) -> list[Estimate]:
+    return estimates(same_but_seed(load_runs(root)[0]))
+
+
+def errors(n: int = 3, rate: float = 0.06, images: int = IMAGES) -> np.ndarray:
+    return RNG.random((n, images)) < rate * RNG.choice([0.2, 1.8], images)
+
+
+def test_two_seeds_with_outcomes_have_an_interval_of_trainings_and_images(tmp_path: Path) -> None:
+    rows = errors(2)
+    classified(tmp_path, "resnet20", rows)
+    [one] = estimated(tmp_path)
+    [parts] = pooled([parts_of_outcomes(rows)])
+    low, high = (100 * float(end) for end in limits(parts))
+    assert one.interval == pytest.approx((low, high)) and one.interval_text == f"[{low:.2f}, {high:.2f}]"
+    assert (one.basis_text, one.left_out, one.test_set) == ("", (), "a")
+    # It is no narrower than the images alone make it: Wilson's of all outcomes as if they were other images.
+    assert high - low > 2 * 196 * math.sqrt(one.mean / 100 * (1 - one.mean / 100) / (2 * IMAGES))
+
+
+def test_networks_are_compared_by_test_image(tmp_path: Path) -> None:
+    hard = RNG.random(IMAGES) < 0.2
+    first, second = (hard & (RNG.random((3, IMAGES)) < chance) for chance in (0.7, 0.4))
+    classified(tmp_path, "resnet20", first)
+    classified(tmp_path, "resnet29", second)
+    [difference] = differences(load_runs(tmp_path)[0])
+    compared = contrast(*pooled([parts_of_outcomes(first), parts_of_outcomes(second)]))
+    half = 100 * float(half_width(variances(compared)))
+    mean = 100 * (first.mean() - second.mean())
+    assert difference.comparison.interval == pytest.approx((mean - half, mean + half))
+    assert difference.p == pytest.approx(float(p_value(compared))) and difference.p < 0.05
+    assert (
+        difference.text == f"{mean:+.2f} points [{mean - half:+.2f}, {mean + half:+.2f}], n = 3, p = {difference.p:.2g}"
+    )
+
+
+def test_three_seeds_tell_a_difference_that_no_sign_flip_can(tmp_path: Path) -> None:
+    # Every sign pattern of three pairs but two is nearer to zero: p = 0.25, whatever the images say.
+    hard = RNG.random(IMAGES) < 0.2
+    classified(tmp_path, "resnet20", hard & (RNG.random((3, IMAGES)) < 0.7))
+    classified(tmp_path, "resnet29", hard & (RNG.random((3, IMAGES)) < 0.3))
+    [difference] = differences(load_runs(tmp_path)[0])
+    assert difference.p < 0.05 < 0.25
+
+
+def test_a_difference_that_is_not_shown_says_what_would_show_it(tmp_path: Path) -> None:
+    classified(tmp_path, "resnet20", errors(3, 0.06))
+    classified(tmp_path, "resnet29", errors(3, 0.08))
+    [difference] = differences(load_runs(tmp_path)[0])
+    assert difference.p > 0.05
+    assert f"; nothing under {difference.comparison.detectable:.2f} points shows; " in difference.text
+    missing = difference.comparison.seeds_missing
+    last = "more seeds alone would not show" if missing is None else f"{missing} more seeds would show"
+    assert f"{last} {abs(difference.comparison.mean):.2f}" in difference.text
+
+
+def torn(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def longer(path: Path) -> None:
+    write_outcomes(path.parent, Outcomes("a", {"top1_err": np.ones(IMAGES + 1, dtype=bool)}))
+
+
+def of_another_test_set(path: Path) -> None:
+    from benchmarks.records.outcomes import read_outcomes
+
+    outcomes = read_outcomes(path.parent)
+    assert outcomes is not None
+    write_outcomes(path.parent, Outcomes("b", outcomes.hits))
+
+
+def of_another_result(path: Path) -> None:
+    write_outcomes(path.parent, Outcomes("a", {"top1_err": np.ones(IMAGES, dtype=bool)}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (torn, "is no file of outcomes"),
+        (longer, "has 451 images, the run was tested on 450"),
+        (of_another_test_set, "is of another test set than the other seeds'"),
+        (of_another_result, "gives 0.00000 for top1_err, the record 0."),
+    ],
+)
+def test_outcomes_that_are_not_the_runs_are_named_and_left_out(spoil, reason: str, tmp_path: Path) -> None:
+    path = classified(tmp_path, "resnet20", errors())[1] / OUTCOMES
+    before = estimated(tmp_path)[0].interval
+    spoil(path)
+    [one] = estimated(tmp_path)
+    [message] = one.left_out
+    assert str(path) in message and reason in message
+    assert one.interval is not None and one.interval != before
+    assert (one.test_set, one.basis_text) == ("", "seeds alone")
+
+
+def test_runs_without_outcomes_fall_back_to_their_seeds(tmp_path: Path) -> None:
+    rows = errors()
+    classified(tmp_path, "resnet20", rows)[2].joinpath(OUTCOMES).unlink()
+    [one] = estimated(tmp_path)
+    assert (one.test_set, one.left_out, one.basis_text) == ("", (), "seeds alone")
+    classified(tmp_path, "resnet29", errors(2))[1].joinpath(OUTCOMES).unlink()
+    assert "2 runs, no interval without stored outcomes (1 more would do)" in [
+        one.missing for one in estimated(tmp_path)
+    ]
+
+
+def test_networks_of_other_test_images_are_compared_by_their_seeds(tmp_path: Path) -> None:
+    classified(tmp_path, "resnet20", errors())
+    classified(tmp_path, "resnet29", errors(), test_set="b")
+    [difference] = differences(load_runs(tmp_path)[0])
+    assert not difference.comparison.paired and "; seeds alone" in difference.text
+
+
+def test_spread_is_pooled_over_networks_of_one_budget_and_said(tmp_path: Path) -> None:
+    for index, name in enumerate(("resnet20", "resnet29", "densenet40_k12")):
+        for limit in (1e9, 1e10):
+            classified(
+                tmp_path, name, errors(3, 0.05 + 0.02 * index), overrides={"trainer.max_train_flops": limit},
+                protocol={"budget": {"kind": "train_flops", "limit": limit}},
+            )  # fmt: skip
+    many = estimated(tmp_path)
+    assert [float(one.parts.freedom) for one in many if one.parts] == [6.0] * 6  # 3 networks of 3 seeds, budgets apart
+    assert {one.basis_text for one in many} == {"pooled spread"}
+
+
+def test_a_score_of_masks_varies_over_images_as_the_jackknife_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    size = rng.integers(200, 2_000, 15)
+    for seed in range(3):
+        missed, false = rng.binomial(size, 0.1 + 0.01 * seed), rng.binomial(size, 0.05)
+        pixels = np.stack([size - missed, false, missed], axis=1)[:, None, :]
+        outcomes = Outcomes("masks", {}, pixels)
+        folder = make_run(
+            tmp_path, task="segmentation", seed=seed, metrics={"test/dice_err": outcomes.score("dice_err")}
+        )
+        write_outcomes(folder, outcomes)
+        left = [Outcomes("", {}, np.delete(pixels, j, axis=0)).score("dice_err") for j in range(15)]
+    [one] = estimated(tmp_path)
+    assert one.test_set == "masks" and one.parts is not None
+    # Of the last seed alone, by leaving out an image at a time (Quenouille 1956): the variance of a ratio of sums.
+    jackknife = 14 / 15 * float(np.sum((np.array(left) - np.mean(left)) ** 2)) / 1e4
+    seeds = float(one.parts.images + one.parts.residual * 3)
+    assert seeds == pytest.approx(jackknife, rel=0.8)
+
+
+@pytest.mark.slow
+def test_outcomes_of_ten_thousand_runs_are_read_in_seconds(tmp_path: Path) -> None:
+    for index in range(100):
+        classified(tmp_path, f"resnet{index}", errors(3, 0.06, 10_000))
+    runs = load_runs(tmp_path)[0]
+    start = time.process_time()
+    assert all(group.estimate.test_set for group in seed_groups(runs))
+    assert (time.process_time() - start) * 10_000 / 300 < 6

@@ -60,6 +60,7 @@ class Contrast:
         freedom: of `seeds`.
         shared: whether both are multiples of one pooled variance.
         images: variance over test sets; 0 where outcomes are not known.
+        residual: of each, as in `Parts`.
         n: seeds of each.
     """
 
@@ -68,6 +69,7 @@ class Contrast:
     freedom: tuple[Array, Array]
     shared: Array
     images: Array
+    residual: tuple[Array, Array]
     n: tuple[int, int]
 
 
@@ -114,13 +116,6 @@ def parts_of_rates(rates: Array) -> Parts:
     return Parts(mean, rates.var(axis=-1, ddof=1) / n, zero, zero, n, n - 1.0, zero.astype(bool))
 
 
-def bounded(parts: Parts) -> Parts:
-    """The parts with a variance over seeds that is no smaller than what single outcomes alone give it."""
-    import numpy as np
-
-    return replace(parts, seeds=np.maximum(parts.seeds, parts.residual))
-
-
 def pooled(members: Sequence[Parts]) -> list[Parts]:
     """The parts with the spread over seeds of all members, where Bartlett's test (1937) does not contradict it at 5 %.
 
@@ -150,13 +145,11 @@ def pooled(members: Sequence[Parts]) -> list[Parts]:
     statistic = statistic / (1 + inverse / (3 * np.maximum(count - 1, 1)))
     agree = (count > 1) & (chdtrc(np.maximum(count - 1, 1), statistic) >= 1 - CONFIDENCE)
     return [
-        bounded(
-            replace(
-                one,
-                seeds=np.where(agree, np.maximum(common * own, one.seeds), one.seeds),
-                freedom=np.where(agree, total, one.freedom),
-                shared=agree,
-            )
+        replace(
+            one,
+            seeds=np.where(agree, np.maximum(common * own, one.seeds), one.seeds),
+            freedom=np.where(agree, total, one.freedom),
+            shared=agree,
         )
         for one, own in zip(members, divisor, strict=True)
     ]
@@ -176,7 +169,7 @@ def limits(parts: Parts) -> tuple[Array, ...]:
     rate = np.where(inner, mean, 0.5)
     scale = rate * (1 - rate)
     images = np.where(count > 0, np.where(parts.images > 0, parts.images, scale / np.maximum(count, 1)), 0.0)
-    half = half_width(_variances(parts.seeds, parts.freedom, images))
+    half = half_width(_variances(parts.seeds, parts.freedom, parts.residual) + images[..., None])
     of_seeds = np.maximum(half**2 - normal_quantile() ** 2 * images, 0) / scale**2
     centre = _logit(rate)
     wilson = wilson_limits(rate, np.where(count > 0, scale / np.maximum(images, 1e-300), np.inf))
@@ -221,6 +214,7 @@ def contrast(first: Parts, second: Parts) -> Contrast:
         (first.freedom, second.freedom),
         first.shared & second.shared & (first.freedom == second.freedom),
         images,
+        (first.residual, second.residual),
         (first.n, second.n),
     )
 
@@ -230,14 +224,15 @@ def variances(compared: Contrast) -> Array:
     import numpy as np
 
     one, other = compared.seeds
-    shared = _variances(one + other, compared.freedom[0], compared.images)
+    images = np.asarray(compared.images, dtype=np.float64)[..., None]
+    shared = _variances(one + other, compared.freedom[0], sum(compared.residual))
     if np.all(compared.shared):
-        return shared
+        return shared + images
     # Two independent chi-squares on a lattice that is the same from both sides, as 49² = 1 modulo 200.
     shuffled = (49 * np.arange(NODES) + 100) % NODES
-    apart = _variances(one, compared.freedom[0], compared.images)
-    apart = apart + _variances(other, compared.freedom[1], 0.0)[..., shuffled]
-    return np.where(np.asarray(compared.shared)[..., None], shared, apart)
+    apart = _variances(one, compared.freedom[0], compared.residual[0])
+    apart = apart + _variances(other, compared.freedom[1], compared.residual[1])[..., shuffled]
+    return np.where(np.asarray(compared.shared)[..., None], shared, apart) + images
 
 
 def variances_of_seeds(seeds: Array, freedom: Array) -> Array:
@@ -299,7 +294,7 @@ def detectable(compared: Contrast, seeds: int | None = None) -> float:
     one, other = (float(part) for part in planned.seeds)
     freedom = float(planned.freedom[0]) if planned.shared else float(planned.freedom[0] + planned.freedom[1])
     estimates = (one + other) / _inverse_chi_squares(freedom).reshape(DRAWN, -1).mean(axis=1)
-    halves = half_width(_variances(estimates, freedom, np.full(DRAWN, float(planned.images))))
+    halves = half_width(_variances(estimates, freedom, sum(planned.residual)) + planned.images)
     deviation = float(np.sqrt(one + other + planned.images))
     low, high = 0.0, float(halves.max()) + 3 * deviation
     for _ in range(50):
@@ -350,19 +345,21 @@ def _with_seeds(compared: Contrast, seeds: int) -> Contrast:
     return replace(
         compared,
         seeds=tuple(part * n / seeds for part, n in zip(compared.seeds, compared.n, strict=True)),
+        residual=tuple(part * n / seeds for part, n in zip(compared.residual, compared.n, strict=True)),
         freedom=tuple(f * (seeds - 1) / (n - 1) for f, n in zip(compared.freedom, compared.n, strict=True)),
         n=(seeds, seeds),
     )
 
 
-def _variances(seeds: Array, freedom: Array, images: Array) -> Array:
+def _variances(seeds: Array, freedom: Array, residual: Array) -> Array:
+    """Equally likely variances over trainings: none is smaller than what single outcomes alone give."""
     import numpy as np
 
     seeds, freedom = np.broadcast_arrays(np.asarray(seeds, dtype=np.float64), np.asarray(freedom, dtype=np.float64))
     factors = np.empty((*seeds.shape, NODES))
     for value in np.unique(freedom):
         factors[freedom == value] = _inverse_chi_squares(float(value))
-    return seeds[..., None] * factors + np.asarray(images, dtype=np.float64)[..., None]
+    return np.maximum(seeds[..., None] * factors, np.asarray(residual, dtype=np.float64)[..., None])
 
 
 @cache

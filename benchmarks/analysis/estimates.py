@@ -109,7 +109,7 @@ class Comparison:
         return None if needed is None else max(0, needed - min(self.n))
 
     def text(self, unit: str = "points", p: float | None = None, of: int = 1) -> str:
-        """`-0.30 points [-1.44, +0.84], p = 0.5; seeds alone; nothing under 1.50 points shows; 18 more seeds would show 0.30`.
+        """`-0.30 points [-1.44, +0.84], n = 3, p = 0.5; 3 seeds show nothing under 1.50 points; 18 more would show 0.30`.
 
         Args:
             p: corrected over `of` comparisons.
@@ -125,11 +125,11 @@ class Comparison:
         text += "" if self.paired else f"; {SEEDS_ALONE}"
         if corrected <= 0.05:
             return text
-        text += f"; nothing under {self.detectable:.2f}{unit} shows"
+        text += f"; {seeds} seeds show nothing under {self.detectable:.2f}{unit}"
         missing = self.seeds_missing
         if missing is None:
-            return f"{text}; more seeds alone would not show {abs(self.mean):.2f}"
-        return f"{text}; {missing} more seeds would show {abs(self.mean):.2f}" if missing else text
+            return f"{text}; more seeds would not show {abs(self.mean):.2f}, more images would" if self.paired else text
+        return f"{text}; {missing} more would show {abs(self.mean):.2f}" if missing else text
 
 
 def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool | None = None) -> list[Estimate]:
@@ -321,4 +321,5 @@ def _comparable(run: Run) -> str:
     """What agrees between networks whose spread over seeds may be pooled: test images, budget and training options."""
     overrides = {key: value for key, value in run.part("overrides").items() if not key.startswith("model.")}
     test = (run.data, run.metric, run.n, run.part("dataset").get("sha256"))
-    return json.dumps([test, run.part("protocol").get("budget"), overrides], sort_keys=True, default=str)
+    budget = run.part("protocol").get("budget") or {}
+    return json.dumps([test, budget.get("kind"), budget.get("limit"), overrides], sort_keys=True, default=str)

@@ -105,7 +105,7 @@ def test_limits_stay_within_0_and_1() -> None:
 
 @pytest.mark.parametrize(
     ("n", "images", "rate", "spread"),
-    [(2, 450, 0.02, 0.05), (3, 2_000, 0.06, 0.1), (5, 450, 0.3, 0.0), (10, 450, 0.05, 0.2)],
+    [(2, 2_000, 0.1, 0.2), (3, 2_000, 0.06, 0.1), (5, 450, 0.3, 0.0), (10, 450, 0.05, 0.2)],
 )
 def test_limits_hold_the_rate_of_other_trainings_on_other_images(
     n: int, images: int, rate: float, spread: float

@@ -1,6 +1,7 @@
 """``sync`` against a W&B server: run folders as they may be found, and servers as they may answer."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,11 @@ def test_a_sweep_has_a_report_with_its_statistics_once(
     rows = [dict(zip(content["summary"]["columns"], row, strict=True)) for row in content["summary"]["data"]]
     by_name = {row["network"]: row for row in rows}
     swept = by_name["resnext29_8x4d"]
-    # Student's t of two degrees of freedom, 4.3027: 3 ± 4.3027 · 1 / √3.
     assert (swept["n"], swept["mean"]) == (3, 3.0)
-    assert (swept["low"], swept["high"]) == (pytest.approx(0.51586, abs=1e-4), pytest.approx(5.48414, abs=1e-4))
+    # Student's t of two degrees of freedom, 4.3027, on the logit scale: ± 4.3027 · 0.01 / √3 / (0.03 · 0.97).
+    half = 4.3027 * 0.01 / math.sqrt(3) / (0.03 * 0.97)
+    expected = [100 / (1 + math.exp(sign * half) * 0.97 / 0.03) for sign in (1, -1)]
+    assert [swept["low"], swept["high"]] == pytest.approx(expected, rel=1e-3)
     assert swept["on_front"] and not by_name["resnet20"]["on_front"]
     assert (by_name["resnet20"]["n"], by_name["resnet20"]["low"]) == (1, None)
     assert any(trace.get("fill") == "toself" for trace in content["digits/curves"]["data"])

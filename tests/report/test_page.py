@@ -124,9 +124,9 @@ def test_a_cost_that_is_in_no_record_is_left_out_and_never_zero(tmp_path: Path) 
 
 def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path) -> None:
     for name, params, speed, errors in (
-        ("resnet20", 100, 500, (5.0, 5.2)),
-        ("resnet29", 200, 400, (4.0, 6.5)),
-        ("resnet44", 300, 900, (9.0, 9.0)),
+        ("resnet20", 100, 500, (5.0, 5.2, 5.1)),
+        ("resnet29", 200, 400, (4.0, 6.5, 4.8)),
+        ("resnet44", 300, 900, (9.0, 9.1, 9.2)),
         ("resnet56", 400, 100, (1.0,)),
     ):
         for seed, error in enumerate(errors):
@@ -136,9 +136,9 @@ def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path
     on = {axis: {name for name, one in networks.items() if axis in one["front"]} for axis in ("params", "images_per_s")}
     assert on == {"params": {"resnet20", "resnet56"}, "images_per_s": {"resnet20", "resnet44", "resnet56"}}
     assert networks["resnet20"]["probability"]["params"] == 1
-    # the lower of its seeds drawn twice: a quarter
-    assert networks["resnet29"]["probability"]["params"] == pytest.approx(0.25, abs=0.1)
-    assert networks["resnet44"]["probability"]["params"] == 0
+    # the mean of a cheaper network: as likely below it as above
+    assert networks["resnet29"]["probability"]["params"] == pytest.approx(0.5, abs=0.05)
+    assert networks["resnet44"]["probability"]["params"] == pytest.approx(0, abs=0.01)
     assert networks["resnet56"]["probability"] == {}
 
 

@@ -27,14 +27,22 @@ def means(runs: Sequence[Run]) -> Table:
             group.runs[0].data,
             Cell(label, look=look_of(group.runs[0])),
             Cell(group.text, style="bold"),
-            group.estimate.interval_text,
-            group.estimate.basis_text,
-            f"{group.seeds_text}, n = {count(group.runs[0].n)}",
+            group.estimate.interval_text if group.estimate.interval else MISSING,
+            ", ".join(
+                filter(
+                    None,
+                    (
+                        group.seeds_text,
+                        f"n = {count(group.runs[0].n)}",
+                        group.estimate.missing or group.estimate.basis_text,
+                    ),
+                )
+            ),
             group.sampling_text,
         ]
         for group, label in zip(groups, labels, strict=True)
     ]
-    heads = ("data set", "network", "mean ± std", "95 % interval", "rests on", "of", "sampling")
+    heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
     lead = (
         "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
         "other trainings and other test images would come out. Seeds alone: without stored outcomes it tells of other "

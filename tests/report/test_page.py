@@ -278,11 +278,15 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
     make_run(tmp_path, metrics={"test/top1_err": 1.0})
     make_run(tmp_path, name="resnet20", metrics={"test/top1_err": 5.0})
     assert "±" not in Page(write_page(tmp_path)).text
-    make_run(tmp_path, seed=1, metrics={"test/top1_err": 3.0})
-    page = Page(write_page(tmp_path))
-    (row,) = [row for row in page.rows if any("±" in text for text, _ in row)]
-    texts = ["digits", "resnext29_8x4d", "2.00 ± 1.41 %", "[-10.71, 14.71]", "mean of 2 seeds, n = 450", "± 0.66"]
-    assert [text for text, _ in row] == texts
+    of = "mean of {} seeds, n = 450, {}"
+    for seeds, texts in (
+        (2, ["2.00 ± 1.41 %", "–", of.format(2, "2 runs, no interval without stored outcomes (1 more would do)")]),
+        (3, ["2.00 ± 1.00 %", "[0.57, 6.75]", of.format(3, "seeds alone")]),
+    ):
+        make_run(tmp_path, seed=seeds - 1, metrics={"test/top1_err": {2: 3.0, 3: 2.0}[seeds]})
+        page = Page(write_page(tmp_path))
+        (row,) = [row for row in page.rows if any("±" in text for text, _ in row)]
+        assert [text for text, _ in row] == ["digits", "resnext29_8x4d", *texts, "± 0.66"]
 
 
 def test_the_details_say_what_the_run_was(tmp_path: Path) -> None:

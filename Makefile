@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-clusters lint clean
+.PHONY: help demo test test-slow test-clusters lint docs clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +23,9 @@ test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one c
 lint: .venv/lint ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+docs: .venv/docs ## the documentation, in site/index.html; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 clean:          ## remove .venv (results in outputs/ stay)
 	rm -rf .venv
 
@@ -36,8 +39,8 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/test .venv/slow .venv/clusters .venv/lint: .venv/run
-	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser,$(notdir $@)))]'
+.venv/test .venv/slow .venv/clusters .venv/lint .venv/docs: .venv/run
+	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser$(comma)docs,$(notdir $@)))]'
 	@touch $@
 
 comma := ,

@@ -11,8 +11,9 @@ import importlib
 import io
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from benchmarks.config.folders import add_config_dir, add_config_dir_argument
 from benchmarks.terminal import RENAMED
@@ -123,31 +124,47 @@ COMMANDS = Command(
 )
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop a table
+def find(argv: Sequence[str]) -> tuple[Command, str, list[str]]:
+    """Return the command or group that ``argv`` names, its whole name, and the words after it."""
     command, words, rest = COMMANDS, [PROGRAM], list(argv)
     while rest and rest[0] in command.commands:
         words.append(rest.pop(0))
         command = command.commands[words[-1]]
-    name = " ".join(words)
-    if not command.module:
-        return _list(command, name, rest)
-    module_name, _, action = command.module.partition(":")
-    module = importlib.import_module(f"benchmarks.{module_name}")
+    return command, " ".join(words), rest
+
+
+def parser_of(command: Command, name: str) -> argparse.ArgumentParser:
+    """Return what parses the words after a command's name."""
     parser = argparse.ArgumentParser(prog=name)
-    getattr(module, f"add_{action}_arguments" if action else "add_arguments")(parser)
+    _function(command, "add_arguments")(parser)
     if command.config_dir:
         add_config_dir_argument(parser)
     if command.commands:
         below = (f"{name} {word}: {below.help}." for word, below in command.commands.items())
         parser.epilog = " ".join(filter(None, (parser.epilog, *below)))
-    arguments = parser.parse_intermixed_args(rest)
+    return parser
+
+
+def _function(command: Command, name: str) -> Callable[..., Any]:
+    """Return ``add_arguments`` or ``run`` of a command: of a module with several, ``add_NAME_arguments`` and ``run_NAME``."""
+    module_name, _, action = command.module.partition(":")
+    words = name.split("_")
+    words[1:1] = [action] if action else []
+    return getattr(importlib.import_module(f"benchmarks.{module_name}"), "_".join(words))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop a table
+    command, name, rest = find(argv)
+    if not command.module:
+        return _list(command, name, rest)
+    arguments = parser_of(command, name).parse_intermixed_args(rest)
     arguments.command_line = shlex.join([*PROGRAM.split(), *argv])
     try:
         add_config_dir(getattr(arguments, "config_dir", None))
-        return getattr(module, f"run_{action}" if action else "run")(arguments) or 0
+        return _function(command, "run")(arguments) or 0
     except OSError as error:
         known = error.filename is not None and error.strerror is not None
         message = f"cannot read or write {error.filename}: {error.strerror}" if known else str(error)

@@ -1,0 +1,226 @@
+"""The pages of the site that are made when it is built: configuration, commands, record. A hook of MkDocs (mkdocs.yml)."""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from inspect import cleandoc
+from itertools import takewhile
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from benchmarks.__main__ import COMMANDS, Command, find, parser_of
+from benchmarks.records import record
+
+CONF = Path(__file__).parents[1] / "conf"
+GROUPS = {
+    "model": "The networks.",
+    "backbone": "What a detector stands on.",
+    "data": "The data sets.",
+    "recipe": "How a network is trained. `<model>_<data>` is taken by itself where there is such a file.",
+    "experiment": "The papers' tables and our own comparisons: `run.py experiment=NAME` runs what is missing.",
+    "trainer": "Devices, budgets, precision and training options.",
+    "cluster": "Where trials run.",
+    "logger": "Weights & Biases, or nothing beside the local record.",
+}
+WITH_KEYS = (
+    "trainer/default",
+    "cluster/local",
+    "cluster/slurm",
+    "cluster/ray",
+    "cluster/hosts",
+    "logger/wandb",
+    "recipe/common",
+)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """Add the generated pages to those of docs/. Called by MkDocs."""
+    from mkdocs.structure.files import File
+
+    pages = {"configuration": configuration, "commands": commands, "record": record_fields}
+    for name, page in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=page()))
+    return files
+
+
+def configuration() -> str:
+    """Return the keys of conf/config.yaml, the choices of every group, and the keys of the groups that all runs share."""
+    lines = [
+        "# Configuration",
+        "",
+        "Made from the comments in `conf/` when this site is built. Any key can be set on the command line, `KEY=VALUE`, and "
+        "with `-m` swept over values, `KEY=A,B`. A group is chosen by its name: `model=densenet`. `--cfg job` after any of "
+        "these prints the whole configuration and runs nothing.",
+        "",
+        "## Keys of every run",
+        "",
+        *_key_table(CONF / "config.yaml", skip=("defaults", "task", "loading", "module", "datamodule")),
+    ]
+    for group, meaning in GROUPS.items():
+        lines += ["", f"## `{group}`", "", meaning, "", "| choice | what |", "| --- | --- |"]
+        for path in sorted((CONF / group).glob("*.yaml")):
+            lines.append(f"| `{group}={path.stem}` | {_cell(_header(path))} |")
+        for name in (name for name in WITH_KEYS if name.startswith(f"{group}/")):
+            lines += [
+                "",
+                f"### Keys of `{name.replace('/', '=')}`",
+                "",
+                *_key_table(CONF / f"{name}.yaml", prefix=group),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def commands() -> str:
+    """Return what every command says of itself."""
+    lines = [
+        "# Commands",
+        "",
+        "`python run.py` makes runs; `python run.py --help` lists groups and choices. Around the runs:",
+        "",
+    ]
+    for names, command in _all_commands(COMMANDS):
+        name = f"python -m benchmarks {' '.join(names)}"
+        lines += [f"{'#' * (len(names) + 1)} `{' '.join(names)}`", ""]
+        lines += (
+            ["```text", _help(names), "```", ""]
+            if command.module
+            else [f"{_sentence(command.help)} `{name} COMMAND`", ""]
+        )
+    return "\n".join(lines)
+
+
+def record_fields() -> str:
+    """Return the blocks of record.json with their fields, from the dataclasses that write them."""
+    lines = [
+        "# The record of a run",
+        "",
+        "A run is a folder, `outputs/<data>/<network>/<recipe>/seed<k>`, with what departs from the recipe in its name "
+        "(`resnext_digits,epochs=2`). The same configuration gives the same folder: a finished run is not made again, and an "
+        "interrupted one goes on from its last checkpoint.",
+        "",
+        "| file | what |",
+        "| --- | --- |",
+        "| `config.yaml` | the resolved configuration |",
+        "| `record.json` | the run details, described below |",
+        "| `history.jsonl` | a row per evaluation: epoch, step, images seen, training MACs and FLOPs, seconds, metrics |",
+        "| `checkpoints/` | the last two and the best on validation; tensors and plain types only |",
+        "| `outcomes.json` | what came out for each test image: hits as bits, or pixel counts; checksum of the test set |",
+        "| `log.txt` | what the processes printed |",
+        "",
+        "The blocks of `record.json`, made from the classes in `benchmarks/records/record.py` that write it:",
+        "",
+    ]
+    blocks = [block for block in vars(record).values() if is_dataclass(block) and block.__module__ == record.__name__]
+    for block in sorted(blocks, key=lambda block: block is not record.Record):
+        text, _, attributes = cleandoc(block.__doc__ or "").replace("``", "`").partition("Attributes:\n")
+        meanings = {
+            name: meaning.strip(" .")
+            for names, _, meaning in (line.partition(":") for line in attributes.splitlines())
+            for name in names.strip().split(", ")
+        }
+        hints = get_type_hints(block)
+        lines += [f"## {block.__name__}", "", text.strip(), "", "| field | type | meaning |", "| --- | --- | --- |"]
+        lines += [
+            f"| `{one.name}` | {_type(hints[one.name])} | {meanings.get(one.name, '')} |" for one in fields(block)
+        ] + [""]
+    return "\n".join(lines)
+
+
+def _key_table(path: Path, prefix: str = "", skip: tuple[str, ...] = ()) -> list[str]:
+    rows = [(f"{prefix}.{key}" if prefix else key, value, comment) for key, value, comment in keys_of(path)]
+    shown = [
+        row
+        for row in rows
+        if row[0].partition(".")[0] not in skip
+        and not any(part.startswith(("_", "defaults", "executor")) for part in row[0].split("."))
+    ]
+    return [
+        "| key | default | meaning |",
+        "| --- | --- | --- |",
+        *(f"| `{k}` | `{v}` | {_cell(c)} |" for k, v, c in shown),
+    ]
+
+
+def keys_of(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield the dotted keys of a YAML file that have a value, with it and the comment on the same line and below it."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines()
+
+    def visit(node: Any, name: str) -> Iterator[tuple[str, str, str]]:
+        if isinstance(node, yaml.MappingNode) and node.value:
+            for key, value in node.value:
+                yield from visit(value, f"{name}.{key.value}" if name else key.value)
+        else:
+            value = text[node.start_mark.index : node.end_mark.index].strip()
+            yield name, value, _comment(lines, node.end_mark.line)
+
+    root = yaml.compose(text)
+    return visit(root, "") if root else iter(())
+
+
+def _comment(lines: list[str], number: int) -> str:
+    match = re.search(r"\s#\s(.*)$", lines[number])
+    words = [match[1]] if match else []
+    for line in lines[number + 1 :] if match else ():
+        if not re.match(r"\s+#\s", line) or re.match(r"\s*#", line).end() < match.start():
+            break
+        words.append(line.strip(" #"))
+    return " ".join(words)
+
+
+def _header(path: Path) -> str:
+    """Return the first sentence of the comment that a file begins with, else which file it extends."""
+    text = path.read_text(encoding="utf-8")
+    comment = takewhile(lambda line: line.startswith("#"), text.removeprefix("# @package _global_\n").splitlines())
+    words = " ".join(line[2:] for line in takewhile(lambda line: not line.startswith("#  "), comment))
+    extended = [
+        name for name in (yaml.safe_load(text) or {}).get("defaults", []) if isinstance(name, str) and name != "_self_"
+    ]
+    return (
+        re.split(r"(?<=[a-z0-9)\]])[.:] (?=[A-Z`])", words)[0].rstrip(".")
+        or f"as `{', '.join(extended)}`, other values"
+    )
+
+
+def _all_commands(group: Command, names: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Command]]:
+    for name, command in group.commands.items():
+        yield (*names, name), command
+        yield from _all_commands(command, (*names, name))
+
+
+def _help(names: tuple[str, ...]) -> str:
+    command, name, _ = find(names)
+    parser = parser_of(command, name)
+    parser.formatter_class = partial(argparse.HelpFormatter, width=100)
+    return parser.format_help().strip()
+
+
+def _type(hint: Any) -> str:
+    """Return a type as words, with a link to the block that it is."""
+    if is_dataclass(hint):
+        return f"[{hint.__name__}](#{hint.__name__.lower()})"
+    if hint is type(None):
+        return "null"
+    inner = get_args(hint)
+    origin = getattr(hint, "__origin__", None)
+    if origin is list:
+        return f"list of {_type(inner[0])}"
+    if origin in (dict, Mapping):
+        return f"mapping to {_type(inner[1])}"
+    if inner:
+        return " or ".join(map(_type, inner))
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
+        getattr(hint, "__name__", ""), "any"
+    )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")

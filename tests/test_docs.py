@@ -1,0 +1,159 @@
+"""What README and docs/ tell to type: commands are parsed and composed, those that need nothing are run, the site is built."""
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import find, parser_of
+from benchmarks.config.compose import expand
+from benchmarks.config.folders import choices
+from benchmarks.config.trial import Impossible
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"(?:<!-- (needs|example): (.+?) -->\n)?^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OTHERS = ("python tests/support/kill_trials.py", ". .venv/bin/activate", "wandb login", "pre-commit install", ".ci/run")
+OWN = ("DIR", "mynet")  # in overrides: what the reader has
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page; ``needs`` says what running it takes, empty for what runs anywhere in a minute."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+    needs: str
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each command, without comments."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+def blocks() -> list[Block]:
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in BLOCK.finditer(text):
+            kind, word, language, content = match.groups()
+            line = text[: match.start(4)].count("\n") + 1
+            found.append(
+                Block(
+                    page.relative_to(ROOT).as_posix(),
+                    line,
+                    language,
+                    content,
+                    word if kind == "needs" else "",
+                    word if kind == "example" else "",
+                )
+            )
+    return found
+
+
+SHELL = [block for block in blocks() if block.language == "sh"]
+EXAMPLES = [block for block in blocks() if block.example]
+RUNNABLE = [block for block in SHELL if not block.needs and block.page.startswith("docs/")]
+
+
+@cache  # pages repeat one another's commands
+def composes(overrides: tuple[str, ...], multirun: bool) -> None:
+    """Assert that every trial composes, of the first seed; of the rows of experiments tests/config/ does it."""
+    keys = [override.partition("=")[0] for override in overrides]
+    if "experiment" in keys and "row" not in keys:
+        [experiment] = [override for override in overrides if override.startswith("experiment=")]
+        assert experiment.partition("=")[2] in choices("experiment")
+        return
+    trials = expand([re.sub("^(seed=[0-9]+),.*", r"\1", override) for override in overrides], multirun)
+    assert not [trial.error for trial in trials if isinstance(trial, Impossible)]
+
+
+def test_blocks_are_found_on_many_pages() -> None:
+    assert len({block.page for block in SHELL}) > 8 and RUNNABLE
+    fences = sum(len(re.findall(r"^```sh", page.read_text(encoding="utf-8"), re.MULTILINE)) for page in PAGES)
+    assert fences == len(SHELL)
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_every_command_is_one_that_there_is(block: Block) -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for words in block.commands:
+        match [word for word in words if not word.startswith("#")]:
+            case ["make", *rest]:
+                assert set(rest) <= set(targets)
+            case ["pip", "install", *rest]:
+                assert set(re.findall(r"\[(\w+)\]", " ".join(rest))) <= set(extras)
+            case ["python", "run.py", *rest] | ["compute-accuracy", *rest]:
+                overrides = [word for word in rest if "=" in word and not any(own in word for own in OWN)]
+                if not any(word.startswith("model=mynet") for word in rest):
+                    composes(tuple(overrides), "-m" in rest)
+            case ["python" | ".venv/bin/python", "-m", "benchmarks", *rest]:
+                command, name, after = find(rest)
+                assert command.module, f"{name} is no command"
+                arguments = parser_of(command, name).parse_intermixed_args(after)
+                overrides = getattr(arguments, "overrides", None) or []
+                if not any(own in word for own in OWN for word in overrides):
+                    composes(tuple(word for word in overrides if "=" in word), True)
+            case _:
+                assert " ".join(words).startswith(OTHERS), f"{block}: {shlex.join(words)}"
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to type commands in, with a sweep of digits in its ``outputs``."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("run.py", "conf", "benchmarks", "datamodules", "lightning_modules"):
+        (folder / name).symlink_to(ROOT / name)
+    type_in(folder, "python run.py -m model=resnet,resnext seed=0,1 recipe.epochs=1 logger=none\n")
+    return folder
+
+
+def type_in(folder: Path, text: str) -> None:
+    """Run a block as a shell would in a checkout whose environment is active."""
+    script = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\nset -euo pipefail\n{text}'
+    done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", RUNNABLE, ids=str)
+def test_a_block_that_needs_nothing_runs(block: Block, checkout: Path) -> None:
+    type_in(checkout, block.text)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.example)
+def test_an_example_runs(block: Block, checkout: Path) -> None:
+    pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    (checkout / "example.py").write_text(block.text)
+    type_in(checkout, "MPLBACKEND=agg python example.py\n")
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -> None:
+    if find_spec("mkdocs") is None:
+        pytest.skip("needs mkdocs: pip install -e '.[docs]'")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for page in tmp_path.rglob("*.html"):
+        loaded = re.findall(
+            r"<(?:script|img|iframe)[^>]* src=[\"']?(?:https?:)?//|<link[^>]*https?://", page.read_text()
+        )
+        assert not loaded, page

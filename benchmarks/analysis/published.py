@@ -42,6 +42,18 @@ FIGURES = {
     "v_rand": Figure("V_Rand", high=True),
     "v_info": Figure("V_Info", high=True),
     "seg": Figure("SEG", high=True),
+    "mask_ap": Figure("mask AP", high=True),
+    "mask_ap50": Figure("mask AP50", high=True),
+    "mask_ap75": Figure("mask AP75", high=True),
+    "mask_ap_small": Figure("mask AP, small", high=True),
+    "mask_ap_medium": Figure("mask AP, medium", high=True),
+    "mask_ap_large": Figure("mask AP, large", high=True),
+    "box_ap": Figure("box AP", high=True),
+    "box_ap50": Figure("box AP50", high=True),
+    "box_ap75": Figure("box AP75", high=True),
+    "box_ap_small": Figure("box AP, small", high=True),
+    "box_ap_medium": Figure("box AP, medium", high=True),
+    "box_ap_large": Figure("box AP, large", high=True),
 }
 
 
@@ -96,13 +108,11 @@ class Table:
 
     Attributes:
         name: of its file and of the experiment that trains its rows.
-        needs: what is not here yet, as `detection`; empty for a table that can be run.
     """
 
     name: str
     title: str
     paper: str
-    needs: str
     rows: tuple[Row, ...]
 
     @property
@@ -118,14 +128,14 @@ class Table:
                 raise ValueError(
                     f"{self.name} has no row {name!r}{nearest(name, known)}; there are {', '.join(known) or 'none'}"
                 )
-        return Table(self.name, self.title, self.paper, self.needs, tuple(row for row in self.rows if row.row in names))
+        return Table(self.name, self.title, self.paper, tuple(row for row in self.rows if row.row in names))
 
 
 @cache
 def tables() -> dict[str, Table]:
     """All tables by name, in the order of `tables.csv`."""
     return {
-        line["table"]: Table(line["table"], line["title"], line["paper"], line["needs"], _rows(line["table"]))
+        line["table"]: Table(line["table"], line["title"], line["paper"], _rows(line["table"]))
         for line in _lines(TABLES / "tables.csv")
     }
 

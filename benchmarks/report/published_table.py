@@ -247,7 +247,7 @@ def print_list(output_root: Path, console: Console) -> None:
         run = sorted({count for count in seeds if count})
         state = f"{sum(map(bool, seeds))} of {len(rows)}" if rows else "reference lines"
         counts = "–".join(map(str, dict.fromkeys(run[:1] + run[-1:])))
-        listed.append([table.name, table.title, f"needs {table.needs}" if table.needs else state, counts])
+        listed.append([table.name, table.title, state, counts])
     numbers = ("rows run", "seeds")
     note = "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it"
     print_table(Printed("", ("table", "title", *numbers), listed, numbers, notes=[note]), console)

@@ -116,8 +116,6 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, Published | None, Path]
     table = published.tables().get(name)
     if arguments.row and table is None:
         raise ValueError("--row needs a table: report TABLE --row ROW")
-    if table is not None and not table.rows:
-        raise ValueError(f"{table.name} needs {table.needs}, which is not here")
     if table is not None and arguments.row:
         table = table.pick(arguments.row)
     return name, table, Path(places[0] if places else "outputs")

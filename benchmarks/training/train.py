@@ -21,6 +21,7 @@ from benchmarks.records.hardware import hardware
 from benchmarks.records.outcomes import outcomes_of, write_outcomes
 from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, Resumption
 from benchmarks.training import tuned_settings
+from benchmarks.training.backbone_weights import load_backbone
 from benchmarks.training.batch_hooks import leave_out_profiler
 from benchmarks.training.batch_statistics import BatchStatistics
 from benchmarks.training.budget import take_budget
@@ -70,6 +71,9 @@ def train(run: OpenRun) -> None:
         data.setup("fit")
     module = instantiate(config["module"])
     module.net.check_image_size(*config["data"]["image_size"])
+    note = None if weights is not None else load_backbone(config, module.net)
+    if note is not None:
+        run.record.notes = [*(run.record.notes or ()), note]
 
     run.progress.prepare("counting MACs", 0, 0)
     complexity = measure(module.net, image_shape(config))

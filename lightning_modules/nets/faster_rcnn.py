@@ -6,7 +6,7 @@ Two forms, after Figure 4 of Mask R-CNN (He et al., ICCV 2017). With ``pyramid``
 and the fifth stage (res5) is computed for every region.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -269,6 +269,20 @@ class FasterRCNN(nn.Module):
     def _res5_part(self, test: int) -> list[Part]:
         size = (self.map_channels, self.box_pool, self.box_pool)
         return [] if self.res5 is None else [Part("res5", size, test, self.regions_per_image, "regions")]
+
+    def load_backbone(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Begin with the stem and stages of a classifier's ``state_dict``, of the ResNet that the backbone is.
+
+        Raises:
+            RuntimeError: it is another's.
+        """
+        own = self.backbone.state_dict()
+        self.backbone.load_state_dict({name: state_dict[name] for name in own if name in state_dict})
+        if self.res5 is not None:
+            last = {
+                name.removeprefix("stages.3."): state_dict[name] for name in state_dict if name.startswith("stages.3.")
+            }
+            self.res5.load_state_dict(last)
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise ValueError for an image (in pixels) so small that the last map would be less than a pixel."""

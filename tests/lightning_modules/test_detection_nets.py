@@ -244,3 +244,20 @@ def test_an_image_that_the_last_map_would_not_see_is_refused():
         net.check_image_size(16, 15)
     with pytest.raises(ValueError, match="needs the 4 stages"):
         MaskRCNN(ResNet(20, block="basic", stem="cifar"), 3, pyramid=None)
+
+
+@pytest.mark.parametrize("form", ["fpn", "c4"])
+def test_a_backbone_begins_with_the_weights_of_a_classifier(form):
+    torch.manual_seed(5)
+    classifier = ResNet(18, block="basic", base_channels=8, in_channels=1, num_classes=3)
+    classifier(torch.randn(4, 1, 64, 64))  # statistics of its own
+    net = small(form, frozen_norm=True)
+    net.load_backbone(classifier.state_dict())
+    images = torch.randn(2, 1, 64, 64)
+    classifier.eval()
+    maps = classifier.stages[:3](classifier.stem(images))
+    assert torch.equal(net.backbone(images)[2], maps)
+    if net.res5 is not None:
+        assert torch.equal(net.res5(maps), classifier.stages[3](maps))
+    with pytest.raises(RuntimeError, match="Missing key"):
+        net.load_backbone({})

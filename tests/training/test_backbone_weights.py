@@ -1,0 +1,61 @@
+"""What a detector's backbone begins with, and what a record says of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.training.backbone_weights import load_backbone
+from benchmarks.training.weights import Weights
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    [trial] = expand(["model=mask_rcnn", "data=nuclei_instances", *overrides], multirun=False)
+    assert isinstance(trial, Trial)
+    return trial.config
+
+
+def classifier_file(path: Path, **arguments: Any) -> Weights:
+    network = {**composed()["model"]["backbone"], "num_classes": 5, **arguments}
+    net = instantiate(network)
+    source = {"layout": "run", "file": "last.ckpt", "sha256": "0" * 64}
+    Weights("resnet18", network, source, net.state_dict()).write(path)
+    return Weights.read(path)
+
+
+def test_a_frozen_backbone_without_weights_is_refused_and_one_that_learns_is_from_scratch() -> None:
+    config = composed()
+    assert (
+        load_backbone(config, instantiate(config["model"])) == "from scratch: the backbone begins with random weights"
+    )
+    for override in ("model.frozen_norm=true", "model.freeze_at=1"):
+        with pytest.raises(
+            ValueError, match="recipe.backbone_weights=FILE.*from scratch: model.frozen_norm=false"
+        ) as error:
+            load_backbone(composed(override), None)
+        assert "\n" not in str(error.value)
+    [other] = expand(["model=resnet"], multirun=False)
+    assert isinstance(other, Trial) and load_backbone(other.config, None) is None
+
+
+def test_a_classifiers_weights_are_taken_and_named(tmp_path: Path) -> None:
+    weights = classifier_file(tmp_path / "resnet18.pt")
+    config = composed(f"+recipe.backbone_weights={tmp_path / 'resnet18.pt'}", "model.frozen_norm=true")
+    net = instantiate(config["model"])
+    note = load_backbone(config, net)
+    assert note is not None and f"resnet18, {tmp_path / 'resnet18.pt'}, SHA-256 {weights.sha256}" in note
+    own = net.backbone.state_dict()
+    assert len(own) > 60 and all(torch.equal(tensor, weights.state_dict[name]) for name, tensor in own.items())
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    classifier_file(tmp_path / "wide.pt", base_channels=8)
+    config = composed(f"+recipe.backbone_weights={tmp_path / 'wide.pt'}")
+    with pytest.raises(ValueError, match="another network, resnet18: base_channels is 8 there, 16 here"):
+        load_backbone(config, instantiate(config["model"]))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import yaml
 
@@ -10,7 +11,7 @@ from benchmarks.records.files import CONFIG
 from benchmarks.records.runs import Run
 from benchmarks.units import number
 
-EXPERIMENT = "learning_rates"
+KEY = "recipe.optimizer.lr"
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,19 @@ class RateTrials:
 
 
 def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
-    """Return the finished runs of the experiment by data set and network, in the order of ``runs``."""
-    networks: dict[tuple[str, str], dict[float, list[Run]]] = {}
+    """Return what was tried at two rates or more and differs in nothing else but the seed, in the order of ``runs``."""
+    networks: dict[tuple[Any, ...], dict[float, list[Run]]] = {}
     for run in runs:
-        if run.record.get("experiment") == EXPERIMENT and run.value is not None and _final_loss(run) is not None:
-            networks.setdefault((run.data, run.network), {}).setdefault(_rate(run), []).append(run)
+        if run.value is not None and _final_loss(run) is not None:
+            others = {key: value for key, value in run.part("overrides").items() if key != KEY}
+            settings = (run.data, run.network, run.record.get("recipe"), repr(sorted(others.items())))
+            networks.setdefault(settings, {}).setdefault(_rate(run), []).append(run)
     trials = []
     for by_rate in networks.values():
-        seeds = max(map(len, by_rate.values()))
-        whole = {rate: by_rate[rate] for rate in sorted(by_rate) if len(by_rate[rate]) == seeds}
-        trials.append(RateTrials(whole, sorted(by_rate.keys() - whole.keys())))
+        if len(by_rate) > 1:
+            seeds = max(map(len, by_rate.values()))
+            whole = {rate: by_rate[rate] for rate in sorted(by_rate) if len(by_rate[rate]) == seeds}
+            trials.append(RateTrials(whole, sorted(by_rate.keys() - whole.keys())))
     return trials
 
 

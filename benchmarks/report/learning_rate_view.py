@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.learning_rates import EXPERIMENT, RateTrials, rate_trials
+from benchmarks.analysis.learning_rates import KEY, RateTrials, rate_trials
 from benchmarks.records.runs import load_runs
 from benchmarks.report.figures import Trace, figure, line, plain, points, ticks
 from benchmarks.report.style import look_of
@@ -16,11 +16,14 @@ def learning_rate_view(output_root: Path) -> View:
     """Return validation loss over learning rate: a chart for each data set and family, a line for each network.
 
     Raises:
-        FileNotFoundError: there is no such folder. ValueError: it holds no finished run of the experiment.
+        FileNotFoundError: there is no such folder. ValueError: no network in it has finished at two rates.
     """
     networks = rate_trials(load_runs(output_root)[0])
     if not networks:
-        raise ValueError(f"no finished run of experiment={EXPERIMENT} in {output_root}: run.py experiment={EXPERIMENT}")
+        raise ValueError(
+            f"no network has finished at two learning rates in {output_root}: run.py experiment=learning_rates, or "
+            f"run.py -m {KEY}=0.05,0.1,0.2 …"
+        )
     kinds: dict[tuple[str, str], list[RateTrials]] = {}
     for network in networks:
         kinds.setdefault((network.first.data, network.first.family), []).append(network)
@@ -41,7 +44,7 @@ def rate_lines(output_root: Path) -> list[str]:
     lines = []
     for network in rate_trials(load_runs(output_root)[0]):
         end = ", at an end of those tried" if network.is_at_an_end else ""
-        lines.append(f"{network.first.data}  {network.first.network}  recipe.optimizer.lr={network.best:g}{end}")
+        lines.append(f"{network.first.data}  {network.first.network}  {KEY}={network.best:g}{end}")
     return lines
 
 

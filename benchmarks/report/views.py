@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.analysis.learning_rates import EXPERIMENT as RATES
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.records.files import write_atomic
@@ -73,7 +72,8 @@ def run_accuracy(arguments: argparse.Namespace) -> None:
 def add_learning_rates_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``view learning_rates``."""
     parser.description = (
-        f"Validation loss over learning rate from the finished runs of experiment={RATES}, and each network's rate."
+        "Validation loss over learning rate, and each network's rate: of the networks that have finished at two rates or "
+        "more, as with experiment=learning_rates."
     )
     parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
     _add_out(parser, "OUTPUT_ROOT/views/learning_rates.html")

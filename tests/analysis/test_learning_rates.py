@@ -17,7 +17,7 @@ def write(root: Path, name: str, rate: float, seed: int, loss: float, status: st
     folder = root / "digits" / name / f"common,lr={rate}" / f"seed{seed}"
     folder.mkdir(parents=True)
     record = {
-        "schema": 1, "status": status, "error": None, "experiment": "learning_rates", "data": "digits", "family": "resnet",
+        "schema": 1, "status": status, "error": None, "data": "digits", "family": "resnet",
         "name": name, "recipe": "common", "seed": seed, "overrides": {"recipe.optimizer.lr": rate},
         "protocol": {"metric": "test/top1_err", "metric_label": "test error (%)"},
         "metrics": {"test/top1_err": 100.0 * rate, "test/n": 450}, "compute": {"train_flops": 1e9},
@@ -39,6 +39,8 @@ def test_a_network_gets_the_rate_with_the_lowest_mean_loss_at_the_end(tmp_path: 
     for seed in (100, 101):
         write(tmp_path, "resnet20_w4", 0.2, seed, 0.5)
         write(tmp_path, "resnet20_w4", 0.4, seed, 0.4)
+
+    write(tmp_path, "resnet56", 0.1, 0, 0.2)  # at one rate alone: a run of another experiment
 
     wide, narrow = rate_trials(load_runs(tmp_path)[0])
     assert (wide.best, wide.is_at_an_end, wide.unfinished) == (0.1, False, [0.4])

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from datamodules.augmentation.crops import normalise
 from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler
-from datamodules.readers.encoded import ImageSplits
+from datamodules.readers.encoded import FolderImages, ImageSplits
 from datamodules.readers.objects import ObjectSplits
 from datamodules.readers.preparation import told_to
 from datamodules.readers.splits import Splits
+from datamodules.readers.stored_image import StoredImage
 
 CPU = torch.device("cpu")
 AnySplits = TypeVar("AnySplits", Splits, ImageSplits, ObjectSplits)
@@ -88,6 +91,14 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         """Yield batches [B, C, H, W] of ``count`` evenly spaced training images as an evaluation sees them, the same on every
         process and of the network's device."""
         raise NotImplementedError
+
+    def read_view(self, path: Path, shape: Sequence[int]) -> Tensor:
+        """Return an image file as an evaluation of classes sees it, float32 [C, H, W] of that shape, normalised.
+
+        Raises ValueError or OSError naming the file.
+        """
+        pixels = StoredImage(FolderImages.single(path), 0).centre(*shape)
+        return normalise(torch.from_numpy(pixels)[None], torch.tensor(self.mean), torch.tensor(self.std))[0]
 
     def spaced_rows(self, count: int) -> Tensor:
         """Return the rows of ``count`` evenly spaced training images, of all where there are no more."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.augmentation.crops import check_statistics, normalise
 from datamodules.augmentation.imagenet import ImageAugmentation
-from datamodules.augmentation.views import StoredImage, view_of
+from datamodules.augmentation.views import view_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import Batch
 from datamodules.loading.batching import (
@@ -20,8 +21,9 @@ from datamodules.loading.batching import (
     TrainRows,
     worker_options,
 )
-from datamodules.readers.encoded import ImageSplit, ImageSplits
+from datamodules.readers.encoded import FolderImages, ImageSplit, ImageSplits
 from datamodules.readers.seeds import mix_seed
+from datamodules.readers.stored_image import StoredImage
 
 
 class _TrainBatches(Dataset[Batch]):
@@ -138,6 +140,12 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
         for rows in self.spaced_rows(count).split(batch_size):
             images = [batches[EvaluationRows(row, row + 1)].images for row in rows.tolist()]
             yield torch.cat(images).to(self.root_device())
+
+    def read_view(self, path: Path, shape: Sequence[int]) -> Tensor:
+        """Return an image file in the first test view; see SplitDataModule."""
+        view, _ = self.views[0]
+        pixels = torch.from_numpy(view(StoredImage(FolderImages.single(path), 0))).movedim(-1, -3)
+        return normalise(pixels[None], torch.tensor(self.mean), torch.tensor(self.std))[0]
 
     def image_shape(self) -> list[int]:
         """Return the shape [C, H, W] of a crop."""

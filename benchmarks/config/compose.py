@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from benchmarks.config.composer import Composer
 from benchmarks.config.folders import added_folders
 from benchmarks.config.hydra_errors import compose_overrides, parse_overrides
+from benchmarks.config.own_folders import class_folders, folder_name, real_path
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
 from benchmarks.units import nearest
 
@@ -77,7 +78,9 @@ def paper_facts(experiment: str) -> dict[str, Any]:
 
 def register_resolvers() -> None:
     """The functions that names in ``conf/model`` use: text where a flag holds, whether a number is below one, θ unless it
-    is the papers', and of a detector its backbone and what stands on it."""
+    is the papers', and of a detector its backbone and what stands on it; and those of ``conf/data`` on one's own folders."""
+    for function in (class_folders, folder_name, real_path):
+        OmegaConf.register_new_resolver(function.__name__, function, replace=True)
     OmegaConf.register_new_resolver("when", lambda flag, text: text if flag else "", replace=True)
     OmegaConf.register_new_resolver("below_one", lambda number: number < 1, replace=True)
     OmegaConf.register_new_resolver(

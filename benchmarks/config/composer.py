@@ -67,7 +67,9 @@ class Composer:
         template, numbers = self._template(job)
         reference = template
         if not all(text.split("=")[0] in SELECTING for text in job):
-            reference = self._compose(template.selected)
+            # A data set may count what is in its folder.
+            place = [text for text in job if text.startswith("data.root=")]
+            reference = self._compose((*template.selected, *place))
         config, written = _filled(template.config, numbers), _filled(template.identity, numbers)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
 

@@ -72,11 +72,11 @@ def _default_for(missing: str, overrides: Sequence[str]) -> list[str]:
 
 
 def _default_names(group: str, family: str, data: str) -> list[str]:
-    """Return the names of files that would serve: a recipe by the task, a variant also by the stem that the images need."""
+    """Return the names of files that would serve: a recipe of the data set or by the task, a variant by stem or task."""
     path = option_file("data", data)
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
     kinds = [str(content.get(key)) for key in ("stem", "task") if content.get(key)]
-    return kinds[-1:] if group == "recipe" else [f"{family}_{kind}" for kind in kinds]
+    return [data, *kinds[-1:]] if group == "recipe" else [f"{family}_{kind}" for kind in kinds]
 
 
 def _pair(option: str) -> tuple[str, str]:
@@ -122,4 +122,4 @@ def _keys(groups: tuple[str, ...]) -> list[str]:
 
 
 def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+    return re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).strip().splitlines()[0])

@@ -1,8 +1,8 @@
-"""Masks for images of any size from a finished segmentation run: ``python -m benchmarks predict RUN IMAGE…``."""
+"""Masks or classes of images from a finished run: ``python -m benchmarks predict RUN IMAGE…``."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, RECORD, read_config, read_json
+from benchmarks.training.predict_classes import CLASSES, write_classes
 
 NEEDED = {
     **{"data": dict, "module": dict, "datamodule": dict},
@@ -21,10 +22,11 @@ NEEDED = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``predict``."""
-    parser.description = "Masks for images of any size from a finished segmentation run."
+    parser.description = "Masks or classes of any images from a finished run of segmentation or classification."
     parser.epilog = (
         "Images are cut into overlapping tiles with mirrored borders, so memory depends on the tile alone. A mask is written "
-        "as <name>_mask.png, or .tif for several slices: class k of K as grey level 255 k / (K - 1)."
+        "as <name>_mask.png, or .tif for several slices: class k of K as grey level 255 k / (K - 1). A run of classification "
+        f"prints the class of each image and writes {CLASSES} with the probabilities of all classes."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="PNG, JPEG or TIFF (several slices too)")
@@ -35,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write a mask for each image.
+    """Write a mask for each image, or the classes of all.
 
     Raises:
         ValueError, OSError: no such run or image, a tile that memory does not hold, or a mask that would be overwritten.
@@ -53,30 +55,28 @@ def _predict(
     config = read_config(run, NEEDED)
     for part in ("module", "datamodule"):
         check_targets(config[part], run / CONFIG, trusted)
-    if config["data"]["task"] != "segmentation":
-        raise ValueError(f"{run} is a run of {config['data']['task']}, masks come from a segmentation run")
+    task = config["data"]["task"]
+    if task not in ("segmentation", "classification"):
+        raise ValueError(f"{run} is a run of {task}: masks come from segmentation, classes from classification")
+    if task == "classification" and tile is not None:
+        raise ValueError("--tile is of segmentation: an image has one class")
     for image in images:
         if not image.is_file():
             raise FileNotFoundError(f"{image} is missing")
-    suffixes = {image: ".tif" if image.suffix.lower() in {".tif", ".tiff"} else ".png" for image in images}
-    targets = {image: out / f"{image.stem}_mask{suffix}" for image, suffix in suffixes.items()}
-    for image, target in targets.items():
-        if target.exists() or list(targets.values()).count(target) > 1:
-            raise ValueError(
-                f"{target}, the mask of {image}, would be overwritten: choose another --out or move it away"
-            )
+    if task == "classification" and (out / CLASSES).exists():
+        raise ValueError(f"{out / CLASSES} would be overwritten: choose another --out or move it away")
+    targets = _mask_files(images, out) if task == "segmentation" else {}
 
-    import numpy as np
-    import tifffile
     import torch
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
-    from PIL import Image
 
     from benchmarks.training.weights import checkpoint_weights
 
     dataset = (read_json(run / RECORD) or {}).get("dataset")
-    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(key), list) for key in ("mean", "std")):
+    if not isinstance(dataset, dict) or not all(
+        isinstance(dataset.get(key), list) for key in ("mean", "std", "classes")
+    ):
         raise ValueError(f"{run / RECORD} does not say how the images were standardised: dataset.mean, dataset.std")
     try:
         module = instantiate(config["module"])
@@ -88,27 +88,59 @@ def _predict(
     if tile is not None:
         check_memory(module.net, config["data"]["in_channels"], config["data"]["image_size"][0], tile)
         module.tiles = (module.tiles or {"batch_size": 1, "margin": 96}) | {"tile": tile}
-    classes = config["data"]["num_classes"]
+    data = config["data"]
     out.mkdir(parents=True, exist_ok=True)
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
-        whole = bars.add_task("images", total=len(images))
-        for image, target in targets.items():
-            masks = []
-            slices, remark = datamodule.read_slices(image, config["data"]["in_channels"], dataset.get("grey_range"))
-            if remark:
-                print(remark, file=sys.stderr)
-            for number, pixels in enumerate(slices, start=1):
-                tiles = bars.add_task(f"{image.name} {number}/{len(slices)}", total=None)
-                mask = module.predict(pixels, partial(_advance, bars, tiles))
-                masks.append((mask.cpu().numpy() * 255 // (classes - 1)).astype(np.uint8))
-                bars.remove_task(tiles)
-            if target.suffix == ".tif":
-                tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")
-            else:
-                Image.fromarray(masks[0]).save(target)
-            bars.advance(whole)
-            print(target)
+        if task == "segmentation":
+            grey_range = dataset.get("grey_range")
+            _write_masks(module, datamodule, targets, data["in_channels"], data["num_classes"], grey_range, bars)
+        else:
+            shape, names = [data["in_channels"], *data["image_size"]], dataset["classes"]
+            write_classes(module, datamodule, images, shape, names, out / CLASSES, bars)
+
+
+def _mask_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
+    suffixes = {image: ".tif" if image.suffix.lower() in {".tif", ".tiff"} else ".png" for image in images}
+    targets = {image: out / f"{image.stem}_mask{suffix}" for image, suffix in suffixes.items()}
+    for image, target in targets.items():
+        if target.exists() or list(targets.values()).count(target) > 1:
+            raise ValueError(
+                f"{target}, the mask of {image}, would be overwritten: choose another --out or move it away"
+            )
+    return targets
+
+
+def _write_masks(
+    module: Any,
+    datamodule: Any,
+    targets: Mapping[Path, Path],
+    channels: int,
+    classes: int,
+    grey_range: Sequence[int] | None,
+    bars: Progress,
+) -> None:
+    import numpy as np
+    import tifffile
+    from PIL import Image
+
+    whole = bars.add_task("images", total=len(targets))
+    for image, target in targets.items():
+        masks = []
+        slices, remark = datamodule.read_slices(image, channels, grey_range)
+        if remark:
+            print(remark, file=sys.stderr)
+        for number, pixels in enumerate(slices, start=1):
+            tiles = bars.add_task(f"{image.name} {number}/{len(slices)}", total=None)
+            mask = module.predict(pixels, partial(_advance, bars, tiles))
+            masks.append((mask.cpu().numpy() * 255 // (classes - 1)).astype(np.uint8))
+            bars.remove_task(tiles)
+        if target.suffix == ".tif":
+            tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")
+        else:
+            Image.fromarray(masks[0]).save(target)
+        bars.advance(whole)
+        print(target)
 
 
 def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Generator
 
-from datamodules.augmentation.views import StoredImage, Window, centre, cut
+from datamodules.augmentation.views import centre, cut
+from datamodules.readers.stored_image import StoredImage, Window
 
 ATTEMPTS = 10
 GREY = np.array([0.299, 0.587, 0.114])

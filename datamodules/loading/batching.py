@@ -55,8 +55,10 @@ class GlobalBatchSampler(Sampler[TrainRows]):
                 f"the global batch size must be a positive multiple of the {world_size} processes, got {batch_size}"
             )
         if count < batch_size:
+            fits = count // world_size * world_size
             raise ValueError(
                 f"an epoch needs at least one batch of {batch_size} images, the training split has {count}"
+                + (f"; recipe.batch_size={fits} fits" if fits else "")
             )
         self.count = count
         self.batch_size = batch_size

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -47,6 +47,11 @@ class FolderImages:
     paths: np.ndarray
     sizes: np.ndarray
     labels: np.ndarray
+
+    @classmethod
+    def single(cls, path: Path) -> Self:
+        """Return a file alone, of no class."""
+        return cls(Path(), np.array([os.fsencode(path)]), np.array([path.stat().st_size]), np.array([-1]))
 
     def name(self, row: int) -> str:
         """Return the path below root."""

@@ -1,6 +1,7 @@
 """What a source of data hands over: three validated splits, held in memory as decoded arrays."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -132,6 +133,29 @@ def hold_out_each(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
     if not 0 < count < sizes.min():
         raise ValueError(f"the images held out of each class must number 1..{sizes.min() - 1}, got {count}")
     return _draw(targets, sizes, np.full(len(sizes), count), seed)
+
+
+def part_by_name(targets: np.ndarray, names: Sequence[str], fractions: Sequence[float]) -> list[np.ndarray]:
+    """Split rows into the rest and, for each fraction, the part of every class that is held out: one image at least.
+
+    targets: integer [N], the classes. names: of the images, whose SHA-256 gives the order in which they are taken: a part
+    depends on no seed, and an image more moves few others.
+    Raises ValueError on fractions that leave nothing and on a class that is too small.
+    """
+    if not all(0 < fraction < 1 for fraction in fractions) or sum(fractions) >= 1:
+        raise ValueError(f"fractions of images lie between 0 and 1 and sum up to less, got {list(fractions)}")
+    places = np.array([hashlib.sha256(os.fsencode(name)).hexdigest() for name in names])
+    order = np.argsort(places, kind="stable")
+    parts: list[list[np.ndarray]] = [[] for _ in (None, *fractions)]
+    for label in np.unique(targets):
+        rows = order[targets[order] == label]
+        counts = [max(1, round(fraction * len(rows))) for fraction in fractions]
+        if len(rows) <= sum(counts):
+            raise ValueError(f"class {label} has {len(rows)} images, and {sum(counts)} of them would be held out")
+        pieces = np.split(rows, np.cumsum([len(rows) - sum(counts), *counts])[:-1])
+        for part, piece in zip(parts, pieces, strict=True):
+            part.append(piece)
+    return [np.sort(np.concatenate(part)) for part in parts]
 
 
 def _draw(targets: np.ndarray, sizes: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -318,7 +318,7 @@ def test_a_sweep_composes_to_what_hydra_makes_of_each_trial(fixed: list[str], sw
         (
             "recipe/tiny_digits",
             "model=tiny is not set up for data=digits; "
-            "missing: conf/recipe/tiny_digits.yaml or conf/recipe/classification.yaml",
+            "missing: conf/recipe/tiny_digits.yaml or conf/recipe/digits.yaml or conf/recipe/classification.yaml",
         ),
         (
             "model/variant/unet_pets",
@@ -330,3 +330,27 @@ def test_a_new_network_or_data_set_is_told_which_file_is_missing(monkeypatch, mi
     options = {"model": ["tiny", "unet"], "data": ["digits", "nuclei", "pets"], "recipe": ["unet_nuclei"]}
     monkeypatch.setattr(hydra_errors, "choices", lambda group: options.get(group, ["unet_nuclei"]))
     assert hydra_errors._missing_option(missing) == line
+
+
+def test_the_classes_of_ones_own_folder_are_counted_and_its_name_is_the_data_sets(tmp_path: Path) -> None:
+    folder = tmp_path / "my pets"
+    for name in ("cats", "dogs", "emus", ".git"):
+        (folder / name).mkdir(parents=True)
+    (folder / "README.txt").write_text("")
+    (folder / "cats" / "0.jpg").write_text("")
+    trial = one("model=resnet", "data=image_folder", f"data.root='{folder}'", "seed=3")
+    assert trial.config["data"]["num_classes"] == trial.config["model"]["num_classes"] == 3
+    assert str(trial.directory) == "outputs/image_folder_my-pets/resnet50/image_folder/seed3"
+    assert trial.overrides == {} and trial.config["defaulted"]["recipe"] == "image_folder"
+    (tmp_path / "link").symlink_to(folder)
+    linked = one("model=resnet", "data=image_folder", f"data.root={tmp_path / 'link'}", "seed=3")
+    assert (linked.directory, config_hash(linked.config)) == (trial.directory, config_hash(trial.config))
+    # With train/, classes are counted there; a class may be called train, too.
+    for part in ("train", "val"):
+        (tmp_path / "parts" / part / "cats").mkdir(parents=True)
+    (tmp_path / "parts" / "train" / "dogs").mkdir()
+    (tmp_path / "parts" / "train" / "yaks").mkdir()
+    assert one("data=image_folder", f"data.root={tmp_path / 'parts'}").config["data"]["num_classes"] == 3
+    with pytest.raises(ConfigurationError) as error:
+        one("data=image_folder", f"data.root={folder / 'cats'}")
+    assert str(error.value).startswith(f"data.root={folder / 'cats'} must hold a folder of images for each of two")

@@ -40,7 +40,6 @@ from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.launch.sweep import Sweep
 from benchmarks.launch.trial_job import Outcome
-from datamodules.augmentation import views
 from datamodules.augmentation.imagenet import (
     EIGENVALUES,
     EIGENVECTORS,
@@ -51,10 +50,11 @@ from datamodules.augmentation.imagenet import (
     lighting,
     map_colours,
 )
-from datamodules.augmentation.views import StoredImage, centre, ten_crops, view_of
+from datamodules.augmentation.views import centre, ten_crops, view_of
 from datamodules.loading.batching import GlobalBatchSampler, ResumableLoader
-from datamodules.readers import preparation
+from datamodules.readers import preparation, stored_image
 from datamodules.readers.encoded import DamagedImageError
+from datamodules.readers.stored_image import StoredImage
 
 ROOT = Path(__file__).parents[2]
 
@@ -347,7 +347,7 @@ def test_scaled_decoding_departs_little(photo: int, monkeypatch: pytest.MonkeyPa
     window = (100.5, 11, 630, 420)
     scaled = [stored(image, "JPEG").resample(box, 96, 96).astype(float) for box in (whole, window)]
     little = stored(image, "JPEG").resample(whole, 160, 160)
-    monkeypatch.setattr(views, "GAP", 100)
+    monkeypatch.setattr(stored_image, "GAP", 100)
     exact = [stored(image, "JPEG").resample(box, 96, 96).astype(float) for box in (whole, window)]
     for one, other in zip(scaled, exact, strict=True):
         assert 0 < np.abs(one - other).mean() < 0.7

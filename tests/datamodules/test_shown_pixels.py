@@ -11,12 +11,12 @@ import tifffile
 import torch
 from PIL import Image
 
-from datamodules.augmentation.views import StoredImage
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.encoded import FolderImages
 from datamodules.readers.image_files import read_image
 from datamodules.readers.masks import class_mask, read_mask
 from datamodules.readers.splits import Splits
+from datamodules.readers.stored_image import StoredImage
 from datamodules.readers.tiff_stacks import read_label_stack, read_stack
 from datamodules.sources.image_mask_folder import load_image_mask_folder
 from datamodules.sources.isbi2012 import load_tiff_stack

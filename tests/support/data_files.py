@@ -113,3 +113,18 @@ def write_svhn_parquet(folder: Path) -> Path:
             folder / "full_numbers" / f"{name}-00000-of-00001.parquet", images[:1], {"label": digits[:1]}, "image"
         )
     return folder
+
+
+# One's own photographs
+
+
+def photographs(folder: Path, counts: dict[str, int]) -> Path:
+    """A folder for each class, of JPEGs in different shapes; the classes differ in hue, the images of a class in brightness."""
+    for label, (name, count) in enumerate(counts.items()):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            width, height = 60 + number, 50
+            colour = np.roll([255 - 5 * number, 20, 20], label)
+            pixels = np.full((height, width, 3), colour, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{number}.jpg", quality=95)
+    return folder

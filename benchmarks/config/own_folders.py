@@ -1,0 +1,38 @@
+"""What a configuration needs to know of a user's own folder of images before anything is read. Imports no torch."""
+
+import os
+import re
+from pathlib import Path
+
+
+def class_folders(root: str) -> int:
+    """Return the number of classes in a folder: of the folders in it, or in its train/ where that holds folders.
+
+    Raises:
+        ValueError: there is no such folder, or less than two classes in it.
+    """
+    path = Path(root)
+    if not path.is_dir():
+        raise ValueError(f"data.root={root} is no folder: it holds a folder of images for each class")
+    within_train = _folders(path / "train")
+    count = within_train or _folders(path)
+    if count < 2:
+        held = f"{path / 'train' if within_train else path} holds {count}"
+        raise ValueError(f"data.root={root} must hold a folder of images for each of two classes or more; {held}")
+    return count
+
+
+def _folders(path: Path) -> int:
+    if not path.is_dir():
+        return 0
+    return sum(entry.is_dir() and not re.match(r"\.|__MACOSX$", entry.name) for entry in path.iterdir())
+
+
+def folder_name(root: str) -> str:
+    """Return the last part of a folder's full path, as a name in paths."""
+    return re.sub(r"[^\w.+-]+", "-", Path(real_path(root)).name)
+
+
+def real_path(root: str) -> str:
+    """Return the full path of a folder, without links."""
+    return os.path.realpath(root)

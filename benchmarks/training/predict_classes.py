@@ -1,0 +1,46 @@
+"""Classes of images: ``python -m benchmarks predict RUN IMAGE…`` for a run of classification."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+
+CLASSES = "classes.csv"
+
+
+def write_classes(
+    module: Any,
+    datamodule: Any,
+    images: Sequence[Path],
+    shape: Sequence[int],
+    names: Sequence[str],
+    path: Path,
+    bars: Progress,
+) -> None:
+    """Print each image's most probable class; write the probabilities of all classes, a row for each image.
+
+    Args:
+        module, datamodule: the run's.
+        images: files.
+        shape: [C, H, W] that the network takes.
+        names: of the classes.
+        path: of the table.
+        bars: where progress is shown.
+    """
+    import torch
+
+    rows: list[list[str]] = []
+    task = bars.add_task("images", total=len(images))
+    for image in images:
+        pixels = datamodule.read_view(image, shape)
+        with torch.no_grad():
+            probabilities = module(pixels[None].to(module.device)).softmax(dim=1)[0].tolist()
+        best = max(range(len(names)), key=probabilities.__getitem__)
+        rows.append([str(image), names[best], *(f"{value:.6f}" for value in probabilities)])
+        bars.advance(task)
+        print(f"{image}: {names[best]} ({100 * probabilities[best]:.1f} %)")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["image", "class", *names], *rows])
+    print(path)

@@ -1,0 +1,29 @@
+"""What a folder holds, without what operating systems leave in it."""
+
+import os
+import re
+from pathlib import Path
+
+# Hidden files (.DS_Store, macOS's ._x.jpg beside x.jpg, NFS's .nfs… of deleted files) and those of Windows.
+_STRAY = re.compile(r"\..*|__MACOSX|(eh)?thumbs(_vista)?\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
+
+
+def list_folder(folder: Path) -> tuple[list[os.DirEntry[str]], int]:
+    """Return what a folder holds, in the order of names and without stray files, and the number of stray files."""
+    with os.scandir(folder) as entries:
+        every = sorted(entries, key=lambda entry: entry.name)
+    present = [entry for entry in every if not _STRAY.fullmatch(entry.name)]
+    return present, len(every) - len(present)
+
+
+def size_of(entry: os.DirEntry[str]) -> int:
+    """Return the size of a file in bytes. Raises FileNotFoundError naming a link that leads nowhere."""
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there") from error
+
+
+def stray_note(count: int) -> list[str]:
+    """Return what a reader of a result must know of skipped files."""
+    return [f"{count} stray files skipped (.DS_Store, Thumbs.db and the like)"] if count else []

@@ -1,0 +1,75 @@
+"""A practitioner's own photographs, from the command to the classes of new ones."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support.benchmark_command import command
+from support.commands import records, run
+from support.data_files import photographs
+
+QUICK = (  # a small network and small images
+    "logger=none",
+    *("model=resnet", "model.depth=18", "model.block=basic", "model.stride_in=3x3"),
+    *("data.image_size=[32,32]", "recipe.epochs=8"),
+)
+
+
+def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pets = photographs(tmp_path / "my pets", {"cats": 20, "dogs": 20})
+    root = tmp_path / "outputs"
+    done = run("data=image_folder", f"data.root={pets.parent}/my\\ pets", *QUICK, root=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = records(root).values()
+    assert (record["data"], record["recipe"]) == ("image_folder_my-pets", "image_folder")
+    assert record["dataset"]["classes"] == ["cats", "dogs"]
+    assert record["counts"] == {"train": 28, "val": 6, "test": 6} and record["metrics"]["test/n"] == 6
+    assert record["metrics"]["test/top1_err"] == 0  # red and green
+    assert "val and test drawn from my pets by a hash of file names" in record["dataset"]["notes"]
+    page = (root / "report.html").read_text()
+    assert "image_folder_my-pets" in page
+
+    [directory] = root.glob("*/*/*/seed0")
+    photographs(tmp_path / "new", {"a": 2, "b": 1})
+    images = [tmp_path / "new" / name for name in ("a/0.jpg", "a/1.jpg", "b/0.jpg")]
+    assert command("predict")([str(directory), *map(str, images)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(": ")[1].split()[0] for line in printed[:3]] == ["cats", "cats", "dogs"]
+    with (directory / "predictions" / "classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows] == ["cats", "cats", "dogs"]
+    assert all(float(row["cats"]) + float(row["dogs"]) == pytest.approx(1, abs=1e-5) for row in rows)
+    for arguments, message in (
+        ([str(images[0])], "classes.csv would be overwritten"),
+        ([str(images[0]), "--tile", "64", "--out", str(tmp_path)], "--tile is of segmentation"),
+    ):
+        assert command("predict")([str(directory), *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+    # Another folder of the same name is another data set.
+    other = photographs(tmp_path / "elsewhere" / "my pets", {"cats": 4, "dogs": 4})
+    Image.new("RGB", (50, 50)).save(other / "cats" / "black.png")
+    again = run("data=image_folder", f"data.root={other.parent}/my\\ pets", *QUICK, root=root)
+    assert again.returncode != 0 and "data.folder" in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ((), "data.root={root} is no folder: it holds a folder of images for each class"),
+        (("cats",), "data.root={root} must hold a folder of images for each of two classes or more; {root} holds 1"),
+        (("train/cats", "val/dogs"), "{root}/train holds 1"),
+    ],
+)
+def test_a_folder_without_classes_is_refused_before_the_start(
+    tmp_path: Path, folders: tuple[str, ...], message: str
+) -> None:
+    root = tmp_path / "pets"
+    for name in folders:
+        (root / name).mkdir(parents=True)
+    done = run("data=image_folder", f"data.root={root}", root=tmp_path / "outputs")
+    assert done.returncode == 2 and message.format(root=root) in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()

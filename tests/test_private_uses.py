@@ -13,6 +13,7 @@ from pytorch_lightning.trainer import call
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.aggregation import MeanMetric
 
@@ -25,10 +26,11 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
     "_TrainingEpochLoop._should_check_val_fx": (_TrainingEpochLoop._should_check_val_fx, ("self", "data_fetcher")),
     # training.batch_hooks: entered 37 times a step, also by the profiler that measures nothing.
     "PassThroughProfiler.profile": (PassThroughProfiler.profile, ("self", "action_name")),
-    # complexity.counting: arithmetic of fvcore's own handles, counted under one name.
-    "fvcore conv_flop_jit": (jit_handles.conv_flop_jit, ("inputs", "outputs")),
-    "fvcore linear_flop_jit": (jit_handles.linear_flop_jit, ("inputs", "outputs")),
-    "fvcore generic_activation_jit": (jit_handles.generic_activation_jit, ("op_name",)),
+    # complexity.by_trace: arithmetic and shapes of fvcore's own handles.
+    "fvcore conv_flop_count": (jit_handles.conv_flop_count, ("x_shape", "w_shape", "out_shape", "transposed")),
+    "fvcore get_shape": (jit_handles.get_shape, ("val",)),
+    # complexity.by_dispatch: each operator as it reaches a device.
+    "TorchDispatchMode": (TorchDispatchMode.__torch_dispatch__, ("self", "func", "types", "args", "kwargs")),
 }
 
 
@@ -71,9 +73,17 @@ def test_lightning_leaves_out_a_hook_that_is_not_callable() -> None:
     assert callback.calls == 1
 
 
-def test_the_counts_of_a_module_have_its_dotted_name() -> None:
-    """complexity.counting: below the class of the network, as in `Sequential.0`."""
-    net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU()).to("meta")
-    with FlopCounterMode(display=False) as counter:
-        net(torch.empty(1, 1, 2, 2, device="meta"))
-    assert sum(counter.get_flop_counts()["Sequential.0"].values()) == counter.get_total_flops() == 2 * 4
+def test_a_mode_within_torchs_counter_sees_operators_first() -> None:
+    """complexity.by_dispatch: what the counter adds while an operator runs is the operator's."""
+    seen = {}
+
+    class Mode(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            before = counter.get_total_flops()
+            output = func(*args, **(kwargs or {}))
+            seen[func.overloadpacket.__name__] = counter.get_total_flops() - before
+            return output
+
+    with FlopCounterMode(display=False) as counter, Mode():
+        nn.Conv2d(1, 1, 1, bias=False).to("meta")(torch.empty(1, 1, 2, 2, device="meta")).relu()
+    assert (seen["convolution"], seen["relu"]) == (2 * 4, 0)

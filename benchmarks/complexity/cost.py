@@ -1,9 +1,16 @@
 """What counting a network gives: cost of each layer and totals, for one image. Imports no torch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.records.record import NetworkCost, PartCost, to_json
+
+
+def uncounted_line(operators: Sequence[str]) -> str:
+    """Return a line on operators that are in no count."""
+    compute = "compute" if len(operators) > 1 else "computes"
+    return f"MACs leave out what {', '.join(operators)} {compute}: neither counted nor known to be free"
 
 
 @dataclass(frozen=True)
@@ -25,10 +32,10 @@ class Part:
 
 @dataclass(frozen=True)
 class LayerCost:
-    """Cost of one convolution or linear layer for one image in test, over all regions of it where its part works on regions.
+    """Cost of a convolution or linear layer for one image in test, over all regions of it where its part works on regions.
 
-    input_gradient and weight_gradient say which gradients training computes: none for the input of the first layer,
-    none for a frozen weight.
+    A module that multiplies tensors itself, as attention does, has a row of kind ``matmul``. gradient_macs are those of the
+    gradients that training computes: none to the input of the first layer, none to a frozen weight.
     """
 
     name: str
@@ -36,30 +43,33 @@ class LayerCost:
     macs: int
     params: int
     activations: int
-    input_gradient: bool
-    weight_gradient: bool
+    gradient_macs: int
     part: Part = Part()
 
     @property
     def training_macs_once(self) -> int:
-        """MACs of forward, input gradient and weight gradient, each time that its part is done."""
-        return self.macs // self.part.test * (1 + self.input_gradient + self.weight_gradient)
+        """MACs of forward and gradients, each time that its part is done."""
+        return (self.macs + self.gradient_macs) // self.part.test
 
     @property
     def training_macs(self) -> int:
-        """MACs of forward, input gradient and weight gradient for one image."""
+        """MACs of forward and gradients for one image."""
         return self.training_macs_once * self.part.train
 
 
 @dataclass(frozen=True)
 class Complexity:
-    """Cost of a network for one image of input_size (C, H, W)."""
+    """Cost of a network for one image of input_size (C, H, W).
+
+    uncounted: operators with arithmetic that is neither counted nor free by convention.
+    """
 
     input_size: tuple[int, int, int]
     layers: tuple[LayerCost, ...]
     params: int
     macs: int
     activations: int
+    uncounted: tuple[str, ...] = ()
 
     @property
     def flops(self) -> int:
@@ -72,6 +82,11 @@ class Complexity:
     @property
     def train_flops_per_sample(self) -> int:
         return 2 * self.train_macs_per_sample
+
+    @property
+    def warning(self) -> str | None:
+        """What stands beside the counts where they leave arithmetic out, in one line."""
+        return uncounted_line(self.uncounted) if self.uncounted else None
 
     def train_macs_by(self, counted_by: str) -> int:
         """Return the MACs of training each time that the parts counted so are done; for ``images`` those of one image."""
@@ -103,6 +118,7 @@ class Complexity:
             train_macs_per_sample=self.train_macs_per_sample,
             train_flops_per_sample=self.train_flops_per_sample,
             parts=self.parts() or None,
+            uncounted=list(self.uncounted) or None,
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -110,7 +126,7 @@ class Complexity:
         return to_json(self.totals())
 
     def layers_csv(self) -> str:
-        """A line for each convolution and linear layer, in the order of the network; ``train_macs`` of one training image."""
+        """A line for each layer that is counted, in the order of the network; ``train_macs`` of one training image."""
         lines = ["layer,kind,params,activations,macs,train_macs"]
         for layer in self.layers:
             fields = (layer.name, layer.kind, layer.params, layer.activations, layer.macs, layer.training_macs)

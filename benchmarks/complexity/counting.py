@@ -1,78 +1,34 @@
-"""Exact compute of a network: multiply-adds of convolutions and linear layers, forward and in training.
+"""Exact compute of a network: multiply-adds of convolutions, linear maps and products of tensors, forward and in training.
 
-MACs are the multiply-adds of convolutions (transposed ones included) and linear layers, one image, eval mode, without
-biases: what He et al. 2016, Xie et al. 2017, torchvision and pycls call FLOPs. FLOPs here are 2 x MACs. Activations
-are the output elements of the same layers. They are read from fvcore's trace; its total, which adds normalisation,
-pooling and upsampling, is not used.
+MACs are the multiply-adds of convolutions (transposed ones included), linear layers, matrix products and attention, one image,
+eval mode, without biases: what He et al. 2016, Xie et al. 2017, torchvision and pycls call FLOPs. FLOPs here are 2 x MACs.
+Activations are the output elements of the same operators. Element-wise operators, normalisation, pooling and resampling are
+free. An operator that is neither is named beside the counts, `uncounted`.
 
-Training adds, for every layer, the gradient with respect to its input and with respect to its weight. Each costs the
-MACs of the forward, grouped and transposed convolutions included, so nothing has to be traced backward:
+Training adds, for every product of two tensors, the gradient with respect to each that learns: the input and the weight of a
+layer. Each costs the MACs of the forward, grouped and transposed convolutions included, so nothing has to be traced backward:
 torch.utils.flop_counter counts the weight gradient of a grouped convolution `groups` times (pytorch#183405).
 
-Its forward is right, 2 for each multiply-add, and is the second witness: each network is counted with it too, on the meta
-device, and the two must agree. It also counts the networks that fvcore cannot trace.
+Two counters that share no formula must agree: torch's on the meta device, whose forward is right, and fvcore's trace. The first
+also counts the networks that the second cannot trace.
 """
 
 import copy
 import sys
-import warnings
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.complexity.by_dispatch import count_by_dispatch
+from benchmarks.complexity.by_trace import NotTracedError, count_by_trace
 from benchmarks.complexity.cost import Complexity, LayerCost, Part
-
-with warnings.catch_warnings():
-    # fvcore scripts a loss at import: torch 2.13 warns of it as deprecated, torch from 2.14 on as of the future.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    warnings.simplefilter("ignore", FutureWarning)
-    from fvcore.nn import FlopCountAnalysis
-    from fvcore.nn.jit_handles import conv_flop_jit, generic_activation_jit, linear_flop_jit
-
-LAYERS: dict[type[nn.Module], str] = {
-    nn.Conv1d: "conv",
-    nn.Conv2d: "conv",
-    nn.Conv3d: "conv",
-    nn.ConvTranspose1d: "conv_transpose",
-    nn.ConvTranspose2d: "conv_transpose",
-    nn.ConvTranspose3d: "conv_transpose",
-    nn.Linear: "linear",
-}
+from benchmarks.complexity.operator_cost import Count
 
 TRACED = 128  # pixels
-
-# What the convention leaves out, beside the operators that fvcore knows to do no arithmetic (shapes, copies, ReLU).
-FREE = {
-    "batch_norm": "normalisation: folds into the convolution beside it at inference",
-    "group_norm": "normalisation",
-    "instance_norm": "normalisation",
-    "layer_norm": "normalisation",
-    "adaptive_avg_pool2d": "pooling: no weights, one addition per input element",
-    "adaptive_max_pool2d": "pooling",
-    "avg_pool2d": "pooling",
-    "max_pool2d": "pooling",
-    "mean": "pooling",
-    "add": "elementwise: the addition of a shortcut",
-    "add_": "elementwise: the addition of a shortcut",
-    "feature_dropout": "elementwise, and the identity in eval mode",
-    "upsample_nearest2d": "copy: the coarser map of a pyramid",
-    "pad": "copy: zero-padded shortcuts",
-}
-
-
-def count_convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Count aten::_convolution, transposed or not, as a handle of fvcore."""
-    return Counter(macs=conv_flop_jit(inputs, outputs)["conv"], activations=generic_activation_jit()(inputs, outputs))
-
-
-def count_linear(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Count aten::linear, as a handle of fvcore."""
-    return Counter(macs=linear_flop_jit(inputs, outputs), activations=generic_activation_jit()(inputs, outputs))
 
 
 def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexity]:
@@ -89,8 +45,18 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
         net = instantiate(model)
     except InstantiationException as error:
         raise ValueError(error.__cause__) from error
-    net.check_image_size(height, width)
+    check_image_size(net, height, width)
     return net, measure(net, (channels, height, width))
+
+
+def check_image_size(net: Any, height: int, width: int) -> None:
+    """Let pass what a network that has a ``check_image_size`` takes; another says itself what it does not take.
+
+    Raises:
+        ValueError: it does not take images of this size.
+    """
+    if hasattr(net, "check_image_size"):
+        net.check_image_size(height, width)
 
 
 def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
@@ -101,9 +67,7 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     done for an image in test and in training, at most, and what a training step counts it by.
 
     Raises:
-        ValueError: for an operator with arithmetic that is neither counted nor free; for a convolution or linear layer whose
-            training cost is not known, as it is applied outside its module, or more than once with different gradients; and
-            where the two counters differ.
+        ValueError: the two counters differ, and not for an operator that is neither counted nor free.
     """
     if len(input_size) != 3 or min(input_size) < 1:
         raise ValueError(f"input_size is (channels, height, width), each at least 1, got {tuple(input_size)}")
@@ -111,15 +75,28 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
         raise ValueError("a compiled network cannot be traced: measure it before torch.compile")
     net = copy.deepcopy(net).cpu().eval()
     params = sum(parameter.numel() for parameter in net.parameters())
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        layers = _count_parts(net, input_size) if hasattr(net, "parts") else _count_twice(net, input_size, False)
+    with torch.random.fork_rng(devices=[]), torch.enable_grad(), _attention_taken_apart():
+        counted = _count_parts(net, input_size) if hasattr(net, "parts") else _count_twice(net, input_size, False)
+    layers, uncounted = counted
     return Complexity(
         input_size=(input_size[0], input_size[1], input_size[2]),
         layers=tuple(layers),
         params=params,
         macs=sum(layer.macs for layer in layers),
         activations=sum(layer.activations for layer in layers),
+        uncounted=tuple(sorted(uncounted)),
     )
+
+
+@contextmanager
+def _attention_taken_apart() -> Iterator[None]:
+    """torch.nn's attention by its products, not by the one operator that stands for them where nothing learns."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class ImageCost:
@@ -136,7 +113,7 @@ class ImageCost:
         if (height, width) not in self._known:
             part = next(part for part in self._net.parts(height, width) if part.counted_by == "images")  # type: ignore[operator]
             with torch.enable_grad():
-                layers = _count_by_torch(_PartOfNet(self._net, part.method), part.input_size, False)
+                layers, _ = _count_on_meta(_PartOfNet(self._net, part.method), part.input_size, False)
             self._known[height, width] = sum(layer.training_macs for layer in layers)
         return self._known[height, width]
 
@@ -153,169 +130,81 @@ class _PartOfNet(nn.Module):
         return getattr(self.net, self.method)(x)
 
 
-def _count_parts(net: Any, input_size: Sequence[int]) -> list[LayerCost]:
-    """Return the cost of each layer of a network with parts, for one image in test.
+def _count_parts(net: Any, input_size: Sequence[int]) -> tuple[list[LayerCost], set[str]]:
+    """Return the cost of each layer of a network with parts, for one image in test, and what is not counted.
 
     The counters are compared on an image of at most TRACED pixels a side, as the trace computes all of it; what they agree on
     there, torch's counts for the image asked for.
     """
     small = [min(side, TRACED) for side in input_size[1:]]
     on_meta = copy.deepcopy(net).to("meta")
-    layers = []
+    layers, uncounted = [], set()
     for traced, part in zip(net.parts(*small), net.parts(*input_size[1:]), strict=True):
         use = Part(part.method, part.test, part.train, part.counted_by)
         # What regions are cut from learns too, so that their features have a gradient.
         gradient = part.counted_by != "images"
-        _count_twice(_PartOfNet(net, part.method), traced.input_size, gradient)
-        for layer in _count_by_torch(_PartOfNet(on_meta, part.method), part.input_size, gradient):
+        uncounted |= _count_twice(_PartOfNet(net, part.method), traced.input_size, gradient)[1]
+        for layer in _count_on_meta(_PartOfNet(on_meta, part.method), part.input_size, gradient)[0]:
             name = layer.name.removeprefix("net.")
-            macs, activations = part.test * layer.macs, part.test * layer.activations
-            layers.append(replace(layer, name=name, macs=macs, activations=activations, part=use))
-    return layers
+            costs = {key: part.test * getattr(layer, key) for key in ("macs", "gradient_macs", "activations")}
+            layers.append(replace(layer, name=name, part=use, **costs))
+    return layers, uncounted
 
 
-def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> list[LayerCost]:
-    """Return the cost of each layer, by fvcore and again by torch's counter, which must agree."""
+def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> tuple[list[LayerCost], set[str]]:
+    """Return the cost of each layer, by torch's counter and again by fvcore's trace, which must agree, and what is not counted.
+
+    Where they differ and the trace has an operator that is not known, as a recurrent layer, which torch's counter sees taken
+    apart, that one's count holds. gradient: of the image.
+    """
     try:
-        layers = _count_by_fvcore(net, input_size, gradient)
-    except _NotTracedError as error:
-        layers = _count_untraced(net, input_size, gradient, error)
+        traced = count_by_trace(net, torch.zeros(1, *input_size))
+    except NotTracedError as error:
+        counted = _count_untraced(net, input_size, gradient, error)
         print(
-            f"fvcore cannot trace {type(net).__name__} ({error}): its compute is counted by torch's counter alone, "
-            "which does not see what other operators compute",
+            f"fvcore cannot trace {type(net).__name__} ({error}): its compute is counted by torch's counter alone",
             file=sys.stderr,
         )
-        return layers
-    macs = sum(layer.macs for layer in layers)
-    second = sum(layer.macs for layer in _count_by_torch(copy.deepcopy(net).to("meta"), input_size, gradient))
-    if macs != second:
-        raise ValueError(
-            f"two counters differ for {type(net).__name__}: {macs:,} MACs by fvcore, {second:,} by "
-            "torch.utils.flop_counter"
-        )
-    return layers
+        return counted
+    layers, uncounted = _count_on_meta(copy.deepcopy(net).to("meta"), input_size, gradient)
+    first, second = traced.totals().macs, sum(layer.macs for layer in layers)
+    if first == second:
+        return layers, traced.uncounted
+    if traced.uncounted:
+        return layers, uncounted
+    raise ValueError(
+        f"two counters differ for {type(net).__name__}: {first:,} MACs by fvcore, {second:,} by torch.utils.flop_counter"
+    )
 
 
-class _NotTracedError(Exception):
-    """fvcore's trace of a network failed."""
-
-
-class _LayerCalls:
-    """The calls of a network's layers in one forward pass: whether a layer's input has a gradient, and its output elements.
-
-    Raises:
-        ValueError: in the pass, for a layer that is applied more than once, and has a gradient to its input only sometimes.
-    """
-
-    def __init__(self, net: nn.Module) -> None:
-        self.names: dict[Any, str] = {
-            module: name for name, module in net.named_modules() if isinstance(module, tuple(LAYERS))
-        }
-        self.input_gradients: dict[str, bool] = {}
-        self.activations: Counter[str] = Counter()
-
-    def __enter__(self) -> "_LayerCalls":
-        self._hooks = [module.register_forward_pre_hook(self._before) for module in self.names]
-        self._hooks += [module.register_forward_hook(self._after) for module in self.names]
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _before(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        name = self.names[module]
-        if self.input_gradients.setdefault(name, inputs[0].requires_grad) != inputs[0].requires_grad:
-            raise ValueError(
-                f"layer {name!r} is applied more than once in one forward, to an input with a gradient and to one without, so "
-                f"its gradients cannot be told apart: give each application a layer of its own"
-            )
-
-    def _after(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        self.activations[self.names[module]] += output.numel()
-
-
-def _count_by_fvcore(net: nn.Module, input_size: Sequence[int], gradient: bool) -> list[LayerCost]:
-    """Return the cost of each layer of a network on the CPU, in the order of its modules. gradient: of its input."""
-    analysis = FlopCountAnalysis(net, torch.zeros(1, *input_size, requires_grad=gradient))
-    analysis.set_op_handle("aten::_convolution", count_convolution, "aten::linear", count_linear)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-    with (
-        _LayerCalls(net) as calls,
-        warnings.catch_warnings(),
-        # The graph is wanted for its requires_grad alone, so it keeps no tensor.
-        torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing),
-    ):
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        try:
-            totals = analysis.by_operator()
-        except ValueError:  # of the network itself, or of its layers above
-            raise
-        except Exception as error:  # whatever the trace trips over
-            raise _NotTracedError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
-
-    operators = {*totals, *(name.removeprefix("aten::") for name in analysis.unsupported_ops())}
-    if unknown := sorted(operators - {"macs", "activations"} - set(FREE)):
-        raise ValueError(
-            f"operator {', '.join(unknown)} is neither counted nor free: build it of convolution and linear layers, "
-            f"or name it in benchmarks.complexity.counting.FREE with the reason"
-        )
-
-    layers = []
-    for name, module in net.named_modules():
-        children = (analysis.by_operator(f"{name}.{child}".lstrip(".")) for child, _ in module.named_children())
-        own = analysis.by_operator(name) - sum(children, Counter())
-        if own["macs"] and name not in calls.input_gradients:
-            raise ValueError(_outside_a_layer(name or type(net).__name__))
-        if name in calls.input_gradients:
-            layers.append(_layer(name, module, own["macs"], own["activations"], calls.input_gradients[name]))
-    return layers
-
-
-def _count_by_torch(net: nn.Module, input_size: Sequence[int], gradient: bool) -> list[LayerCost]:
-    """Return the cost of each layer of a network on the meta device, in the order of its modules."""
-    counter = FlopCounterMode(display=False)
-    with _LayerCalls(net) as calls, counter:
-        net(torch.empty(1, *input_size, device="meta", requires_grad=gradient))
-    flops = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
-    root = type(net).__name__
-    layers = [
-        _layer(name, module, flops[f"{root}.{name}" if name else root] // 2, calls.activations[name], has_gradient)
-        for name, module in net.named_modules()
-        if (has_gradient := calls.input_gradients.get(name)) is not None
-    ]
-    if counter.get_total_flops() != 2 * sum(layer.macs for layer in layers):
-        raise ValueError(_outside_a_layer(root))
-    return layers
+def _count_on_meta(net: nn.Module, input_size: Sequence[int], gradient: bool) -> tuple[list[LayerCost], set[str]]:
+    """Return the cost of each layer of a network on the meta device by torch's counter, and what is not counted."""
+    count = count_by_dispatch(net, torch.empty(1, *input_size, device="meta", requires_grad=gradient))
+    return _layers(net, count), count.uncounted
 
 
 def _count_untraced(
-    net: nn.Module, input_size: Sequence[int], gradient: bool, error: _NotTracedError
-) -> list[LayerCost]:
+    net: nn.Module, input_size: Sequence[int], gradient: bool, error: NotTracedError
+) -> tuple[list[LayerCost], set[str]]:
     """Count by torch's counter; where that fails too, raise what has ended the trace: the network's own error."""
     try:
-        return _count_by_torch(copy.deepcopy(net).to("meta"), input_size, gradient)
+        return _count_on_meta(copy.deepcopy(net).to("meta"), input_size, gradient)
     except ValueError:
         raise
     except Exception:
         raise error.__cause__ or error from None
 
 
-def _outside_a_layer(name: str) -> str:
-    return (
-        f"{name} applies a convolution or linear map that is no layer called as a module: use torch.nn.Conv*, "
-        "ConvTranspose* or Linear"
-    )
+def _layers(net: nn.Module, count: Count) -> list[LayerCost]:
+    """Return a row for each module and kind that was counted, in the order of the network's modules.
 
-
-def _layer(name: str, module: Any, macs: int, activations: int, input_gradient: bool) -> LayerCost:
-    return LayerCost(
-        name=name,
-        kind=next(kind for layer, kind in LAYERS.items() if isinstance(module, layer)),
-        macs=macs,
-        params=sum(parameter.numel() for parameter in module.parameters(recurse=False)),
-        activations=activations,
-        input_gradient=input_gradient,
-        weight_gradient=bool(module.weight.requires_grad),
-    )
+    The parameters of a module stand in its first row.
+    """
+    rows = []
+    for name, module in net.named_modules():
+        params = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        for kind in sorted(kind for module_name, kind in count.costs if module_name == name):
+            cost = count.costs[name, kind]
+            rows.append(LayerCost(name=name, kind=kind, params=params, **cost._asdict()))
+            params = 0
+    return rows

@@ -74,12 +74,14 @@ def _profile(trial: Trial, as_csv: bool) -> None:
     console = terminal.console()
     console.print(table)
     console.print(
-        f"{si(cost.params)} parameters ({others:,} of them in normalisation), {si(cost.macs)} MACs, "
+        f"{si(cost.params)} parameters ({others:,} of them in none of these layers), {si(cost.macs)} MACs, "
         f"{si(cost.flops)} FLOPs forward, {si(cost.train_flops_per_sample)} FLOPs of training per image.\n"
-        "MACs: multiply-adds of convolutions and linear layers. Training: forward, gradient to inputs (not of the first "
-        "layer), gradient to weights.",
+        "MACs: multiply-adds of convolutions, linear layers and other products of tensors. Training: forward, gradient to "
+        "inputs (not of the first layer), gradient to weights.",
         highlight=False,
     )
+    if cost.warning:
+        console.print(cost.warning, style="yellow", highlight=False)
 
 
 class PlacedLayer(NamedTuple):
@@ -94,24 +96,27 @@ def layers_in_order(trial: Trial) -> tuple[Complexity, list[PlacedLayer]]:
     """The cost, and the layers in the order in which an image meets them."""
     import torch
 
-    from benchmarks.complexity.counting import LAYERS, build
+    from benchmarks.complexity.counting import build
 
     data = trial.config["data"]
     net, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
     names = {module: name for name, module in net.named_modules()}
-    costs = {layer.name: layer for layer in cost.layers}
-    met: list[PlacedLayer] = []
+    costs: dict[str, list[LayerCost]] = {}
+    for layer in cost.layers:
+        costs.setdefault(layer.name, []).append(layer)
+    met: dict[str, list[PlacedLayer]] = {}
 
     def meet(module: Any, _: Any) -> None:
         name = names[module]
-        met.append(PlacedLayer(_kind(module, LAYERS[type(module)]), _part(net, name), costs[name]))
+        part = _part(net, name)
+        met[name] = [PlacedLayer(_kind(module, layer.kind), part, layer) for layer in costs[name]]
 
     for module, name in names.items():
         if name in costs:
             module.register_forward_pre_hook(meet)
     with torch.no_grad():
         net.eval()(torch.zeros(1, *cost.input_size))
-    return cost, met
+    return cost, [layer for layers in met.values() for layer in layers]
 
 
 def _part(net: Any, layer: str) -> str:
@@ -130,8 +135,8 @@ def _part(net: Any, layer: str) -> str:
 
 
 def _kind(layer: Any, kind: str) -> str:
-    """`3×3`, `1×1`, `grouped 3×3`, `transposed 2×2` or `linear`."""
-    if kind == "linear":
+    """`3×3`, `1×1`, `grouped 3×3`, `transposed 2×2`, `linear`, or what a module computes that is no layer: `matmul`, `conv`."""
+    if kind == "linear" or not hasattr(layer, "kernel_size"):
         return kind
     kernel = "×".join(map(str, layer.kernel_size))
     if kind == "conv_transpose":

@@ -15,8 +15,10 @@ TRAINING = (
     "lightning_modules/**/*.py",
     "datamodules/**/*.py",
     "benchmarks/training/*.py",
-    "benchmarks/complexity/counting.py",
+    "benchmarks/complexity/by_*.py",
     "benchmarks/complexity/cost.py",
+    "benchmarks/complexity/counting.py",
+    "benchmarks/complexity/operator*.py",
 )
 OURS = {"lightning_modules", "datamodules", "benchmarks"}
 LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))

@@ -94,9 +94,10 @@ class PartCost:
 
 @dataclass(kw_only=True)
 class NetworkCost:
-    """The cost of a network for one image [C, H, W]: convolutions and linear layers; FLOPs are 2 x MACs.
+    """The cost of a network for one image [C, H, W]: convolutions, linear layers, products of tensors; FLOPs are 2 x MACs.
 
-    Of a detector it is that of as many regions as an image has at most; ``parts`` has the cost of each.
+    Of a detector it is that of as many regions as an image has at most; ``parts`` has the cost of each. ``uncounted`` names
+    the operators whose arithmetic is in none of the counts; absent where there are none.
     """
 
     input_size: list[int]
@@ -107,6 +108,7 @@ class NetworkCost:
     train_macs_per_sample: int
     train_flops_per_sample: int
     parts: list[PartCost] | None = None
+    uncounted: list[str] | None = None
 
 
 @dataclass(kw_only=True)

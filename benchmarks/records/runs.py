@@ -151,6 +151,12 @@ class Run:
         return number(self.part("complexity").get("macs"))
 
     @property
+    def uncounted(self) -> list[str]:
+        """Operators of the network whose arithmetic is in no count."""
+        names = self.part("complexity").get("uncounted")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+    @property
     def train_flops(self) -> float | None:
         """FLOPs spent on training; of an unfinished run, those up to its last evaluation."""
         return self._spent("train_flops")

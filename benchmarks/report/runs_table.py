@@ -34,7 +34,13 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
         return
     print_table(_table(runs), console)
     console.print(Text(_legend(runs), style="dim"))
-    below = [sections.means(runs), sections.network_differences(runs), sections.baselines(runs), sections.alone(runs)]
+    below = [
+        sections.uncounted(runs),
+        sections.means(runs),
+        sections.network_differences(runs),
+        sections.baselines(runs),
+        sections.alone(runs),
+    ]
     for table in [*below, *sections.scores(runs), sections.not_finished(runs)]:
         if table.rows:
             print_table(table, console)

@@ -7,6 +7,7 @@ from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.differences import differences
 from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_labels
+from benchmarks.complexity.cost import uncounted_line
 from benchmarks.records.runs import Run
 from benchmarks.report.quantities import ALONE
 from benchmarks.report.status import STATES, TrialState
@@ -82,6 +83,13 @@ def alone(runs: Sequence[Run]) -> Table:
     titles = [quantity.title.removesuffix(" (measured alone)") for quantity in ALONE]
     title = "Networks alone, as python -m benchmarks throughput measured them"
     return Table(title, ("data set", "network", *titles), list(rows), titles)
+
+
+def uncounted(runs: Sequence[Run]) -> Table:
+    """Return the networks whose counts leave out operators, and which."""
+    counted = [run for run in runs if run.uncounted]
+    rows = dict.fromkeys((run.data, run.name, uncounted_line(run.uncounted)) for run in counted)
+    return Table("Not counted", ("data set", "network", "what MACs and FLOPs leave out"), list(rows))
 
 
 def scores(runs: Sequence[Run]) -> list[Table]:

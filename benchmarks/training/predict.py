@@ -151,7 +151,7 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
     """
     import torch
 
-    from benchmarks.complexity.counting import measure
+    from benchmarks.complexity.counting import check_image_size, measure
 
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else _free_memory()
     at_legal = 4 * measure(net, (channels, legal, legal)).activations  # float32
@@ -160,7 +160,7 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
     fits = int(legal * (free / at_legal) ** 0.5)
     while fits > 0:
         try:
-            net.check_image_size(fits, fits)
+            check_image_size(net, fits, fits)
             break
         except ValueError:
             fits -= 1

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from pytorch_lightning.strategies import DDPStrategy
 
 from benchmarks.complexity.cost import Complexity
-from benchmarks.complexity.counting import measure
+from benchmarks.complexity.counting import check_image_size, measure
 from benchmarks.complexity.reference_counts import check
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
@@ -70,13 +70,15 @@ def train(run: OpenRun) -> None:
     with data.preparation_told_to(run.progress.prepare):
         data.setup("fit")
     module = instantiate(config["module"])
-    module.net.check_image_size(*config["data"]["image_size"])
+    check_image_size(module.net, *config["data"]["image_size"])
     note = None if weights is not None else load_backbone(config, module.net)
     if note is not None:
         run.record.notes = [*(run.record.notes or ()), note]
 
     run.progress.prepare("counting MACs", 0, 0)
     complexity = measure(module.net, image_shape(config))
+    if complexity.warning and process_rank() == 0:
+        print(f"{config['name']}: {complexity.warning}", file=sys.stderr)
     check(config["name"], config["data"]["num_classes"], complexity)
     apply_options(run, options, arguments, module, complexity)
 

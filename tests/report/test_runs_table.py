@@ -18,6 +18,7 @@ from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.records.runs import load_runs
+from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_runs
 
 main = command("report")
@@ -213,3 +214,12 @@ def test_scores_stand_beside_the_published_ones(tmp_path: Path, capsys: pytest.C
     assert "0.000353" in paper and "Ronneberger" in paper and "0.0382" not in out  # a column per score that a run has
     assert "0.000710" in ours
     assert "Ours: fold 0 of 5." in out
+
+
+def test_what_a_count_leaves_out_stands_beside_it(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    make_run(tmp_path, name="mynet", complexity={"uncounted": ["fft_fft2", "im2col"]})
+    line = "MACs leave out what fft_fft2, im2col compute: neither counted nor known to be free"
+    text = render(tmp_path, 200)
+    assert "mynet" in line_of(text, line) and text.count("neither counted") == 1
+    assert line in write_page(tmp_path).read_text(encoding="utf-8")

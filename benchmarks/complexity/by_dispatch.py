@@ -1,0 +1,92 @@
+"""Another counter: torch's own, on the meta device, whose operators are those that remain when others are taken apart.
+
+It sees the tensors themselves, so it knows which gradients training computes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.complexity.operator_cost import Count
+from benchmarks.complexity.operators import is_free
+
+ADDING = ("addmm", "addmv", "baddbmm")  # operators whose first argument is added to a product
+aten = torch.ops.aten
+
+
+def _vectors(one: Any, other: Any, *arguments: Any, out_shape: Any = None, **options: Any) -> int:
+    """FLOPs of a matrix or vector by a vector, of which torch's counter knows nothing."""
+    return 2 * one.numel() if isinstance(one, Tensor) else 2 * torch.Size(one).numel()
+
+
+def count_by_dispatch(net: nn.Module, image: Tensor) -> Count:
+    """Count a network on the meta device, in eval mode, for one image of [1, C, H, W] there.
+
+    torch.utils.flop_counter is right in the forward, 2 for each multiply-add.
+    """
+    count = Count.of(net)
+    counter = FlopCounterMode(
+        display=False, custom_mapping={aten.mv: _vectors, aten.dot: _vectors, aten.addmv: _added_vectors}
+    )
+    # Attention is taken apart into its two products.
+    with _ModuleNames(net) as names, sdpa_kernel(SDPBackend.MATH), counter, _Operators(count, counter, names):
+        net(image)
+    return count
+
+
+def _added_vectors(added: Any, one: Any, other: Any, *arguments: Any, out_shape: Any = None, **options: Any) -> int:
+    return _vectors(one, other)
+
+
+class _ModuleNames:
+    """The names of the modules of a network that are being called, the innermost last."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self._names = {module: name for name, module in net.named_modules()}
+        self._called: list[str] = []
+
+    @property
+    def innermost(self) -> str:
+        return self._called[-1] if self._called else ""
+
+    def __enter__(self) -> "_ModuleNames":
+        self._hooks = [module.register_forward_pre_hook(self._before) for module in self._names]
+        self._hooks += [module.register_forward_hook(self._after, always_call=True) for module in self._names]
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, module: nn.Module, inputs: Any) -> None:
+        self._called.append(self._names[module])
+
+    def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        self._called.pop()
+
+
+class _Operators(TorchDispatchMode):
+    """Adds each operator to a count, with what torch's counter, which sees it next, says of it."""
+
+    def __init__(self, count: Count, counter: FlopCounterMode, names: _ModuleNames) -> None:
+        super().__init__()
+        self._count, self._counter, self._names = count, counter, names
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self._counter.get_total_flops()
+        output = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if flops := self._counter.get_total_flops() - before:
+            tensors = [value for value in args if isinstance(value, Tensor)][name in ADDING :]
+            kind = "matmul"
+            if name == "convolution":
+                kind = "conv_transpose" if args[6] else "conv"
+            gradients = sum(tensor.requires_grad for tensor in tensors[:2])
+            self._count.add(self._names.innermost, kind, flops // 2, output.numel(), gradients)
+        elif not (func.is_view or is_free(name)):
+            self._count.uncounted.add(name)
+        return output

@@ -1,6 +1,7 @@
 """Trains and tests networks: composes the trials, runs each in a process of its own, shows the results."""
 
 import argparse
+import errno
 import signal
 import sys
 import textwrap
@@ -18,7 +19,8 @@ from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.units import plural
+from benchmarks.terminal import outlive_readers
+from benchmarks.units import FULL_DISK, plural, signal_name
 
 HYDRA_FLAGS = (
     "--cfg",
@@ -67,6 +69,10 @@ def _main(argv: list[str]) -> int:
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
         return _hydra(argv)
     arguments = _parser().parse_intermixed_args(argv)
+    outlive_readers()
+    for ends in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # the last is a scheduler's warning
+        if signal.getsignal(ends) is not signal.SIG_IGN:  # nohup's wish
+            signal.signal(ends, _interrupt)
     # Hydra takes longer to import than --help may take.
     from benchmarks.config.compose import expand
     from benchmarks.launch.sweep import Sweep
@@ -83,8 +89,6 @@ def _main(argv: list[str]) -> int:
     except ConfigurationError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    for ends in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ends, signal.default_int_handler)
     interrupted = False
     try:
         with watcher:
@@ -94,7 +98,8 @@ def _main(argv: list[str]) -> int:
         ended = len(sweep.outcomes)
         console.print(f"interrupted; {ended} of {plural(len(trials), 'run')} ended, the same command goes on from here")
     except OSError as error:
-        print(f"run.py: cannot write to {error.filename}: {error.strerror}", file=sys.stderr)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        print(f"run.py: {FULL_DISK if full else f'{error.filename}: {error.strerror}'}", file=sys.stderr)
         return 1
     loaded = {root: load_runs(root) for root in filter(Path.exists, watcher.roots)}
     watcher.write_pages(loaded)
@@ -105,6 +110,10 @@ def _main(argv: list[str]) -> int:
     if interrupted:
         return 128 + signal.SIGINT
     return 0 if len(sweep.outcomes) == len(trials) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(signal_name(number))
 
 
 def _runs(trials: Iterable[Trial | Impossible], loaded: Mapping[Path, Loaded]) -> dict[Path, list[Run]]:

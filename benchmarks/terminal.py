@@ -1,7 +1,9 @@
 """What all commands share: the terminal they print on, aligned tables, and the names that they had before."""
 
 import os
+import sys
 from collections.abc import Collection, Sequence
+from typing import Any, TextIO
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -27,6 +29,48 @@ RENAMED = {
     "views": "view",
     "workspace": "wandb workspace",
 }
+
+
+class Outliving:
+    """A stream whose reader may go away (``| head -1``) or whose disk may be full: what nobody takes any more is dropped.
+
+    Args:
+        stream: standard output or standard error.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text``; return its length."""
+        try:
+            self._stream.write(text)
+        except OSError:
+            self._drop()
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        try:
+            self._stream.flush()
+        except OSError:
+            self._drop()
+
+    def _drop(self) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def outlive_readers() -> None:
+    """Let nothing that cannot be printed end this process."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, Outliving):  # None where it was closed
+            setattr(sys, name, Outliving(stream or open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115
 
 
 def console(markup: bool = True) -> Console:

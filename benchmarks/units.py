@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any
 
 MISSING = "–"
+FULL_DISK = "no space left on the disk, or no inodes; what was written before is intact"
 
 
 def quantity(value: float, unit: str) -> str:
@@ -37,14 +38,25 @@ def short_value(value: Any) -> str:
 def killed_by(number: int) -> str:
     """``killed by SIGKILL (out of memory?)`` and the like."""
     hint = " (out of memory?)" if number == signal.SIGKILL else ""
-    return f"killed by {signal.Signals(number).name}{hint}"
+    return f"killed by {signal_name(number)}{hint}"
+
+
+def signal_name(number: int) -> str:
+    """``SIGTERM``; ``signal 35`` of one that has no name, as real-time signals have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def number(value: Any) -> float | None:
     """`value` when it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return value
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer beyond all floats
+        return None
 
 
 def si(value: float | None) -> str:
@@ -111,6 +123,22 @@ def count(n: int | None) -> str:
 def plural(n: int, noun: str) -> str:
     """Return ``1 run``, ``1,200 runs``."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def csv_cell(value: Any) -> Any:
+    """``value`` as a cell of CSV: a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    if not isinstance(value, str):
+        return value
+    text = (
+        value if value.isprintable() else "".join(char if char.isprintable() or char == "\n" else "�" for char in value)
+    )
+    if text[:1] not in ("=", "+", "-", "@"):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def one_line(text: str) -> str:

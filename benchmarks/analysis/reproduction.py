@@ -9,7 +9,7 @@ from benchmarks.analysis.error_rates import wilson_limits
 from benchmarks.analysis.estimates import Estimate, estimates, half_width_of_seeds
 from benchmarks.analysis.published import FIGURES, Row, Table
 from benchmarks.analysis.seeds import differing_conditions, same_but_seed
-from benchmarks.records.files import CONFIG
+from benchmarks.records.files import CONFIG, read_config
 from benchmarks.records.runs import Run
 from benchmarks.units import number, short_value
 
@@ -179,15 +179,12 @@ def _references(table: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
 
 def _differences(run: Run, reference: Mapping[str, Any], facts: Mapping[str, Any]) -> tuple[str, ...]:
     """`epochs 30 (300)`: what the run's configuration has, and in brackets the paper's."""
-    import yaml
-
     from benchmarks.config.trial import differing_keys, flatten
 
     try:
-        text = (run.directory / CONFIG).read_text(encoding="utf-8")
-        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = read_config(run.directory)
         differing = differing_keys(config, reference)
-    except (OSError, ValueError, AttributeError, yaml.YAMLError):  # copied in part, or torn
+    except (OSError, ValueError):  # copied in part, or torn
         return (f"what its {CONFIG}, which cannot be read, would tell",)
     differences = {key: values for key, values in differing.items() if key not in DERIVED}
     result = []

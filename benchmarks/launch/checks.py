@@ -1,11 +1,10 @@
 """What is known of a trial before it starts: refused, finished, stale, or not possible on this machine."""
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, differing_keys
 from benchmarks.records import files
@@ -16,10 +15,11 @@ from benchmarks.records.hardware import cores, gpus, on_gpu
 def is_finished(trial: Trial) -> bool:
     """Whether the trial has its result, made by code that is new enough for this call."""
     record = files.read_json(trial.directory / files.RECORD)
-    if record is None or record["status"] != "ok":
+    if record is None or record.get("status") != "ok":
         return False
-    weights = (record.get("protocol") or {}).get("weights")
-    if weights and weights["sha256"] != _sha256(Path(trial.config["weights"])):
+    protocol = record.get("protocol")
+    weights = protocol.get("weights") if isinstance(protocol, dict) else None
+    if isinstance(weights, dict) and weights.get("sha256") != _sha256(Path(trial.config["weights"])):
         return False
     return trial.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
 
@@ -56,12 +56,30 @@ def refusal(trial: Trial) -> str | None:
         return f"trainer.accelerator is auto, cpu, gpu or cuda, got {trainer['accelerator']!r}"
     if wrong := _wrong_switch(trainer, batch // (devices * nodes)):
         return wrong
-    held_there = trial.directory / files.CONFIG
-    if held_there.exists():
-        differing = differing_keys(yaml.safe_load(held_there.read_text(encoding="utf-8")), config)
-        if differing:
-            keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
-            return f"{trial.directory} holds another configuration ({keys}); choose another output_root or move it away"
+    return _other_run(trial)
+
+
+def _other_run(trial: Trial) -> str | None:
+    """What another run, or a damaged one, holds in the place of a trial, in one line; None if it may take it."""
+    try:
+        there = files.read_config(trial.directory)
+        differing = differing_keys(there, trial.config)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return f"cannot read {trial.directory / files.CONFIG}: {error.strerror}; move the run's folder away"
+    except ValueError as error:
+        return f"{error}; move the run's folder away"
+    if differing:
+        keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
+        return f"{trial.directory} holds another configuration ({keys}); choose another output_root or move it away"
+    data = there.get("data")
+    root, asked = data.get("root") if isinstance(data, dict) else None, trial.config["data"].get("root")
+    if root != asked and os.path.realpath(str(root)) != os.path.realpath(str(asked)):
+        return (
+            f"{trial.directory} holds a run of data.root={root}, and this asks for data.root={asked}; choose another "
+            f"output_root. Where these are the same images, moved: data.root in its {files.CONFIG}"
+        )
     return None
 
 

@@ -1,12 +1,14 @@
 """Open the record of a run, and move the run away that it replaces."""
 
-import shutil
+import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any
 
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
+from benchmarks.records.files import RECORD
 from benchmarks.records.record import Record, from_json, to_json
 
 SUPERSEDED = "superseded"
@@ -39,7 +41,10 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
         look=config.get("about", {}).get("look"),
     )
     kept = {key: previous[key] for key in OF_ALL_STARTS if key in previous} if previous else {}
-    return from_json(Record, to_json(record) | kept)
+    try:
+        return from_json(Record, to_json(record) | kept)
+    except (TypeError, AttributeError):  # damaged, or of another version: what is known of earlier starts is lost
+        return record
 
 
 def _notes(config: dict[str, Any]) -> list[str]:
@@ -49,9 +54,13 @@ def _notes(config: dict[str, Any]) -> list[str]:
 
 
 def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None:
-    """Move a run's files to ``<output_root>/superseded/…/<run_id>``, where no report sees them; its locks stay."""
-    place = Path(output_root, SUPERSEDED, directory.relative_to(output_root), str(record.get("run_id", "unknown")))
+    """Move a run's files to ``<output_root>/superseded/…/<run_id>``, where no report sees them; its locks stay.
+
+    The record goes last: as long as it is there, a call after a kill sees the old run and moves the rest of it too.
+    """
+    run_id = re.sub(r"[^\w-]", "-", str(record.get("run_id", "unknown")))[:80]
+    place = Path(output_root, SUPERSEDED, directory.relative_to(output_root), run_id)
     place.mkdir(parents=True, exist_ok=True)
-    for path in directory.iterdir():
+    for path in sorted(directory.iterdir(), key=lambda path: path.name == RECORD):
         if path.suffix != ".lock":
-            shutil.move(path, place / path.name)
+            os.replace(path, place / path.name)

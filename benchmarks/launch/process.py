@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # How long an OpenMP thread spins before it sleeps. ResNeXt-20 8x4d on digits, 2 threads on 2 cores: 45 ms a step alone, as with
 # GNU's default; beside a second such process 0.3 s, where the default takes 3.1 s.
 SPIN_COUNT = "10000"
+# Characters: the name of a socket holds 107, of which multiprocessing adds 32 to its folder's.
+LONGEST_TMPDIR = 70
 # Another launcher's ranks and rendezvous must not be taken for ours.
 FOREIGN = re.compile(
     r"^(MASTER_|RANK$|WORLD_SIZE$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_|TORCHRUN|PL_|SLURM_|SUBMITIT_|OMP_NUM_)"
@@ -40,6 +43,13 @@ class Node:
     restarts: int = 0
 
 
+def short_tmpdir() -> str | None:
+    """A folder for sockets where the environment's own is too long for them; None where it will do."""
+    if len(tempfile.gettempdir()) <= LONGEST_TMPDIR:
+        return None
+    return next((folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK)), None)
+
+
 def can_fork() -> bool:
     """Whether processes can be forked safely from one that has imported PyTorch: on Linux."""
     return sys.platform == "linux"
@@ -62,4 +72,6 @@ def clean_environment(threads: int, gpus: Sequence[str] | None = None) -> dict[s
         "PYTHONPATH": os.pathsep.join([str(ROOT), *paths]),
         "PYTHONUNBUFFERED": "1",
     }
+    if (short := short_tmpdir()) is not None:
+        environment["TMPDIR"] = short
     return environment if gpus is None else environment | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}

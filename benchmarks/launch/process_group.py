@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,7 +19,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.launch.process import SPIN_COUNT, Node, clean_environment, die_with_parent
+from benchmarks.launch.process import SPIN_COUNT, Node, clean_environment, die_with_parent, short_tmpdir
 
 DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -105,6 +106,8 @@ def _server() -> ForkServerContext:
     # The server takes its environment from here when it starts; the children get theirs from the caller.
     os.environ["PYTHONPATH"] = clean_environment(1, None)["PYTHONPATH"]
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    if (short := short_tmpdir()) is not None:
+        os.environ["TMPDIR"] = tempfile.tempdir = short
     return multiprocessing.get_context("forkserver")
 
 

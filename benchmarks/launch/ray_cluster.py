@@ -23,6 +23,7 @@ from benchmarks.launch.trial_job import POLL_S, SAVE_S, STOP_S, Outcome, TrialJo
 from benchmarks.records import files
 from benchmarks.records.hardware import cores
 from benchmarks.records.locks import LAUNCHER, RANKS, held
+from benchmarks.records.progress import read_progress
 
 ANSWER_S = 5  # for a head node to answer
 CONNECT_TRIES = "5"  # of Ray, a second each where the token is wrong
@@ -76,7 +77,7 @@ class RayJob:
 
     def progress(self) -> dict[str, Any] | None:
         """What the trial last said of itself."""
-        return files.read_json(self.directory / files.PROGRESS)
+        return read_progress(self.directory)
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
         """Cancels the task, which then stops its ranks: the first time they save."""

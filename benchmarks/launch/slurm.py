@@ -7,6 +7,8 @@ submitted it reads the trial's files and asks Slurm; who comes later finds the j
 
 import io
 import pickle
+import re
+import shlex
 import time
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -21,6 +23,7 @@ from benchmarks.launch.slurm_task import GOES_ON, Task, amend_record
 from benchmarks.launch.trial_job import Outcome, settled, with_another
 from benchmarks.records import files
 from benchmarks.records.locks import LAUNCHER, Lock
+from benchmarks.records.progress import read_progress
 
 JOB = "slurm_job.json"
 FOLDER = "slurm"  # of an output root: submitit's files, one folder per job
@@ -77,7 +80,7 @@ class SlurmJob:
         if self._queue.state(self.ticket) == "PENDING":
             what = f"in Slurm's queue, job {self.ticket.id}"
             return {"phase": "prepare", "what": what, "done": 0, "total": 0, "metrics": {}}
-        return files.read_json(self.directory / files.PROGRESS)
+        return read_progress(self.directory)
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
         """Cancels the job, which then saves; leaves one of another launcher alone."""
@@ -121,8 +124,7 @@ class SlurmJob:
         [code, *_] = answer_lines("sacct", *SACCT, "--format=ExitCode", f"--jobs={self.ticket.id}") or [""]
         code = f", exit code {code}" if code else ""
         for log in (self._folder / f"{self.ticket.id}_0_log.err", self.directory / files.LOG):
-            if log.exists() and (text := log.read_text(encoding="utf-8", errors="replace").strip()):
-                lines = text.splitlines()
+            if lines := files.last_lines(log, most=1000):
                 return f"{code}; {([line for line in lines if 'error' in line.lower()] or lines)[-1].strip()}"
         return code
 
@@ -175,7 +177,11 @@ class SlurmExecutor:
         known = files.read_json(trial.directory / JOB)
         if known is None:
             return None
-        ticket = Ticket(known["id"], known["name"])
+        if not re.fullmatch(r"\d+(_\d+)?", str(known.get("id")), re.ASCII) or not isinstance(known.get("name"), str):
+            return Outcome(
+                "refused", f"{trial.directory / JOB} is damaged; remove it if no job of this trial is in the queue"
+            )
+        ticket = Ticket(str(known["id"]), known["name"])
         state = self._queue.state(ticket)
         if state is None:
             return Outcome("failed", f"Slurm does not answer whether its job {ticket.id} of this trial goes on")
@@ -213,7 +219,7 @@ def _parameters(trial: Trial) -> dict[str, Any]:
     """For submitit."""
     cluster, trainer = trial.config["cluster"], trial.config["trainer"]
     cores = trainer["devices"] * cluster["cpus_per_rank"]
-    folders = ":".join(map(str, (ROOT, *added_folders())))  # where no environment is exported to jobs
+    folders = shlex.quote(":".join(map(str, (ROOT, *added_folders()))))  # where no environment is exported to jobs
     paths = f"export PYTHONPATH={folders}${{PYTHONPATH:+:$PYTHONPATH}}"
     parameters = {
         "job_name": job_name(trial),
@@ -229,4 +235,7 @@ def _parameters(trial: Trial) -> dict[str, Any]:
         "additional_parameters": {"requeue": True, **(cluster["additional_parameters"] or {})},
     }
     parameters |= {key: cluster[key] for key in ("partition", "account", "qos", "mem_per_cpu")}
+    for key, value in {**parameters, **parameters["additional_parameters"]}.items():
+        if isinstance(value, str) and not value.isprintable():  # a second line would be one of the job's script
+            raise ValueError(f"cluster.{key} is one line of printable text, got {value!r}")
     return {key: value for key, value in parameters.items() if value is not None}

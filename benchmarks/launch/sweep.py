@@ -19,6 +19,8 @@ from benchmarks.launch.process_group import preload
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
 from benchmarks.records import files
 from benchmarks.records.hardware import gpus, on_gpu
+from benchmarks.records.progress import read_progress
+from benchmarks.units import one_line
 
 ASK_AGAIN_S = 1.0  # after a trial was found with another launcher
 
@@ -156,11 +158,12 @@ class Sweep:
             while (self._queue or self._jobs or self._elsewhere) and not self._failed_fast():
                 self._step()
             self._stop("interrupted", "stopped, as another trial has failed (launch.fail_fast)")
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupt:
+            cause = f"interrupted by {interrupt or 'Ctrl-C'}"
             try:
-                self._stop("interrupted", "interrupted by Ctrl-C")
+                self._stop("interrupted", cause)
             except KeyboardInterrupt:
-                self._stop("interrupted", "interrupted by Ctrl-C, twice", at_once=True)
+                self._stop("interrupted", f"{cause}, twice", at_once=True)
             raise
         except Exception as error:
             self._stop("interrupted", f"the launcher failed: {error}", at_once=True)
@@ -183,7 +186,10 @@ class Sweep:
         if isinstance(trial, Impossible):
             self._end(index, Outcome("refused", trial.error))
             return
-        started = self._executor.start(trial)
+        try:
+            started = self._executor.start(trial)
+        except Exception as error:  # of this trial's files or values: the others can run
+            started = Outcome("failed", one_line(f"it could not be started: {type(error).__name__}: {error}"))
         if not isinstance(started, Outcome):
             self._jobs[index] = started
             if not self._listed:
@@ -195,7 +201,7 @@ class Sweep:
             self._elsewhere[index] = time.monotonic() + ASK_AGAIN_S
             if not waited:
                 self.watcher.wait(index, trial.label, started.error or "")
-            elif (progress := files.read_json(trial.directory / files.PROGRESS)) is not None:
+            elif (progress := read_progress(trial.directory)) is not None:
                 self.watcher.update(index, progress)
 
     def _poll(self) -> None:

@@ -4,6 +4,7 @@ A trial is driven by ``poll``, so that one thread watches many. No rank re-enter
 the cause is recorded, and the next trial starts.
 """
 
+import errno
 import math
 import signal
 import time
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,9 +27,12 @@ from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.records.locks import LAUNCHER, RANKS, Lock, held, holder
+from benchmarks.records.progress import read_progress
 from benchmarks.records.record import to_json
+from benchmarks.units import FULL_DISK
 
 POLL_S = 0.05
+LONGEST_POLL_S = 5.0  # between two polls of a launcher that ran all the time; the page is written between some
 SAVE_S = 16  # from the request to save and stop to SIGTERM
 STOP_S = 20  # from SIGTERM to SIGKILL
 JOIN_S = 120  # that the other machines wait for machine 0
@@ -52,6 +57,26 @@ class Outcome:
     def good(self) -> bool:
         """Whether the trial has its result."""
         return self.status in {"ok", "finished"}
+
+
+class Silence:
+    """How long a trial has given no sign of life, while its launcher ran.
+
+    Time in which the launcher itself did not run (a laptop that sleeps, a stopped process) is none of the trial's silence, and
+    the clocks of a file server and of this machine are not compared.
+    """
+
+    def __init__(self) -> None:
+        self._sign = -math.inf
+        self._looked = time.monotonic()
+        self._seconds = 0.0
+
+    def seconds(self, sign: float) -> float:
+        """The silence so far; ``sign`` is the time of the last sign, by whatever clock."""
+        now = time.monotonic()
+        self._seconds = self._seconds + min(now - self._looked, LONGEST_POLL_S) if sign == self._sign else 0.0
+        self._sign, self._looked = sign, now
+        return self._seconds
 
 
 class TrialJob:
@@ -83,7 +108,8 @@ class TrialJob:
         share = cores() // (self._ranks * (self._limits["workers"] if gpus is None else 1))
         cluster["threads_per_process"] = cluster["threads_per_process"] or max(1, share)
         self._group: ProcessGroup | None = None
-        self._asked = self._waiting = self._started = time.time()
+        self._asked = self._waiting = time.time()
+        self._silence = Silence()
         self._stopping: tuple[str, str] | None = None
         self._signals: list[tuple[float, int]] = []  # when to send what, soonest first
         self._first, self._looked_for_first = False, -math.inf
@@ -108,7 +134,7 @@ class TrialJob:
 
     def progress(self) -> dict[str, Any] | None:
         """What the trial last said of itself."""
-        return files.read_json(self.directory / files.PROGRESS) if self._group else None
+        return read_progress(self.directory) if self._group else None
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
         """Asks the trial to save and stop, and ends it if it does not; ``at_once`` leaves out the asking."""
@@ -122,7 +148,7 @@ class TrialJob:
     def _begin(self) -> None:
         """Puts away what other code has left, and opens the record."""
         previous = files.read_json(self.directory / files.RECORD)
-        if previous is not None and (previous["status"] == "ok" or made_by_other_code(previous)):
+        if previous is not None and (previous.get("status") == "ok" or made_by_other_code(previous)):
             supersede(self.directory, self._config["output_root"], previous)
             previous = None
         for left in (files.FAILURE, files.PROGRESS):
@@ -148,20 +174,22 @@ class TrialJob:
             if not self._begun:
                 self._begin()
                 self._begun = True
+            (self.directory / self._log).open("ab").close()
         except OSError as error:
-            return self._finish("refused", f"cannot write to {self.directory}: {error.strerror}")
+            return self._finish("refused", _not_written(self.directory, error))
         try:
             self._group = ProcessGroup(
                 self.directory, self._ranks, self.directory / self._log, fork, threads, self.gpus, self.node
             )
         except OSError as error:
-            return self._finish("failed", f"no process could be started: {error.strerror}")
-        self._started = time.time()
+            return self._finish("failed", f"no process could be started: {error.strerror or error}")
+        self._silence = Silence()
         return None
 
     def _watch(self, group: ProcessGroup) -> None:
         """Keeps the limits, and sends the signals of a stop when they are due."""
         now = time.time()
+        silent_s = self._silence.seconds(self._last_sign())
         if self._signals:
             if now >= self._signals[0][0]:
                 group.signal(self._signals.pop(0)[1])
@@ -171,7 +199,7 @@ class TrialJob:
             self.stop(
                 "interrupted", f"the time limit of {limit:g} s; the same command goes on from its last checkpoint"
             )
-        elif stall is not None and now - max(self._started, self._last_sign()) > stall:
+        elif stall is not None and silent_s > stall:
             self.stop("failed", f"no sign of life for {stall:g} s (launch.stall_s)", at_once=True)
         elif not self._keeps_record and not self._first_is_there():
             self.stop("failed", "machine 0 has ended the trial", at_once=True)
@@ -195,14 +223,14 @@ class TrialJob:
             if code == 0 or record.get("status") == "ok":
                 return Outcome("ok")
             if not held(self.directory / LAUNCHER) and record.get("status") != "running":
-                return Outcome(record["status"], record["error"])  # machine 0 knows more
+                return Outcome(str(record.get("status", "failed")), record.get("error"))  # machine 0 knows more
             return Outcome(*self._stopping) if self._stopping else Outcome("failed", self._cause(code))
         if code == 0 and record.get("status") == "ok":
             return self._finish("ok", None)
         if self._stopping:
             return self._finish(*self._stopping)
         if code == INTERRUPTED and record.get("status") == "interrupted":
-            return self._finish("interrupted", record["error"])
+            return self._finish("interrupted", record.get("error"))
         return self._finish("failed", self._cause(code))
 
     def _finish(self, status: str, error: str | None) -> Outcome:
@@ -225,14 +253,12 @@ class TrialJob:
 
     def _cause(self, returncode: int) -> str:
         failure = files.read_json(self.directory / files.FAILURE)
-        if failure is not None and not (returncode < 0 and failure.get("peer")):
-            return failure["error"]
+        if failure is not None and "error" in failure and not (returncode < 0 and failure.get("peer")):
+            return str(failure["error"])
         if returncode < 0:
             return units.killed_by(-returncode)
-        path = self.directory / self._log
-        log = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        lines = [line for line in log.splitlines() if line.strip()]
-        return f"exit code {returncode}: {lines[-1].strip() if lines else 'no output'}"
+        lines = files.last_lines(self.directory / self._log)
+        return f"exit code {returncode}: {lines[-1] if lines else 'no output'}"
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -256,7 +282,15 @@ def start_trial(trial: Trial, gpus: Sequence[str] | None = None, node: Node | No
             return Outcome("finished")
         return TrialJob(trial, lock, gpus, node)
     except OSError as error:
-        return Outcome("refused", f"cannot write to {trial.directory}: {error.strerror}")
+        return Outcome("refused", _not_written(trial.directory, error))
+
+
+def _not_written(directory: Path, error: OSError) -> str:
+    """Why a trial's files cannot be written, in one line."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{FULL_DISK}: nothing can be written to {directory}"
+    place = error.filename if isinstance(error.filename, str) else directory
+    return f"cannot write to {place}: {error.strerror}"
 
 
 def settled(trial: Trial) -> Outcome | None:

@@ -55,11 +55,14 @@ def made_by_other_code(record: Mapping[str, Any]) -> bool:
     Of the user's own files those count that Python finds here.
     """
     code = record.get("code") or {}
-    if not code:
+    if not isinstance(code, dict) or not code:
         return False
     if code.get("training_sha256") != training_sha256():
         return True
-    for name, sha256 in (code.get("user_code") or {}).items():
+    own = code.get("user_code")
+    for name, sha256 in own.items() if isinstance(own, dict) else ():
+        if not Path(name).parts or ".." in Path(name).parts or Path(name).is_absolute():
+            return True  # no run writes such a name
         folder = _folder_of_user_code(Path(name).parts[0].removesuffix(".py"))
         if folder is not None and (not (folder / name).is_file() or _sha256(folder / name) != sha256):
             return True

@@ -6,6 +6,7 @@ import math
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +22,7 @@ FORECASTS = "forecasts.json"
 HEAD_BYTES = 4096
 CONFIG_VALUES, CONFIG_DEPTH = 100_000, 50  # at most; YAML's aliases make endless ones of a few bytes
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
+PICTURES = "pictures"  # folder of a run
 CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
     "config.yaml",
     "record.json",
@@ -47,9 +49,24 @@ def write_atomic(path: Path, content: str | memoryview, durable: bool = True) ->
                 file.flush()
                 os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        if durable:
+            _sync_folder(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error  # not the temporary file's name
         raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a rename in ``folder`` is on disk too; some network file systems cannot."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> None:
@@ -57,8 +74,8 @@ def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> 
     write_atomic(path, json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", durable)
 
 
-def read_bytes(path: Path) -> bytes:
-    """Return the content of a file.
+def read_bytes(path: Path, most: int = -1) -> bytes:
+    """Return the content of a file, or its first ``most`` bytes.
 
     Raises:
         OSError: it cannot be read, or is no file: a FIFO in its place would keep its reader waiting for ever.
@@ -68,7 +85,7 @@ def read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a file", os.fspath(path))
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
+            return file.read(most)
     finally:
         os.close(descriptor)
 
@@ -85,7 +102,7 @@ def read_config(directory: Path, needed: Mapping[str, type] = MappingProxyType({
     """
     path = directory / CONFIG
     try:
-        content = yaml.safe_load(read_bytes(path))
+        content = yaml.load(read_bytes(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         _check_size(content)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: not the YAML that a run writes") from None
@@ -112,19 +129,19 @@ def read_json(path: Path) -> dict[str, Any] | None:
 def read_head(path: Path) -> dict[str, Any] | None:
     """Return which run a record is of, and its status: all that stands before the hash of the configuration."""
     try:
-        with open(path, "rb") as file:
-            head, separator, _ = file.read(HEAD_BYTES).partition(b'"config_hash"')
-        return json.loads(head.rstrip().rstrip(b",") + b"}") if separator else read_json(path)
-    except (OSError, ValueError):
+        head, separator, _ = read_bytes(path, HEAD_BYTES).partition(b'"config_hash"')
+        content = json.loads(head.rstrip().rstrip(b",") + b"}") if separator else read_json(path)
+    except (OSError, ValueError, RecursionError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def amend(directory: Path, status: str, error: str | None) -> None:
     """Write a run's outcome where its ranks could not, or know less of it. There is no progress any more."""
     (directory / PROGRESS).unlink(missing_ok=True)
     record = read_json(directory / RECORD)
-    if record is not None and (record["status"], record["error"]) != (status, error):
-        outcome = {"status": status, "error": error, "finished": record["finished"] or now()}
+    if record is not None and (record.get("status"), record.get("error")) != (status, error):
+        outcome = {"status": status, "error": error, "finished": record.get("finished") or now()}
         write_json(directory / RECORD, record | outcome)
 
 
@@ -154,11 +171,38 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """Return the last whole row of a history, or None."""
+    """Return the last whole row of a history, or None.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     if not path.exists():
         return None
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return json.loads(lines[-1]) if lines else None
+    lines = read_bytes(path).split(b"\n")[:-1]
+    try:
+        row = json.loads(lines[-1]) if lines else None
+    except (ValueError, RecursionError):
+        row = ()
+    if row is not None and not (isinstance(row, dict) and isinstance(row.get("step"), int)):
+        raise ValueError(f"{path} is damaged: its last line is no row; move the run's folder away to train again")
+    return row
+
+
+def last_lines(path: Path, most: int = 1) -> list[str]:
+    """Return up to ``most`` lines from the end of a log that are not empty, printable; none where it cannot be read."""
+    try:
+        text = read_bytes(path).decode(errors="replace")
+    except OSError:
+        return []
+    return [one_line(line) for line in text.splitlines() if line.strip()][-most:]
+
+
+def pictures(directory: Path) -> list[Path]:
+    """Return the run's pictures, PNG: files of its own, no links to others."""
+    folder = directory / PICTURES
+    if folder.is_symlink():
+        return []
+    return sorted(path for path in folder.glob("*.png") if path.is_file() and not path.is_symlink())
 
 
 def _check_size(content: Any) -> None:

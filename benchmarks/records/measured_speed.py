@@ -7,6 +7,7 @@ same hardware; they get it as a block ``throughput`` when they are read. Imports
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,5 +84,5 @@ def add_to(record: dict[str, Any], measurements: Mapping[str, Mapping[str, Any]]
     if record["status"] != "ok" or not measurements:
         return
     figures = measurements.get(key_of(record) or "")
-    if figures is not None:
-        record[BLOCK] = block(figures)
+    with suppress(KeyError, TypeError):  # something else has written to the file
+        record[BLOCK] = block(figures or {})

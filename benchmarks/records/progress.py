@@ -1,10 +1,30 @@
 """How far a run is, from the progress that it writes."""
 
+from pathlib import Path
 from typing import Any
 
-from benchmarks.units import MISSING, score
+from benchmarks.records.files import PROGRESS, read_json
+from benchmarks.units import MISSING, number, score
 
+COUNTS = ("epoch", "epochs", "done", "total", "time")
 DROPPED_FIRST = ("loss", "speed", "time")  # where a line has no room for all; the error stays
+
+
+def read_progress(directory: Path) -> dict[str, Any] | None:
+    """Return what a run last said of itself; None where it has said nothing, or something else has written there."""
+    progress = read_json(directory / PROGRESS)
+    if progress is None or not all(number(progress.get(name)) is not None for name in COUNTS):
+        return None
+    metrics, phase = progress.get("metrics"), progress.get("phase")
+    if not isinstance(metrics, dict) or phase not in ("prepare", "train", "test"):
+        return None
+    if phase == "prepare" and not isinstance(progress.get("what"), str):
+        return None
+    return progress | {
+        "metrics": {str(name): number(value) for name, value in metrics.items()},
+        "label": label if isinstance(label := progress.get("label"), str) else None,
+        **{name: number(progress.get(name)) for name in ("elapsed_s", "images_per_s")},
+    }
 
 
 def progress_parts(progress: dict[str, Any]) -> dict[str, str]:

@@ -1,7 +1,11 @@
 """The record of a run: what ``record.json`` holds, a class for each block of it. Imports no torch."""
 
 from dataclasses import Field, dataclass, fields, is_dataclass
-from typing import Any
+from functools import lru_cache
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from benchmarks.units import number
 
 SCHEMA = 1
 
@@ -271,6 +275,44 @@ def from_json(kind: type, content: dict[str, Any]) -> Any:
         TypeError: the content has other keys than the block.
     """
     return kind(**{key: _read(key, value) for key, value in content.items()})
+
+
+def wrong_value(record: dict[str, Any]) -> str | None:
+    """Return which value is of another type than a run writes, and of which it must be; None if all are right.
+
+    Blocks and values that are absent or null are right, as are keys of other versions.
+    """
+    return _wrong_field(Record, record, "")
+
+
+def _wrong_field(block: type, content: dict[str, Any], prefix: str) -> str | None:
+    for key, hint in _hints(block).items():
+        if (wrong := _wrong(content.get(key), hint, f"{prefix}{key}")) is not None:
+            return wrong
+    return None
+
+
+@lru_cache
+def _hints(block: type) -> dict[str, Any]:
+    return get_type_hints(block)
+
+
+def _wrong(value: Any, hint: Any, key: str) -> str | None:
+    if value is None or hint is Any:
+        return None
+    if isinstance(hint, UnionType):
+        [hint] = [one for one in get_args(hint) if one is not NoneType]
+    kind: Any = get_origin(hint) or hint
+    if isinstance(kind, type) and is_dataclass(kind):
+        return _wrong_field(kind, value, f"{key}.") if isinstance(value, dict) else f"{key} must be an object"
+    if kind in (int, float):
+        is_number = isinstance(value, float) or number(value) is not None
+        return None if is_number else f"{key} must be a number"
+    if not isinstance(value, kind):
+        return f"{key} must be a {kind.__name__}"
+    [*_, of_items] = get_args(hint) or [Any]
+    items = value.values() if kind is dict else value if kind is list else ()
+    return next(filter(None, (_wrong(item, of_items, key) for item in items)), None)
 
 
 def _is_absent(block: Any, one: "Field[Any]") -> bool:

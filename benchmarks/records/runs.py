@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records import measured_speed
-from benchmarks.records.record import SCHEMA
+from benchmarks.records import files, measured_speed
+from benchmarks.records.record import SCHEMA, wrong_value
 from benchmarks.units import metric_text, number, one_line, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
@@ -188,7 +189,7 @@ class Run:
     @property
     def pictures(self) -> list[Path]:
         """Pictures of test images, PNG, where the task has some."""
-        return sorted((self.directory / "pictures").glob("*.png"))
+        return files.pictures(self.directory)
 
     def curve(self) -> list[dict[str, Any]]:
         """The history's rows that can be drawn: positive train_flops and a finite validation metric."""
@@ -235,11 +236,14 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
 def _load(root: Path) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
     measurements: dict[Path, dict[str, dict[str, Any]]] = {}  # of speed, by output root
-    for directory, folders, files in os.walk(root):
+    for directory, folders, names in _walk(root):
         if directory == os.fspath(root):
             folders[:] = [folder for folder in folders if folder not in NO_RUNS]
-        if "record.json" not in files:
-            if "history.jsonl" in files or "checkpoints" in folders:
+        if "record.json" not in names:
+            if "record.json" in folders:
+                problems.append(f"{one_line(directory)}: record.json is a folder")
+                folders.clear()
+            elif "history.jsonl" in names or "checkpoints" in folders:
                 problems.append(f"{one_line(directory)}: a run's folder without its record.json (copied in part?)")
                 folders.clear()
             continue
@@ -257,6 +261,18 @@ def _load(root: Path) -> tuple[list[Run], list[str]]:
     return runs, problems
 
 
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk over folders as ``os.walk``, and into a data set's folder that is a link, as to another disk."""
+    yield from os.walk(root)
+    for entry in sorted(root.iterdir()):
+        if entry.is_symlink() and entry.is_dir() and entry.name not in NO_RUNS:
+            for directory, folders, names in os.walk(f"{entry}/"):
+                depth = len(Path(directory).relative_to(entry).parts)
+                if depth >= OUTPUT_ROOT - 1:  # a run's folder, or beside any
+                    folders[:] = [folder for folder in folders if folder == "checkpoints"]
+                yield os.path.normpath(directory), folders, names
+
+
 def read_history(path: str | Path) -> list[dict[str, Any]]:
     """The rows of a history.jsonl; a file not yet written has none.
 
@@ -264,14 +280,14 @@ def read_history(path: str | Path) -> list[dict[str, Any]]:
     a row, naming file and line.
     """
     try:
-        lines = Path(path).read_bytes().splitlines()
+        lines = files.read_bytes(Path(path)).splitlines()
     except FileNotFoundError:
         return []
     rows = []
     for index, line in enumerate(lines):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             rows.append(row)
@@ -282,24 +298,28 @@ def read_history(path: str | Path) -> list[dict[str, Any]]:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
-    except ValueError:
+        record = json.loads(files.read_bytes(path))
+    except (ValueError, RecursionError):
         raise ValueError("not valid JSON (torn?); run it again or remove the folder") from None
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         schema = record.get("schema") if isinstance(record, dict) else None
         if isinstance(schema, int):
-            raise ValueError(f"a record of schema {schema}, made by another version; this one reads schema {SCHEMA}")
-        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {schema!r})")
+            raise ValueError(
+                f"a record of schema {schema!r:.80}, made by another version; this one reads schema {SCHEMA}"
+            )
+        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {schema!r:.80})")
     if "departures" in record:  # what records called the overrides before this name
         record["overrides"] = record.pop("departures")
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
-            raise ValueError(f"{key} must be a {kind.__name__}, got {record.get(key)!r}")
+            raise ValueError(f"{key} must be a {kind.__name__}, got {record.get(key)!r:.80}")
     if record["status"] not in STATUSES:
-        raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {record['status']!r}")
+        raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {record['status']!r:.80}")
     for key in _MAPPINGS:
         if not isinstance(record.get(key), dict | None):
             raise ValueError(f"{key} must be an object, got {type(record[key]).__name__}")
+    if (wrong := wrong_value(record)) is not None:
+        raise ValueError(wrong)
     return record
 
 

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from benchmarks.records.files import write_atomic
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.units import one_line
+from benchmarks.units import csv_cell, one_line
 
 FORMATS = ("parquet", "csv")
 FREE = ("overrides",)  # mappings whose keys are the user's
@@ -181,7 +181,9 @@ def _exact_array(values: Sequence[Any]) -> Any:
 def _csv(table: Table) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table)
+    writer.writerow(map(csv_cell, table))
     for row in zip(*table.values(), strict=True):
-        writer.writerow([json.dumps(value) if isinstance(value, (bool, list, dict)) else value for value in row])
+        writer.writerow(
+            [json.dumps(value) if isinstance(value, (bool, list, dict)) else csv_cell(value) for value in row]
+        )
     return text.getvalue()

@@ -13,12 +13,16 @@ def comparison(runs: Sequence[Run]) -> str | None:
     roots = {run.directory.parents[3] for run in runs if len(run.directory.parents) > 3}
     forecasts = {digest: forecast for root in roots for digest, forecast in (read_json(root / FORECASTS) or {}).items()}
     pairs = [(forecasts.get(str(run.record.get("config_hash"))), run) for run in runs if run.status == "ok"]
-    forecast_runs = [(forecast, run) for forecast, run in pairs if forecast is not None]
+    forecast_runs = [
+        (forecast, run)
+        for forecast, run in pairs
+        if isinstance(forecast, dict) and number(forecast.get("train_flops")) is not None
+    ]
     if not forecast_runs:
         return None
     predicted = [quantity(sum(forecast["train_flops"] for forecast, _ in forecast_runs), "FLOPs")]
     spent = [quantity(sum(run.train_flops or 0 for _, run in forecast_runs), "FLOPs")]
-    if all(forecast["device_s"] for forecast, _ in forecast_runs):
+    if all(number(forecast.get("device_s")) for forecast, _ in forecast_runs):
         predicted.append(device_hours(sum(forecast["device_s"] for forecast, _ in forecast_runs)))
         spent.append(device_hours(sum(_device_s(run) for _, run in forecast_runs)))
     runs_text = plural(len(forecast_runs), "run")
@@ -30,5 +34,8 @@ def _device_s(run: Run) -> float:
     devices = number(run.part("parallel").get("world_size")) or 1
     if run.record.get("resumptions") or run.record.get("restarts") or not run.record.get("finished"):
         return devices * (run.wall_s or 0.0)
-    ended, began = (datetime.fromisoformat(run.record[key]) for key in ("finished", "started"))
-    return devices * (ended - began).total_seconds()
+    try:
+        ended, began = (datetime.fromisoformat(run.record[key]) for key in ("finished", "started"))
+        return devices * (ended - began).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return devices * (run.wall_s or 0.0)

@@ -42,11 +42,27 @@ def write_page(output_root: str | Path, loaded: tuple[list[Run], list[str]] | No
     root = Path(output_root)
     runs, problems = loaded or load_runs(root)
     # Only a sweep's list tells what is missing, and only below an output root do paths name trials.
-    states = trial_states(root, (runs, problems))[0] if (root / SWEEPS).is_dir() else []
-    published = [content for path in sorted((root / TABLES).glob("*.json")) if (content := read_json(path))]
+    states, problems = trial_states(root, (runs, problems)) if (root / SWEEPS).is_dir() else ([], problems)
+    published, unread = _published_tables(root)
+    problems = [*problems, *unread]
     path = root / "report.html"
     write_atomic(path, _render(runs, states, published, problems, datetime.now(UTC)))
     return path
+
+
+def _published_tables(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what `report TABLE` has written for the page, and a line for each file that something else has written."""
+    tables, problems = [], []
+    for path in sorted((root / TABLES).glob("*.json")):
+        table = read_json(path) or {}
+        lines = table.get("lines")
+        texts = [table.get(key) for key in ("title", "name", "written")]
+        rows = [table.get("headers"), table.get("legend"), *(lines if isinstance(lines, list) else [None])]
+        if all(isinstance(text, str) for text in texts) and all(isinstance(row, list) for row in rows):
+            tables.append(table)
+        else:
+            problems.append(f"{one_line(str(path))}: not a table that `report TABLE` writes")
+    return tables, problems
 
 
 def _render(

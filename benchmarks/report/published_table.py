@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -253,12 +253,17 @@ def print_list(output_root: Path, console: Console) -> None:
     print_table(Printed("", ("table", "title", *numbers), listed, numbers, notes=[note]), console)
 
 
+def _is_named(head: Mapping[str, Any]) -> bool:
+    texts = isinstance(head.get("name"), str) and isinstance(head.get("recipe"), str)
+    return texts and isinstance(head.get("overrides"), dict | None)
+
+
 def _finished(root: Path, networks: Collection[tuple[str, str]]) -> Counter[tuple[str, str, str]]:
     """Return the numbers of finished runs by data, network and recipe; only the folders of these (data, name) are read."""
     counts: Counter[tuple[str, str, str]] = Counter()
     for folder, name in networks:
         for entry in glob.iglob(f"{glob.escape(str(root / folder / name))}/*/*/{RECORD}"):
             head = read_head(Path(entry))
-            if head is not None and head.get("status") == "ok":
+            if head is not None and head.get("status") == "ok" and _is_named(head):
                 counts[folder, Run(Path(entry).parent, head).network, head["recipe"]] += 1
     return counts

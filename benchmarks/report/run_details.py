@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import flatten
-from benchmarks.records.files import CONFIG
+from benchmarks.records.files import CONFIG, read_bytes
 from benchmarks.records.runs import Run
 from benchmarks.units import one_line
 
@@ -80,7 +80,7 @@ def reference_counts(run: Run) -> dict[str, Any]:
 def _configuration(path: Path) -> list[str]:
     """Return the text of a configuration, cut before and after each nested block of its top level."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_bytes(path).decode(errors="replace")
     except OSError:
         return []
     if not text.replace("\n", "").isprintable():

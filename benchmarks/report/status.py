@@ -14,11 +14,12 @@ from rich.text import Text
 
 from benchmarks import terminal
 from benchmarks.records.code_version import made_by_other_code
-from benchmarks.records.files import PROGRESS, SWEEPS, read_json
+from benchmarks.records.files import SWEEPS, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
-from benchmarks.records.progress import part_of, progress_parts
+from benchmarks.records.progress import part_of, progress_parts, read_progress
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.tables import Cell, Row, Table, print_table
+from benchmarks.units import one_line
 
 # state: glyph, colour, meaning
 STATES = {
@@ -56,7 +57,7 @@ class TrialState:
 def trial_states(
     output_root: Path, loaded: tuple[list[Run], list[str]] | None = None
 ) -> tuple[list[TrialState], list[str]]:
-    """Return every trial that a sweep has listed or that left a record, and a line for each unreadable record.
+    """Return every trial that a sweep has listed or that left a record, and a line for each unreadable record or list.
 
     Args:
         output_root: the folder with the runs.
@@ -66,9 +67,11 @@ def trial_states(
         FileNotFoundError: no such folder.
     """
     runs, problems = loaded or load_runs(output_root)
+    listed, unread = _listed(output_root)
+    problems = [*problems, *unread]
     states = [_of_run(run, output_root) for run in runs]
     known = {run.directory for run in runs}
-    for directory in _listed(output_root):
+    for directory in listed:
         if output_root / directory not in known:
             states.append(_trial_state(Path(directory), "missing"))
     return sorted(states, key=lambda trial: (trial.data, trial.row, trial.seed)), problems
@@ -129,12 +132,12 @@ def _of_run(run: Run, output_root: Path) -> TrialState:
 def _trial_state(directory: Path, state: str, detail: str = "") -> TrialState:
     data, name, recipe, seed = (("?",) * 4 + directory.parts)[-4:]
     number = re.fullmatch(r"seed(\d+)", seed)  # a folder that was moved may have another name
-    row = f"{name} · {recipe}" if number else f"{name} · {recipe}/{seed}"
-    return TrialState(data, row, int(number.group(1)) if number else 0, state, detail)
+    row = one_line(f"{name} · {recipe}" if number else f"{name} · {recipe}/{seed}")
+    return TrialState(one_line(data), row, int(number.group(1)) if number else 0, state, detail)
 
 
 def _progress(directory: Path) -> str:
-    progress = read_json(directory / PROGRESS)
+    progress = read_progress(directory)
     who = holder(directory / LAUNCHER)
     place = f"process {who.get('pid', '?')} on {who.get('host', '?')}"
     if progress is None:
@@ -144,13 +147,23 @@ def _progress(directory: Path) -> str:
     return ", ".join([*done, *progress_parts(progress).values(), f"sign of life {age:.0f} s ago", place])
 
 
-def _listed(output_root: Path) -> list[str]:
-    """Directories of the trials of every sweep that was started under ``output_root``."""
-    sweeps = [read_json(path) or {} for path in sorted((output_root / SWEEPS).glob("*.json"))]
-    trials = [
-        trial for sweep in sweeps for trial in sweep.get("trials", sweep.get("cells", ())) if isinstance(trial, dict)
-    ]
-    return list(dict.fromkeys(trial["directory"] for trial in trials if isinstance(trial.get("directory"), str)))
+def _listed(output_root: Path) -> tuple[list[str], list[str]]:
+    """Directories of the trials of every sweep that was started under ``output_root``, and a line for each unreadable list."""
+    directories: dict[str, None] = {}
+    problems = []
+    for path in sorted((output_root / SWEEPS).glob("*.json")):
+        sweep = read_json(path) or {}
+        trials = sweep.get("trials", sweep.get("cells"))
+        names = (
+            [trial.get("directory") if isinstance(trial, dict) else None for trial in trials or ()]
+            if isinstance(trials, list)
+            else [None]
+        )
+        if not all(isinstance(name, str) and "\0" not in name for name in names):
+            problems.append(f"{one_line(str(path))}: not the list of a sweep's trials")
+            continue
+        directories |= dict.fromkeys(map(str, names))
+    return list(directories), problems
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -19,11 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_json
+from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_config, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.tracking.sweep_report import FOLDER, send
@@ -70,12 +69,14 @@ class Tracked:
             to: entity and project, where they are not to be those of the run.
         """
         try:
-            config = yaml.safe_load((run.directory / CONFIG).read_text(encoding="utf-8"))
+            config = read_config(run.directory, {"logger": dict, "logger.mode": str})
             logger = config["logger"]
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
+        except (OSError, ValueError):
             raise ValueError(f"no readable {CONFIG}, so that its place on the server is not known") from None
         if logger["mode"] == "none":
             return None
+        if not isinstance(logger.get("project"), str) or not isinstance(logger.get("entity"), str | None):
+            raise ValueError(f"{CONFIG} does not say where it belongs on the server: logger.project, logger.entity")
         config["logger"] = logger | to
         record = run.record
         if not isinstance(record.get("run_id"), str):

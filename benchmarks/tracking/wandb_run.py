@@ -1,6 +1,7 @@
 """What a W&B run holds of a run's folder: the same whether it is written beside the training or sent later."""
 
 import csv
+import io
 import math
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 from benchmarks.config.trial import WIRING
-from benchmarks.records.files import LAYERS, LOG
+from benchmarks.records.files import LAYERS, LOG, pictures, read_bytes
 from benchmarks.units import one_line
 
 CONNECT_TIMEOUT_S = 2
@@ -132,8 +133,9 @@ def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[
     """
     import wandb
 
-    if (directory / LOG).exists() and not run.resumed:
-        run.write_logs((directory / LOG).read_text(encoding="utf-8", errors="replace"))
+    if not run.resumed:
+        with suppress(OSError):
+            run.write_logs(read_bytes(directory / LOG).decode(errors="replace"))
     run.summary.update(summary(record))
     run.summary.update(media(directory, record))
     for name, paths in artifacts(directory, record, config).items():
@@ -186,9 +188,10 @@ def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     import wandb
 
     content: dict[str, Any] = {}
-    if (directory / LAYERS).exists():
-        with open(directory / LAYERS, encoding="utf-8", newline="") as file:
-            lines: list[list[Any]] = list(csv.reader(file))
+    lines: list[list[Any]] = []
+    with suppress(OSError):
+        lines = list(csv.reader(io.StringIO(read_bytes(directory / LAYERS).decode(errors="replace"), newline="")))
+    if lines:
         rows = [[int(cell) if cell.isdecimal() else cell for cell in line] for line in lines[1:]]
         content["layers"] = wandb.Table(columns=lines[0], data=rows)
     matrix = record.get("confusion")
@@ -196,9 +199,8 @@ def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
         classes = [str(name) for name in record["dataset"]["classes"]]
         rows = [[name, *counts] for name, counts in zip(classes, matrix, strict=True)]
         content["confusion"] = wandb.Table(columns=["true \\ predicted", *classes], data=rows)
-    pictures = sorted(directory.glob("pictures/*.png"))
-    if pictures:
-        content["test/pictures"] = [wandb.Image(str(path), caption=path.stem) for path in pictures]
+    if paths := pictures(directory):
+        content["test/pictures"] = [wandb.Image(str(path), caption=path.stem) for path in paths]
     return content
 
 

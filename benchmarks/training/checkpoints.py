@@ -6,6 +6,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -22,6 +23,7 @@ from benchmarks.training.stopping import Interrupted, StopRequest
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 NEXT, DAMAGED = "next.ckpt", "damaged.ckpt"
+ORIGIN = "origin"  # of a checkpoint: what trained it; of before this key, absent
 WEIGHTS = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
 RESUMABLE = {"loops", "optimizer_states", "lr_schedulers", "partial_metrics", *WEIGHTS}
 
@@ -82,18 +84,27 @@ class Checkpoints(BatchCallback):
         monitor: the validation metric, lower is better; ties keep the earlier.
         stop: what asks training to stop.
         every_steps: optimiser steps between checkpoints, and then one before each evaluation; None for those of epochs alone.
+        origin: checksums of the code and of the data that train, ``code`` and ``data``; kept in every checkpoint.
 
     Raises:
         ValueError: ``every_steps`` is no whole number from 1.
         Interrupted: in training, after the checkpoint, if it was to stop.
     """
 
-    def __init__(self, directory: Path, monitor: str, stop: StopRequest, every_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        monitor: str,
+        stop: StopRequest,
+        every_steps: int | None = None,
+        origin: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         if every_steps is not None and (not isinstance(every_steps, int) or every_steps < 1):
             raise ValueError(f"launch.checkpoint_every_steps is null or a whole number from 1, got {every_steps!r}")
         self.directory = directory
         self.monitor = monitor
         self.stop = stop
+        self.origin = dict(origin)
         self.every_steps = every_steps
         self.best = float("inf")
         self._within_epoch = False
@@ -144,6 +155,7 @@ class Checkpoints(BatchCallback):
             partial *= trainer.world_size
             dist.all_gather_object(partial, partial[0], group=self.stop.group)
         checkpoint["partial_metrics"] = partial
+        checkpoint[ORIGIN] = self.origin
         if self._within_epoch:
             _count_batch_as_done(checkpoint["loops"]["fit_loop"], self._evaluation_due)
 
@@ -216,6 +228,17 @@ def check_fits(path: Path, weights: Mapping[str, Tensor], module: nn.Module) -> 
             raise ValueError(f"{path} is of another network: {name} is {there} there, {here} here")
     if unknown := [name for name in weights if name not in expected]:
         raise ValueError(f"{path} is of another network: this one has no {unknown[0]}")
+
+
+def check_origin(path: Path, checkpoint: Mapping[str, Any], origin: Mapping[str, str]) -> None:
+    """Raise ValueError if a checkpoint was trained by other code or on other images than are here."""
+    there = checkpoint.get(ORIGIN) or {}
+    for name, what in (("data", "on other images"), ("code", "by other training code")):
+        if name in there and there[name] != origin[name]:
+            raise ValueError(
+                f"{path} was trained {what} (SHA-256 {str(there[name])[:12]} there, {origin[name][:12]} here); choose another "
+                "output_root or move the run's folder away"
+            )
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

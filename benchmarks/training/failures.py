@@ -10,6 +10,7 @@ from hydra.errors import InstantiationException
 
 from benchmarks.records import files
 from benchmarks.training.environment import process_rank
+from benchmarks.units import FULL_DISK
 
 # What gloo, NCCL and torch's store say when a peer is gone or silent.
 PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|timed out", re.IGNORECASE)
@@ -19,7 +20,7 @@ def describe(error: BaseException) -> str:
     """Return the cause in one line, without Hydra's wrapping."""
     error = _unwrapped(error)
     if _is_full_disk(error):
-        return "no space left on the disk; what was written before is intact"
+        return FULL_DISK
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else ""
     return text if is_known(error) and text else f"{type(error).__name__}: {text}".rstrip(": ")
@@ -64,4 +65,4 @@ def _unwrapped(error: BaseException) -> BaseException:
 
 
 def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno == errno.ENOSPC
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-FOLDER = "pictures"
+from benchmarks.records.files import PICTURES
+
 GAP = 4  # pixels between panels
 # Okabe and Ito's palette: told apart by the colour-blind.
 MISSED, INVENTED, WRONG_CLASS = (0, 114, 178), (230, 159, 0), (204, 121, 167)
@@ -20,7 +21,7 @@ def write_pictures(directory: Path, examples: Sequence[tuple[Tensor, ...]], clas
     examples: (image, truth, prediction). Masks, each (H, W): one picture each. Classes, images (C, H, W) with scalars: one
     sheet of all. classes: their names.
     """
-    folder = directory / FOLDER
+    folder = directory / PICTURES
     folder.mkdir(exist_ok=True)
     arrays = [tuple(part.numpy() for part in example) for example in examples]
     if arrays and arrays[0][1].ndim == 0:

@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from benchmarks.units import signal_name
+
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 GRACE_S = 15  # then the kernel ends the process: a collective whose peer hangs lets no Python handler run
 
@@ -62,7 +64,7 @@ class StopRequest:
     def _receive(self, number: int, frame: Any) -> None:
         if self.received is not None:
             return
-        self.received = signal.Signals(number).name
+        self.received = signal_name(number)
         signal.alarm(GRACE_S)
         if not self._deferred:
             raise Interrupted(self.received)

@@ -17,6 +17,7 @@ from benchmarks.complexity.counting import check_image_size, measure
 from benchmarks.complexity.reference_counts import check
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
+from benchmarks.records.code_version import training_sha256
 from benchmarks.records.hardware import hardware
 from benchmarks.records.outcomes import outcomes_of, write_outcomes
 from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, Resumption
@@ -30,6 +31,7 @@ from benchmarks.training.checkpoints import (
     Averaging,
     Checkpoints,
     check_fits,
+    check_origin,
     newest_intact,
     tidy,
     weights_sha256,
@@ -82,8 +84,9 @@ def train(run: OpenRun) -> None:
     check(config["name"], config["data"]["num_classes"], complexity)
     apply_options(run, options, arguments, module, complexity)
 
+    origin = {"code": training_sha256(), "data": data.manifest()["sha256"]}
     if weights is None:
-        callbacks = training_callbacks(run, options, arguments, module, complexity)
+        callbacks = training_callbacks(run, options, arguments, module, complexity, origin)
     else:
         callbacks = testing_callbacks(run, options, arguments)
     trainer = run.trainer = make_trainer(run, arguments, callbacks, module)
@@ -93,7 +96,7 @@ def train(run: OpenRun) -> None:
     describe_run(run, options, loading, complexity, module, data, weights)
     checkpoint = None
     if weights is None:
-        checkpoint = resume(run, module)
+        checkpoint = resume(run, module, origin)
     else:
         weights.load_into(module.net)
     if process_rank() == 0:
@@ -176,7 +179,12 @@ def apply_options(
 
 
 def training_callbacks(
-    run: OpenRun, options: TrainingOptions, arguments: dict[str, Any], module: Any, complexity: Complexity
+    run: OpenRun,
+    options: TrainingOptions,
+    arguments: dict[str, Any],
+    module: Any,
+    complexity: Complexity,
+    origin: dict[str, str],
 ) -> list[pl.Callback]:
     """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event.
 
@@ -208,6 +216,7 @@ def training_callbacks(
             f"val/{module.primary}",
             run.stop,
             config["launch"]["checkpoint_every_steps"],
+            origin,
         ),
     ]
 
@@ -308,11 +317,16 @@ def describe_run(
     )
 
 
-def resume(run: OpenRun, module: pl.LightningModule) -> Path | None:
-    """Return the checkpoint to continue from, None to start anew; record which it is, and what is wrong with newer ones."""
+def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> Path | None:
+    """Return the checkpoint to continue from, None to start anew; record which it is, and what is wrong with newer ones.
+
+    Raises:
+        ValueError: it is of another network, other code or other images than ``origin`` says.
+    """
     path, checkpoint, problems = newest_intact(run.directory / CHECKPOINTS)
     if path is not None:
         check_fits(path, checkpoint["state_dict"], module)
+        check_origin(path, checkpoint, origin)
     if path is None and not problems:
         return None
     resumption = Resumption(

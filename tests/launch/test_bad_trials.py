@@ -1,0 +1,203 @@
+"""Trials that meet files of others, other data, signals and terminals that are gone: one cause each, and the rest goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from support.commands import CLEAN, ROOT
+from support.watcher import Told
+
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.launch import new_record, trial_job
+from benchmarks.launch.process import LONGEST_TMPDIR
+from benchmarks.launch.sweep import Sweep
+from benchmarks.launch.trial_job import Outcome, Silence
+from benchmarks.units import killed_by
+
+TINY = (
+    *("model=resnet", "data=digits", "logger=none", "recipe.epochs=2", "+trainer.limit_train_batches=3"),
+    "cluster.threads_per_process=1",
+)
+
+
+def sweep(root: Path, *overrides: str) -> tuple[list[Trial], list[Outcome]]:
+    trials = [
+        trial for trial in expand([*TINY, *overrides, f"output_root={root}"], multirun=True) if isinstance(trial, Trial)
+    ]
+    its = Sweep(trials, Told())
+    its.run()
+    return trials, [its.outcomes[index] for index in range(len(trials))]
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
+    (path / "something").touch()
+
+
+IN_THE_WAY = {
+    "config.yaml, empty": ("refused", "config.yaml is damaged: it holds nothing"),
+    "config.yaml, binary": ("refused", "config.yaml is damaged: not the YAML that a run writes"),
+    "config.yaml, a list": ("refused", "config.yaml is damaged: it holds no mapping of keys"),
+    "config.yaml, a folder": ("refused", "config.yaml: not a file"),
+    "record.json, {}": ("ok", None),
+    "record.json, of wrong types": ("ok", None),
+    "record.json, a folder": ("refused", "record.json: Is a directory"),
+    "log.txt, a folder": ("refused", "log.txt: Is a directory"),
+    "history.jsonl, a folder": ("failed", "history.jsonl"),
+    "history.jsonl, junk": ("failed", "history.jsonl is damaged: its last line is no row"),
+    "layers.csv, a folder": ("failed", "layers.csv"),
+    "the run, a file": ("refused", "File exists"),
+    "checkpoints, a file": ("failed", "checkpoints"),
+    "nothing": ("ok", None),
+}
+
+
+def test_what_lies_in_the_way_of_one_trial_does_not_stop_the_others(tmp_path: Path) -> None:
+    seeds = f"seed={','.join(map(str, range(len(IN_THE_WAY))))}"
+    for trial, what in zip(expand([*TINY, seeds, f"output_root={tmp_path}"], multirun=True), IN_THE_WAY, strict=True):
+        assert isinstance(trial, Trial)
+        name, _, how = what.partition(", ")
+        path = trial.directory / name
+        trial.directory.mkdir(parents=True)
+        if name == "the run":
+            trial.directory.rmdir()
+            trial.directory.write_text("")
+        elif how == "a folder":
+            folder(path)
+        elif how:
+            contents = {
+                "empty": b"",
+                "binary": os.urandom(50) + b"\0",
+                "a list": b"- a\n",
+                "junk": b"junk\n\n",
+                "{}": b"{}",
+            }
+            path.write_bytes(contents.get(how, b'{"status": 5, "resumptions": 7, "code": [], "protocol": "x"}'))
+    _, outcomes = sweep(tmp_path, seeds)
+    for (what, (status, cause)), outcome in zip(IN_THE_WAY.items(), outcomes, strict=True):
+        assert outcome.status == status, (what, outcome)
+        assert (cause or "") in (outcome.error or "") and "\n" not in (outcome.error or ""), (what, outcome)
+
+
+def test_a_run_belongs_to_its_data_and_a_checkpoint_to_its_code_and_data(tmp_path: Path) -> None:
+    [trial], [outcome] = sweep(tmp_path, "+data.root=A")
+    assert outcome == Outcome("ok")
+    _, [outcome] = sweep(tmp_path, "+data.root=B")
+    assert outcome.status == "refused" and "holds a run of data.root=A, and this asks for data.root=B" in outcome.error
+    (tmp_path / "A").mkdir()
+    assert sweep(tmp_path, "+data.root=./A")[1] == [Outcome("finished")]
+
+    record, checkpoint = trial.directory / "record.json", trial.directory / "checkpoints" / "last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    for name, said in {"data": "was trained on other images", "code": "was trained by other training code"}.items():
+        torch.save(content | {"origin": content["origin"] | {name: "0" * 64}}, checkpoint)
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "interrupted"}))
+        _, [outcome] = sweep(tmp_path, "+data.root=A")
+        assert outcome.status == "failed" and said in outcome.error, outcome
+    assert "origin" not in torch.load(checkpoint.with_name("best.ckpt"), weights_only=True)
+
+
+def test_a_kill_while_a_run_is_moved_away_leaves_its_record_until_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory, replace = tmp_path / "digits" / "n" / "r" / "seed0", os.replace
+    names = ["checkpoints", "config.yaml", "history.jsonl", "record.json", "z.txt"]
+    for killed_after in range(len(names) + 1):
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in names[1:]:
+            (directory / name).write_text(name)
+        (directory / "checkpoints").mkdir()
+        (directory / "checkpoints" / "last.ckpt").write_text("")
+        moves = iter(range(killed_after))
+
+        def killed(source: Path, target: Path, moves=moves) -> None:
+            if next(moves, None) is None:
+                raise KeyboardInterrupt
+            replace(source, target)
+
+        monkeypatch.setattr(new_record.os, "replace", killed)
+        run_id = f"id{killed_after}"
+        try:
+            new_record.supersede(directory, str(tmp_path), {"run_id": run_id})
+        except KeyboardInterrupt:
+            assert (directory / "record.json").exists(), killed_after
+        monkeypatch.setattr(new_record.os, "replace", replace)
+        new_record.supersede(directory, str(tmp_path), {"run_id": run_id})
+        assert list(directory.iterdir()) == []
+        place = tmp_path / "superseded" / directory.relative_to(tmp_path) / run_id
+        assert sorted(path.name for path in place.iterdir()) == names
+
+
+def test_signals_without_a_name() -> None:
+    assert killed_by(35) == "killed by signal 35"
+    assert killed_by(signal.SIGTERM) == "killed by SIGTERM"
+
+
+def test_the_time_in_which_a_launcher_sleeps_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(trial_job.time, "monotonic", lambda: now)
+    silence = Silence()
+    assert silence.seconds(7.0) == 0
+    for _ in range(40):
+        now += 0.5
+        silent = silence.seconds(7.0)
+    assert silent == 20
+    now += 3600  # the lid was closed
+    assert silence.seconds(7.0) == 20 + trial_job.LONGEST_POLL_S
+    assert silence.seconds(8.0) == 0  # a sign, from whatever clock
+
+
+def start(root: Path, *arguments: str, stdout: int, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *TINY, *arguments, f"output_root={root}"],
+        stdout=stdout, stderr=subprocess.PIPE, text=True, env=CLEAN | environment,
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_IGN) if environment else None,
+    )  # fmt: skip
+
+
+def status(path: Path) -> dict[str, str]:
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not path.exists() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_a_reader_that_goes_away_does_not_stop_a_sweep(tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    process = start(root, "-m", "seed=0,1", stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(240) == 0, process.stderr and process.stderr.read()
+    assert [status(path)["status"] for path in root.glob("digits/*/*/*/record.json")] == ["ok", "ok"]
+    with open("/dev/full", "w") as full:
+        process = start(root, "-m", "seed=0,1", stdout=full.fileno())
+        assert process.wait(240) == 0, process.stderr and process.stderr.read()
+
+
+def test_nohup_a_long_tmpdir_and_a_schedulers_warning(tmp_path: Path) -> None:
+    root, scratch = tmp_path / "outputs", tmp_path / ("x" * LONGEST_TMPDIR)
+    scratch.mkdir()
+    [trial] = expand([*TINY, "recipe.epochs=3000", f"output_root={root}"], multirun=False)
+    assert isinstance(trial, Trial)
+    process = start(root, "recipe.epochs=3000", stdout=subprocess.PIPE, TMPDIR=str(scratch))
+    wait_for(trial.directory / "checkpoints" / "last.ckpt", process)
+    process.send_signal(signal.SIGHUP)  # as nohup has it: ignored
+    time.sleep(1)
+    assert process.poll() is None
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    record = status(trial.directory / "record.json")
+    assert (record["status"], record["error"]) == ("interrupted", "interrupted by SIGUSR1")

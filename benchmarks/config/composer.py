@@ -146,7 +146,7 @@ def _filled(node: Any, numbers: Mapping[float, float]) -> Any:
 
 def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
     """What of a trial departs from its recipe, beside what its name and seed say: by dotted key, resolved."""
-    named = {f"model.{key}" for key in re.findall(r"\$\{model\.([\w.]+)\}", written["name"])} | {"name", "seed"}
+    named = {f"model.{key}" for key in re.findall(r"\$\{model\.([\w.]+)\}", str(written["name"]))} | {"name", "seed"}
     keys = dict.fromkeys(_present(key, resolved) for key in differing(written, reference))
     return {key: resolved.get(key) for key in keys if key not in named}
 

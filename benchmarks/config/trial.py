@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.units import short_value
+from benchmarks.units import NO_RUNS, short_value
 
 # In a checkout conf/ stands beside benchmarks/; a wheel has it inside, where no other package's can be taken for it.
 _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
@@ -32,6 +32,9 @@ WIRING = (
 )
 
 
+LONGEST_NAME = 200  # bytes of a folder's; file systems take 255, some encrypted ones less
+
+
 class ConfigurationError(ValueError):
     """A configuration that cannot be composed; the message is one line that says what would be right."""
 
@@ -43,15 +46,31 @@ class Trial:
     config: dict[str, Any]
     overrides: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Check that the run stays in its place: below the output root, where every reader finds it."""
+        data, recipe = (self.config.get(group) for group in ("data", "recipe"))
+        for key, group in {"data.name": data, "name": self.config, "recipe.name": recipe}.items():
+            name = group.get("name") if isinstance(group, Mapping) else None
+            if not _is_folder_name(name):
+                raise ConfigurationError(f"{key} is the name of a folder, without / and no ., got {name!r}")
+        seed, data_name = self.config.get("seed"), self.config["data"]["name"]
+        if type(seed) is not int or not 0 <= seed < 2**32:
+            raise ConfigurationError(f"seed is a whole number from 0 to 2^32 - 1, got {seed!r}")
+        if data_name in NO_RUNS:
+            raise ConfigurationError(
+                f"data.name={data_name} is a folder of output_root that holds no runs; choose another"
+            )
+
     @property
     def directory(self) -> Path:
-        """``<output_root>/<data>/<name>/<recipe>[,<override>…]/seed<k>``."""
+        """``<output_root>/<data>/<name>/<recipe>[,<override>…]/seed<k>``; what is too long for a folder ends in a hash."""
         config = self.config
         recipe = ",".join([config["recipe"]["name"], *_short(self.overrides)])
         if len(recipe) > 120:
             digest = hashlib.sha256(recipe.encode()).hexdigest()[:12]
             recipe = f"{config['recipe']['name']},{digest}"
-        return Path(config["output_root"], config["data"]["name"], config["name"], recipe, f"seed{config['seed']}")
+        names = map(_shortened, (config["data"]["name"], config["name"], recipe))
+        return Path(config["output_root"], *names, f"seed{config['seed']}")
 
     @property
     def label(self) -> str:
@@ -72,6 +91,23 @@ class Impossible:
     def label(self) -> str:
         """The overrides themselves: there is no network to name."""
         return " ".join(self.overrides)
+
+
+def _is_folder_name(name: Any) -> bool:
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and "/" not in name
+        and name.strip() == name
+        and name not in ("", ".", "..")
+    )
+
+
+def _shortened(name: str) -> str:
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:12]
+    return f"{name.encode()[: LONGEST_NAME - 13].decode(errors='ignore')},{digest}"
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

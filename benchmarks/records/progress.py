@@ -22,7 +22,7 @@ def read_progress(directory: Path) -> dict[str, Any] | None:
         return None
     return progress | {
         "metrics": {str(name): number(value) for name, value in metrics.items()},
-        "label": label if isinstance(label := progress.get("label"), str) else None,
+        **{name: text if isinstance(text := progress.get(name), str) else "" for name in ("label", "evaluation")},
         **{name: number(progress.get(name)) for name in ("elapsed_s", "images_per_s")},
     }
 

@@ -17,18 +17,10 @@ from typing import Any
 
 from benchmarks.records import files, measured_speed
 from benchmarks.records.record import SCHEMA, wrong_value
-from benchmarks.units import metric_text, number, one_line, short_value
+from benchmarks.units import NO_RUNS, metric_text, number, one_line, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 TABLES = "tables"  # folder of an output root: published tables beside the runs
-NO_RUNS = (
-    "wandb",
-    "cache",
-    "sweeps",
-    "superseded",
-    "views",
-    TABLES,
-)  # folders of an output root that hold no runs to show
 
 OUTPUT_ROOT = 4  # among the parents of a record's file: DATA/NAME/RECIPE/SEED lie between
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}

@@ -1,6 +1,7 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images) from local files."""
 
 import tarfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from datamodules.readers.splits import Splits, hold_out
 
 _SHAPE = (3, 32, 32)
 _PARTS = ("train", "test")
+_UNPACKED_BYTES = 200_000_000  # of an archive; the official ones unpack to 184,640,000 and 184,450,000
 _FINE_LABELS = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
@@ -106,10 +108,14 @@ def _decode_archive(published: _Published, path: Path) -> Decoded:
     try:
         with tarfile.open(path, "r:gz") as archive:
             for member in archive:
-                file = archive.extractfile(member) if member.name.startswith(f"{published.folder}/") else None
-                if file is not None:
-                    contents[Path(member.name).name] = file.read()
-    except (tarfile.TarError, EOFError, OSError) as error:
+                if member.offset_data + member.size > _UNPACKED_BYTES:
+                    raise ValueError(
+                        f"{path} unpacks to more than {_UNPACKED_BYTES:,} bytes; fetch {published.archive} again"
+                    )
+                folder, _, name = member.name.rpartition("/")
+                if member.isreg() and folder == published.folder and name in published.files:  # no links
+                    contents[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{path} is damaged or truncated ({error}); fetch {published.archive} again") from error
     for name in published.files:
         if name not in contents:

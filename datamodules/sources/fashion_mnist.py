@@ -1,6 +1,7 @@
 """Data sets in MNIST's IDX format: Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747)."""
 
 import gzip
+import io
 import math
 import struct
 import zlib
@@ -24,6 +25,7 @@ FASHION_MNIST_CLASSES = (
     "Ankle boot",
 )
 _UNSIGNED_BYTE = 0x08
+_UNPACKED_BYTES = 60_000_000  # of a compressed file; the largest, 60,000 images, has 47,040,016
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
@@ -35,9 +37,12 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
         try:
-            data = gzip.decompress(data)
+            with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+                data = file.read(_UNPACKED_BYTES + 1)
         except (EOFError, OSError, zlib.error) as error:
             raise ValueError(f"{path} is damaged or truncated ({error}); fetch it again") from error
+        if len(data) > _UNPACKED_BYTES:
+            raise ValueError(f"{path} unpacks to more than {_UNPACKED_BYTES:,} bytes; fetch it again")
     expected = bytes([0, 0, _UNSIGNED_BYTE, ndim])
     if data[:4] != expected:
         raise ValueError(f"{path} must begin with the IDX magic number {expected.hex()}, got {data[:4].hex()}")

@@ -35,7 +35,7 @@ from support.data_files import (
 
 from datamodules.readers import decoded
 from datamodules.readers.splits import Split, Splits, hold_out, hold_out_each
-from datamodules.sources import cifar, digits, nuclei
+from datamodules.sources import cifar, digits, fashion_mnist, nuclei
 from datamodules.sources.cifar import PUBLISHED, load_cifar
 from datamodules.sources.digits import load_digits
 from datamodules.sources.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
@@ -400,6 +400,29 @@ def write_archive(path: Path, files: dict[str, bytes] | None = None, folder: str
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
     return path
+
+
+@pytest.mark.parametrize("kind", ["a link", "a link to itself", "a hard link", "far too much"])
+def test_a_hostile_archive_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    member = tarfile.TarInfo("cifar-10-batches-bin/data_batch_1.bin")
+    if kind == "far too much":
+        member.size = 300_000_000  # it is not there: the size alone must do
+        path.write_bytes(gzip.compress(member.tobuf() + bytes(1024)))
+    else:
+        member.type = tarfile.LNKTYPE if "hard" in kind else tarfile.SYMTYPE
+        member.linkname = member.name if "itself" in kind else "../../etc/passwd"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.addfile(member)
+    with pytest.raises(ValueError, match=r"^[^\n]*cifar-10-binary.tar.gz (must contain|unpacks to more than)[^\n]*$"):
+        load_cifar("cifar10", path, tmp_path / "cache", **SMALL)
+
+
+def test_a_compressed_file_that_unpacks_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(bytes(70_000_000), compresslevel=1))
+    with pytest.raises(ValueError, match=r"idx3-ubyte.gz unpacks to more than 60,000,000 bytes"):
+        fashion_mnist.read_idx(path, 3)
 
 
 def test_cifar10_binary_folder_is_read_whole(tmp_path):

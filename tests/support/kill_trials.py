@@ -1,11 +1,13 @@
 """Kills runs at random moments with SIGKILL, goes on with the same command, and compares with a run that nothing happened to.
 
-``python tests/support/kill_trials.py --count 50 --who any``; exits 1 if a weight, a row or a figure differs. Linux only.
+``python tests/support/kill_trials.py --count 50``, over all kinds of runs in turn; exits 1 if a weight, a row or a figure
+differs. Linux only.
 """
 
 import argparse
 import json
 import os
+import platform
 import random
 import signal
 import subprocess
@@ -14,7 +16,9 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -27,9 +31,16 @@ from support.forked_trials import ROOT, TINY, outcome  # noqa: E402
 from benchmarks.records.files import read_json  # noqa: E402
 
 LONGER = ("recipe.epochs=10", "+trainer.limit_train_batches=12")  # most moments lie in training
-WHO = ("process", "rank", "parent")
+SEGMENTATION = (
+    *("model=unet", "data=touching_cells", "model.base_channels=2", "logger=none", "trainer.accelerator=cpu"),
+    *("cluster.threads_per_process=1", "launch.checkpoint_every_steps=2", "launch.collective_timeout_s=20"),
+    *("+data.source.train_count=48", "+data.source.val_count=1", "+data.source.test_count=4", "+data.source.size=64"),
+    *("recipe.augment.elastic.input_size=[64,64]", "recipe.augment.elastic.output_size=[64,64]"),
+)
+WHO = ("rank", "parent")
+RECORDS = "*/*/*/seed*/record.json"
 LIVES = 12  # a trial that has not finished by then never will
-LIFE_S = 180
+LIFE_S = 600  # on a busy machine
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "SLURM_"))}
 
 
@@ -42,26 +53,55 @@ class Trial:
     differing: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of runs.
+
+    Attributes:
+        overrides: beside those of a tiny run.
+        ranks: processes of a run.
+        workers: loader workers of each.
+        base: the tiny run.
+    """
+
+    overrides: tuple[str, ...] = ()
+    ranks: int = 1
+    workers: int = 0
+    base: tuple[str, ...] = TINY
+
+
+KINDS = {
+    "single": Kind(),
+    "two ranks": Kind(ranks=2),
+    "workers": Kind(workers=2),
+    "EMA": Kind(("trainer.ema_decay=0.9",)),
+    "U-Net": Kind(("recipe.epochs=4",), base=SEGMENTATION),
+    "W&B": Kind(("logger=wandb", "logger.mode=offline")),
+    "sweep": Kind(("-m", "seed=0,1")),
+}
+
+
 class Trials:
-    """A reference run and trials under the same configuration.
+    """A reference run, or sweep, and trials under the same configuration.
 
     Args:
         root: where runs go.
-        ranks: processes of a run.
-        workers: loader workers of each.
-        overrides: further ``KEY=VALUE``.
+        kind: of the runs.
     """
 
-    def __init__(self, root: Path, ranks: int, workers: int, overrides: list[str]) -> None:
+    def __init__(self, root: Path, kind: Kind) -> None:
         self.root = root
-        tiny = [override for override in TINY if override.split("=")[0] not in {key.split("=")[0] for key in LONGER}]
-        self.overrides = [*tiny, *LONGER, f"trainer.devices={ranks}", f"cluster.loader_workers={workers}", *overrides]
-        self.overrides.append("cluster.oversubscribe=true")
+        root.mkdir(parents=True, exist_ok=True)
+        tiny = [
+            override for override in kind.base if override.split("=")[0] not in {key.split("=")[0] for key in LONGER}
+        ]
+        self.overrides = [*tiny, *LONGER, f"trainer.devices={kind.ranks}", f"cluster.loader_workers={kind.workers}"]
+        self.overrides += ["cluster.oversubscribe=true", *kind.overrides]
         process = self._start(root / "reference")
         out, _ = process.communicate(timeout=LIFE_S)
         if process.returncode:
             raise RuntimeError(f"the reference run failed:\n{out}")
-        self.reference = outcome(trial_of(root / "reference"))
+        self.reference = outcomes(root / "reference")
 
     def run(self, name: str, who: list[str], chance: random.Random) -> Trial:
         """Kills one of ``who`` each time, at a moment uniform over a run from its set-up to its end, then lets it finish."""
@@ -78,10 +118,12 @@ class Trials:
                 break
         else:
             trial.differing.append(f"not finished: {out.strip().splitlines()[-1:]}")
-        found = outcome(trial_of(root))
-        trial.differing += [key for key in self.reference if found.get(key) != self.reference[key]]
-        record = json.loads((trial_of(root) / "record.json").read_text())
-        trial.resumed = [entry["checkpoint"] or "none" for entry in record["resumptions"]]
+        found = outcomes(root)
+        for run, reference in self.reference.items():
+            trial.differing += [f"{run}: {key}" for key in reference if found.get(run, {}).get(key) != reference[key]]
+        for path in root.glob(RECORDS):
+            resumptions = json.loads(path.read_text())["resumptions"]
+            trial.resumed += [entry["checkpoint"] or "none" for entry in resumptions]
         return trial
 
     def _start(self, root: Path) -> "subprocess.Popen[str]":
@@ -96,8 +138,8 @@ class Trials:
         deadline = time.monotonic() + LIFE_S
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
-            for path in root.glob("*/*/*/seed*/progress.json"):
-                progress = read_json(path) or {"done": 0, "total": 1}
+            for path in root.glob(RECORDS):
+                progress = read_json(path.with_name("progress.json")) or {"done": 0, "total": 1}
                 if progress["done"] >= share * progress["total"]:
                     return
             if share < 0 and ranks_of(root):
@@ -105,7 +147,7 @@ class Trials:
 
 
 def kill(process: "subprocess.Popen[str]", root: Path, who: str, chance: random.Random) -> bool:
-    """Kills run.py (``parent``), the only process of the trial, or one of its ranks; says whether there was one left."""
+    """Kills run.py (``parent``) or one of the ranks of its trial; says whether there was one left."""
     victims = [process.pid] if who == "parent" else sorted(ranks_of(root))
     if not victims:
         return False
@@ -124,10 +166,9 @@ def ranks_of(root: Path) -> set[int]:
     return {pid for pid in held if Path(f"/proc/{pid}").exists()}
 
 
-def trial_of(root: Path) -> Path:
-    """The directory of the only run below ``root``."""
-    [path] = root.glob("*/*/*/seed*/record.json")
-    return path.parent
+def outcomes(root: Path) -> dict[str, Any]:
+    """What must not depend on kills, of every run below ``root``."""
+    return {str(path.parent.relative_to(root)): outcome(path.parent) for path in root.glob(RECORDS)}
 
 
 def main(argv: list[str]) -> int:
@@ -135,43 +176,42 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=50, help="trials (default 50)")
     parser.add_argument("--kills", type=int, default=2, help="most kills of a trial (default 2)")
-    parser.add_argument("--ranks", type=int, default=1, help="processes of a run (default 1)")
-    parser.add_argument("--workers", type=int, default=0, help="loader workers of each process (default 0)")
-    parser.add_argument("--who", choices=(*WHO, "any"), default="any", help="who is killed (default any)")
+    parser.add_argument(
+        "--kind", choices=KINDS, action="append", help="of runs; may be given several times (default all)"
+    )
+    parser.add_argument("--who", choices=WHO, action="append", help="who is killed (default: one of both each time)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and victims (default 0)")
     parser.add_argument("--root", type=Path, help="where runs go (default: a temporary folder)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="beside the tiny run's own")
     arguments = parser.parse_args(argv)
     console, chance = Console(), random.Random(arguments.seed)
-    kinds = [arguments.who] if arguments.who != "any" else ["process" if arguments.ranks == 1 else "rank", "parent"]
+    kinds = list(dict.fromkeys(arguments.kind or KINDS))[: arguments.count]
+    results: dict[str, list[Trial]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
         root = arguments.root or Path(folder)
-        root.mkdir(parents=True, exist_ok=True)
-        bar = progress.add_task("reference", total=arguments.count)
-        trials = Trials(root, arguments.ranks, arguments.workers, arguments.overrides)
-        results = []
+        bar = progress.add_task("references", total=arguments.count)
+        trials = {kind: Trials(root / str(number), KINDS[kind]) for number, kind in enumerate(kinds)}
         for number in range(arguments.count):
-            progress.update(bar, description=f"trial {number + 1}")
-            who = chance.choices(kinds, k=chance.randint(1, arguments.kills))
-            results.append(trials.run(f"trial{number}", who, chance))
-            if results[-1].differing:
-                console.print(f"trial {number}: {results[-1]}", style="red")
+            kind = kinds[number % len(kinds)]
+            progress.update(bar, description=f"trial {number + 1}, {kind}")
+            who = chance.choices(arguments.who or WHO, k=chance.randint(1, arguments.kills))
+            result = trials[kind].run(f"trial{number}", who, chance)
+            results[kind].append(result)
+            if result.differing:
+                console.print(f"trial {number + 1}, {kind}: {result}", style="red")
             progress.advance(bar)
-    table = Table(
-        "", "trials", "kills", "resumed", "equal", title=f"{arguments.ranks} ranks, {arguments.workers} workers"
-    )
-    kills = Counter(kill for result in results for kill in result.kills)
-    equal = sum(not result.differing for result in results)
-    resumed = Counter(name for result in results for name in result.resumed)
-    table.add_row(
-        arguments.who,
-        str(len(results)),
-        ", ".join(f"{count} {who}" for who, count in kills.items()) or "0",
-        ", ".join(f"{count} from {name}" for name, count in resumed.items()) or "0",
-        f"{equal} of {len(results)}",
-    )
+    table = Table("", "trials", "kills", "resumed", "equal", title=f"{datetime.now():%Y-%m-%d}, {platform.platform()}")
+    for kind, its in results.items():
+        kills = Counter(kill for result in its for kill in result.kills)
+        resumed = Counter(name for result in its for name in result.resumed)
+        table.add_row(
+            kind,
+            str(len(its)),
+            ", ".join(f"{count} {who}" for who, count in kills.items()) or "0",
+            ", ".join(f"{count} from {name}" for name, count in resumed.items()) or "0",
+            f"{sum(not result.differing for result in its)} of {len(its)}",
+        )
     console.print(table)
-    return 0 if equal == len(results) else 1
+    return 1 if any(result.differing for its in results.values() for result in its) else 0
 
 
 if __name__ == "__main__":

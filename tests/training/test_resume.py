@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
 from support.forked_trials import damage, outcome
-from support.kill_trials import Trials
+from support.kill_trials import KINDS, Trials
 from support.plans import Plan, die
 
 from benchmarks.training import stopping
@@ -105,9 +105,12 @@ def killed(references, disk: Path | None, tmp_path_factory: pytest.TempPathFacto
         plan.add(f"plain {number}", "plain", {"event": number}, None)
     # Between the writing of a row and the checkpoint of its epoch; between the renamings of one; after the last epoch.
     plan.add("row", "plain", die("after benchmarks.training.history.append_row", 1), None)
-    write = at(plain, "before os.fsync", 7)  # of the record, steps 2 to 6, row, best, epoch; step 8
-    assert plain[write + 2 : write + 8 : 2] == ["before os.replace"] * 3
-    plan.add("renaming", "plain", {"event": write + 5}, None)
+    # Of a file and its folder: the record, steps 2 to 6, best, epoch; the row of its file alone; then step 8.
+    write = at(plain, "before os.fsync", 13)
+    assert plain[write : write + 10 : 2] == [
+        f"before os.{name}" for name in ("fsync", "replace", "fsync", *["replace"] * 2)
+    ]
+    plan.add("renaming", "plain", {"event": write + 7}, None)
     plan.add("three lives", "plain", {"event": 60}, {"event": 40}, {"event": 30}, None)
     plan.add("workers", "workers", die(SAVED, 8), None)
     plan.add("averaged", "averaged", die(SAVED, 9), None)
@@ -421,12 +424,12 @@ def test_a_kill_at_any_event(run: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (2, 2)])
-def test_kills_of_real_processes(ranks: int, workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_kills_of_real_processes(kind: str, tmp_path: Path) -> None:
     """run.py and the processes that train, at random moments; tests/support/kill_trials.py does more."""
-    chance = random.Random(ranks)
-    trials = Trials(tmp_path, ranks, workers, [])
-    for number in range(3):
+    chance = random.Random(kind)
+    trials = Trials(tmp_path, KINDS[kind])
+    for number in range(2):
         trial = trials.run(f"trial{number}", chance.sample(["rank", "parent"], k=2), chance)
         assert not trial.differing, trial
         assert trial.kills

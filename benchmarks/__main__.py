@@ -53,6 +53,12 @@ VIEWS = {
     ),
     "reuse": Command("how much each layer of a trained DenseNet uses of each layer before it", "report.views:reuse"),
 }
+REPORT = {
+    "reproduce": Command("train what a published table lacks and judge it: exit code 0, 1 or 2", "report.reproduce"),
+    "verify": Command(
+        "derive anew what a finished run says of itself; with --replay to the bit", "training.verify", config_dir=True
+    ),
+}
 COMPLEXITY = {
     "match": Command(
         "the width with which a network meets a number of MACs or parameters",
@@ -93,7 +99,11 @@ COMMANDS = Command(
             "what a sweep will cost: training FLOPs, device-hours, memory, money", "performance.plan", config_dir=True
         ),
         "status": Command("the grid of a sweep: done, running, failed, missing, stale", "report.status"),
-        "report": Command("the table of all runs, and the page; a paper's table beside our runs", "report.runs_table"),
+        "report": Command(
+            "the table of all runs, and the page; a paper's table; reproduce: as a contract; verify: a run",
+            "report.runs_table",
+            REPORT,
+        ),
         "view": Command(
             "layers, cardinality, accuracy, learning_rates, reuse: what varies and what is held fixed, as pages",
             "",

@@ -185,14 +185,14 @@ def _tex(text: str) -> str:
 def as_csv(rows: Sequence[Line]) -> str:
     """Return the table as CSV: one line per figure, numbers as they are."""
     out = io.StringIO()
-    lines = [_numbers(line) for line in rows]
+    lines = [numbers(line) for line in rows]
     writer = csv.DictWriter(out, lines[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
     return out.getvalue()
 
 
-def _numbers(line: Line) -> dict[str, Any]:
+def numbers(line: Line) -> dict[str, Any]:
     """Return a line by the columns of the CSV; None where there is nothing."""
     row, ours = line.row, line.estimate
     low, high = (ours.low, ours.high) if ours else (None, None)

@@ -1,0 +1,103 @@
+"""Whether a published table is reproduced, as a program can read it: `python -m benchmarks report reproduce TABLE`."""
+
+import argparse
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import terminal
+from benchmarks.analysis import published
+from benchmarks.analysis.reproduction import DIFFERS, REPRODUCED, Line, lines
+from benchmarks.records.files import now, write_json
+from benchmarks.records.runs import TABLES, load_runs
+from benchmarks.report.published_table import numbers, print_published, write_files
+from benchmarks.units import nearest
+
+OPEN = "open"
+EXIT_CODES = {REPRODUCED: 0, DIFFERS: 1, OPEN: 2}
+SEEDS = "seed=0,1,2"
+END_S = 120  # that a stopped sweep has for its last checkpoints
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``report reproduce``."""
+    parser.description = (
+        "Train what is missing of a published table, and judge it. Exit code 0: every figure is reproduced; 1: one differs; 2: "
+        "open, as a row has not been run, or too few seeds tell. OUTPUT_ROOT/tables/TABLE.verdict.json says so for programs."
+    )
+    parser.epilog = (
+        f"Without a seed, {SEEDS}. launch.budget.device_hours=… refuses a sweep whose forecast is above it; --hours stops one "
+        "that is running, and the same command goes on with it."
+    )
+    parser.add_argument("table", metavar="TABLE", help="a published table (report --list names them)")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: seed=…, row=…, output_root=…")
+    parser.add_argument("--hours", type=float, help="train for no longer; 0 judges the runs that are there")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train, print the table, write the verdict; return its exit code.
+
+    Raises:
+        ValueError: there is no such table.
+    """
+    table = published.tables().get(arguments.table)
+    if table is None:
+        raise ValueError(
+            f"no table {arguments.table!r}{nearest(arguments.table, published.tables())}: report --list names them"
+        )
+    chosen = dict(override.partition("=")[::2] for override in arguments.overrides)
+    seeds = [] if "seed" in chosen else [SEEDS]
+    command = [sys.executable, "-m", "run", f"experiment={table.name}", *seeds, *arguments.overrides]
+    trained = _train(command, arguments.hours)
+    root = Path(chosen.get("output_root", "outputs"))
+    if "row" in chosen:
+        table = table.pick(chosen["row"].split(","))
+    judged = lines(table, load_runs(root)[0]) if root.is_dir() else lines(table, ())
+    print_published(table, judged, terminal.console())
+    (root / TABLES).mkdir(parents=True, exist_ok=True)
+    write_files(table, judged, root)
+    result = overall(judged)
+    path = root / TABLES / f"{table.name}.verdict.json"
+    write_json(path, content(table, judged, result, arguments.command_line, trained))
+    print(f"\n{table.name}: {result}, exit code {EXIT_CODES[result]}   {path}")
+    return EXIT_CODES[result]
+
+
+def overall(judged: Sequence[Line]) -> str:
+    """Return `differs` where any published figure does, `reproduced` where all are, else `open`."""
+    verdicts = [line.verdict()[0] for line in judged if line.row.runnable and line.paper is not None]
+    if DIFFERS in verdicts:
+        return DIFFERS
+    return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else OPEN
+
+
+def content(table: published.Table, judged: Sequence[Line], verdict: str, command: str, trained: str) -> dict[str, Any]:
+    """Return what the file of the verdict holds."""
+    return {
+        "schema": 1,
+        "table": table.name,
+        "paper": table.paper,
+        "verdict": verdict,
+        "exit_code": EXIT_CODES[verdict],
+        "judged": now(),
+        "command": command,
+        "training": trained,
+        "rows": [numbers(line) for line in judged],
+    }
+
+
+def _train(command: Sequence[str], hours: float | None) -> str:
+    """Run a sweep for so long at most; return in words how it ended."""
+    if hours == 0:
+        return "none asked for"
+    process = subprocess.Popen(command)
+    try:
+        code = process.wait(None if hours is None else 3600 * hours)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGTERM)
+        process.wait(END_S)
+        return f"stopped after {hours:g} h"
+    return "all runs finished" if code == 0 else f"run.py ended with exit code {code}"

@@ -1,0 +1,302 @@
+"""A finished run against what it says of itself: ``python -m benchmarks report verify RUN``."""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.config.trial import Trial, config_hash
+from benchmarks.config.trusted import TRUST_HELP, check_targets
+from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_config, read_json, write_json
+from benchmarks.records.outcomes import OUTCOMES, read_outcomes
+from benchmarks.records.runs import Run, load_runs, read_history
+from benchmarks.units import one_line, plural
+
+NEEDED = {
+    **{"name": str, "seed": int, "output_root": str, "data": dict, "module": dict, "datamodule": dict},
+    **{"recipe": dict, "trainer": dict, "logger": dict, "data.in_channels": int, "data.image_size": list},
+}
+BUILT, TRAINER = ("module", "datamodule", "trainer"), "pytorch_lightning.Trainer"
+RESULTS = ("metrics", "confusion", "weights_sha256", "compute", "error", "finished")
+CLOCK = (
+    "wall_s",
+    "train_s",
+    "images_per_s",
+    "peak_memory_bytes",
+    "energy_j",
+)  # of a row, what no second training repeats
+TOLERANCE = 1e-3  # of a metric in percent: the record's is in single precision
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a run says of itself.
+
+    Attributes:
+        agrees: with what was derived anew; None where that cannot be done here.
+    """
+
+    subject: str
+    agrees: bool | None
+    text: str
+
+    def __str__(self) -> str:
+        verdict = {True: "ok", False: "DIFFERS", None: "not checked"}[self.agrees]
+        return f"{verdict:<12} {self.subject:<10} {one_line(self.text)}"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``report verify``."""
+    parser.description = (
+        "Derive anew what a finished run says of itself: its identity, the counts of its network, the checksum of its "
+        "data, its score from the stored outcomes, the checksum of its weights. Exit code 1 if anything differs."
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/digits/…/seed0")
+    parser.add_argument(
+        "--replay", metavar="N", type=int, default=0,
+        help="train up to N steps again, from the checkpoint before the last or from the start, and compare weights to the bit",
+    )  # fmt: skip
+    parser.add_argument("--trust", metavar="NAME", action="append", default=[], help=TRUST_HELP)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print what agrees and what does not; return 0 where nothing differs, else 1.
+
+    Raises:
+        ValueError, OSError: there is no finished run, or N steps are too few to replay it.
+    """
+    directory: Path = arguments.run
+    if arguments.replay < 0:
+        raise ValueError(f"--replay {arguments.replay}: a number of steps from 1")
+    finished = _finished(directory)
+    config = read_config(directory, NEEDED)
+    for part in BUILT:
+        check_targets(config[part], directory / CONFIG, [*arguments.trust, TRAINER])
+    start, steps = _start(finished, arguments.replay) if arguments.replay else (None, 0)
+    checks: list[Callable[[], Sequence[Finding]]] = [
+        lambda: [identity(finished, config)],
+        lambda: [counts(finished, config)],
+        lambda: data_and_score(finished, config),
+        lambda: [weights(finished, config)],
+    ]
+    if arguments.replay:
+        checks.append(lambda: [replay(finished, config, start, steps)])
+    differs = False
+    for check in checks:
+        for finding in check():
+            print(finding, flush=True)
+            differs |= finding.agrees is False
+    return int(differs)
+
+
+def identity(run: Run, config: dict[str, Any]) -> Finding:
+    """Compare the configuration with its recorded hash, and the folder with the one that it gives."""
+    digest, recorded = config_hash(config), run.record.get("config_hash")
+    if digest != recorded:
+        return Finding("identity", False, f"{CONFIG} has the hash {digest[:12]}, the record {str(recorded)[:12]}")
+    place = Trial(config, run.part("overrides")).directory.relative_to(config["output_root"])
+    if run.directory.resolve().parts[-len(place.parts) :] != place.parts:
+        return Finding("identity", False, f"the run of {place} lies in {run.directory}")
+    return Finding("identity", True, f"configuration {digest[:12]} of {place}")
+
+
+def counts(run: Run, config: dict[str, Any]) -> Finding:
+    """Build the network, count it, and compare it with the record and the published network of its name."""
+    from hydra.utils import instantiate
+
+    from benchmarks.complexity.counting import measure
+    from benchmarks.complexity.reference_counts import check
+    from benchmarks.records.record import to_json
+
+    size = config["data"]["in_channels"], *config["data"]["image_size"]
+    complexity = measure(instantiate(config["module"]["net"]), size)
+    try:
+        check(config["name"], config["data"]["num_classes"], complexity)
+    except ValueError as error:
+        return Finding("counts", False, str(error))
+    here = to_json(complexity.totals())
+    differing = [
+        f"{key} {here.get(key)}, in the record {value}"
+        for key, value in run.part("complexity").items()
+        if here.get(key) != value
+    ]
+    text = f"{complexity.params:,} parameters, {complexity.macs:,} MACs"
+    return Finding("counts", not differing, "; ".join(differing) or text)
+
+
+def data_and_score(run: Run, config: dict[str, Any]) -> list[Finding]:
+    """Read the data and compare checksums; compute the score from the stored outcomes of these test images."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    test_sha256 = None
+    try:
+        data = instantiate(config["datamodule"])
+        data.setup("fit")
+        manifest = data.manifest()
+        test_sha256 = data.splits.checksum(["test"])
+    except (OSError, ValueError, InstantiationException) as error:
+        data_finding = Finding("data", None, f"cannot be read here: {error.__cause__ or error}")
+    else:
+        recorded = run.part("dataset").get("sha256")
+        agrees = manifest["sha256"] == recorded and manifest["counts"] == run.part("counts")
+        images = ", ".join(f"{number:,} {name}" for name, number in manifest["counts"].items())
+        text = f"{images}, checksum {manifest['sha256'][:12]}"
+        data_finding = Finding("data", agrees, text if agrees else f"{text}; the record has {str(recorded)[:12]}")
+    return [data_finding, score(run, test_sha256)]
+
+
+def score(run: Run, test_sha256: str | None) -> Finding:
+    """Compute the reported metric from the stored outcomes; ``test_sha256`` is the test set's that is here, if one is."""
+    try:
+        outcomes = read_outcomes(run.directory)
+    except ValueError as error:
+        return Finding("score", False, str(error))
+    if outcomes is None:
+        return Finding("score", None, f"the run has no {OUTCOMES}")
+    name = (run.metric or "/").partition("/")[2]
+    try:
+        value = outcomes.score(name)
+    except KeyError:
+        return Finding("score", None, f"{OUTCOMES} does not tell {name}")
+    if test_sha256 is not None and outcomes.test_sha256 != test_sha256:
+        return Finding(
+            "score", False, f"{OUTCOMES} is of another test set ({outcomes.test_sha256[:12]}, here {test_sha256[:12]})"
+        )
+    if len(outcomes) != run.n:
+        return Finding("score", False, f"{OUTCOMES} has {len(outcomes):,} images, the run was tested on {run.n:,}")
+    scale = 1 if "%" in run.metric_label else 100
+    recorded = (run.value or 0.0) * scale
+    text = f"{value:.4f} % {name} from the outcomes of {len(outcomes):,} images"
+    agrees = abs(value - recorded) <= TOLERANCE
+    return Finding("score", agrees, text if agrees else f"{text}, {recorded:.4f} in the record")
+
+
+def weights(run: Run, config: dict[str, Any]) -> Finding:
+    """Compare the checksum of the last checkpoint's weights with that of the weights that were tested."""
+    from benchmarks.training.checkpoints import LAST, weights_sha256
+    from benchmarks.training.weights import checkpoint_weights
+
+    if config.get("mode") == "test":
+        return Finding("weights", None, "imported, not trained")
+    if run.part("protocol").get("batch_norm_images"):
+        return Finding("weights", None, "batch-norm statistics were computed anew for the test")
+    path = run.directory / "checkpoints" / LAST
+    if not path.is_file():
+        return Finding("weights", None, f"the run has no checkpoints/{LAST}")
+    try:
+        state_dict, _ = checkpoint_weights(path)
+    except ValueError as error:
+        return Finding("weights", False, str(error))
+    prefix = "net."
+    digest = weights_sha256(
+        {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
+    )
+    agrees = digest == run.record.get("weights_sha256")
+    recorded = str(run.record.get("weights_sha256"))[:12]
+    return Finding("weights", agrees, f"{LAST} has {digest[:12]}" + ("" if agrees else f", the record {recorded}"))
+
+
+def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> Finding:
+    """Train the last ``steps`` steps again in a folder of their own, and compare weights, metrics and history.
+
+    Args:
+        start: the checkpoint to begin from; None for the start of training.
+    """
+    from benchmarks.training.checkpoints import LAST
+    from benchmarks.training.tuned_settings import CHOSEN
+
+    origin = "the start" if start is None else start.name
+    print(f"replaying {plural(steps, 'step')} from {origin} …", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        if start is not None:
+            (directory / "checkpoints").mkdir()
+            shutil.copy(start, directory / "checkpoints" / LAST)
+        for name in (CONFIG, CHOSEN):
+            if (run.directory / name).exists():
+                shutil.copy(run.directory / name, directory / name)
+        config = config | {"logger": config["logger"] | {"mode": "none"}}
+        write_json(directory / CONFIG, config)  # JSON is YAML
+        record = read_json(run.directory / RECORD) or {}
+        left = {key: value for key, value in record.items() if key not in RESULTS}
+        write_json(directory / RECORD, left | {"status": "running", "error": None, "finished": None, "wandb": None})
+        command = [sys.executable, "-m", "benchmarks.training.rank", folder]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        again = read_json(directory / RECORD) or {}
+        if done.returncode != 0:
+            return Finding("replay", False, f"stopped: {again.get('error') or done.stderr[-300:]}")
+        differing = _differing_results(run, again, read_history(directory / HISTORY))
+        elsewhere = _elsewhere(run, again)
+    text = f"{plural(steps, 'step')} from {origin}"
+    if not differing:
+        return Finding("replay", True, f"{text}: the same weights, metrics and history, to the bit")
+    return Finding("replay", False, f"{text}: {differing}{elsewhere}")
+
+
+def _finished(directory: Path) -> Run:
+    runs = load_runs(directory.resolve())[0] if (directory / RECORD).is_file() else []
+    if len(runs) != 1:
+        raise ValueError(f"{directory} is no folder of a run: RUN is one with {RECORD}, as in outputs/digits/…/seed0")
+    if runs[0].status != "ok":
+        raise ValueError(f"{directory} is {runs[0].status}: only a finished run can be verified")
+    return runs[0]
+
+
+def _start(run: Run, most: int) -> tuple[Path | None, int]:
+    """Return the checkpoint to replay from, None for the start of training, and the steps from there to the end."""
+    import torch
+
+    from benchmarks.training.checkpoints import PREVIOUS
+
+    if run.part("protocol").get("checkpoint") == "imported":
+        raise ValueError(f"{run.directory} tested imported weights: there is no training to replay")
+    if run.part("parallel").get("world_size", 1) > 1:
+        raise ValueError(f"{run.directory} was trained by several processes: --replay trains in one")
+    total = int(run.part("compute").get("steps") or 0)
+    path = run.directory / "checkpoints" / PREVIOUS
+    fewest = total
+    if path.is_file():
+        fewest = total - int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+        if 0 < fewest <= most:
+            return path, fewest
+    if total <= most:
+        return None, total
+    raise ValueError(
+        f"--replay {most}: the last checkpoint before the end is {plural(fewest, 'step')} back, --replay {fewest} would do"
+    )
+
+
+def _differing_results(run: Run, again: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
+    """Return in words the first thing in which the replay differs from the run; empty where nothing does."""
+    recorded = {row.get("step"): row for row in run.history}
+    for row in rows:
+        before = recorded.get(row["step"])
+        if before is None:
+            return f"an evaluation after step {row['step']}, which the run's {HISTORY} has not"
+        for key, value in row.items():
+            if key not in CLOCK and before.get(key) != value:
+                return f"{key} after step {row['step']} is {value}, in the run's {HISTORY} {before.get(key)}"
+    for key, value in (again.get("metrics") or {}).items():
+        if run.part("metrics").get(key) != value:
+            return f"{key} is {value}, in the record {run.part('metrics').get(key)}"
+    if again.get("weights_sha256") != run.record.get("weights_sha256"):
+        return f"weights {str(again.get('weights_sha256'))[:12]}, in the record {str(run.record.get('weights_sha256'))[:12]}"
+    return ""
+
+
+def _elsewhere(run: Run, again: dict[str, Any]) -> str:
+    """Return what of the environment is another one, which may change the last bits."""
+    before, here = run.part("environment"), again.get("environment") or {}
+    facts = {key: (before.get(key), here.get(key)) for key in ("device", "device_name", "threads", "python")}
+    packages = before.get("packages") or {}
+    facts |= {name: (version, (here.get("packages") or {}).get(name)) for name, version in packages.items()}
+    codes = [(one.get("code") or {}).get("training_sha256") for one in (run.record, again)]
+    facts["code"] = (str(codes[0])[:7], str(codes[1])[:7])
+    other = [f"{name} {there} there, {value} here" for name, (there, value) in facts.items() if there != value]
+    return f" ({'; '.join(other)}: bits may differ)" if other else ""

@@ -1,0 +1,60 @@
+"""The contract of a table: exit code and file of the verdict, of runs that are there and of a sweep that is started."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.benchmark_command import command
+from support.records import make_run
+
+from benchmarks.analysis.published import tables
+
+reproduce = command("report reproduce")
+
+TABLE = "resnext_table7"
+ROW = next(row for row in tables()[TABLE].rows if row.network == "resnext29_8x64d" and row.data == "cifar10")
+PAPER = ROW.figures["top1_err"]
+
+
+def make_runs(root: Path, errors: tuple[float, ...]) -> None:
+    for seed, error in enumerate(errors):
+        make_run(
+            root, data=ROW.data, name=ROW.network, recipe=ROW.recipe, seed=seed, experiment=TABLE, row=ROW.row,
+            metrics={"test/top1_err": error, "test/n": 10_000},
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("errors", "verdict", "code"),
+    [
+        ((PAPER - 0.01, PAPER, PAPER + 0.01), "reproduced", 0),
+        ((PAPER + 1.99, PAPER + 2, PAPER + 2.01), "differs", 1),
+        ((), "open", 2),
+    ],
+    ids=["equal", "worse", "no run"],
+)
+def test_the_exit_code_is_the_verdict_and_the_file_says_why(
+    tmp_path: Path, errors: tuple[float, ...], verdict: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_runs(tmp_path, errors)
+    assert reproduce([TABLE, f"row={ROW.row}", f"output_root={tmp_path}", "--hours", "0"]) == code
+    content = json.loads((tmp_path / "tables" / f"{TABLE}.verdict.json").read_text())
+    assert (content["verdict"], content["exit_code"], content["training"]) == (verdict, code, "none asked for")
+    [row] = [row for row in content["rows"] if row["figure"] == "top1_err"]
+    assert (row["paper"], row["n"]) == (PAPER, len(errors))
+    assert f"{TABLE}: {verdict}, exit code {code}" in capsys.readouterr().out
+
+
+def test_a_table_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(["resnext_table77", f"output_root={tmp_path}"]) == 2
+    assert "no table 'resnext_table77'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_missing_is_trained_by_run_py(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "outputs"
+    code = reproduce([TABLE, f"row={ROW.row}", "seed=0", f"output_root={root}", "no_such_key=1"])
+    assert code == 2
+    content = json.loads((root / "tables" / f"{TABLE}.verdict.json").read_text())
+    assert content["verdict"] == "open" and content["training"].startswith("run.py ended with exit code")
+    assert "no_such_key" in capfd.readouterr().err

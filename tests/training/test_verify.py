@@ -1,0 +1,135 @@
+"""A real run verified as it is and with each thing that it says of itself altered, and its last steps trained again."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.benchmark_command import command
+from support.commands import run as run_py
+
+from benchmarks.records.files import read_config
+from benchmarks.records.runs import load_runs
+from benchmarks.training.verify import score, weights
+
+verify = command("report verify")
+
+TINY = (
+    "model=densenet", "model.depth=10", "model.growth_rate=4", "model.dropout=0.2", "recipe.epochs=2",
+    "+trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu", "cluster.threads_per_process=1",
+)  # fmt: skip
+SUBJECTS = ("identity", "counts", "data", "score", "weights")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("verify") / "outputs"
+    done = run_py(*TINY, root=root)
+    assert done.returncode == 0, done.stderr
+    [record] = root.glob("*/*/*/seed0/record.json")
+    return record.parent
+
+
+@pytest.fixture
+def copied(trained: Path, tmp_path: Path) -> Path:
+    """A copy of the run, which may be altered, at the same place below another folder."""
+    place = Path(*trained.parts[-4:])
+    return Path(shutil.copytree(trained, tmp_path / place))
+
+
+def verdicts(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    return {line[12:].split()[0]: line[:12].strip() for line in lines}
+
+
+def alter_record(directory: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    record = json.loads((directory / "record.json").read_text())
+    change(record)
+    (directory / "record.json").write_text(json.dumps(record))
+
+
+def test_a_run_as_it_is_agrees_with_itself(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify([str(trained)]) == 0
+    assert verdicts(capsys) == dict.fromkeys(SUBJECTS, "ok")
+
+
+def test_what_is_altered_is_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def alter(record: dict[str, Any]) -> None:
+        record["complexity"]["params"] += 1
+        record["dataset"]["sha256"] = "0" * 64
+        record["metrics"]["test/top1_err"] += 0.1
+
+    alter_record(copied, alter)
+    path = copied / "config.yaml"
+    assert "epochs: 2" in path.read_text()
+    path.write_text(path.read_text().replace("epochs: 2", "epochs: 3"))
+    path = copied / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    name = next(key for key in checkpoint["state_dict"] if key.endswith("weight"))
+    checkpoint["state_dict"][name].view(-1)[0] += 1e-3
+    torch.save(checkpoint, path)
+    assert verify([str(copied)]) == 1
+    assert verdicts(capsys) == dict.fromkeys(SUBJECTS, "DIFFERS")
+
+
+def test_outcomes_of_another_test_set_give_no_score(copied: Path) -> None:
+    [run], _ = load_runs(copied)
+    sha256 = json.loads((copied / "outcomes.json").read_text())["test_sha256"]
+    assert score(run, sha256).agrees and score(run, None).agrees
+    assert score(run, "0" * 64).agrees is False
+    (copied / "outcomes.json").write_text("{")
+    assert "is no file of outcomes" in score(run, sha256).text
+
+
+def test_what_is_not_there_is_not_checked(copied: Path) -> None:
+    shutil.rmtree(copied / "checkpoints")
+    (copied / "outcomes.json").unlink()
+    [run], _ = load_runs(copied)
+    assert score(run, None).agrees is None
+    assert weights(run, read_config(copied)).agrees is None
+
+
+@pytest.mark.slow
+def test_the_last_steps_trained_again_give_the_same_bits(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify([str(copied), "--replay", "3"]) == 0
+    assert verdicts(capsys)["replay"] == "ok"
+    # An altered history: that the replay is compared with it, and not with itself.
+    rows = [json.loads(line) for line in (copied / "history.jsonl").read_text().splitlines()]
+    rows[-1]["train/loss"] += 1e-6
+    (copied / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert verify([str(copied), "--replay", "5"]) == 1
+    out = capsys.readouterr().out
+    assert "DIFFERS      replay     3 steps from previous.ckpt: train/loss after step 6 is" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--replay", "2"], "the last checkpoint before the end is 3 steps back, --replay 3 would do"),
+        (["--replay", "-1"], "a number of steps from 1"),
+    ],
+)
+def test_a_replay_that_is_not_possible_is_refused(
+    trained: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify([str(trained), *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and not captured.out
+
+
+def test_only_a_finished_run_is_verified(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alter_record(copied, lambda record: record.update(status="failed"))
+    assert verify([str(copied)]) == 2
+    assert "is failed: only a finished run can be verified" in capsys.readouterr().err
+    assert verify([str(tmp_path)]) == 2
+    assert "is no folder of a run" in capsys.readouterr().err
+
+
+def test_a_foreign_class_is_not_built(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = copied / "config.yaml"
+    path.write_text(path.read_text().replace("lightning_modules.classifier.Classifier", "os.system"))
+    assert verify([str(copied)]) == 2
+    assert "names 'os.system', which is not run" in capsys.readouterr().err

@@ -47,6 +47,11 @@ VIEWS = {
         config_dir=True,
     ),
     "cardinality": Command("error over cardinality at constant cost", "report.views:cardinality", config_dir=True),
+    "deconvolution": Command(
+        "what an up-convolution computes and costs, and when it makes checkerboards",
+        "report.views:deconvolution",
+        config_dir=True,
+    ),
     "accuracy": Command("error over the cost of an image, a curve for each family", "report.views:accuracy"),
     "learning_rates": Command(
         "validation loss over learning rate, and the rate of each network", "report.views:learning_rates"
@@ -105,7 +110,7 @@ COMMANDS = Command(
             REPORT,
         ),
         "view": Command(
-            "layers, cardinality, accuracy, learning_rates, reuse: what varies and what is held fixed, as pages",
+            "layers, cardinality, deconvolution, accuracy, learning_rates, reuse: what varies and what is held fixed, as pages",
             "",
             VIEWS,
         ),

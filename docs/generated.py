@@ -1,7 +1,9 @@
-"""The pages of the site that are made when it is built: configuration, commands, record. A hook of MkDocs (mkdocs.yml)."""
+"""The pages of the site that are made when it is built, from code, configuration and records. A hook of MkDocs (mkdocs.yml)."""
 
 import argparse
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -13,7 +15,11 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from benchmarks.__main__ import COMMANDS, Command, find, parser_of
+from benchmarks.analysis.estimates import estimates
+from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records import record
+from benchmarks.records.runs import Run, load_runs
+from benchmarks.units import duration, si
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = {
@@ -41,9 +47,14 @@ def on_files(files: Any, config: Any) -> Any:
     """Add the generated pages to those of docs/. Called by MkDocs."""
     from mkdocs.structure.files import File
 
-    pages = {"configuration": configuration, "commands": commands, "record": record_fields}
+    pages = {
+        "reference/configuration.md": configuration,
+        "reference/commands.md": commands,
+        "reference/record.md": record_fields,
+        "results.md": results,
+    }
     for name, page in pages.items():
-        files.append(File.generated(config, f"reference/{name}.md", content=page()))
+        files.append(File.generated(config, name, content=page()))
     return files
 
 
@@ -128,6 +139,67 @@ def record_fields() -> str:
             f"| `{one.name}` | {_type(hints[one.name])} | {meanings.get(one.name, '')} |" for one in fields(block)
         ] + [""]
     return "\n".join(lines)
+
+
+def results() -> str:
+    """Return a table for each data set and metric of docs/results/: a row for runs that differ in the seed alone."""
+    by_experiment: dict[str, list[Run]] = {}  # spread over seeds is pooled within one
+    for run in _recorded():
+        by_experiment.setdefault(run.record.get("experiment") or "", []).append(run)
+    measured = []
+    for runs in by_experiment.values():
+        groups = same_but_seed(runs)
+        measured += zip(groups, estimates(groups), strict=True)
+    tables: dict[tuple[str, str], list[str]] = {}
+    machines = set()
+    for group, mean in measured:
+        run = group[0]
+        machine = run.part("environment")
+        machines.add(f"{machine['device_name']}, {machine['cores']} cores, torch {machine['packages']['torch']}")
+        seconds = [one.wall_s for one in group if one.wall_s]
+        cells = (
+            run.name,
+            run.recipe,
+            run.record.get("experiment") or "",
+            len(group),
+            f"{mean.mean:.2f} {mean.interval_text}",
+            si(run.macs),
+            si(run.parameters),
+            si(run.train_flops),
+            duration(sum(seconds) / len(seconds)) if seconds else "",
+            (run.part("code").get("commit") or "")[:7],
+        )
+        tables.setdefault((run.data, f"{run.metric_label}, n = {run.n:,}"), []).append(" | ".join(map(str, cells)))
+    lines = [
+        "# Results",
+        "",
+        "Made from the records in `docs/results/` when this site is built: "
+        f"{sum(len(group) for group, _ in measured)} finished runs. A row is the mean of the runs that differ in nothing but "
+        "the seed, with its 95 % interval; these records hold no outcomes of single test images, so the intervals tell of "
+        "other trainings alone ([Validity](validity.md)). MACs are those of one image, training FLOPs and time those of one "
+        f"run. Machines: {'; '.join(sorted(machines))}.",
+    ]
+    for (data, metric), rows in sorted(tables.items()):
+        head = f"network | recipe | experiment | seeds | {metric} | MACs | parameters | training FLOPs | time | commit"
+        lines += [
+            "",
+            f"## {data}",
+            "",
+            f"| {head} |",
+            f"|{' --- |' * (head.count('|') + 1)}",
+            *(f"| {row} |" for row in rows),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _recorded() -> list[Run]:
+    """Return the runs of docs/results/, whose files lie there under the names of their folders."""
+    with tempfile.TemporaryDirectory() as root:
+        for path in Path(__file__).with_name("results").glob("*.json"):
+            folder = Path(root, "data", "network", path.stem, "seed")
+            folder.mkdir(parents=True)
+            shutil.copy(path, folder / "record.json")
+        return load_runs(root)[0]
 
 
 def _key_table(path: Path, prefix: str = "", skip: tuple[str, ...] = ()) -> list[str]:

@@ -1,7 +1,8 @@
 """What is held fixed and what varies: ``python -m benchmarks view layers model=resnet,resnext data=cifar10``.
 
-Layer by layer where a network's compute goes, error over cardinality at constant cost, families at matched cost, and which
-layers of a DenseNet use which features. Each view is one HTML file that opens from disk with no network, styled as the page.
+Layer by layer where a network's compute goes, error over cardinality at constant cost, families at matched cost, what an
+up-convolution computes and costs, and which layers of a DenseNet use which features. Each view is one HTML file that opens from
+disk with no network, styled as the page.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from benchmarks.records.files import write_atomic
 from benchmarks.report.accuracy_view import EXPERIMENT as MATCHED
 from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import EXPERIMENT, cardinality_view, with_experiment
+from benchmarks.report.deconvolution_view import DEFAULT, deconvolution_view
 from benchmarks.report.feature_reuse import REUSE, reuse_view
 from benchmarks.report.layers_view import layers_view
 from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
@@ -50,6 +52,23 @@ def add_cardinality_arguments(parser: argparse.ArgumentParser) -> None:
 def run_cardinality(arguments: argparse.Namespace) -> None:
     """Write the view of cardinality."""
     _write(arguments, *_of_trials(cardinality_view, with_experiment(arguments.overrides)))
+
+
+def add_deconvolution_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view deconvolution``."""
+    parser.description = (
+        "What an up-convolution computes and costs: checkerboards of kernel against stride, and the multiply-adds of each "
+        "up-convolution of a network beside what could stand in its place."
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help=f"as for run.py (default: {' '.join(DEFAULT)})"
+    )
+    _add_out(parser, "OUTPUT_ROOT/views/deconvolution.html")
+
+
+def run_deconvolution(arguments: argparse.Namespace) -> None:
+    """Write the view of deconvolution."""
+    _write(arguments, *_of_trials(deconvolution_view, arguments.overrides or DEFAULT))
 
 
 def add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import yaml
-
-from benchmarks.records.files import CONFIG
+from benchmarks.records.files import read_config
 from benchmarks.records.runs import Run
 from benchmarks.units import number
 
@@ -71,8 +69,7 @@ def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
 
 def _rate(run: Run) -> float:
     """Return a run's learning rate. The record names what departs from the recipe alone; the configuration has all values."""
-    config = yaml.load((run.directory / CONFIG).read_text(), yaml.CSafeLoader)
-    return float(config["recipe"]["optimizer"]["lr"])
+    return float(read_config(run.directory)["recipe"]["optimizer"]["lr"])
 
 
 def _final_loss(run: Run) -> float | None:

@@ -93,9 +93,11 @@ class SlurmJob:
         """What the task of the first node returned."""
         try:
             with open(self._folder / f"{self.ticket.id}_0_result.pkl", "rb") as file:
-                kind, result = pickle.load(file)
+                kind, result = _Result(file).load()
         except (OSError, EOFError):
             return None
+        except (pickle.UnpicklingError, TypeError, ValueError):
+            return Outcome("failed", f"{file.name} is no result of a job")
         return result if kind == "success" else Outcome("failed", result.strip().splitlines()[-1])
 
     def _ended_by_slurm(self, now: float) -> Outcome | None:
@@ -127,6 +129,16 @@ class SlurmJob:
             if lines := files.last_lines(log, most=1000):
                 return f"{code}; {([line for line in lines if 'error' in line.lower()] or lines)[-1].strip()}"
         return code
+
+
+class _Result(pickle.Unpickler):
+    """What a job has returned: text and an Outcome. Folders are passed on, and a pickle could call anything."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the class Outcome. Raises UnpicklingError for any other."""
+        if (module, name) != (Outcome.__module__, Outcome.__qualname__):
+            raise pickle.UnpicklingError(f"{module}.{name}")
+        return Outcome
 
 
 class SlurmExecutor:

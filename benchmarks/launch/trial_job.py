@@ -6,6 +6,7 @@ the cause is recorded, and the next trial starts.
 
 import errno
 import math
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -258,6 +259,8 @@ class TrialJob:
         if returncode < 0:
             return units.killed_by(-returncode)
         lines = files.last_lines(self.directory / self._log)
+        if not lines and is_full(self.directory):
+            return FULL_DISK
         return f"exit code {returncode}: {lines[-1] if lines else 'no output'}"
 
     def _release(self) -> None:
@@ -283,6 +286,12 @@ def start_trial(trial: Trial, gpus: Sequence[str] | None = None, node: Node | No
         return TrialJob(trial, lock, gpus, node)
     except OSError as error:
         return Outcome("refused", _not_written(trial.directory, error))
+
+
+def is_full(directory: Path) -> bool:
+    """Tell whether nothing more can be written to a folder's disk: it has no space, or no inodes, left for this user."""
+    disk = os.statvfs(directory)
+    return disk.f_bavail == 0 or disk.f_files > 0 and disk.f_favail == 0
 
 
 def _not_written(directory: Path, error: OSError) -> str:

@@ -1,9 +1,9 @@
 """Weights & Biases as a mirror of the local record, kept by a process of its own beside rank 0.
 
 That process reads the run's folder as everybody else does, so that no trouble of the client or the server can hold, end or
-alter a run. Training waits for nothing but, at its end, ``logger.finish_timeout`` seconds for what is left to be sent, and with
-``logger.mode=online``, at its start, ``logger.init_timeout`` for the server's word. What the server has missed,
-``python -m benchmarks wandb sync`` sends.
+alter a run. Training waits for nothing but, at its end, ``logger.finish_timeout`` seconds for what is left to be sent to a
+server that answers, and with ``logger.mode=online``, at its start, for such a server's word on the key. What the server has
+missed, ``python -m benchmarks wandb sync`` sends.
 """
 
 import json
@@ -13,6 +13,8 @@ import select
 import signal
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ class Mirror:
     Args:
         directory: the run's, with its record and configuration.
         mode: ``auto``, ``online`` or ``offline``.
-        init_timeout: seconds to wait for the server's word with ``mode: online``.
+        init_timeout: seconds to wait with ``mode: online`` for the word of a server that answers.
         finish_timeout: seconds to wait at the end for what is left to be sent.
         settings: the rest of the configuration's node, which the process reads for itself.
 
@@ -116,6 +118,8 @@ def main(directory: Path) -> int:
                 sent += 1
         if os.read(0, len(FINISH)) != FINISH:
             os._exit(1)  # rank 0 was killed: how the run ended is not known here
+        if mode == "online":
+            threading.Thread(target=_give_up_without_server, daemon=True).start()
         close(run, directory, _record(directory), config)
     except Exception as error:  # of the client, its service or the network: of many classes
         print(f"W&B: {reason(error)}; {SYNC}", file=sys.stderr)
@@ -123,15 +127,27 @@ def main(directory: Path) -> int:
     return 0
 
 
+def _give_up_without_server() -> None:
+    """End this process once the server has twice not answered: the client would go on trying for minutes."""
+    from benchmarks.tracking.wandb_run import unreachable
+
+    failures, problem = 0, None
+    while failures < 2:
+        time.sleep(LOOK_S)
+        problem = unreachable()
+        failures = 0 if problem is None else failures + 1
+    print(f"W&B: {problem}; {SYNC}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
 def resolve_mode(mode: str) -> str:
-    """Return the mode; for ``auto`` ``online`` if a key is configured and the server answers within 2 s, else ``offline``."""
+    """Return the mode: ``offline`` where the server does not answer, and for ``auto`` also where no key is configured."""
     from benchmarks.tracking.wandb_run import has_key, unreachable
 
-    if mode != "auto":
-        return mode
-    if os.environ.get("WANDB_MODE") in {"offline", "dryrun"} or not has_key():
+    wished = mode == "auto" and (os.environ.get("WANDB_MODE") in {"offline", "dryrun"} or not has_key())
+    if mode == "offline" or wished:
         return "offline"
-    problem = unreachable()
+    problem = unreachable() if has_key() else None  # without a key the client says what to do
     if problem is None:
         return "online"
     print(f"W&B: {problem}; going on offline, {SYNC}", file=sys.stderr)

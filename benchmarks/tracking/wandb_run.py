@@ -1,24 +1,28 @@
 """What a W&B run holds of a run's folder: the same whether it is written beside the training or sent later."""
 
 import csv
+import http.client
 import io
+import json
 import math
 import os
 import re
 import signal
-import socket
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlparse
+from urllib.request import Request, urlopen
 
 from benchmarks.config.trial import WIRING
 from benchmarks.records.files import LAYERS, LOG, pictures, read_bytes
 from benchmarks.units import one_line
 
-CONNECT_TIMEOUT_S = 2
+ANSWER_TIMEOUT_S = 4  # until a server shows that it is there
 ASK_TIMEOUT_S = 20  # for one answer of the server
 AXIS = "compute/train_flops"
 COMPUTE = (
@@ -54,14 +58,20 @@ def _in_netrc(url: str) -> bool:
 
 
 def unreachable() -> str | None:
-    """Return why the configured server cannot be reached, in one line; None if it takes connections."""
-    server = urlparse(_settings().base_url)
-    port = server.port or (443 if server.scheme == "https" else 80)
+    """Return why the configured server cannot be used, in one line; None if it answers: a key is not looked at."""
+    url = _settings().base_url
+    host = urlparse(url).hostname
+    question = json.dumps({"query": "query Viewer { viewer { id } }"}).encode()
     try:
-        with socket.create_connection((server.hostname, port), timeout=CONNECT_TIMEOUT_S):
+        request = Request(f"{url.rstrip('/')}/graphql", question, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=ANSWER_TIMEOUT_S):
             return None
-    except OSError as error:
-        return f"{server.hostname} does not answer ({error})"
+    except HTTPError as error:
+        return f"{host} answers with error {error.code}" if error.code >= 500 else None
+    except (OSError, http.client.HTTPException) as error:
+        cause = getattr(error, "reason", error)
+        # The client may know a certificate that Python does not.
+        return None if isinstance(cause, ssl.SSLError) else f"{host} does not answer ({cause})"
 
 
 def connect(folder: Path) -> Any:
@@ -215,7 +225,7 @@ def exit_code(record: Mapping[str, Any]) -> int:
     if record["status"] == "ok":
         return 0
     killed = re.match(r"killed by (SIG[A-Z0-9]+)", record["error"] or "")
-    if killed:
+    if killed and killed[1] in signal.Signals.__members__:
         return 128 + signal.Signals[killed[1]]
     return 128 + signal.SIGTERM if record["status"] in {"interrupted", "preempted"} else 1
 

@@ -2,12 +2,21 @@
 
 import hashlib
 import os
+import struct
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
+from PIL import Image
+
+# What Pillow raises on damaged files, by format, and on images of more pixels than a memory should take (its bomb limit).
+PILLOW_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
 
 
 class DamagedImageError(ValueError):

@@ -9,10 +9,11 @@ from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from datamodules.readers import preparation
 from datamodules.readers.decoded import Decoded, Part
+from datamodules.readers.encoded import PILLOW_ERRORS
 
 Found = TypeVar("Found")
 
@@ -126,7 +127,7 @@ def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: i
         try:
             picture = Image.open(io.BytesIO(encoded["bytes"]))
             pixels = np.asarray(picture.convert("RGB"))
-        except (UnidentifiedImageError, OSError, TypeError, KeyError) as error:
+        except (*PILLOW_ERRORS, KeyError) as error:
             raise ValueError(f"{place}: {image}.bytes must be an encoded image ({error})") from error
         if pixels.shape != (size, size, 3):
             raise ValueError(f"{place}: an image must be {size}x{size}, got {picture.height}x{picture.width}")

@@ -2,7 +2,6 @@
 
 import io
 import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
+from datamodules.readers.encoded import PILLOW_ERRORS
+
 # Of the names of the files that are read as images.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-# What Pillow raises on damaged files, by format.
-_DAMAGE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 # Percentiles of the training pixels that become 0 and 255 where pixels have 16 bits: hot pixels must not set the scale.
 _PERCENTILES = (0.1, 99.9)
 
@@ -55,7 +45,7 @@ def open_image(path: Path) -> Image.Image:
             stored = str(image.tile[0][3]) if image.tile else ""
             frames = getattr(image, "n_frames", 1)
             turn_upright(image)
-    except _DAMAGE as error:
+    except PILLOW_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as an image ({reason}); fetch or write it again") from error
     if frames != 1:

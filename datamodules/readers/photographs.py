@@ -1,15 +1,12 @@
 """A photograph of a known size, as stored or turned as its camera noted."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from datamodules.readers.encoded import DamagedImageError
+from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError
 
-# What Pillow raises on damaged files, by format.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 
@@ -26,7 +23,7 @@ def read_photograph(path: Path, height: int, width: int, channels: int, annotate
             image: Image.Image = file
             if image.size != (width, height):
                 image = ImageOps.exif_transpose(image)
-    except _DAMAGE as error:
+    except PILLOW_ERRORS as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DamagedImageError(f"{path} cannot be read as an image ({reason}); fetch it again") from error
     if image.size != (width, height):

@@ -6,22 +6,19 @@ bicubic, and averages where it shrinks, as Pillow does.
 
 import io
 import math
-import struct
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, UnidentifiedImageError
 
-from datamodules.readers.encoded import DamagedImageError, ImageFiles
+from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, ImageFiles
 from datamodules.readers.image_files import orientation_of, turn_upright
 
 Window = tuple[float, float, float, float]
 # A JPEG is scaled down while it is decoded (by 2, 4 or 8) to no less than this multiple of what is asked for: the interpolation
 # then still averages over two pixels or more along a side, and photographs come out within 0.6 grey levels on average.
 GAP = 2
-# What Pillow raises on damaged files, by format.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 class StoredImage:
@@ -36,7 +33,7 @@ class StoredImage:
         try:
             self._image = Image.open(io.BytesIO(files.read(row)))
             orientation = orientation_of(self._image)
-        except _DAMAGE as error:
+        except PILLOW_ERRORS as error:
             raise self._damaged(error) from error
         if self._image.mode[0] in "IF":
             raise DamagedImageError(
@@ -62,7 +59,7 @@ class StoredImage:
                 pixels.load()  # convert would copy
             else:
                 pixels = pixels.convert("RGB")
-        except _DAMAGE as error:
+        except PILLOW_ERRORS as error:
             raise self._damaged(error) from error
         if drafted is not None:
             scale = stored_width / drafted[1][2]

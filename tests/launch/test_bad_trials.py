@@ -143,6 +143,22 @@ def test_signals_without_a_name() -> None:
     assert killed_by(signal.SIGTERM) == "killed by SIGTERM"
 
 
+@pytest.mark.parametrize("limit", ["size=64k", "nr_inodes=9"])
+def test_a_disk_without_space_or_inodes_is_full(limit: str, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", limit, "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("a small disk needs root")
+    try:
+        assert not trial_job.is_full(disk)
+        with pytest.raises(OSError, match="No space left"):
+            for number in range(100):
+                (disk / str(number)).write_bytes(bytes(4096))
+        assert trial_job.is_full(disk)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
 def test_the_time_in_which_a_launcher_sleeps_is_no_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(trial_job.time, "monotonic", lambda: now)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cluster_runs import LONG, assert_same_result, directory, record, trains, until
@@ -47,6 +49,30 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 def job(root: Path) -> str:
     return json.loads((directory(root) / "slurm_job.json").read_text())["id"]
+
+
+class Touches:
+    """Unpickled, creates a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_result_in_a_folder_of_others_runs_nothing(tmp_path: Path) -> None:
+    [trial] = expand([*TINY, f"output_root={tmp_path}"], False)
+    assert isinstance(trial, Trial)
+    result = tmp_path / "slurm" / "7" / "7_0_result.pkl"
+    result.parent.mkdir(parents=True)
+    job = slurm.SlurmJob(trial, slurm_queue.Ticket("7", "x"), slurm_queue.Queue(), own=False)
+    result.write_bytes(pickle.dumps(("success", Touches(tmp_path / "ran"))))
+    assert job.poll() == Outcome("failed", f"{result} is no result of a job")
+    assert not (tmp_path / "ran").exists()
+    result.write_bytes(pickle.dumps(("success", Outcome("interrupted", "by SIGTERM"))))
+    job = slurm.SlurmJob(trial, slurm_queue.Ticket("7", "x"), slurm_queue.Queue(), own=False)
+    assert job.poll() == Outcome("interrupted", "by SIGTERM")
 
 
 @contextlib.contextmanager

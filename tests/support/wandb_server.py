@@ -187,6 +187,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body, path = self._body(), self.path.split("?")[0]
         if path.startswith("/sdk/otel"):  # telemetry
             return self._send({})
+        query = json.loads(body) if path == "/graphql" else {}
+        if query:
+            name = query.get("operationName") or re.findall(r"(?:query|mutation)\s+(\w+)", query["query"])[0]
+            if self._faulty("graphql", name):
+                return None
         key = base64.b64encode(f"api:{KEY}".encode()).decode()
         if self.headers["authorization"] != f"Basic {key}":
             return self._send({"errors": [{"message": "user is not logged in"}]}, 401)
@@ -196,13 +201,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if not self._faulty("stream", name):
                 self._stream(self.server_state.runs[project, name], json.loads(body))
             return None
-        if path != "/graphql":
+        if not query:
             self.server_state.unknown.append(path)
             return self._send({"error": "no such path"}, 404)
-        query = json.loads(body)
-        name = query.get("operationName") or re.findall(r"(?:query|mutation)\s+(\w+)", query["query"])[0]
-        if self._faulty("graphql", name):
-            return None
         operation = getattr(self, f"op_{name}", None)
         with self.server_state.lock:
             if operation is None:

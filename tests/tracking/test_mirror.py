@@ -28,7 +28,7 @@ from benchmarks.tracking.sync import KILLED
 from benchmarks.tracking.wandb_run import exit_code, mirrored
 
 ROOT = Path(__file__).resolve().parents[2]
-INIT_S, FINISH_S = 4, 3
+INIT_S, FINISH_S = 60, 90  # far beyond what tells that a server is gone
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "recipe.epochs=3", "+trainer.limit_train_batches=2",
     "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger.project=p", "logger.mode=online",
@@ -234,7 +234,7 @@ def test_no_server_at_the_start_costs_a_bounded_wait_and_no_row(
     assert record_of(directory)["status"] == "ok"
     assert record_of(directory)["wandb"]["mode"] == "offline"
     assert "going on offline" in (directory / "log.txt").read_text()
-    assert record_of(directory)["compute"]["wall_s"] < INIT_S + 4 + 20
+    assert record_of(directory)["compute"]["wall_s"] < INIT_S
     server.fault = lambda kind, name: None
     server.start()
     assert "; 1 sent now" in synced(tmp_path, capsys)
@@ -253,11 +253,11 @@ def test_a_server_lost_on_the_way_costs_a_bounded_wait_and_no_row(
         server.fault = lambda kind, name: HANG if end == "hangs" else 500
 
     directory = run_trial(tmp_path, f"logger.finish_timeout={FINISH_S}", "recipe.epochs=12", act=lose)
+    ended = time.time() - directory.joinpath("history.jsonl").stat().st_mtime
     record = record_of(directory)
     assert record["status"] == "ok"
     assert "`python -m benchmarks wandb sync` sends the run later" in (directory / "log.txt").read_text()
-    ended = directory.joinpath("record.json").stat().st_mtime
-    assert time.time() - ended < FINISH_S + 10
+    assert ended < FINISH_S / 2  # the client would try until then
     server.fault = lambda kind, name: None
     server.start()
     assert len(mirror_of(server, directory).history) < 12
@@ -281,10 +281,10 @@ def test_what_is_absent_is_left_out_and_never_zero() -> None:
 # Whether a run goes online: a key, and a server that answers. Each in a process of its own, as the client keeps state.
 
 
-def resolved(home: Path, **variables: str) -> tuple[str, str]:
+def resolved(home: Path, mode: str = "auto", /, **variables: str) -> tuple[str, str]:
     """The mode, and what was said about it."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    code = "from benchmarks.tracking.mirror import resolve_mode; print(resolve_mode('auto'))"
+    code = f"from benchmarks.tracking.mirror import resolve_mode; print(resolve_mode({mode!r}))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
         env=clean | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "WANDB_ERROR_REPORTING": "false"} | variables,
@@ -298,6 +298,15 @@ def test_no_key_is_offline(tmp_path: Path, server: WandbServer) -> None:
 
 def test_a_key_and_a_server_is_online(tmp_path: Path, server: WandbServer) -> None:
     assert resolved(tmp_path, WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY)[0] == "online"
+
+
+@pytest.mark.parametrize("mode", ["auto", "online"])
+def test_a_server_that_takes_connections_and_does_not_answer_is_given_up(tmp_path: Path, mode: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        resulting, said = resolved(tmp_path, mode, WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
+    assert resulting == "offline"
+    assert "127.0.0.1 does not answer (timed out)" in said and "python -m benchmarks wandb sync" in said
 
 
 def test_a_key_and_no_server_is_offline_and_says_so(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def _render(
     drawable = any(drawn["series"] or drawn["networks"] for drawn in charts)
     shown_pictures, left_out = pictures(runs)
     tables = [table_of_runs(runs), sections.uncounted(runs), sections.not_finished(runs, states), sections.means(runs)]
-    tables += sections.scores(runs)
+    tables += [*sections.scaling(runs), *sections.scores(runs)]
     tables += [*map(published_table, published), sections.baselines(runs)]
     return render_template(
         "page.html",

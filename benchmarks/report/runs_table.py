@@ -41,7 +41,7 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
         sections.baselines(runs),
         sections.alone(runs),
     ]
-    for table in [*below, *sections.scores(runs), sections.not_finished(runs)]:
+    for table in [*below, *sections.scaling(runs), *sections.scores(runs), sections.not_finished(runs)]:
         if table.rows:
             print_table(table, console)
     if (compared := comparison(runs)) is not None:

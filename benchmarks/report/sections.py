@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.differences import differences
+from benchmarks.analysis.scaling import equal_errors, families
 from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_labels
 from benchmarks.complexity.cost import uncounted_line
 from benchmarks.records.runs import Run
@@ -61,6 +62,24 @@ def network_differences(runs: Sequence[Run]) -> Table:
     if len(runs) <= terminal.STYLED:  # so many pairs would hide the rest
         rows = [[one.data, f"{one.first} against {one.second}", one.text] for one in differences(runs)]
     return Table("Differences between networks on the same test images", ("data set", "networks", "difference"), rows)
+
+
+def scaling(runs: Sequence[Run]) -> list[Table]:
+    """Return how the error of each family falls with training compute, and families at equal error."""
+    small = len(runs) <= terminal.STYLED  # of more, a table of families would take seconds
+    members = [one for one in families(runs) if one.law is not None] if small else []
+    rows = [[one.data, one.name, one.formula, one.held_out()] for one in members]
+    heads = ("data set", "family", "error by training FLOPs C", "largest cost, from the others")
+    lead = (
+        "A power law with a floor, fitted to the means over seeds of all networks and budgets of a family that have an "
+        "interval; at least four different costs. Where there are five, the largest is predicted from the others."
+    )
+    pairs = equal_errors(members)
+    equal: list[Row] = [[one.first.data, f"{one.first.name} against {one.second.name}", one.text] for one in pairs]
+    return [
+        Table("Error over training compute", heads, rows, lead=lead),
+        Table("Families at equal error", ("data set", "families", "training compute"), equal),
+    ]
 
 
 def baselines(runs: Sequence[Run]) -> Table:

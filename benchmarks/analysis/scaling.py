@@ -1,0 +1,228 @@
+"""How the error of a family falls with training compute: a power law with a floor, its band, and families at equal error.
+
+E(C) = a + b (C / C₀)^-α with a, b ≥ 0, as for the loss of language models (Hoffmann et al. 2022, §3.3), fitted by least squares
+to the mean errors of a family's networks and budgets. The bands are of joint draws of those means, over other trainings and
+other test images that all families share (`analysis/pareto.py`). No value is given beyond twice the largest run.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.analysis.estimates import Estimate, estimates
+from benchmarks.analysis.pareto import drawn_errors
+from benchmarks.analysis.seeds import same_but_seed
+from benchmarks.records.runs import Run
+from benchmarks.units import plural, si
+
+FEWEST = 4  # different costs: one more than there are parameters
+APART = 1.05  # costs closer than this are one
+BEYOND = 2.0  # times the largest run
+EXPONENTS = 200  # values of α that are tried
+QUANTILES = (0.025, 0.975)
+
+
+@dataclass(frozen=True, eq=False)
+class PowerLaw:
+    """Fitted curves: that of the means first, then one for each draw.
+
+    Attributes:
+        floor, scale, exponent: a, b and α, shape (1 + draws,).
+        unit: C₀.
+    """
+
+    floor: Any
+    scale: Any
+    exponent: Any
+    unit: float
+
+    def error_at(self, cost: float) -> Any:
+        """Return the errors at a cost."""
+        return self.floor + self.scale * (cost / self.unit) ** -self.exponent
+
+    def cost_at(self, error: float) -> Any:
+        """Return the costs at which the curves reach an error; infinite for those that never do."""
+        import numpy as np
+
+        above = error - self.floor
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cost = self.unit * (self.scale / np.maximum(above, 0)) ** (1 / self.exponent)
+        return np.where(above > 0, cost, np.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The networks and budgets of a family on a data set.
+
+    Attributes:
+        costs: training FLOPs, ascending; mean over seeds.
+        estimates: of the mean errors.
+        errors: the means, then joint draws of them, shape (1 + draws, costs).
+        law: None where there are too few costs; `missing` says how many more are needed.
+    """
+
+    data: str
+    name: str
+    label: str
+    costs: list[float]
+    estimates: list[Estimate]
+    errors: Any
+    law: PowerLaw | None
+    missing: str
+
+    @property
+    def formula(self) -> str:
+        """`1.20 + 5.31 (C / 12.0 G)^-0.42`, C in training FLOPs; or what is missing."""
+        if self.law is None:
+            return self.missing
+        a, b, alpha = (float(values[0]) for values in (self.law.floor, self.law.scale, self.law.exponent))
+        return f"{a:.2f} + {b:.2f} (C / {si(self.law.unit)})^-{alpha:.2f}"
+
+    def predicted(self, cost: float) -> tuple[float, float, float]:
+        """Return the error at a cost and its 95 % band.
+
+        Raises:
+            ValueError: the cost is above twice the largest run, or there is no fit.
+        """
+        if self.law is None:
+            raise ValueError(f"{self.name} on {self.data}: {self.missing}")
+        if cost > BEYOND * self.costs[-1]:
+            raise ValueError(
+                f"{si(cost)}FLOPs is beyond twice the largest run of {self.name}, {si(self.costs[-1])}FLOPs"
+            )
+        values = self.law.error_at(cost)
+        low, high = _interval(values)
+        return float(values[0]), low, high
+
+    def held_out(self) -> str:
+        """Return what the smaller runs predict of the largest, and what was measured; empty of too few runs."""
+        if len(self.costs) <= FEWEST or self.law is None:
+            return ""
+        law = fit(self.costs[:-1], self.errors[:, :-1])
+        # What was measured has an uncertainty of its own, drawn with the images that it shares with the others.
+        gap = law.error_at(self.costs[-1]) - self.errors[:, -1]
+        low, high = _interval(gap)
+        predicted, measured = float(law.error_at(self.costs[-1])[0]), float(self.errors[0, -1])
+        verdict = "agree" if low <= 0 <= high else "differ"
+        return f"{predicted:.2f} predicted, {measured:.2f} measured at {si(self.costs[-1])}FLOPs: {verdict}"
+
+
+@dataclass(frozen=True)
+class EqualError:
+    """Two families at the lowest error that the largest runs of both reach.
+
+    Attributes:
+        ratio: of training FLOPs, first to second, with its 95 % interval.
+    """
+
+    first: Family
+    second: Family
+    error: float
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def text(self) -> str:
+        """`at 6.20, resnext needs 0.60 × [0.50, 0.80] the training FLOPs of resnet`."""
+        high = f"{self.high:.2f}]" if self.high != float("inf") else "∞)"
+        ratio = f"{self.ratio:.2f} × [{self.low:.2f}, {high}"
+        return f"at {self.error:.2f}, {self.first.name} needs {ratio} the training FLOPs of {self.second.name}"
+
+
+def fit(costs: Sequence[float], errors: Any) -> PowerLaw:
+    """Fit a curve to each row of errors, shape (rows, costs), by least squares over a grid of exponents."""
+    import numpy as np
+
+    cost = np.asarray(costs, dtype=np.float64)
+    unit = float(np.exp(np.log(cost).mean()))
+    y = np.asarray(errors, dtype=np.float64)
+    best = np.full(len(y), np.inf)
+    floor, scale, exponent = np.zeros(len(y)), np.zeros(len(y)), np.zeros(len(y))
+    for alpha in np.geomspace(0.02, 2.0, EXPONENTS):
+        x = (cost / unit) ** -alpha
+        centred = x - x.mean()
+        b = np.maximum(y @ centred / (centred @ centred), 0)
+        a = y.mean(axis=1) - b * x.mean()
+        through_zero = a < 0
+        b = np.where(through_zero, y @ x / (x @ x), b)
+        a = np.where(through_zero, 0.0, a)
+        squares = ((y - a[:, None] - np.outer(b, x)) ** 2).sum(axis=1)
+        better = squares < best
+        best = np.where(better, squares, best)
+        floor, scale = np.where(better, a, floor), np.where(better, b, scale)
+        exponent = np.where(better, alpha, exponent)
+    return PowerLaw(floor, scale, exponent, unit)
+
+
+def families(runs: Iterable[Run]) -> list[Family]:
+    """Return the families of each data set whose finished runs have intervals at two different costs or more."""
+    groups = [group for group in same_but_seed(runs) if group[0].train_flops]
+    result = []
+    for key in dict.fromkeys(_test(group[0]) for group in groups):
+        here = [group for group in groups if _test(group[0]) == key]
+        known = [(group, one) for group, one in zip(here, estimates(here), strict=True) if one.interval is not None]
+        if not known:
+            continue
+        errors = _means_and_draws([one for _, one in known])
+        for name in dict.fromkeys(group[0].family for group, _ in known):
+            places = [place for place, (group, _) in enumerate(known) if group[0].family == name]
+            costs = [_mean_cost(known[place][0]) for place in places]
+            order = [place for _, place in sorted(zip(costs, places, strict=True))]
+            family = _family(
+                known[order[0]][0][0], sorted(costs), [known[place][1] for place in order], errors[:, order]
+            )
+            if _different(family.costs) > 1:
+                result.append(family)
+    return result
+
+
+def equal_errors(members: Sequence[Family]) -> list[EqualError]:
+    """Return every pair of fitted families of a data set, at the lowest error that the largest runs of both reach."""
+    result = []
+    for place, first in enumerate(members):
+        for second in members[place + 1 :]:
+            if first.law is None or second.law is None or (first.data, first.label) != (second.data, second.label):
+                continue
+            error = max(float(one.law.error_at(one.costs[-1])[0]) for one in (first, second) if one.law)
+            ratio = first.law.cost_at(error) / second.law.cost_at(error)
+            low, high = _interval(ratio[ratio == ratio])  # infinite costs of both have none
+            result.append(EqualError(first, second, error, float(ratio[0]), low, high))
+    return result
+
+
+def _family(run: Run, costs: list[float], estimated: list[Estimate], errors: Any) -> Family:
+    lacking = FEWEST - _different(costs)
+    law = None if lacking > 0 else fit(costs, errors)
+    missing = f"{plural(lacking, 'more cost')} needed for a curve" if lacking > 0 else ""
+    return Family(run.data, run.family, run.metric_label, costs, estimated, errors, law, missing)
+
+
+def _means_and_draws(estimated: Sequence[Estimate]) -> Any:
+    import numpy as np
+
+    return np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
+
+
+def _mean_cost(group: Sequence[Run]) -> float:
+    return sum(run.train_flops or 0.0 for run in group) / len(group)
+
+
+def _different(costs: Sequence[float]) -> int:
+    """Return how many of ascending costs are apart from the one before."""
+    number, last = 0, 0.0
+    for cost in costs:
+        if cost > APART * last:
+            number, last = number + 1, cost
+    return number
+
+
+def _test(run: Run) -> tuple[str, str, Any, Any]:
+    return run.data, run.metric_label, run.n, run.part("dataset").get("sha256")
+
+
+def _interval(values: Any) -> tuple[float, float]:
+    import numpy as np
+
+    low, high = np.quantile(values, QUANTILES, method="nearest")
+    return float(low), float(high)

@@ -1,0 +1,85 @@
+"""Power laws with a floor: parameters that are known, a larger budget that was held out, families at equal error."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.records import make_run
+
+from benchmarks.analysis.scaling import BEYOND, equal_errors, families, fit
+from benchmarks.records.outcomes import Outcomes, write_outcomes
+from benchmarks.records.runs import load_runs
+
+COSTS = (1e10, 3e10, 1e11, 3e11, 1e12)
+IMAGES = 2_000
+
+
+def test_a_power_law_is_found_again() -> None:
+    unit = float(np.exp(np.mean(np.log(COSTS))))
+    true = [(2.0, 6.0, 0.5), (0.0, 4.0, 0.2), (1.0, 10.0, 1.0)]
+    errors = np.array([[a + b * (cost / unit) ** -alpha for cost in COSTS] for a, b, alpha in true])
+    law = fit(COSTS, errors)
+    assert law.unit == pytest.approx(unit)
+    # The exponent is one of a grid with steps of 2.3 %.
+    assert law.exponent == pytest.approx([alpha for *_, alpha in true], rel=0.024)
+    for cost in (2e10, 5e11, 2e12):
+        expected = [a + b * (cost / unit) ** -alpha for a, b, alpha in true]
+        assert law.error_at(cost) == pytest.approx(expected, rel=0.02)
+        assert law.cost_at(np.array(expected)) == pytest.approx([cost] * 3, rel=0.1)
+    assert np.isinf(law.cost_at(np.array([1.9, -1.0, 0.9]))).all()  # below the floors
+
+
+def test_a_rising_error_has_no_slope_below_zero() -> None:
+    law = fit(COSTS, np.array([[3.0, 3.1, 3.2, 3.3, 3.4]]))
+    assert float(law.error_at(1e10)[0]) >= float(law.error_at(1e12)[0]) >= 0
+
+
+def make_family(root: Path, name: str, factor: float, costs: tuple[float, ...], seed: int = 0) -> None:
+    """Three seeds at each cost, whose true error is 1 + 6 (C / 10¹¹ / factor)^-0.5 %, on the same images."""
+    rng = np.random.default_rng(seed)
+    for width, cost in enumerate(costs):
+        rate = (1 + 6 * (cost / 1e11 / factor) ** -0.5) / 100
+        for number in range(3):
+            errors = rng.random(IMAGES) < rate
+            metrics = {"test/top1_err": 100 * float(errors.mean()), "test/n": IMAGES}
+            folder = make_run(
+                root,
+                name=f"{name}{20 + width}",
+                family=name,
+                seed=number,
+                metrics=metrics,
+                compute={"train_flops": cost},
+            )
+            write_outcomes(folder, Outcomes("a" * 64, {"top1_err": ~errors}))
+
+
+def test_families_are_compared_at_equal_error(tmp_path: Path) -> None:
+    make_family(tmp_path, "resnet", 1.0, COSTS, 1)
+    make_family(tmp_path, "resnext", 0.25, COSTS, 2)  # a quarter of the compute
+    members = families(load_runs(tmp_path)[0])
+    assert {one.name for one in members} == {"resnet", "resnext"}
+    [pair] = equal_errors(members)
+    quarter = 0.25 if pair.first.name == "resnext" else 4.0
+    assert pair.low < quarter < pair.high
+    assert not pair.low <= 1 <= pair.high  # told apart
+    assert f"{pair.first.name} needs {pair.ratio:.2f} × [" in pair.text
+
+
+def test_a_larger_budget_that_was_held_out_is_predicted(tmp_path: Path) -> None:
+    make_family(tmp_path, "resnet", 1.0, COSTS, 3)
+    [family] = families(load_runs(tmp_path)[0])
+    assert "measured at 1.00 TFLOPs: agree" in family.held_out()
+    value, low, high = family.predicted(BEYOND * COSTS[-1])
+    assert low < 1 + 6 * 20**-0.5 < high and low <= value <= high
+    with pytest.raises(ValueError, match="is beyond twice the largest run of resnet"):
+        family.predicted(2.1 * COSTS[-1])
+
+
+def test_too_few_costs_are_said_and_give_no_number(tmp_path: Path) -> None:
+    make_family(tmp_path, "resnet", 1.0, COSTS[:3])
+    make_family(tmp_path, "resnext", 1.0, (1e10, 1.01e10))  # the same cost
+    [family] = families(load_runs(tmp_path)[0])
+    assert (family.law, family.formula, family.held_out()) == (None, "1 more cost needed for a curve", "")
+    assert equal_errors([family, family]) == []
+    with pytest.raises(ValueError, match="1 more cost"):
+        family.predicted(1e11)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -35,6 +36,7 @@ HYDRA_FLAGS = (
     "-sc",
 )
 PAGE = "report.html"
+AUTO = "seed=auto"
 Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
 PAGE_EVERY_S = 30
 LOGS_SHOWN = 3
@@ -45,6 +47,7 @@ examples:
   python run.py model=densenet                                 one run: DenseNet on the bundled digits
   python run.py -m model=resnext,densenet                      a sweep: one run after the other, then the table
   python run.py -m model=resnet,resnext,densenet seed=0,1,2    three seeds each
+  python run.py -m model=resnet,resnext seed=auto              3 seeds, then 5, 8, 12 where networks are not told apart
   python run.py model=unet data=nuclei                         segmentation
   python run.py model=resnext trainer=ddp trainer.devices=2    two processes
   python run.py model=resnext recipe=common recipe.epochs=5    another recipe, another value
@@ -75,20 +78,54 @@ def _main(argv: list[str]) -> int:
             signal.signal(ends, _interrupt)
     # Hydra takes longer to import than --help may take.
     from benchmarks.config.compose import expand
-    from benchmarks.launch.sweep import Sweep
-    from benchmarks.performance.plan import check_budget
 
     console = Console(soft_wrap=True)
     try:
         add_config_dir(arguments.config_dir)
-        trials = expand(arguments.overrides, arguments.multirun)
-        check_mode(trials)
-        check_budget(trials)
-        watcher = PageWriter(console, trials)
-        sweep = Sweep(trials, watcher, argv)
+        if AUTO in arguments.overrides:
+            return _until_decided(console, arguments.overrides, argv)
+        return _finish(console, _launch(console, expand(arguments.overrides, arguments.multirun), argv))
     except ConfigurationError as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
+    except NotWritten as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 1
+
+
+class NotWritten(Exception):
+    """What a sweep writes cannot be written; the message says why."""
+
+
+@dataclass
+class Launched:
+    """The trials of a call, and how those that were started have ended, by their place."""
+
+    trials: list[Trial | Impossible]
+    outcomes: dict[int, Outcome]
+    interrupted: bool
+    watcher: "PageWriter"
+
+    @property
+    def complete(self) -> bool:
+        """Whether every trial has its result."""
+        return len(self.outcomes) == len(self.trials) and all(outcome.good for outcome in self.outcomes.values())
+
+
+def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[str]) -> Launched:
+    """Run what is missing of the trials.
+
+    Raises:
+        ConfigurationError: they cannot be run together, or are above the budget.
+        NotWritten: the disk is full, or a folder cannot be written.
+    """
+    from benchmarks.launch.sweep import Sweep
+    from benchmarks.performance.plan import check_budget
+
+    check_mode(trials)
+    check_budget(trials)
+    watcher = PageWriter(console, trials)
+    sweep = Sweep(trials, watcher, argv)
     interrupted = False
     try:
         with watcher:
@@ -99,17 +136,81 @@ def _main(argv: list[str]) -> int:
         console.print(f"interrupted; {ended} of {plural(len(trials), 'run')} ended, the same command goes on from here")
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        print(f"run.py: {FULL_DISK if full else f'{error.filename}: {error.strerror}'}", file=sys.stderr)
-        return 1
-    loaded = {root: load_runs(root) for root in filter(Path.exists, watcher.roots)}
-    watcher.write_pages(loaded)
+        raise NotWritten(FULL_DISK if full else f"{error.filename}: {error.strerror}") from error
+    return Launched(trials, sweep.outcomes, interrupted, watcher)
+
+
+def _finish(console: Console, launched: Launched) -> int:
+    """Show the table of the trials and write the page; return the exit code."""
+    trials, outcomes = launched.trials, launched.outcomes
+    loaded = {root: load_runs(root) for root in filter(Path.exists, launched.watcher.roots)}
+    launched.watcher.write_pages(loaded)
     runs = _runs(trials, loaded)
-    _show(console, trials, sweep.outcomes, runs)
-    if len(trials) > 1 and not interrupted:
+    _show(console, trials, outcomes, runs)
+    if len(trials) > 1 and not launched.interrupted:
         _report_to_wandb(trials, runs)
-    if interrupted:
+    if launched.interrupted:
         return 128 + signal.SIGINT
-    return 0 if len(sweep.outcomes) == len(trials) and all(outcome.good for outcome in sweep.outcomes.values()) else 1
+    return 0 if launched.complete else 1
+
+
+def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[str]) -> int:
+    """Run few seeds of each network, and more where a comparison is open; return the exit code.
+
+    Raises:
+        ConfigurationError: as `_launch`, or there are no two networks to compare.
+    """
+    from benchmarks.analysis.sequential import LOOKS, Judged, Pair, judge
+    from benchmarks.config.compose import expand
+
+    judged: dict[Pair, Judged] = {}
+    by_place: dict[Path | str, tuple[Trial | Impossible, Outcome]] = {}
+    open_folders: set[Path] = set()
+    launched, stopped = None, ""
+    for look, seeds in enumerate(LOOKS):
+        asked = [f"seed=range({seeds})" if override == AUTO else override for override in overrides]
+        trials = [trial for trial in expand(asked, True) if not look or _folder(trial) in open_folders]
+        if len({_folder(trial) for trial in trials}) < 2:
+            raise ConfigurationError(
+                f"{AUTO} adds seeds until networks are told apart: give at least two, as model=resnet,resnext"
+            )
+        console.print(f"{AUTO}: {seeds} seeds of {plural(len({_folder(trial) for trial in trials}), 'network')}")
+        try:
+            launched = _launch(console, trials, argv)
+        except ConfigurationError as error:
+            if not look:
+                raise
+            stopped = str(error)
+            break
+        for index, outcome in launched.outcomes.items():
+            trial = launched.trials[index]
+            by_place[trial.directory if isinstance(trial, Trial) else trial.label] = trial, outcome
+        if launched.interrupted or not launched.complete:
+            stopped = "" if launched.interrupted else "not every run has a result"
+            break
+        runs = _runs(
+            (trial for trial, _ in by_place.values()), {root: load_runs(root) for root in launched.watcher.roots}
+        )
+        judged = judge((run for its in runs.values() for run in its), look, judged)
+        open_folders = {folder for pair, one in judged.items() if one.state == "open" for folder in pair}
+        if not open_folders:
+            break
+    else:
+        stopped = f"{LOOKS[-1]} seeds are the most"
+    assert launched is not None
+    launched.trials = [trial for trial, _ in by_place.values()]
+    launched.outcomes = {index: outcome for index, (_, outcome) in enumerate(by_place.values())}
+    code = _finish(console, launched)
+    for one in judged.values():
+        console.print(one.text, markup=False, highlight=False)
+    if stopped:
+        console.print(f"{AUTO} stopped: {stopped}", markup=False, highlight=False)
+    return code
+
+
+def _folder(trial: Trial | Impossible) -> Path | None:
+    """Return the folder of a trial's seeds."""
+    return trial.directory.parent.resolve() if isinstance(trial, Trial) else None
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -78,7 +78,7 @@ def composes(overrides: tuple[str, ...], multirun: bool) -> None:
         [experiment] = [override for override in overrides if override.startswith("experiment=")]
         assert experiment.partition("=")[2] in choices("experiment")
         return
-    trials = expand([re.sub("^(seed=[0-9]+),.*", r"\1", override) for override in overrides], multirun)
+    trials = expand([re.sub("^seed=([0-9]+,.*|auto)", "seed=0", override) for override in overrides], multirun)
     assert not [trial.error for trial in trials if isinstance(trial, Impossible)]
 
 

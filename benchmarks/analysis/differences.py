@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from benchmarks.analysis.error_rates import holm
 from benchmarks.analysis.estimates import Comparison, compare, estimates, percent_of
@@ -17,12 +18,15 @@ EQUAL_COST = 0.05  # of more networks, those whose MACs are that near each other
 class Difference:
     """Two networks on a data set: the first's reported metric minus the second's.
 
-    `p` is that of the comparison, corrected over all of the data set (Holm 1979).
+    Attributes:
+        folders: of the seeds of both.
+        p: that of the comparison, corrected over all of the data set (Holm 1979).
     """
 
     data: str
     first: str
     second: str
+    folders: tuple[Path, Path]
     unit: str
     comparison: Comparison
     p: float
@@ -53,8 +57,13 @@ def differences(runs: Iterable[Run]) -> list[Difference]:
         corrected = holm([comparison.p for *_, comparison in pairs])
         for (one, other, comparison), p in zip(pairs, corrected, strict=True):
             unit = "points" if percent_of(first[one]) else ""
-            result.append(Difference(data, labels[one], labels[other], unit, comparison, p, len(pairs)))
+            folders = _folder(first[one]), _folder(first[other])
+            result.append(Difference(data, labels[one], labels[other], folders, unit, comparison, p, len(pairs)))
     return result
+
+
+def _folder(run: Run) -> Path:
+    return run.directory.parent.resolve()
 
 
 def _comparable(one: Run, other: Run, networks: int) -> bool:

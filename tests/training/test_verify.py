@@ -27,7 +27,7 @@ SUBJECTS = ("identity", "counts", "data", "score", "weights")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("verify") / "outputs"
-    done = run_py(*TINY, root=root)
+    done = run_py(*TINY, root=root, timeout=900)
     assert done.returncode == 0, done.stderr
     [record] = root.glob("*/*/*/seed0/record.json")
     return record.parent

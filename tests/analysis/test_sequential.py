@@ -1,0 +1,61 @@
+"""Adding seeds: what a look decides, what it passes over, and that looking often claims nothing false."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.records import make_run
+
+from benchmarks.analysis.sequential import judge
+from benchmarks.records.outcomes import Outcomes, write_outcomes
+from benchmarks.records.runs import Run, load_runs
+
+IMAGES = 450
+
+
+def classified(root: Path, name: str, errors: np.ndarray) -> None:
+    """Run folders of each row of errors (n, N), with their outcomes."""
+    for seed, row in enumerate(errors):
+        metrics = {"test/top1_err": 100 * float(row.mean()), "test/n": len(row)}
+        folder = make_run(root, name=name, seed=seed, metrics=metrics)
+        write_outcomes(folder, Outcomes("a" * 64, {"top1_err": ~row}))
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Run]:
+    """Eight seeds of two networks that are equal, and three of one that is worse."""
+    rng = np.random.default_rng(0)
+    hard = rng.random(IMAGES) < 0.2
+    equal = hard & (rng.random((8, IMAGES)) < 0.3)
+    classified(tmp_path, "resnet20", equal)
+    classified(tmp_path, "resnet29", equal)
+    classified(tmp_path, "resnet44", (hard & (rng.random((3, IMAGES)) < 0.9)) | (rng.random((3, IMAGES)) < 0.05))
+    return load_runs(tmp_path)[0]
+
+
+def states(judged: dict) -> dict[tuple[str, str], str]:
+    return {(one.difference.first, one.difference.second): one.state for one in judged.values()}
+
+
+def test_pairs_are_decided_open_and_left(runs: list[Run]) -> None:
+    first = judge(runs, 0, {})
+    assert states(first) == {
+        ("resnet20", "resnet29"): "open",  # at the first look none is left
+        ("resnet20", "resnet44"): "differs",
+        ("resnet29", "resnet44"): "differs",
+    }
+    assert {one.difference.comparison.n for one in first.values()} == {(3, 3)}  # of eight that are there
+    second = judge(runs, 1, first)
+    assert states(second) == states(first) | {("resnet20", "resnet29"): "left"}
+    decided = next(one for pair, one in second.items() if one.state == "differs")
+    assert decided.seeds == 3 and "differ, decided with 3 seeds" in decided.text
+    folders = {folder.parent.name for pair, one in first.items() if one.state == "open" for folder in pair}
+    assert folders == {"resnet20", "resnet29"}
+
+
+def test_a_claim_stays(runs: list[Run]) -> None:
+    equal = {pair: one for pair, one in judge(runs, 0, {}).items() if one.state == "open"}
+    claimed = {pair: replace(one, state="differs") for pair, one in equal.items()}
+    after = judge(runs, 2, claimed)
+    assert [after[pair] for pair in claimed] == list(claimed.values())

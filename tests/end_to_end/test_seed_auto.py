@@ -1,0 +1,45 @@
+"""seed=auto as a user meets it: few seeds first, more where networks are not told apart, and why it stopped."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.commands import run as run_py
+
+from run import main
+
+TINY = (
+    "recipe=common",
+    "recipe.epochs=1",
+    "+trainer.limit_train_batches=2",
+    "logger=none",
+    "cluster.threads_per_process=1",
+)
+
+
+def test_a_single_network_has_nothing_to_be_told_apart_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["model=resnet", "seed=auto", f"output_root={tmp_path}"]) == 2
+    assert "seed=auto adds seeds until networks are told apart: give at least two" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_seeds_are_added_until_a_pair_is_decided_left_or_the_most_are_run(tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    done = run_py("-m", "model=resnet", "model.base_channels=2,4", "seed=auto", *TINY, root=root, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    seeds = {len(list(folder.glob("seed*/record.json"))) for folder in root.glob("digits/*/*")}
+    [number] = seeds  # the same of both
+    assert number in (3, 5, 8, 12)
+    looks = [int(text) for text in re.findall(r"seed=auto: ([0-9]+) seeds of 2 networks", done.stdout)]
+    assert looks == [look for look in (3, 5, 8, 12) if look <= number]
+    reason = {
+        True: "seed=auto stopped: 12 seeds are the most",
+        False: "with" if "decided" in done.stdout else "left after",
+    }
+    assert reason[f"open after {number}" in done.stdout] in done.stdout
+    # The same command trains nothing more and says the same.
+    again = run_py("-m", "model=resnet", "model.base_channels=2,4", "seed=auto", *TINY, root=root, timeout=600)
+    last = [line for line in done.stdout.splitlines() if " against " in line][-1]
+    assert last in again.stdout.splitlines()
+    assert {len(list(folder.glob("seed*/record.json"))) for folder in root.glob("digits/*/*")} == seeds

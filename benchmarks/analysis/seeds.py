@@ -115,10 +115,10 @@ def differing_conditions(runs: Sequence[Run]) -> list[list[str]]:
     """Of each run, the `conditions` in which these runs differ, as `code 1a2b3c4`; empty of a single one."""
     conditions = [run.conditions for run in runs]
     differing = [key for key in conditions[0] if any(other[key] != conditions[0][key] for other in conditions)]
-    return [[f"{key} {_short_condition(own[key])}" for key in differing] for own in conditions]
+    return [[f"{key} {short_condition(own[key])}" for key in differing] for own in conditions]
 
 
-def _short_condition(value: Any) -> str:
+def short_condition(value: Any) -> str:
     """Itself where it is short, else the first digits of its hash."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     if len(text) <= 12:

@@ -1,75 +1,89 @@
-"""What the page's charts draw: networks with their place on the Pareto front, learning curves thinned to what can be seen."""
+"""What the page's charts draw: networks and their Pareto front, by comparison and by machine, and learning curves."""
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis import published
+from benchmarks.analysis.comparisons import Comparison, comparisons, machine, network_labels, protocols
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.pareto import drawn_errors, front_probabilities, pareto_front
-from benchmarks.analysis.seeds import baseline_names, same_but_seed, short_labels
+from benchmarks.analysis.seeds import all_but_seed, baseline_names, same_but_seed
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
+from benchmarks.report.learning_curves import drawn_together, points_per_curve, read_curves, thinned
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
-from benchmarks.units import count, number, one_line
-
-POINTS = 40_000  # of all curves of a page
-FEWEST, MOST = 40, 400  # of one curve
+from benchmarks.units import count, one_line, score
 
 
-def chart(data: str, indexed: Sequence[tuple[int, Run]], problems: list[str], curve_points: int) -> dict[str, Any]:
-    """Return what the charts of one data set draw; runs go by their index on the page.
+@dataclass
+class Charts:
+    """What the page draws, and the finished networks of its leaderboard.
 
-    `curve_points` is about the most that a learning curve keeps. A history that cannot be read is added to `problems`.
+    Attributes:
+        data_sets: titles of data sets and their protocols.
+        charts: one for each comparison; `set` is the index of its data set.
+        curves: of every run that has one, by its index on the page.
+        networks: each finished network with its estimate and its data set's index; charts name it by its index.
+        problems: histories that cannot be read.
     """
-    index_of = {id(run): index for index, run in indexed}
-    runs = [run for _, run in indexed]
-    described = next((run for run in runs if run.metric), None)
-    networks = same_but_seed(runs)
-    labels = dict(zip(map(id, runs), short_labels(runs, seeds=False), strict=True))
 
-    def named(members: Sequence[Run]) -> dict[str, Any]:
-        return {
-            "label": one_line(labels[id(members[0])]),
-            "family": legend_key(members[0]),
-            "runs": [index_of[id(run)] for run in members],
-        }
-
-    points = [{**named(members), **_point(members)} for members in networks]
-    estimated = estimates(networks)
-    errors = drawn_errors(estimated)
-    for axis in QUANTITIES:
-        _place_on_front(axis, networks, points, estimated, errors)
-    fronts = {
-        axis.key: [(point["x"][axis.key], point["error"]) for point in points if axis.key in point["front"]]
-        for axis in QUANTITIES
-    }
-    series = []
-    for members, rows in _curves(runs, networks, problems):
-        series.append({**named(members), **_thinned(members, rows, curve_points)})
-    return {
-        "data": one_line(data),
-        "val_label": one_line(described.val_label) if described else "validation error",
-        "test_label": one_line(described.metric_label) if described else "test error",
-        "protocol": _protocol_line(runs),
-        "series": series,
-        "networks": points,
-        "fronts": {
-            axis.key: front_line(fronts[axis.key], axis.more_is_better)
-            for axis in QUANTITIES
-            if len(fronts[axis.key]) > 1
-        },
-        "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
-        "references": [row for row in reference_points(data) if described and row["metric"] == described.metric],
-    }
+    data_sets: list[str]
+    charts: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[int, dict[str, Any]] = field(default_factory=dict)
+    networks: list[tuple[tuple[Run, ...], Estimate, int]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
 
 
-def points_per_curve(runs: Sequence[Run]) -> int:
-    """Return how many points each curve keeps, so that the page of any number of runs stays small."""
-    return max(FEWEST, min(MOST, POINTS // max(1, len(runs))))
+def charts_of(runs: Sequence[Run]) -> Charts:
+    """Return what the charts of all runs draw; a run goes by its index in `runs`."""
+    index_of = {id(run): index for index, run in enumerate(runs)}
+    titled = protocols(runs)
+    drawn = Charts([one_line(title) for title in titled])
+    limit = points_per_curve(runs)
+    for number, (title, unsorted) in enumerate(titled.items()):
+        members = sorted(unsorted, key=lambda run: index_of[id(run)])
+        networks = same_but_seed(members)
+        estimated = estimates(networks)
+        ids = {all_but_seed(group[0]): len(drawn.networks) + place for place, group in enumerate(networks)}
+        drawn.networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
+        rows = read_curves(members, drawn.problems)
+        together = drawn_together(members, networks, rows)
+        for group in together:
+            drawn.curves |= zip((index_of[id(run)] for run in group), thinned(group, rows, limit), strict=True)
+        known = _Known({run: index_of[id(run)] for run in members}, ids, estimated, drawn_errors(estimated))
+        for comparison in comparisons(members):
+            one = _chart(members[0].data, comparison, together, known)
+            drawn.charts.append({"set": number, "data": one_line(title), **one})
+    return drawn
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What the charts of a data set share.
+
+    Attributes:
+        index_of: runs' indices on the page.
+        ids: networks' indices on the page, by what all but their seed says; in the order of `estimates`.
+        errors: of `drawn_errors` of these.
+    """
+
+    index_of: dict[Run, int]
+    ids: dict[str, int]
+    estimates: Sequence[Estimate]
+    errors: Any
+
+    def of(self, networks: Sequence[tuple[Run, ...]]) -> tuple[list[Estimate], Any]:
+        """Return estimates and drawn errors of networks, drawn again where seeds are missing from them."""
+        places = [list(self.ids).index(all_but_seed(group[0])) for group in networks]
+        whole = [self.estimates[place] for place in places]
+        if all(one.n == len(group) for one, group in zip(whole, networks, strict=True)):
+            return whole, self.errors[:, places]
+        fewer = estimates(networks)
+        return fewer, drawn_errors(fewer)
 
 
 @cache
@@ -88,10 +102,71 @@ def reference_points(data: str) -> list[dict[str, Any]]:
     ]
 
 
-def _point(members: Sequence[Run]) -> dict[str, Any]:
+def _chart(
+    data: str,
+    comparison: Comparison,
+    together: Sequence[tuple[Run, ...]],
+    known: _Known,
+) -> dict[str, Any]:
+    """Return what the charts of one comparison draw; `together` are the runs of one curve."""
+    runs = comparison.runs
+    described = next((run for run in runs if run.metric), None)
+    labels = dict(zip(map(id, runs), network_labels(runs, comparison.mixed), strict=True))
+
+    def named(members: Sequence[Run]) -> dict[str, Any]:
+        return {
+            "label": one_line(labels[id(members[0])]),
+            "family": legend_key(members[0]),
+            "runs": [known.index_of[run] for run in members],
+        }
+
+    def placed(members: Sequence[Run], physical: bool) -> dict[str, Any]:
+        networks = same_but_seed(members)
+        ids = [known.ids[all_but_seed(group[0])] for group in networks]
+        points = [
+            {"id": key, **named(group), **_point(group, physical)} for key, group in zip(ids, networks, strict=True)
+        ]
+        return {"networks": points, "fronts": _fronts(networks, points, known, physical)}
+
+    machines: dict[str, list[Run]] = {}
+    for run in runs:
+        machines.setdefault(machine(run), []).append(run)
+    most_first = sorted(machines, key=lambda name: -len(machines[name]))
+    tells = {label: described and _as_shown(getattr(described, label)) for label in ("val_label", "metric_label")}
+    return {
+        "name": data,
+        "title": one_line(comparison.title),
+        "mixed": comparison.mixed,
+        "val_label": tells["val_label"] or "validation error",
+        "test_label": tells["metric_label"] or "test error",
+        "flipped": described is not None and score(0, described.metric_label)[1] != 0,
+        "protocol": _protocol_line(runs),
+        "runs": [known.index_of[run] for run in runs],
+        "series": [named(members) for members in together if id(members[0]) in labels],
+        **placed(runs, physical=False),
+        "machines": [{"label": one_line(name), **placed(machines[name], physical=True)} for name in most_first],
+        "machine_of": {known.index_of[run]: most_first.index(machine(run)) for run in runs}
+        if len(machines) > 1
+        else {},
+        "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
+        "references": [row for row in reference_points(data) if described and row["metric"] == described.metric],
+    }
+
+
+def _as_shown(label: str) -> str:
+    """Return the label of what is drawn: of ``test 100 − Dice (%)`` it is the Dice score."""
+    name, _, unit = score(0, one_line(label))
+    return f"{name} ({unit})" if unit else name
+
+
+def _axes(physical: bool) -> list[Quantity]:
+    return [axis for axis in QUANTITIES if axis.physical == physical]
+
+
+def _point(members: Sequence[Run], physical: bool) -> dict[str, Any]:
     """Return mean error and costs over the seeds, and the range of the errors; costs that a seed is missing are left out."""
     errors = [run.value for run in members if run.value is not None]
-    costs = {axis.key: [axis.value(run) for run in members] for axis in QUANTITIES}
+    costs = {axis.key: [axis.value(run) for run in members] for axis in _axes(physical)}
     return {
         "error": fmean(errors),
         "low": min(errors),
@@ -103,93 +178,30 @@ def _point(members: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _place_on_front(
-    axis: Quantity,
-    networks: Sequence[Sequence[Run]],
-    points: Sequence[dict[str, Any]],
-    estimated: Sequence[Estimate],
-    errors: Any,
-) -> None:
-    """Enter the axis into `front` of the points on it, and into `probability` of all whose error has an interval."""
-    sign = -1 if axis.more_is_better else 1
-    placed = [index for index, point in enumerate(points) if axis.key in point["x"]]
-    for place in pareto_front([(sign * points[index]["x"][axis.key], points[index]["error"]) for index in placed]):
-        points[placed[place]]["front"].append(axis.key)
-    costs = [[sign * (axis.value(run) or 0) for run in networks[index]] for index in placed]
-    probabilities = front_probabilities(costs, errors[:, placed], [estimated[index] for index in placed])
-    for index, probability in zip(placed, probabilities, strict=True):
-        if probability is not None:
-            points[index]["probability"][axis.key] = probability
+def _fronts(
+    networks: Sequence[tuple[Run, ...]], points: Sequence[dict[str, Any]], known: _Known, physical: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the line of the front over each axis, and enter the axes into `front` and `probability` of the points.
 
-
-Rows = list[dict[str, Any]]
-
-
-def _curves(
-    runs: Sequence[Run], networks: Iterable[tuple[Run, ...]], problems: list[str]
-) -> Iterable[tuple[tuple[Run, ...], list[Rows]]]:
-    """Yield runs that are drawn as one curve, with their rows: seeds of a network that were evaluated at the same compute.
-
-    Any other run is a curve of its own. In the order of `runs`.
+    `front` is of those on it, `probability` of all whose error has an interval.
     """
-    rows: dict[int, Rows] = {}
-    for run in runs:
-        try:
-            rows[id(run)] = run.curve()
-        except (OSError, ValueError) as error:
-            problems.append(one_line(str(error)))
-            rows[id(run)] = []
-    first_of: dict[int, tuple[Run, ...]] = {}
-    together: set[int] = set()
-    for members in networks:
-        grids = {tuple(row["train_flops"] for row in rows[id(run)]) for run in members}
-        if len(grids) == 1:
-            first_of[id(members[0])] = members
-            together |= {id(run) for run in members}
-    for run in runs:
-        members = first_of.get(id(run), () if id(run) in together else (run,))
-        if members and rows[id(members[0])]:
-            yield members, [rows[id(member)] for member in members]
-
-
-def _thinned(members: Sequence[Run], rows: Sequence[Rows], limit: int) -> dict[str, Any]:
-    metric = members[0].val_metric  # the seeds of a network share it
-    errors = [[row[metric] for row in own] for own in rows]
-    flops = [row["train_flops"] for row in rows[0]]
-    picks = _visible(
-        flops, [min(at) for at in zip(*errors, strict=True)], [max(at) for at in zip(*errors, strict=True)], limit
-    )
-    spent = [[number(own[pick].get("wall_s")) for pick in picks] for own in rows]
-    shown = [[float(f"{own[pick]:.6g}") for pick in picks] for own in errors]
-    x = {"train_flops": [flops[pick] for pick in picks]}
-    curves = {
-        "epoch": [number(rows[0][pick].get("epoch")) for pick in picks],
-        "each": [{"x": x | {"wall_s": seconds}, "y": y} for seconds, y in zip(spent, shown, strict=True)],
-    }
-    if len(members) > 1:
-        at = list(zip(*shown, strict=True))  # the errors of all seeds, by point
-        seconds = [fmean(second or 0 for second in every) for every in zip(*spent, strict=True)]
-        means = {"y": [float(f"{fmean(values):.6g}") for values in at], "low": [*map(min, at)], "high": [*map(max, at)]}
-        curves["mean"] = {"x": x | {"wall_s": seconds}, **means}
-    return curves
-
-
-def _visible(x: Sequence[float], low: Sequence[float], high: Sequence[float], limit: int) -> list[int]:
-    """Return the indices of at most about `limit` points whose band looks as that of all, x being drawn on a logarithmic axis.
-
-    Of every stretch of the axis the lowest and the highest are picks, and the first and the last of all.
-    """
-    if len(x) <= limit:
-        return list(range(len(x)))
-    stretches = limit // 2
-    scale = stretches / (math.log(x[-1] / x[0]) or 1)
-    picks = {0, len(x) - 1}
-    start = 0
-    for index in range(1, len(x) + 1):
-        if index == len(x) or int(math.log(x[index] / x[0]) * scale) != int(math.log(x[start] / x[0]) * scale):
-            picks |= {min(range(start, index), key=low.__getitem__), max(range(start, index), key=high.__getitem__)}
-            start = index
-    return sorted(picks)
+    lines = {}
+    estimated, errors = known.of(networks)
+    for axis in _axes(physical):
+        sign = -1 if axis.more_is_better else 1
+        placed = [index for index, point in enumerate(points) if axis.key in point["x"]]
+        best = pareto_front([(sign * points[index]["x"][axis.key], points[index]["error"]) for index in placed])
+        for place in best:
+            points[placed[place]]["front"].append(axis.key)
+        if len(best) > 1:
+            corners = [(points[placed[place]]["x"][axis.key], points[placed[place]]["error"]) for place in best]
+            lines[axis.key] = front_line(corners, axis.more_is_better)
+        costs = [[sign * (axis.value(run) or 0) for run in networks[index]] for index in placed]
+        probabilities = front_probabilities(costs, errors[:, placed], [estimated[index] for index in placed])
+        for index, probability in zip(placed, probabilities, strict=True):
+            if probability is not None:
+                points[index]["probability"][axis.key] = round(probability, 3)
+    return lines
 
 
 def _protocol_line(runs: Sequence[Run]) -> str:

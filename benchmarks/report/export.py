@@ -1,8 +1,9 @@
 """Every run and every row of its history as tables for pandas, polars or R: `python -m benchmarks export [FOLDER]`.
 
-`runs` has a row per run: the record's nested parts are columns named with dots (`compute.train_flops`), and what has no fixed
-shape, lists and overrides, is JSON text. `history` has a row per evaluation. `directory` joins the two; what a record does not
-hold, or holds as null or an empty mapping, is null. A column that no run fills is left out.
+`runs` has a row per run: the record's nested parts and the values of its configuration are columns named with dots
+(`compute.train_flops`, `config.model.depth`), and what has no fixed shape, lists and overrides, is JSON text. `history` has a
+row per evaluation, with the run's name and seed. `directory` joins the two; what a record does not hold, or holds as null or an
+empty mapping, is null. A column that no run fills is left out.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.records.files import write_atomic
+from benchmarks.config.trial import WIRING
+from benchmarks.records.files import read_config, write_atomic
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.units import csv_cell, one_line
 
@@ -30,11 +32,24 @@ ALWAYS = ("directory", "run_id", "data", "family", "name", "recipe", "seed", "st
 Table = dict[str, list[Any]]  # the values of each column, one per row; None is null
 
 
-def runs_table(runs: Iterable[Run], root: Path) -> Table:
-    """Return a row per run, by column; `directory` is relative to `root`."""
-    rows = [{**run.record, "directory": _directory(run, root)} for run in runs]
+def runs_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
+    """Return a row per run, by column, and a line for each configuration that cannot be read.
+
+    `directory` is relative to `root`.
+    """
+    rows, problems = [], []
+    for run in runs:
+        rows.append({**run.record, "directory": _directory(run, root)})
+        try:
+            config = read_config(run.directory)
+        except FileNotFoundError:  # a record alone
+            continue
+        except (OSError, ValueError) as error:
+            problems.append(one_line(str(error)))
+            continue
+        rows[-1]["config"] = {key: value for key, value in config.items() if key not in WIRING}
     whole = _unflattened(rows)
-    return _table([_flat(row, whole) for row in rows], ALWAYS)
+    return _table([_flat(row, whole) for row in rows], ALWAYS), problems
 
 
 def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
@@ -43,11 +58,12 @@ def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
     problems = []
     for run in runs:
         of_run = {"directory": _directory(run, root), "run_id": run.record.get("run_id")}
+        of_run |= {"name": run.name, "seed": run.seed}
         try:
             rows += [{**of_run, **row} for row in run.history]
         except (OSError, ValueError) as error:
             problems.append(one_line(str(error)))
-    return _table(rows, ("directory", "run_id")), problems
+    return _table(rows, ("directory", "run_id", "name", "seed")), problems
 
 
 def write_table(table: Table, path: Path) -> None:
@@ -65,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "`history`, a row per evaluation; the column directory joins them."
     )
     parser.epilog = (
-        "Columns are named after the record's parts: compute.train_flops. Lists and overrides are JSON text."
+        "Columns are named after the record's parts and the configuration: compute.train_flops, config.model.depth. Lists and "
+        "overrides are JSON text."
     )
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", help="default: outputs")
     parser.add_argument("--format", choices=FORMATS, default="parquet", help="default: parquet")
@@ -89,11 +106,12 @@ def run(arguments: argparse.Namespace) -> None:
         shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
         history, unread = history_table(shown, root)
         out.mkdir(parents=True, exist_ok=True)
-        for name, table in (("runs", runs_table(runs, root)), ("history", history)):
+        table_of_runs, no_config = runs_table(runs, root)
+        for name, table in (("runs", table_of_runs), ("history", history)):
             path = out / f"{name}.{arguments.format}"
             write_table(table, path)
             print(f"{name:<8} {path}  {len(table['directory']):,} rows, {len(table)} columns")
-        problems += unread
+        problems += [*unread, *no_config]
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
     if not runs:

@@ -5,18 +5,20 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.analysis.comparisons import network_labels
 from benchmarks.analysis.seeds import short_labels
 from benchmarks.records.files import SWEEPS, read_json, write_atomic
 from benchmarks.records.runs import TABLES, Run, load_runs
 from benchmarks.report import sections
-from benchmarks.report.chart_data import chart, points_per_curve
+from benchmarks.report.chart_data import Charts, charts_of
 from benchmarks.report.figures import family_marks
-from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS
+from benchmarks.report.leaderboard import leaderboard
+from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS, Quantity, result_title
 from benchmarks.report.rendering import render_template
 from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
@@ -24,7 +26,12 @@ from benchmarks.report.style import family_look, legend_key, look_of
 from benchmarks.report.tables import Cell, Table
 from benchmarks.units import one_line
 
-PICTURES_PER_RUN = 2
+SCRIPTS = (
+    *("charts", "page", "scales", "labels", "cost", "training", "share", "marks", "leaderboard", "state", "controls"),
+    *("table", "details", "downloads"),
+)
+PANELS = ("image", "truth", "prediction", "errors")  # as `training/pictures.py` puts masks side by side
+PICTURES_PER_NETWORK = 2
 PICTURE_BYTES = 6_000_000  # of all pictures of a page
 
 
@@ -72,41 +79,41 @@ def _render(
     problems: Sequence[str],
     written: datetime,
 ) -> str:
-    problems = list(problems)
-    data_sets = list(dict.fromkeys(run.data for run in runs))
-    limit = points_per_curve(runs)
-    charts = [
-        chart(data, [(index, run) for index, run in enumerate(runs) if run.data == data], problems, limit)
-        for data in data_sets
-    ]
+    drawn = charts_of(runs)
     legend = _legend(runs)
-    looks = {row["family"]: family_look(row["family"]) for drawn in charts for row in drawn["references"]}
+    looks = {row["family"]: family_look(row["family"]) for chart in drawn.charts for row in chart["references"]}
     looks |= {legend_key(run): look_of(run) for run in sorted(runs, key=lambda run: str(run.record.get("started")))}
     looks = {key: looks[key] for key in dict.fromkeys([*legend, *looks])}
-    drawable = any(drawn["series"] or drawn["networks"] for drawn in charts)
-    shown_pictures, left_out = pictures(runs)
-    tables = [table_of_runs(runs), sections.uncounted(runs), sections.not_finished(runs, states), sections.means(runs)]
+    drawable = bool(drawn.curves or drawn.networks)
+    strips, left_out = pictures(drawn)
+    names = dict.fromkeys(run.data for run in runs)
+    tables = [table_of_runs(runs), sections.uncounted(runs), sections.not_finished(runs, states)]
     tables += [*sections.scaling(runs), *sections.scores(runs)]
-    tables += [*map(published_table, published), sections.baselines(runs)]
+    tables += map(published_table, published)
+    tables += [replace(sections.baselines([run for run in runs if run.data == data]), data=data) for data in names]
     return render_template(
         "page.html",
         title="Accuracy against compute",
+        scripts=SCRIPTS,
         written=written.strftime("%Y-%m-%d %H:%M UTC"),
         summary=sections.summary(runs, states),
         notice="" if drawable else _nothing_to_draw(runs),
-        data_sets=data_sets,
+        data_sets=drawn.data_sets,
+        choices=[(index, chart["set"], chart["title"]) for index, chart in enumerate(drawn.charts)],
+        leaderboard=leaderboard(drawn).filled(),
         looks=looks,
         legend={family: ", ".join(map(one_line, names)) for family, names in legend.items()},
         charts={
-            "axes": [{key: value for key, value in vars(axis).items() if key != "value"} for axis in QUANTITIES],
-            "charts": charts,
-            "runs": _drawn_runs(runs, data_sets),
+            "axes": [_axis(axis) for axis in QUANTITIES],
+            "charts": drawn.charts,
+            "curves": drawn.curves,
+            "runs": _drawn_runs(runs),
             "looks": family_marks(looks),
         },
         runs=runs,
         tables=[table.filled() for table in tables if table.rows],
-        problems=problems,
-        pictures=shown_pictures,
+        problems=[*problems, *drawn.problems],
+        pictures=strips,
         pictures_left_out=left_out,
         details=pooled_details(runs),
     )
@@ -122,7 +129,7 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
         row[ERROR] = replace(row[ERROR], hint=run.metric_label)
         rows.append(list(row.values()))
     lead = "A run’s name opens its details, its box marks it in the charts."
-    heads = {column.title: column.number for column in RUN_COLUMNS}
+    heads = {result_title(runs) if column is ERROR else column.title: column.number for column in RUN_COLUMNS}
     numbers = [head for head, number in heads.items() if number]
     return Table("Runs", list(heads), rows, numbers, lead, of_runs=True, name="table")
 
@@ -136,24 +143,53 @@ def published_table(content: dict[str, Any]) -> Table:
     return Table(title, heads, rows, lead=lead, notes=notes, name=f"table-{content['name']}")
 
 
-def pictures(runs: Sequence[Run]) -> tuple[list[tuple[int, str, str]], int]:
-    """Return the first pictures of every run (its index, their name, the file in base 64), and how many have no room."""
-    shown, room, left_out = [], PICTURE_BYTES, 0
-    for index, run in enumerate(runs):
-        for path in run.pictures[:PICTURES_PER_RUN]:
+@dataclass(frozen=True)
+class Strip:
+    """A picture of a network's test images.
+
+    Attributes:
+        run: the index of the run that it is of.
+        panels: titles of the parts that it shows side by side, if any.
+        png: the file in base64.
+    """
+
+    run: int
+    data: str
+    name: str
+    panels: Sequence[str]
+    png: str
+
+
+def pictures(drawn: Charts) -> tuple[list[Strip], int]:
+    """Return the first pictures of every finished network's first seed, and how many have no room."""
+    groups = [group for group, _, _ in drawn.networks]
+    labels = network_labels([group[0] for group in groups], recipes=True)
+    index_of = {point["id"]: point["runs"][0] for chart in drawn.charts for point in chart["networks"]}
+    strips, room, left_out = [], PICTURE_BYTES, 0
+    for key, (group, label) in enumerate(zip(groups, labels, strict=True)):
+        run = group[0]
+        panels = PANELS if run.record.get("task") == "segmentation" else ()
+        for path in run.pictures[:PICTURES_PER_NETWORK]:
             room -= path.stat().st_size
-            if room >= 0:
-                name = f"{run.data} · {run.label} · {path.stem}"
-                shown.append((index, name, base64.b64encode(path.read_bytes()).decode()))
-            else:
+            if room < 0:
                 left_out += 1
-    return shown, left_out
+                continue
+            png = base64.b64encode(path.read_bytes()).decode()
+            strips.append(Strip(index_of[key], run.data, f"{run.data} · {label} · {path.stem}", panels, png))
+    return strips, left_out
 
 
-def _drawn_runs(runs: Sequence[Run], data_sets: Sequence[str]) -> list[dict[str, Any]]:
-    """Return what the charts know of each run; `chart` is the index of its data set."""
+def _axis(axis: Quantity) -> dict[str, Any]:
+    return {
+        **{key: value for key, value in vars(axis).items() if key != "value"},
+        "rate": axis.rate and vars(axis.rate),
+    }
+
+
+def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return what the charts know of each run; `path` names it in the page's address."""
     labels: dict[int, str] = {}
-    for data in data_sets:
+    for data in dict.fromkeys(run.data for run in runs):
         members = [run for run in runs if run.data == data]
         labels |= dict(zip(map(id, members), short_labels(members), strict=True))
     return [
@@ -161,8 +197,8 @@ def _drawn_runs(runs: Sequence[Run], data_sets: Sequence[str]) -> list[dict[str,
             "label": one_line(labels[id(run)]),
             "family": legend_key(run),
             "status": run.status,
-            "chart": data_sets.index(run.data),
             "error": run.value,
+            "path": one_line("/".join(run.directory.parts[-4:])),
         }
         for run in runs
     ]

@@ -1,14 +1,33 @@
 """What a run costs and reaches, said once: a quantity's title, unit and value serve the tables, the page and its axes alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
 from benchmarks.records.runs import Run
-from benchmarks.units import MISSING, count, duration, number, quantity
+from benchmarks.units import MISSING, count, duration, metric_text, number, quantity, score
 
 THROUGHPUT = "python -m benchmarks throughput"
+
+
+@dataclass(frozen=True)
+class Rate:
+    """A price or factor that the reader of the page gives, and what a quantity becomes by it.
+
+    Attributes:
+        per: how much of the quantity the rate is for.
+    """
+
+    key: str
+    question: str
+    title: str
+    per: float
+    unit: str = ""
+
+
+PRICE = Rate("price", "price of a device-hour", "cost of training", 3600)
+GRID = Rate("grid", "g CO₂ per kWh", "CO₂ of training", 3.6e6, "g")
 
 
 @dataclass(frozen=True)
@@ -19,6 +38,8 @@ class Quantity:
         unit: `""` (a count), `s`, `ms`, `B` or `J`.
         more_is_better: whether it is a speed and not a cost.
         measured_by: the command that measures it, where a run itself does not.
+        physical: whether it depends on the machine, so that only runs of one machine are held against each other.
+        rate: what a reader may multiply it by, if anything.
     """
 
     key: str
@@ -27,6 +48,8 @@ class Quantity:
     unit: str = ""
     more_is_better: bool = False
     measured_by: str = ""
+    physical: bool = False
+    rate: Rate | None = None
 
     def text(self, run: Run) -> str:
         """Return the value of a run with its unit, as the tables print it."""
@@ -48,17 +71,23 @@ def _latency_ms(run: Run) -> float | None:
     return None if latency_s is None else 1e3 * latency_s
 
 
+def _device_s(run: Run) -> float | None:
+    """Return the wall time of all devices in seconds."""
+    devices = number(run.part("parallel").get("world_size"))
+    return None if run.wall_s is None or devices is None else number(devices * run.wall_s)
+
+
 def _alone(key: str, title: str, name: str, unit: str = "") -> Quantity:
     """Return what was measured of the network by itself; without a unit it is a speed."""
-    return Quantity(key, title, _recorded("throughput", name), unit, not unit, THROUGHPUT)
+    return Quantity(key, title, _recorded("throughput", name), unit, not unit, THROUGHPUT, True)
 
 
 MACS = Quantity("macs", "MACs of one image", lambda run: run.macs)
 TRAIN_FLOPS = Quantity("train_flops", "training FLOPs", lambda run: run.train_flops)
 PARAMETERS = Quantity("params", "parameters", lambda run: run.parameters)
-WALL_TIME = Quantity("wall_s", "wall time", lambda run: run.wall_s, "s")
+WALL_TIME = Quantity("wall_s", "wall time", lambda run: run.wall_s, "s", physical=True)
 ALONE = (
-    Quantity("latency_ms", "latency of one image", _latency_ms, "ms", measured_by=THROUGHPUT),
+    Quantity("latency_ms", "latency of one image", _latency_ms, "ms", measured_by=THROUGHPUT, physical=True),
     _alone("forward_images_per_s", "images/s forward", "forward_images_per_s"),
     _alone("alone_images_per_s", "images/s in training (measured alone)", "train_images_per_s"),
     _alone("alone_memory_bytes", "memory in training (measured alone)", "train_memory_bytes", "B"),
@@ -69,9 +98,16 @@ QUANTITIES = (
     PARAMETERS,
     Quantity("activations", "activations of one image", _recorded("complexity", "activations")),
     WALL_TIME,
-    Quantity("images_per_s", "training images per second", _recorded("compute", "images_per_s"), more_is_better=True),
-    Quantity("peak_memory_bytes", "peak memory", _recorded("compute", "peak_memory_bytes"), "B"),
-    Quantity("energy_j", "energy of training", _recorded("compute", "energy_j"), "J"),
+    Quantity("device_s", "device time", _device_s, "s", physical=True, rate=PRICE),
+    Quantity(
+        "images_per_s",
+        "training images per second",
+        _recorded("compute", "images_per_s"),
+        more_is_better=True,
+        physical=True,
+    ),
+    Quantity("peak_memory_bytes", "peak memory", _recorded("compute", "peak_memory_bytes"), "B", physical=True),
+    Quantity("energy_j", "energy of training", _recorded("compute", "energy_j"), "J", physical=True, rate=GRID),
     *ALONE,
 )
 
@@ -97,7 +133,27 @@ MODEL, DATA, RECIPE, STATUS = (
     RunColumn(title, attrgetter(name), attrgetter(name), number=False)
     for title, name in (("model", "name"), ("data set", "data"), ("recipe", "recipe"), ("status", "status"))
 )
-ERROR = RunColumn("test error", lambda run: run.value, lambda run: run.value_text, "test\nerror")
+
+
+def shown_result(run: Run) -> str:
+    """Return the reported metric as people know it: `1.78 %`, and of 100 − Dice `Dice 93.48 %`."""
+    if run.value is None:
+        return MISSING
+    name, value, _ = score(run.value, run.metric_label)
+    text = metric_text(value, run.metric_label)
+    return f"{name.removeprefix('test ')} {text}" if _is_score(run) else text
+
+
+def result_title(runs: Iterable[Run]) -> str:
+    """Return the head of a column of results, which are errors, or scores too."""
+    return "test result" if any(map(_is_score, runs)) else "test error"
+
+
+def _is_score(run: Run) -> bool:
+    return score(0, run.metric_label)[1] != 0
+
+
+ERROR = RunColumn("test error", lambda run: run.value, shown_result, "test\nerror")
 RUN_COLUMNS = (
     MODEL,
     DATA,

@@ -10,10 +10,11 @@ from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import flatten
 from benchmarks.records.files import CONFIG, read_bytes
 from benchmarks.records.runs import Run
-from benchmarks.units import one_line
+from benchmarks.units import number, one_line
 
-# A title with its rows (name, text), or with lines of text.
-Section = tuple[str, list[tuple[str, str]] | str]
+# A title with its rows (name, text), with lines of text, or with a matrix: classes and, by true class, the predicted counts.
+Section = tuple[str, list[tuple[str, str]] | str | dict[str, Any]]
+MOST_CLASSES = 100  # of a matrix that can still be read
 TITLES = {
     "complexity": "Complexity (one image)",
     "dataset": "Data",
@@ -43,6 +44,8 @@ def run_details(run: Run) -> list[Section]:
         "reference counts": reference_counts(run),
     }
     for key, value in run.record.items():
+        if key == "confusion":
+            continue
         if not isinstance(value, dict):
             tables["run"][key] = value
         elif key != "overrides":
@@ -56,7 +59,19 @@ def run_details(run: Run) -> list[Section]:
         ]
         if rows:
             sections.append((TITLES.get(key, one_line(key).capitalize()), rows))
+    if matrix := _confusion(run):
+        sections.append(("Confusion matrix", matrix))
     return sections + [("Configuration", lines) for lines in _configuration(run.directory / CONFIG)]
+
+
+def _confusion(run: Run) -> dict[str, Any] | None:
+    """Return the classes and, by true class, how many images were predicted as each; None where they cannot be shown."""
+    classes, counts = run.part("dataset").get("classes"), run.record.get("confusion")
+    if not isinstance(classes, list) or not isinstance(counts, list) or not len(counts) == len(classes) <= MOST_CLASSES:
+        return None
+    if not all(isinstance(row, list) and all(number(count) is not None for count in row) for row in counts):
+        return None
+    return {"classes": [one_line(str(name)) for name in classes], "counts": counts}
 
 
 def reference_counts(run: Run) -> dict[str, Any]:

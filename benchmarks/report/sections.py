@@ -138,6 +138,7 @@ def scores(runs: Sequence[Run]) -> list[Table]:
                 rows,
                 titles,
                 notes=[f"Ours: {note}." for note in notes if note],
+                data=data,
             )
         )
     return tables

@@ -55,6 +55,8 @@ class Table:
         lead: stands before the rows, on the page alone.
         notes: stand after the rows.
         of_runs: whether it is the table of all runs, which the page sorts, filters and links with the charts.
+        data: the data set that it is of; the page shows it when that is chosen.
+        keys: of the rows, in a table that the page links with the charts' networks; such a one is sorted and filtered too.
         name: on the page, if not the title.
     """
 
@@ -66,19 +68,28 @@ class Table:
     notes: Sequence[str] = ()
     of_runs: bool = False
     name: str = ""
+    keys: Sequence[int] = ()
+    data: str = ""
 
     @property
     def key(self) -> str:
         """The name of the table on the page: its own, or the title as one."""
         return self.name or self.title.lower().replace(" ", "-")
 
+    @property
+    def sortable(self) -> bool:
+        """Whether the page sorts it by its cells' values."""
+        return self.of_runs or bool(self.keys)
+
     def filled(self) -> "Table":
         """Return the table without the columns that are empty in every row."""
-        places = [
-            place for place in range(len(self.columns)) if any(row[place] not in ("", Cell("")) for row in self.rows)
-        ]
+        places = [place for place in range(len(self.columns)) if any(_text(row[place]) for row in self.rows)]
         rows = [[row[place] for place in places] for row in self.rows]
         return replace(self, columns=[self.columns[place] for place in places], rows=rows)
+
+
+def _text(cell: Cell | str) -> str:
+    return cell if isinstance(cell, str) else cell.text
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -116,5 +127,5 @@ def _styled(cell: Cell | str) -> Text:
 
 def _plain(table: Table) -> str:
     heads = [column.replace("\n", " ") for column in table.columns]
-    rows = [[one_line(cell if isinstance(cell, str) else cell.text) for cell in row] for row in table.rows]
+    rows = [[one_line(_text(cell)) for cell in row] for row in table.rows]
     return terminal.aligned([heads, *rows], [i for i, column in enumerate(table.columns) if column in table.numbers])

@@ -55,7 +55,8 @@ def expected(root: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         records[directory] = without_nulls(record) | {"directory": directory}
         rows = [json.loads(line) for line in (path.parent / "history.jsonl").read_text().splitlines()]
         run_id = {"run_id": record["run_id"]} if record.get("run_id") else {}
-        histories[directory] = [without_nulls(row) | {"directory": directory} | run_id for row in rows]
+        named = {"directory": directory, "name": record["name"], "seed": record["seed"]}
+        histories[directory] = [without_nulls(row) | named | run_id for row in rows]
     return records, histories
 
 
@@ -139,6 +140,20 @@ def test_csv_has_a_row_per_run_and_per_evaluation(tmp_path: Path, capsys: pytest
     out, err = capsys.readouterr()
     assert f"runs     {tmp_path / 'runs.csv'}  2 rows" in out and "12 rows" in out and err == ""
     assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_every_value_of_the_configuration_is_a_column(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = "name: a\nmodel: {depth: 20, widths: [1, 2]}\nseed: 0\nrecipe: {epochs: 3}\nmodule: {net: {depth: 20}}\n"
+    (make_run(tmp_path) / "config.yaml").write_text(config)
+    (make_run(tmp_path, seed=1) / "config.yaml").write_text("{")
+    assert main([str(tmp_path), "--format", "csv"]) == 0
+    with (tmp_path / "runs.csv").open(encoding="utf-8", newline="") as file:
+        first, second = csv.DictReader(file)
+    told = {name: value for name, value in first.items() if name.startswith("config.")}
+    values = {"model.depth": "20", "model.widths": "[1, 2]", "name": "a", "recipe.epochs": "3", "seed": "0"}
+    assert told == {f"config.{key}": value for key, value in values.items()}
+    assert second["config.model.depth"] == ""
+    assert "seed1/config.yaml is damaged" in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_is_written(

@@ -94,32 +94,100 @@ def test_every_drawn_number_is_the_records(tmp_path: Path, nine: list[Path]) -> 
         records = [record_of(folder) for folder in folders]
         assert series["runs"] == network["runs"] == [3 * number, 3 * number + 1, 3 * number + 2]
         assert series["label"] == network["label"] == records[0]["name"]
-        curves = [[row["val/top1_err"] for row in rows_of(folder)] for folder in folders]
-        for folder, curve, errors in zip(folders, series["each"], curves, strict=True):
-            assert curve["y"] == pytest.approx(errors, rel=1e-5)
-            assert curve["x"] == {key: [row[key] for row in rows_of(folder)] for key in ("train_flops", "wall_s")}
-        assert series["mean"]["y"] == pytest.approx([sum(at) / 3 for at in zip(*curves, strict=True)], rel=1e-5)
-        assert series["mean"]["low"] == pytest.approx([min(at) for at in zip(*curves, strict=True)], rel=1e-5)
-        assert series["mean"]["high"] == pytest.approx([max(at) for at in zip(*curves, strict=True)], rel=1e-5)
+        for run, folder in zip(series["runs"], folders, strict=True):
+            rows, curve = rows_of(folder), data["curves"][str(run)]
+            assert curve["error"] == pytest.approx([row["val/top1_err"] for row in rows], rel=1e-5)
+            for name in ("epoch", "train_flops", "wall_s"):
+                assert curve[name] == [row[name] for row in rows]
+            for name in ("val/loss", "train/loss", "lr"):
+                assert curve[name] == pytest.approx([row[name] for row in rows], rel=1e-5)
         errors = [record["metrics"]["test/top1_err"] for record in records]
         assert network["error"] == pytest.approx(sum(errors) / 3)
         assert (network["low"], network["high"]) == (min(errors), max(errors))
         compute, complexity = records[0]["compute"], records[0]["complexity"]
-        assert network["x"] == {
-            **{key: complexity[key] for key in ("macs", "params", "activations")},
-            **{key: compute[key] for key in ("train_flops", "wall_s", "images_per_s", "peak_memory_bytes")},
+        assert network["x"] == {key: complexity[key] for key in ("macs", "params", "activations")} | {
+            "train_flops": compute["train_flops"]
         }
+        (machine,) = chart["machines"]
+        assert machine["networks"][number]["x"] == {
+            key: compute[key] for key in ("wall_s", "images_per_s", "peak_memory_bytes")
+        } | {"device_s": compute["wall_s"]}
 
 
 def test_a_cost_that_is_in_no_record_is_left_out_and_never_zero(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20", compute={"peak_memory_bytes": None, "images_per_s": 0})
     make_run(tmp_path, name="resnet29", compute={"energy_j": 19.5})
     make_run(tmp_path, name="resnet29", seed=1, compute={"energy_j": None})
-    one, two = Page(write_page(tmp_path)).data["charts"][0]["networks"]
+    one, two = Page(write_page(tmp_path)).data["charts"][0]["machines"][0]["networks"]
     assert {"peak_memory_bytes", "images_per_s", "energy_j"}.isdisjoint(one["x"])
     assert "energy_j" not in two["x"] and two["x"]["images_per_s"] > 0
     make_run(tmp_path, name="resnet44", compute={"energy_j": 19.5})
-    assert Page(write_page(tmp_path)).data["charts"][0]["networks"][2]["x"]["energy_j"] == 19.5
+    assert Page(write_page(tmp_path)).data["charts"][0]["machines"][0]["networks"][2]["x"]["energy_j"] == 19.5
+
+
+def test_time_speed_memory_and_energy_are_of_one_machine(tmp_path: Path) -> None:
+    here: dict[str, Any] = {"compute": {"wall_s": 100.0}, "metrics": {"test/top1_err": 4.0}}
+    for seed in range(2):
+        make_run(tmp_path, name="resnet20", seed=seed, **here)
+    there = {"compute": {"wall_s": 10.0}, "metrics": {"test/top1_err": 1.0}, "environment": {"device_name": "other"}}
+    make_run(tmp_path, name="resnet20", seed=2, **there)
+    make_run(tmp_path, name="resnet29", **(here | {"parallel": {"world_size": 2}}))
+    make_run(tmp_path, name="resnet44", **(here | {"parallel": {"precision": "bf16-mixed"}}))
+    make_run(tmp_path, name="resnet56", **(here | {"environment": {"threads": 1}}))
+    (chart,) = Page(write_page(tmp_path)).data["charts"]
+    assert [(point["label"], point["error"], "wall_s" in point["x"]) for point in chart["networks"]] == [
+        *(("resnet20", 3.0, False), ("resnet29", 4.0, False), ("resnet44", 4.0, False), ("resnet56", 4.0, False))
+    ]
+    measured = {
+        machine["label"]: [(point["label"], point["error"], point["x"]["wall_s"]) for point in machine["networks"]]
+        for machine in chart["machines"]
+    }
+    assert measured == {
+        "AMD EPYC 7B13, 2 threads, 32-true": [("resnet20", 4.0, 100.0)],
+        "other, 2 threads, 32-true": [("resnet20", 1.0, 10.0)],
+        "2 × AMD EPYC 7B13, 2 threads, 32-true": [("resnet29", 4.0, 100.0)],
+        "AMD EPYC 7B13, 2 threads, bf16-mixed": [("resnet44", 4.0, 100.0)],
+        "AMD EPYC 7B13, 1 thread, 32-true": [("resnet56", 4.0, 100.0)],
+    }
+    assert all("wall_s" in machine["networks"][0]["front"] for machine in chart["machines"])
+    assert chart["machine_of"] == {"0": 0, "1": 0, "2": 1, "3": 2, "4": 3, "5": 4}
+
+
+def test_recipes_and_budgets_are_charts_of_their_own(tmp_path: Path) -> None:
+    for name in ("resnet20", "resnext29_8x4d", "densenet40_k12"):
+        make_run(tmp_path, name=name)
+    for name in ("resnet20", "resnet29"):
+        make_run(tmp_path, name=name, recipe="common")
+        make_run(tmp_path, name=name, recipe="common", overrides={"trainer.max_train_flops": 8e10})
+        make_run(tmp_path, name=name, recipe="common", overrides={"model.width": 2})
+    charts = Page(write_page(tmp_path)).data["charts"]
+    labels = {chart["title"]: [point["label"] for point in chart["networks"]] for chart in charts}
+    both = ["resnet20", "resnet29"]
+    assert labels.pop("common") == ["resnet20", "resnet20, width=2", "resnet29", "resnet29, width=2"]
+    assert labels.pop("each family’s own recipe") == ["densenet40_k12", "resnet20", "resnext29_8x4d"]
+    assert labels.pop("common, budget 80.0 GFLOPs") == both
+    assert len(labels.pop("all recipes and budgets")) == 9 and labels == {}
+    assert [chart["mixed"] for chart in charts] == [False, False, False, True]
+
+
+def test_a_recipe_that_is_varied_with_one_network_is_shown_at_once(tmp_path: Path) -> None:
+    for epochs in (5, 10):
+        make_run(tmp_path, name="resnet20", overrides={"recipe.epochs": epochs})
+    first, *_ = Page(write_page(tmp_path)).data["charts"]
+    assert [point["label"] for point in first["networks"]] == [
+        *("resnet20 · resnet_digits, epochs=10", "resnet20 · resnet_digits, epochs=5")
+    ]
+
+
+def test_protocols_are_data_sets_of_their_own(tmp_path: Path) -> None:
+    make_run(tmp_path, name="resnet20")
+    make_run(tmp_path, name="resnet29", protocol={"checkpoint": "best"})
+    make_run(tmp_path, name="resnet44", status="running", epochs=3)
+    charts = Page(write_page(tmp_path)).data["charts"]
+    assert {chart["data"]: chart["runs"] for chart in charts} == {
+        "digits (checkpoint last)": [0, 2],
+        "digits (checkpoint best)": [1],
+    }
 
 
 def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path) -> None:
@@ -132,7 +200,10 @@ def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path
         for seed, error in enumerate(errors):
             common: dict[str, Any] = {"complexity": {"params": params}, "compute": {"images_per_s": speed}}
             make_run(tmp_path, name=name, seed=seed, metrics={"test/top1_err": error}, **common)
-    networks = {one["label"]: one for one in Page(write_page(tmp_path)).data["charts"][0]["networks"]}
+    (chart,) = Page(write_page(tmp_path)).data["charts"]
+    networks = {one["label"]: one for one in chart["networks"]}
+    for one in chart["machines"][0]["networks"]:
+        networks[one["label"]]["front"] += one["front"]
     on = {axis: {name for name, one in networks.items() if axis in one["front"]} for axis in ("params", "images_per_s")}
     assert on == {"params": {"resnet20", "resnet56"}, "images_per_s": {"resnet20", "resnet44", "resnet56"}}
     assert networks["resnet20"]["probability"]["params"] == 1
@@ -148,14 +219,16 @@ def test_long_curves_keep_what_can_be_seen(tmp_path: Path) -> None:
         rows = rows_of(folder)
         rows[1700 + 800 * seed]["val/top1_err"] = 99.25 + seed  # a spike of one evaluation
         (folder / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (series,) = Page(write_page(tmp_path)).data["charts"][0]["series"]
-    for seed, curve in enumerate(series["each"]):
-        errors = curve["y"]
-        assert 40 <= len(errors) == len(curve["x"]["train_flops"]) == len(series["epoch"]) <= 402
+    curves = Page(write_page(tmp_path)).data["curves"]
+    for seed in range(2):
+        curve = curves[str(seed)]
+        errors = curve["error"]
+        assert 40 <= len(errors) == len(curve["train_flops"]) == len(curve["epoch"]) <= 402
+        assert curve["train_flops"] == curves["0"]["train_flops"]
         every = [row["val/top1_err"] for row in rows_of(tmp_path / f"digits/resnext29_8x4d/resnext_digits/seed{seed}")]
         assert [errors[0], errors[-1]] == pytest.approx([every[0], every[-1]], rel=1e-5)
         assert max(errors) == 99.25 + seed
-    assert min(min(curve["y"]) for curve in series["each"]) == pytest.approx(
+    assert min(min(curve["error"]) for curve in curves.values()) == pytest.approx(
         min(row["val/top1_err"] for path in tmp_path.rglob("history.jsonl") for row in rows_of(path.parent)), rel=1e-5
     )
 
@@ -190,14 +263,22 @@ def test_the_papers_figures_on_100_classes_stand_at_the_counts_of_100_classes(tm
     assert points["resnext29_8x64d"]["x"] == x and points["resnext29_8x64d"]["error"] == 17.77
 
 
-def test_segmentation_draws_a_hundred_minus_dice_and_its_baseline(tmp_path: Path) -> None:
-    folder = make_run(tmp_path, task="segmentation", metrics={"test/dice": 0.912, "test/dice_err": 8.8})
+def test_segmentation_says_dice_and_iou_and_draws_its_baseline(tmp_path: Path) -> None:
+    folder = make_run(
+        tmp_path, task="segmentation", metrics={"test/dice": 0.912, "test/dice_err": 8.8, "test/iou": 0.843}
+    )
     page = Page(write_page(tmp_path))
     (chart,) = page.data["charts"]
-    (series,), (network,), (baseline,) = chart["series"], chart["networks"], chart["baselines"]
-    assert series["each"][0]["y"] == pytest.approx([row["val/dice_err"] for row in rows_of(folder)], rel=1e-5)
-    assert network["error"] == 8.8
-    assert chart["test_label"] == "100 − Dice (%)"
+    (network,), (baseline,) = chart["networks"], chart["baselines"]
+    assert page.data["curves"]["0"]["error"] == pytest.approx(
+        [row["val/dice_err"] for row in rows_of(folder)], rel=1e-5
+    )
+    assert network["error"] == 8.8 and chart["flipped"]
+    assert (chart["test_label"], chart["val_label"]) == ("Dice (%)", "validation Dice (%)")
+    [row] = page.networks().values()
+    assert [row[0], *row[3:6]] == ["unet_d4_c16", "Dice 91.20 %", "–", "84.30 %"]
+    assert page.runs()[0][7][0] == "Dice 91.20 %"
+    assert "100 − Dice" not in page.text
     assert baseline["label"] == "Otsu" and baseline["y"] == pytest.approx(11.6)
     assert [[text for text, _ in row] for row in page.rows[-2:]] == [
         ["nuclei", "Otsu (baseline)", "Dice", "0.884"],
@@ -278,15 +359,26 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
     make_run(tmp_path, metrics={"test/top1_err": 1.0})
     make_run(tmp_path, name="resnet20", metrics={"test/top1_err": 5.0})
     assert "±" not in Page(write_page(tmp_path)).text
-    of = "mean of {} seeds, n = 450, {}"
-    for seeds, texts in (
-        (2, ["2.00 ± 1.41 %", "–", of.format(2, "2 runs, no interval without stored outcomes (1 more would do)")]),
-        (3, ["2.00 ± 1.00 %", "[0.57, 6.75]", of.format(3, "seeds alone")]),
-    ):
+    for seeds, texts in ((2, ["2.00 ± 1.41 %", "–", "2"]), (3, ["2.00 ± 1.00 %", "[0.57, 6.75]", "3"])):
         make_run(tmp_path, seed=seeds - 1, metrics={"test/top1_err": {2: 3.0, 3: 2.0}[seeds]})
         page = Page(write_page(tmp_path))
-        (row,) = [row for row in page.rows if any("±" in text for text, _ in row)]
-        assert [text for text, _ in row] == ["digits", "resnext29_8x4d", *texts, "± 0.66"]
+        (row,) = [row for row in page.networks().values() if "±" in row[3]]
+        assert [row[0], *row[3:6], row[6]] == ["resnext29_8x4d", *texts, "450"]
+        hints = [attributes.get("title") or "" for _, attributes in page.elements]
+        of = {2: "2 runs, no interval without stored outcomes (1 more would do)", 3: "seeds alone"}[seeds]
+        assert f"{of}; the choice of test images adds ± 0.66" in hints
+        probable = page.data["charts"][0]["networks"][1]["probability"]
+        assert ("macs" in probable) == (seeds == 3)
+
+
+def test_the_leaderboard_names_the_best_first_and_what_is_best_at_its_cost(tmp_path: Path, nine: list[Path]) -> None:
+    page = Page(write_page(tmp_path))
+    charts = {network["id"]: network for network in page.data["charts"][0]["networks"]}
+    errors = [charts[key]["error"] for key in page.networks()]
+    assert errors == sorted(errors) and len(errors) == 3
+    for key, row in page.networks().items():
+        assert row[0] == charts[key]["label"] and row[3].startswith(f"{charts[key]['error']:.2f} ± ")
+        assert ("✓" in row[-1]) == ("macs" in charts[key]["front"])
 
 
 def test_the_details_say_what_the_run_was(tmp_path: Path) -> None:
@@ -328,7 +420,8 @@ def test_a_network_on_other_images_has_no_published_count(tmp_path: Path) -> Non
 
 def test_what_details_share_is_on_the_page_once(tmp_path: Path, nine: list[Path]) -> None:
     page = Page(write_page(tmp_path))
-    assert page.source.count("AMD EPYC 7B13") == 1
+    (pool,) = [text for attributes, text in page.scripts if attributes.get("id") == "details-data"]
+    assert pool.count("AMD EPYC 7B13") == 1
     assert len(page.details()) == 9
     assert all(details["Environment"]["device_name"] == "AMD EPYC 7B13" for details in page.details())
 
@@ -399,7 +492,8 @@ def test_a_data_set_is_chosen_only_when_there_are_several(tmp_path: Path) -> Non
     assert "dataset" not in {attributes.get("id") for _, attributes in Page(write_page(tmp_path)).elements}
     make_run(tmp_path, task="segmentation")
     page = Page(write_page(tmp_path))
-    assert [attributes["value"] for tag, attributes in page.elements if tag == "option"] == ["0", "1"]
+    after = page.elements[[attributes.get("id") for _, attributes in page.elements].index("dataset") + 1 :]
+    assert [attributes["value"] for _, attributes in after[:2]] == ["0", "1"]
     assert [chart["data"] for chart in page.data["charts"]] == ["digits", "nuclei"]
 
 
@@ -447,6 +541,11 @@ def labels(browser: Any, chart: str) -> list[dict[str, Any]]:
     )
 
 
+def choose(browser: Any, control: str, value: str) -> None:
+    """Choose an option of a drop-down list."""
+    browser.find_element("css selector", f"#{control} option[value='{value}']").click()
+
+
 def only(traces: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
     """The traces of one kind (`line`, `ends`, `band`, `front`, `dominated`, `papers`, `share`) by family."""
     return {name: trace for trace in traces for first, _, name in [trace["name"].partition(" ")] if first == kind}
@@ -468,7 +567,7 @@ def test_browser_draws_means_and_ranges_of_seeds_or_each_run(browser: Any, tmp_p
     assert band[: len(rows[0])] == pytest.approx([max(at) for at in zip(*rows, strict=True)], rel=1e-5)
     assert band[len(rows[0]) :][::-1] == pytest.approx([min(at) for at in zip(*rows, strict=True)], rel=1e-5)
     assert len({trace["line"]["dash"] for trace in only(traces, "line").values()}) == 3
-    browser.find_element("css selector", "input[name=seeds][value=each]").click()
+    choose(browser, "seeds", "each")
     traces = drawn(browser, "training")
     assert only(traces, "band") == {}
     runs = parts(only(traces, "line")["resnet"], "y")
@@ -494,9 +593,16 @@ def test_browser_draws_every_network_with_the_front(browser: Any, tmp_path: Path
     assert len({trace["marker"]["color"] for trace in points.values()}) == 3
     assert len({trace["marker"]["symbol"] for trace in points.values()}) == 3
     assert browser.execute_script("return document.querySelectorAll('#cost .points path').length") == 3
+
+
+@pytest.mark.browser
+def test_browser_draws_the_share_of_runs_up_to_an_error(browser: Any, tmp_path: Path) -> None:
+    folders = [make_run(tmp_path, name="resnet20", seed=seed) for seed in range(3)]
+    for seed in range(17):
+        make_run(tmp_path, seed=seed)
+    visit(browser, write_page(tmp_path))
     shares = only(drawn(browser, "share"), "share")
-    errors = sorted(record["metrics"]["test/top1_err"] for record in records[1])
-    assert shares["resnet"]["x"][1:4] == errors
+    assert shares["resnet"]["x"][1:4] == sorted(record_of(folder)["metrics"]["test/top1_err"] for folder in folders)
     assert shares["resnet"]["y"][:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
@@ -523,7 +629,7 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet56", compute=costly, metrics={"test/top1_err": 50.0})
     visit(browser, write_page(tmp_path))
     for axis in AXES:
-        browser.find_element("css selector", f"#axis option[value={axis}]").click()
+        choose(browser, "axis", axis)
         traces = drawn(browser, "cost")
         records = [record_of(path.parent) for path in sorted(tmp_path.rglob("record.json"))]
         alone = [dict(record.get("throughput", {})) for record in records]
@@ -543,10 +649,10 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
         assert browser.execute_script("return document.getElementById('cost').layout.xaxis.type") == "log"
         front = only(traces, "front")["resnet"]["y"]
         assert sorted(front) == ([2.0] if "images_per_s" in axis else [2.0, 3.0])
-        listed = browser.find_elements("css selector", "#front tbody tr")
+        listed = browser.find_elements("css selector", "#networks tr.best")
         assert len(listed) == len(front)
         caption = browser.find_element("id", "cost-caption").text
-        assert ("1 network has no peak memory and is left out" in caption) == (axis == "peak_memory_bytes")
+        assert ("1 network without peak memory left out" in caption) == (axis == "peak_memory_bytes")
         assert ("; python -m benchmarks throughput measures it" in caption) == (axis in AXES[-2:])
     energy = browser.find_element("css selector", "#axis option[value=energy_j]")
     assert not energy.is_enabled() and energy.text == "energy of training (in no record)"
@@ -556,7 +662,7 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
 @pytest.mark.browser
 def test_browser_switches_the_compute_axis_of_the_curves(browser: Any, tmp_path: Path, nine: list[Path]) -> None:
     visit(browser, write_page(tmp_path))
-    browser.find_element("css selector", "input[name=spent][value=wall_s]").click()
+    choose(browser, "spent", "wall_s")
     line = only(drawn(browser, "training"), "line")["resnet"]
     assert line["x"] == pytest.approx([row["wall_s"] for row in rows_of(nine[3])])
     assert "wall time" in browser.find_element("id", "training-title").text
@@ -600,7 +706,6 @@ def test_browser_filters_table_and_charts_together(browser: Any, tmp_path: Path,
     assert switch.get_attribute("aria-pressed") == "false"
     assert set(names()) == {"densenet40_k12", "resnext29_8x4d"}
     assert set(only(drawn(browser, "training"), "line")) == {"densenet", "resnext"}
-    assert "resnet" not in only(drawn(browser, "share"), "share")
     switch.click()
     assert len(names()) == 10
     assert browser.get_log("browser") == []
@@ -668,9 +773,9 @@ def test_browser_shows_and_hides_the_papers_figures(browser: Any, tmp_path: Path
     switch.click()
     assert only(drawn(browser, "cost"), "papers") == {}
     switch.click()
-    browser.find_element("css selector", "#axis option[value=params]").click()
+    choose(browser, "axis", "params")
     assert only(drawn(browser, "cost"), "papers")["resnext"]["x"][0] == 34_426_698
-    browser.find_element("css selector", "#axis option[value=wall_s]").click()
+    choose(browser, "axis", "wall_s")
     assert only(drawn(browser, "cost"), "papers") == {} and not switch.is_enabled()
     assert browser.get_log("browser") == []
 
@@ -684,13 +789,13 @@ def test_browser_labels_every_network_and_no_label_covers_another(
     visit(browser, write_page(tmp_path))
     names = {"densenet40_k12", "resnet20", "resnet29", "resnext29_8x4d"}
     assert {label["text"] for label in labels(browser, "training")} == names
-    browser.find_element("css selector", "input[name=seeds][value=each]").click()
+    choose(browser, "seeds", "each")
     for chart, wanted in (
         ("training", {f"{name} · seed {seed}" for name in names for seed in range(3)}),
         ("cost", names),
     ):
         found = labels(browser, chart)
-        assert {label["text"] for label in found} == wanted
+        assert {label["text"] for label in found} <= wanted and found
         for index, one in enumerate(found):
             for other in found[index + 1 :]:
                 across = min(one["right"], other["right"]) - max(one["left"], other["left"])
@@ -702,7 +807,7 @@ def test_browser_labels_every_network_and_no_label_covers_another(
 @pytest.mark.parametrize("range_name", ["whole", "log", "end"])
 def test_browser_switches_the_error_axis(browser: Any, tmp_path: Path, nine: list[Path], range_name: str) -> None:
     visit(browser, write_page(tmp_path))
-    browser.find_element("css selector", f"input[value={range_name}]").click()
+    choose(browser, "range", range_name)
     kind, low, high = browser.execute_script(
         "const {type, range} = document.getElementById('training').layout.yaxis; return [type, ...range]"
     )
@@ -756,18 +861,20 @@ def test_browser_changes_the_data_set(browser: Any, tmp_path: Path) -> None:
         ".map(row => row.cells[1].textContent)"
     )
     assert browser.execute_script(shown) == ["digits"]
-    browser.find_element("css selector", "#dataset option[value='1']").click()
+    choose(browser, "dataset", "1")
     assert browser.execute_script(shown) == ["nuclei"]
     line = only(drawn(browser, "training"), "line")["unet"]
-    assert line["y"] == pytest.approx([row["val/dice_err"] for row in rows_of(folder)], rel=1e-5)
+    assert line["y"] == pytest.approx([100 - row["val/dice_err"] for row in rows_of(folder)], rel=1e-5)
     traces = drawn(browser, "cost")
-    assert only(traces, "front")["unet"]["y"] == [record_of(folder)["metrics"]["test/dice_err"]]
-    assert only(traces, "baseline")[""]["y"] == pytest.approx([11.6])
+    assert only(traces, "front")["unet"]["y"] == [100 - record_of(folder)["metrics"]["test/dice_err"]]
+    [baseline] = browser.execute_script("return document.getElementById('cost').layout.shapes.map(({y0}) => y0)")
+    assert baseline == pytest.approx(88.4)
+    assert "Otsu (baseline) 88.40" in {label["text"] for label in labels(browser, "cost")}
     legend = browser.execute_script(
         "return [...document.querySelectorAll('.legend li')].filter(li => li.offsetParent).map(li => li.textContent)"
     )
     assert legend == ["unet"]
-    browser.find_element("css selector", "#dataset option[value='2']").click()
+    choose(browser, "dataset", "2")
     assert browser.execute_script(shown) == ["z"]
     assert browser.find_element("id", "nothing").is_displayed()
     assert browser.get_log("browser") == []
@@ -801,7 +908,9 @@ def test_browser_shows_nasty_names_as_text(browser: Any, tmp_path: Path) -> None
     formatted = "<b>plotly reads this</b><br>&lt;"
     make_run(tmp_path, name=formatted, family="resnet", recipe="a", final=20.0)
     visit(browser, write_page(tmp_path))
-    assert {label["text"] for label in labels(browser, "training")} == {NASTY, f"{IMAGE} (failed)", formatted}
+    names = {NASTY, f"{IMAGE} (failed)", formatted}
+    assert set() < {label["text"] for label in labels(browser, "training")} <= names
+    assert {label["text"] for label in labels(browser, "cost")} <= {NASTY, formatted}
     for link in browser.find_elements("css selector", "#runs a[href^='#run-']"):
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", link)
         link.click()
@@ -809,7 +918,7 @@ def test_browser_shows_nasty_names_as_text(browser: Any, tmp_path: Path) -> None
     assert NASTY in opened and IMAGE in opened and formatted in opened and f"name: {IMAGE}" in opened
     assert browser.execute_script("return document.images.length") == 0
     assert browser.execute_script("return window.broken ?? null") is None
-    assert browser.find_elements("css selector", "#details b, #front b") == []
+    assert browser.find_elements("css selector", "#details b, #networks td b") == []
 
 
 @pytest.mark.browser
@@ -834,7 +943,7 @@ def test_browser_reaches_every_control_by_key_and_each_has_a_name(
 ) -> None:
     visit(browser, write_page(tmp_path))
     found = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
-    wanted = {"button", "checkbox", "radio", "searchbox", "combobox", "link", "image", "region"}
+    wanted = {"button", "checkbox", "searchbox", "combobox", "link", "image", "region"}
     nodes = [node for node in found if not node.get("ignored") and node["role"]["value"] in wanted]
     assert {node["role"]["value"] for node in nodes} == wanted
     assert [node for node in nodes if not node.get("name", {}).get("value", "").strip()] == []
@@ -862,7 +971,7 @@ def test_browser_shows_a_thousand_runs(browser: Any, tmp_path: Path) -> None:
     print(f"{path.stat().st_size / 1e6:.1f} MB, first plot after {first_plot:.0f} ms")
     assert first_plot < 20_000  # on any machine; 2 s are asked of two idle cores
     assert browser.execute_script("return lines.flatMap(({runs}) => runs).length") == 1000
-    browser.find_element("css selector", "#axis option[value=train_flops]").click()
+    choose(browser, "axis", "train_flops")
     browser.find_element("id", "filter").send_keys("resnet20")
     browser.execute_async_script("const done = arguments[0]; setTimeout(done, 1500)")
     assert browser.execute_script("return [...new Set(lines.map(({label}) => label.split(' ')[0]))]") == ["resnet20"]

@@ -24,6 +24,7 @@ class Page(HTMLParser):
         self.styles = ""
         self.text = ""
         self.rows: list[list[tuple[str, str | None]]] = []
+        self.keys: list[str | None] = []  # of the rows
         self.feed(self.source)
         self.close()
         assert self.open == []
@@ -37,6 +38,7 @@ class Page(HTMLParser):
             self.scripts.append((dict(attrs), ""))
         if tag == "tr":
             self.rows.append([])
+            self.keys.append(dict(attrs).get("data-key"))
         if tag == "td":
             self.rows[-1].append(("", dict(attrs).get("data-value")))
 
@@ -81,7 +83,12 @@ class Page(HTMLParser):
 
     def runs(self) -> list[list[tuple[str, str | None]]]:
         """The rows of the table of runs (its cells carry data-value)."""
-        return [row for row in self.rows if row and row[0][1] is not None]
+        return [row for row, key in zip(self.rows, self.keys, strict=True) if row and row[0][1] is not None and not key]
+
+    def networks(self) -> dict[int, list[str]]:
+        """The leaderboard's rows, by the index that the charts give a network."""
+        rows = zip(self.rows, self.keys, strict=True)
+        return {int(key): [" ".join(text.split()) for text, _ in row] for row, key in rows if key is not None}
 
 
 # In a browser

@@ -1,29 +1,47 @@
-const {axes, charts, runs, looks} = JSON.parse(document.getElementById("data").textContent);
+// What the page holds, what is chosen of it, and how each of its charts is drawn.
+const {axes, charts, curves, runs, looks} = JSON.parse(document.getElementById("data").textContent);
 const training = byId("training"), cost = byId("cost"), share = byId("share");
 const MARGIN = {l: 58, r: 14, t: 10, b: 52};
-const MOST_LABELS = 40;
-const FEWEST_FOR_SHARE = 5;
+const MOST_CURVES = 8, MOST_LABELS = 12;
+const FEWEST_FOR_SHARE = 20;
+const FEWEST_NETWORKS = 12;  // that the leaderboard shows before it is opened
 const WORTH_LISTING = 0.05;
 const LOG_FROM = 8;  // errors so many times apart are drawn on a logarithmic axis
+const ROOM = 200;    // pixels right of the plot for labels, at most
 const SUFFIX = {ok: "", running: " (running)", failed: " (failed)", interrupted: " (interrupted)", preempted: " (preempted)"};
-const SPENT = {train_flops: {title: "training FLOPs", unit: ""}, wall_s: {title: "wall time", unit: "s"}};
+const SPENT = {train_flops: {title: "training FLOPs", unit: ""}, wall_s: {title: "wall time", unit: "s", physical: true}};
+const UNIT_OF = {"val/loss": "validation loss", "train/loss": "training loss", lr: "learning rate"};
 
-let current = 0;
+let current = 0;                       // the chart of the data set and recipe that are chosen
 let shown = runs.map(() => true);      // by the filter
 const hiddenFamilies = new Set(), marked = new Set();
 let pointed = [];                      // runs of the row or point under the pointer
-let lines = [], points = [];           // what the first two charts have drawn
+let lines = [], points = [];           // what the charts show, also of what is not drawn but when it is marked
+const csvOf = {};                      // the rows that a chart draws, its heads first
 
 // Plotly reads a subset of HTML in every text: names are text.
 const plain = text => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 const short = text => text.length > 44 ? `${text.slice(0, 22)}…${text.slice(-21)}` : text;  // what differs is often at the end
 const log10 = value => Math.log(value) / Math.LN10;
-const checked = name => document.querySelector(`input[name=${name}]:checked`).value;
+const chosen = name => byId(name).value;
 const isShown = run => shown[run] && !hiddenFamilies.has(runs[run].family);
 const families = () => Object.keys(looks);
+const plural = (n, noun) => `${n.toLocaleString("en")} ${noun}${n === 1 ? "" : "s"}`;
+const least = values => values.reduce((a, b) => Math.min(a, b), Infinity);
+const most = values => values.reduce((a, b) => Math.max(a, b), -Infinity);
+
+// An error as it is shown: of 100 − Dice it is the Dice.
+const asShown = (chart, error) => chart.flipped ? 100 - error : error;
+const rangeAsShown = (chart, range) => chart.flipped ? [100 - range[1], 100 - range[0]] : range;
+
+// What depends on the machine is drawn of the runs of one.
+const costAxis = () => axes.find(({key}) => key === chosen("axis")) ?? axes[0];
+const machineOf = (chart, run) => chart.machine_of[run] ?? 0;
+const onMachine = (chart, physical, run) => !physical || machineOf(chart, run) === Number(chosen("machine") || 0);
+const placedOn = (chart, axis) => axis.physical ? chart.machines[Number(chosen("machine") || 0)] : chart;
 
 const layout = (chart, xTitle, yTitle, xaxis, yaxis) => framed(chart, {
-  margin: {...MARGIN, autoexpand: false}, showlegend: false, dragmode: "zoom",
+  margin: {...MARGIN, r: chart.room, autoexpand: false}, showlegend: false, dragmode: "zoom",
   xaxis: {title: {text: plain(xTitle)}, tickangle: 0, ...xaxis}, yaxis: {title: {text: plain(yTitle)}, ...yaxis},
 });
 
@@ -47,4 +65,28 @@ function draw(chart, traces, drawing, anchors, obstacles, unit) {
   chart.on("plotly_hover", event => point(runsAt(event)));
   chart.on("plotly_unhover", () => point([]));
   chart.on("plotly_click", event => reveal(runsAt(event)[0]));
+}
+
+// A chart in focus is read by the arrow keys, point by point; Enter leads to the point's row.
+for (const chart of [cost, training, share]) {
+  let at = -1;
+  const spots = () => (chart.data ?? []).flatMap(({x, text, hoverinfo}, curveNumber) => hoverinfo !== "text" ? [] :
+    x.flatMap((value, pointNumber) => value === null || !text?.[pointNumber] ? [] : [{curveNumber, pointNumber, value}]))
+    .sort((a, b) => a.value - b.value);
+  chart.addEventListener("keydown", event => {
+    const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key], all = spots();
+    if (step && all.length) {
+      event.preventDefault();
+      at = (Math.max(at, step > 0 ? -1 : 0) + step + all.length) % all.length;
+      Plotly.Fx.hover(chart, [all[at]]);
+      const {text} = chart.data[all[at].curveNumber];
+      byId("pointed").textContent = new DOMParser().parseFromString(text[all[at].pointNumber].replaceAll("<br>", ", "), "text/html").body.textContent;
+    } else if (event.key === "Enter" && all[at]) {
+      reveal(chart.data[all[at].curveNumber].runs?.[all[at].pointNumber]?.[0]);
+    }
+  });
+  chart.addEventListener("blur", () => {
+    at = -1;
+    if (chart.layout) Plotly.Fx.unhover(chart);
+  });
 }

@@ -25,38 +25,62 @@ const withUnit = (value, unit) =>
 const digits = label => label.includes("%") ? 2 : 3;
 
 function plotSize(chart) {
-  return {width: chart.clientWidth - MARGIN.l - MARGIN.r, height: chart.clientHeight - MARGIN.t - MARGIN.b};
+  return {width: chart.clientWidth - MARGIN.l - chart.room, height: chart.clientHeight - MARGIN.t - MARGIN.b};
 }
 
-// A logarithmic x range with room for the labels on the right.
-function xRange(chart, values, labels) {
-  const logs = values.map(log10);
-  const low = logs.reduce((a, b) => Math.min(a, b)), high = logs.reduce((a, b) => Math.max(a, b));
-  const span = Math.max(high - low, 0.3);
-  const wide = labels.length > MOST_LABELS ? 0 : labels.reduce((most, label) => Math.max(most, measure(label)), 0);
-  const room = Math.min(0.45, (wide + 24) / plotSize(chart).width);
-  const left = (low + high - span) / 2 - 0.04 * span;
-  return [left, left + 1.06 * span / (1 - room)];
+// A logarithmic x range that ends where the data ends; what labels need right of it becomes the chart's `room`.
+function xRange(chart, values, anchors) {
+  const logs = values.map(log10), low = least(logs), high = most(logs);
+  const span = Math.max(high - low, 0.1), middle = (low + high) / 2;
+  const range = [middle - 0.54 * span, middle + 0.54 * span];
+  chart.room = MARGIN.r;
+  if (chart.clientWidth >= 700) {
+    const wide = chart.clientWidth - MARGIN.l, part = x => (log10(x) - range[0]) / (range[1] - range[0]);
+    const needed = anchors.filter(({along}) => !along).map(({x, label}) => (measure(short(label)) + 20 - wide * (1 - part(x))) / part(x));
+    chart.room = Math.round(Math.min(ROOM, Math.max(MARGIN.r, most(needed))));
+  }
+  return range;
 }
 
-// Ticks of seconds, minutes, hours and days, no nearer to each other than their labels are wide.
-function timeTicks([low, high], pixels) {
+// Of several sets of steps (value, text) the densest whose labels do not meet; `size` is how long one is along the axis.
+function ticksOf([low, high], pixels, sets, size) {
+  const inside = set => set.filter(([value]) => log10(value) >= low && log10(value) <= high);
+  const fits = set => set.every(([value, text], i) => !i ||
+    (log10(value) - log10(set[i - 1][0])) * pixels / (high - low) > (size(text) + size(set[i - 1][1])) / 2 + 10);
+  const ticks = sets.map(inside).find(set => set.length > 1 && fits(set));
+  return ticks && {tickmode: "array", tickvals: ticks.map(([value]) => value), ticktext: ticks.map(([, text]) => text)};
+}
+
+function timeTicks(range, pixels) {
   const sixty = [1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50];
   const steps = [[1, "s", [0.1, 0.2, 0.5, ...sixty]], [60, "min", sixty], [3600, "h", [1, 2, 3, 4, 6, 8, 12, 16, 20]], [86400, "d", [1, 2, 3, 4, 7, 14, 30, 60, 120]]];
+  const all = steps.flatMap(([seconds, unit, every]) => every.map(step => [step * seconds, `${step} ${unit}`]));
   const tickvals = [], ticktext = [];
-  for (const [seconds, unit, step] of steps.flatMap(([seconds, unit, every]) => every.map(step => [seconds, unit, step]))) {
-    const at = log10(step * seconds);
-    if (at < low || at > high || tickvals.length && (at - log10(tickvals.at(-1))) * pixels / (high - low) < 56) continue;
-    tickvals.push(step * seconds);
-    ticktext.push(`${step} ${unit}`);
+  for (const [value, text] of all) {
+    const at = log10(value);
+    if (at < range[0] || at > range[1] || tickvals.length && (at - log10(tickvals.at(-1))) * pixels / (range[1] - range[0]) < 56) continue;
+    tickvals.push(value);
+    ticktext.push(text);
   }
-  return {tickvals, ticktext};
+  return {tickmode: "array", tickvals, ticktext};
 }
 
-// Ticks at 1, 2 and 5 of every decade; of many decades at 1 alone, of a part of one as plotly chooses.
-function logTicks([low, high], unit = "") {
-  return {dtick: high - low > 5.5 ? 1 : high - low > 0.7 ? "D2" : null, tickformat: "~s", ticksuffix: unit === "ms" ? " ms" : unit};
+// Ticks of a logarithmic axis at the densest of several mantissas; of a small part of a decade as plotly chooses.
+const trimmed = text => text.replace(/\.0+(?=\D|$)/, "").replace(/(\.\d*[1-9])0+(?=\D|$)/, "$1");
+function logTicks(range, pixels, text, size) {
+  const decades = Array.from({length: Math.floor(range[1]) - Math.floor(range[0]) + 1}, (_, i) => Math.floor(range[0]) + i);
+  const of = (mantissas, every = 1) => decades.filter(decade => decade % every === 0).flatMap(decade => mantissas.map(m => {
+    const value = Number((m * 10 ** decade).toPrecision(2));
+    return [value, text(value)];
+  }));
+  const fine = Array.from({length: 18}, (_, i) => 1 + i / 2);
+  const sets = [of(fine), of([1, 2, 3, 4, 5, 6, 7, 8, 9]), of([1, 2, 3, 5, 7]), of([1, 2, 5]), of([1, 3]), of([1]), of([1], 2), of([1], 3), of([1], 6)];
+  return ticksOf(range, pixels, sets, size) ?? {tickmode: "auto"};
 }
-const xTicks = (chart, range, unit) => unit === "s" ? timeTicks(range, plotSize(chart).width) : logTicks(range, unit);
+const xTicks = (chart, range, unit = "") => {
+  const {width} = plotSize(chart);
+  if (unit === "s") return timeTicks(range, width);
+  return {tickformat: "~s", ticksuffix: unit === "ms" ? " ms" : unit, ...logTicks(range, width, value => trimmed(withUnit(value, unit)), measure)};
+};
 const logX = (chart, range, unit) => ({type: "log", range, ...xTicks(chart, range, unit)});
-const logY = range => ({type: "log", range, ...logTicks(range), tickformat: "~g"});
+const logY = (chart, range) => ({type: "log", range, tickformat: "~g", ...logTicks(range, plotSize(chart).height, String, () => FONT)});

@@ -1,7 +1,7 @@
 const figures = JSON.parse(byId("data").textContent);
 
 function draw() {
-  const choice = Number(document.querySelector("input[name=choice]:checked")?.value ?? 0);
+  const choice = Number(byId("choice").value);
   figures.forEach((choices, index) => {
     const chart = byId(`chart-${index}`), {traces, layout} = themed(choices[choice] ?? choices[0]);
     const config = {displayModeBar: layout.dragmode ? "hover" : false, displaylogo: false, responsive: false};

@@ -1,0 +1,177 @@
+"""Which runs a chart may hold against each other: of one data set and protocol, one recipe and budget, one machine."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.analysis.seeds import all_but_seed, short_condition
+from benchmarks.records.runs import Run
+from benchmarks.units import number, quantity, short_value
+
+OWN = "each family’s own recipe"
+EVERYTHING = "all recipes and budgets"
+DEFAULT_RECIPES = ("classification", "segmentation")  # of families that have none of their own on a data set
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Runs on the same test images by the same protocol.
+
+    Attributes:
+        title: their recipe and budget, or `EVERYTHING`.
+        networks: the number of networks that have finished.
+    """
+
+    title: str
+    runs: tuple[Run, ...]
+    networks: int
+
+    @property
+    def mixed(self) -> bool:
+        """Whether recipes and budgets differ."""
+        return self.title == EVERYTHING
+
+
+def protocols(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Return the runs by data set and protocol, which the title tells apart where a data set has several.
+
+    A run that has not got as far as its test goes with the first that agrees in what it has.
+    """
+    members: dict[str, dict[str, list[Run]]] = {}
+    facts: dict[str, dict[str, dict[str, Any]]] = {}
+    for run in sorted(runs, key=lambda run: run.value is None):
+        own, known = _protocol(run), facts.setdefault(run.data, {})
+        complete = run.value is not None
+        key = next((key for key, other in known.items() if not complete and _agree(own, other)), None)
+        key = key or json.dumps(own, sort_keys=True, default=str)
+        known.setdefault(key, own)
+        members.setdefault(run.data, {}).setdefault(key, []).append(run)
+    titled = {}
+    for data in sorted(members):
+        several = list(facts[data].values())
+        differing = [name for name in several[0] if any(own.get(name) != several[0][name] for own in several)]
+        for key, group in members[data].items():
+            notes = [f"{name} {short_condition(facts[data][key].get(name))}" for name in differing]
+            titled[f"{data} ({', '.join(notes)})" if len(several) > 1 else data] = group
+    return titled
+
+
+def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+    """Return the runs of one protocol by recipe and budget, most networks first, then, of several recipes, all together.
+
+    Where no recipe has two networks, all together come first.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(_recipe(run), sort_keys=True, default=str), []).append(run)
+    titles = {key: _title(members) for key, members in groups.items()}
+    made = [Comparison(titles[key], tuple(members), _networks(members)) for key, members in groups.items()]
+    made.sort(key=lambda one: (-one.networks, -len(one.runs), _budget(one.runs[0])))
+    if len(made) < 2:
+        return made
+    together = Comparison(EVERYTHING, tuple(runs), _networks(runs))
+    return [together, *made] if made[0].networks < 2 <= together.networks else [*made, together]
+
+
+def recipe_title(run: Run) -> str:
+    """Return recipe, budget and what else departs from the recipe but the network itself."""
+    return ", ".join(filter(None, (run.record["recipe"], _changes(run))))
+
+
+def machine(run: Run) -> str:
+    """Return what a run's time, speed, memory and energy hold for: device and number, precision, threads of a CPU."""
+    environment, parallel = run.part("environment"), run.part("parallel")
+    name = str(environment.get("device_name") or environment.get("device") or "unknown machine")
+    processes, nodes = parallel.get("world_size") or 1, parallel.get("num_nodes") or 1
+    threads = "" if environment.get("device") == "cuda" else environment.get("threads")
+    parts = [
+        f"{processes} × {name}" if processes != 1 else name,
+        f"{nodes} nodes" if nodes != 1 else "",
+        f"{threads} thread{'s' * (threads != 1)}" if threads else "",
+        str(parallel.get("precision") or ""),
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
+    """Return the name of each run's network, with those of its arguments that tell networks of that name apart.
+
+    Args:
+        recipes: whether recipe and budget are said too.
+    """
+    arguments: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for run in runs:
+        own = {key: value for key, value in run.part("overrides").items() if key.startswith("model.")}
+        arguments.setdefault(run.name, {})[json.dumps(own, sort_keys=True, default=str)] = own
+    labels = []
+    for run in runs:
+        variants = list(arguments[run.name].values())
+        told = [
+            f"{key.removeprefix('model.')}={short_value(value)}"
+            for key, value in sorted(run.part("overrides").items())
+            if key.startswith("model.") and any(other.get(key) != value for other in variants)
+        ]
+        labels.append(" · ".join(filter(None, (", ".join([run.name, *told]), recipe_title(run) if recipes else ""))))
+    return labels
+
+
+def _protocol(run: Run) -> dict[str, Any]:
+    """Return what the test depends on, flat; None is not known yet."""
+    protocol = {key: value for key, value in run.part("protocol").items() if key not in ("budget", "metric_label")}
+    definitions = protocol.pop("definitions", None)
+    chosen = {key: value for key, value in run.part("overrides").items() if key.startswith("data.")}
+    return {
+        **dict.fromkeys(("checkpoint", "split", "metric", "weights")),
+        **protocol,
+        "n": run.n,
+        "test data": run.part("dataset").get("sha256"),
+        "definition": definitions.get((run.metric or "/").split("/", 1)[1]) if isinstance(definitions, dict) else None,
+        "options": ", ".join(f"{key}={short_value(value)}" for key, value in sorted(chosen.items())),
+    }
+
+
+def _agree(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(value is None or other.get(key) in (None, value) for key, value in own.items())
+
+
+def _recipe(run: Run) -> list[Any]:
+    own = "" if _is_own(run) else run.record["recipe"]
+    return [
+        own,
+        {key: value for key, value in run.part("overrides").items() if not key.startswith(("model.", "data."))},
+    ]
+
+
+def _is_own(run: Run) -> bool:
+    """Tell whether the recipe is the one that a network gets by itself on its data set."""
+    pattern = rf"{re.escape(run.family)}\w*_{re.escape(run.data)}"
+    return run.record["recipe"] in DEFAULT_RECIPES or bool(re.fullmatch(pattern, run.record["recipe"]))
+
+
+def _title(runs: Sequence[Run]) -> str:
+    recipes = {run.record["recipe"] for run in runs}
+    return ", ".join(filter(None, (recipes.pop() if len(recipes) == 1 else OWN, _changes(runs[0]))))
+
+
+def _changes(run: Run) -> str:
+    """Return budget and overrides but those of the network and the data set: `80.0 GFLOPs, epochs=5`."""
+    texts = []
+    for key, value in sorted(run.part("overrides").items()):
+        if key == "trainer.max_train_flops" and (budget := number(value)) is not None:
+            texts.append(f"budget {quantity(budget, 'FLOPs')}")
+        elif not key.startswith(("model.", "data.")):
+            texts.append(f"{key.removeprefix('recipe.').removeprefix('trainer.')}={short_value(value)}")
+    return ", ".join(texts)
+
+
+def _budget(run: Run) -> tuple[str, list[tuple[str, float, str]]]:
+    """Return what orders budgets and values of an override by size."""
+    changes = [(key, value) for key, value in sorted(run.part("overrides").items()) if not key.startswith("model.")]
+    sized = [(key, number(value) or 0.0, str(value)) for key, value in changes]
+    return run.record["recipe"], sized
+
+
+def _networks(runs: Iterable[Run]) -> int:
+    return len({all_but_seed(run) for run in runs if run.value is not None})

@@ -1,0 +1,109 @@
+"""The answer at first sight: every network that has finished, with its test result, interval and cost."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from benchmarks.analysis.comparisons import network_labels, recipe_title
+from benchmarks.analysis.estimates import Estimate
+from benchmarks.analysis.seeds import SeedGroup
+from benchmarks.records.runs import Run
+from benchmarks.report.chart_data import Charts
+from benchmarks.report.quantities import MACS, PARAMETERS, TRAIN_FLOPS, result_title, shown_result
+from benchmarks.report.style import look_of
+from benchmarks.report.tables import Cell, Row, Table
+from benchmarks.units import MISSING, count, mean_text, number, score
+
+BEST = "best at its cost"
+LEAD = (
+    "Mean over seeds with sample standard deviation, and the 95 % interval of the mean: how other trainings and other test "
+    "images would come out. Best at its cost: no other network costs less and errs less; beside it, the probability of that."
+)
+ALONE = (
+    "Seeds alone: without stored outcomes of the test images an interval tells of other trainings only; pointed at, it "
+    "says the standard error that the choice of test images adds."
+)
+POOLED = "Pooled spread: over the seeds of several networks, which Bartlett’s test does not tell apart."
+
+
+def leaderboard(charts: Charts) -> Table:
+    """Return a row for each finished network, best result first within its data set; rows are keyed as the charts' networks."""
+    firsts = [group[0] for group, _, _ in charts.networks]
+    labels = network_labels(firsts, recipes=False)
+    best = {
+        point["id"]: point["probability"].get(MACS.key)
+        for chart in charts.charts
+        if not chart["mixed"]
+        for point in chart["networks"]
+        if MACS.key in point["front"]
+    }
+    rows: list[tuple[tuple[int, float], int, Row]] = []
+    for index, ((group, estimate, number_of_set), label) in enumerate(zip(charts.networks, labels, strict=True)):
+        probability = best.get(index)
+        on_front = "✓" if index in best else ""
+        on_front += f" {probability:.0%}".replace("%", " %") if probability is not None and on_front else ""
+        row = _row(group, estimate, label, charts.data_sets[number_of_set], on_front)
+        rows.append(((number_of_set, estimate.mean), index, row))
+    rows.sort(key=lambda row: row[0])
+    numbers = (
+        result_title(firsts),
+        "95 % interval",
+        "IoU",
+        "seeds",
+        "n",
+        "parameters",
+        "MACs",
+        "training FLOPs",
+    )
+    heads = ("network", "recipe", "data set", *numbers, BEST)
+    basis = [estimate.basis_text for _, estimate, _ in charts.networks]
+    notes = [note for word, note in (("seeds alone", ALONE), ("pooled", POOLED)) if any(word in text for text in basis)]
+    left_out = dict.fromkeys(text for _, estimate, _ in charts.networks for text in estimate.left_out)
+    notes += [f"Left out: {text}." for text in left_out]
+    keys = [index for _, index, _ in rows]
+    return Table(
+        *("Leaderboard", heads, [row for *_, row in rows], numbers, LEAD if rows else ""), notes=notes, keys=keys
+    )
+
+
+def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_front: str) -> Row:
+    run = group[0]
+    name, mean, _ = score(estimate.mean, run.metric_label)
+    flipped = mean != estimate.mean
+    shown = shown_result(run)
+    if len(group) > 1:
+        text = mean_text(mean, stdev(one.value or 0 for one in group), run.metric_label)
+        shown = f"{name.removeprefix('test ')} {text}" if flipped else text
+    return [
+        Cell(label, label, look=look_of(run)),
+        Cell(recipe_title(run), recipe_title(run)),
+        Cell(data, data),
+        Cell(shown, estimate.mean, style="bold", hint=run.metric_label),
+        Cell(_interval(estimate, run, flipped), estimate.low, hint=_basis(group, estimate)),
+        _overlap(group),
+        Cell(str(len(group)), len(group)),
+        Cell(count(run.n), run.n),
+        *(Cell(axis.text(run), axis.value(run)) for axis in (PARAMETERS, MACS, TRAIN_FLOPS)),
+        Cell(on_front, on_front),
+    ]
+
+
+def _basis(group: tuple[Run, ...], estimate: Estimate) -> str:
+    """Return what an interval rests on and leaves out, or why there is none."""
+    sampling = SeedGroup(group, 0.0, estimate).sampling_text
+    basis = estimate.missing or estimate.basis_text
+    return f"{basis}; the choice of test images adds {sampling}" if sampling else basis
+
+
+def _interval(estimate: Estimate, run: Run, flipped: bool) -> str:
+    if estimate.interval is None:
+        return MISSING
+    low, high = sorted(100 - end for end in estimate.interval) if flipped else estimate.interval
+    digits = 2 if "%" in run.metric_label else 3
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _overlap(group: Sequence[Run]) -> Cell | str:
+    """Return the mean intersection over union of masks; empty of other tasks."""
+    values: list[Any] = [number(run.part("metrics").get("test/iou")) for run in group]
+    return "" if None in values else Cell(f"{100 * fmean(values):.2f} %", fmean(values))

@@ -1,0 +1,95 @@
+"""Learning curves for the page: the rows of each run's history, thinned to what can be seen."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from benchmarks.records.runs import Run
+from benchmarks.units import number, one_line
+
+POINTS = 40_000  # of all curves of a page
+FEWEST, MOST = 40, 400  # of one curve
+BESIDE = ("val/loss", "train/loss", "lr")  # what is drawn beside the metric
+
+Rows = list[dict[str, Any]]
+
+
+def points_per_curve(runs: Sequence[Run]) -> int:
+    """Return how many points each curve keeps, so that the page of any number of runs stays small."""
+    return max(FEWEST, min(MOST, POINTS // max(1, len(runs))))
+
+
+def read_curves(runs: Iterable[Run], problems: list[str]) -> dict[int, Rows]:
+    """Return the rows that can be drawn by the identity of their run; what cannot be read is added to `problems`."""
+    rows: dict[int, Rows] = {}
+    for run in runs:
+        try:
+            rows[id(run)] = run.curve()
+        except (OSError, ValueError) as error:
+            problems.append(one_line(str(error)))
+            rows[id(run)] = []
+    return rows
+
+
+def drawn_together(
+    runs: Iterable[Run], networks: Iterable[tuple[Run, ...]], rows: dict[int, Rows]
+) -> list[tuple[Run, ...]]:
+    """Return the runs that are drawn as one curve: seeds of a network that were evaluated at the same compute.
+
+    Any other run is a curve of its own. In the order of `runs`; those without a row are left out.
+    """
+    first_of: dict[int, tuple[Run, ...]] = {}
+    together: set[int] = set()
+    for members in networks:
+        grids = {tuple(row["train_flops"] for row in rows[id(run)]) for run in members}
+        if len(grids) == 1:
+            first_of[id(members[0])] = members
+            together |= {id(run) for run in members}
+    alone = [first_of.get(id(run), () if id(run) in together else (run,)) for run in runs]
+    return [members for members in alone if members and rows[id(members[0])]]
+
+
+def thinned(members: Sequence[Run], rows: dict[int, Rows], limit: int) -> list[dict[str, Any]]:
+    """Return the curve of each run of `drawn_together` at the same points, about `limit` at most.
+
+    `error` is the metric on the validation set; `epoch`, `train_flops`, `wall_s` and `BESIDE` are None where a row lacks them.
+    """
+    metric = members[0].val_metric  # the seeds of a network share it
+    each = [rows[id(run)] for run in members]
+    errors = list(zip(*([row[metric] for row in own] for own in each), strict=True))
+    flops = [row["train_flops"] for row in each[0]]
+    picks = _visible(flops, [min(at) for at in errors], [max(at) for at in errors], limit)
+    return [
+        {
+            "epoch": [number(own[pick].get("epoch")) for pick in picks],
+            "train_flops": [own[pick]["train_flops"] for pick in picks],
+            "wall_s": [number(own[pick].get("wall_s")) for pick in picks],
+            "error": _short(own[pick][metric] for pick in picks),
+            **{name: _short(own[pick].get(name) for pick in picks) for name in BESIDE},
+        }
+        for own in each
+    ]
+
+
+def _short(values: Iterable[Any]) -> list[float | None] | None:
+    """Return six digits of each number; None without any."""
+    numbers = [None if (value := number(one)) is None else float(f"{value:.6g}") for one in values]
+    return numbers if any(one is not None for one in numbers) else None
+
+
+def _visible(x: Sequence[float], low: Sequence[float], high: Sequence[float], limit: int) -> list[int]:
+    """Return the indices of at most about `limit` points whose band looks as that of all, x being drawn on a logarithmic axis.
+
+    Of every stretch of the axis the lowest and the highest are picks, and the first and the last of all.
+    """
+    if len(x) <= limit:
+        return list(range(len(x)))
+    stretches = limit // 2
+    scale = stretches / (math.log(x[-1] / x[0]) or 1)
+    picks = {0, len(x) - 1}
+    start = 0
+    for index in range(1, len(x) + 1):
+        if index == len(x) or int(math.log(x[index] / x[0]) * scale) != int(math.log(x[start] / x[0]) * scale):
+            picks |= {min(range(start, index), key=low.__getitem__), max(range(start, index), key=high.__getitem__)}
+            start = index
+    return sorted(picks)

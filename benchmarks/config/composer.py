@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.about import check_about
 from benchmarks.config.hydra_errors import compose_overrides, first_line
+from benchmarks.config.schema import check_values
 from benchmarks.config.trial import ConfigurationError, Trial, differing, flatten, identity
 
 # Of Hydra, and of an experiment for the launcher and the report: no run has them in its configuration.
@@ -62,15 +63,17 @@ class Composer:
         """The trial of these overrides.
 
         Raises:
-            ConfigurationError: they compose to nothing.
+            ConfigurationError: they compose to nothing, or to a value that is of another kind than its key's.
         """
         template, numbers = self._template(job)
+        config = _filled(template.config, numbers)
+        check_values(config)
         reference = template
         if not all(text.split("=")[0] in SELECTING for text in job):
             # A data set may count what is in its folder.
             place = [text for text in job if text.startswith("data.root=")]
             reference = self._compose((*template.selected, *place))
-        config, written = _filled(template.config, numbers), _filled(template.identity, numbers)
+        written = _filled(template.identity, numbers)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
 
     def _template(self, job: Sequence[str]) -> tuple[_Composed, dict[float, float]]:

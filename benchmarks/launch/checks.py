@@ -40,22 +40,19 @@ def is_stale(record: dict[str, Any]) -> bool:
 
 def refusal(trial: Trial) -> str | None:
     """Why a trial must not start anywhere, in one line; None if it may."""
-    config, trainer, launch = trial.config, trial.config["trainer"], trial.config["launch"]
+    config, trainer = trial.config, trial.config["trainer"]
     devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
-    counted = {"trainer.devices": devices, "trainer.num_nodes": nodes, "recipe.batch_size": batch}
-    counted["launch.workers"] = launch["workers"]
-    for key, value in counted.items():
-        if not isinstance(value, int) or value < 1:
-            return f"{key} is a whole number from 1, got {value!r}"
-    if launch["rerun"] not in {None, "stale"}:
-        return f"launch.rerun is null or stale, got {launch['rerun']!r}"
+    if trainer["max_epochs"] != config["recipe"]["epochs"]:
+        return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
     if batch % (devices * nodes):
         fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
         return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
-    if trainer["accelerator"] not in {"auto", "cpu", "gpu", "cuda"}:
-        return f"trainer.accelerator is auto, cpu, gpu or cuda, got {trainer['accelerator']!r}"
-    if wrong := _wrong_switch(trainer, batch // (devices * nodes)):
-        return wrong
+    share, parts = batch // (devices * nodes), trainer["accumulate_grad_batches"] or 1
+    if share % parts:
+        fits = [n for n in range(1, share + 1) if share % n == 0]
+        return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts}; {fits} would do"
+    if trainer["compile"] and trainer["gradient_checkpointing"]:
+        return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
     return _other_run(trial)
 
 
@@ -83,25 +80,6 @@ def _other_run(trial: Trial) -> str | None:
     return None
 
 
-def _wrong_switch(trainer: dict[str, Any], share: int) -> str | None:
-    """What is wrong with the trainer's switches for this many images a process and step, in one line."""
-    for key in ("compile", "channels_last", "tf32", "gradient_checkpointing"):
-        if trainer.get(key) not in (None, True, False):
-            return f"trainer.{key} is null, true or false, got {trainer[key]!r}"
-    parts, when_full = trainer.get("accumulate_grad_batches"), trainer.get("on_out_of_memory")
-    if parts is not None and (type(parts) is not int or parts < 1 or share % parts):
-        fits = [n for n in range(1, share + 1) if share % n == 0]
-        return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts!r}; {fits} would do"
-    if when_full not in (None, "fail", "accumulate"):
-        return f"trainer.on_out_of_memory is null, fail or accumulate, got {when_full!r}"
-    decay = trainer.get("ema_decay")
-    if decay is not None and not (isinstance(decay, float) and 0 < decay < 1):
-        return f"trainer.ema_decay lies between 0 and 1, as 0.999, got {decay!r}"
-    if trainer.get("compile") and trainer.get("gradient_checkpointing"):
-        return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
-    return None
-
-
 def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | None:
     """What this machine, one of ``machines``, lacks for a trial, in one line; None if it can run it beside the others."""
     config, trainer = trial.config, trial.config["trainer"]
@@ -126,22 +104,20 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
     """Let a sweep pass that trains, or tests given weights.
 
     Raises:
-        ConfigurationError: another mode than train and test, several at once, one of ``mode=test`` and ``weights`` without the
+        ConfigurationError: both modes at once, one of ``mode=test`` and ``weights`` without the
             other, or seeds of what draws nothing.
     """
     configs = [trial.config for trial in trials if isinstance(trial, Trial)]
     modes = {config["mode"] for config in configs}
-    if modes == {"plan"}:
-        raise ConfigurationError("mode=plan is now `python -m benchmarks plan` with the same KEY=VALUEs")
-    if len(modes) > 1 or not modes <= {"train", "test"}:
-        raise ConfigurationError(f"mode is train or test, got {', '.join(map(repr, sorted(map(str, modes))))}")
+    if len(modes) > 1:
+        raise ConfigurationError("a sweep has mode=train or mode=test, not both")
     for config in configs:
         weights = config["weights"]
         if modes != {"test"} and weights is not None:
             raise ConfigurationError(
                 f"weights={weights} needs mode=test: training starts from the recipe's own weights"
             )
-        if modes == {"test"} and not isinstance(weights, str):
+        if modes == {"test"} and weights is None:
             raise ConfigurationError("mode=test needs weights=FILE, as `python -m benchmarks weights import` writes it")
         if modes == {"test"} and config["seed"] != 0:
             raise ConfigurationError(

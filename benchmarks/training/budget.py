@@ -137,7 +137,7 @@ def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: S
     Takes its keys out of them, as Lightning's trainer has none of that name, and with a budget the limit of epochs too.
 
     Raises:
-        ValueError: more than one budget, one that is no positive number, or one that does not cover a step.
+        ValueError: more than one budget, or one that does not cover a step.
     """
     limits = {key: arguments.pop(key, None) for key in KEYS}
     limits_set = {key: limit for key, limit in limits.items() if limit is not None}
@@ -147,8 +147,5 @@ def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: S
         settings = ", ".join(f"trainer.{key}={limit}" for key, limit in limits_set.items())
         raise ValueError(f"a run has one budget, got {settings}: set the others to null")
     [(key, limit)] = limits_set.items()
-    number = isinstance(limit, int | float) and not isinstance(limit, bool)
-    if not number or not 0 < limit < math.inf:
-        raise ValueError(f"trainer.{key} is a positive number or null, got {limit!r}")
     arguments["max_epochs"] = -1
     return Budget(KEYS[key], limit, step_flops, epochs, stop)

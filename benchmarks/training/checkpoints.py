@@ -87,7 +87,6 @@ class Checkpoints(BatchCallback):
         origin: checksums of the code and of the data that train, ``code`` and ``data``; kept in every checkpoint.
 
     Raises:
-        ValueError: ``every_steps`` is no whole number from 1.
         Interrupted: in training, after the checkpoint, if it was to stop.
     """
 
@@ -99,8 +98,6 @@ class Checkpoints(BatchCallback):
         every_steps: int | None = None,
         origin: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        if every_steps is not None and (not isinstance(every_steps, int) or every_steps < 1):
-            raise ValueError(f"launch.checkpoint_every_steps is null or a whole number from 1, got {every_steps!r}")
         self.directory = directory
         self.monitor = monitor
         self.stop = stop

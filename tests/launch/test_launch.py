@@ -197,13 +197,8 @@ def test_what_cannot_start_is_refused_with_the_numbers(tmp_path: Path) -> None:
     assert (
         f"trainer.devices={cores} for each of launch.workers=2, but this machine has {cores} CPU cores" in outcome.error
     )
-    for override, message in {
-        "launch.workers=0": "launch.workers is a whole number from 1, got 0",
-        "launch.rerun=all": "launch.rerun is null or stale, got 'all'",
-        "trainer.devices=3": "recipe.batch_size=32 cannot be divided among 3 processes",
-    }.items():
-        [trial] = expand([*TINY, "model=resnet", override, f"output_root={tmp_path}"], multirun=False)
-        assert message in refusal(trial)
+    [trial] = expand([*TINY, "model=resnet", "trainer.devices=3", f"output_root={tmp_path}"], multirun=False)
+    assert "recipe.batch_size=32 cannot be divided among 3 processes" in (refusal(trial) or "")
     assert not list(tmp_path.glob("digits/**/record.json"))
 
 

@@ -222,12 +222,6 @@ def test_joules_of_training_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"max_train_flops": 1e9, "max_train_joules": 5}, "a run has one budget, got trainer.max_train_flops=1000000000.0, "
          "trainer.max_train_joules=5: set the others to null"),
-        ({"max_train_flops": 0}, "trainer.max_train_flops is a positive number or null, got 0"),
-        ({"max_train_seconds": -1.5}, "trainer.max_train_seconds is a positive number or null, got -1.5"),
-        ({"max_train_seconds": float("inf")}, "is a positive number or null, got inf"),
-        ({"max_train_joules": float("nan")}, "is a positive number or null, got nan"),
-        ({"max_train_joules": "much"}, "is a positive number or null, got 'much'"),
-        ({"max_train_flops": True}, "is a positive number or null, got True"),
         ({"max_train_flops": 4.8e8}, "trainer.max_train_flops=4.8e+08 does not cover one training step, which costs "
          "4.83e+08 FLOPs"),
     ],

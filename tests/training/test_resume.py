@@ -27,7 +27,6 @@ from benchmarks.training.checkpoints import (
     RESUMABLE,
     AtomicCheckpointIO,
     Averaging,
-    Checkpoints,
     check_fits,
     newest_intact,
 )
@@ -310,12 +309,6 @@ def test_weights_that_do_not_fit_are_named() -> None:
         with pytest.raises(ValueError, match=f"of another network: {said}"):
             check_fits(Path(LAST), weights, net)
     check_fits(Path(LAST), net.state_dict(), net)
-
-
-@pytest.mark.parametrize("every", [0, -1, 1.5, "2"])
-def test_steps_between_checkpoints_are_a_whole_number(every: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="checkpoint_every_steps is null or a whole number from 1"):
-        Checkpoints(tmp_path, "val/loss", StopRequest(1), every)
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(killed) -> None:

@@ -1,0 +1,181 @@
+"""What each key of a configuration may hold: one table, checked of every trial when it is composed."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.config.trial import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Values of one kind.
+
+    Attributes:
+        alternatives: the kind in words, as the user reads them after "is".
+        holds: whether a value is of the kind.
+        required: whether the key must be there.
+        hint: what follows the refusal of a value.
+    """
+
+    alternatives: tuple[str, ...]
+    holds: Callable[[Any], bool]
+    required: bool = True
+    hint: str = ""
+
+    @property
+    def words(self) -> str:
+        """The alternatives in one phrase: ``null, true or false``."""
+        *first, last = self.alternatives
+        return f"{', '.join(first)} or {last}" if first else last
+
+
+def or_null(kind: Kind) -> Kind:
+    """Return the kind that takes null too."""
+    return replace(kind, alternatives=("null", *kind.alternatives), holds=lambda v: v is None or kind.holds(v))
+
+
+def optional(kind: Kind) -> Kind:
+    """Return the kind for a key that may be left out."""
+    return replace(kind, required=False)
+
+
+def is_number(value: Any) -> bool:
+    """Tell whether a value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def whole(least: int, most: float = math.inf) -> Kind:
+    """Return whole numbers from ``least`` to ``most``."""
+    words = f"a whole number from {least}" + (f" to {most}" if most < math.inf else "")
+    return Kind((words,), lambda v: type(v) is int and least <= v <= most)
+
+
+def word(*words: str) -> Kind:
+    """Return a choice of words."""
+    return Kind(words, lambda v: isinstance(v, str) and v in words)
+
+
+COUNT = whole(1)
+POSITIVE = Kind(("a positive number",), lambda v: is_number(v) and v > 0)
+NOT_NEGATIVE = Kind(("a number from 0",), lambda v: is_number(v) and v >= 0)
+BELOW_ONE = Kind(("a number between 0 and 1, as 0.999",), lambda v: isinstance(v, float) and 0 < v < 1)
+SWITCH = Kind(("true", "false"), lambda v: isinstance(v, bool))
+TEXT = Kind(("a text",), lambda v: isinstance(v, str) and bool(v.strip()))
+BLOCK = Kind(("a block of keys",), lambda v: isinstance(v, Mapping))
+LINES = Kind(("a list of texts",), lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v))
+
+KEYS: Mapping[str, Kind] = {
+    "mode": replace(word("train", "test"), hint="; `python -m benchmarks plan` forecasts"),
+    "weights": or_null(TEXT),
+    "seed": whole(0, 2**32 - 1),  # what torch and NumPy take
+    "output_root": TEXT,
+    "name": TEXT,
+    "launch.workers": COUNT,
+    "launch.fail_fast": SWITCH,
+    "launch.rerun": or_null(word("stale")),
+    "launch.retries": whole(0),
+    "launch.time_limit_s": or_null(POSITIVE),
+    "launch.stall_s": or_null(POSITIVE),
+    "launch.collective_timeout_s": POSITIVE,
+    "launch.checkpoint_every_steps": or_null(COUNT),
+    "launch.price_per_device_hour": or_null(NOT_NEGATIVE),
+    "launch.budget.train_flops": or_null(POSITIVE),
+    "launch.budget.device_hours": or_null(POSITIVE),
+    "launch.budget.money": or_null(POSITIVE),
+    "recipe.name": TEXT,
+    "recipe.batch_size": COUNT,
+    "recipe.epochs": COUNT,
+    "recipe.optimizer._target_": TEXT,
+    "recipe.optimizer.lr": optional(NOT_NEGATIVE),
+    "recipe.optimizer.momentum": optional(NOT_NEGATIVE),
+    "recipe.optimizer.weight_decay": optional(NOT_NEGATIVE),
+    "recipe.optimizer.nesterov": optional(SWITCH),
+    "recipe.scheduler._target_": TEXT,
+    "recipe.augment": BLOCK,
+    "recipe.tiles": optional(or_null(BLOCK)),
+    "recipe.test_time_dihedral": optional(or_null(SWITCH)),
+    "recipe.batch_norm_images": optional(or_null(COUNT)),
+    "cluster.executor._target_": TEXT,
+    "cluster.threads_per_process": or_null(COUNT),
+    "cluster.oversubscribe": SWITCH,
+    "cluster.loader_workers": or_null(whole(0)),
+    # hosts
+    "cluster.rendezvous": optional(or_null(TEXT)),
+    "cluster.node": optional(or_null(whole(0))),
+    "cluster.address": optional(or_null(TEXT)),
+    # ray
+    "cluster.cpus_per_rank": optional(COUNT),
+    "cluster.num_cpus": optional(or_null(COUNT)),
+    "cluster.object_store_memory": optional(or_null(COUNT)),
+    # slurm
+    "cluster.partition": optional(or_null(TEXT)),
+    "cluster.account": optional(or_null(TEXT)),
+    "cluster.qos": optional(or_null(TEXT)),
+    "cluster.time_min": optional(COUNT),
+    "cluster.max_requeues": optional(whole(0)),
+    "cluster.mem_gb": optional(or_null(POSITIVE)),
+    "cluster.mem_per_cpu": optional(or_null(TEXT)),
+    "cluster.setup": optional(LINES),
+    "cluster.additional_parameters": optional(or_null(BLOCK)),
+    "logger.mode": word("none", "auto", "online", "offline"),
+    "logger.project": optional(TEXT),
+    "logger.entity": optional(or_null(TEXT)),
+    "logger.checkpoints": optional(SWITCH),
+    "logger.init_timeout": optional(POSITIVE),
+    "logger.finish_timeout": optional(POSITIVE),
+    "trainer._target_": TEXT,
+    "trainer.accelerator": word("auto", "cpu", "gpu", "cuda"),
+    "trainer.devices": COUNT,
+    "trainer.num_nodes": COUNT,
+    "trainer.precision": word("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"),
+    "trainer.sync_batchnorm": SWITCH,
+    "trainer.max_epochs": COUNT,
+    "trainer.max_train_flops": or_null(POSITIVE),
+    "trainer.max_train_seconds": or_null(POSITIVE),
+    "trainer.max_train_joules": or_null(POSITIVE),
+    "trainer.compile": or_null(SWITCH),
+    "trainer.channels_last": or_null(SWITCH),
+    "trainer.tf32": or_null(SWITCH),
+    "trainer.accumulate_grad_batches": or_null(COUNT),
+    "trainer.gradient_checkpointing": or_null(SWITCH),
+    "trainer.ema_decay": or_null(BELOW_ONE),
+    "trainer.on_out_of_memory": or_null(word("fail", "accumulate")),
+    "trainer.tuned": optional(or_null(SWITCH)),
+    "trainer.allow_reduced_precision": optional(or_null(SWITCH)),
+}
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Check the values of a resolved configuration.
+
+    Raises:
+        ConfigurationError: one of them is of another kind, or missing; the message says which would be right.
+    """
+    for key, kind in KEYS.items():
+        _check_value(config, key, kind)
+
+
+def _check_value(config: Mapping[str, Any], key: str, kind: Kind) -> None:
+    node: Any = config
+    walked: list[str] = []
+    for name in key.split("."):
+        if not isinstance(node, Mapping):
+            raise ConfigurationError(f"{'.'.join(walked)} is {BLOCK.words}, got {shown(node)}")
+        if name not in node:
+            if not kind.required:
+                return
+            raise ConfigurationError(f"{key} is missing; it is {kind.words}")
+        walked.append(name)
+        node = node[name]
+    if kind.holds(node):
+        return
+    quotes = f"; in quotes it is one: '{key}=\"{node}\"'" if kind is TEXT and is_number(node) else ""
+    raise ConfigurationError(f"{key} is {kind.words}, got {shown(node)}{kind.hint}{quotes}")
+
+
+def shown(value: Any) -> str:
+    """Return a value as a user writes it: null, true and false by these words."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else repr(value)

@@ -122,9 +122,9 @@ def count(n: int | None) -> str:
     return MISSING if n is None else f"{n:,}"
 
 
-def plural(n: int, noun: str) -> str:
-    """Return ``1 run``, ``1,200 runs``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+def plural(n: int, noun: str, nouns: str = "") -> str:
+    """Return ``1 run``, ``1,200 runs``, ``2 batches``."""
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
 
 
 def csv_cell(value: Any) -> Any:

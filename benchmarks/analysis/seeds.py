@@ -155,7 +155,7 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
             nets = tuple(
                 (label, figure)
                 for run, label, figure in zip(here, labels, figures, strict=True)
-                if run.status == "ok" and figure is not None
+                if run.status == "ok" and not run.is_debug and figure is not None
             )
             result.append(Baseline(data, method, metric.capitalize(), value, nets))
     return result

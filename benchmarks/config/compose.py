@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 
 from benchmarks.config.composer import Composer
 from benchmarks.config.folders import added_folders
-from benchmarks.config.hydra_errors import compose_overrides, parse_overrides
+from benchmarks.config.hydra_errors import compose_overrides
+from benchmarks.config.overrides import as_text, check_overrides, parse_overrides
 from benchmarks.config.own_folders import class_folders, folder_name, real_path
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
 from benchmarks.units import nearest
@@ -32,10 +33,13 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
     """
     with _hydra():
         parsed = parse_overrides(overrides)
+        check_overrides(parsed)
         multirun, rows, parsed = _sweep_of_experiment(parsed, multirun)
         swept = [override for override in parsed if override.is_sweep_override()]
         if swept and not multirun:
-            raise ConfigurationError(f"{swept[0].input_line} is a sweep over several values: add -m")
+            key, _, values = str(swept[0].input_line).partition("=")
+            one = f"as one value: '{key}=\"{values}\"'"
+            raise ConfigurationError(f"{key}={values} is a sweep over several values: add -m, or {one}")
         [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         composer = Composer()
         trials: list[Trial | Impossible] = []
@@ -59,7 +63,9 @@ def defaults_used(overrides: Sequence[str]) -> list[str]:
         ConfigurationError: as ``expand``.
     """
     with _hydra():
-        defaulted = compose_overrides(overrides).defaulted
+        parsed = parse_overrides(overrides)
+        check_overrides(parsed)
+        defaulted = compose_overrides([*map(as_text, parsed)]).defaulted
     keys = {"recipe": "recipe", "variant": "model/variant@model"}
     chosen = [(f"{keys[kind]}={name}", f"++defaulted.{kind}={name}") for kind, name in defaulted.items()]
     return [text for pair in chosen for text in pair]
@@ -126,7 +132,7 @@ def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, 
     chosen = [override for override in parsed if override.key_or_group == "row"]
     if any(override.is_sweep_override() for override in asked):
         raise ConfigurationError(f"{asked[-1].input_line}: one experiment at a time")
-    config = compose_overrides([str(override.input_line) for override in asked]) if asked else None
+    config = compose_overrides([*map(as_text, asked)]) if asked else None
     rows: Any = OmegaConf.to_container(config.rows) if config is not None else {}
     rows = {str(row): str(text) for row, text in rows.items() if text is not None}
     if chosen and not rows:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.about import check_about
 from benchmarks.config.hydra_errors import compose_overrides, first_line
+from benchmarks.config.known_keys import check_keys, references
 from benchmarks.config.schema import check_values
 from benchmarks.config.trial import ConfigurationError, Trial, differing, flatten, identity
 
@@ -39,6 +40,11 @@ class _Composed:
         return identity(self.written)
 
     @cached_property
+    def named(self) -> set[str]:
+        """The keys that its interpolations name."""
+        return references(self.written)
+
+    @cached_property
     def computed_with(self) -> set[float]:
         """The stand-ins on which more depends than copies of them: a text, or a key that an expression mentions."""
         texts = [value for _, value in _leaves(self.written) if isinstance(value, str) and "${" in value]
@@ -63,16 +69,16 @@ class Composer:
         """The trial of these overrides.
 
         Raises:
-            ConfigurationError: they compose to nothing, or to a value that is of another kind than its key's.
+            ConfigurationError: they compose to nothing, to a key that nothing reads, or to a value of another kind than its
+                key's.
         """
         template, numbers = self._template(job)
         config = _filled(template.config, numbers)
+        # A data set may count what is in its folder.
+        place = [text for text in job if text.startswith("data.root=")]
+        reference = template if all(map(_selects, job)) else self._compose((*template.selected, *place))
+        check_keys(template.config, template.named, reference.config)
         check_values(config)
-        reference = template
-        if not all(text.split("=")[0] in SELECTING for text in job):
-            # A data set may count what is in its folder.
-            place = [text for text in job if text.startswith("data.root=")]
-            reference = self._compose((*template.selected, *place))
         written = _filled(template.identity, numbers)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
 
@@ -126,6 +132,12 @@ def _compose(overrides: Sequence[str]) -> _Composed:
     )
 
 
+def _selects(override: str) -> bool:
+    """Whether an override chooses an option of a group that makes a recipe; a mapping would set values of its keys."""
+    key, _, value = override.partition("=")
+    return key in SELECTING and not value.startswith("{")
+
+
 def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """All values, each with the last key on the way to it."""
     if isinstance(node, dict):
@@ -156,6 +168,7 @@ def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolve
 
 def _present(key: str, resolved: Mapping[str, Any]) -> str:
     """The key, or what stands in the place of the mapping that it was in (``recipe.augment.border_weights=null``)."""
-    while "." in key and key not in resolved:
-        key = key.rpartition(".")[0]
-    return key
+    place = key
+    while "." in place and place not in resolved:
+        place = place.rpartition(".")[0]
+    return place if place in resolved else key

@@ -1,4 +1,4 @@
-"""Hydra's parsing and composition, with its errors as one line that says what would be right."""
+"""Hydra's composition, with its errors as one line that says what would be right."""
 
 import difflib
 import re
@@ -9,26 +9,15 @@ from typing import Any
 
 import yaml
 from hydra import compose
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.folders import GROUPS, choices, option_file
+from benchmarks.config.known_keys import instead, is_read, references
+from benchmarks.config.overrides import parse_overrides
 from benchmarks.config.trial import WIRING, ConfigurationError, flatten
 from benchmarks.units import nearest, one_line
-
-
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    hydra = GlobalHydra.instance().hydra
-    if hydra is None:
-        raise RuntimeError("_parse is called inside _hydra()")
-    try:
-        return OverridesParser.create(config_loader=hydra.config_loader).parse_overrides(list(overrides))
-    except OverrideParseException as error:
-        raise ConfigurationError(f"{error.override!r} is not of the form key=value") from error
 
 
 def compose_overrides(overrides: Sequence[str]) -> DictConfig:
@@ -52,7 +41,9 @@ def one_line_of(overrides: Sequence[str]) -> Iterator[None]:
         raise ConfigurationError(_missing_option(error.missing_cfg_file or "")) from error
     except ConfigCompositionException as error:
         unknown = re.search(r"Could not override '([^'@]+)", str(error))
-        line = _unknown_key(unknown.group(1), overrides) if unknown else first_line(error)
+        within = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a mapping that was given
+        keys = [match.group(1) for match in (unknown, within) if match]
+        line = _unknown_key(max(keys, key=len), overrides) if unknown else first_line(error)
         raise ConfigurationError(line) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(one_line(str(error))) from error
@@ -103,22 +94,23 @@ def _missing_option(missing: str) -> str:
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
-    chosen = [
-        str(o.input_line) for o in parse_overrides(overrides) if o.key_or_group in GROUPS and not o.is_sweep_override()
-    ]
-    keys = [*GROUPS, *_keys(tuple(chosen))]
+    chosen = [override for override in parse_overrides(overrides) if override.key_or_group in GROUPS]
+    config = _composed(tuple(str(o.input_line) for o in chosen if isinstance(o.value(), str)))
+    if is_read(key, config, references(config)):
+        return f"no file sets {key}; write +{key}=…"
+    keys = [*GROUPS, *(name for name in flatten(config) if name.split(".")[0] not in {*WIRING, "hydra"})]
     same_word = [
         k for k in keys if difflib.get_close_matches(key.rsplit(".", 1)[-1], [k.rsplit(".", 1)[-1]], cutoff=0.8)
     ]
     hint = (nearest(key, keys) or nearest(same_word[0], same_word)) if same_word else ""
-    return f"no key {key!r}{hint or '; +' + key + '=… adds a new one'}"
+    return f"no key {key!r}{hint or instead(key, config)}"
 
 
 @lru_cache
-def _keys(groups: tuple[str, ...]) -> list[str]:
-    """The keys that a choice of groups has."""
+def _composed(groups: tuple[str, ...]) -> dict[str, Any]:
+    """Return what a choice of groups makes, unresolved."""
     composed: Any = OmegaConf.to_container(compose_overrides(groups))
-    return [key for key in flatten(composed) if key.split(".")[0] not in {*WIRING, "hydra"}]
+    return {key: value for key, value in composed.items() if key != "hydra"}
 
 
 def first_line(error: Exception) -> str:

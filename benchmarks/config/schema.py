@@ -52,6 +52,10 @@ def whole(least: int, most: float = math.inf) -> Kind:
     return Kind((words,), lambda v: type(v) is int and least <= v <= most)
 
 
+def _is_list_of(value: Any, kind: Kind, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(map(kind.holds, value))
+
+
 def word(*words: str) -> Kind:
     """Return a choice of words."""
     return Kind(words, lambda v: isinstance(v, str) and v in words)
@@ -64,7 +68,12 @@ BELOW_ONE = Kind(("a number between 0 and 1, as 0.999",), lambda v: isinstance(v
 SWITCH = Kind(("true", "false"), lambda v: isinstance(v, bool))
 TEXT = Kind(("a text",), lambda v: isinstance(v, str) and bool(v.strip()))
 BLOCK = Kind(("a block of keys",), lambda v: isinstance(v, Mapping))
+SIZE = Kind(("two whole numbers from 1, as [32, 32]",), lambda v: _is_list_of(v, COUNT, 2))
+NUMBERS = Kind(("a list of numbers",), lambda v: isinstance(v, list) and bool(v) and all(map(is_number, v)))
 LINES = Kind(("a list of texts",), lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v))
+
+# Of their targets only what stands here: a run keeps to its protocol, and a key of the trainer could change it.
+CLOSED = ("trainer.", "logger.")
 
 KEYS: Mapping[str, Kind] = {
     "mode": replace(word("train", "test"), hint="; `python -m benchmarks plan` forecasts"),
@@ -84,6 +93,26 @@ KEYS: Mapping[str, Kind] = {
     "launch.budget.train_flops": or_null(POSITIVE),
     "launch.budget.device_hours": or_null(POSITIVE),
     "launch.budget.money": or_null(POSITIVE),
+    "model._target_": TEXT,
+    "data.name": TEXT,
+    "data.task": word("classification", "segmentation", "detection"),
+    "data.loading": optional(word("memory", "files", "objects")),
+    "data.num_classes": COUNT,
+    "data.in_channels": COUNT,
+    "data.image_size": SIZE,
+    "data.stem": optional(TEXT),
+    "data.root": optional(TEXT),
+    "data.mean": or_null(NUMBERS),
+    "data.std": or_null(NUMBERS),
+    "data.eval_batch_size": COUNT,
+    "data.augment": optional(or_null(BLOCK)),
+    "data.sha256": optional(or_null(TEXT)),
+    "data.hub": optional(SWITCH),
+    "data.test_views": optional(Kind(("a list of views",), lambda v: isinstance(v, list))),
+    "data.pad_multiple": optional(COUNT),
+    "data.shorter_side": optional(or_null(COUNT)),
+    "data.longest_side": optional(or_null(COUNT)),
+    "data.source": BLOCK,
     "recipe.name": TEXT,
     "recipe.batch_size": COUNT,
     "recipe.epochs": COUNT,
@@ -119,6 +148,7 @@ KEYS: Mapping[str, Kind] = {
     "cluster.mem_per_cpu": optional(or_null(TEXT)),
     "cluster.setup": optional(LINES),
     "cluster.additional_parameters": optional(or_null(BLOCK)),
+    "logger._target_": optional(TEXT),
     "logger.mode": word("none", "auto", "online", "offline"),
     "logger.project": optional(TEXT),
     "logger.entity": optional(or_null(TEXT)),
@@ -132,6 +162,7 @@ KEYS: Mapping[str, Kind] = {
     "trainer.precision": word("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"),
     "trainer.sync_batchnorm": SWITCH,
     "trainer.max_epochs": COUNT,
+    "trainer.limit_train_batches": or_null(COUNT),
     "trainer.max_train_flops": or_null(POSITIVE),
     "trainer.max_train_seconds": or_null(POSITIVE),
     "trainer.max_train_joules": or_null(POSITIVE),
@@ -169,10 +200,20 @@ def _check_value(config: Mapping[str, Any], key: str, kind: Kind) -> None:
             raise ConfigurationError(f"{key} is missing; it is {kind.words}")
         walked.append(name)
         node = node[name]
-    if kind.holds(node):
+    check_value(key, node)
+
+
+def check_value(key: str, value: Any) -> None:
+    """Check a value for a key of the table.
+
+    Raises:
+        ConfigurationError: it is of another kind.
+    """
+    kind = KEYS[key]
+    if kind.holds(value):
         return
-    quotes = f"; in quotes it is one: '{key}=\"{node}\"'" if kind is TEXT and is_number(node) else ""
-    raise ConfigurationError(f"{key} is {kind.words}, got {shown(node)}{kind.hint}{quotes}")
+    quotes = f"; in quotes it is one: '{key}=\"{value}\"'" if kind is TEXT and is_number(value) else ""
+    raise ConfigurationError(f"{key} is {kind.words}, got {shown(value)}{kind.hint}{quotes}")
 
 
 def shown(value: Any) -> str:

@@ -10,6 +10,7 @@ from benchmarks.config.trial import config_hash
 from benchmarks.records import files
 from benchmarks.records.files import RECORD
 from benchmarks.records.record import Record, from_json, to_json
+from benchmarks.units import plural
 
 SUPERSEDED = "superseded"
 OF_ALL_STARTS = ("run_id", "started", "resumptions", "restarts", "code")  # what a resumed run keeps of its record
@@ -48,9 +49,15 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
 
 
 def _notes(config: dict[str, Any]) -> list[str]:
-    """Say which defaults the run uses since its network and data set have no such file of their own."""
+    """Say which defaults serve a network and a data set that have no such file of their own, and that a run is no result."""
     pair = f"{config['family']} has none of its own for {config['data']['name']}"
-    return [f"the default {kind}, {name}: {pair}" for kind, name in config.get("defaulted", {}).items()]
+    notes = [f"the default {kind}, {name}: {pair}" for kind, name in config.get("defaulted", {}).items()]
+    if (batches := config["trainer"]["limit_train_batches"]) is not None:
+        notes.append(
+            f"debug: trained on {plural(batches, 'batch', 'batches')} of each epoch (trainer.limit_train_batches); its "
+            "figures compare with no other run's"
+        )
+    return notes
 
 
 def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None:

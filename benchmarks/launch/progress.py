@@ -130,7 +130,9 @@ class SweepProgress:
             return outcome.status
         run = Run(trial.directory, record)
         before = "finished before" if outcome.status == "finished" else ""
-        return "   ".join(filter(None, (result_text(run.value, run.metric_label), duration(run.wall_s), before)))
+        debug = "debug" if run.is_debug else ""
+        texts = (result_text(run.measured, run.metric_label), duration(run.wall_s), debug, before)
+        return "   ".join(filter(None, texts))
 
     def _short(self, label: str) -> str:
         return shortened(label, max(16, self.console.width // 4))

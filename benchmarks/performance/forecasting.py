@@ -167,10 +167,7 @@ def _length(
     """Return steps and evaluations over ``count`` images, as ``benchmarks.training.budget`` and Lightning end a run."""
     trainer, batch = config["trainer"], config["recipe"]["batch_size"]
     per_epoch = count // batch
-    limit = trainer.get("limit_train_batches")
-    if isinstance(limit, float):
-        per_epoch = int(per_epoch * limit)
-    elif limit is not None:
+    if (limit := trainer["limit_train_batches"]) is not None:
         per_epoch = min(per_epoch, limit)
     if per_epoch < 1:
         raise ValueError(f"an epoch needs at least one batch of {batch} images, the training split has {count}")

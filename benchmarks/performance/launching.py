@@ -24,7 +24,7 @@ ONE_STEP = (
     "model=resnet",
     "data=digits",
     "recipe.epochs=1",
-    "+trainer.limit_train_batches=1",
+    "trainer.limit_train_batches=1",
     "trainer.accelerator=cpu",
 )
 PARTS = ("start", "tracking")

@@ -119,13 +119,24 @@ class Run:
         return re.sub(r"\btest\b", "validation", label) if re.search(r"\btest\b", label) else f"validation {label}"
 
     @property
+    def is_debug(self) -> bool:
+        """Whether it was trained on a part of each epoch: its figures compare with no other's."""
+        return self.part("overrides").get("trainer.limit_train_batches") is not None
+
+    @property
     def value(self) -> float | None:
-        """The reported metric of a finished run; None for any other, whatever its record holds."""
+        """The reported metric of a finished run; None for any other, whatever its record holds, and for one of debugging."""
+        return None if self.is_debug else self.measured
+
+    @property
+    def measured(self) -> float | None:
+        """The reported metric of a finished run, also of one of debugging, which nothing may be compared with."""
         return number(self.part("metrics").get(self.metric)) if self.status == "ok" and self.metric else None
 
     @property
     def value_text(self) -> str:
-        return metric_text(self.value, self.metric_label)
+        mark = " debug" if self.is_debug and self.measured is not None else ""
+        return metric_text(self.measured, self.metric_label) + mark
 
     @cached_property
     def n(self) -> int | None:
@@ -184,11 +195,11 @@ class Run:
         return files.pictures(self.directory)
 
     def curve(self) -> list[dict[str, Any]]:
-        """The history's rows that can be drawn: positive train_flops and a finite validation metric."""
+        """The history's rows that can be drawn: positive train_flops and a finite validation metric; none of debugging."""
         metric = self.val_metric
         return [
             row
-            for row in self.history
+            for row in ([] if self.is_debug else self.history)
             if (number(row.get("train_flops")) or 0) > 0 and number(row.get(metric)) is not None
         ]
 

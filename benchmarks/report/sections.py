@@ -117,7 +117,9 @@ def scores(runs: Sequence[Run]) -> list[Table]:
     finished = [
         (index, run)
         for index, run in enumerate(runs)
-        if run.status == "ok" and (run.record.get("task") == "segmentation" or published.scores_of(run))
+        if run.status == "ok"
+        and not run.is_debug
+        and (run.record.get("task") == "segmentation" or published.scores_of(run))
     ]
     for data in dict.fromkeys(run.data for _, run in finished):
         members = [(index, run) for index, run in finished if run.data == data]

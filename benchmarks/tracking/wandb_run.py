@@ -114,7 +114,8 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
     import wandb
 
     settings = {key: value for key, value in config.items() if key not in WIRING}
-    tags = [record["data"], (record.get("environment") or {}).get("device_name")]
+    debug = config["trainer"].get("limit_train_batches") is not None
+    tags = [record["data"], (record.get("environment") or {}).get("device_name"), "debug" if debug else None]
     processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     run = wandb.init(
         entity=config["logger"]["entity"],

@@ -185,7 +185,9 @@ def test_names_are_computed_from_the_numbers(overrides: list[str], name: str) ->
         (["recipe.augment.crop_padding=0"], "outputs/digits/resnext20_8x4d/resnext_digits,crop_padding=0/seed0"),
         (["model=unet", "data=touching_cells", "recipe.augment.border_weights=null"],
          "outputs/touching_cells/unet8_padded/unet_touching_cells,border_weights=null/seed0"),
-        (["+trainer.limit_train_batches=2"], "outputs/digits/resnext20_8x4d/resnext_digits,limit_train_batches=2/seed0"),
+        (["recipe={epochs:2}"], "outputs/digits/resnext20_8x4d/resnext_digits,epochs=2/seed0"),
+        (["~recipe.optimizer.lr"], "outputs/digits/resnext20_8x4d/resnext_digits,lr=null/seed0"),
+        (["trainer.limit_train_batches=2"], "outputs/digits/resnext20_8x4d/resnext_digits,limit_train_batches=2/seed0"),
         (["logger=none", "trainer.accelerator=cpu", "trainer=default", "cluster.oversubscribe=true"],
          "outputs/digits/resnext20_8x4d/resnext_digits/seed0"),
     ],
@@ -224,7 +226,11 @@ def test_an_impossible_trial_leaves_the_others() -> None:
         (["modl=resnext"], "no key 'modl', did you mean 'model'?"),
         (["modle=resnext"], "no key 'modle', did you mean 'model'?"),
         (["depth=20"], "no key 'depth', did you mean 'model.depth'?"),
-        (["trainer.limit_train_batches=2"], "no key 'trainer.limit_train_batches'; +trainer.limit_train_batches=… adds"),
+        (["trainer.limit_val_batches=2"], "no key 'trainer.limit_val_batches', did you mean 'trainer.limit_train_batches'?"),
+        (["model=densenet", "model.initial_channels=8"], "no file sets model.initial_channels; write +model"),
+        (["recipe.optimizer.momentun=0.5"], "no key 'recipe.optimizer.momentun', did you mean 'recipe.optimizer.momentum'?"),
+        (["model={a:1}"], "no key 'model.a'; ResNet takes base_channels, base_width, block, cardinality, depth"),
+        (["recipe={a:1}"], "no key 'recipe.a', did you mean 'recipe.name'?"),
         (["model=unet"], "model=unet is not set up for data=digits: unet goes with dic_hela"),
         (["recipe=resnext_digit"], "no recipe named 'resnext_digit', did you mean 'resnext_digits'?"),
         (["seed=0,1"], "seed=0,1 is a sweep over several values: add -m"),
@@ -261,8 +267,9 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
     resolved = flatten(config)
     overrides = {}
     for key in differing_keys(written, composed_alone(*selected)[0]):
-        while key not in resolved and "." in key:
-            key = key.rpartition(".")[0]
+        # Of a mapping that is null now, or empty, itself; a key that was taken out is null.
+        above = (".".join(key.split(".")[:count]) for count in range(key.count(".") + 1, 0, -1))
+        key = next((place for place in above if place in resolved), key)
         if key not in {"name", "seed"} and f"${{{key}}}" not in written["name"]:
             overrides[key] = resolved.get(key)
     return overrides
@@ -275,21 +282,21 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
         (["model=densenet"], [["model.compression=0.5", "model.compression=0.75", "model.compression=1.0"]]),
         ([], [["recipe.optimizer.lr=0.1", "recipe.optimizer.lr=1", "recipe.optimizer.lr=0.01"]]),
         (["model=resnet"], [["model.depth=20", "model.depth=32", "model.depth=44"]]),
-        (["+trainer.limit_train_batches=4"], [["recipe.epochs=2", "recipe.epochs=12"], ["seed=1", "seed=2"]]),
+        (["trainer.limit_train_batches=4"], [["recipe.epochs=2", "recipe.epochs=12"], ["seed=1", "seed=2"]]),
         (["~recipe.augment.crop_padding"], [["seed=1", "seed=2"]]),
         (["model=mask_rcnn", "data=digit_scenes"], [["backbone=resnet", "backbone=resnext"], ["seed=1", "seed=2"]]),
         (["model=faster_rcnn", "data=digit_scenes"], [["model.backbone.base_channels=8", "model.backbone.base_channels=4"]]),
         (["recipe.batch_size=${seed}"], [["seed=8", "seed=16"]]),
-        (["+recipe.note='${below_one:${recipe.optimizer.lr}}'"],
+        (["recipe.name='lr${below_one:${recipe.optimizer.lr}}'"],
          [["recipe.optimizer.lr=0.5", "recipe.optimizer.lr=0.7", "recipe.optimizer.lr=2"]]),
-        (["+recipe.note=${hydra:job.override_dirname}", "hydra.job.config.override_dirname.exclude_keys=[recipe.note]"],
-         [["seed=1", "seed=2"]]),
         ([], [["model={depth:29,cardinality:4}"], ["seed=1", "seed=2", "seed=3"]]),
         (["seed=4", "++seed=5"], [["recipe.epochs=3", "recipe.epochs=4", "recipe.epochs=5"]]),
         (["recipe.epochs=4", "recipe={epochs:5}"], [["seed=1", "seed=2", "seed=3"]]),
         ([], [[f"recipe.optimizer.momentum={value}" for value in ("1", "2", "null", "two", "0.5", "true", "900000001")]]),
         (["model=unet"], [["data=nuclei", "data=digits"], ["data.task=foo", "data.task=segmentation"], ["seed=1", "seed=2"]]),
         (["recipe=common"], [["trainer=ddp", "trainer=default"], ["seed=1", "seed=2"]]),
+        (["recipe={epochs:3}"], [["seed=1", "seed=2"]]),
+        (["model=densenet", "+model.initial_channels=8", "~recipe.optimizer.weight_decay"], [["seed=1", "seed=2"]]),
     ],
     ids=lambda value: " ".join(value) if value and isinstance(value[0], str) else "",
 )  # fmt: skip

@@ -93,23 +93,18 @@ def test_in_a_sweep_the_other_trials_run() -> None:
 
 def test_every_key_of_the_files_has_a_kind_and_every_kind_a_key() -> None:
     """Not of the targets' own arguments, which are theirs to check."""
-    own: tuple[Any, ...] = (
-        "recipe.optimizer.",
-        "recipe.scheduler.",
-        "recipe.augment.",
-        "recipe.tiles.",
-        "cluster.executor.",
-    )
-    blocks = {"launch": OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))["launch"]}
-    keys = {f"launch.{key}" for key in flatten(blocks["launch"])}
-    for group in ("cluster", "logger", "recipe", "trainer"):
+    own = ("recipe.optimizer.", "recipe.scheduler.", "recipe.augment.", "recipe.tiles.", "cluster.executor.")
+    launch: Any = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    keys = {f"launch.{key}" for key in flatten(launch["launch"])}
+    for group in ("cluster", "data", "logger", "recipe", "trainer"):
         for option in choices(group):
-            node = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
+            node: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
             keys |= {f"{group}.{key}" for key in flatten(node) if key not in ("defaults", "_target_")}
     keys = {key for key in keys if not key.startswith(own)}
-    assert keys <= {*KEYS, "recipe.augment"}
+    # A data set has keys of its own, and its source has arguments.
+    assert {key for key in keys if not key.startswith("data.")} <= {*KEYS, "recipe.augment"}
     beside = {key for key in KEYS if "." in key and not key.startswith(own) and not key.endswith("_target_")}
-    assert beside <= {*keys, "recipe.augment", "recipe.tiles"}
+    assert beside <= {*keys, "recipe.augment", "recipe.tiles", "data.augment", "data.source"}
 
 
 def test_nothing_is_started_or_written(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_evaluation_is_the_same_at_any_number_of_processes(evaluations: dict[int
 @pytest.mark.slow
 def test_two_processes_train_one_trial_inside_a_sweep_and_alone(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
-    done = run("-m", "model=resnet,densenet", *DDP, "+trainer.limit_train_batches=4", root=root)
+    done = run("-m", "model=resnet,densenet", *DDP, "trainer.limit_train_batches=4", root=root)
     assert done.returncode == 0, done.stdout + done.stderr
     for record in records(root).values():
         assert record["status"] == "ok"
@@ -59,7 +59,7 @@ def test_two_processes_train_one_trial_inside_a_sweep_and_alone(tmp_path: Path) 
         assert (parallel["world_size"], parallel["backend"], parallel["sync_batchnorm"]) == (2, "gloo", False)
         assert record["compute"]["samples_seen"] == 4 * 32  # the global batch is the recipe's
         assert record["metrics"]["test/n"] == 450
-    again = run("model=resnet", *DDP, "+trainer.limit_train_batches=4", root=tmp_path / "again")
+    again = run("model=resnet", *DDP, "trainer.limit_train_batches=4", root=tmp_path / "again")
     assert again.returncode == 0, again.stdout
     assert records(tmp_path / "again")["resnet20"]["weights_sha256"] == records(root)["resnet20"]["weights_sha256"]
 
@@ -69,7 +69,7 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(tmp_path: P
     losses = []
     for devices in (1, 2):
         root = tmp_path / str(devices)
-        arguments = ("model=unet", "data=nuclei", *DDP, f"trainer.devices={devices}", "+trainer.limit_train_batches=3")
+        arguments = ("model=unet", "data=nuclei", *DDP, f"trainer.devices={devices}", "trainer.limit_train_batches=3")
         done = run(*arguments, "model.base_channels=2", root=root)
         assert done.returncode == 0, done.stdout
         [history] = root.rglob("history.jsonl")
@@ -80,7 +80,7 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(tmp_path: P
 @pytest.mark.slow
 def test_a_killed_rank_takes_its_trial_down_and_the_next_one_runs(tmp_path: Path) -> None:
     root = tmp_path / "outputs"
-    process = start("-m", "model=resnet,densenet", *DDP, "+trainer.limit_train_batches=8", root=root)
+    process = start("-m", "model=resnet,densenet", *DDP, "trainer.limit_train_batches=8", root=root)
     deadline = time.monotonic() + 120
     while not list(root.glob("digits/resnet20/*/*/progress.json")) and time.monotonic() < deadline:
         time.sleep(0.05)

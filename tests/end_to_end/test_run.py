@@ -15,7 +15,7 @@ import torch
 import yaml
 from support.commands import ROOT, inspect, records, rows, run, start
 
-TINY = ("recipe.epochs=2", "+trainer.limit_train_batches=4")
+TINY = ("recipe.epochs=2", "recipe.batch_size=290")  # 4 batches of the digits
 SWEEP = ("-m", "model=resnext,unet,densenet,resnet", *TINY)
 
 
@@ -43,7 +43,7 @@ def test_the_record_is_the_runs_passport(sweep) -> None:
     for record in records(root).values():
         cost, spent = record["complexity"], record["compute"]
         assert cost["flops"] == 2 * cost["macs"]
-        assert spent["samples_seen"] == 2 * 4 * 32  # epochs x batches x global batch
+        assert spent["samples_seen"] == 2 * 4 * 290  # epochs x batches x global batch
         assert spent["train_flops"] == spent["samples_seen"] * cost["train_flops_per_sample"]
         assert record["counts"] == {"train": 1197, "val": 150, "test": 450}
         assert record["metrics"]["test/n"] == 450 == sum(map(sum, record["confusion"]))
@@ -52,7 +52,7 @@ def test_the_record_is_the_runs_passport(sweep) -> None:
         assert record["protocol"]["checkpoint"] == "last"
         assert record["environment"]["threads"] >= 1
         assert record["environment"]["packages"]["torch"] == torch.__version__
-        assert record["overrides"] == {"recipe.epochs": 2, "trainer.limit_train_batches": 4}
+        assert record["overrides"] == {"recipe.epochs": 2, "recipe.batch_size": 290}
 
 
 def test_every_run_leaves_pictures(sweep) -> None:
@@ -193,7 +193,7 @@ def test_another_configuration_in_the_directory_is_refused(sweep) -> None:
 
 @pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_weights(sweep, tmp_path: Path) -> None:
-    arguments = ("model=densenet", "recipe.epochs=3", "+trainer.limit_train_batches=8", "logger=none")
+    arguments = ("model=densenet", "recipe.epochs=3", "trainer.limit_train_batches=8", "logger=none")
     straight = run(*arguments, root=tmp_path / "straight")
     assert straight.returncode == 0, straight.stdout
     directory = next((tmp_path / "straight").glob("*/*/*/seed0")).relative_to(tmp_path / "straight")

@@ -23,7 +23,7 @@ from benchmarks.launch.trial_job import Outcome, Silence
 from benchmarks.units import killed_by
 
 TINY = (
-    *("model=resnet", "data=digits", "logger=none", "recipe.epochs=2", "+trainer.limit_train_batches=3"),
+    *("model=resnet", "data=digits", "logger=none", "recipe.epochs=2", "trainer.limit_train_batches=3"),
     "cluster.threads_per_process=1",
 )
 LIMIT_S = 600  # of one command, on a busy machine

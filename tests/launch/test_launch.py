@@ -24,7 +24,7 @@ TINY = (
     "data=digits",
     "logger=none",
     "recipe.epochs=2",
-    "+trainer.limit_train_batches=3",
+    "trainer.limit_train_batches=3",
     "cluster.threads_per_process=1",
 )
 FAULTY = ("recipe.optimizer._target_=support.faults.FaultySGD", "+recipe.optimizer.at=2")

@@ -35,8 +35,8 @@ two_cores = pytest.mark.skipif(cores() < 2, reason="two ranks need two cores")
 RAY = {"RAY_AUTH_MODE": "disabled", "RAY_health_check_period_ms": "1000"}
 HEAD = "127.0.0.2"  # Ray turns 127.0.0.1 into the machine's outside address
 PORT = 6390
-TINY = ("model=resnet", "logger=none", "recipe.epochs=2", "+trainer.limit_train_batches=3")
-LONG = ("model=resnet", "logger=none", "recipe.epochs=15", "+trainer.limit_train_batches=4")
+TINY = ("model=resnet", "logger=none", "recipe.epochs=2", "trainer.limit_train_batches=3")
+LONG = ("model=resnet", "logger=none", "recipe.epochs=15", "trainer.limit_train_batches=4")
 ONE_OF_FOUR_FAILS = ("-m", *TINY, "recipe.optimizer.lr=0.01,0.02,0.03,1e30")
 TWO_RANKS = "trainer.devices=2"
 ON_CLUSTER = ("cluster=ray", f"cluster.address={HEAD}:{PORT}")

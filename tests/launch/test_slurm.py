@@ -28,7 +28,7 @@ from run import main
 SCRIPTS = ROOT / "tests" / "support" / "clusters"
 DAEMONS = ("munged", "slurmctld", "slurmd", "slurmdbd", "mariadbd")
 ON_SLURM = ("cluster=slurm", "cluster.cpus_per_rank=1", "cluster.time_min=10")
-TINY = ("model=resnet", "logger=none", "recipe.epochs=2", "+trainer.limit_train_batches=3")
+TINY = ("model=resnet", "logger=none", "recipe.epochs=2", "trainer.limit_train_batches=3")
 
 
 @pytest.fixture(scope="session")

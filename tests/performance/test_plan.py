@@ -57,7 +57,7 @@ def test_the_forecast_of_flops_is_what_a_run_records(
     root = tmp_path / "outputs"
     overrides = [
         "model=resnet", "trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "recipe.epochs=2",
-        "+trainer.limit_train_batches=3", "trainer.max_train_flops=null,2e9", "logger=none", f"output_root={root}",
+        "trainer.limit_train_batches=3", "trainer.max_train_flops=null,2e9", "logger=none", f"output_root={root}",
     ]  # fmt: skip
     assert plan(["-m", *overrides]) == 0
     assert "2 of 2 runs remain" in capsys.readouterr().out
@@ -83,9 +83,8 @@ def test_the_forecast_of_flops_is_what_a_run_records(
     [
         ([], 12 * 37, 12),  # 1,197 images in batches of 32
         (["recipe.batch_size=64", "recipe.epochs=3"], 3 * 18, 3),
-        (["+trainer.limit_train_batches=5"], 12 * 5, 12),
-        (["+trainer.limit_train_batches=100"], 12 * 37, 12),
-        (["+trainer.limit_train_batches=0.5"], 12 * 18, 12),
+        (["trainer.limit_train_batches=5"], 12 * 5, 12),
+        (["trainer.limit_train_batches=100"], 12 * 37, 12),
         (["trainer.max_train_flops=1e6"], 100, 3),
         (["trainer.max_train_flops=379999"], 37, 1),
         (["trainer.max_train_seconds=2.1"], 5, 1),

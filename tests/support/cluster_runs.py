@@ -8,7 +8,7 @@ from pathlib import Path
 from support.commands import rows
 from support.forked_trials import TIMES
 
-LONG = ("model=resnet", "logger=none", "recipe.epochs=30", "+trainer.limit_train_batches=8")
+LONG = ("model=resnet", "logger=none", "recipe.epochs=30", "trainer.limit_train_batches=8")
 
 
 def until(true: Callable[[], object], what: str, seconds: float = 120) -> None:

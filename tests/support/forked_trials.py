@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIFE_S = 180  # a compiled network takes a minute on a busy machine
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "model.dropout=0.2", "recipe.epochs=3",
-    "recipe.augment.crop_padding=1", "+trainer.limit_train_batches=6", "logger=none", "trainer.accelerator=cpu",
+    "recipe.augment.crop_padding=1", "trainer.limit_train_batches=6", "logger=none", "trainer.accelerator=cpu",
     "cluster.threads_per_process=1", "launch.checkpoint_every_steps=2", "launch.collective_timeout_s=20",
 )  # fmt: skip
 TIMES = ("wall_s", "train_s", "images_per_s", "peak_memory_bytes", "energy_j")

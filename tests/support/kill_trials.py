@@ -30,7 +30,7 @@ from support.forked_trials import ROOT, TINY, outcome  # noqa: E402
 
 from benchmarks.records.files import read_json  # noqa: E402
 
-LONGER = ("recipe.epochs=10", "+trainer.limit_train_batches=12")  # most moments lie in training
+LONGER = ("recipe.epochs=10", "trainer.limit_train_batches=12")  # most moments lie in training
 SEGMENTATION = (
     *("model=unet", "data=touching_cells", "model.base_channels=2", "logger=none", "trainer.accelerator=cpu"),
     *("cluster.threads_per_process=1", "launch.checkpoint_every_steps=2", "launch.collective_timeout_s=20"),

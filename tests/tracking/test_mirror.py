@@ -30,7 +30,7 @@ from benchmarks.tracking.wandb_run import exit_code, mirrored
 ROOT = Path(__file__).resolve().parents[2]
 INIT_S, FINISH_S = 60, 90  # far beyond what tells that a server is gone
 TINY = (
-    "model=densenet", "model.depth=10", "model.growth_rate=4", "recipe.epochs=3", "+trainer.limit_train_batches=2",
+    "model=densenet", "model.depth=10", "model.growth_rate=4", "recipe.epochs=3", "trainer.limit_train_batches=2",
     "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger.project=p", "logger.mode=online",
 )  # fmt: skip
 LONG = ("recipe.epochs=200",)

@@ -272,7 +272,7 @@ sys.exit(rank.main(trial.directory))
 def test_memory_that_does_not_suffice(action: str, tmp_path: Path) -> None:
     overrides = [
         "model=resnet", "model.depth=8", "recipe.batch_size=512", "data.eval_batch_size=64", "recipe.epochs=1",
-        "+trainer.limit_train_batches=1", "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger=none",
+        "trainer.limit_train_batches=1", "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger=none",
         f"output_root={tmp_path}", f"trainer.on_out_of_memory={action}",
     ]  # fmt: skip
     command = [sys.executable, "-c", LIMITED, *overrides]

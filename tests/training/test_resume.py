@@ -47,7 +47,6 @@ RUNS: dict[str, tuple[list[str], int]] = {
 SLOW_RUNS: dict[str, tuple[list[str], int]] = {
     "every step": (["launch.checkpoint_every_steps=1"], 1),
     "accumulated": (["trainer.accumulate_grad_batches=4"], 1),
-    "two evaluations an epoch": (["+trainer.val_check_interval=3"], 1),
     "all at once": ([EMA, "cluster.loader_workers=2"], 2),
 }
 

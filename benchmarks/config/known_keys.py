@@ -1,0 +1,121 @@
+"""Which keys of a configuration something reads: the table's, those that others refer to, and arguments of a target."""
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hydra.utils import get_object
+
+from benchmarks.config.schema import CLOSED, KEYS
+from benchmarks.config.trial import ConfigurationError, flatten
+from benchmarks.units import nearest
+
+# Made of the groups, for the code: no override reaches them, see `overrides.py`.
+DERIVED = ("module", "datamodule", "loading", "task", "family", "defaulted", "rows", "paper")
+ELSEWHERE = ("experiment", "row", "about")  # checked where they are read
+OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+NAMES = re.compile(r"[a-z_]\w*(?:\.\w+)*")
+
+
+def references(written: Mapping[str, Any]) -> set[str]:
+    """Return the dotted keys that the interpolations of an unresolved configuration name."""
+    texts = [value for value in _values(written) if isinstance(value, str) and "${" in value]
+    return {name for text in texts for name in NAMES.findall(text)}
+
+
+def check_keys(config: Mapping[str, Any], named: Iterable[str], of_files: Mapping[str, Any]) -> None:
+    """Check that something reads every key of a resolved configuration.
+
+    Args:
+        named: keys that its interpolations name.
+        of_files: the configuration that the files alone make. An argument of a target that stands in it is the file's to
+            answer for, and the target is not imported for it.
+
+    Raises:
+        ConfigurationError: nothing reads one of them; the message names the nearest that is read.
+    """
+    known = flatten(of_files)
+    for key in flatten(config):
+        target = _target_above(key, config)
+        if target and key in known and not key.startswith(CLOSED):
+            continue
+        if not is_read(key, config, named):
+            raise ConfigurationError(f"nothing reads {key}{instead(key, config)}")
+
+
+def is_read(key: str, config: Mapping[str, Any], named: Iterable[str]) -> bool:
+    """Tell whether something reads ``key``, which may be one that the configuration does not have yet."""
+    names = key.split(".")
+    above = [".".join(names[:count]) for count in range(1, len(names))]
+    target = _target_above(key, config)
+    if names[0] in (*DERIVED, *ELSEWHERE) or any(known == key or known.startswith(f"{key}.") for known in KEYS):
+        return True
+    if any(place in KEYS and len(place) > len(target) for place in above):
+        return True
+    if key.startswith(CLOSED):
+        return False
+    # What refers to a target's whole node hands it on to be built.
+    if any(f"{key}.".startswith(f"{name}.") and len(name) > len(target) for name in named):
+        return True
+    if not target:
+        return False
+    argument = key.removeprefix(f"{target}.").split(".")[0]
+    takes = _arguments(_node(config, target)["_target_"])
+    return argument in OF_HYDRA or takes is None or argument in takes
+
+
+def instead(key: str, config: Mapping[str, Any]) -> str:
+    """Return what to write in the place of a key that nothing reads."""
+    block, _, word = key.rpartition(".")
+    target = _target_above(key, config)
+    if target and not key.startswith(CLOSED):
+        of_target = _node(config, target)["_target_"]
+        known = sorted(_arguments(of_target) or ())
+        return f"{nearest(word, known)}; {of_target.rpartition('.')[2]} takes {', '.join(known)}"
+    beside = [name for name in (*KEYS, *flatten(config)) if name.split(".")[0] not in DERIVED]
+    close = nearest(key, [name for name in beside if name != key])
+    siblings = dict.fromkeys(
+        name.removeprefix(f"{block}.").split(".")[0] for name in beside if name.startswith(f"{block}.")
+    )
+    listed = ", ".join(name for name in siblings if name not in (*OF_HYDRA, word))
+    return close or (f"; {block} has {listed}" if listed else "")
+
+
+def _target_above(key: str, config: Mapping[str, Any]) -> str:
+    """Return the innermost node with a ``_target_`` that a key lies in; empty where there is none."""
+    names = key.split(".")
+    for count in range(len(names) - 1, 0, -1):
+        node = _node(config, ".".join(names[:count]))
+        if isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
+            return ".".join(names[:count])
+    return ""
+
+
+def _node(config: Mapping[str, Any], key: str) -> Any:
+    node: Any = config
+    for name in key.split("."):
+        node = node.get(name) if isinstance(node, Mapping) else None
+    return node
+
+
+def _arguments(target: str) -> list[str] | None:
+    """Return the arguments that a target takes; None where it takes any, or cannot be imported, as is said when it is built."""
+    try:
+        parameters = inspect.signature(get_object(target)).parameters.values()
+    except Exception:  # of the module's own code: of any class
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return [parameter.name for parameter in parameters]
+
+
+def _values(node: Any) -> Iterable[Any]:
+    if isinstance(node, Mapping):
+        for child in node.values():
+            yield from _values(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _values(child)
+    else:
+        yield node

@@ -1,0 +1,111 @@
+"""Overrides as a user writes them: quoted where Hydra's grammar needs it, and refused where they would have no effect."""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob, Override, RangeSweep
+from hydra.errors import OverrideParseException
+
+from benchmarks.config.folders import GROUPS, choices
+from benchmarks.config.known_keys import DERIVED
+from benchmarks.config.schema import KEYS, check_value
+from benchmarks.config.trial import ConfigurationError
+from benchmarks.units import nearest
+
+HOME = re.compile(r"(?<=[=,])~(?=/|,|$)")
+OF_HYDRA = {
+    "hydra.run": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
+    "hydra.sweep": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
+    "hydra.job": "set name=… or output_root=DIR",
+    "hydra.launcher": "set cluster=local, hosts, slurm or ray, and launch.workers",
+    "hydra.sweeper": "list the values: -m KEY=A,B",
+    "hydra.mode": "-m sweeps",
+}
+
+
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Parse ``KEY=VALUE``s; ``~`` is the home folder, and a value that Hydra's grammar cannot read is a text as it stands.
+
+    Raises:
+        ConfigurationError: one has no such form.
+    """
+    hydra = GlobalHydra.instance().hydra
+    if hydra is None:
+        raise RuntimeError("parse_overrides is called inside compose._hydra()")
+    parser = OverridesParser.create(config_loader=hydra.config_loader)
+    return [_parse(parser, HOME.sub(os.path.expanduser("~"), text)) for text in overrides]
+
+
+def _parse(parser: OverridesParser, text: str) -> Override:
+    key, equals, value = text.partition("=")
+    for form in (text, f"{key}='{_escaped(value)}'") if equals else (text,):
+        with suppress(OverrideParseException):
+            [override] = parser.parse_overrides([form])
+            if override.is_add() and not override.is_force_add() and override.key_or_group in KEYS:
+                [override] = parser.parse_overrides([f"+{form}"])  # whether a file sets it or not
+            if override.key_or_group:
+                return override
+    raise ConfigurationError(f"{text!r} is not of the form key=value")
+
+
+def as_text(override: Override) -> str:
+    """Return an override as Hydra's grammar reads it, whatever the user wrote; of a sweep, the sweep."""
+    if override.is_sweep_override():
+        return str(override.input_line)
+    return f"{override.get_key_element()}={override.get_value_element_as_str()}"
+
+
+def _escaped(value: str) -> str:
+    r"""Return a text as it stands within Hydra's single quotes: ``\'`` for a quote, doubled backslashes before one."""
+    return re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + (match[2] and rf"\{match[2]}"), value)
+
+
+def check_overrides(parsed: Sequence[Override]) -> None:
+    """Let overrides pass that reach something.
+
+    Raises:
+        ConfigurationError: one would be ignored, names an option that there is not, or sweeps over no value.
+    """
+    for override in parsed:
+        key, text = str(override.key_or_group), str(override.input_line)
+        if re.split("[./]", key)[0] == "hydra":
+            hints = [hint for name, hint in OF_HYDRA.items() if re.fullmatch(rf"{name}([.].*)?", key.replace("/", "."))]
+            raise ConfigurationError(f"{text} would have no effect{''.join(f'; {hint}' for hint in hints)}")
+        if key.split(".")[0] in DERIVED:
+            raise ConfigurationError(
+                f"{key} is put together from the groups: set model.*, data.*, recipe.* or trainer.*"
+            )
+        if override.is_sweep_override():
+            _check_sweep(override, text)
+        elif key in GROUPS:
+            _check_option(key, override, text)
+        elif key in KEYS and not override.is_delete() and "${" not in text:
+            check_value(key, override.value())
+
+
+def _check_sweep(override: Override, text: str) -> None:
+    key, values = str(override.key_or_group), override.value()
+    if override.is_interval_sweep():
+        raise ConfigurationError(f"{text}: an interval has no list of values; list them: {key}=A,B")
+    if isinstance(values, RangeSweep) and not [*override.sweep_iterator()]:
+        raise ConfigurationError(f"{text} has no value; range(0,3) is 0, 1, 2")
+    if isinstance(values, Glob) and not [*override.sweep_iterator()]:
+        raise ConfigurationError(f"{text} names no {key}; there are {', '.join(choices(key))}")
+
+
+def _check_option(group: str, override: Override, text: str) -> None:
+    value, known = override.value(), choices(group)
+    if override.is_delete():
+        raise ConfigurationError(f"{text}: a run has one; {group}={', '.join(known)}")
+    if isinstance(value, dict) and group != "experiment":  # values of the group's keys
+        return
+    if isinstance(value, str) and (group != "experiment" or value in known):  # of the others composing says it
+        return
+    hint = nearest(value, known) if isinstance(value, str) else ""
+    named = repr(value) if isinstance(value, str) else text.partition("=")[2]
+    several = f"; of several, one run each: -m {group}={known[0]},{known[1]}" if isinstance(value, list) else ""
+    raise ConfigurationError(f"no {group} named {named}{hint}; there are {', '.join(known)}{several}")

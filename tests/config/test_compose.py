@@ -292,7 +292,7 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
         ([], [["model={depth:29,cardinality:4}"], ["seed=1", "seed=2", "seed=3"]]),
         (["seed=4", "++seed=5"], [["recipe.epochs=3", "recipe.epochs=4", "recipe.epochs=5"]]),
         (["recipe.epochs=4", "recipe={epochs:5}"], [["seed=1", "seed=2", "seed=3"]]),
-        ([], [[f"recipe.optimizer.momentum={value}" for value in ("1", "2", "null", "two", "0.5", "true", "900000001")]]),
+        (["model=resnet"], [[f"model.base_channels={value}" for value in ("1", "2", "null", "two", "0.5", "true", "900000001")]]),
         (["model=unet"], [["data=nuclei", "data=digits"], ["data.task=foo", "data.task=segmentation"], ["seed=1", "seed=2"]]),
         (["recipe=common"], [["trainer=ddp", "trainer=default"], ["seed=1", "seed=2"]]),
         (["recipe={epochs:3}"], [["seed=1", "seed=2"]]),

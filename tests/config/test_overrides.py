@@ -80,9 +80,9 @@ def test_a_value_is_the_text_that_the_shell_hands_over(value: str) -> None:
 
 def test_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    trials = expand(["data=cifar10", "data.root=~/a,~/b~", "output_root=~"], multirun=True)
+    trials = expand(["data=cifar10", "data.root=~/a,~/b", "output_root=~"], multirun=True)
     roots = [trial.config["data"]["root"] for trial in trials if isinstance(trial, Trial)]
-    assert roots == ["/home/me/a", "/home/me/b~"]
+    assert roots == ["/home/me/a", "/home/me/b"]
 
 
 def test_values_of_a_group_are_overrides_like_others() -> None:

@@ -18,6 +18,8 @@ PILLOW_ERRORS = (
     Image.DecompressionBombError,
 )
 
+NAMES_AND_SIZES = "the checksum is of the names and sizes of the files, not of pixels"
+
 
 class DamagedImageError(ValueError):
     """An image that cannot be read; the message names it, in one line.
@@ -119,7 +121,7 @@ class ImageSplits:
     val: ImageSplit
     test: ImageSplit
     classes: tuple[str, ...]
-    notes: str = "the checksum is of the names and sizes of the files, not of pixels"
+    notes: str = NAMES_AND_SIZES
     remarks: tuple[str, ...] = ()
 
     def named(self) -> dict[str, ImageSplit]:

@@ -20,20 +20,45 @@ Found = TypeVar("Found")
 _BATCH = 1000  # rows decoded at a time: bounds what is in memory beside the result
 
 
-def shards(folder: Path, split: str) -> list[Path]:
-    """List the files <split>-<i>-of-<n>.parquet in folder and below, in order; none if there is none.
+def shards(folder: Path, split: str, config: str = "") -> list[Path]:
+    """List the files of a split in folder and below, in order: <split>-<i>-of-<n>.parquet, or <split>/<i>.parquet as the hub
+    converts sets; none if there is none.
 
-    Raises FileNotFoundError if some of the n are missing.
+    config: the folder of one configuration of a set, which is taken where there is one. Where a cache of the hub's client
+    holds several snapshots, the newest is taken.
+    Raises FileNotFoundError if some of the n, or of those before the last, are missing.
     """
-    paths = sorted(folder.rglob(f"{split}-*.parquet"))
-    numbered = [re.search(r"-(\d+)-of-(\d+)\.parquet$", path.name) for path in paths]
+    published, converted = (
+        _newest([path for path in every if config in path.parts] or every)
+        for every in (sorted(folder.rglob(f"{split}{rest}.parquet")) for rest in ("-*", "/*"))
+    )
+    numbered = [re.search(r"-(\d+)-of-(\d+)\.parquet$", path.name) for path in published]
     total = max((int(match[2]) for match in numbered if match), default=0)
-    missing = set(range(total)) - {int(match[1]) for match in numbered if match}
+    missing = [f"{split}-{i:05d}-of-{total:05d}" for i in sorted({*range(total)} - {int(m[1]) for m in numbered if m})]
+    if not published:
+        present = {int(path.stem) for path in converted if path.stem.isdecimal()}
+        missing = [f"{split}/{i:04d}" for i in sorted({*range(max(present, default=0))} - present)]
     if missing:
-        raise FileNotFoundError(
-            f"{folder}: {split}-{min(missing):05d}-of-{total:05d}.parquet is missing; fetch it, or all files with data.hub=true"
-        )
-    return paths
+        raise FileNotFoundError(f"{folder}: {missing[0]}.parquet is missing; fetch it, or all files with data.hub=true")
+    return published or converted
+
+
+def _newest(every: Sequence[Path]) -> list[Path]:
+    snapshots = {snapshot for snapshot in map(_snapshot, every) if snapshot is not None}
+    newest = max(snapshots, key=lambda snapshot: (snapshot.stat().st_mtime_ns, snapshot.name), default=None)
+    return [path for path in every if newest in (None, _snapshot(path))]
+
+
+def _snapshot(path: Path) -> Path | None:
+    """Return the snapshot that a file of the client's cache is of: <set>/snapshots/<commit>/<file>."""
+    return next((parent for parent in path.parents if parent.parent.name == "snapshots"), None)
+
+
+def snapshot_note(files: Sequence[Path]) -> str:
+    """Return what a reader of a result must know of files of the client's cache: which of several snapshots; "" normally."""
+    snapshot = _snapshot(files[0]) if files else None
+    several = 0 if snapshot is None else sum(entry.is_dir() for entry in snapshot.parent.iterdir())
+    return f"of {several} snapshots the newest, {snapshot.name}" if snapshot is not None and several > 1 else ""
 
 
 def fetch(repository: str, patterns: Sequence[str], folder: Path) -> None:
@@ -116,12 +141,21 @@ def opened(path: Path, image: str, label: str) -> Iterator[Any]:
         raise ValueError(f"{path} must be parquet with the columns {image} and {label} ({reason})") from error
 
 
-def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: int) -> Decoded:
-    """Decode images of size x size pixels, by split, from the columns image (a struct with the bytes) and label (integers).
+def _column(path: Path, names: Sequence[str], label: str) -> str:
+    """Return the first of these columns that a file has, the first of all where it has none."""
+    with opened(path, names[0], label) as file:
+        return next((name for name in names if name in file.schema_arrow.names), names[0])
+
+
+def decode_parquet(files: dict[str, list[Path]], images: Sequence[str], label: str, size: int) -> Decoded:
+    """Decode images of size x size pixels, by split, from a column of images (structs with the bytes) and label (integers).
+
+    images: names that the column may have, the first one present is taken.
 
     Raises ValueError naming the file and the row that is no such image, ImportError without pyarrow.
     """
     formats: set[str | None] = set()
+    image = _column(next(iter(files.values()))[0], images, label)
 
     def decode(encoded: dict[str, bytes], place: str) -> np.ndarray:
         try:
@@ -139,7 +173,7 @@ def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: i
             return file.metadata.num_rows
 
     def read(paths: list[Path]) -> Part:
-        images = np.empty((sum(map(count, paths)), 3, size, size), dtype=np.uint8)
+        pixels = np.empty((sum(map(count, paths)), 3, size, size), dtype=np.uint8)
         labels: list[int] = []
         for path in paths:
             first = len(labels)
@@ -148,8 +182,8 @@ def decode_parquet(files: dict[str, list[Path]], image: str, label: str, size: i
                     start = len(labels)
                     labels.extend(batch.column(label).to_pylist())
                     for row, encoded in enumerate(batch.column(image).to_pylist(), start):
-                        images[row] = decode(encoded, f"{path} row {row - first}")
-        return Part(images, np.array(labels, dtype=np.int64))
+                        pixels[row] = decode(encoded, f"{path} row {row - first}")
+        return Part(pixels, np.array(labels, dtype=np.int64))
 
     parts = {split: read(paths) for split, paths in files.items()}
     return Decoded(parts, notes="lossy JPEG" if "JPEG" in formats else "")

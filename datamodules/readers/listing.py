@@ -7,6 +7,8 @@ from pathlib import Path
 # Hidden files (.DS_Store, macOS's ._x.jpg beside x.jpg, NFS's .nfs… of deleted files) and those of Windows.
 _STRAY = re.compile(r"\..*|__MACOSX|(eh)?thumbs(_vista)?\.db|desktop\.ini", re.IGNORECASE | re.DOTALL)
 
+_SHOWN = 5
+
 
 def list_folder(folder: Path) -> tuple[list[os.DirEntry[str]], int]:
     """Return what a folder holds, in the order of names and without stray files, and the number of stray files."""
@@ -27,3 +29,14 @@ def size_of(entry: os.DirEntry[str]) -> int:
 def stray_note(count: int) -> list[str]:
     """Return what a reader of a result must know of skipped files."""
     return [f"{count} stray files skipped (.DS_Store, Thumbs.db and the like)"] if count else []
+
+
+def contents(folder: Path) -> str:
+    """Return in words what there is at a path, for a message: some names, or that there is nothing."""
+    if folder.is_file():
+        return "it is a file"
+    if not folder.is_dir():
+        return "there is no such folder"
+    names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in list_folder(folder)[0]]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"it holds {', '.join(names[:_SHOWN])}{more}" if names else "it is empty"

@@ -1,7 +1,5 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images) from local files."""
 
-import tarfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.readers.decoded import Decoded, Part, decoded_once, gather
-from datamodules.readers.hub import decode_parquet, find_or_fetch, shards
+from datamodules.readers.cifar_files import SHAPE, BinaryFiles, CifarFiles, PickledFiles, folder_in
+from datamodules.readers.decoded import Decoded, decoded_once, gather
+from datamodules.readers.hub import decode_parquet, find_or_fetch, shards, snapshot_note
+from datamodules.readers.listing import contents
 from datamodules.readers.splits import Splits, hold_out
 
-_SHAPE = (3, 32, 32)
 _PARTS = ("train", "test")
-_UNPACKED_BYTES = 200_000_000  # of an archive; the official ones unpack to 184,640,000 and 184,450,000
 _FINE_LABELS = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
@@ -29,125 +27,107 @@ willow_tree wolf woman worm
 
 @dataclass(frozen=True)
 class _Published:
-    """A set as published.
-
-    label_bytes: those before the pixels of a record; the last of them is the label, the ones before it are coarser labels.
-    repository, column: of the hub's parquet.
-    """
+    """A set as published: its forms, and the repository of the hub's parquet with the columns of images and labels."""
 
     title: str
     classes: tuple[str, ...]
-    folder: str
-    archive: str
-    train_files: tuple[str, ...]
-    test_file: str
-    names_file: str
-    label_bytes: int
+    forms: tuple[CifarFiles, ...]
     repository: str
-    column: str
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        return (*self.train_files, self.test_file, self.names_file)
+    image_columns: tuple[str, ...]
+    label_column: str
 
 
 PUBLISHED = {
     "cifar10": _Published(
         title="CIFAR-10",
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
-        folder="cifar-10-batches-bin",
-        archive="cifar-10-binary.tar.gz",
-        train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
-        test_file="test_batch.bin",
-        names_file="batches.meta.txt",
-        label_bytes=1,
+        forms=(
+            BinaryFiles(
+                folder="cifar-10-batches-bin",
+                archive="cifar-10-binary.tar.gz",
+                train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
+                test_file="test_batch.bin",
+                names_file="batches.meta.txt",
+                label_bytes=1,
+            ),
+            PickledFiles(
+                folder="cifar-10-batches-py",
+                archive="cifar-10-python.tar.gz",
+                train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
+                test_file="test_batch",
+                names_file="batches.meta",
+                labels_key="labels",
+                names_key="label_names",
+            ),
+        ),
         repository="uoft-cs/cifar10",
-        column="label",
+        image_columns=("img", "image"),
+        label_column="label",
     ),
     "cifar100": _Published(
         title="CIFAR-100",
         classes=tuple(_FINE_LABELS.split()),
-        folder="cifar-100-binary",
-        archive="cifar-100-binary.tar.gz",
-        train_files=("train.bin",),
-        test_file="test.bin",
-        names_file="fine_label_names.txt",
-        label_bytes=2,
+        forms=(
+            BinaryFiles(
+                folder="cifar-100-binary",
+                archive="cifar-100-binary.tar.gz",
+                train_files=("train.bin",),
+                test_file="test.bin",
+                names_file="fine_label_names.txt",
+                label_bytes=2,
+            ),
+            PickledFiles(
+                folder="cifar-100-python",
+                archive="cifar-100-python.tar.gz",
+                train_files=("train",),
+                test_file="test",
+                names_file="meta",
+                labels_key="fine_labels",
+                names_key="fine_label_names",
+            ),
+        ),
         repository="uoft-cs/cifar100",
-        column="fine_label",
+        image_columns=("img", "image"),
+        label_column="fine_label",
     ),
 }
 
 
-def _decode_records(name: str, data: bytes, label_bytes: int) -> Part:
-    """Return the images and labels of one binary file: per image its label, then red, green and blue planes, row by row."""
-    size = label_bytes + int(np.prod(_SHAPE))
-    if not data or len(data) % size:
-        raise ValueError(f"{name} must be a whole number of {size}-byte records, got {len(data)} bytes; fetch it again")
-    records = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
-    return Part(records[:, label_bytes:].reshape(-1, *_SHAPE), records[:, label_bytes - 1].astype(np.int64))
-
-
-def _decode_binary(published: _Published, origin: Path, read: Callable[[str], bytes]) -> Decoded:
-    """Decode the official binary files; read returns the bytes of a file by its name."""
-    names = tuple(read(published.names_file).decode("ascii", "replace").split())
-    if names != published.classes:
-        raise ValueError(
-            f"{origin}: {published.names_file} must name {', '.join(published.classes)}, got {', '.join(names)}"
-        )
-
-    def part(files: tuple[str, ...]) -> Part:
-        pieces = [_decode_records(f"{origin}: {name}", read(name), published.label_bytes) for name in files]
-        return Part(*map(np.concatenate, zip(*((piece.images, piece.labels) for piece in pieces), strict=True)))
-
-    return Decoded({"train": part(published.train_files), "test": part((published.test_file,))})
-
-
-def _decode_archive(published: _Published, path: Path) -> Decoded:
-    contents: dict[str, bytes] = {}
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                if member.offset_data + member.size > _UNPACKED_BYTES:
-                    raise ValueError(
-                        f"{path} unpacks to more than {_UNPACKED_BYTES:,} bytes; fetch {published.archive} again"
-                    )
-                folder, _, name = member.name.rpartition("/")
-                if member.isreg() and folder == published.folder and name in published.files:  # no links
-                    contents[name] = archive.extractfile(member).read()  # type: ignore[union-attr]
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or truncated ({error}); fetch {published.archive} again") from error
-    for name in published.files:
-        if name not in contents:
-            raise ValueError(f"{path} must contain {published.folder}/{name}; fetch {published.archive} again")
-    return _decode_binary(published, path, contents.__getitem__)
-
-
-def _decode_folder(published: _Published, folder: Path) -> Decoded:
-    for name in published.files:
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name} is missing; unpack all of {published.archive} there")
-    return _decode_binary(published, folder, lambda name: (folder / name).read_bytes())
-
-
 def _find(published: _Published, path: Path) -> tuple[list[Path], Callable[[], Decoded]]:
     """Return the files of a set at path and what decodes them."""
-    if path.is_file() and path.name.endswith(".tar.gz"):
-        return [path], partial(_decode_archive, published, path)
-    for folder in (path, path / published.folder):
-        present = [folder / name for name in published.files if (folder / name).is_file()]
-        if present:
-            return present, partial(_decode_folder, published, folder)
-    if (path / published.archive).is_file():
-        return _find(published, path / published.archive)
+    if path.is_file():
+        return [path], partial(_form_of(published, path).decode_archive, published.classes, path)
+    for form in published.forms:
+        # Keras unpacks an archive to <folder>-target, or names it <folder>.tar.gz.
+        places = (path, path / form.folder, path / f"{form.folder}-target" / form.folder)
+        for folder in places:
+            present = [folder / name for name in form.files if (folder / name).is_file()]
+            if len(present) > 1:  # a name like train may be of anything
+                return present, partial(form.decode_folder, published.classes, folder)
+        for archive in (path / form.archive, path / f"{form.folder}.tar.gz"):
+            if archive.is_file():
+                return _find(published, archive)
     files = {part: shards(path, part) for part in _PARTS}
     if all(files.values()):
-        return sum(files.values(), []), partial(decode_parquet, files, "img", published.column, _SHAPE[-1])
+        columns = published.image_columns, published.label_column
+        return sum(files.values(), []), partial(decode_parquet, files, *columns, SHAPE[-1])
+    forms = " or ".join(f"{form.archive} or its unpacked {form.folder}" for form in published.forms)
     raise FileNotFoundError(
-        f"{path} holds no {published.title}; put {published.archive} (www.cs.toronto.edu/~kriz/cifar.html), its unpacked "
-        f"{published.folder}, or train-*.parquet and test-*.parquet of the hub's {published.repository} there "
-        "(data.hub=true fetches these)"
+        f"{path} holds no {published.title}, {contents(path)}; put {forms} (www.cs.toronto.edu/~kriz/cifar.html), or the "
+        f"parquet of the hub's {published.repository} (train-*.parquet and test-*.parquet, or train/ and test/ with "
+        "0000.parquet) there; data.hub=true fetches the latter"
     )
+
+
+def _form_of(published: _Published, path: Path) -> CifarFiles:
+    """Return the form of an archive."""
+    folder = folder_in(path) if path.name.endswith((".tar.gz", ".tgz")) else ""
+    for form in published.forms:
+        if form.folder == folder:
+            return form
+    forms = " or ".join(f"{form.folder}/ ({form.archive})" for form in published.forms)
+    held = f"it holds {folder}/" if folder else "it is no .tar.gz of a folder"
+    raise ValueError(f"{path} is no archive of {published.title}, which holds {forms}; {held}")
 
 
 def load_cifar(
@@ -161,8 +141,9 @@ def load_cifar(
 ) -> Splits:
     """Return 45,000 / 5,000 / 10,000 images uint8 [N, 3, 32, 32] of ten classes, of cifar100 the hundred fine ones.
 
-    path: the official binary archive (cifar-10-binary.tar.gz, say), its unpacked folder, a folder that holds either, or a
-    folder with train-*.parquet and test-*.parquet of the hub (needs the extra `parquet`). hub: fetch the parquet
+    path: an official archive, binary or for Python (cifar-10-binary.tar.gz, cifar-10-python.tar.gz), its unpacked folder, a
+    folder that holds either, as torchvision and Keras leave them, or a folder with the hub's parquet: train-*.parquet and
+    test-*.parquet, or train/0000.parquet and so on (needs the extra `parquet`). Pickles run no code. hub: fetch the parquet
     into path where it holds nothing of the set (needs the extra `hub`). The images are decoded once and kept as .npy
     files in a subfolder of cache_dir. val is a fixed, stratified part of the training images.
     Raises FileNotFoundError on missing files and ValueError on damaged ones or other counts; every class must hold an
@@ -191,5 +172,5 @@ def load_cifar(
         val=gather([(train, held_out)]),
         test=gather([(test, np.arange(len(test.labels)))]),
         classes=published.classes,
-        notes=decoded.notes,
+        notes="; ".join(filter(None, [decoded.notes, snapshot_note(files)])),
     )

@@ -1,4 +1,4 @@
-"""Data sets in MNIST's IDX format: Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747)."""
+"""Data sets in MNIST's IDX format: MNIST itself and Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747)."""
 
 import gzip
 import io
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datamodules.readers.listing import contents
 from datamodules.readers.splits import Split, Splits, hold_out
 
 FASHION_MNIST_CLASSES = (
@@ -81,9 +82,12 @@ def load_idx(
     """
 
     def read(name: str, ndim: int, count: int) -> np.ndarray:
-        paths = [path for path in (folder / name, folder / f"{name}.gz") if path.is_file()]
+        names = (name, name.replace("-idx", ".idx"))  # the latter as some archives unpack
+        paths = [path for one in names for path in (folder / one, folder / f"{one}.gz") if path.is_file()]
         if not paths:
-            raise FileNotFoundError(f"{folder / name}[.gz] is missing; put the set's four IDX files into {folder}")
+            raise FileNotFoundError(
+                f"{folder / name}[.gz] is missing, {contents(folder)}; put the set's four IDX files into {folder}"
+            )
         array = read_idx(paths[0], ndim)
         if len(array) != count:
             raise ValueError(f"{paths[0]} must hold {count} entries, got {len(array)}")
@@ -118,13 +122,31 @@ def load_idx(
     )
 
 
+def _folder_of(root: Path, name: str) -> Path:
+    """Return the folder of the files: root itself, or <name>/raw in it, as torchvision leaves them."""
+    raw = root / name / "raw"
+    return raw if raw.is_dir() else root
+
+
+def load_mnist(folder: str | Path) -> Splits:
+    """Return MNIST (LeCun et al. 1998): 55,000 / 5,000 / 10,000 images uint8 [N, 1, 28, 28] of ten digits.
+
+    folder: with the four IDX files, or torchvision's root, with MNIST/raw.
+    Raises FileNotFoundError if a file is missing; see load_idx for the rest.
+    """
+    digits = tuple(str(digit) for digit in range(10))
+    folder = _folder_of(Path(folder), "MNIST")
+    return load_idx(folder, digits, train_count=60_000, test_count=10_000, val_count=5_000, mean=0.1307, std=0.3081)
+
+
 def load_fashion_mnist(folder: str | Path) -> Splits:
     """Return Fashion-MNIST: 55,000 / 5,000 / 10,000 images uint8 [N, 1, 28, 28] of ten classes.
 
-    Debian's package dataset-fashion-mnist puts the files into /usr/share/datasets/fashion-mnist.
+    folder: with the four IDX files, where Debian's package dataset-fashion-mnist puts them into
+    /usr/share/datasets/fashion-mnist, or torchvision's root, with FashionMNIST/raw.
     Raises FileNotFoundError if folder is missing; see load_idx for the rest.
     """
-    folder = Path(folder)
+    folder = _folder_of(Path(folder), "FashionMNIST")
     if not folder.is_dir():
         raise FileNotFoundError(
             f"{folder} is missing; install Debian's dataset-fashion-mnist or put Fashion-MNIST's four IDX files there"

@@ -15,7 +15,15 @@ import numpy as np
 
 from datamodules.readers import hub as hub_files
 from datamodules.readers import preparation
-from datamodules.readers.encoded import FolderImages, ImageFiles, ImageSplit, ImageSplits, PackedImages
+from datamodules.readers.encoded import (
+    NAMES_AND_SIZES,
+    FolderImages,
+    ImageFiles,
+    ImageSplit,
+    ImageSplits,
+    PackedImages,
+)
+from datamodules.readers.listing import contents, list_folder, size_of, stray_note
 from datamodules.readers.splits import hold_out_each
 
 _WNID = re.compile(r"n\d{8}")
@@ -47,14 +55,17 @@ def load_imagenet(
     path = Path(path)
     train: ImageFiles
     test: ImageFiles
+    notes = [NAMES_AND_SIZES]
     if (path / "train").is_dir() or (path / "val").is_dir():
-        classes, train, test = _read_folders(path, num_classes)
+        classes, train, test, strays = _read_folders(path, num_classes)
+        notes += stray_note(strays)
     elif shards := _find_shards(path, hub):
         classes, train, test = _read_shards(*shards, num_classes, Path(cache_dir))
+        notes += filter(None, [hub_files.snapshot_note(shards[0])])
     else:
         raise FileNotFoundError(
-            f"{path} holds no ImageNet; put the folders train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC 2012 "
-            "(www.image-net.org), or train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k there"
+            f"{path} holds no ImageNet, {contents(path)}; put the folders train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC "
+            "2012 (www.image-net.org), or train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k there"
         )
     for name, files, count in (("training", train, train_count), ("validation", test, test_count)):
         if count is not None and len(files.labels) != count:
@@ -64,53 +75,63 @@ def load_imagenet(
             )
     rest, held_out = hold_out_each(train.labels, val_per_class, seed=0)
     every = np.arange(len(test.labels))
-    return ImageSplits(ImageSplit(train, rest), ImageSplit(train, held_out), ImageSplit(test, every), classes)
+    return ImageSplits(
+        ImageSplit(train, rest), ImageSplit(train, held_out), ImageSplit(test, every), classes, "; ".join(notes)
+    )
 
 
 # Folders
 
 
-def _read_folders(root: Path, num_classes: int) -> tuple[tuple[str, ...], FolderImages, FolderImages]:
-    classes = _class_folders(root / "train")
+def _read_folders(root: Path, num_classes: int) -> tuple[tuple[str, ...], FolderImages, FolderImages, int]:
+    """Return the classes, the images of train and val, and the number of stray files."""
+    (classes, *strays), (of_val, *more) = (_class_folders(root / part) for part in ("train", "val"))
     if len(classes) != num_classes:
         raise ValueError(f"{root / 'train'} must hold {num_classes} class folders, got {len(classes)}; unpack all")
-    if differing := sorted(set(classes) ^ set(_class_folders(root / "val"))):
+    if differing := sorted(set(classes) ^ set(of_val)):
         raise ValueError(f"{root}/train and val must hold the same classes, {differing[0]} is in one of them alone")
-    return classes, _list_images(root / "train", classes), _list_images(root / "val", classes)
+    (train, *of_train), (test, *of_test) = (_list_images(root / part, classes) for part in ("train", "val"))
+    return classes, train, test, sum([*strays, *more, *of_train, *of_test])
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
+def _class_folders(folder: Path) -> tuple[tuple[str, ...], int]:
+    """Return the names of the class folders, and the number of stray files beside them."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is missing; put class folders with the JPEG files of ILSVRC 2012 there")
-    with os.scandir(folder) as entries:
-        names = sorted(entry.name for entry in entries)
-    for name in names:
-        if _WNID.fullmatch(name) and (folder / name).is_dir():
+    entries, strays = list_folder(folder)
+    for entry in entries:
+        if _WNID.fullmatch(entry.name) and entry.is_dir():
             continue
-        hint = ": sort the images into folders of classes (valprep.sh)" if name.lower().endswith(_SUFFIXES) else ""
-        raise ValueError(f"{folder / name} is no folder named by a WordNet id (n01440764){hint}")
-    return tuple(names)
+        hint = (
+            ": sort the images into folders of classes (valprep.sh)" if entry.name.lower().endswith(_SUFFIXES) else ""
+        )
+        raise ValueError(f"{entry.path} is no folder named by a WordNet id (n01440764){hint}")
+    return tuple(entry.name for entry in entries), strays
 
 
-def _list_images(folder: Path, classes: Sequence[str]) -> FolderImages:
+def _list_images(folder: Path, classes: Sequence[str]) -> tuple[FolderImages, int]:
+    """Return the images of the classes, and the number of stray files among them."""
     paths: list[bytes] = []
     sizes: list[int] = []
     counts: list[int] = []
+    strays = 0
     for name in preparation.counted(f"listing images of {folder.name}", classes):
-        with os.scandir(folder / name) as entries:
-            files = sorted((entry.name, entry.stat().st_size) for entry in entries)
-        if not files:
+        entries, skipped = list_folder(folder / name)
+        strays += skipped
+        if not entries:
             raise ValueError(f"{folder / name} is empty; unpack that class again")
-        for file, size in files:
-            if not file.lower().endswith(_SUFFIXES):
-                raise ValueError(f"{folder / name / file} is not named *.JPEG; remove what is not of ImageNet")
+        for entry in entries:
+            if not entry.name.lower().endswith(_SUFFIXES):
+                raise ValueError(f"{entry.path} is not named *.JPEG; remove what is not of ImageNet")
+            size = size_of(entry)
             if size == 0:
-                raise ValueError(f"{folder / name / file} is empty; fetch it again")
-        paths += [os.fsencode(f"{name}/{file}") for file, _ in files]
-        sizes += [size for _, size in files]
-        counts.append(len(files))
+                raise ValueError(f"{entry.path} is empty; fetch it again")
+            paths.append(os.fsencode(f"{name}/{entry.name}"))
+            sizes.append(size)
+        counts.append(len(entries))
     # Arrays, not lists: a loader's workers would copy a million objects' pages by counting references to them.
-    return FolderImages(folder, np.array(paths), np.array(sizes), np.repeat(np.arange(len(classes)), counts))
+    labels = np.repeat(np.arange(len(classes)), counts)
+    return FolderImages(folder, np.array(paths), np.array(sizes), labels), strays
 
 
 # Parquet

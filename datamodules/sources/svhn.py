@@ -10,7 +10,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from datamodules.readers.decoded import Decoded, Part, decoded_once, gather
-from datamodules.readers.hub import decode_parquet, find_or_fetch, shards
+from datamodules.readers.hub import decode_parquet, find_or_fetch, shards, snapshot_note
+from datamodules.readers.listing import contents
 from datamodules.readers.splits import Splits, hold_out_each
 
 REPOSITORY = "ufldl-stanford/svhn"
@@ -45,12 +46,12 @@ def _find(path: Path, part: str) -> tuple[list[Path], Callable[[], Decoded]]:
     if mat.is_file():
         return [mat], partial(_decode_mat, mat, part)
     # The hub's repository has another configuration beside this one, of whole house numbers.
-    files = shards(path / CONFIG if (path / CONFIG).is_dir() else path, part)
+    files = shards(path, part, CONFIG)
     if files:
-        return files, partial(decode_parquet, {part: files}, "image", "label", _SIZE)
+        return files, partial(decode_parquet, {part: files}, ["image"], "label", _SIZE)
     raise FileNotFoundError(
-        f"{path} holds no {mat.name} of SVHN; put it (ufldl.stanford.edu/housenumbers) or {part}-*.parquet of {CONFIG} of "
-        f"the hub's {REPOSITORY} there (data.hub=true fetches these)"
+        f"{path} holds no {mat.name} of SVHN, {contents(path)}; put that (ufldl.stanford.edu/housenumbers) or "
+        f"{part}-*.parquet of {CONFIG} of the hub's {REPOSITORY} there (data.hub=true fetches these)"
     )
 
 
@@ -99,5 +100,10 @@ def load_svhn(
         val=gather([(part, held_out) for part, _, held_out in drawn]),
         test=gather([(parts["test"], np.arange(test_count))]),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
-        notes=", ".join(sorted({one.notes for one in decoded.values()} - {""})),
+        notes="; ".join(
+            sorted(
+                {*(one.notes for one in decoded.values()), *(snapshot_note(files) for files, _ in sources.values())}
+                - {""}
+            )
+        ),
     )

@@ -3,7 +3,6 @@
 import gzip
 import hashlib
 import importlib.util
-import io
 import os
 import struct
 import sys
@@ -24,9 +23,13 @@ from support.data_files import (
     SMALL_100,
     SMALL_SVHN,
     cifar100_arrays,
+    cifar100_files,
     cifar_arrays,
+    cifar_files,
     one_line,
     svhn_arrays,
+    write_archive,
+    write_binary,
     write_cifar100_parquet,
     write_parquet,
     write_svhn,
@@ -34,8 +37,9 @@ from support.data_files import (
 )
 
 from datamodules.readers import decoded
+from datamodules.readers.cifar_files import CifarFiles
 from datamodules.readers.splits import Split, Splits, hold_out, hold_out_each
-from datamodules.sources import cifar, digits, fashion_mnist, nuclei
+from datamodules.sources import digits, fashion_mnist, nuclei
 from datamodules.sources.cifar import PUBLISHED, load_cifar
 from datamodules.sources.digits import load_digits
 from datamodules.sources.fashion_mnist import FASHION_MNIST_CLASSES, load_fashion_mnist, load_idx, read_idx
@@ -349,7 +353,7 @@ def test_idx_labels_must_be_the_classes(tmp_path):
 def test_missing_idx_files_are_named(tmp_path):
     (write_idx(tmp_path) / "t10k-labels-idx1-ubyte").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"t10k-labels-idx1-ubyte\[\.gz\] is missing; put the set's four"
+        FileNotFoundError, match=r"t10k-labels-idx1-ubyte\[\.gz\] is missing, it holds t10k-images.*; put the set's"
     ) as error:
         load_small_idx(tmp_path)
     one_line(error)
@@ -369,37 +373,6 @@ def test_fashion_mnist_is_the_published_set():
     assert splits.classes == FASHION_MNIST_CLASSES
     for split in splits.named().values():
         assert torch.bincount(split.targets).tolist() == [len(split) // 10] * 10
-
-
-def cifar_files() -> dict[str, bytes]:
-    def records(images: np.ndarray, labels: np.ndarray) -> bytes:
-        return b"".join(bytes([label]) + image.tobytes() for image, label in zip(images, labels, strict=True))
-
-    train, train_labels, test, test_labels = cifar_arrays()
-    files = {
-        f"data_batch_{part + 1}.bin": records(
-            train[part * 40 : part * 40 + 40], train_labels[part * 40 : part * 40 + 40]
-        )
-        for part in range(5)
-    }
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    return {**files, "test_batch.bin": records(test, test_labels), "batches.meta.txt": "\n".join([*names, ""]).encode()}
-
-
-def write_binary(folder: Path, files: dict[str, bytes] | None = None) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, data in (files or cifar_files()).items():
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def write_archive(path: Path, files: dict[str, bytes] | None = None, folder: str = "cifar-10-batches-bin") -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in (files or cifar_files()).items():
-            member = tarfile.TarInfo(f"{folder}/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-    return path
 
 
 @pytest.mark.parametrize("kind", ["a link", "a link to itself", "a hard link", "far too much"])
@@ -462,7 +435,7 @@ def test_cifar10_is_decoded_once(tmp_path, monkeypatch):
     checksum = load_cifar("cifar10", archive, tmp_path / "cache", **SMALL).checksum()
     (cache,) = (tmp_path / "cache").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(cifar, "_decode_archive", pytest.fail)
+        patch.setattr(CifarFiles, "decode_archive", pytest.fail)
         assert load_cifar("cifar10", archive, tmp_path / "cache", **SMALL).checksum() == checksum
     # A process that lost the race to write the cache keeps the winner's and leaves nothing behind.
     decoded._save(decoded._load(["train", "test"], cache), cache)
@@ -495,7 +468,9 @@ def test_bad_cifar10_is_never_cached(tmp_path):
 
 def test_cifar10_without_files_says_what_to_get(tmp_path):
     for place in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(FileNotFoundError, match=r"holds no CIFAR-10; put cifar-10-binary\.tar\.gz") as error:
+        with pytest.raises(
+            FileNotFoundError, match=r"no CIFAR-10, (it is empty|there is no .*); put cifar-10-bin"
+        ) as error:
             load_cifar("cifar10", place, tmp_path / "cache")
         one_line(error)
     (write_binary(tmp_path / "cifar-10-batches-bin") / "data_batch_3.bin").unlink()
@@ -534,7 +509,9 @@ def test_damaged_cifar10_files_are_refused(tmp_path, name, data, message):
 def test_damaged_cifar10_archives_are_refused(tmp_path):
     archive = write_archive(tmp_path / "cifar-10-binary.tar.gz")
     archive.write_bytes(archive.read_bytes()[:100_000])
-    with pytest.raises(ValueError, match=r"is damaged or truncated .* fetch cifar-10-binary\.tar\.gz again") as error:
+    with pytest.raises(
+        ValueError, match=r"cifar-10-binary\.tar\.gz is damaged or truncated .* fetch it again"
+    ) as error:
         load_cifar("cifar10", archive, tmp_path / "cache", **SMALL)
     one_line(error)
     files = cifar_files()
@@ -603,17 +580,6 @@ def test_a_missing_shard_is_named(tmp_path):
     one_line(error)
 
 
-def cifar100_files() -> dict[str, bytes]:
-    """A record is the coarse label, the fine label and the pixels."""
-    files = {
-        f"{name}.bin": b"".join(
-            bytes([fine % 20, fine]) + image.tobytes() for image, fine in zip(images, labels, strict=True)
-        )
-        for name, (images, labels) in cifar100_arrays().items()
-    }
-    return {**files, "fine_label_names.txt": "\n".join([*PUBLISHED["cifar100"].classes, ""]).encode()}
-
-
 @needs_pyarrow
 def test_cifar100_has_the_fine_labels_in_all_its_formats(tmp_path):
     folder = write_binary(tmp_path / "unpacked" / "cifar-100-binary", cifar100_files())
@@ -644,7 +610,10 @@ def test_cifar100_classes_are_a_hundred_in_order():
 
 
 def test_foreign_cifar100_files_are_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no CIFAR-100; put cifar-100-binary\.tar\.gz") as error:
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"holds no CIFAR-100, it holds batches.* and 2 more; put",
+    ) as error:
         load_cifar("cifar100", write_binary(tmp_path / "cifar-10-batches-bin"), tmp_path / "cache")
     one_line(error)
     files = {**cifar100_files(), "test.bin": bytes(3073 * 100)}
@@ -688,7 +657,7 @@ def test_svhn_is_the_same_as_parquet(tmp_path):
 def test_svhn_needs_the_extra_images_only_where_they_are_used(tmp_path):
     folder = write_svhn(tmp_path, ("train", "test"))
     assert len(load_svhn(folder, tmp_path / "cache", extra=False, **SMALL_SVHN).train) == 30
-    with pytest.raises(FileNotFoundError, match=r"holds no extra_32x32\.mat of SVHN; put it") as error:
+    with pytest.raises(FileNotFoundError, match=r"holds no extra_32x32\.mat of SVHN, it holds .*; put that") as error:
         load_svhn(folder, tmp_path / "cache", **SMALL_SVHN)
     one_line(error)
 

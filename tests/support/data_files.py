@@ -1,12 +1,18 @@
 """Small files in the layouts in which data sets are published."""
 
 import io
+import pickle
+import struct
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+
+from datamodules.sources.cifar import PUBLISHED
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 REAL_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -79,6 +85,96 @@ def write_cifar100_parquet(folder: Path) -> Path:
         columns = {"fine_label": fine, "coarse_label": fine % 20}
         write_shard(folder / "cifar100" / f"{name}-00000-of-00001.parquet", images, columns, "img")
     return folder
+
+
+def cifar_files() -> dict[str, bytes]:
+    def records(images: np.ndarray, labels: np.ndarray) -> bytes:
+        return b"".join(bytes([label]) + image.tobytes() for image, label in zip(images, labels, strict=True))
+
+    train, train_labels, test, test_labels = cifar_arrays()
+    files = {
+        f"data_batch_{part + 1}.bin": records(
+            train[part * 40 : part * 40 + 40], train_labels[part * 40 : part * 40 + 40]
+        )
+        for part in range(5)
+    }
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    return {**files, "test_batch.bin": records(test, test_labels), "batches.meta.txt": "\n".join([*names, ""]).encode()}
+
+
+def write_binary(folder: Path, files: dict[str, bytes] | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in (files or cifar_files()).items():
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def write_archive(path: Path, files: dict[str, bytes] | None = None, folder: str = "cifar-10-batches-bin") -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in (files or cifar_files()).items():
+            member = tarfile.TarInfo(f"{folder}/{name}")
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return path
+
+
+def cifar100_files() -> dict[str, bytes]:
+    """A record is the coarse label, the fine label and the pixels."""
+    files = {
+        f"{name}.bin": b"".join(
+            bytes([fine % 20, fine]) + image.tobytes() for image, fine in zip(images, labels, strict=True)
+        )
+        for name, (images, labels) in cifar100_arrays().items()
+    }
+    return {**files, "fine_label_names.txt": "\n".join([*classes_of("cifar100"), ""]).encode()}
+
+
+# CIFAR as torchvision, Keras and the authors' page leave it
+
+
+class Python2(pickle._Pickler):  # type: ignore[name-defined]
+    """Writes bytes and text as Python 2 wrote its str, and numpy's names as numpy 1 did, like the authors' files."""
+
+    dispatch = dict(pickle._Pickler.dispatch)  # type: ignore[attr-defined]
+
+    def save_str(self, text: str | bytes) -> None:
+        data = text.encode("latin1") if isinstance(text, str) else text
+        self.write(b"U" + bytes([len(data)]) + data if len(data) < 256 else b"T" + struct.pack("<i", len(data)) + data)
+        self.memoize(text)
+
+    dispatch[bytes] = dispatch[str] = save_str
+
+
+def as_python_2(content: object) -> bytes:
+    buffer = io.BytesIO()
+    Python2(buffer, protocol=2).dump(content)
+    return buffer.getvalue().replace(b"numpy._core.", b"numpy.core.")
+
+
+def cifar_pickles(dump: Callable[[object], bytes] = as_python_2) -> dict[str, bytes]:
+    train, train_labels, test, test_labels = cifar_arrays()
+    parts = {f"data_batch_{n + 1}": (train[n * 40 :][:40], train_labels[n * 40 :][:40]) for n in range(5)}
+    batches = {
+        name: dump(
+            {"batch_label": name, "labels": labels.tolist(), "data": images.reshape(-1, 3072), "filenames": ["a"]}
+        )
+        for name, (images, labels) in (parts | {"test_batch": (test, test_labels)}).items()
+    }
+    return batches | {"batches.meta": dump({"num_vis": 3072, "label_names": list(classes_of("cifar10"))})}
+
+
+def cifar100_pickles(dump: Callable[[object], bytes] = as_python_2) -> dict[str, bytes]:
+    parts = {
+        name: dump(
+            {"fine_labels": fine.tolist(), "coarse_labels": (fine % 20).tolist(), "data": images.reshape(-1, 3072)}
+        )
+        for name, (images, fine) in cifar100_arrays().items()
+    }
+    return parts | {"meta": dump({"coarse_label_names": ["a"], "fine_label_names": list(classes_of("cifar100"))})}
+
+
+def classes_of(name: str) -> tuple[str, ...]:
+    return PUBLISHED[name].classes
 
 
 # SVHN

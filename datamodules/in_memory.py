@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import Augmentation, check_statistics, normalise
-from datamodules.augmentation.elastic import Elastic, ElasticDraws
+from datamodules.augmentation.elastic import Elastic, ElasticDraws, Warped
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.base import CPU, SplitDataModule
 from datamodules.loading.batch import Batch
@@ -66,10 +66,22 @@ class DeformedBatches(Dataset[Batch]):
     def __getitem__(self, item: TrainRows) -> Batch:
         draws = self.elastic.draw(self.seed, item.epoch, item.rows)
         placed = ElasticDraws(*(on_device(values, self.device) for values in draws))
-        rows = on_device(item.rows, self.device)
-        images, targets = self.split.images.index_select(0, rows), self.split.targets.index_select(0, rows)
-        warped = self.elastic.apply(images, targets, self.weights.index_select(0, rows), placed)
+        if has_sizes(self.split):
+            tiles = [
+                self._tile(row, ElasticDraws(*(values[[place]] for values in placed)))
+                for place, row in enumerate(item.rows.tolist())
+            ]
+            warped = Warped(*map(torch.cat, zip(*tiles, strict=True)))
+        else:
+            rows = on_device(item.rows, self.device)
+            images, targets = self.split.images.index_select(0, rows), self.split.targets.index_select(0, rows)
+            warped = self.elastic.apply(images, targets, self.weights.index_select(0, rows), placed)
         return Batch(normalise(warped.images, self.mean, self.std), warped.targets.long(), warped.weights)
+
+    def _tile(self, row: int, draws: ElasticDraws) -> Warped:
+        """Return a tile of one image, whose borders are mirrored where it ends in the arrays."""
+        place = (slice(row, row + 1), ..., *self.split.extent(row))
+        return self.elastic.apply(self.split.images[place], self.split.targets[place], self.weights[place], draws)
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -81,10 +93,23 @@ class EvaluationBatches(Dataset[Batch]):
         self.std = torch.tensor(std, device=split.images.device)
 
     def __getitem__(self, item: EvaluationRows) -> Batch:
-        rows = slice(item.start, item.stop)
-        instances = self.split.instances[rows] if isinstance(self.split, InstanceSplit) else None
-        images = normalise(self.split.images[rows], self.mean, self.std)
-        return Batch(images, self.split.targets[rows].long(), instances=instances)
+        # Images of different sizes come one by one.
+        place = (slice(item.start, item.stop), ..., *self.split.extent(item.start))
+        instances = self.split.instances[place] if isinstance(self.split, InstanceSplit) else None
+        targets = self.split.targets[place if self.split.is_mask else place[0]]
+        return Batch(normalise(self.split.images[place], self.mean, self.std), targets.long(), instances=instances)
+
+
+def has_sizes(split: Split) -> bool:
+    """Whether the images of a split are of different sizes."""
+    return isinstance(split, InstanceSplit) and split.sizes is not None
+
+
+def _pixels(split: Split, values: Tensor) -> Tensor:
+    """Return the values [C, N, H, W] that are of images, [C, pixels]."""
+    if not has_sizes(split):
+        return values.flatten(1)
+    return torch.cat([values[(slice(None), row, *split.extent(row))].flatten(1) for row in range(len(split))], dim=1)
 
 
 class InMemoryDataModule(SplitDataModule[Splits]):
@@ -138,10 +163,18 @@ class InMemoryDataModule(SplitDataModule[Splits]):
                 "fetch the files again, or use them as another set (data.sha256=null)"
             )
         if not self.mean and not self.std:
-            pixels = train.images.transpose(0, 1).flatten(1).double() / 255
+            pixels = _pixels(train, train.images.transpose(0, 1)).double() / 255
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
         check_statistics(self.mean, self.std, train.images.shape[1])
         self.augmentation.check(train)
+        if any(has_sizes(split) for split in self.splits.named().values()):
+            if self.elastic is None:
+                raise ValueError(
+                    "the images are of different sizes: a recipe that cuts tiles out of them is needed (augment.elastic), as "
+                    "recipe=unet_image_mask_folder"
+                )
+            if self.eval_batch_size != 1:
+                raise ValueError(f"images of different sizes need data.eval_batch_size=1, got {self.eval_batch_size}")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
@@ -195,6 +228,8 @@ class InMemoryDataModule(SplitDataModule[Splits]):
             )
         pixels = torch.tensor(scaling(slices))
         pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+        if channels == 3 and pixels.shape[1] == 1:  # as grey among colour in training
+            pixels = pixels.expand(-1, 3, -1, -1)
         if channels == 1 and pixels.shape[1] == 3:
             pixels = (
                 pixels.float().mul(torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
@@ -233,7 +268,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
             return torch.ones(train.targets.shape)
         if not isinstance(train, InstanceSplit):
             raise ValueError("border weights need instance labels, and this data set has none: border_weights=null")
-        balance = class_weights(train.targets, len(self.splits.classes))
+        balance = class_weights(_pixels(train, train.targets[None]), len(self.splits.classes))
         return weight_maps(train, balance, self.cache_dir, **self.border_weights)
 
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:

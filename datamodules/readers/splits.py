@@ -46,6 +46,10 @@ class Split:
         """Return the arrays by name, for a checksum."""
         return {"images": self.images, "targets": self.targets}
 
+    def extent(self, row: int) -> tuple[slice, slice]:
+        """Return the rows and columns of the arrays that are of one image: all, where images are of one size."""
+        return slice(self.images.shape[2]), slice(self.images.shape[3])
+
     def to(self, device: torch.device) -> Self:
         """The split with its arrays on another device; itself where they are there already."""
         if self.images.device == device:
@@ -94,8 +98,10 @@ class Splits:
 
     def foreground(self) -> float | None:
         """Return the part of the training pixels that are of another class than the first, None where targets are no masks."""
-        targets = self.train.targets
-        return float((targets != 0).double().mean()) if self.train.is_mask else None
+        if not self.train.is_mask:
+            return None
+        pixels = sum(self.train.targets[(row, *self.train.extent(row))].numel() for row in range(len(self.train)))
+        return int((self.train.targets != 0).sum()) / pixels
 
     def checksum(self, names: Sequence[str] = ("train", "val", "test")) -> str:
         """Return SHA-256 over name, dtype, shape and bytes of every decoded array of some splits, as 64 hex digits."""

@@ -1,107 +1,127 @@
-"""Any folder of images/ and masks/, paired by the name before the dot."""
+"""Any folder of images/ and masks/, paired by name."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from datamodules.readers.image_files import (
-    ByteScaling,
-    check_same_size,
-    read_image,
-    stack_images,
-)
-from datamodules.readers.instances import InstanceSplit, components, split_of_instances
-from datamodules.readers.masks import check_not_empty, class_mask, read_mask
+from datamodules.readers.image_files import ByteScaling, check_same_size, read_image
+from datamodules.readers.instances import InstanceSplit, components, object_mask, split_of_images
+from datamodules.readers.listing import stray_note
+from datamodules.readers.masks import COLOUR, class_mask, read_mask
+from datamodules.readers.pairs import image_mask_pairs
 from datamodules.readers.splits import Splits, hold_out
-
-SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg")
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by the name before the dot, in its order."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is missing; put images into images/ and their masks into masks/")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        if path.stem in files:
-            raise ValueError(f"{files[path.stem]} and {path} share a name before the dot, which pairs images and masks")
-        files[path.stem] = path
-    if not files:
-        raise FileNotFoundError(f"{folder} holds no {', '.join(SUFFIXES)} file")
-    return files
-
-
-def _pairs(path: Path) -> list[tuple[Path, Path]]:
-    images, masks = _by_stem(path / "images"), _by_stem(path / "masks")
-    for here, there, kind in ((images, path / "masks", "mask"), (masks, path / "images", "image")):
-        others = masks if kind == "mask" else images
-        alone = sorted(here.keys() - others.keys())
-        if alone:
-            raise ValueError(
-                f"{here[alone[0]]} has no {kind}; {there} must hold a file {alone[0]}.* "
-                f"({len(images)} images, {len(masks)} masks)"
-            )
-    return [(image, masks[stem]) for stem, image in images.items()]
 
 
 def load_image_mask_folder(
     path: str | Path,
     val_count: int,
     test_count: int,
-    classes: Sequence[str] = ("background", "object"),
+    classes: Sequence[str] | int = ("background", "object"),
     instance_masks: bool = False,
     split_seed: int = 0,
+    in_channels: int | None = None,
+    mask_suffix: str | None = None,
 ) -> Splits:
     """Return the images uint8 [N, C, H, W], masks uint8 [N, H, W] and instances, drawn into train, val and test by split_seed.
 
-    path: a folder with images/ (grey of 8 or 16 bits, colour, palette, with or without alpha) and masks/ (grey, palette,
-    RGB or RGBA). All images are of one size and kind. instance_masks false: masks hold class indices, or 0 and 255 for
-    two classes, and an instance is a 4-connected component of one class. true: every value or colour but 0, black or
-    transparent is one object; there are two classes and touching objects are a gap apart in the masks.
-    16-bit images are scaled by those to train on.
+    path, mask_suffix: see image_mask_pairs; images are grey of 8 or 16 bits, colour or palette, with or without alpha, masks
+    grey, palette, RGB or RGBA. Images may differ in size; see InstanceSplit. classes: names, or how many. instance_masks
+    false: masks hold class indices, or 0 and 255 for two classes, and an instance is a 4-connected component of one class.
+    true: every value or colour but 0, black or transparent is one object; there are two classes and touching objects are a
+    gap apart in the masks. A mask may be all background. in_channels: 3, where grey images become RGB, or 1; None: as the
+    images are. 16-bit images are scaled by those to train on.
     Raises FileNotFoundError on missing or empty folders; ValueError on images without mask and the reverse, on damaged
-    files, sizes that differ, values that are no classes and empty masks, naming the file, and on impossible counts.
+    files, sizes that differ within a pair, colours where there is one channel, 8 and 16 bits side by side and values that are
+    no classes, naming the file, on a split without objects, and on impossible counts.
     """
+    if isinstance(classes, int):
+        classes = ("background", "object") if classes == 2 else ("background", *map(str, range(1, classes)))
     if instance_masks and len(classes) != 2:
         raise ValueError(f"instance masks tell background and one kind of object, 2 classes, got {len(classes)}")
-    images, masks, names = [], [], []
-    lossy = False
-    for image_path, mask_path in _pairs(Path(path)):
+    pairs, strays = image_mask_pairs(Path(path), mask_suffix)
+    images, labels = [], []
+    for image_path, mask_path in pairs:
         image, mask = read_image(image_path), read_mask(mask_path, black_and_white=len(classes) == 2)
         check_same_size(image, mask, str(image_path), str(mask_path))
-        check_not_empty(mask, str(mask_path))
-        if not instance_masks:
-            mask = class_mask(mask, classes, str(mask_path))
         images.append(image)
-        masks.append(mask)
-        names.append(str(image_path))
-        lossy = lossy or image_path.suffix.lower() in (".jpg", ".jpeg")
-    pixels, labels = stack_images(images, names), np.stack(masks)
-    if min(val_count, test_count) < 1 or val_count + test_count >= len(pixels):
+        labels.append(mask)
+    names = [str(image_path) for image_path, _ in pairs]
+    images, grey = _of_one_kind(images, names, in_channels)
+    if instance_masks:
+        instances, masks = labels, [object_mask(mask) for mask in labels]
+    else:
+        masks = _class_masks(labels, classes, [str(mask_path) for _, mask_path in pairs])
+        instances = [components(mask) for mask in masks]
+    if min(val_count, test_count) < 1 or val_count + test_count >= len(images):
         raise ValueError(
-            f"val_count and test_count must be positive and leave some of the {len(pixels)} images to train on, "
+            f"val_count and test_count must be positive and leave some of the {len(images)} images to train on, "
             f"got {val_count} and {test_count}"
         )
-    rest, test = hold_out(np.zeros(len(pixels), dtype=np.int64), test_count, split_seed)
-    train, val = (rest[rows] for rows in hold_out(np.zeros(len(rest), dtype=np.int64), val_count, split_seed))
-    scaling = ByteScaling.of(pixels[train])
-    scaled = scaling(pixels)
+    # Images without objects are spread over the splits.
+    objects = np.array([mask.any() for mask in masks]).astype(np.int64)
+    rest, test = hold_out(objects, test_count, split_seed)
+    train, val = (rest[rows] for rows in hold_out(objects[rest], val_count, split_seed))
+    for part, rows in (("training", train), ("validation", val), ("test", test)):
+        if not objects[rows].any():
+            raise ValueError(
+                f"{path}: the masks of all {len(rows)} {part} images are empty, all background; annotate some objects, or "
+                "raise data.val_count and data.test_count"
+            )
+    scaling = ByteScaling.of(np.concatenate([images[row].ravel() for row in train]))
 
-    def split(rows: np.ndarray) -> InstanceSplit:
-        if instance_masks:
-            return split_of_instances(scaled[rows], labels[rows])
-        instances = np.stack([components(mask) for mask in labels[rows]])
-        return InstanceSplit(*(torch.from_numpy(array) for array in (scaled[rows], labels[rows], instances)))
+    def split(rows: Iterable[int]) -> InstanceSplit:
+        return split_of_images(*([part[row] for row in rows] for part in (scaled, masks, instances)))
 
+    scaled = [scaling(image) for image in images]
+    lossy = any(image_path.suffix.lower() in (".jpg", ".jpeg") for image_path, _ in pairs)
+    empty = len(objects) - int(objects.sum())
     return Splits(
         train=split(train),
         val=split(val),
         test=split(test),
         classes=tuple(classes),
-        notes="; ".join([f"split drawn with seed {split_seed}", *scaling.notes(), *(["lossy JPEG"] * lossy)]),
+        notes="; ".join(
+            [
+                f"split drawn with seed {split_seed}",
+                *scaling.notes(),
+                *(["lossy JPEG"] * lossy),
+                *([f"{grey} of {len(images)} images are grey and become RGB"] * bool(grey)),
+                *([f"{empty} of {len(images)} masks are all background"] * bool(empty)),
+                *stray_note(strays),
+            ]
+        ),
         grey_range=scaling.grey_range,
     )
+
+
+def _of_one_kind(
+    images: Sequence[np.ndarray], names: Sequence[str], in_channels: int | None
+) -> tuple[list[np.ndarray], int]:
+    """Return images [C, H, W] of as many channels and bits, and the number of grey ones that became RGB."""
+    if in_channels not in (None, 1, 3):
+        raise ValueError(f"data.in_channels of a folder of images is 1, grey, or 3, RGB, got {in_channels}")
+    coloured = [image.ndim == 3 for image in images]
+    if in_channels == 1 and any(coloured):
+        raise ValueError(f"{names[coloured.index(True)]} is a colour image: data.in_channels=3 takes colours")
+    for image, name in zip(images, names, strict=True):
+        if image.dtype != images[0].dtype:
+            raise ValueError(
+                f"all images must have as many bits: {names[0]} is {images[0].dtype}, {name} is {image.dtype}; convert some"
+            )
+    if in_channels == 3 or any(coloured):
+        rgb = [image if image.ndim == 3 else np.stack([image] * 3, axis=-1) for image in images]
+        return [np.ascontiguousarray(image.transpose(2, 0, 1)) for image in rgb], coloured.count(False)
+    return [image[None] for image in images], 0
+
+
+def _class_masks(labels: Sequence[np.ndarray], classes: Sequence[str], names: Sequence[str]) -> list[np.ndarray]:
+    try:
+        return [class_mask(mask, classes, name) for mask, name in zip(labels, names, strict=True)]
+    except ValueError as error:
+        values = sorted(set().union(*(np.unique(mask).tolist() for mask in labels)))
+        if values[-1] >= COLOUR:
+            raise
+        listed = f"{', '.join(map(str, values[:20]))}{', …' if len(values) > 20 else ''}"
+        fits = f": data.num_classes={values[-1] + 1}" if values == list(range(len(values))) else ""
+        raise ValueError(f"{error}; all masks together hold {listed}{fits}") from error

@@ -326,7 +326,7 @@ def test_a_folder_of_pairs(tmp_path, scale):
     assert again.checksum() == splits.checksum()
     others = {load_image_mask_folder(tmp_path, 2, 3, split_seed=seed).checksum() for seed in range(4)}
     assert splits.checksum() in others and len(others) > 1
-    assert splits.notes == "split drawn with seed 0"
+    assert splits.notes == "split drawn with seed 0; 2 stray files skipped (.DS_Store, Thumbs.db and the like)"
 
 
 def test_masks_of_many_formats_hold_the_same_classes(tmp_path):
@@ -453,18 +453,16 @@ def test_one_bad_file_among_hundreds_is_named(tmp_path):
     image.write_bytes(good_image)
     mask.write_bytes(good_mask[:100])
     assert f"{mask} cannot be read as an image" in refused(ValueError, load_image_mask_folder, tmp_path, 20, 20)
-    save(mask, np.zeros((18, 22), np.uint8))
-    assert f"{mask} is empty" in refused(ValueError, load_image_mask_folder, tmp_path, 20, 20)
-    assert f"{mask} is empty" in refused(ValueError, load_image_mask_folder, tmp_path, 20, 20, instance_masks=True)
     save(mask, np.full((18, 22), 200, np.uint8))
     message = refused(ValueError, load_image_mask_folder, tmp_path, 20, 20)
     assert f"{mask} must hold classes 0..1 or 0 and 255, got 200" in message
     save(mask, np.ones((18, 23), np.uint8))
     message = refused(ValueError, load_image_mask_folder, tmp_path, 20, 20)
     assert f"{image} (18x22) and its mask {mask} (18x23) must be of one size" in message
-    save(image, np.ones((18, 23), np.uint8))
+    save(image, np.ones((18, 22), np.uint16))
+    save(mask, np.ones((18, 22), np.uint8))
     message = refused(ValueError, load_image_mask_folder, tmp_path, 20, 20)
-    assert "cell.000.png is uint8 [18, 22]" in message and f"{image} is uint8 [18, 23]" in message
+    assert "cell.000.png is uint8" in message and f"{image} is uint16" in message
     half = np.full((18, 22, 4), 128, np.uint8)
     mask.unlink()
     save(mask.with_suffix(".png"), half)
@@ -481,7 +479,7 @@ def test_one_bad_file_among_hundreds_is_named(tmp_path):
 def test_folders_that_are_missing_empty_or_ambiguous_are_refused(tmp_path):
     assert "images is missing" in refused(FileNotFoundError, load_image_mask_folder, tmp_path, 1, 1)
     (tmp_path / "images").mkdir()
-    assert "images holds no .png" in refused(FileNotFoundError, load_image_mask_folder, tmp_path, 1, 1)
+    assert "images holds no .jpg" in refused(FileNotFoundError, load_image_mask_folder, tmp_path, 1, 1)
     images, _ = write_folder(tmp_path, count=4)
     for counts in ((0, 1), (1, 0), (2, 2), (3, 1)):
         message = refused(ValueError, load_image_mask_folder, tmp_path, *counts)

@@ -13,6 +13,7 @@ import yaml
 from benchmarks.config.trial import CONF
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, read_config
+from benchmarks.training.wrapped_weights import unwrapped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -100,7 +101,6 @@ def from_torchvision(path: Path, name: str) -> Weights:
     """
     import torch
     from hydra.utils import instantiate
-    from torch import Tensor
 
     from benchmarks.training.weights import Weights, class_of, load_file
 
@@ -108,10 +108,8 @@ def from_torchvision(path: Path, name: str) -> Weights:
     published = re.fullmatch(r".*-([0-9a-f]{8})\.pth", path.name)  # torch.hub checks the same
     if published and not digest.startswith(published[1]):
         raise ValueError(f"{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {published[1]}")
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        held = f" but {', '.join(map(str, content))}" if isinstance(content, Mapping) else ""
-        raise ValueError(f"{path} holds no plain state dict{held}: names and tensors are needed")
-    present = {modern_name(str(key)): tensor for key, tensor in content.items()}
+    weights, unwrapping = unwrapped(content, path)
+    present = {modern_name(key): tensor for key, tensor in weights.items()}
     network = _network(name, present)
     with torch.device("meta"):
         state_dict: dict[str, Tensor] = instantiate(network).state_dict()
@@ -123,7 +121,10 @@ def from_torchvision(path: Path, name: str) -> Weights:
     if differences := _differences(expected, present):
         raise ValueError(f"{path} is no {name} in torchvision's layout: {differences}")
     converted = {key: present[names[key]].to(tensor.dtype) for key, tensor in state_dict.items()}
-    return Weights(name, network, {"layout": "torchvision", "file": path.name, "sha256": digest}, converted)
+    source = {"layout": "torchvision", "file": path.name, "sha256": digest} | (
+        {"taken": unwrapping} if unwrapping else {}
+    )
+    return Weights(name, network, source, converted)
 
 
 def to_torchvision(weights: Weights) -> dict[str, Tensor]:
@@ -216,6 +217,8 @@ def run_import(arguments: argparse.Namespace) -> None:
     classes = weights.network["num_classes"]
     data = "imagenet" if classes == IMAGENET_CLASSES else "…"
     print(f"{out}: {name}, {classes} classes, from {arguments.file} (SHA-256 {weights.source['sha256']})")
+    if "taken" in weights.source:
+        print(f"taken of the file: {weights.source['taken']}")
     print(f"evaluate it: python run.py mode=test weights={out} data={data} {' '.join(_overrides(name))}")
 
 

@@ -3,6 +3,7 @@
 ``python -m benchmarks weights import|export``; ``run.py mode=test weights=FILE`` evaluates what was imported.
 """
 
+import argparse
 import hashlib
 import inspect
 import io
@@ -133,7 +134,9 @@ def load_file(path: Path) -> tuple[Any, str]:
             with zipfile.ZipFile(io.BytesIO(content)) as records:  # torch does not look at the checksums
                 if (record := records.testzip()) is not None:
                     raise zipfile.BadZipFile(f"wrong checksum of {record}")
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        # Training scripts save their arguments so: attributes alone, which nothing here reads.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of damage: whatever the readers trip over
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:

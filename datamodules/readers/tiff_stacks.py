@@ -51,7 +51,8 @@ class _Complaints(logging.Handler):
 def read_stack(path: Path) -> np.ndarray:
     """Return the slices of a TIFF file as a viewer shows them, [N, H, W] of its own dtype.
 
-    Raises FileNotFoundError if it is missing and ValueError if it is damaged, holds colours or cannot be decompressed.
+    Raises FileNotFoundError if it is missing, ValueError if it is damaged or holds colours, and ImportError if its compression
+    needs the extra `tiff`.
     """
     return _read(path)[1]
 
@@ -83,9 +84,11 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(complaints.messages[0])
     except Exception as error:  # damaged files make tifffile raise what any codec raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{path} cannot be read as a TIFF stack ({reason}); fetch it again or write it uncompressed"
-        ) from error
+        if "imagecodecs" in reason:
+            raise ImportError(
+                f'{path} is compressed ({reason}): pip install -e ".[tiff]", or write it uncompressed'
+            ) from error
+        raise ValueError(f"{path} cannot be read as a TIFF stack ({reason}); fetch or write it again") from error
     finally:
         logger.removeHandler(complaints)
     if kinds != 1:

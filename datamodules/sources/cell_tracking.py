@@ -4,6 +4,7 @@ as PhC-C2DH-U373 and DIC-C2DH-HeLa: 01/t*.tif, 01_GT/SEG/man_seg*.tif, and the s
 Sequence 01 trains and 02 tests; the labels of the challenge's own test sequences are not public.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from datamodules.readers.image_files import (
 from datamodules.readers.instances import split_of_instances
 from datamodules.readers.masks import check_not_empty, read_mask
 from datamodules.readers.splits import Splits
+from datamodules.readers.tiff_stacks import page_count
+
+# The mask of one slice of a three-dimensional frame.
+_SLICE = re.compile(r"man_seg_\d+_\d+\.tif")
 
 
 def _read_sequence(folder: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]:
@@ -30,6 +35,12 @@ def _read_sequence(folder: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]
     mask_paths = sorted(masks.glob("man_seg*.tif"))
     if not mask_paths:
         raise FileNotFoundError(f"{masks} holds no man_seg*.tif; unpack the training set again")
+    first_frame = min(frames.glob("t*.tif"), default=mask_paths[0])
+    if page_count(first_frame) > 1 or any(_SLICE.fullmatch(mask.name) for mask in mask_paths):
+        raise ValueError(
+            f"{folder} is a three-dimensional data set: frames are stacks, or masks man_seg_TTT_ZZZ.tif; two-dimensional ones "
+            "are read, such as PhC-C2DH-U373 and DIC-C2DH-HeLa"
+        )
     images, instances, names = [], [], []
     for mask_path in mask_paths:
         frame_path = frames / f"t{mask_path.stem.removeprefix('man_seg')}.tif"

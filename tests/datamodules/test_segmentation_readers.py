@@ -1,5 +1,6 @@
 """Readers of masks against real files in the real formats, good and bad, and the synthetic cells."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -280,6 +281,33 @@ def test_bad_sequences_are_refused_by_name(tmp_path):
     for path in mask.parent.iterdir():
         path.unlink()
     assert "SEG holds no man_seg*.tif" in refused(FileNotFoundError, load_cell_tracking, tmp_path)
+
+
+def test_three_dimensional_sequences_are_refused_as_that(tmp_path):
+    for kind in ("stacks", "slices"):
+        folder = write_tracking(tmp_path / kind)
+        if kind == "stacks":
+            tifffile.imwrite(folder / "01" / "t000.tif", np.zeros((4, 30, 40), np.uint8), photometric="minisblack")
+        else:
+            (folder / "01_GT" / "SEG" / "man_seg000.tif").rename(folder / "01_GT" / "SEG" / "man_seg_000_012.tif")
+        message = refused(ValueError, load_cell_tracking, folder)
+        assert f"{folder} is a three-dimensional data set" in message and "again" not in message
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is not None, reason="the extra `tiff` is there")
+def test_a_compressed_stack_names_the_extra(tmp_path):
+    pages = [Image.fromarray(np.full((20, 30), 9 * number, np.uint8)) for number in range(3)]
+    pages[0].save(tmp_path / "lzw.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    message = refused(ImportError, read_stack, tmp_path / "lzw.tif")
+    assert "lzw.tif is compressed" in message and 'pip install -e ".[tiff]"' in message
+
+
+@pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is None, reason="needs the extra `tiff`")
+def test_a_compressed_stack_is_read(tmp_path):
+    pages = np.random.RandomState(0).randint(0, 256, (3, 20, 30)).astype(np.uint8)
+    images = [Image.fromarray(page) for page in pages]
+    images[0].save(tmp_path / "lzw.tif", save_all=True, append_images=images[1:], compression="tiff_lzw")
+    assert np.array_equal(read_stack(tmp_path / "lzw.tif"), pages)
 
 
 # Folders of images and masks

@@ -4,6 +4,7 @@
 its weight: four numbers are a convolution without bias, two a linear layer, one a batch normalisation.
 """
 
+import argparse
 import hashlib
 import json
 import math
@@ -242,8 +243,11 @@ WRONG: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
         "fc.bias is torch.int8 and should be torch.float32",
     ),
     "not a number": (lambda state: state | {"bn1.bias": torch.full((64,), math.nan)}, "layout: bn1.bias is not finite"),
-    "a training checkpoint": (
-        lambda state: {"model": state, "epoch": 3}, "holds no plain state dict but model, epoch: names and tensors",
+    "an unknown checkpoint": (
+        lambda state: {"net": state, "epoch": 3}, "holds no plain state dict but net, epoch: names and tensors",
+    ),
+    "code in a checkpoint": (
+        lambda state: {"model": state, "args": argparse.Namespace(hook=_Code())}, "which is not run",
     ),
     "no state dict": (lambda state: [torch.zeros(1)], "holds no plain state dict: names and tensors"),
     "a whole network": (lambda state: torch.nn.Linear(1, 1), "torch.nn.modules.linear.Linear, which is not run"),
@@ -260,6 +264,44 @@ def test_a_wrong_file_is_refused_by_name_and_shape(
     saved(make(empty_state("resnet18")), tmp_path / "resnet18.pth")
     refused(["import", "resnet18.pth"], said, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["resnet18.pth"]  # nothing written, nothing run
+
+
+# As training scripts save a checkpoint, and what is said of it: PyTorch Lightning and timm, torchvision's references, averages of
+# the weights, DistributedDataParallel, torch.compile.
+WRAPPED: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
+    "state_dict": (
+        lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"state": {}}}, "its state_dict, not its epoch, optimizer",
+    ),
+    "model": (
+        lambda state: {"model": state, "epoch": 3, "args": argparse.Namespace(lr=0.1)}, "its model, not its epoch, args",
+    ),
+    "model_ema": (
+        lambda state: {"model_ema": {"n_averaged": torch.tensor(9)} | prefixed(state, "module.")},
+        "its model_ema; names without module.",
+    ),
+    "module.": (lambda state: prefixed(state, "module."), "names without module."),
+    "_orig_mod.": (lambda state: {"model": prefixed(state, "_orig_mod.")}, "its model; names without _orig_mod."),
+    "both": (lambda state: prefixed(state, "_orig_mod.module."), "names without _orig_mod.; names without module."),
+}  # fmt: skip
+
+
+def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{key}": tensor for key, tensor in state.items()}
+
+
+@pytest.mark.parametrize("case", WRAPPED)
+def test_a_wrapped_state_dict_is_unwrapped_and_that_is_said(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrap, said = WRAPPED[case]
+    state = empty_state("resnet18") | {"fc.bias": torch.arange(1000.0)}
+    saved(wrap(state), tmp_path / "resnet18.pth")
+    assert main(["import", "resnet18.pth"]) == 0
+    assert f"taken of the file: {said}\n" in capsys.readouterr().out
+    weights = Weights.read(tmp_path / "weights" / "resnet18.pt")
+    assert torch.equal(weights.state_dict["classifier.bias"], torch.arange(1000.0))
+    assert weights.source["taken"] == said
 
 
 def refused(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -266,8 +266,8 @@ def test_a_wrong_file_is_refused_by_name_and_shape(
     assert [path.name for path in tmp_path.iterdir()] == ["resnet18.pth"]  # nothing written, nothing run
 
 
-# As training scripts save a checkpoint, and what is said of it: PyTorch Lightning and timm, torchvision's references, averages of
-# the weights, DistributedDataParallel, torch.compile.
+# As training scripts save a checkpoint, and what is said of it: PyTorch Lightning and timm, torchvision's references, averages
+# of the weights, DistributedDataParallel, torch.compile.
 WRAPPED: dict[str, tuple[Callable[[dict[str, Tensor]], Any], str]] = {
     "state_dict": (
         lambda state: {"epoch": 3, "state_dict": state, "optimizer": {"state": {}}}, "its state_dict, not its epoch, optimizer",

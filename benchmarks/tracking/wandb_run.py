@@ -71,7 +71,7 @@ def unreachable() -> str | None:
     except (OSError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
         # The client may know a certificate that Python does not.
-        return None if isinstance(cause, ssl.SSLError) else f"{host} does not answer ({cause})"
+        return None if isinstance(cause, ssl.SSLError) else f"{host} does not answer ({one_line(str(cause))})"
 
 
 def connect(folder: Path) -> Any:

@@ -93,6 +93,10 @@ MEASURE = {
     "launching": Command("what starting, launching and tracking cost", "performance.launching"),
     "decoding": Command("JPEG files: decoding, training batches, workers, waiting", "performance.decoding"),
     "peers": Command("our training step and input path beside those of other projects", "performance.peers"),
+    "statistics": Command(
+        "how often intervals hold the truth and tables claim what is not, by simulation: docs/statistics.md",
+        "analysis.operating_characteristics",
+    ),
     "page": Command(
         "check docs/performance.md against the committed measurements, or write it", "performance.document"
     ),

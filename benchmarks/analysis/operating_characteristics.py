@@ -1,0 +1,274 @@
+"""docs/statistics.md, how often intervals and verdicts are right: `python -m benchmarks measure statistics`."""
+
+import argparse
+import itertools
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.analysis.error_rates import POWER
+from benchmarks.analysis.sequential import LOOKS
+from benchmarks.analysis.simulation import OWN, SHARED, LookShares, Setting, Shares, simulate, simulate_looks
+from benchmarks.records.code_version import IS_CHECKOUT, ROOT
+
+PAGE = (ROOT if IS_CHECKOUT else Path()) / "docs" / "statistics.md"
+TABLES = 300
+SEEDS = (2, 3, 5, 10)
+IMAGES = (450, 2_000, 10_000, 50_000)
+RATES = (0.005, 0.02, 0.06, 0.15, 0.3)
+SPREADS = (0.03, 0.15)
+MANY_IMAGES = 10_000  # above them a third as many tables
+EQUAL = 4  # networks of a table in which none differs
+MOST_SEEDS = 12
+Grid = dict[tuple[int, int, float], list[Shares]]  # by images, seeds and spread, of each rate
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A table whose networks differ in truth: who shows it, with how many seeds.
+
+    Attributes:
+        images: of the test set.
+        rates: true error rates.
+        spread: of the seeds, on the probit scale.
+    """
+
+    images: int
+    rates: tuple[float, ...]
+    spread: float
+
+
+CONTESTS = (
+    Contest(10_000, (0.060, 0.052), 0.03),
+    Contest(10_000, (0.060, 0.060, 0.052, 0.052), 0.03),
+    Contest(10_000, (0.30, 0.27), 0.06),
+    Contest(50_000, (0.240, 0.232), 0.015),
+    Contest(450, (0.10, 0.04), 0.1),
+)
+
+ADDED = (
+    Contest(10_000, (0.060, 0.052), 0.03),
+    Contest(10_000, (0.30, 0.27), 0.06),
+    Contest(450, (0.10, 0.04), 0.1),
+    Contest(10_000, (0.060, 0.060), 0.03),
+    Contest(10_000, (0.060, 0.060), 0.15),
+    Contest(450, (0.060, 0.060), 0.1),
+)  # pairs to which seeds are added; of the last three neither is the better
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``measure statistics``."""
+    parser.description = (
+        "Simulate tables of networks whose true error rates are known, and count how often intervals hold them, how often a "
+        "table claims a difference that is none, and how many seeds a true difference needs. Some minutes on one core."
+    )
+    parser.add_argument(
+        "--tables", type=int, default=TABLES, help=f"simulated for each setting; by default {TABLES}, as the page has"
+    )
+    parser.add_argument("--write", action="store_true", help=f"write docs/{PAGE.name} in place of printing it")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Simulate, and print or write the page.
+
+    Raises:
+        ValueError: fewer than ten tables.
+    """
+    if arguments.tables < 10:
+        raise ValueError(f"--tables {arguments.tables}: at least 10 are needed for a share")
+    page = document(arguments.tables)
+    if arguments.write:
+        PAGE.write_text(page, encoding="utf-8")
+        print(f"written: {PAGE}")
+    else:
+        print(page)
+
+
+def document(tables: int) -> str:
+    """Return the page, with so many tables simulated for each setting."""
+    grid = {
+        (images, n, spread): [
+            _simulated(Setting(n, images, (rate,) * EQUAL, (spread,) * EQUAL), tables) for rate in RATES
+        ]
+        for images, n, spread in itertools.product(IMAGES, SEEDS, SPREADS)
+    }
+    contests = [(contest, _seeds_needed(contest, tables)) for contest in CONTESTS]
+    added = [(contest, *_seeds_added(contest, tables)) for contest in ADDED]
+    return render(tables, grid, contests, added)
+
+
+def render(
+    tables: int,
+    grid: Grid,
+    contests: Sequence[tuple[Contest, list[Shares]]],
+    added: Sequence[tuple[Contest, LookShares, int | None]],
+) -> str:
+    """Return the page of what was simulated.
+
+    Args:
+        tables: for each setting.
+        grid: equal networks.
+        contests: networks that differ, by number of seeds from two on.
+        added: pairs to which seeds are added, with the fixed number of equal power.
+    """
+    sections = [_head(tables), _coverage(grid), _false_claims(tables, grid), _power(contests), _added(tables, added)]
+    return "\n\n".join(sections) + "\n"
+
+
+def rate_spread(rate: float, spread: float) -> float:
+    """Return the standard deviation of a seed's error rate, whose mean is `rate`, in percentage points."""
+    from scipy.special import ndtri
+
+    deviation = math.sqrt(SHARED**2 + OWN**2 + spread**2 + 1)
+    density = math.exp(-(float(ndtri(rate)) ** 2) / 2) / math.sqrt(2 * math.pi)
+    return 100 * density * spread / deviation
+
+
+def seeds_needed(shares: Sequence[Shares], by_signs: bool) -> int | None:
+    """Return the first number of seeds with power 0.8 of those simulated from two on; None if none has it."""
+    powers = [one.shown_by_signs if by_signs else one.shown for one in shares]
+    return next((n for n, power in enumerate(powers, 2) if power >= POWER), None)
+
+
+def _seeds_needed(contest: Contest, tables: int) -> list[Shares]:
+    """Return the shares by number of seeds, from two on, until both rules have the power or there are twelve."""
+    result: list[Shares] = []
+    spreads = (contest.spread,) * len(contest.rates)
+    for n in range(2, MOST_SEEDS + 1):
+        result.append(_simulated(Setting(n, contest.images, contest.rates, spreads), tables))
+        if min(result[-1].shown, result[-1].shown_by_signs) >= POWER:
+            break
+    return result
+
+
+def _seeds_added(contest: Contest, tables: int) -> tuple[LookShares, int | None]:
+    """Return what `seed=auto` comes to, and the fixed number of seeds with no less power; None where none differs."""
+    spreads = (contest.spread,) * len(contest.rates)
+    setting = Setting(LOOKS[-1], contest.images, contest.rates, spreads)
+    looks = simulate_looks(setting, tables)
+    if math.isnan(looks.shown):
+        return looks, None
+    fixed = (n for n in range(2, LOOKS[-1] + 1) if _simulated(replace(setting, n=n), tables).shown >= looks.shown)
+    return looks, next(fixed, None)
+
+
+def _simulated(setting: Setting, tables: int) -> Shares:
+    rates = ", ".join(f"{100 * rate:g}" for rate in setting.rates)
+    print(f"{setting.images:,} images, {setting.n} seeds, {rates} % …", file=sys.stderr, flush=True)
+    return simulate(setting, tables if setting.images <= MANY_IMAGES else -(-tables // 3))
+
+
+def _head(tables: int) -> str:
+    spreads = " and ".join(f"{rate_spread(0.06, spread):.2f}" for spread in SPREADS)
+    return f"""# How often the intervals and verdicts are right
+
+Made by `python -m benchmarks measure statistics --write`: {tables:,} tables of networks were simulated for each setting,
+a third as many above {MANY_IMAGES:,} images, and judged by the functions that judge real runs. An image has a difficulty
+that all networks share and one of its own for each network, a seed has a skill, and an outcome is particular to one seed
+on one image; all are normal on the probit scale, so that the true error rate, over other trainings and other test images,
+is known. Seeds spread by {spreads} points (standard deviation) around an error rate of 6 %, and by the same on the probit
+scale at other rates: the small and the large spread below."""
+
+
+def _coverage(grid: Grid) -> str:
+    cells = [100 * share for shares in grid.values() for one in shares for share in (one.alone, one.covered)]
+    near = sum(93 <= cell <= 97 for cell in cells)
+    lead = f"""## Coverage of the 95 % interval of a mean
+
+The share of intervals that hold the true rate, in percent: each network by itself / with the spread over seeds pooled
+over the table's {EQUAL} networks. The lowest is {min(cells):.1f}, the highest {max(cells):.1f}; {near} of {len(cells)}
+lie within 93–97. Those above are of few errors, which are whole numbers, and of two or three seeds whose spread is small
+beside what the images add: there the interval is wider than it need be."""
+    heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
+    return (
+        f"{lead}\n\n{_table(heads, ([*_named(key), *(_both(one) for one in shares)] for key, shares in grid.items()))}"
+    )
+
+
+def _both(one: Shares) -> str:
+    return f"{100 * one.alone:.1f} / {100 * one.covered:.1f}"
+
+
+def _false_claims(tables: int, grid: Grid) -> str:
+    number = sum(one.tables for shares in grid.values() for one in shares)
+    mean = 100 * sum(one.false * one.tables for shares in grid.values() for one in shares) / number
+    lead = f"""## False claims over a table
+
+The share of tables of {EQUAL} equal networks in which any of the {math.comb(EQUAL, 2)} pairs is said to differ, after
+Holm's correction, in percent; at most 5 is promised. Over all {number:,} tables it is {mean:.1f}. At 5 %
+a single share has a standard error of {_standard_error(tables):.1f} points, and above {MANY_IMAGES:,} images of
+{_standard_error(-(-tables // 3)):.1f}."""
+    heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
+    rows = ([*_named(key), *(f"{100 * one.false:.1f}" for one in shares)] for key, shares in grid.items())
+    return f"{lead}\n\n{_table(heads, rows)}"
+
+
+def _standard_error(tables: int) -> float:
+    """Return that of a share of 5 %, in percentage points."""
+    return 100 * math.sqrt(0.05 * 0.95 / tables)
+
+
+def _named(key: tuple[int, int, float]) -> list[str]:
+    images, n, spread = key
+    return [f"{images:,}", "small" if spread == SPREADS[0] else "large", str(n)]
+
+
+def _power(contests: Sequence[tuple[Contest, list[Shares]]]) -> str:
+    lead = f"""## Seeds that a true difference needs
+
+The number of seeds of each network with which a pair that differs is shown with power {POWER:g} after Holm's correction:
+by the outcomes of the test images, and by the sign-flip test of seeds in pairs, the rule that they replaced. In brackets
+the power of each rule with 3 seeds: the sign-flip test cannot have any below 6 seeds, as its smallest p-value is
+2^(1-n)."""
+    heads = ["images", "true error rates, %", "spread of a seed, points", "outcomes", "sign-flip", "fewer seeds"]
+    return f"{lead}\n\n{_table(heads, (_contest_row(contest, shares) for contest, shares in contests))}"
+
+
+def _contest_row(contest: Contest, shares: list[Shares]) -> list[str]:
+    ours, theirs = (seeds_needed(shares, by_signs) for by_signs in (False, True))
+    three = shares[min(1, len(shares) - 1)]
+    fewer = "" if ours is None else f"{theirs - ours}" if theirs else f"more than {MOST_SEEDS - ours}"
+    spread = rate_spread(sum(contest.rates) / len(contest.rates), contest.spread)
+    return [
+        f"{contest.images:,}",
+        ", ".join(f"{100 * rate:g}" for rate in contest.rates),
+        f"{spread:.2f}",
+        f"{_number(ours)} ({three.shown:.2f})",
+        f"{_number(theirs)} ({three.shown_by_signs:.2f})",
+        fewer,
+    ]
+
+
+def _added(tables: int, added: Sequence[tuple[Contest, LookShares, int | None]]) -> str:
+    looks = ", ".join(map(str, LOOKS[:-1]))
+    lead = f"""## Adding seeds until a pair is decided
+
+What `seed=auto` comes to, which looks at {looks} and {LOOKS[-1]} seeds: the power, the share of false claims (at most
+5 % over all looks; its standard error would be {_standard_error(tables):.1f} points), the mean number of seeds of each
+network, and the fixed number of seeds, without looks, that has no less power."""
+    heads = ["images", "true error rates, %", "spread of a seed, points", "power", "false claims, %", "seeds", "fixed"]
+    return f"{lead}\n\n{_table(heads, (_added_row(*one) for one in added))}"
+
+
+def _added_row(contest: Contest, looks: LookShares, fixed: int | None) -> list[str]:
+    differ = not math.isnan(looks.shown)
+    return [
+        f"{contest.images:,}",
+        ", ".join(f"{100 * rate:g}" for rate in contest.rates),
+        f"{rate_spread(sum(contest.rates) / len(contest.rates), contest.spread):.2f}",
+        f"{looks.shown:.2f}" if differ else "",
+        "" if differ else f"{100 * looks.false:.1f}",
+        f"{looks.seeds:.1f}",
+        _number(fixed) if differ else "",
+    ]
+
+
+def _number(seeds: int | None) -> str:
+    return f"more than {MOST_SEEDS}" if seeds is None else str(seeds)
+
+
+def _table(heads: Sequence[str], rows: Iterator[list[str]]) -> str:
+    lines = [heads, ["---"] + ["---:"] * (len(heads) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

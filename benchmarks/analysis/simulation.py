@@ -1,0 +1,171 @@
+"""How often the intervals and verdicts of `analysis/error_rates.py` are right, by simulated tables of networks.
+
+An image has a difficulty that all networks share and one for each network, a seed has a skill; all are normal on the probit
+scale, so that the true error rate over other seeds and images is known exactly.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from benchmarks.analysis.error_rates import Parts, contrast, holm, limits, p_value, parts_of_outcomes, pooled
+from benchmarks.analysis.sequential import LOOKS, differs, left
+
+SHARED, OWN = 1.1, 0.5  # standard deviations of an image's difficulty; one outcome has 1
+CELLS = 1_000_000  # outcomes at once
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A table of networks that is simulated.
+
+    Attributes:
+        n: seeds of each network.
+        images: of the test set.
+        rates: true error rate of each network.
+        spreads: standard deviation of each network's seeds on the probit scale.
+    """
+
+    n: int
+    images: int
+    rates: tuple[float, ...]
+    spreads: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of simulated tables, in [0, 1].
+
+    Attributes:
+        alone: of networks whose 95 % interval holds the true rate, each judged by itself.
+        covered: the same, with the spread over seeds pooled over the table.
+        false: of tables with a claim between equal networks, corrected by Holm.
+        shown: of pairs that differ, those whose difference is claimed, corrected by Holm.
+        shown_by_signs: the same by the sign-flip test of seeds in pairs, the rule that this method replaced.
+        tables: simulated.
+    """
+
+    alone: float
+    covered: float
+    false: float
+    shown: float
+    shown_by_signs: float
+    tables: int
+
+
+def tables_of_outcomes(setting: Setting, tables: int, rng: Any) -> Iterator[list[Any]]:
+    """Yield parts of the tables: of each network the errors, shape (some, n, images)."""
+    import numpy as np
+    from scipy.special import ndtri
+
+    at_once = max(1, CELLS // (setting.n * setting.images))
+    for start in range(0, tables, at_once):
+        some = min(at_once, tables - start)
+        shared = rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(SHARED)
+        networks = []
+        for rate, spread in zip(setting.rates, setting.spreads, strict=True):
+            threshold = float(ndtri(rate)) * math.sqrt(SHARED**2 + OWN**2 + spread**2 + 1)
+            own = shared + rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(OWN)
+            skill = rng.standard_normal((some, setting.n, 1), dtype=np.float32) * np.float32(spread)
+            ease = rng.standard_normal((some, setting.n, setting.images), dtype=np.float32)
+            ease += own
+            ease += skill
+            networks.append(ease < np.float32(threshold))
+        yield networks
+
+
+def simulate(setting: Setting, tables: int, seed: int = 0) -> Shares:
+    """Simulate tables and judge each as a report would."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    pairs = list(itertools.combinations(range(len(setting.rates)), 2))
+    differ = np.array([setting.rates[one] != setting.rates[other] for one, other in pairs], dtype=bool)
+    alone, covered, false, shown, shown_by_signs = [], [], [], [], []
+    for networks in tables_of_outcomes(setting, tables, rng):
+        parts = [parts_of_outcomes(errors) for errors in networks]
+        together = pooled(parts)
+        alone.append(_covered(parts, setting.rates))
+        covered.append(_covered(together, setting.rates))
+        claims = _claims([p_value(contrast(together[one], together[other])) for one, other in pairs])
+        by_signs = _claims([sign_flip_p_value(networks[one], networks[other]) for one, other in pairs])
+        false.append(claims[~differ].any(axis=0))
+        shown.append(claims[differ].T)
+        shown_by_signs.append(by_signs[differ].T)
+    rates = [np.concatenate(values).mean() if np.size(values[0]) else math.nan for values in (shown, shown_by_signs)]
+    return Shares(
+        float(np.concatenate(alone).mean()), float(np.concatenate(covered).mean()), float(np.concatenate(false).mean()),
+        float(rates[0]), float(rates[1]), tables,
+    )  # fmt: skip
+
+
+def _covered(networks: Sequence[Parts], rates: Sequence[float]) -> Any:
+    import numpy as np
+
+    return np.stack(
+        [(low <= rate) & (rate <= high) for rate, (low, high) in zip(rates, map(limits, networks), strict=True)], 1
+    )
+
+
+def _claims(p_values: Sequence[Any]) -> Any:
+    """Whether each comparison of each table is claimed, shape (comparisons, tables)."""
+    return _corrected(p_values) <= LEVEL
+
+
+def _corrected(p_values: Sequence[Any]) -> Any:
+    """P-values of each comparison of each table, corrected over the table, shape (comparisons, tables)."""
+    import numpy as np
+
+    return np.array([holm(table) for table in np.stack(p_values, axis=1).tolist()]).T
+
+
+@dataclass(frozen=True)
+class LookShares:
+    """What adding seeds by `seed=auto` comes to.
+
+    Attributes:
+        shown: share of pairs that differ whose difference is claimed.
+        false: share of tables with a claim between equal networks.
+        seeds: of each network, mean over the tables.
+    """
+
+    shown: float
+    false: float
+    seeds: float
+
+
+def simulate_looks(setting: Setting, tables: int, seed: int = 0) -> LookShares:
+    """Simulate tables to which seeds are added until no pair of them is open; `setting.n` is not used."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    pairs = list(itertools.combinations(range(len(setting.rates)), 2))
+    differ = np.array([setting.rates[one] != setting.rates[other] for one, other in pairs], dtype=bool)
+    shown, false, seeds = [], [], []
+    for networks in tables_of_outcomes(replace(setting, n=LOOKS[-1]), tables, rng):
+        some = len(networks[0])
+        claimed, going_on, spent = np.zeros((len(pairs), some), dtype=bool), np.ones(some, dtype=bool), np.zeros(some)
+        for look, n in enumerate(LOOKS):
+            parts = pooled([parts_of_outcomes(errors[:, :n]) for errors in networks])
+            p = [p_value(contrast(parts[one], parts[other])) for one, other in pairs]
+            claimed |= differs(_corrected(p)) & going_on
+            spent[going_on] = n
+            going_on &= (~claimed & ~left(np.array(p), look)).any(axis=0)
+        shown.append(claimed[differ].ravel())
+        false.append(claimed[~differ].any(axis=0))
+        seeds.append(spent)
+    shares = [np.concatenate(values) for values in (shown, false, seeds)]
+    return LookShares(*(float(values.mean()) if values.size else math.nan for values in shares))
+
+
+def sign_flip_p_value(first: Any, second: Any) -> Any:
+    """P-value of the mean difference over all signs of the seeds' differences; errors of shape (…, n, images)."""
+    import numpy as np
+
+    differences = first.mean(axis=-1, dtype=np.float64) - second.mean(axis=-1, dtype=np.float64)
+    signs = np.array(list(itertools.product((1, -1), repeat=differences.shape[-1])))
+    flipped = np.abs(differences @ signs.T)
+    return (flipped >= flipped[..., :1] * (1 - 1e-9)).mean(axis=-1)

@@ -109,20 +109,8 @@ def record_fields() -> str:
     lines = [
         "# The record of a run",
         "",
-        "A run is a folder, `outputs/<data>/<network>/<recipe>/seed<k>`, with what departs from the recipe in its name "
-        "(`resnext_digits,epochs=2`). The same configuration gives the same folder: a finished run is not made again, and an "
-        "interrupted one goes on from its last checkpoint.",
-        "",
-        "| file | what |",
-        "| --- | --- |",
-        "| `config.yaml` | the resolved configuration |",
-        "| `record.json` | the run details, described below |",
-        "| `history.jsonl` | a row per evaluation: epoch, step, images seen, training MACs and FLOPs, seconds, metrics |",
-        "| `checkpoints/` | the last two and the best on validation; tensors and plain types only |",
-        "| `outcomes.json` | what came out for each test image: hits as bits, or pixel counts; checksum of the test set |",
-        "| `log.txt` | what the processes printed |",
-        "",
-        "The blocks of `record.json`, made from the classes in `benchmarks/records/record.py` that write it:",
+        "`record.json` lies in the folder of a run ([what else is there](../start.md#what-a-run-leaves)).",
+        "Its blocks, made from the classes in `benchmarks/records/record.py` that write them:",
         "",
     ]
     blocks = [block for block in vars(record).values() if is_dataclass(block) and block.__module__ == record.__name__]

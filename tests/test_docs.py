@@ -1,5 +1,6 @@
 """What README and docs/ tell to type: commands are parsed and composed, those that need nothing are run, the site is built."""
 
+import json
 import re
 import shlex
 import subprocess
@@ -66,7 +67,12 @@ def blocks() -> list[Block]:
 
 
 SHELL = [block for block in blocks() if block.language == "sh"]
-EXAMPLES = [block for block in blocks() if block.example]
+EXAMPLES = {block.example: block.text for block in blocks() if block.example} | {
+    path.stem: "\n".join(
+        "".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
+    )
+    for path in (ROOT / "docs").rglob("*.ipynb")
+}
 RUNNABLE = [block for block in SHELL if not block.needs and block.page.startswith("docs/")]
 
 
@@ -164,11 +170,11 @@ def test_a_block_that_needs_nothing_runs(block: Block, checkout: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", EXAMPLES, ids=lambda block: block.example)
-def test_an_example_runs(block: Block, checkout: Path) -> None:
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs(name: str, checkout: Path) -> None:
     pytest.importorskip("pandas")
     pytest.importorskip("matplotlib")
-    (checkout / "example.py").write_text(block.text)
+    (checkout / "example.py").write_text(EXAMPLES[name])
     type_in(checkout, "MPLBACKEND=agg python example.py\n")
 
 

@@ -202,7 +202,7 @@ def _cost(trial: Trial) -> Figure:
         )
     bars = figure(
         traces,
-        {"title": "up-convolution, channels", "showgrid": False},
+        {"showgrid": False},
         {"title": "MACs of one image", "tickformat": "~s", "rangemode": "tozero"},
         bargap=0.25,
         bargroupgap=0.06,

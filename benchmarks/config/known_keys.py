@@ -3,9 +3,8 @@
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from pkgutil import resolve_name
 from typing import Any
-
-from hydra.utils import get_object
 
 from benchmarks.config.schema import CLOSED, KEYS
 from benchmarks.config.trial import ConfigurationError, flatten
@@ -102,7 +101,7 @@ def _node(config: Mapping[str, Any], key: str) -> Any:
 def _arguments(target: str) -> list[str] | None:
     """Return the arguments that a target takes; None where it takes any, or cannot be imported, as is said when it is built."""
     try:
-        parameters = inspect.signature(get_object(target)).parameters.values()
+        parameters = inspect.signature(resolve_name(target)).parameters.values()
     except Exception:  # of the module's own code: of any class
         return None
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):

@@ -52,7 +52,7 @@ def _notes(config: dict[str, Any]) -> list[str]:
     """Say which defaults serve a network and a data set that have no such file of their own, and that a run is no result."""
     pair = f"{config['family']} has none of its own for {config['data']['name']}"
     notes = [f"the default {kind}, {name}: {pair}" for kind, name in config.get("defaulted", {}).items()]
-    if (batches := config["trainer"]["limit_train_batches"]) is not None:
+    if (batches := config["trainer"].get("limit_train_batches")) is not None:
         notes.append(
             f"debug: trained on {plural(batches, 'batch', 'batches')} of each epoch (trainer.limit_train_batches); its "
             "figures compare with no other run's"

@@ -171,7 +171,7 @@ def score(run: Run, test_sha256: str | None) -> Finding:
     if len(outcomes) != run.n:
         return Finding("score", False, f"{OUTCOMES} has {len(outcomes):,} images, the run was tested on {run.n:,}")
     scale = 1 if "%" in run.metric_label else 100
-    recorded = (run.value or 0.0) * scale
+    recorded = (run.measured or 0.0) * scale
     text = f"{value:.4f} % {name} from the outcomes of {len(outcomes):,} images"
     agrees = abs(value - recorded) <= TOLERANCE
     return Finding("score", agrees, text if agrees else f"{text}, {recorded:.4f} in the record")

@@ -11,7 +11,7 @@ from run import main
 TINY = (
     "recipe=common",
     "recipe.epochs=1",
-    "trainer.limit_train_batches=2",
+    "recipe.batch_size=290",  # 4 batches of the digits
     "logger=none",
     "cluster.threads_per_process=1",
 )

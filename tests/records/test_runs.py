@@ -313,3 +313,22 @@ def test_ten_thousand_records_are_read_in_five_seconds(tmp_path: Path) -> None:
     runs, problems = load_runs(tmp_path / "many")
     assert time.perf_counter() - start < 5
     assert (len(runs), problems) == (10_000, [])
+
+
+def test_a_run_on_a_part_of_each_epoch_compares_with_nothing(tmp_path: Path) -> None:
+    """Its figures are of the part, its name and its epochs of the whole."""
+    for seed in range(3):
+        make_run(tmp_path, seed=seed, overrides={"trainer.limit_train_batches": 2}, baselines={"nearest_accuracy": 0.9})
+    runs, _ = load_runs(tmp_path)
+    assert [run.value_text.endswith(" % debug") for run in runs] == [True] * 3
+    assert [(run.value, run.curve()) for run in runs] == [(None, [])] * 3 and runs[0].measured is not None
+    assert seed_groups(runs) == [] and [baseline.nets for baseline in baseline_comparisons(runs)] == [()]
+    make_run(tmp_path, seed=0)
+    make_run(tmp_path, seed=1)
+    [group] = seed_groups(load_runs(tmp_path)[0])
+    assert [run.is_debug for run in group.runs] == [False, False]
+
+
+def test_an_unfinished_run_on_a_part_of_each_epoch_shows_no_figure(tmp_path: Path) -> None:
+    make_run(tmp_path, status="failed", overrides={"trainer.limit_train_batches": 2})
+    assert load_one(tmp_path).value_text == MISSING

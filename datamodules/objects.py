@@ -1,6 +1,7 @@
 """The LightningDataModule of detection: images of any size with any number of objects."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,10 @@ from datamodules.loading.batching import (
     as_made,
     worker_options,
 )
-from datamodules.readers.objects import Objects, ObjectSplit, ObjectSplits
+from datamodules.readers import rle
+from datamodules.readers.objects import LooseImage, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed
+from datamodules.readers.slices import read_slices
 
 
 class _Batches:
@@ -193,13 +196,63 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         """Return this rank's shard of the test split, in order."""
         return self._evaluation_loader("test")
 
+    def read(self, path: Path, channels: int) -> tuple[ObjectBatch, np.ndarray, str]:
+        """Return an image file as a batch of one, as evaluation has it, its pixels uint8 [H, W] or [H, W, 3], and what is to be
+        said of it, "" normally.
+
+        Raises ValueError or FileNotFoundError naming the file.
+        """
+        slices, remark = read_slices(path, channels, None)
+        if len(slices) != 1:
+            raise ValueError(f"{path} must hold one image, got {len(slices)} slices; write each into a file of its own")
+        pixels = slices[0].round().byte().permute(1, 2, 0).numpy()
+        image = LooseImage(pixels[..., 0] if channels == 1 else pixels)
+        batches = EvaluationObjects(
+            image,
+            self.mean,
+            self.std,
+            self.pad_multiple,
+            shorter_side=self.shorter_side,
+            longest_side=self.longest_side,
+        )
+        return batches[EvaluationRows(0, 1)], image.pixels, remark
+
+    @staticmethod
+    def results(
+        prediction: Mapping[str, Tensor], image_id: int | str, category_ids: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        """Return the objects that were found in an image as COCO's results have them; masks as text of run lengths.
+
+        prediction: boxes [n, 4], scores and labels [n], and masks [n, H, W] where the network makes them.
+        """
+        results = []
+        for place, (label, score) in enumerate(
+            zip(prediction["labels"].tolist(), prediction["scores"].tolist(), strict=True)
+        ):
+            x0, y0, x1, y1 = prediction["boxes"][place].tolist()
+            result = {
+                "image_id": image_id,
+                "category_id": category_ids[label],
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "score": score,
+            }
+            if "masks" in prediction:
+                mask = prediction["masks"][place].cpu().numpy()
+                result["segmentation"] = {"size": list(mask.shape), "counts": rle.to_text(rle.encode(mask))}
+            results.append(result)
+        return results
+
     def image_shape(self) -> list[int]:
         """Return the shape [C, H, W] of a training image."""
         return [len(self.mean), *self.image_size]
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest with the baselines of the data set."""
-        return super().manifest() | {"baselines": dict(self.splits.baselines)}
+        """Return the manifest with the baselines of the data set and what an annotation file calls its classes."""
+        splits = self.splits
+        return super().manifest() | {
+            "baselines": dict(splits.baselines),
+            "category_ids": list(splits.category_ids),
+        }
 
     def _arguments(self, name: str) -> tuple[Any, ...]:
         return self.splits.named()[name], self.mean, self.std, self.pad_multiple

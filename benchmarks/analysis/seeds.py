@@ -5,7 +5,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,9 +126,15 @@ def short_condition(value: Any) -> str:
     return text[:7] if re.fullmatch(r"[0-9a-f]{64}", text) else hashlib.sha256(text.encode()).hexdigest()[:7]
 
 
-def baseline_names(key: str) -> tuple[str, str]:
-    """Method and metric of a baseline's key: `otsu_dice` is ("Otsu", "dice")."""
-    method, _, metric = key.rpartition("_")
+def baseline_names(key: str, metrics: Container[str] = ()) -> tuple[str, str]:
+    """Method and metric of a baseline's key: `otsu_dice` is ("Otsu", "dice"), `otsu_mask_ap` of the metric mask_ap likewise.
+
+    metrics: those that are known; of none of them the metric is the last word.
+    """
+    words = key.split("_")
+    known = (place for place in range(1, len(words)) if "_".join(words[place:]) in metrics)
+    place = next(known, len(words) - 1)
+    method, metric = "_".join(words[:place]), "_".join(words[place:])
     return (method.replace("_", " ").capitalize(), metric) if method else (key, "")
 
 
@@ -150,14 +156,14 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
         here = [run for run in runs if run.data == data]
         labels = short_labels(here)
         for key, value in dict.fromkeys(item for run in here for item in run.baselines.items()):
-            method, metric = baseline_names(key)
+            method, metric = baseline_names(key, {name for run in here for name in run.definitions})
             figures = [number(run.part("metrics").get(f"test/{metric}")) for run in here]
             nets = tuple(
                 (label, figure)
                 for run, label, figure in zip(here, labels, figures, strict=True)
                 if run.status == "ok" and not run.is_debug and figure is not None
             )
-            result.append(Baseline(data, method, metric.capitalize(), value, nets))
+            result.append(Baseline(data, method, metric.replace("_", " ").capitalize(), value, nets))
     return result
 
 

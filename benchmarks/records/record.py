@@ -79,6 +79,7 @@ class Dataset:
     notes: str
     baselines: dict[str, float]
     grey_range: list[int] | None = None
+    category_ids: list[int] | None = None  # of the classes, in an annotation file
 
 
 @dataclass(kw_only=True)

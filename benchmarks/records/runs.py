@@ -176,6 +176,12 @@ class Run:
         values = {str(key): number(value) for key, value in self.part("baselines").items()}
         return {key: value for key, value in values.items() if value is not None}
 
+    @property
+    def definitions(self) -> dict[str, Any]:
+        """What each metric is, by name."""
+        definitions = self.part("protocol").get("definitions")
+        return definitions if isinstance(definitions, dict) else {}
+
     @cached_property
     def conditions(self) -> dict[str, Any]:
         """What must agree, beside the configuration, for results to be averaged."""

@@ -218,7 +218,7 @@ def _baseline_errors(runs: Sequence[Run]) -> list[tuple[str, float]]:
     errors: dict[tuple[str, float], None] = {}
     for run in runs:
         for key, value in run.baselines.items():
-            method, metric = baseline_names(key)
+            method, metric = baseline_names(key, run.definitions)
             if run.metric == f"test/{metric}_err":
                 errors[one_line(method), 100 * (1 - value)] = None
             elif run.metric == f"test/{metric}":

@@ -1,4 +1,4 @@
-"""Masks or classes of images from a finished run: ``python -m benchmarks predict RUN IMAGE…``."""
+"""Masks, classes or objects of images from a finished run: ``python -m benchmarks predict RUN IMAGE…``."""
 
 import argparse
 import sys
@@ -13,7 +13,11 @@ from rich.progress import Progress, TaskID
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, RECORD, read_config, read_json
 from benchmarks.training.predict_classes import CLASSES, write_classes
+from benchmarks.training.predict_objects import RESULTS, SHOWN, write_objects
 
+# The file of what was found in all images together, by task; masks are a file for each image.
+TOGETHER = {"classification": CLASSES, "detection": RESULTS}
+TIFF = {".tif", ".tiff"}
 NEEDED = {
     **{"data": dict, "module": dict, "datamodule": dict},
     **{"data.task": str, "data.num_classes": int, "data.in_channels": int, "data.image_size": list},
@@ -22,25 +26,29 @@ NEEDED = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``predict``."""
-    parser.description = "Masks or classes of any images from a finished run of segmentation or classification."
+    parser.description = (
+        "Masks, classes or objects of any images, from a finished run of segmentation, classification or detection."
+    )
     parser.epilog = (
         "Images are cut into overlapping tiles with mirrored borders, so memory depends on the tile alone. A mask is written "
         "as <name>_mask.png, or .tif for several slices: class k of K as grey level 255 k / (K - 1). A run of classification "
-        f"prints the class of each image and writes {CLASSES} with the probabilities of all classes."
+        f"prints the class of each image and writes {CLASSES} with the probabilities of all classes. One of detection writes "
+        f"{RESULTS}, in COCO's format with boxes and run-length masks, and draws the objects of a score from {SHOWN} on into "
+        "<name>_objects.png."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="PNG, JPEG or TIFF (several slices too)")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="where masks go (default: RUN/predictions)")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="where files go (default: RUN/predictions)")
     parser.add_argument("--tile", metavar="PIXELS", type=int, help="side of a tile (default: the run's own)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
     parser.add_argument("--trust", metavar="NAME", action="append", default=[], help=TRUST_HELP)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write a mask for each image, or the classes of all.
+    """Write a mask for each image, or the classes or objects of all.
 
     Raises:
-        ValueError, OSError: no such run or image, a tile that memory does not hold, or a mask that would be overwritten.
+        ValueError, OSError: no such run or image, a tile that memory does not hold, or a file that would be overwritten.
     """
     out = arguments.out or arguments.run / "predictions"
     _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile, arguments.trust)
@@ -56,16 +64,17 @@ def _predict(
     for part in ("module", "datamodule"):
         check_targets(config[part], run / CONFIG, trusted)
     task = config["data"]["task"]
-    if task not in ("segmentation", "classification"):
-        raise ValueError(f"{run} is a run of {task}: masks come from segmentation, classes from classification")
-    if task == "classification" and tile is not None:
-        raise ValueError("--tile is of segmentation: an image has one class")
+    if task not in ("segmentation", *TOGETHER):
+        raise ValueError(f"{run} is a run of {task}: predict knows segmentation, {' and '.join(TOGETHER)}")
+    if task != "segmentation" and tile is not None:
+        raise ValueError(f"--tile is of segmentation: {task} takes an image as a whole")
     for image in images:
         if not image.is_file():
             raise FileNotFoundError(f"{image} is missing")
-    if task == "classification" and (out / CLASSES).exists():
-        raise ValueError(f"{out / CLASSES} would be overwritten: choose another --out or move it away")
-    targets = _mask_files(images, out) if task == "segmentation" else {}
+    together = out / TOGETHER.get(task, "")
+    if together.is_file():
+        raise ValueError(f"{together} would be overwritten: choose another --out or move it away")
+    targets = {} if task == "classification" else _files(images, out, task)
 
     import torch
     from hydra.errors import InstantiationException
@@ -95,18 +104,24 @@ def _predict(
         if task == "segmentation":
             grey_range = dataset.get("grey_range")
             _write_masks(module, datamodule, targets, data["in_channels"], data["num_classes"], grey_range, bars)
+        elif task == "detection":
+            write_objects(module, datamodule, targets, data["in_channels"], dataset, together, bars)
         else:
             shape, names = [data["in_channels"], *data["image_size"]], dataset["classes"]
-            write_classes(module, datamodule, images, shape, names, out / CLASSES, bars)
+            write_classes(module, datamodule, images, shape, names, together, bars)
 
 
-def _mask_files(images: Sequence[Path], out: Path) -> dict[Path, Path]:
-    suffixes = {image: ".tif" if image.suffix.lower() in {".tif", ".tiff"} else ".png" for image in images}
-    targets = {image: out / f"{image.stem}_mask{suffix}" for image, suffix in suffixes.items()}
+def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
+    """The file of each image's masks or drawing."""
+
+    def suffix(image: Path) -> str:
+        return "_objects.png" if task == "detection" else f"_mask{'.tif' if image.suffix.lower() in TIFF else '.png'}"
+
+    targets = {image: out / f"{image.stem}{suffix(image)}" for image in images}
     for image, target in targets.items():
         if target.exists() or list(targets.values()).count(target) > 1:
             raise ValueError(
-                f"{target}, the mask of {image}, would be overwritten: choose another --out or move it away"
+                f"{target}, what {image} gives, would be overwritten: choose another --out or move it away"
             )
     return targets
 

@@ -124,6 +124,34 @@ def bright_components(image: np.ndarray, threshold: int, smallest: int) -> np.nd
 
 
 @dataclass(frozen=True, eq=False)
+class LooseImage:
+    """One image of which no object is known. pixels: uint8 [H, W] or [H, W, 3]."""
+
+    pixels: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width."""
+        return np.array([self.pixels.shape[:2]])
+
+    def __len__(self) -> int:
+        return 1
+
+    def image(self, row: int) -> np.ndarray:
+        """Return the pixels."""
+        return self.pixels
+
+    def objects(self, row: int) -> Objects:
+        """Return none."""
+        none = np.zeros(0)
+        return Objects(none.reshape(0, 4), none.astype(np.int64), none, none.astype(bool), None)
+
+    def digest(self, digest: Any) -> None:
+        """Add the pixels."""
+        digest.update(np.ascontiguousarray(self.pixels).data)
+
+
+@dataclass(frozen=True, eq=False)
 class ObjectSplits:
     """Train, validation and test split.
 

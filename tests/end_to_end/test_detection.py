@@ -4,10 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from support.commands import run
 from support.forked_trials import outcome
 from support.plans import Plan, die
+
+from benchmarks.__main__ import main
+from datamodules.sources.nuclei import load_nuclei_instances
 
 TINY = [
     "model=mask_rcnn", "data=nuclei_instances", "recipe.batch_size=2", "recipe.epochs=1", "recipe.augment.crop_size=64",
@@ -58,6 +67,42 @@ def test_a_record_has_the_regions_that_were_computed_and_the_compute_of_them(end
     assert list(directory.glob("pictures/*.png"))
 
 
+def test_a_detector_finds_objects_in_any_image(
+    ended: dict[str, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory, out = Path(ended["one"]["directory"]), tmp_path / "out"
+    images = [tmp_path / "000000000139.png", tmp_path / "odd.png"]
+    pixels = load_nuclei_instances().test.image(0)[:75, :93]
+    Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(images[0])
+    Image.fromarray(pixels.T).save(images[1])
+    assert predict(directory, *images, "--out", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "000000000139_objects.png",
+        "odd_objects.png",
+        "results.json",
+    ]
+    results = json.loads((out / "results.json").read_text())
+    sizes = {139: [75, 93], "odd": [93, 75]}
+    for result in results:
+        assert result["category_id"] == 1 and result["segmentation"]["size"] == sizes[result["image_id"]]
+        assert rle.decode(result["segmentation"]).shape == tuple(sizes[result["image_id"]])
+    assert results and {result["image_id"] for result in results} <= {139, "odd"}
+
+    tifffile.imwrite(tmp_path / "stack.tif", np.arange(2 * 32 * 32, dtype=np.uint16).reshape(2, 32, 32))
+    capsys.readouterr()
+    for arguments, message in (
+        ((images[0], "--out", out), "would be overwritten"),
+        ((images[0], "--out", tmp_path / "new", "--tile", 64), "--tile is of segmentation"),
+        ((tmp_path / "stack.tif", "--out", tmp_path / "new"), "stack.tif must hold one image, got 2 slices"),
+    ):
+        assert predict(directory, *arguments) == 2
+        assert message in capsys.readouterr().err
+
+
+def predict(*arguments: str | Path | int) -> int:
+    return main(["predict", *map(str, arguments)])
+
+
 @pytest.mark.slow
 def test_the_demonstration_on_nuclei_reaches_its_mask_ap(tmp_path: Path) -> None:
     """Mean of three seeds, 30 objects of one image: that it works, not how well it generalises."""
@@ -69,3 +114,42 @@ def test_the_demonstration_on_nuclei_reaches_its_mask_ap(tmp_path: Path) -> None
     assert len(metrics) == 3
     assert sum(one["test/mask_ap"] for one in metrics) / 3 >= 0.5
     assert sum(one["test/mask_ap50"] for one in metrics) / 3 >= 0.8
+    check_results(next(root.glob("*/*/*/seed0")), tmp_path)
+
+
+def check_results(directory: Path, folder: Path) -> None:
+    """What `predict` writes for the test images, scored by pycocotools, is what the record says."""
+    test = load_nuclei_instances().test
+    images, annotations = [], []
+    for row in range(len(test)):
+        images.append(folder / f"{row}.png")
+        Image.fromarray(test.image(row)).save(images[-1])
+        objects = test.objects(row)
+        for box, mask, area in zip(objects.boxes, objects.masks, objects.area, strict=True):
+            annotations.append(
+                {
+                    **{
+                        "id": len(annotations) + 1,
+                        "image_id": row,
+                        "category_id": 1,
+                        "iscrowd": 0,
+                        "area": float(area),
+                    },
+                    "bbox": [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()],
+                    "segmentation": rle.encode(np.asfortranarray(mask)),
+                }
+            )
+    assert predict(directory, *images, "--out", folder / "out") == 0
+    truth = COCO()
+    truth.dataset = {
+        **{"info": {}, "images": [{"id": row} for row in range(len(test))]},
+        **{"annotations": annotations, "categories": [{"id": 1}]},
+    }
+    truth.createIndex()
+    evaluation = COCOeval(truth, truth.loadRes(str(folder / "out" / "results.json")), "segm")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    metrics = json.loads((directory / "record.json").read_text())["metrics"]
+    names = ("test/mask_ap", "test/mask_ap50", "test/mask_ap75")
+    assert evaluation.stats[:3].tolist() == pytest.approx([metrics[name] for name in names], abs=1e-9)

@@ -292,6 +292,7 @@ def test_baselines_stand_beside_the_nets_figure_of_the_same_metric(tmp_path: Pat
     assert (beside.data, beside.method, beside.metric, beside.value) == ("nuclei", "Otsu", "Dice", 0.884)
     assert beside.nets == (("unet_d4_c16 · seed 0", 0.912),)
     assert baseline_names("local_otsu_dice") == ("Local otsu", "dice")
+    assert baseline_names("local_otsu_mask_ap", {"mask_ap", "ap"}) == ("Local otsu", "mask_ap")
 
 
 def test_reading_results_imports_no_torch_and_no_plotly() -> None:

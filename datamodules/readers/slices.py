@@ -1,0 +1,42 @@
+"""An image file of any kind as a trained network takes it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from datamodules.readers.image_files import ByteScaling, read_image
+from datamodules.readers.tiff_stacks import page_count, read_stack
+
+
+def read_slices(path: Path, channels: int, grey_range: Sequence[int] | None) -> tuple[Tensor, str]:
+    """Return the slices of an image file for a network of so many channels, [N, C, H, W], grey values 0..255, uint8 or float32,
+    as a viewer shows and turns them; and what is to be said of it, "" normally.
+
+    A TIFF may hold several. grey_range: the 16-bit grey values that became 0 and 255 in training, None for images of 8
+    bits; a file of 16 bits is then scaled by its own percentiles 0.1 and 99.9. A colour image becomes grey for a network of
+    one channel.
+    Raises ValueError or FileNotFoundError naming the file.
+    """
+    several = path.suffix.lower() in {".tif", ".tiff"} and page_count(path) != 1
+    slices = read_stack(path) if several else read_image(path)[None]
+    scaling, remark = ByteScaling.of(slices), ""
+    if grey_range is not None and scaling.bits == 16:
+        scaling = ByteScaling(grey_range[0], grey_range[1], 16)
+    elif grey_range is not None:
+        remark = f"{path} has 8 bits per pixel and the training images had 16: its grey values are taken as they are"
+    elif scaling.bits == 16:
+        remark = (
+            f"{path} has 16 bits per pixel and the run has no range of grey values from training: "
+            f"its own {scaling.low}..{scaling.high} are scaled to 0..255"
+        )
+    pixels = torch.tensor(scaling(slices))
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    if channels == 3 and pixels.shape[1] == 1:  # as grey among colour in training
+        pixels = pixels.expand(-1, 3, -1, -1)
+    if channels == 1 and pixels.shape[1] == 3:
+        pixels = pixels.float().mul(torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)  # BT.601
+    if pixels.shape[1] != channels:
+        raise ValueError(f"{path} has {pixels.shape[1]} channels, the network takes {channels}")
+    return pixels, remark

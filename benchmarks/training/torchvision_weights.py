@@ -13,7 +13,9 @@ import yaml
 from benchmarks.config.trial import CONF
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, read_config
+from benchmarks.training.torchvision_names import modern_name, torchvision_name
 from benchmarks.training.wrapped_weights import unwrapped
+from benchmarks.units import nearest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,60 +43,17 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "densenet169": ("densenet", {"depth": 169, "growth_rate": 32}),
     "densenet201": ("densenet", {"depth": 201, "growth_rate": 32}),
 }
-# torchvision's names of modules: by their place in our blocks, layers and transitions, and of those outside the stages.
-RESIDUAL = {"0": "conv1", "1": "bn1", "3": "conv2", "4": "bn2", "6": "conv3", "7": "bn3"}
-COMPOSITE = {"0": "norm1", "2": "conv1", "4": "norm2", "6": "conv2"}
-TRANSITION = {"0": "norm", "2": "conv"}
-OUTSIDE_STAGES = {
-    "ResNet": {"stem.0": "conv1", "stem.1": "bn1", "classifier": "fc"},
-    "DenseNet": {
-        "stem.0": "features.conv0",
-        "stem.1": "features.norm0",
-        "pool.0": "features.norm5",
-        "classifier": "classifier",
-    },
-}
 IMAGENET_CLASSES = 1000
 
 
-def torchvision_name(key: str, network: str) -> str:
-    """torchvision's name of ``key``, a name in a state dict of our class ``network``.
-
-    Raises:
-        ValueError: torchvision's layout has no place for it.
-    """
-    try:
-        match [network, *key.split(".")]:
-            case ["ResNet", "stages", stage, block, "residual", place, tensor]:
-                return f"layer{int(stage) + 1}.{block}.{RESIDUAL[place]}.{tensor}"
-            case ["ResNet", "stages", stage, block, "shortcut", place, tensor]:
-                return f"layer{int(stage) + 1}.{block}.downsample.{place}.{tensor}"
-            case ["DenseNet", "stages", stage, layer, "composite", place, tensor]:
-                return (
-                    f"features.denseblock{int(stage) // 2 + 1}.denselayer{int(layer) + 1}.{COMPOSITE[place]}.{tensor}"
-                )
-            case ["DenseNet", "stages", stage, place, tensor]:
-                return f"features.transition{int(stage) // 2 + 1}.{TRANSITION[place]}.{tensor}"
-            case _:
-                module, _, tensor = key.rpartition(".")
-                return f"{OUTSIDE_STAGES[network][module]}.{tensor}"
-    except KeyError:
-        raise ValueError(f"torchvision's layout of a {network} has no place for {key}") from None
-
-
-def modern_name(key: str) -> str:
-    """A name in torchvision's state dict as today's releases have it: its published DenseNets say `norm.1` for `norm1`."""
-    return re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(?=[12]\.)", r"\1", key)
-
-
-def recognise(file_name: str) -> str | None:
+def recognise(file_name: str, known: Iterable[str] = ARCHITECTURES) -> str | None:
     """The architecture in the name of a published file, as in ``resnext50_32x4d-7cdf4587.pth``."""
-    names = [name for name in ARCHITECTURES if re.match(rf"{name}(?![a-zA-Z0-9])", file_name)]
+    names = [name for name in known if re.match(rf"{name}(?![a-zA-Z0-9])", file_name)]
     return max(names, key=len, default=None)
 
 
-def from_torchvision(path: Path, name: str) -> Weights:
-    """The weights of a file that holds a state dict of torchvision's network ``name``, of any number of classes.
+def from_published(path: Path, name: str, layout: str = "torchvision") -> Weights:
+    """The weights of a file that holds a state dict of the network ``name`` as ``layout`` has it, of any number of classes.
 
     Raises:
         ValueError, FileNotFoundError: it holds something else, is damaged or missing.
@@ -102,6 +61,7 @@ def from_torchvision(path: Path, name: str) -> Weights:
     import torch
     from hydra.utils import instantiate
 
+    from benchmarks.training import published_detectors
     from benchmarks.training.weights import Weights, class_of, load_file
 
     content, digest = load_file(path)
@@ -109,21 +69,26 @@ def from_torchvision(path: Path, name: str) -> Weights:
     if published and not digest.startswith(published[1]):
         raise ValueError(f"{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {published[1]}")
     weights, unwrapping = unwrapped(content, path)
-    present = {modern_name(key): tensor for key, tensor in weights.items()}
-    network = _network(name, present)
+    if name in ARCHITECTURES:
+        present = {modern_name(key): tensor for key, tensor in weights.items()}
+        network = _network(name, present)
+    else:
+        present = published_detectors.prepared(weights, layout, name, published is not None)
+        network = published_detectors.network(layout, name, present)
     with torch.device("meta"):
         state_dict: dict[str, Tensor] = instantiate(network).state_dict()
-    names = {key: torchvision_name(key, class_of(network)) for key in state_dict}
+    if name in ARCHITECTURES:
+        names = {key: torchvision_name(key, class_of(network)) for key in state_dict}
+    else:
+        names = {key: published_detectors.published_name(key, layout) for key in state_dict}
     expected = {names[key]: tensor for key, tensor in state_dict.items()}
     for key, tensor in expected.items():
         if key.endswith(".num_batches_tracked"):  # files of before torch 0.4.1 have none
             present.setdefault(key, torch.zeros((), dtype=tensor.dtype))
     if differences := _differences(expected, present):
-        raise ValueError(f"{path} is no {name} in torchvision's layout: {differences}")
+        raise ValueError(f"{path} is no {name} in {layout}'s layout: {differences}")
     converted = {key: present[names[key]].to(tensor.dtype) for key, tensor in state_dict.items()}
-    source = {"layout": "torchvision", "file": path.name, "sha256": digest} | (
-        {"taken": unwrapping} if unwrapping else {}
-    )
+    source = {"layout": layout, "file": path.name, "sha256": digest} | ({"taken": unwrapping} if unwrapping else {})
     return Weights(name, network, source, converted)
 
 
@@ -176,10 +141,13 @@ def add_import_arguments(parser: argparse.ArgumentParser) -> None:
         "Checks every name and shape of a published state dict, and writes it as our network has it, with what the network is "
         "and the file's name and SHA-256."
     )
-    parser.epilog = f"networks: {', '.join(ARCHITECTURES)}"
+    known = _known()
+    parser.epilog = "networks of " + "; of ".join(f"{layout}: {', '.join(names)}" for layout, names in known.items())
     parser.add_argument("file", metavar="FILE", type=Path, help="as in resnext50_32x4d-7cdf4587.pth")
-    parser.add_argument("--from", choices=("torchvision",), default="torchvision", help="whose layout (the only one)")
-    parser.add_argument("--model", choices=tuple(ARCHITECTURES), metavar="NAME", help="default: what FILE's name says")
+    parser.add_argument(
+        "--from", choices=tuple(known), default="torchvision", dest="layout", help="whose layout (default: torchvision)"
+    )
+    parser.add_argument("--model", metavar="NAME", help="default: what FILE's name says")
     parser.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<name of FILE>.pt")
     _add_force(parser)
 
@@ -207,19 +175,24 @@ def run_import(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: the file is missing, damaged or of another network, or ``--out`` is there already.
     """
-    name = arguments.model or recognise(arguments.file.name)
+    known = _known()[arguments.layout]
+    name = arguments.model or recognise(arguments.file.name, known)
     if name is None:
-        raise ValueError(f"the name {arguments.file.name} says no network: --model, one of {', '.join(ARCHITECTURES)}")
+        raise ValueError(f"the name {arguments.file.name} says no network: --model, one of {', '.join(known)}")
+    if name not in known:
+        raise ValueError(
+            f"{arguments.layout} has no network {name!r} here{nearest(name, known)}: one of {', '.join(known)}"
+        )
     out = arguments.out or FOLDER / f"{arguments.file.stem}.pt"
     _check_free(out, arguments.force)
-    weights = from_torchvision(arguments.file, name)
+    weights = from_published(arguments.file, name, arguments.layout)
     weights.write(out)
     classes = weights.network["num_classes"]
-    data = "imagenet" if classes == IMAGENET_CLASSES else "…"
+    overrides = _overrides(name, arguments.layout, classes)
     print(f"{out}: {name}, {classes} classes, from {arguments.file} (SHA-256 {weights.source['sha256']})")
     if "taken" in weights.source:
         print(f"taken of the file: {weights.source['taken']}")
-    print(f"evaluate it: python run.py mode=test weights={out} data={data} {' '.join(_overrides(name))}")
+    print(f"evaluate it: python run.py mode=test weights={out} {' '.join(overrides)}")
 
 
 def run_export(arguments: argparse.Namespace) -> None:
@@ -244,10 +217,24 @@ def _check_free(path: Path, force: bool) -> None:
         raise ValueError(f"{path} is there already: --force overwrites it, --out writes elsewhere")
 
 
-def _overrides(name: str) -> list[str]:
+def _known() -> dict[str, list[str]]:
+    """The networks of each layout."""
+    from benchmarks.training.published_detectors import DETECTORS
+
+    return {
+        layout: [*(ARCHITECTURES if layout == "torchvision" else ()), *names] for layout, names in DETECTORS.items()
+    }
+
+
+def _overrides(name: str, layout: str, classes: int) -> list[str]:
     """What makes ``run.py`` build the network."""
+    if name not in ARCHITECTURES:
+        from benchmarks.training import published_detectors
+
+        return published_detectors.overrides(layout, name)
     model, arguments = ARCHITECTURES[name]
-    return [f"model={model}", *(f"model.{key}={value}" for key, value in arguments.items())]
+    data = "imagenet" if classes == IMAGENET_CLASSES else "…"
+    return [f"data={data}", f"model={model}", *(f"model.{key}={value}" for key, value in arguments.items())]
 
 
 def _network(name: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:

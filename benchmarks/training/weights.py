@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class
@@ -123,8 +124,31 @@ def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
     return {"network": class_of(network), **bound.arguments}
 
 
+class _Arrays(pickle.Unpickler):
+    """Reads a pickle of numpy's arrays and plain types, as detectron2 publishes weights."""
+
+    ALLOWED = {
+        **{
+            f"{module}.multiarray._reconstruct": np.empty(0).__reduce__()[0] for module in ("numpy.core", "numpy._core")
+        },
+        "numpy.ndarray": np.ndarray,
+        "numpy.dtype": np.dtype,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (function := self.ALLOWED.get(f"{module}.{name}")) is None:
+            raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+        return function
+
+
+def _as_tensors(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _as_tensors(value) for key, value in node.items()}
+    return torch.from_numpy(node.copy()) if isinstance(node, np.ndarray) else node
+
+
 def load_file(path: Path) -> tuple[Any, str]:
-    """Tensors and plain types from a file, without running code, and its SHA-256."""
+    """Tensors and plain types from a file, of a ``.pkl`` its arrays as tensors, without running code, and its SHA-256."""
     try:
         content = read_bytes(path)
     except OSError as error:
@@ -134,9 +158,12 @@ def load_file(path: Path) -> tuple[Any, str]:
             with zipfile.ZipFile(io.BytesIO(content)) as records:  # torch does not look at the checksums
                 if (record := records.testzip()) is not None:
                     raise zipfile.BadZipFile(f"wrong checksum of {record}")
-        # Training scripts save their arguments so: attributes alone, which nothing here reads.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if path.suffix == ".pkl":
+            loaded = _as_tensors(_Arrays(io.BytesIO(content), encoding="latin1").load())
+        else:
+            # Training scripts save their arguments so: attributes alone, which nothing here reads.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # of damage: whatever the readers trip over
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
         if code:

@@ -19,6 +19,7 @@ from lightning_modules.nets.frozen_norm import freeze, freeze_norms
 from lightning_modules.nets.heads import BoxHead, RegionPooling
 from lightning_modules.nets.resnet import ResNet
 from lightning_modules.nets.rpn import RPN
+from lightning_modules.nets.rpn import SMOOTH_L1 as RPN_SMOOTH_L1
 from lightning_modules.nets.sampling import sample
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas of regions (Fast R-CNN's code: deltas of unit variance)
@@ -29,6 +30,7 @@ POSITIVE_SHARE = (
 LEAST_SCORE = 0.05  # of a detection (Detectron)
 NMS = 0.5  # overlap of two detections of a class (Detectron)
 DETECTIONS = 100  # of an image (Mask R-CNN, §3.1)
+RELEASES = (None, "torchvision", "detectron2")
 SMALLEST = 1e-2  # pixels: the side of a detection
 
 
@@ -93,8 +95,9 @@ class FasterRCNN(nn.Module):
         pre_nms, post_nms: of proposals, in training and in test; see RPN.
         frozen_norm: batch normalisation stays as it is, an affine map.
         freeze_at: 0: everything learns; 1: the stem does not; 2: nor the first stage (Detectron's FREEZE_AT).
-        release: "torchvision" for the form of its published weights: outputs of the background in ``reg`` and in masks,
-            anchors of whole pixels on the corners of cells, RoIAlign without the half pixel; None for the papers'.
+        release: the form of published weights: "torchvision", outputs of the background in ``reg`` and in masks, anchors of
+            whole pixels on the corners of cells, RoIAlign without the half pixel, and the RPN's smooth L1 for regions too;
+            "detectron2", anchors on the corners; None for the papers'.
 
     Raises:
         ValueError: for arguments that no detector has, or that the backbone does not allow.
@@ -126,7 +129,7 @@ class FasterRCNN(nn.Module):
         taken, given = stages if pyramid else 3, len(backbone.stages)
         for wrong, message in (
             (num_classes < 1, f"num_classes counts objects' classes, without the background: at least 1, got {num_classes}"),
-            (release not in (None, "torchvision"), f"release is null or 'torchvision', got {release!r}"),
+            (release not in RELEASES, f"release is null, 'torchvision' or 'detectron2', got {release!r}"),
             (freeze_at not in (0, 1, 2), f"freeze_at is 0, 1 (the stem) or 2 (the first stage too), got {freeze_at!r}"),
             (head_pool not in (7, 14), f"head_pool is 7 or 14, got {head_pool!r}"),
             (not pyramid and given != 4, f"C4 needs the 4 stages of an ImageNet network, got {given}"),
@@ -148,6 +151,7 @@ class FasterRCNN(nn.Module):
 
         self.num_classes = num_classes
         self.regions_per_image = regions_per_image
+        self.smooth_l1 = RPN_SMOOTH_L1 if release == "torchvision" else 1.0  # Fast R-CNN, §2.3: 1
         self.first_class = background  # of the outputs of each class in the heads
         self.proposals_in_test = post_nms[1]
         self.in_channels = next(backbone.stem.parameters()).shape[1]
@@ -163,7 +167,8 @@ class FasterRCNN(nn.Module):
             pre_nms,
             post_nms,
             anchors_per_image,
-            centred=not background,
+            centred=release is None,
+            rounded=release == "torchvision",
         )
         self.pooling = RegionPooling(strides[:taken], canonical_side, half_pixel=not background)
         self.box_pool, self.mask_pool = (7, 14) if pyramid else (head_pool, head_pool)
@@ -209,7 +214,7 @@ class FasterRCNN(nn.Module):
             boxes, labels = chosen.boxes[: chosen.positives], chosen.classes[: chosen.positives] - 1
             wanted = encode(target["boxes"][chosen.matches], boxes, WEIGHTS)
             own = move[torch.arange(len(boxes)), labels + self.first_class]
-            reg.append(F.smooth_l1_loss(own, wanted, reduction="sum") / max(len(score), 1))
+            reg.append(F.smooth_l1_loss(own, wanted, reduction="sum", beta=self.smooth_l1) / max(len(score), 1))
         losses |= {"box_cls": torch.stack(cls), "box_reg": torch.stack(reg)}
         losses |= self.mask_losses(maps, features, samples, targets)
         return losses, {"regions": sum(counts), "positives": sum(chosen.positives for chosen in samples)}

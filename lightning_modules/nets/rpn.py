@@ -24,7 +24,7 @@ class RPN(nn.Module):
     channels: of every map. strides: pixels of the image per cell, of each map. sides: of the square anchors of each map, in
     pixels. ratios: height to width, at equal area. pre_nms: best-scored anchors of each map, in training and in test; post_nms:
     proposals of an image. anchors_per_image: learned from in a step. centred: anchors stand on the middle of their cell;
-    False: on its corner, with whole pixels, as the first implementations.
+    False: on its corner. rounded: to whole pixels on either side of it, as the first implementations.
     """
 
     def __init__(
@@ -37,13 +37,14 @@ class RPN(nn.Module):
         post_nms: tuple[int, int],
         anchors_per_image: int,
         centred: bool,
+        rounded: bool,
     ) -> None:
         super().__init__()
         self.strides = list(strides)
         self.sides, self.ratios = [list(of_map) for of_map in sides], list(ratios)
         self.pre_nms, self.post_nms = pre_nms, post_nms
         self.anchors_per_image = anchors_per_image
-        self.centred = centred
+        self.centred, self.rounded = centred, rounded
         anchors = len(self.sides[0]) * len(self.ratios)
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
         self.cls = nn.Conv2d(channels, anchors, 1)
@@ -72,7 +73,7 @@ class RPN(nn.Module):
         rows, columns = (torch.arange(size, device=x.device) * stride for size in x.shape[-2:])
         if self.centred:
             rows, columns = rows + stride / 2, columns + stride / 2
-        else:
+        if self.rounded:
             half = half.round()
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         centres = torch.stack([x, y], dim=-1).reshape(-1, 1, 2)

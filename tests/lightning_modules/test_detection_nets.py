@@ -181,7 +181,7 @@ def test_the_pyramid_is_the_papers_sum():
 
 
 def rpn(centred: bool = True) -> RPN:
-    return RPN(4, [4], [[16, 32]], [0.5, 1, 2], (100, 100), (50, 50), 64, centred)
+    return RPN(4, [4], [[16, 32]], [0.5, 1, 2], (100, 100), (50, 50), 64, centred, rounded=not centred)
 
 
 def test_anchors_have_their_area_ratio_and_place():
@@ -229,7 +229,7 @@ def test_proposals_of_a_network_that_has_diverged_are_none():
         ({"stages": 5}, "stages is 2 to 4"),
         ({"freeze_at": 3}, "freeze_at is 0"),
         ({"head_pool": 9}, "head_pool is 7 or 14"),
-        ({"release": "detectron"}, "release is null or"),
+        ({"release": "detectron"}, "release is null, 'torchvision' or 'detectron2'"),
     ],
 )
 def test_impossible_arguments_are_refused(arguments, message):

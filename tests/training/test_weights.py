@@ -29,7 +29,7 @@ from benchmarks.launch.checks import check_mode, is_finished
 from benchmarks.performance.plan import check_budget
 from benchmarks.training.torchvision_weights import (
     ARCHITECTURES,
-    from_torchvision,
+    from_published,
     modern_name,
     recognise,
     to_torchvision,
@@ -161,7 +161,7 @@ def test_every_name_and_shape_is_torchvisions(name: str, tmp_path: Path) -> None
     expected = shapes(name)
     trained = {key: shape for key, shape in expected.items() if key.endswith(("weight", "bias"))}
     assert sum(map(math.prod, trained.values())) == PARAMETERS[name]
-    weights = from_torchvision(saved(empty_state(name), tmp_path / "file.pth"), name)
+    weights = from_published(saved(empty_state(name), tmp_path / "file.pth"), name)
     assert [(key, tuple(tensor.shape)) for key, tensor in to_torchvision(weights).items()] == list(expected.items())
 
 
@@ -169,7 +169,7 @@ def test_every_name_and_shape_is_torchvisions(name: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("name", LOGITS)
 def test_imported_weights_give_torchvisions_logits_and_come_back_as_they_were(name: str, tmp_path: Path) -> None:
     state = random_state(name)
-    weights = from_torchvision(saved(OrderedDict(state), tmp_path / "file.pth"), name)
+    weights = from_published(saved(OrderedDict(state), tmp_path / "file.pth"), name)
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     expected = forward(state, x)
     assert expected.std() > 0.1
@@ -192,7 +192,7 @@ def test_published_densenets_have_older_names_and_no_counters(tmp_path: Path) ->
     old = {older(key): tensor for key, tensor in state.items()}
     assert "features.denseblock1.denselayer1.norm.1.running_mean" in old and "features.transition1.norm.weight" in old
     assert [modern_name(key) for key in old] == list(state)
-    back = to_torchvision(from_torchvision(saved(old, tmp_path / "densenet121.pth"), "densenet121"))
+    back = to_torchvision(from_published(saved(old, tmp_path / "densenet121.pth"), "densenet121"))
     assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
     assert {int(tensor) for key, tensor in back.items() if key not in state} == {0}
 
@@ -410,7 +410,7 @@ def test_a_runs_weights_are_exported(tmp_path: Path, capsys: pytest.CaptureFixtu
     exported = torch.load(tmp_path / "out.pth", weights_only=True)
     expected = shapes("resnet18") | {"fc.weight": (7, 512), "fc.bias": (7,)}
     assert {key: tuple(tensor.shape) for key, tensor in exported.items()} == expected
-    assert from_torchvision(tmp_path / "out.pth", "resnet18").network["num_classes"] == 7
+    assert from_published(tmp_path / "out.pth", "resnet18").network["num_classes"] == 7
     refused(["export", str(run), "--checkpoint", "best"], "holds no checkpoints/best.ckpt", capsys)
 
 

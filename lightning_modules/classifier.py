@@ -10,9 +10,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassStatScores
 
 from lightning_modules.metrics.sums import ConfusionMatrix
+from lightning_modules.mixing import Mixing
 from lightning_modules.supervised import Batch, Supervised
 
 EXAMPLES = 24
+PRESENT = 0.2  # share of a mixed image from which on a class is there: the released code of Wightman et al. 2021
 
 
 class Classifier(Supervised):
@@ -24,6 +26,11 @@ class Classifier(Supervised):
         test_views: names of ways of seeing the test images beside the usual one, one test loader each, in this order after
             the usual one's; their metrics have the name as a suffix. A loader's images (N, C, H, W), or (N, V, C, H, W)
             for V crops of an image, whose softmax is averaged.
+        label_smoothing: ε, the share of a target that goes to all classes alike (Szegedy et al. 2016, §7).
+        mixup, cutmix: α of the Beta(α, α) that mixes training images, by ``Mixing`` with ``seed``; None mixes none.
+        binary_cross_entropy: whether training asks of each class whether it is there, as Wightman et al. 2021, §3: of a mixed
+            image both are.
+        optimization: further arguments of ``Supervised``.
 
     Attributes:
         examples: of the test, on this process: image (C, H, W), true and predicted class (scalars) of the first few.
@@ -39,8 +46,19 @@ class Classifier(Supervised):
         optimizer: Any,
         scheduler: Any,
         test_views: Sequence[str | int] = (),
+        label_smoothing: float = 0.0,
+        mixup: float | None = None,
+        cutmix: float | None = None,
+        binary_cross_entropy: bool = False,
+        seed: int = 0,
+        **optimization: Any,
     ) -> None:
-        super().__init__(net, optimizer, scheduler)
+        super().__init__(net, optimizer, scheduler, **optimization)
+        if binary_cross_entropy and label_smoothing:
+            raise ValueError("recipe.binary_cross_entropy and recipe.label_smoothing: choose one")
+        self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.binary_cross_entropy = binary_cross_entropy
+        self.mixing = Mixing(seed, num_classes, mixup, cutmix) if mixup or cutmix else None
         self.test_views = [str(view) for view in test_views]
         self.ranks = ranks = [k for k in (1, 5) if k < num_classes]
         # Counts, not MulticlassAccuracy: that divides in float32, and an error is to be exact. The splits have been checked
@@ -68,6 +86,22 @@ class Classifier(Supervised):
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Return the cross-entropy of each image, shape (N,)."""
         return F.cross_entropy(logits, targets, reduction="none")
+
+    def training_inputs(self, batch: Batch) -> Sequence[Any]:
+        """Return images and classes (N,), or mixed images and the share of each class in them (N, K)."""
+        images, targets, weights = batch[:3]
+        if self.mixing is None:
+            return images, targets, weights
+        return *self.mixing(images, targets, self.trainer.global_step), weights
+
+    def sample_losses(self, images: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Return the training loss of each image, shape (N,): of binary cross-entropy the mean over classes."""
+        logits = self(images)
+        if not self.binary_cross_entropy:
+            return F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        shares = targets if targets.ndim == 2 else F.one_hot(targets, self.num_classes)
+        present = (shares > PRESENT).to(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, present, reduction="none").mean(dim=1)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add a batch of the usual test images, or of those of a test view."""

@@ -41,8 +41,10 @@ class Detector(Supervised):
     proposals: Any
     part_losses: Any
 
-    def __init__(self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any, seed: int) -> None:
-        super().__init__(net, optimizer, scheduler)
+    def __init__(
+        self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any, seed: int, **optimization: Any
+    ) -> None:
+        super().__init__(net, optimizer, scheduler, **optimization)
         self.seed = seed
         self.kinds: tuple[Kind, ...] = ("box", "mask") if hasattr(net, "mask_head") else ("box",)
         self.primary = f"{self.kinds[-1]}_ap_err"

@@ -56,8 +56,9 @@ class Segmenter(Supervised):
         scores: Metric | None,
         tiles: Mapping[str, int | None] | None,
         test_time_dihedral: bool = False,
+        **optimization: Any,
     ) -> None:
-        super().__init__(net, optimizer, scheduler)
+        super().__init__(net, optimizer, scheduler, **optimization)
         self.scores = scores
         self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
         self.tiles = dict(tiles) if tiles else None

@@ -28,6 +28,8 @@ class Supervised(pl.LightningModule):
         optimizer: called with the parameters.
         scheduler: called with the optimiser; stepped once an epoch. One that still needs ``total_steps`` is called with the
             number of training steps too, and stepped after each of them.
+        decay_norms_and_biases: False leaves weight decay off them, as He et al. 2019 (Bag of tricks), §3.1.
+        clip_gradient_norm: the largest norm of all gradients together (Pascanu et al. 2013); None clips nothing.
 
     Attributes:
         primary: the metric by which runs are compared; lower is better.
@@ -53,11 +55,15 @@ class Supervised(pl.LightningModule):
     def __init__(
         self,
         net: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
         scheduler: Callable[..., LRScheduler],
+        decay_norms_and_biases: bool = True,
+        clip_gradient_norm: float | None = None,
     ) -> None:
         super().__init__()
         self.net = net
+        self.decay_norms_and_biases = decay_norms_and_biases
+        self.clip_gradient_norm = clip_gradient_norm
         self._optimizer = optimizer
         self._scheduler = scheduler
         self.train_loss = MeanLoss()
@@ -85,6 +91,10 @@ class Supervised(pl.LightningModule):
         """Return the loss of each sample, shape (N,)."""
         raise NotImplementedError
 
+    def training_inputs(self, batch: Batch) -> Sequence[Any]:
+        """Return images, targets and weights of a training batch."""
+        return batch[:3]
+
     def sample_losses(self, images: Tensor, targets: Any, weights: Any = None) -> Tensor:
         """Return the loss of each sample of a training batch, shape (N,)."""
         return self.loss(self(images), targets, weights)
@@ -103,13 +113,26 @@ class Supervised(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the recipe's optimiser and its schedule, per epoch or per step."""
-        optimizer = self._optimizer(self.net.parameters())
+        optimizer = self._optimizer(self.net.parameters() if self.decay_norms_and_biases else self._two_groups())
         if not self.schedules:
             return optimizer
         if not self.by_step:
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer)}}
         scheduler = self._scheduler(optimizer, total_steps=self._training_steps())
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _two_groups(self) -> list[dict[str, Any]]:
+        """Return the weights of layers, and without weight decay biases and what normalisation learns: vectors and numbers."""
+        learns = [parameter for parameter in self.net.parameters() if parameter.requires_grad]
+        return [
+            {"params": [parameter for parameter in learns if parameter.ndim > 1]},
+            {"params": [parameter for parameter in learns if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def configure_gradient_clipping(self, optimizer: Optimizer, *of_trainer: Any, **options: Any) -> None:
+        """Clip the gradients of the whole batch, once all its parts are in."""
+        if self.clip_gradient_norm is not None:
+            self.clip_gradients(optimizer, self.clip_gradient_norm, "norm")
 
     def _training_steps(self) -> int:
         """Return the steps of the whole run. Lightning sets up the loader to count them; it does so again once a checkpoint is
@@ -132,7 +155,7 @@ class Supervised(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean loss of this process's part of the global batch."""
-        inputs = batch[:3]  # images, targets, weights
+        inputs = self.training_inputs(batch)
         if self.micro_batches > 1:
             return self._accumulate(inputs)
         loss = self.sample_losses(*inputs)

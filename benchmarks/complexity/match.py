@@ -106,8 +106,10 @@ class Network:
         self.model = dict(config["model"])
         self.defaults = inspect.signature(get_object(self.model["_target_"])).parameters
         for name in (matching.width, *(second.argument for second in matching.second)):
-            if name not in self.defaults:
-                raise ConfigurationError(f"about.match of model={family}: {name} is no argument of the network")
+            if not self._has(name):
+                raise ConfigurationError(
+                    f"about.match of model={family}: {name} is neither an argument of the network nor set in its YAML"
+                )
         self.size = (data["in_channels"], *data["image_size"])
         self.first = matching.width
         second = next((one for one in matching.second if self._is(one.where)), Second(""))
@@ -216,8 +218,12 @@ class Network:
 
     def _given(self, name: str) -> Any:
         """An argument as configured, or its default."""
-        return self.model.get(name, self.defaults[name].default)
+        return self.model[name] if name in self.model else self.defaults[name].default
 
     def _is(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the network has these arguments."""
-        return all(name in self.defaults and self._given(name) == value for name, value in arguments.items())
+        return all(self._has(name) and self._given(name) == value for name, value in arguments.items())
+
+    def _has(self, name: str) -> bool:
+        """Whether the network has this argument: by its signature, or among those that its YAML passes on."""
+        return name in self.defaults or name in self.model

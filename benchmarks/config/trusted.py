@@ -12,14 +12,16 @@ from typing import Any
 # Networks, modules, metrics, schedules and data of this project, and classes of torch that only compute.
 OWN = re.compile(
     r"lightning_modules\.(nets\.[A-Z]\w*|classifier\.Classifier|segmenter\.Segmenter|detector\.Detector"
-    r"|metrics\.(scores|coco)\.[A-Z]\w*|schedules\.[a-z]\w*)"
+    r"|metrics\.(scores|coco)\.[A-Z]\w*|schedules\.[a-z]\w*|from_timm\.lamb)"
     r"|datamodules\.(in_memory\.InMemoryDataModule|from_files\.ImageNetDataModule|objects\.ObjectDataModule"
     r"|sources\.\w+\.load_\w+)"
     r"|torch\.nn\.[A-Z]\w*|torch\.optim\.([A-Z]\w*|lr_scheduler\.[A-Z]\w*)",
     re.ASCII,
 )
 # Functions that make a network. Given a text, they also read files and the network, and timm unpickles.
-FACTORIES = re.compile(r"torchvision\.models\.[a-z]\w*|timm\.create_model", re.ASCII)
+FACTORIES = re.compile(
+    r"torchvision\.models\.[a-z]\w*|timm\.create_model|lightning_modules\.from_timm\.timm_network", re.ASCII
+)
 MODEL_NAME = re.compile(r"[a-z0-9_.]+", re.ASCII)
 TRUST_HELP = "also build what RUN names as mine.Network: code that you know; may be given several times"
 BUILT = "networks and modules of this project, torch.nn, torchvision.models and timm"
@@ -62,6 +64,6 @@ def _check_call(node: Mapping[str, Any], path: Path, trusted: Collection[str]) -
         )
     for key, value in node.items():
         plain = isinstance(value, int | float) and key != "pretrained"
-        named = key == "model_name" and isinstance(value, str) and MODEL_NAME.fullmatch(value)
+        named = key in {"model_name", "net"} and isinstance(value, str) and MODEL_NAME.fullmatch(value)
         if not (plain or named or value in (None, False) or key == "_target_"):
             raise ValueError(f"{path}: {target} with {key}={value!r} is not run: it takes numbers alone from a run")

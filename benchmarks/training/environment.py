@@ -25,6 +25,7 @@ PACKAGES = (
     "wandb",
     "numpy",
     "scipy",
+    "timm",
 )
 
 

@@ -29,12 +29,9 @@ QUICK = {
     "resnet20",
     "plain34",
     "resnet50_stride_1x1",
-    "resnet50_no_shortcuts",
     "resnext50_32x4d",
-    "resnext29_8x64d",
     "densenet40_k12",
     "densenet_bc100_k12",
-    "densenet_bc121_k32",
     "unet64",
 }
 

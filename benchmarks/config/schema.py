@@ -65,6 +65,7 @@ COUNT = whole(1)
 POSITIVE = Kind(("a positive number",), lambda v: is_number(v) and v > 0)
 NOT_NEGATIVE = Kind(("a number from 0",), lambda v: is_number(v) and v >= 0)
 BELOW_ONE = Kind(("a number between 0 and 1, as 0.999",), lambda v: isinstance(v, float) and 0 < v < 1)
+FROM_ZERO_BELOW_ONE = Kind(("a number from 0, below 1",), lambda v: is_number(v) and 0 <= v < 1)
 SWITCH = Kind(("true", "false"), lambda v: isinstance(v, bool))
 TEXT = Kind(("a text",), lambda v: isinstance(v, str) and bool(v.strip()))
 BLOCK = Kind(("a block of keys",), lambda v: isinstance(v, Mapping))
@@ -128,6 +129,12 @@ KEYS: Mapping[str, Kind] = {
     "recipe.test_time_dihedral": optional(or_null(SWITCH)),
     "recipe.batch_norm_images": optional(or_null(COUNT)),
     "recipe.backbone_weights": optional(or_null(TEXT)),
+    "recipe.label_smoothing": optional(FROM_ZERO_BELOW_ONE),
+    "recipe.mixup": optional(or_null(POSITIVE)),
+    "recipe.cutmix": optional(or_null(POSITIVE)),
+    "recipe.binary_cross_entropy": optional(SWITCH),
+    "recipe.decay_norms_and_biases": optional(SWITCH),
+    "recipe.clip_gradient_norm": optional(or_null(POSITIVE)),
     "cluster.executor._target_": TEXT,
     "cluster.threads_per_process": or_null(COUNT),
     "cluster.oversubscribe": SWITCH,

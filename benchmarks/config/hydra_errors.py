@@ -56,6 +56,8 @@ def _default_for(missing: str, overrides: Sequence[str]) -> list[str]:
     group, _, option = missing.rpartition("/")
     key = {"recipe": "recipe", "model/variant": "model/variant@model"}.get(group)
     family, data = _pair(option)
+    if group == "model/variant" and f"{option}_instances" in choices(group):  # a detector takes the images' objects
+        return [f"data={data}_instances"]
     if key is None or not family or not data or any(text.startswith(f"{key}=") for text in overrides):
         return []
     name = next((name for name in _default_names(group, family, data) if name in choices(group)), None)

@@ -72,6 +72,12 @@ def test_every_model_on_a_data_set_has_a_recipe_for_it() -> None:
     assert set(PAIRS) <= set(choices("recipe"))
 
 
+@pytest.mark.parametrize("data", ["nuclei", "touching_cells"])
+def test_a_detector_takes_the_objects_of_images_that_have_masks(data: str) -> None:
+    short, full = (expand(["model=mask_rcnn", f"data={name}"], False) for name in (data, f"{data}_instances"))
+    assert short == full
+
+
 @pytest.mark.parametrize("default", sorted({*VARIANTS} - {*PAIRS}))
 def test_a_default_variant_and_recipe_serve_a_data_set_that_has_none(default: str, own: Path) -> None:
     model, kind = parted(default)

@@ -9,7 +9,7 @@ from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
 
 REFUSED = {
-    "+recipe.zoom=0.1": "nothing reads recipe.zoom; recipe has name, batch_size, epochs, optimizer, ",
+    "+recipe.zoom=0.1": "nothing reads recipe.zoom, did you mean",
     "++recipe.epoch=3": "nothing reads recipe.epoch, did you mean 'recipe.epochs'?",
     "+recipe.optimizer.dmapening=0.1": "nothing reads recipe.optimizer.dmapening, did you mean 'dampening'?; SGD takes",
     "+recipe.scheduler.foo=1": "nothing reads recipe.scheduler.foo; CosineAnnealingLR takes T_max, eta_min",
@@ -64,7 +64,7 @@ def test_files_of_ones_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "recipe").mkdir()
     recipe = tmp_path / "recipe" / "mine.yaml"
     recipe.write_text("defaults: [common]\nzoom: 0.1\n")
-    with pytest.raises(ConfigurationError, match="^nothing reads recipe.zoom; recipe has "):
+    with pytest.raises(ConfigurationError, match="^nothing reads recipe.zoom, did you mean"):
         expand(["recipe=mine"], multirun=False)
     recipe.write_text("defaults: [common]\nlength: 7\nepochs: ${recipe.length}\n")
     [trial] = expand(["recipe=mine"], multirun=False)

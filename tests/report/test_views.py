@@ -274,7 +274,7 @@ def test_browser_draws_and_switches(
     visit(browser, written(tmp_path, capsys, "layers", "model=resnet,densenet", "data=digits"))
     tops = "return [0, 1].map(i => document.getElementById(`chart-${i}`).layout.yaxis.range[1])"
     own = browser.execute_script(tops)
-    browser.find_element("css selector", "input[value='1']").click()
+    browser.find_element("css selector", "#choice option[value='1']").click()
     same = browser.execute_script(tops)
     assert own[0] != own[1] and same[0] == same[1] >= max(own) * 0.99
     bars = browser.execute_script("return document.querySelectorAll('#chart-0 .bars .point').length")

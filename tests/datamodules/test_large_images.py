@@ -48,7 +48,7 @@ def from_parquet(path: Path) -> None:
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     shard = path.with_name(f"{path.name}.parquet")
     parquet.write_table(pyarrow.table({"img": [{"bytes": path.read_bytes()}], "label": [1]}), shard)
-    decode_parquet({"train": [shard]}, "img", "label", 32)
+    decode_parquet({"train": [shard]}, ("img",), "label", 32)
 
 
 READERS: dict[str, Callable[[Path], object]] = {

@@ -225,12 +225,12 @@ def written(tmp_path: Path, capsys: pytest.CaptureFixture[str], *argv: str) -> P
 
 
 def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = written(tmp_path, capsys, "layers", "model=resnext,resnet", "data=digits", "name='<b>&</script>'")
+    path = written(tmp_path, capsys, "layers", "model=resnext,resnet", "data=digits", "name='<b>&<script>'")
     page = Page(path)
     plotly = max((text for _, text in page.scripts), key=len)
     rest = page.source.replace(plotly, "")
     assert "http:" not in rest and "https:" not in rest and "src=" not in rest and "url(" not in rest
-    assert page.text.count("<b>&</script> on digits") == 2
+    assert page.text.count("<b>&<script> on digits") == 2
     assert "--paper" in page.styles and "prefers-color-scheme: dark" in page.styles
     [data] = [json.loads(text) for attributes, text in page.scripts if attributes.get("id") == "data"]
     assert [len(choices) for choices in data] == [2, 2]

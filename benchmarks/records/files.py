@@ -20,6 +20,7 @@ from benchmarks.units import one_line
 FORECASTS = "forecasts.json"
 
 HEAD_BYTES = 4096
+DEEPEST = 4000  # levels of a configuration; a run writes about ten
 CONFIG_VALUES, CONFIG_DEPTH = 100_000, 50  # at most; YAML's aliases make endless ones of a few bytes
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
 PICTURES = "pictures"  # folder of a run
@@ -102,7 +103,11 @@ def read_config(directory: Path, needed: Mapping[str, type] = MappingProxyType({
     """
     path = directory / CONFIG
     try:
-        content = yaml.load(read_bytes(path), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        written = read_bytes(path)
+        # libyaml composes by recursion, and Python ends where its stack does. A level takes a bracket or a column.
+        if written.count(b"[") + written.count(b"{") + max(map(len, written.splitlines()), default=0) > DEEPEST:
+            raise ValueError("nested too deep")
+        content = yaml.load(written, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         _check_size(content)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise ValueError(f"{path} is damaged: not the YAML that a run writes") from None

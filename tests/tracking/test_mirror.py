@@ -112,7 +112,7 @@ def test_a_run_goes_online_with_all_that_belongs_to_it(server: WandbServer, tmp_
     run, record = check(server, directory, "ok", 0), record_of(directory)
     assert record["wandb"] == {"id": run.name, "mode": "online"}
     assert (run.display_name, run.group, run.job_type) == ("densenet_bc10_k4 seed 0", "digits", "train")
-    assert run.tags == ["digits", record["environment"]["device_name"], "1 process"]
+    assert run.tags == ["digits", record["environment"]["device_name"], "debug", "1 process"]
     assert run.config["hash"]["value"] == record["config_hash"]
     assert run.config["recipe"]["value"]["batch_size"] == 32
     numbers = {key: run.summary[key] for key in ("test/top1_err", "model/macs", "compute/train_flops")}

@@ -83,10 +83,10 @@ def _predict(
     from benchmarks.training.weights import checkpoint_weights
 
     dataset = (read_json(run / RECORD) or {}).get("dataset")
-    if not isinstance(dataset, dict) or not all(
-        isinstance(dataset.get(key), list) for key in ("mean", "std", "classes")
-    ):
-        raise ValueError(f"{run / RECORD} does not say how the images were standardised: dataset.mean, dataset.std")
+    needed = ("mean", "std") if task == "segmentation" else ("mean", "std", "classes")
+    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(key), list) for key in needed):
+        keys = ", ".join(f"dataset.{key}" for key in needed)
+        raise ValueError(f"{run / RECORD} does not say how images were standardised, or what classes they have: {keys}")
     try:
         module = instantiate(config["module"])
         datamodule = instantiate(config["datamodule"], mean=dataset["mean"], std=dataset["std"])

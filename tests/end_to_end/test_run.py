@@ -309,7 +309,7 @@ def test_a_full_disk_fails_the_trial_in_one_line(tmp_path: Path) -> None:
     try:
         done = run("model=resnext", *TINY, "logger=none", root=disk / "outputs")
         assert done.returncode == 1
-        assert "failed: no space left on the disk; what was written before is intact" in done.stdout
+        assert "failed: no space left on the disk, or no inodes; what was written before is intact" in done.stdout
         assert "Traceback" not in done.stderr
         assert not list(disk.rglob("*.tmp"))
     finally:

@@ -13,7 +13,7 @@ from datamodules.augmentation.crops import normalise
 from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler
 from datamodules.readers.encoded import FolderImages, ImageSplits
 from datamodules.readers.objects import ObjectSplits
-from datamodules.readers.preparation import told_to
+from datamodules.readers.preparation import reporting_to
 from datamodules.readers.splits import Splits
 from datamodules.readers.stored_image import StoredImage
 
@@ -33,7 +33,7 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
     device: torch.device = CPU  # of the batches, where the module is used without a trainer
 
     # For callers that have a data module and do not import this package.
-    preparation_told_to = staticmethod(told_to)
+    reporting_preparation_to = staticmethod(reporting_to)
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ DEFAULT_RECIPES = ("classification", "segmentation")  # of families that have no
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class ComparableRuns:
     """Runs on the same test images by the same protocol.
 
     Attributes:
@@ -58,7 +58,7 @@ def protocols(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return titled
 
 
-def comparisons(runs: Sequence[Run]) -> list[Comparison]:
+def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
     """Return the runs of one protocol by recipe and budget, most networks first, then, of several recipes, all together.
 
     Where no recipe has two networks, all together come first.
@@ -67,11 +67,11 @@ def comparisons(runs: Sequence[Run]) -> list[Comparison]:
     for run in runs:
         groups.setdefault(json.dumps(_recipe(run), sort_keys=True, default=str), []).append(run)
     titles = {key: _title(members) for key, members in groups.items()}
-    made = [Comparison(titles[key], tuple(members), _networks(members)) for key, members in groups.items()]
+    made = [ComparableRuns(titles[key], tuple(members), _networks(members)) for key, members in groups.items()]
     made.sort(key=lambda one: (-one.networks, -len(one.runs), _budget(one.runs[0])))
     if len(made) < 2:
         return made
-    together = Comparison(EVERYTHING, tuple(runs), _networks(runs))
+    together = ComparableRuns(EVERYTHING, tuple(runs), _networks(runs))
     return [together, *made] if made[0].networks < 2 <= together.networks else [*made, together]
 
 
@@ -108,12 +108,12 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
     labels = []
     for run in runs:
         variants = list(arguments[run.name].values())
-        told = [
+        telling = [
             f"{key.removeprefix('model.')}={short_value(value)}"
             for key, value in sorted(run.part("overrides").items())
             if key.startswith("model.") and any(other.get(key) != value for other in variants)
         ]
-        labels.append(" · ".join(filter(None, (", ".join([run.name, *told]), recipe_title(run) if recipes else ""))))
+        labels.append(" · ".join(filter(None, (", ".join([run.name, *telling]), recipe_title(run) if recipes else ""))))
     return labels
 
 

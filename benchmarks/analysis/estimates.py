@@ -109,7 +109,8 @@ class Comparison:
         return None if needed is None else max(0, needed - min(self.n))
 
     def text(self, unit: str = "points", p: float | None = None, of: int = 1) -> str:
-        """`-0.30 points [-1.44, +0.84], n = 3, p = 0.5; 3 seeds show nothing under 1.50 points; 18 more would show 0.30`.
+        """`-0.30 points [-1.44, +0.84], n = 3, p = 0.5; smallest detectable difference with 3 seeds: 1.50 points; 18 more
+        seeds would show 0.30`.
 
         Args:
             p: corrected over `of` comparisons.
@@ -125,11 +126,11 @@ class Comparison:
         text += "" if self.paired else f"; {SEEDS_ALONE}"
         if corrected <= 0.05:
             return text
-        text += f"; {seeds} seeds show nothing under {self.detectable:.2f}{unit}"
+        text += f"; smallest detectable difference with {seeds} seeds: {self.detectable:.2f}{unit}"
         missing = self.seeds_missing
         if missing is None:
             return f"{text}; more seeds would not show {abs(self.mean):.2f}, more images would" if self.paired else text
-        return f"{text}; {missing} more would show {abs(self.mean):.2f}" if missing else text
+        return f"{text}; {missing} more seeds would show {abs(self.mean):.2f}" if missing else text
 
 
 def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool | None = None) -> list[Estimate]:

@@ -53,9 +53,7 @@ class Trial:
             name = group.get("name") if isinstance(group, Mapping) else None
             if not _is_folder_name(name):
                 raise ConfigurationError(f"{key} is the name of a folder, without / and no ., got {name!r}")
-        seed, data_name = self.config.get("seed"), self.config["data"]["name"]
-        if type(seed) is not int or not 0 <= seed < 2**32:
-            raise ConfigurationError(f"seed is a whole number from 0 to 2^32 - 1, got {seed!r}")
+        data_name = self.config["data"]["name"]
         if data_name in NO_RUNS:
             raise ConfigurationError(
                 f"data.name={data_name} is a folder of output_root that holds no runs; choose another"
@@ -132,8 +130,8 @@ def identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """SHA-256 of ``identity(config)``; a key that is null counts as absent, so that a new one changes no older hash."""
-    told = {key: value for key, value in identity(config).items() if value is not None}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    set_keys = {key: value for key, value in identity(config).items() if value is not None}
+    return hashlib.sha256(json.dumps(set_keys, sort_keys=True).encode()).hexdigest()
 
 
 def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis import published
-from benchmarks.analysis.comparisons import Comparison, comparisons, machine, network_labels, protocols
+from benchmarks.analysis.comparisons import ComparableRuns, comparisons, machine, network_labels, protocols
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.pareto import drawn_errors, front_probabilities, pareto_front
 from benchmarks.analysis.seeds import all_but_seed, baseline_names, same_but_seed
@@ -104,7 +104,7 @@ def reference_points(data: str) -> list[dict[str, Any]]:
 
 def _chart(
     data: str,
-    comparison: Comparison,
+    comparison: ComparableRuns,
     together: Sequence[tuple[Run, ...]],
     known: _Known,
 ) -> dict[str, Any]:

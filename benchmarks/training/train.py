@@ -69,7 +69,7 @@ def train(run: OpenRun) -> None:
 
     run.progress.prepare(f"loading {config['data']['name']}", 0, 0)
     data = instantiate(config["datamodule"] | loading)
-    with data.preparation_told_to(run.progress.prepare):
+    with data.reporting_preparation_to(run.progress.prepare):
         data.setup("fit")
     module = instantiate(config["module"])
     check_image_size(module.net, *config["data"]["image_size"])

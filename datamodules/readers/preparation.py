@@ -17,7 +17,7 @@ _tell: ContextVar[Tell] = ContextVar("tell", default=_tell_nobody)
 
 
 @contextmanager
-def told_to(tell: Tell) -> Iterator[None]:
+def reporting_to(tell: Tell) -> Iterator[None]:
     """Call tell, within this context, with the work, how much of it is done, and how much there is (0: not known).
 
     A call means that there was progress since the last one. Calls come one at a time, but not all from this thread.

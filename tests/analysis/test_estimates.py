@@ -81,9 +81,12 @@ def test_a_difference_that_is_not_shown_says_what_would_show_it(tmp_path: Path) 
     classified(tmp_path, "resnet29", errors(3, 0.08))
     [difference] = differences(load_runs(tmp_path)[0])
     assert difference.p > 0.05
-    assert f"; 3 seeds show nothing under {difference.comparison.detectable:.2f} points; " in difference.text
+    assert (
+        f"; smallest detectable difference with 3 seeds: {difference.comparison.detectable:.2f} points; "
+        in difference.text
+    )
     missing = difference.comparison.seeds_missing
-    assert ("more seeds would not show" if missing is None else f"{missing} more would show") in difference.text
+    assert ("more seeds would not show" if missing is None else f"{missing} more seeds would show") in difference.text
 
 
 def torn(path: Path) -> None:

@@ -183,7 +183,7 @@ def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["model=resnt", "--macs", "1e6"], "no model named 'resnt', did you mean 'resnet'?"),
         (["model=unet", "data=digits", "--macs", "1e6"], "model=unet is not set up for data=digits"),
@@ -195,11 +195,11 @@ def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixtur
         ),
     ],
 )
-def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert match(argv) == 2
     captured = capsys.readouterr()
     [line] = captured.err.splitlines()
-    assert told in line and captured.out == ""
+    assert expected in line and captured.out == ""
 
 
 @pytest.mark.parametrize("target", ["many", "-3", "0", "nan", "inf", "1e6,"])

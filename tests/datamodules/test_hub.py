@@ -23,7 +23,7 @@ from support.data_files import (
 )
 
 from datamodules.readers.hub import fetch
-from datamodules.readers.preparation import told_to
+from datamodules.readers.preparation import reporting_to
 from datamodules.sources.cifar import load_cifar
 from datamodules.sources.svhn import load_svhn
 
@@ -135,7 +135,7 @@ def test_what_the_hub_sends_is_told(tmp_path, hub):
         told.append(what)
         telling.release()
 
-    with told_to(tell):
+    with reporting_to(tell):
         fetch("uoft-cs/cifar10", ["*.parquet"], tmp_path / "root")
     assert {(what, total) for what, _, total in told} == {("fetching uoft-cs/cifar10, MB", 0)}
     counts = [done for _, done, _ in told]

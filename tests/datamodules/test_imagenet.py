@@ -33,7 +33,7 @@ from support.evaluated_files import (
     picture,
     source,
 )
-from support.watcher import Told
+from support.watcher import RecordingWatcher
 from torch import nn
 
 from benchmarks.config.compose import expand
@@ -210,7 +210,7 @@ def test_shards_are_unpacked_once_and_checked(tree: Path, tmp_path: Path) -> Non
 
 def test_what_is_listed_and_copied_is_told(tree: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    with preparation.told_to(lambda *what: told.append(what)):
+    with preparation.reporting_to(lambda *what: told.append(what)):
         source(tree)()
         listed, told = told, []
         source(write_shards(tree, tmp_path / "hub"), tmp_path / "cache")()
@@ -230,7 +230,7 @@ def test_a_run_waits_for_images_that_another_process_copies_as_long_as_it_gets_o
     indices = [(path, path.read_bytes()) for path in folder.glob("*.npz")]
     for path, _ in indices:
         path.unlink()
-    limits, told = ("logger=none", "recipe.epochs=1", "launch.stall_s=20"), Told()
+    limits, told = ("logger=none", "recipe.epochs=1", "launch.stall_s=20"), RecordingWatcher()
     its = Sweep(expand([*composed(shards, tmp_path), *limits], multirun=False), told)
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.commands import CLEAN, ROOT
-from support.watcher import Told
+from support.watcher import RecordingWatcher
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
@@ -33,7 +33,7 @@ def sweep(root: Path, *overrides: str) -> tuple[list[Trial], list[Outcome]]:
     trials = [
         trial for trial in expand([*TINY, *overrides, f"output_root={root}"], multirun=True) if isinstance(trial, Trial)
     ]
-    its = Sweep(trials, Told())
+    its = Sweep(trials, RecordingWatcher())
     its.run()
     return trials, [its.outcomes[index] for index in range(len(trials))]
 

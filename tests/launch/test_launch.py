@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from support.watcher import Told
+from support.watcher import RecordingWatcher
 
 from benchmarks.config.compose import expand
 from benchmarks.launch.checks import is_stale, refusal
@@ -31,10 +31,10 @@ FAULTY = ("recipe.optimizer._target_=support.faults.FaultySGD", "+recipe.optimiz
 TWO_RANKS = ("trainer.devices=2", "cluster.oversubscribe=true")
 
 
-def sweep(root: Path, *overrides: str) -> tuple[Sweep, Told]:
+def sweep(root: Path, *overrides: str) -> tuple[Sweep, RecordingWatcher]:
     trials = expand([*TINY, *overrides, f"output_root={root}"], multirun=True)
-    told = Told()
-    return Sweep(trials, told), told
+    watcher = RecordingWatcher()
+    return Sweep(trials, watcher), watcher
 
 
 def run(root: Path, *overrides: str) -> list[Outcome]:
@@ -105,12 +105,12 @@ def test_a_rank_that_hangs_is_ended(limit: str, status: str, cause: str, tmp_pat
 
 
 def test_several_at_a_time_and_devices_as_a_swept_value(tmp_path: Path) -> None:
-    its, told = sweep(
+    its, watcher = sweep(
         tmp_path, "model=resnet", "seed=0,1", "trainer.devices=1,2", "launch.workers=2", "cluster.oversubscribe=true"
     )
     its.run()
     assert [its.outcomes[index] for index in range(4)] == [Outcome("ok")] * 4
-    assert told.most == 2
+    assert watcher.most == 2
     assert sorted(record["parallel"]["world_size"] for record in records(tmp_path)) == [1, 1, 2, 2]
     one, two = (
         run(tmp_path, "model=resnet", "seed=0", f"trainer.devices={n}", "cluster.oversubscribe=true")[0] for n in (1, 2)
@@ -155,11 +155,11 @@ def test_a_trial_of_a_dead_launcher_is_taken_over(tmp_path: Path) -> None:
     lock = Lock.take(trial.directory / LAUNCHER)
     assert lock is not None and held(trial.directory / LAUNCHER)
     assert Lock.take(trial.directory / LAUNCHER) is None
-    its, told = sweep(tmp_path, "model=resnet")
+    its, watcher = sweep(tmp_path, "model=resnet")
     threading.Timer(3, lock.release).start()
     its.run()
     assert its.outcomes == {0: Outcome("ok")}
-    assert told.waited == [f"process {os.getpid()} on {os.uname().nodename} is running it"]
+    assert watcher.waited == [f"process {os.getpid()} on {os.uname().nodename} is running it"]
 
 
 def test_stale_runs_are_run_again_on_request_and_kept(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from support.cluster_runs import LONG, assert_same_result, directory, record, trains, until
 from support.commands import ROOT, run, start
-from support.watcher import Told
+from support.watcher import RecordingWatcher
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
@@ -171,12 +171,12 @@ def test_a_job_in_the_queue_is_said_to_be_there(cluster: None, tmp_path: Path) -
     before = subprocess.run(wants, check=True, capture_output=True, text=True).stdout.strip()
     until(lambda: subprocess.check_output(["squeue", "-h", "-j", before, "-o", "%T"], text=True) == "RUNNING\n", "room")
     root = tmp_path / "outputs"
-    told = Told()
-    its = Sweep(expand([*TINY, *ON_SLURM, f"output_root={root}"], multirun=False), told)
+    watcher = RecordingWatcher()
+    its = Sweep(expand([*TINY, *ON_SLURM, f"output_root={root}"], multirun=False), watcher)
     its.run()
     assert its.outcomes[0] == Outcome("ok")
-    assert told.seen[0]["phase"] == "prepare"
-    assert {seen["what"] for seen in told.seen if "what" in seen} == {f"in Slurm's queue, job {job(root)}"}
+    assert watcher.seen[0]["phase"] == "prepare"
+    assert {seen["what"] for seen in watcher.seen if "what" in seen} == {f"in Slurm's queue, job {job(root)}"}
 
 
 @pytest.mark.slurm

@@ -149,9 +149,9 @@ def test_every_value_of_the_configuration_is_a_column(tmp_path: Path, capsys: py
     assert main([str(tmp_path), "--format", "csv"]) == 0
     with (tmp_path / "runs.csv").open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
-    told = {name: value for name, value in first.items() if name.startswith("config.")}
+    expected = {name: value for name, value in first.items() if name.startswith("config.")}
     values = {"model.depth": "20", "model.widths": "[1, 2]", "name": "a", "recipe.epochs": "3", "seed": "0"}
-    assert told == {f"config.{key}": value for key, value in values.items()}
+    assert expected == {f"config.{key}": value for key, value in values.items()}
     assert second["config.model.depth"] == ""
     assert "seed1/config.yaml is damaged" in capsys.readouterr().err
 
@@ -172,13 +172,13 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_written(
 def test_bad_input_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for arguments, told in (
+    for arguments, expected in (
         ([str(tmp_path / "none"), "--format", "csv"], "no folder"),
         ([str(tmp_path), "--format", "csv"], "nothing to export"),
     ):
         assert main(arguments) == 2
         err = capsys.readouterr().err
-        assert told in err and err.count("\n") == 1
+        assert expected in err and err.count("\n") == 1
     assert os.listdir(tmp_path) == []
     make_run(tmp_path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)

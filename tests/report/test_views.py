@@ -240,7 +240,7 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    ("argv", "told"),
+    ("argv", "expected"),
     [
         (["layers", "model=resnt"], "no model named 'resnt', did you mean 'resnet'?"),
         (["layers", "model=unet", "data=nuclei", "model.padded=false"], "does not fit this unpadded U-Net"),
@@ -252,11 +252,11 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["reuse", "nowhere"], "nowhere holds no checkpoints/last.ckpt"),
     ],
 )
-def test_bad_input_is_one_line(argv: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert view(argv) == 2
     captured = capsys.readouterr()
     [line] = captured.err.splitlines()
-    assert told in line and captured.out == ""
+    assert expected in line and captured.out == ""
 
 
 def test_reuse_is_of_a_densenet(tmp_path: Path) -> None:

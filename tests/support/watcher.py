@@ -1,10 +1,10 @@
-"""A watcher of a sweep that keeps what it is told."""
+"""A watcher of a sweep that records what it is shown."""
 
 from benchmarks.launch.trial_job import Outcome
 
 
-class Told:
-    """A watcher that keeps what it is told."""
+class RecordingWatcher:
+    """A watcher that records what it is shown."""
 
     def __init__(self) -> None:
         self.order: list[str] = []

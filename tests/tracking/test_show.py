@@ -76,7 +76,7 @@ def test_on_a_terminal_leet_gets_the_folder_and_its_exit_code_is_returned(tmp_pa
 
 def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
     show = [*SHOW, str(folder)]
-    for page_exists, told in (
+    for page_exists, expected in (
         (False, f"`python -m benchmarks report {folder}` writes {folder}/report.html"),
         (True, f"open {folder}/report.html"),
     ):
@@ -84,18 +84,18 @@ def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
             (folder / "report.html").touch()
         done = subprocess.run(show, cwd=ROOT, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
         assert done.returncode == 2 and done.stdout == ""
-        assert "no terminal" in done.stderr and told in done.stderr and "in a terminal" in done.stderr
+        assert "no terminal" in done.stderr and expected in done.stderr and "in a terminal" in done.stderr
         assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(("given", "told"), [("outputs", "logger=none"), ("nowhere", "no folder")])
+@pytest.mark.parametrize(("given", "expected"), [("outputs", "logger=none"), ("nowhere", "no folder")])
 def test_a_folder_without_such_runs_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: str, expected: str
 ) -> None:
     (tmp_path / "outputs" / "wandb").mkdir(parents=True)
     assert command("wandb show")([str(tmp_path / given)]) == 2
     err = capsys.readouterr().err
-    assert told in err and err.count("\n") == 1
+    assert expected in err and err.count("\n") == 1
 
 
 @pytest.mark.slow

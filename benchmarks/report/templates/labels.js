@@ -36,7 +36,7 @@ function placeLabels(chart, {xaxis, yaxis}, anchors, obstacles) {
   const points = obstacles.flatMap(path => walk(path.map(pixel))).filter(inside);
   const taken = [], annotations = [], tall = FONT + 3, edge = width + chart.room - 2;
   const meets = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
-  const covers = (box, {px, py}) => px > box.left - 5 && px < box.right + 5 && py > box.top - 3 && py < box.bottom + 3;
+  const covers = (box, {px, py}) => px > box.left - 5 && px < box.right + 5 && py > box.top - 5 && py < box.bottom + 5;  // a mark's radius
   const free = box => box.left >= 0 && box.right <= edge && box.top >= -4 && box.bottom <= height &&
     !taken.some(other => meets(box, other)) && !points.some(spot => covers(box, spot));
   const add = (anchor, text, box, changes) => {

@@ -55,7 +55,8 @@ function drawTraining(chart) {
   const value = y => isError ? asShown(chart, y) : y, end = line => line.points.at(-1);
   const all = drawn.flatMap(line => line.points), tops = most(all.map(({high}) => high)), lowest = least(all.map(({low}) => low).filter(low => low > 0));
   const top = Math.max(tops, 1e-9), settled = drawn.some(line => line.status === "ok") ? drawn.filter(line => line.status === "ok") : drawn;
-  const close = Math.max(2.5 * most(settled.map(line => end(line).high)), 1e-9), range = chosen("range");
+  // Curves that all end at 0 have a frame, too: a fiftieth of the highest value.
+  const close = Math.max(2.5 * most(settled.map(line => end(line).high)), top / 50), range = chosen("range");
   const focus = range === "end" && what !== "lr" && close < 0.7 * top ? close : top;
   const logarithmic = range === "log" && lowest < Infinity && !(isError && chart.flipped);
   const under = Math.min(0, least(all.map(({low}) => low)));

@@ -120,10 +120,12 @@ def test_the_demonstration_on_nuclei_reaches_its_mask_ap(tmp_path: Path) -> None
 def check_results(directory: Path, folder: Path) -> None:
     """What `predict` writes for the test images, scored by pycocotools, is what the record says."""
     test = load_nuclei_instances().test
-    images, annotations = [], []
+    images, sizes, annotations = [], [], []
     for row in range(len(test)):
         images.append(folder / f"{row}.png")
-        Image.fromarray(test.image(row)).save(images[-1])
+        picture = test.image(row)
+        Image.fromarray(picture).save(images[-1])
+        sizes.append({"id": row, "height": picture.shape[0], "width": picture.shape[1]})
         objects = test.objects(row)
         for box, mask, area in zip(objects.boxes, objects.masks, objects.area, strict=True):
             annotations.append(
@@ -142,7 +144,7 @@ def check_results(directory: Path, folder: Path) -> None:
     assert predict(directory, *images, "--out", folder / "out") == 0
     truth = COCO()
     truth.dataset = {
-        **{"info": {}, "images": [{"id": row} for row in range(len(test))]},
+        **{"info": {}, "images": sizes},
         **{"annotations": annotations, "categories": [{"id": 1}]},
     }
     truth.createIndex()

@@ -14,7 +14,7 @@ from PIL import Image, ImageChops
 
 CONCEPTS = Path(__file__).parent / "concepts"
 PICTURE = re.compile(r"^```sh\n(?:.*\n)*?(python -m benchmarks view .+)\n```\n+!\[[^\]]*\]\(([\w.]+)\)", re.MULTILINE)
-WIDTH, HEIGHT = 1000, 4000  # of the browser's window: the views are that wide, and none is higher
+WIDTH, HEIGHT = 1240, 4000  # of the browser's window: no view is wider or higher
 MARGIN = 24
 
 

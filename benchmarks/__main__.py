@@ -90,6 +90,7 @@ MEASURE = {
     "options": Command(
         "what each training option costs or saves in time and memory", "performance.option_cost", config_dir=True
     ),
+    "layouts": Command("NCHW beside channels_last: which layout is a network's default", "performance.layouts"),
     "launching": Command("what starting, launching and tracking cost", "performance.launching"),
     "decoding": Command("JPEG files: decoding, training batches, workers, waiting", "performance.decoding"),
     "peers": Command("our training step and input path beside those of other projects", "performance.peers"),

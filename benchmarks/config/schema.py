@@ -168,7 +168,7 @@ KEYS: Mapping[str, Kind] = {
     "trainer.accelerator": word("auto", "cpu", "gpu", "cuda"),
     "trainer.devices": COUNT,
     "trainer.num_nodes": COUNT,
-    "trainer.precision": word("64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"),
+    "trainer.precision": word("auto", "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed"),
     "trainer.sync_batchnorm": SWITCH,
     "trainer.max_epochs": COUNT,
     "trainer.limit_train_batches": or_null(COUNT),

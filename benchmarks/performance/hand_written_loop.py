@@ -49,7 +49,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Measured:
-    """A case's record, its trainer's configuration, and its two loops after training."""
+    """A case's record, its trainer's configuration with what was in effect, and its two loops after training."""
 
     record: dict[str, Any]
     settings: dict[str, Any]
@@ -237,7 +237,9 @@ def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] 
         Trainer.recipe = config["recipe"]
         run = OpenRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
         train(run)
-    return Measured(to_json(run.record), config["trainer"], run.trainer.beside)  # type: ignore[union-attr]
+    measured = to_json(run.record)
+    in_effect = {name: measured["parallel"][name] for name in ("precision", "channels_last", "compile")}
+    return Measured(measured, config["trainer"] | in_effect, run.trainer.beside)  # type: ignore[union-attr]
 
 
 def summarise(rounds: Sequence[Round], processor: bool) -> dict[str, Any]:

@@ -35,6 +35,7 @@ OPTIONS = {  # what it changes in the results
     "model.memory_efficient=true": "none",
     "trainer.ema_decay=0.999": "the average is evaluated",
 }
+PLAIN = (*ONE_THREAD, "trainer.channels_last=false")
 TABLE = MeasuredTable(
     "switch_cost",
     "What each training option costs or saves",
@@ -95,14 +96,14 @@ def run(arguments: argparse.Namespace) -> None:
     left_out: dict[str, None] = {}
     pairs = [(overrides, option) for overrides in networks for option in chosen]
     for overrides, option in track(pairs, "options", console=Console(stderr=True), transient=True):
-        plain = _trial([*overrides, *ONE_THREAD])
+        plain = _trial([*overrides, *PLAIN])
         name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
         if option.startswith("model.") and key not in plain.config["model"]:
             left_out[f"{option}: not for {name}"] = None
             continue
         try:
             step = specification(plain.config)
-            with_option = specification(_trial([*overrides, *ONE_THREAD, option]).config)
+            with_option = specification(_trial([*overrides, *PLAIN, option]).config)
             row = compare_steps(step, with_option, arguments.repeats)
         except ValueError as error:
             left_out[f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"] = None

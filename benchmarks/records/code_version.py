@@ -15,6 +15,7 @@ TRAINING = (
     "lightning_modules/**/*.py",
     "datamodules/**/*.py",
     "benchmarks/training/*.py",
+    "benchmarks/training/*.csv",
     "benchmarks/complexity/by_*.py",
     "benchmarks/complexity/cost.py",
     "benchmarks/complexity/counting.py",

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"}  # of /proc/cpuinfo: x86 and Arm
 
 
 def cores() -> int:
@@ -18,7 +21,27 @@ def gpus() -> int:
     """GPUs that PyTorch sees, asked of a process of its own: this one stays free of PyTorch."""
     if sys.platform == "linux" and not any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))):
         return 0
-    probe = "import torch; print(torch.cuda.device_count())"
+    return _asked("torch.cuda.device_count()")
+
+
+@lru_cache
+def multiplies_bf16(gpu: bool) -> bool | None:
+    """Whether the GPU, or this machine's cores, compute in bfloat16 without emulation; None where that is not known."""
+    if gpu:
+        return bool(
+            _asked("int(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))")
+        )
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # not Linux
+        return None
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    return not BF16_FLAGS.isdisjoint(flags) if flags else None
+
+
+def _asked(expression: str) -> int:
+    """Return what a process of its own, which imports torch, says; 0 where it fails."""
+    probe = f"import torch; print({expression})"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else 0
 

@@ -11,14 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.records.hardware import hardware
+from benchmarks.records.hardware import hardware, multiplies_bf16
 from benchmarks.training.environment import environment
 from benchmarks.training.recomputation import recompute_stages
 
@@ -28,7 +27,6 @@ KEYS = (
     "on_out_of_memory",
 )
 OF_AUTO = ("tuned", "allow_reduced_precision")
-BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx10_2", "bf16", "svebf16"}  # of /proc/cpuinfo: x86 and Arm
 PROBE = 64, 64, 28  # images, channels, side
 PROBES = 5
 
@@ -106,15 +104,10 @@ def has_tf32(device: torch.device) -> bool:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Tell whether the device computes in bfloat16, without emulation."""
+    """Tell whether the device computes in bfloat16, without emulation; where that is not known it counts as one that does."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return True  # not Linux: not known
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
-    return not flags or not BF16_FLAGS.isdisjoint(flags)
+    return multiplies_bf16(gpu=False) is not False
 
 
 def compile_problem(device: torch.device) -> str | None:

@@ -37,6 +37,7 @@ from benchmarks.training.checkpoints import (
     weights_sha256,
 )
 from benchmarks.training.cost_meter import CostMeter
+from benchmarks.training.default_settings import complete
 from benchmarks.training.environment import code, environment, process_rank
 from benchmarks.training.finite_loss import FiniteLoss
 from benchmarks.training.history import HistoryWriter
@@ -65,6 +66,7 @@ def train(run: OpenRun) -> None:
     torch.set_num_threads(config["cluster"]["threads_per_process"])
     pl.seed_everything(config["seed"], verbose=False)
     arguments, loading = tuned_arguments(config, run.directory)
+    arguments, layout_note = complete(config, arguments, device_of(arguments["accelerator"]).type == "cuda")
     options = TrainingOptions.take(arguments)
 
     run.progress.prepare(f"loading {config['data']['name']}", 0, 0)
@@ -73,9 +75,9 @@ def train(run: OpenRun) -> None:
         data.setup("fit")
     module = instantiate(config["module"])
     check_image_size(module.net, *config["data"]["image_size"])
-    note = None if weights is not None else load_backbone(config, module.net)
-    if note is not None:
-        run.record.notes = [*(run.record.notes or ()), note]
+    backbone_note = None if weights is not None else load_backbone(config, module.net)
+    if notes := [note for note in (backbone_note, layout_note) if note is not None]:
+        run.record.notes = [*(run.record.notes or ()), *notes]
 
     run.progress.prepare("counting MACs", 0, 0)
     complexity = measure(module.net, image_shape(config))

@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import cores, on_gpu
+from benchmarks.training.default_settings import complete, exact_precision
 from benchmarks.units import one_line
 
 STEP_OPTIONS = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches", "ema_decay")
@@ -110,11 +111,12 @@ def choose_evaluation_batch(rows: Sequence[Mapping[str, Any]]) -> int | None:
     return min(enough, default=None)
 
 
-def choice(config: Mapping[str, Any], entry: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
+def choice(config: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
     """Return what ``trainer=auto`` sets where the configuration leaves it open: arguments of trainer and datamodule."""
     if entry is None:
         return {"trainer": {}, "datamodule": {}}
     trainer, data = config["trainer"], config["data"]
+    trainer = {**trainer, "precision": exact_precision(trainer["precision"], on_gpu(config))}
     pinned = {name: trainer[name] for name in SETTING if trainer[name] not in (None, PLAIN["precision"])}
     if trainer["gradient_checkpointing"]:
         pinned["compile"] = False
@@ -144,7 +146,8 @@ def check(chosen: Mapping[str, Any]) -> None:
 
 def specification(config: dict[str, Any]) -> dict[str, Any]:
     """Return what defines a training step of one process of a run, for ``benchmarks.performance.step_time``."""
-    data, trainer, gpu = config["data"], config["trainer"], on_gpu(config)
+    data, gpu = config["data"], on_gpu(config)
+    trainer, _ = complete(config, config["trainer"], gpu)
     share = cores() // (trainer["devices"] * (1 if gpu else config["launch"]["workers"]))
     return {
         "model": config["model"],

@@ -1,0 +1,159 @@
+"""Which layout is the default of a family of networks: ``python -m benchmarks measure layouts``.
+
+Steps in channels_last and in NCHW are interleaved in a process for each network and precision. With ``--write`` the decisions
+become the table from which ``trainer.channels_last=null`` is resolved.
+"""
+
+import argparse
+import csv
+import io
+import itertools
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.config.compose import expand_all
+from benchmarks.performance import subprocesses
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.interleaved import with_interval
+from benchmarks.performance.kept_memory import ONE_THREAD
+from benchmarks.records.files import write_atomic
+from benchmarks.training.default_settings import LAYOUTS
+from benchmarks.training.tuned_settings import WORTH, specification
+
+CIFAR, IMAGENET = "data=cifar10", "data=imagenet"
+NETWORKS = {  # name -> overrides, images of a step on a CPU, on a GPU; none: not there
+    "resnet20": (("model=resnet", CIFAR, "model.depth=20"), 32, 128),
+    "resnext29_8x64d": (("model=resnext", CIFAR), 2, 128),
+    "densenet_bc40_k12": (("model=densenet", CIFAR, "model.depth=40"), 16, None),
+    "densenet_bc100_k12": (("model=densenet", CIFAR), 8, 64),
+    "unet32_padded": (("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 16),
+    "resnet50": (("model=resnet", IMAGENET, "model.depth=50"), None, 64),
+    "resnext50_32x4d": (("model=resnext", IMAGENET, "model.depth=50"), None, 64),
+    "densenet_bc121_k32": (("model=densenet", IMAGENET, "model.depth=121"), None, 64),
+}
+PRECISIONS = ("32-true", "bf16-mixed")
+SECONDS = 15.0
+FIELDS = ("device", "family", "precision", "channels_last", "time_ratio", "networks")
+TABLE = MeasuredTable(
+    "layouts",
+    "Layouts of images and weights",
+    {
+        "network": ("network", "s"),
+        "batch": ("batch", "d"),
+        "precision": ("precision", "s"),
+        **interval("time_ratio", "time of a training step, channels_last to NCHW", ".3f"),
+        **interval("forward_ratio", "forward", ".3f"),
+        "rounds": ("rounds", "d"),
+    },
+    "Training steps and forward passes of evaluation on random images in channels_last and in NCHW, interleaved in one "
+    "process: the ratio's median with its 95 % interval, on a CPU of processor time in one thread. channels_last is the "
+    "default of a family in a precision on a device, where the geometric mean of its networks' ratios in training is below "
+    "1 / 1.03 and none of them takes more than 1.03 times as long. In 32-true a GPU's convolutions are in TF32.",
+    same=("network", "batch", "precision"),
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``measure layouts``."""
+    parser.description = (
+        "Time a training step and a forward pass in channels_last and in NCHW, interleaved, for each network and precision. "
+        f"With --write the decisions become {LAYOUTS.name}, from which trainer.channels_last=null is resolved."
+    )
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; default: all")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of a comparison; default: {SECONDS:.0f}")
+    add_write_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table; with ``--write`` keep it and what it decides.
+
+    Raises:
+        ValueError: no such network, or a file that cannot be written.
+    """
+    if unknown := [name for name in arguments.networks if name not in NETWORKS]:
+        raise ValueError(f"no network {unknown[0]}; there are {', '.join(NETWORKS)}")
+    environment = this_machine() | {"threads": 1}
+    gpu = environment["device"] == "cuda"
+    names = [name for name in arguments.networks or NETWORKS if NETWORKS[name][1 + gpu] is not None]
+    pairs = list(itertools.product(names, PRECISIONS))
+    rows: list[dict[str, Any]] = []
+    for name, precision in track(pairs, "layouts", console=Console(stderr=True), transient=True):
+        try:
+            rows.append(compare(name, precision, gpu, arguments.seconds))
+        except ValueError as error:
+            print(f"left out   {name}, {precision}: {error}", file=sys.stderr)
+    TABLE.report(arguments, rows, environment)
+    if arguments.write and rows:
+        write_decisions(decided := decisions(kept_rows(environment["device"]), environment["device"]))
+        for row in decided:
+            print(f"default    {', '.join(row[name] for name in FIELDS[:-1])}")
+
+
+def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, Any]:
+    """Return a row of the table.
+
+    Raises:
+        ValueError: the network cannot be trained here in this precision.
+    """
+    overrides, *batches = NETWORKS[name]
+    [trial] = expand_all(
+        [*overrides, *ONE_THREAD, f"recipe.batch_size={batches[gpu]}", f"trainer.precision={precision}"],
+        multirun=False,
+    )
+    base = specification(trial.config)
+    nhwc, nchw = ({"options": base["options"] | {"channels_last": layout}} for layout in (True, False))
+    clock = "perf_counter" if gpu else "thread_time"
+    timing = {"fewest": 7, "most": 400, "seconds": seconds, "clock": clock}
+    both = {**base, **nhwc, "beside": nchw, "interleaved": timing, "measured_s": 0.0}
+    forward, training = subprocesses.steps(both, [{"forward": True}, {"forward": False}])
+    if error := training.get("error") or forward.get("error"):
+        raise ValueError(error)
+    if "ratios" not in training or "ratios" not in forward:
+        raise ValueError("out of memory with both layouts")
+    return {
+        "network": name,
+        "family": trial.config["family"],
+        "batch": base["batch"],
+        "precision": precision,
+        **with_interval("time_ratio", training["ratios"]),
+        **with_interval("forward_ratio", forward["ratios"]),
+        "rounds": len(training["ratios"]),
+    }
+
+
+def kept_rows(device: str) -> list[dict[str, Any]]:
+    """Return the committed measurements of a device; empty where there are none."""
+    return read_records().get(f"{TABLE.kind}-{device}", {"rows": []})["rows"]
+
+
+def decisions(rows: Sequence[Mapping[str, Any]], device: str) -> list[dict[str, str]]:
+    """Return the layout of each family in each precision on ``device``, as rows of the table of defaults."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["family"], row["precision"]), []).append(row)
+    table = []
+    for (family, precision), members in sorted(groups.items()):
+        ratios = [row["time_ratio"] for row in members]
+        mean = statistics.geometric_mean(ratios)
+        faster = mean < 1 / WORTH and max(ratios) < WORTH
+        names = " ".join(sorted(row["network"] for row in members))
+        values = (device, family, precision, str(faster).lower(), f"{mean:.3f}", names)
+        table.append(dict(zip(FIELDS, values, strict=True)))
+    return table
+
+
+def write_decisions(decided: Sequence[Mapping[str, str]]) -> None:
+    """Write the table of defaults: these rows in place of those of the same device, family and precision."""
+    with LAYOUTS.open(newline="", encoding="utf-8") as file:
+        table = {tuple(row[name] for name in FIELDS[:3]): row for row in csv.DictReader(file)}
+    table |= {tuple(row[name] for name in FIELDS[:3]): dict(row) for row in decided}
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table[key] for key in sorted(table))
+    write_atomic(LAYOUTS, text.getvalue())

@@ -1,0 +1,62 @@
+"""The table of default layouts and the measurements that it is decided by."""
+
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.benchmark_command import command
+
+from benchmarks.performance import layouts
+from benchmarks.training import default_settings
+
+main = command("measure layouts")
+
+
+def row(network: str, ratio: float, family: str = "net", precision: str = "32-true") -> dict[str, Any]:
+    return {"network": network, "family": family, "precision": precision, "time_ratio": ratio}
+
+
+def faster(*ratios: float) -> str:
+    [decided] = layouts.decisions([row(f"net{place}", ratio) for place, ratio in enumerate(ratios)], "cpu")
+    return decided["channels_last"]
+
+
+def test_a_layout_is_the_default_where_it_gains_and_harms_no_network_of_the_family() -> None:
+    assert faster(0.8) == faster(0.8, 1.02) == faster(0.5, 0.9) == "true"
+    assert faster(0.98) == faster(0.96, 0.99) == faster(0.5, 1.04) == faster(1.3) == "false"
+
+
+def test_families_and_precisions_are_decided_apart() -> None:
+    rows = [row("a", 0.5), row("b", 0.72), row("a", 1.2, precision="bf16-mixed"), row("c", 0.9, family="another")]
+    assert [tuple(one.values()) for one in layouts.decisions(rows, "cuda")] == [
+        ("cuda", "another", "32-true", "true", "0.900", "c"),
+        ("cuda", "net", "32-true", "true", "0.600", "a b"),
+        ("cuda", "net", "bf16-mixed", "false", "1.200", "a"),
+    ]
+
+
+def test_decisions_replace_those_of_the_same_device_family_and_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Path(shutil.copy(layouts.LAYOUTS, tmp_path))
+    monkeypatch.setattr(layouts, "LAYOUTS", table)
+    before = {tuple(one.values())[:3]: one for one in csv.DictReader(table.open(newline=""))}
+    layouts.write_decisions(layouts.decisions([row("a", 0.5, family="densenet")], "cpu"))
+    after = {tuple(one.values())[:3]: one for one in csv.DictReader(table.open(newline=""))}
+    changed = {key for key in before | after if before.get(key) != after.get(key)}
+    assert changed == {("cpu", "densenet", "32-true")} and after[changed.pop()]["time_ratio"] == "0.500"
+
+
+def test_the_committed_table_is_what_the_committed_measurements_decide() -> None:
+    rows = {tuple(one.values())[:3]: one for one in csv.DictReader(default_settings.LAYOUTS.open(newline=""))}
+    assert rows, "there are defaults"
+    for device in ("cpu", "cuda"):
+        for decided in layouts.decisions(layouts.kept_rows(device), device):
+            assert rows[tuple(decided.values())[:3]] == decided
+
+
+def test_an_unknown_network_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["alexnet"]) == 2
+    assert "no network alexnet; there are resnet20" in capsys.readouterr().err

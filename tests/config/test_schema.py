@@ -56,7 +56,8 @@ REFUSED = {
     "trainer.devices=auto": f"trainer.devices is {COUNT}, got 'auto'",
     "~trainer.devices": f"trainer.devices is missing; it is {COUNT}",
     "trainer.accelerator=abacus": "trainer.accelerator is auto, cpu, gpu or cuda, got 'abacus'",
-    "trainer.precision=half": "trainer.precision is auto, 64-true, 32-true, 16-true, bf16-true, 16-mixed or bf16-mixed, got 'half'",
+    "trainer.precision=half": "trainer.precision is auto, 64-true, 32-true, 16-true, bf16-true, 16-mixed or bf16-mixed, "
+    "got 'half'",
     "trainer.compile=yes": "trainer.compile is null, true or false, got 'yes'",
     "trainer.accumulate_grad_batches=0": f"trainer.accumulate_grad_batches is null or {COUNT}, got 0",
     "trainer.on_out_of_memory=retry": "trainer.on_out_of_memory is null, fail or accumulate, got 'retry'",

@@ -35,6 +35,7 @@ HYDRA_FLAGS = (
     "--shell-completion",
     "-sc",
 )
+OWN_FLAGS = (*HYDRA_FLAGS, "--config-dir")
 PAGE = "report.html"
 AUTO = "seed=auto"
 Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
@@ -69,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(argv: list[str]) -> int:
+    # `wandb agent` writes --seed=1 for seed=1
+    argv = [text.removeprefix("--") if "=" in text and text.split("=")[0] not in OWN_FLAGS else text for text in argv]
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
         return _hydra(argv)
     arguments = _parser().parse_intermixed_args(argv)

@@ -22,7 +22,7 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
     record = Record(
         status="running",
         error=None,
-        run_id=f"{digest[:12]}-{uuid.uuid4().hex[:8]}",
+        run_id=_id_of_agent() or f"{digest[:12]}-{uuid.uuid4().hex[:8]}",
         experiment=config["experiment"],
         row=config["row"],
         data=config["data"]["name"],
@@ -46,6 +46,11 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
         return from_json(Record, to_json(record) | kept)
     except (TypeError, AttributeError):  # damaged, or of another version: what is known of earlier starts is lost
         return record
+
+
+def _id_of_agent() -> str | None:
+    """Take the id that ``wandb agent`` has given to the run of this process; a second run has its own."""
+    return os.environ.pop("WANDB_RUN_ID", None) if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def _notes(config: dict[str, Any]) -> list[str]:

@@ -109,6 +109,8 @@ def main(directory: Path) -> int:
         print(json.dumps({"refused": str(refused)}), file=answers, flush=True)
         return 1
     print(json.dumps({"mode": mode}), file=answers, flush=True)
+    if run is None:
+        return 0
     sent, ending = run.starting_step, False
     try:
         while not ending:
@@ -141,11 +143,15 @@ def _give_up_without_server() -> None:
 
 
 def resolve_mode(mode: str) -> str:
-    """Return the mode: ``offline`` where the server does not answer, and for ``auto`` also where no key is configured."""
-    from benchmarks.tracking.wandb_run import has_key, unreachable
+    """Return the mode: ``offline`` where the server does not answer, and for ``auto`` also where no key is configured.
 
-    wished = mode == "auto" and (os.environ.get("WANDB_MODE") in {"offline", "dryrun"} or not has_key())
-    if mode == "offline" or wished:
+    W&B's own switches go before: with them nothing leaves the machine, and by ``disabled`` nothing is written either.
+    """
+    from benchmarks.tracking.wandb_run import has_key, switched_off, unreachable
+
+    if (off := switched_off()) is not None:
+        return off
+    if mode == "offline" or (mode == "auto" and not has_key()):
         return "offline"
     problem = unreachable() if has_key() else None  # without a key the client says what to do
     if problem is None:
@@ -155,15 +161,16 @@ def resolve_mode(mode: str) -> str:
 
 
 def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, str]:
-    """Return the run and its mode. Raises ConnectionRefusedError where ``mode: online`` is refused by the server."""
+    """Return the run, None if W&B is disabled, and its mode. Raises ConnectionRefusedError where the server refuses what
+    ``mode: online`` asks for."""
     import wandb
     from wandb.errors import AuthenticationError, UsageError
 
-    from benchmarks.tracking.wandb_run import open_run, quiet_settings, reason, supersede_offline_files
+    from benchmarks.tracking.wandb_run import folder_of, open_run, quiet_settings, reason, supersede_offline_files
 
     record, configured = _record(directory), config["logger"]["mode"]
     mode = resolve_mode(configured)
-    while True:
+    while mode != "disabled":
         settings = quiet_settings(
             config["logger"]["init_timeout"],
             config["logger"]["finish_timeout"],
@@ -173,7 +180,7 @@ def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, st
         if mode == "offline":  # every offline file holds the whole run
             supersede_offline_files(root, record["run_id"])
         try:
-            return open_run(record, config, mode=mode, dir=str(root), settings=settings), mode
+            return open_run(record, config, mode=mode, dir=str(folder_of(root)), settings=settings), mode
         except Exception as error:  # of the client, its service or the network: of many classes
             if mode == "offline":
                 raise
@@ -184,6 +191,7 @@ def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, st
             print(f"W&B: {reason(error)}; going on offline, {SYNC}", file=sys.stderr)
         wandb.teardown(exit_code=1)  # its service would hold the run's id
         mode = "offline"
+    return None, mode
 
 
 def _record(directory: Path) -> dict[str, Any]:

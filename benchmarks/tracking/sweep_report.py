@@ -40,7 +40,13 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
         logger: the configuration's node; ``mode: none`` does nothing.
     """
     root = Path(output_root)
-    finished = [run for run in runs if run.value is not None and isinstance(run.record.get("run_id"), str)]
+    finished = [
+        run
+        for run in runs
+        if run.value is not None
+        and isinstance(run.record.get("run_id"), str)
+        and run.part("wandb").get("mode") != "disabled"
+    ]
     if logger["mode"] == "none" or not finished:
         return
     request = root / FOLDER / f"{report_id(finished)}.json"
@@ -68,7 +74,7 @@ def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
     import plotly.graph_objects as go
     import wandb
 
-    from benchmarks.tracking.wandb_run import quiet_settings
+    from benchmarks.tracking.wandb_run import folder_of, quiet_settings
 
     content = read_json(request) or {}
     root = request.parents[len(FOLDER.parts)]
@@ -83,7 +89,7 @@ def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
     run = wandb.init(
         entity=logger["entity"],
         project=logger["project"],
-        dir=str(root),
+        dir=str(folder_of(root)),
         mode=mode,  # type: ignore[arg-type]
         id=request.stem,
         resume="allow",

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import ssl
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
@@ -30,14 +31,32 @@ COMPUTE = (
     *("images_per_s", "peak_memory_bytes", "energy_j"),
 )
 LONGEST_TAG = 64  # characters, the server's limit
+OFF = {"disabled": "disabled", "offline": "offline", "dryrun": "offline"}  # modes of the client's without a server
 
 
 def prepare(root: Path) -> None:
     """Set the client's environment, before its first use."""
     # Artifact bytes are staged outside the run's folder otherwise, and lost when it moves.
-    os.environ.setdefault("WANDB_DATA_DIR", str(root / "wandb" / "data"))
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder_of(root) / "wandb" / "data"))
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     os.environ.setdefault("WANDB_SILENT", "true")
+
+
+def switched_off() -> str | None:
+    """Return ``disabled`` or ``offline`` where one of W&B's own switches says so: WANDB_MODE, WANDB_DISABLED, and the settings
+    that ``wandb offline`` and ``wandb disabled`` write."""
+    if os.environ.get("WANDB_DISABLED", "").lower() in {"1", "true", "yes", "on"}:
+        return "disabled"
+    try:
+        return OFF.get(_settings().mode)
+    except ValueError as error:
+        print(f"W&B: {one_line(str(error))}; going on offline", file=sys.stderr)
+        return "offline"
+
+
+def folder_of(root: Path) -> Path:
+    """Return the folder in which W&B's own files lie, in ``wandb/``: WANDB_DIR, else the output root."""
+    return Path(os.environ.get("WANDB_DIR") or root)
 
 
 def has_key() -> bool:
@@ -114,16 +133,17 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
     import wandb
 
     settings = {key: value for key, value in config.items() if key not in WIRING}
-    debug = config["trainer"].get("limit_train_batches") is not None
-    tags = [record["data"], (record.get("environment") or {}).get("device_name"), "debug" if debug else None]
+    tags = [*os.environ.get("WANDB_TAGS", "").split(","), record["data"]]
+    tags.append((record.get("environment") or {}).get("device_name") or "")
+    tags.append("debug" if config["trainer"].get("limit_train_batches") is not None else "")
     processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     run = wandb.init(
         entity=config["logger"]["entity"],
         project=config["logger"]["project"],
         id=record["run_id"],
         resume="allow",
-        name=f"{record['name']} seed {record['seed']}",
-        group=record.get("experiment") or record["data"],
+        name=os.environ.get("WANDB_NAME") or f"{record['name']} seed {record['seed']}",
+        group=os.environ.get("WANDB_RUN_GROUP") or record.get("experiment") or record["data"],
         job_type="train",
         tags=[tag[:LONGEST_TAG] for tag in tags if tag] + [f"{processes} process{'es' * (processes > 1)}"],
         config=settings | {"hash": record["config_hash"], "complexity": record.get("complexity")},
@@ -159,7 +179,7 @@ def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[
 
 def supersede_offline_files(root: Path, run_id: str) -> None:
     """Tell ``wandb sync`` that W&B's own offline files of a run, below ``root``, have nothing more to give."""
-    for path in root.glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
+    for path in folder_of(root).glob(f"wandb/offline-run-*-{run_id}/*.wandb"):
         with suppress(OSError):
             path.with_name(f"{path.name}.synced").touch()
 
@@ -235,7 +255,8 @@ def _settings() -> Any:
     import wandb
 
     # Not wandb.login or wandb.setup: they start the client's service, which keeps a process alive while the server is away.
-    settings = wandb.Settings()
+    settings = wandb.Settings(silent=True)
+    settings.update_from_system_settings()
     settings.update_from_env_vars(dict(os.environ))
     return settings
 

@@ -11,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import http.server
+import itertools
 import json
 import re
 import socket
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
+
+import yaml
 
 ENTITY = "bench-team"
 KEY = "0" * 40
@@ -42,6 +45,7 @@ class StoredRun:
     exit_code: int | None = None
     group: str | None = None
     job_type: str | None = None
+    sweep: str | None = None
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +81,18 @@ class StoredArtifact:
     files: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass
+class StoredSweep:
+    """A sweep over a grid; ``waiting`` are the points that no agent has taken."""
+
+    name: str
+    project: str
+    config: str
+    waiting: list[dict[str, Any]]
+    state: str = "PENDING"
+    taken: int = 0
+
+
 class NotFound(LookupError):
     """What is asked for does not exist; the message is the server's."""
 
@@ -87,6 +103,7 @@ class WandbServer:
     Attributes:
         fault: asked with the kind (``graphql``, ``stream``, ``storage``) and the operation or path; a status, or HANG.
         written: how many requests changed something.
+        accepted: how many connections there were.
     """
 
     def __init__(self) -> None:
@@ -96,6 +113,9 @@ class WandbServer:
         self.storage: dict[str, bytes] = {}
         self.unknown: list[str] = []
         self.written = 0
+        self.accepted = 0
+        self.sweeps: dict[str, StoredSweep] = {}
+        self.agents: dict[str, StoredSweep] = {}
         self.fault: Callable[[str, str], int | None] = lambda kind, name: None
         self.lock = threading.RLock()
         self.connections: set[socket.socket] = set()
@@ -156,6 +176,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.server_state.connections.add(self.connection)
+        self.server_state.accepted += 1
 
     def finish(self) -> None:
         self.server_state.connections.discard(self.connection)
@@ -301,7 +322,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         }
         node = {"id": run.id, "name": run.name, "displayName": run.display_name, "state": run.state, "group": run.group}
         node |= {"jobType": run.job_type, "tags": run.tags, "notes": None, "createdAt": NOW, "heartbeatAt": NOW}
-        node |= {"sweepName": None, "description": None, "systemMetrics": "{}", "projectId": 1, "commit": None}
+        node |= {"sweepName": run.sweep, "description": None, "systemMetrics": "{}", "projectId": 1, "commit": None}
         node |= {"readOnly": False, "stopped": False, "user": self._user(), "project": self._project(run.project)}
         node |= {"config": json.dumps(run.config), "summaryMetrics": json.dumps(run.summary)}
         node |= {"wandbConfig": json.dumps({"t": 1} if run.config else {})}
@@ -379,6 +400,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "displayName": "display_name",
             "groupName": "group",
             "jobType": "job_type",
+            "sweep": "sweep",
             "tags": "tags",
         }.items():
             if given.get(key) is not None:
@@ -386,6 +408,58 @@ class Handler(http.server.BaseHTTPRequestHandler):
         run.config |= json.loads(given.get("config") or "{}")
         run.summary |= json.loads(given.get("summaryMetrics") or "{}")
         return {"upsertBucket": {"bucket": self._run(run), "inserted": inserted, "serverSettings": None}}
+
+    def op_UpsertSweep(self, given: Variables) -> Any:
+        sweeps = self.server_state.sweeps
+        if given.get("id"):
+            sweep = next(sweep for sweep in sweeps.values() if given["id"] == encoded("Sweep", sweep.name))
+            sweep.state = given.get("state") or sweep.state
+        else:
+            parameters = yaml.safe_load(given["config"])["parameters"]
+            values = [options.get("values", [options.get("value")]) for options in parameters.values()]
+            grid = [dict(zip(parameters, point, strict=True)) for point in itertools.product(*values)]
+            sweep = StoredSweep(
+                f"sweep{len(sweeps)}", given.get("projectName") or "uncategorized", given["config"], grid
+            )
+            sweeps[sweep.name] = sweep
+        node = {"name": sweep.name, "id": encoded("Sweep", sweep.name), "project": self._project(sweep.project)}
+        return {"upsertSweep": {"sweep": node, "configValidationWarnings": []}}
+
+    def op_CreateAgent(self, given: Variables) -> Any:
+        agents = self.server_state.agents
+        agents[name := f"agent{len(agents)}"] = self.server_state.sweeps[given["sweep"]]
+        return {"createAgent": {"agent": {"id": name}}}
+
+    def op_Heartbeat(self, given: Variables) -> Any:
+        """The next point of the grid to an agent that has nothing to do, the end after the last."""
+        sweep, commands = self.server_state.agents[given["id"]], []
+        if not any(json.loads(given.get("runState") or "{}").values()):
+            if sweep.waiting:
+                sweep.taken += 1
+                point = {key: {"value": value} for key, value in sweep.waiting.pop(0).items()}
+                program = yaml.safe_load(sweep.config)["program"]
+                commands = [
+                    {"type": "run", "run_id": f"{sweep.name}run{sweep.taken}", "args": point, "program": program}
+                ]
+            else:
+                sweep.state, commands = "FINISHED", [{"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": given["id"]}, "commands": json.dumps(commands)}}
+
+    def op_SweepWithRuns(self, given: Variables) -> Any:
+        sweep = self.server_state.sweeps[given.get("sweep") or given["name"]]
+        node = {"id": encoded("Sweep", sweep.name), "name": sweep.name, "config": sweep.config, "state": sweep.state}
+        node |= {"method": "grid", "displayName": None, "description": None, "bestLoss": None, "controller": None}
+        node |= {
+            "scheduler": None,
+            "createdAt": NOW,
+            "heartbeatAt": NOW,
+            "updatedAt": NOW,
+            "earlyStopJobRunning": False,
+        }
+        node |= {"runCount": sweep.taken, "runCountExpected": None, "runs": {"edges": []}, "priorRuns": {"edges": []}}
+        return {"project": self._project(sweep.project) | {"sweep": node}}
+
+    op_GetSweep = op_GetSweepState = op_GetSweepLegacy = op_SweepWithRuns
 
     def op_RunStoppedStatus(self, given: Variables) -> Any:
         return {"project": {"run": {"stopped": False}}}

@@ -29,6 +29,7 @@ MODES = ("auto", "online", "offline")
 REFUSED = re.compile(r"error 40[0-4]|not found during upsertBucket|permission denied", re.IGNORECASE)
 SYNC = "`python -m benchmarks wandb sync` sends the run later"
 FINISH = b"finish\n"
+PLACE = ("project", "entity")  # keys of the configuration's node
 
 
 class Mirror:
@@ -103,6 +104,9 @@ def main(directory: Path) -> int:
     config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
     root = Path(config["output_root"]).resolve()
     prepare(root)
+    # Under `wandb agent` the client takes a run's place from here alone.
+    place = {"RUN_ID": _record(directory)["run_id"], **{name.upper(): config["logger"][name] for name in PLACE}}
+    os.environ |= {f"WANDB_{name}": value for name, value in place.items() if value}
     try:
         run, mode = _start(directory, config, root)
     except ConnectionRefusedError as refused:

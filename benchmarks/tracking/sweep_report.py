@@ -183,6 +183,7 @@ def main(request: Path) -> int:
     root = request.parents[len(FOLDER.parts)]
     prepare(root.resolve())
     mode = resolve_mode(content["logger"]["mode"])
+    os.environ.pop("WANDB_SWEEP_ID", None)  # the report is no point of the sweep
     try:
         send(request, content["logger"], mode)
     except Exception as error:  # of the client, its service or the network: of many classes

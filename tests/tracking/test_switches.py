@@ -12,6 +12,9 @@ import pytest
 import yaml
 from support.wandb_server import WandbServer, environment
 
+from benchmarks.config.compose import expand_all
+from benchmarks.tracking.mirror import resolve_mode
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "recipe.epochs=2", "trainer.limit_train_batches=2",
@@ -94,16 +97,28 @@ def test_the_settings_file_is_obeyed(counted: WandbServer, tmp_path: Path, word:
         ({"WANDB_MODE": "no"}, "", "offline"),
     ],
 )
-def test_the_switches(counted: WandbServer, tmp_path: Path, variables: dict[str, str], file: str, mode: str) -> None:
+def test_the_switches(
+    counted: WandbServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    variables: dict[str, str],
+    file: str,
+    mode: str,
+) -> None:
     if file:
         switch(tmp_path, file)
-    code = "from benchmarks.tracking.mirror import resolve_mode; print(resolve_mode('auto'), resolve_mode('online'))"
-    done = call(counted, tmp_path, sys.executable, "-c", code, PYTHONPATH=str(ROOT), **variables)
-    assert (done.returncode, done.stdout) == (0, f"{mode} {mode}\n"), done.stderr
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name, value in (environment(tmp_path, counted) | variables).items():
+        monkeypatch.setenv(name, value)
+    assert [resolve_mode("auto"), resolve_mode("online")] == [mode, mode]
     assert bool(counted.accepted) == (mode == "online")  # whether it answers is looked at
-    assert ("WANDB_MODE" in done.stderr or "mode" in done.stderr) == (variables == {"WANDB_MODE": "no"})
+    assert ("mode" in capfd.readouterr().err) == (variables == {"WANDB_MODE": "no"})
 
 
+@pytest.mark.slow
 def test_what_the_variables_say_is_honoured_but_for_the_configuration(counted: WandbServer, tmp_path: Path) -> None:
     variables = {
         "PROJECT": "theirs",
@@ -127,7 +142,8 @@ def test_the_configuration_goes_before_the_variables(counted: WandbServer, tmp_p
     assert ("mine", record["run_id"]) in counted.runs
 
 
-@pytest.mark.parametrize("arguments", ["${args_no_hyphens}", pytest.param("${args}", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", ["${args_no_hyphens}", "${args}"])
 def test_an_agent_of_wandb_sweeps(counted: WandbServer, tmp_path: Path, arguments: str) -> None:
     """The ready file, over two points; ``${args}`` is what the agent writes by default, ``--seed=1``."""
     sweep = yaml.safe_load((ROOT / "docs" / "sweep.yaml").read_text())
@@ -154,8 +170,6 @@ def test_an_agent_of_wandb_sweeps(counted: WandbServer, tmp_path: Path, argument
 
 
 def test_the_ready_sweep_composes() -> None:
-    from benchmarks.config.compose import expand_all
-
     sweep = yaml.safe_load((ROOT / "docs" / "sweep.yaml").read_text())
     values = [f"{key}={','.join(map(str, option['values']))}" for key, option in sweep["parameters"].items()]
     assert len(expand_all(values)) == 27

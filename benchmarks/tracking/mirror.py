@@ -104,9 +104,9 @@ def main(directory: Path) -> int:
     config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
     root = Path(config["output_root"]).resolve()
     prepare(root)
-    # Under `wandb agent` the client takes a run's place from here alone.
-    place = {"RUN_ID": _record(directory)["run_id"], **{name.upper(): config["logger"][name] for name in PLACE}}
-    os.environ |= {f"WANDB_{name}": value for name, value in place.items() if value}
+    # Under `wandb agent` the client takes a run's place from the environment alone.
+    place = {"run_id": _record(directory)["run_id"], **{name: config["logger"][name] or "" for name in PLACE}}
+    os.environ |= {f"WANDB_{name.upper()}": value for name, value in place.items()}
     try:
         run, mode = _start(directory, config, root)
     except ConnectionRefusedError as refused:

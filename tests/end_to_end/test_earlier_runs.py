@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import CLEAN, ROOT, run
+from support.commands import CLEAN, ROOT, run_here
 
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.runs import load_runs
@@ -54,7 +54,7 @@ def test_report_page_status_and_export_show_them(outputs, tmp_path):
 
 def test_the_same_command_finds_its_run_finished(outputs):
     before = (outputs / "digits/resnet20/resnet_digits,epochs=2/seed0/record.json").read_bytes()
-    done = run("model=resnet", "data=digits", "recipe.epochs=2", "logger=none", root=outputs)
+    done = run_here("model=resnet", "data=digits", "recipe.epochs=2", "logger=none", root=outputs)
     assert done.returncode == 0, done.stderr
     assert "11.78 %" in done.stdout
     assert (outputs / "digits/resnet20/resnet_digits,epochs=2/seed0/record.json").read_bytes() == before

@@ -14,7 +14,7 @@ import yaml
 from hydra.utils import instantiate
 from PIL import Image
 from support.benchmark_command import command
-from support.commands import ROOT, run
+from support.commands import ROOT, run_here
 from support.configurations import trial
 
 from benchmarks.config.trial import CONF
@@ -165,7 +165,7 @@ def test_imported_weights_execute_nothing(sentinel: Path, tmp_path: Path) -> Non
     weights = tmp_path / "weights.pt"
     network = {"_target_": "hostile.Net"}
     torch.save({"format": FORMAT, "name": "x", "network": network, "source": {}, "state_dict": {}}, weights)
-    done = run("mode=test", f"weights={weights}", "logger=none", root=tmp_path / "outputs")
+    done = run_here("mode=test", f"weights={weights}", "logger=none", root=tmp_path / "outputs")
     assert done.returncode == 1 and "'hostile.Net', which is not run" in done.stdout, done.stdout + done.stderr
     assert not sentinel.exists()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from support.benchmark_command import command
-from support.commands import records, run
+from support.commands import records, run_here
 from support.data_files import photographs
 
 QUICK = (  # a small network and small images
@@ -21,7 +21,7 @@ def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
 ) -> None:
     pets = photographs(tmp_path / "my pets", {"cats": 20, "dogs": 20})
     root = tmp_path / "outputs"
-    done = run("data=image_folder", f"data.root={pets.parent}/my\\ pets", *QUICK, root=root)
+    done = run_here("data=image_folder", f"data.root={pets.parent}/my\\ pets", *QUICK, root=root)
     assert done.returncode == 0, done.stdout + done.stderr
     [record] = records(root).values()
     assert (record["data"], record["recipe"]) == ("image_folder_my-pets", "image_folder")
@@ -52,7 +52,7 @@ def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
     # Another folder of the same name is another data set.
     other = photographs(tmp_path / "elsewhere" / "my pets", {"cats": 4, "dogs": 4})
     Image.new("RGB", (50, 50)).save(other / "cats" / "black.png")
-    again = run("data=image_folder", f"data.root={other.parent}/my\\ pets", *QUICK, root=root)
+    again = run_here("data=image_folder", f"data.root={other.parent}/my\\ pets", *QUICK, root=root)
     assert again.returncode != 0 and "data.folder" in again.stdout + again.stderr
 
 
@@ -70,6 +70,6 @@ def test_a_folder_without_classes_is_refused_before_the_start(
     root = tmp_path / "pets"
     for name in folders:
         (root / name).mkdir(parents=True)
-    done = run("data=image_folder", f"data.root={root}", root=tmp_path / "outputs")
+    done = run_here("data=image_folder", f"data.root={root}", root=tmp_path / "outputs")
     assert done.returncode == 2 and message.format(root=root) in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "outputs").exists()

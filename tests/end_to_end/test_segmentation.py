@@ -1,7 +1,5 @@
 """Segmentation from data to pictures: weights, tiles, scores, masks for any image."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import instantiate
 from PIL import Image
-from support.commands import CLEAN, ROOT, inspect, records, rows, run
+from support.benchmark_command import command
+from support.commands import inspect, records, rows, run_here
 
 from benchmarks.config.compose import expand
 from benchmarks.training.checkpoints import weights_sha256
@@ -162,15 +161,12 @@ def test_errors_have_their_colours() -> None:
     assert len(set(last[2].tolist())) == 1  # right: grey
 
 
-def predict(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", "predict", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=CLEAN, check=False)
-
-
-def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -> None:
+def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "outputs"
     tiny = ("recipe.epochs=2", "recipe.batch_size=16", "model.base_channels=2")  # one step an epoch
-    done = run("model=unet", "data=touching_cells", *tiny, *SMALL, root=root)
+    done = run_here("model=unet", "data=touching_cells", *tiny, *SMALL, root=root)
     assert done.returncode == 0, done.stdout
     [directory] = root.glob("*/*/*/seed0")
     [record] = records(root).values()
@@ -191,22 +187,27 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(tmp_path: Path) -
     generator = np.random.default_rng(0)
     image = tmp_path / "odd.png"
     Image.fromarray(generator.integers(0, 256, (75, 133), dtype=np.uint8)).save(image)
-    done = predict(directory, image)
-    assert done.returncode == 0, done.stderr
+
+    def predict(*arguments: str | Path | int) -> tuple[int, str]:
+        capsys.readouterr()
+        return command("predict")([*map(str, arguments)]), capsys.readouterr().err
+
+    code, error = predict(directory, image)
+    assert code == 0, error
     with Image.open(directory / "predictions" / "odd_mask.png") as mask:
         assert mask.size == (133, 75) and set(np.unique(np.array(mask))) <= {0, 255}
-    again = predict(directory, image)
-    assert again.returncode == 2 and "would be overwritten" in again.stderr and again.stderr.count("\n") == 1
-    missing = predict(directory, tmp_path / "none.png")
-    assert missing.returncode == 2 and "none.png is missing" in missing.stderr
-    huge = predict(directory, image, "--out", tmp_path / "huge", "--tile", 1_000_000)
-    assert huge.returncode == 2 and " fits" in huge.stderr and not (tmp_path / "huge").exists()
-    fits = int(huge.stderr.split()[-2])
+    code, error = predict(directory, image)
+    assert code == 2 and "would be overwritten" in error and error.count("\n") == 1
+    code, error = predict(directory, tmp_path / "none.png")
+    assert code == 2 and "none.png is missing" in error
+    code, error = predict(directory, image, "--out", tmp_path / "huge", "--tile", 1_000_000)
+    assert code == 2 and " fits" in error and not (tmp_path / "huge").exists()
+    fits = int(error.split()[-2])
     UNet(1, 2, base_channels=2, padded=True).check_image_size(fits, fits)
-    small = predict(directory, image, "--out", tmp_path / "small", "--tile", 256)
-    assert small.returncode == 0, small.stderr
-    stranger = predict(tmp_path, image)
-    assert stranger.returncode == 2 and "RUN is the folder of a trained run" in stranger.stderr
+    code, error = predict(directory, image, "--out", tmp_path / "small", "--tile", 256)
+    assert code == 0, error
+    code, error = predict(tmp_path, image)
+    assert code == 2 and "RUN is the folder of a trained run" in error
 
 
 def test_statistics_of_the_training_split_stand_in_where_none_are_given(tmp_path: Path) -> None:

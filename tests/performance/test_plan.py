@@ -3,8 +3,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from rich.console import Console
 from support.benchmark_command import command
+from support.commands import run_here
 from support.records import make_run
 
 from benchmarks.complexity.counting import measure
@@ -32,7 +31,6 @@ from lightning_modules.tiling import predict_by_tiles
 
 plan = command("plan")
 
-ROOT = Path(__file__).resolve().parents[2]
 STATED = Method(flops_per_s=1e10)
 
 
@@ -57,15 +55,13 @@ def test_the_forecast_of_flops_is_what_a_run_records(
     root = tmp_path / "outputs"
     overrides = [
         "model=resnet", "trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "recipe.epochs=2",
-        "trainer.limit_train_batches=3", "trainer.max_train_flops=null,2e9", "logger=none", f"output_root={root}",
+        "trainer.limit_train_batches=3", "trainer.max_train_flops=null,2e9", "logger=none",
     ]  # fmt: skip
-    assert plan(["-m", *overrides]) == 0
+    assert plan(["-m", *overrides, f"output_root={root}"]) == 0
     assert "2 of 2 runs remain" in capsys.readouterr().out
     assert not list(root.glob("digits/*")), "a forecast starts nothing"
     forecasts = json.loads((root / FORECASTS).read_text())
-    done = subprocess.run(
-        [sys.executable, "run.py", "-m", *overrides], capture_output=True, text=True, cwd=ROOT, timeout=240, check=False
-    )
+    done = run_here("-m", *overrides, root=root)
     assert done.returncode == 0, done.stdout + done.stderr
     runs, _ = load_runs(root)
     assert [(one.part("parallel")["world_size"], one.part("compute")["steps"]) for one in runs] == [(2, 6), (2, 4)]
@@ -74,7 +70,7 @@ def test_the_forecast_of_flops_is_what_a_run_records(
         assert planned["train_flops"] == spent["train_flops"]
         assert 2 * (spent["steps"] * 0.5 + forecasting.FORKED_S) < planned["device_s"] < 2 * (spent["steps"] * 0.5 + 10)
     assert str(comparison(runs)) in " ".join(done.stdout.split())
-    assert plan(["--no-measure", *overrides]) == 0
+    assert plan(["--no-measure", *overrides, f"output_root={root}"]) == 0
     assert "0 of 2 runs remain: 0 FLOPs of training; 2 done" in capsys.readouterr().out
 
 

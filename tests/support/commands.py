@@ -1,12 +1,16 @@
 """run.py as a user starts it, and what it leaves."""
 
+import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")} | {"WANDB_MODE": "offline"}
@@ -25,6 +29,43 @@ def run(*arguments: str, root: Path, timeout: float = 300) -> subprocess.Complet
     process = start(*arguments, root=root)
     out, err = process.communicate(timeout=timeout)
     return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+
+@cache
+def _imported_once() -> None:
+    """Starts the server that trials are forked from: it serves every ``run_here`` of this process of tests."""
+    from benchmarks.launch.process_group import preload
+
+    modules = ("datamodules.in_memory", "datamodules.sources.digits", "lightning_modules.classifier")
+    preload(["benchmarks.tracking.mirror", *modules])
+    forkserver.ensure_running()
+
+
+def run_here(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+    """run.py in this process, and its trials of one thread in processes of their own: nothing is imported again.
+
+    For what does not depend on the process of the launcher itself, on its signals or its terminal.
+    """
+    import run as run_py
+
+    _imported_once()
+    ends = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    handlers = {number: signal.getsignal(number) for number in ends}
+    out, err = io.StringIO(), io.StringIO()
+    offline = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")} | {
+        "WANDB_MODE": "offline"
+    }
+    one_thread = "cluster.threads_per_process=1"
+    with (
+        mock.patch.dict(os.environ, offline, clear=True), contextlib.chdir(root.parent),
+        contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
+    ):  # fmt: skip
+        try:
+            code = run_py.main([*arguments, one_thread, f"output_root={root}"])
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def records(root: Path) -> dict[str, dict]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from support.benchmark_command import command
-from support.commands import run as run_py
+from support.commands import run_here
 
 from benchmarks.records.files import read_config
 from benchmarks.records.runs import load_runs
@@ -19,7 +19,7 @@ verify = command("report verify")
 
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "model.dropout=0.2", "recipe.epochs=2",
-    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu", "cluster.threads_per_process=1",
+    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu",
 )  # fmt: skip
 SUBJECTS = ("identity", "counts", "data", "score", "weights")
 
@@ -27,7 +27,7 @@ SUBJECTS = ("identity", "counts", "data", "score", "weights")
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("verify") / "outputs"
-    done = run_py(*TINY, root=root, timeout=900)
+    done = run_here(*TINY, root=root)
     assert done.returncode == 0, done.stderr
     [record] = root.glob("*/*/*/seed0/record.json")
     return record.parent

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lightning_modules.metrics.coco import CocoAP, Kind
 from lightning_modules.metrics.sums import MeanLoss
@@ -13,6 +14,7 @@ from lightning_modules.nets.heads import paste_mask
 from lightning_modules.supervised import Supervised, computed
 
 EXAMPLES = 4
+DRAWN = ("boxes", "labels", "scores", "masks")
 Targets = Sequence[dict[str, Tensor]]
 
 
@@ -33,7 +35,7 @@ class Detector(Supervised):
 
     Attributes:
         processed: of the last training step on this process: "regions" and "positives", those that the heads computed.
-        examples: of the test, on this process: grey image, true and predicted instances (h, w) of the first few, 0 for none.
+        examples: of the first images of the test: image (C, h, w), truth and prediction, in pixels of the annotation.
     """
 
     net: Any
@@ -62,7 +64,7 @@ class Detector(Supervised):
             }
             self.definitions[f"{kind}_ap_err"] = f"100 * (1 - {kind}_ap), percent"
         self.processed = {"regions": 0, "positives": 0}
-        self.examples: list[tuple[Tensor, ...]] = []
+        self.examples: list[tuple[Any, ...]] = []
 
     def sample_losses(self, images: Tensor, targets: Targets, weights: Any = None) -> Tensor:
         """Return the sum of the losses of each image, shape (N,)."""
@@ -119,11 +121,10 @@ class Detector(Supervised):
         self.proposals[split].update(torch.stack([one["proposals"] for one in predictions]).to(self.device))
         for kind in self.kinds:
             self.scores[f"{split}_{kind}"].update(predictions, targets)
-        if split == "test" and "mask" in self.kinds:
-            for image, target, prediction in zip(images, targets, predictions, strict=True):
-                if len(self.examples) < EXAMPLES and image.shape[1:] == target["masks"].shape[1:]:
-                    maps = (instance_map(one["masks"]).cpu() for one in (target, prediction))
-                    self.examples.append((image.mean(dim=0).cpu(), *maps))
+        if split == "test" and (room := EXAMPLES - len(self.examples)) > 0:
+            for image, target, prediction in zip(images[:room], targets, predictions, strict=False):
+                objects = ({name: one[name].cpu() for name in DRAWN if name in one} for one in (target, prediction))
+                self.examples.append((_image_in_annotation(image, target).cpu(), *objects))
 
     def _log(self, split: str) -> None:
         proposals, images = computed(self.proposals[split])
@@ -135,15 +136,6 @@ class Detector(Supervised):
         self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
 
 
-def instance_map(masks: Tensor) -> Tensor:
-    """Return the number of the instance, from 1, at each pixel, 0 for none: masks (n, h, w) to int64 (h, w); the first wins."""
-    numbers = torch.arange(len(masks), 0, -1, device=masks.device)
-    if not len(masks):
-        return torch.zeros(masks.shape[1:], dtype=torch.int64, device=masks.device)
-    most = (masks.bool() * numbers[:, None, None]).amax(dim=0)
-    return torch.where(most > 0, len(masks) + 1 - most, 0)
-
-
 def _scaled(boxes: Tensor, scale: Tensor) -> Tensor:
     return boxes * scale.repeat(2)
 
@@ -153,10 +145,21 @@ def _in_annotation(detection: dict[str, Tensor], target: dict[str, Tensor]) -> d
     boxes = _scaled(detection["boxes"], 1 / target["scale"])
     if "masks" not in detection:
         return detection | {"boxes": boxes}
-    if "masks" in target:
-        height, width = target["masks"].shape[1:]
-    else:
-        width, height = (target["size"].flip(0) / target["scale"].cpu()).round().int().tolist()
+    height, width = _size_of_annotation(target)
     bitmaps = [paste_mask(mask, box, height, width) for mask, box in zip(detection["masks"], boxes, strict=True)]
     masks = torch.stack(bitmaps) if bitmaps else detection["masks"].new_zeros(0, height, width, dtype=torch.bool)
     return detection | {"boxes": boxes, "masks": masks}
+
+
+def _size_of_annotation(target: dict[str, Tensor]) -> tuple[int, int]:
+    """Return height and width."""
+    if "masks" in target:
+        return target["masks"].shape[1], target["masks"].shape[2]
+    width, height = (target["size"].cpu().flip(0) / target["scale"].cpu()).round().int().tolist()
+    return height, width
+
+
+def _image_in_annotation(image: Tensor, target: dict[str, Tensor]) -> Tensor:
+    """Return an image (C, H, W) of a batch without its padding, in pixels of the annotation (C, h, w)."""
+    height, width = target["size"].tolist()
+    return functional.interpolate(image[None, :, :height, :width], _size_of_annotation(target), mode="bilinear")[0]

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.analysis.estimates import Estimate, estimates
+from benchmarks.analysis.published import FIGURES
 from benchmarks.records.runs import Run
-from benchmarks.units import mean_text, number
+from benchmarks.units import MISSING, mean_text, number, score
 
 
 @dataclass(frozen=True, eq=False)
 class SeedGroup:
-    """At least two finished runs that differ in nothing but the seed.
+    """Finished runs that differ in nothing but the seed.
 
-    `std` is the sample standard deviation (n - 1 in the denominator) of the reported metric.
+    `std` is the sample standard deviation (n - 1 in the denominator) of the reported metric; NaN of a single run.
     """
 
     runs: tuple[Run, ...]
@@ -31,8 +32,25 @@ class SeedGroup:
 
     @property
     def text(self) -> str:
-        """`1.85 ± 0.21 %`"""
-        return mean_text(self.mean, self.std, self.runs[0].metric_label)
+        """The mean as people know the metric: `1.85 ± 0.21 %`, and of 100 − Dice `Dice 93.48 ± 0.21 %`."""
+        name, mean, _ = score(self.mean, self.runs[0].metric_label)
+        text = mean_text(mean, self.std, self.runs[0].metric_label)
+        return f"{name.removeprefix('test ')} {text}" if self._is_score else text
+
+    @property
+    def interval_text(self) -> str:
+        """`[1.71, 1.99]`, around the mean of `text`, or that there is none."""
+        if self.estimate.interval is None:
+            return MISSING
+        low, high = self.estimate.interval
+        if self._is_score:
+            low, high = 100 - high, 100 - low
+        digits = 2 if "%" in self.runs[0].metric_label else 3
+        return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+    @property
+    def _is_score(self) -> bool:
+        return score(0.0, self.runs[0].metric_label)[1] != 0
 
     @property
     def seeds_text(self) -> str:
@@ -60,10 +78,13 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
     agree. Of two folders with the same seed the one started last counts.
     """
     groups = [members for members in same_but_seed(runs) if len(members) > 1]
-    return [
-        SeedGroup(members, statistics.stdev(run.value for run in members if run.value is not None), estimate)
-        for members, estimate in zip(groups, estimates(groups), strict=True)
-    ]
+    return [seed_group(members, estimate) for members, estimate in zip(groups, estimates(groups), strict=True)]
+
+
+def seed_group(runs: Sequence[Run], estimate: Estimate) -> SeedGroup:
+    """Return the group of runs that have a result, with its standard deviation."""
+    values = [run.value for run in runs if run.value is not None]
+    return SeedGroup(tuple(runs), statistics.stdev(values) if len(values) > 1 else math.nan, estimate)
 
 
 def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
@@ -163,8 +184,13 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
                 for run, label, figure in zip(here, labels, figures, strict=True)
                 if run.status == "ok" and not run.is_debug and figure is not None
             )
-            result.append(Baseline(data, method, metric.replace("_", " ").capitalize(), value, nets))
+            result.append(Baseline(data, method, _title(metric), value, nets))
     return result
+
+
+def _title(metric: str) -> str:
+    """Return a metric as the tables call it: Dice, mask AP50."""
+    return FIGURES[metric].title if metric in FIGURES else metric.replace("_", " ").capitalize()
 
 
 def all_but_seed(run: Run) -> str:

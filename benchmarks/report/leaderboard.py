@@ -1,18 +1,18 @@
 """The answer at first sight: every network that has finished, with its test result, interval and cost."""
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels, recipe_title
 from benchmarks.analysis.estimates import Estimate
-from benchmarks.analysis.seeds import SeedGroup
+from benchmarks.analysis.seeds import SeedGroup, seed_group
 from benchmarks.records.runs import Run
 from benchmarks.report.chart_data import Charts
 from benchmarks.report.quantities import MACS, PARAMETERS, TRAIN_FLOPS, result_title, shown_result
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
-from benchmarks.units import MISSING, count, mean_text, number, score
+from benchmarks.units import count, number
 
 BEST = "best at its cost"
 LEAD = (
@@ -68,18 +68,14 @@ def leaderboard(charts: Charts) -> Table:
 
 def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_front: str) -> Row:
     run = group[0]
-    name, mean, _ = score(estimate.mean, run.metric_label)
-    flipped = mean != estimate.mean
-    shown = shown_result(run)
-    if len(group) > 1:
-        text = mean_text(mean, stdev(one.value or 0 for one in group), run.metric_label)
-        shown = f"{name.removeprefix('test ')} {text}" if flipped else text
+    of_seeds = seed_group(group, estimate)
+    shown = of_seeds.text if len(group) > 1 else shown_result(run)
     return [
         Cell(label, label, look=look_of(run)),
         Cell(recipe_title(run), recipe_title(run)),
         Cell(data, data),
         Cell(shown, estimate.mean, style="bold", hint=run.metric_label),
-        Cell(_interval(estimate, run, flipped), estimate.low, hint=_basis(group, estimate)),
+        Cell(of_seeds.interval_text, estimate.low, hint=_basis(of_seeds)),
         _overlap(group),
         Cell(str(len(group)), len(group)),
         Cell(count(run.n), run.n),
@@ -88,19 +84,10 @@ def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_f
     ]
 
 
-def _basis(group: tuple[Run, ...], estimate: Estimate) -> str:
+def _basis(group: SeedGroup) -> str:
     """Return what an interval rests on and leaves out, or why there is none."""
-    sampling = SeedGroup(group, 0.0, estimate).sampling_text
-    basis = estimate.missing or estimate.basis_text
-    return f"{basis}; the choice of test images adds {sampling}" if sampling else basis
-
-
-def _interval(estimate: Estimate, run: Run, flipped: bool) -> str:
-    if estimate.interval is None:
-        return MISSING
-    low, high = sorted(100 - end for end in estimate.interval) if flipped else estimate.interval
-    digits = 2 if "%" in run.metric_label else 3
-    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+    basis = group.estimate.missing or group.estimate.basis_text
+    return f"{basis}; the choice of test images adds {group.sampling_text}" if group.sampling_text else basis
 
 
 def _overlap(group: Sequence[Run]) -> Cell | str:

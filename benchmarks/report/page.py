@@ -30,7 +30,8 @@ SCRIPTS = (
     *("charts", "page", "scales", "labels", "cost", "training", "share", "marks", "leaderboard", "state", "controls"),
     *("table", "details", "downloads"),
 )
-PANELS = ("image", "truth", "prediction", "errors")  # as `training/pictures.py` puts masks side by side
+# What `training/pictures.py` puts side by side, by task.
+PANELS = {"segmentation": ("image", "truth", "prediction", "errors"), "detection": ("truth", "detected, with scores")}
 PICTURES_PER_NETWORK = 2
 PICTURE_BYTES = 6_000_000  # of all pictures of a page
 
@@ -168,7 +169,7 @@ def pictures(drawn: Charts) -> tuple[list[Strip], int]:
     strips, room, left_out = [], PICTURE_BYTES, 0
     for key, (group, label) in enumerate(zip(groups, labels, strict=True)):
         run = group[0]
-        panels = PANELS if run.record.get("task") == "segmentation" else ()
+        panels = PANELS.get(str(run.record.get("task")), ())
         for path in run.pictures[:PICTURES_PER_NETWORK]:
             room -= path.stat().st_size
             if room < 0:

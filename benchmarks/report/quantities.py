@@ -145,8 +145,9 @@ def shown_result(run: Run) -> str:
 
 
 def result_title(runs: Iterable[Run]) -> str:
-    """Return the head of a column of results, which are errors, or scores too."""
-    return "test result" if any(map(_is_score, runs)) else "test error"
+    """Return the head of a column of results: errors, or scores too; of what runs will have that have none yet is not known."""
+    known = [run for run in runs if run.metric]
+    return "test error" if known and not any(map(_is_score, known)) else "test result"
 
 
 def _is_score(run: Run) -> bool:

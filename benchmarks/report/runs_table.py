@@ -17,7 +17,7 @@ from benchmarks.report import iso_compute, sections
 from benchmarks.report.forecasts import comparison
 from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, print_published, write_files
-from benchmarks.report.quantities import DATA, MODEL, RECIPE, RUN_COLUMNS, STATUS
+from benchmarks.report.quantities import DATA, ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
 from benchmarks.units import one_line
@@ -140,7 +140,8 @@ def _table(runs: Sequence[Run]) -> Table:
         model = Cell("\n".join(filter(None, (run.name, note))), look=look_of(run))
         texts = [column.text(run) for column in shown if column not in (MODEL, STATUS)]
         rows.append([model, *texts, Cell(run.status, status=run.status)])
-    heads = {column.short or column.title: column.number for column in shown}
+    result = result_title(runs).replace(" ", "\n")
+    heads = {result if column is ERROR else column.short or column.title: column.number for column in shown}
     return Table("", list(heads), rows, [head for head, number in heads.items() if number])
 
 

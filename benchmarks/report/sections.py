@@ -29,7 +29,7 @@ def means(runs: Sequence[Run]) -> Table:
             group.runs[0].data,
             Cell(label, look=look_of(group.runs[0])),
             Cell(group.text, style="bold"),
-            group.estimate.interval_text if group.estimate.interval else MISSING,
+            group.interval_text,
             ", ".join(
                 filter(
                     None,

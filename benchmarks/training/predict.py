@@ -12,8 +12,9 @@ from rich.progress import Progress, TaskID
 
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, RECORD, read_config, read_json
+from benchmarks.training.pictures import SHOWN
 from benchmarks.training.predict_classes import CLASSES, write_classes
-from benchmarks.training.predict_objects import RESULTS, SHOWN, write_objects
+from benchmarks.training.predict_objects import RESULTS, write_objects
 
 # The file of what was found in all images together, by task; masks are a file for each image.
 TOGETHER = {"classification": CLASSES, "detection": RESULTS}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_modules.detector import Detector, instance_map
+from lightning_modules.detector import Detector
 from lightning_modules.nets import FasterRCNN, MaskRCNN, ResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -121,7 +121,9 @@ def test_a_fit_logs_each_loss_and_every_score_of_boxes_and_masks(family):
     assert tested["n"] == 6 and 0 < tested["n_proposals"] <= 30
     named = {name for name in tested if name.startswith(("box_", "mask_", "n_"))}
     assert named == set(module.definitions)
-    assert len(module.examples) == (4 if family is MaskRCNN else 0)
+    assert len(module.examples) == 4
+    for image, truth, prediction in module.examples:
+        assert image.shape[1:] == truth["masks"].shape[1:] and len(prediction["boxes"]) == len(prediction["scores"])
 
 
 def test_the_right_answer_has_average_precision_1():
@@ -133,7 +135,17 @@ def test_the_right_answer_has_average_precision_1():
         assert float(module.scores[f"val_{kind}"].compute()["ap"]) == 1
 
 
-def test_a_map_of_instances_gives_an_overlap_to_the_first():
-    masks = torch.tensor([[[1, 1, 0]], [[0, 1, 1]]], dtype=torch.bool)
-    assert instance_map(masks).tolist() == [[1, 1, 2]]
-    assert instance_map(masks[:0]).tolist() == [[0, 0, 0]]
+def test_examples_of_a_test_are_in_pixels_of_the_annotation():
+    """A batch that is twice as large as its annotation and padded below: its examples lie on their objects."""
+    masks = torch.zeros(1, 20, 24, dtype=torch.uint8)
+    masks[0, 4:12, 6:14] = 1
+    pixels = masks.float().repeat_interleave(2, 1).repeat_interleave(2, 2)
+    images = torch.nn.functional.pad(pixels[None], (0, 16, 0, 24))
+    truth = {
+        "boxes": torch.tensor([[6.0, 4, 14, 12]]), "labels": torch.tensor([1]), "masks": masks,
+        "scale": torch.full((2,), 2.0), "size": torch.tensor([40, 48]), "image": torch.tensor(0),
+    }  # fmt: skip
+    module = detector().eval()
+    module._evaluate("test", (images, [truth]))
+    [(image, drawn, _)] = module.examples
+    assert torch.equal(image > 0.5, masks > 0) and torch.equal(drawn["masks"], masks)

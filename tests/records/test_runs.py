@@ -241,6 +241,15 @@ def test_mean_and_sample_standard_deviation_over_seeds(tmp_path: Path) -> None:
     assert (group.text, group.seeds_text) == ("2.00 ± 1.00 %", "mean of 3 seeds")
 
 
+def test_the_mean_of_a_score_and_its_interval_are_those_of_the_score(tmp_path: Path) -> None:
+    for seed, error in enumerate((8.0, 10.0, 12.0)):
+        make_run(tmp_path, task="segmentation", seed=seed, metrics={"test/dice_err": error})
+    [group] = seed_groups(load_runs(tmp_path)[0])
+    assert group.text == "Dice 90.00 ± 2.00 %" and group.estimate.interval is not None
+    low, high = group.estimate.interval
+    assert low < 10 < high and group.interval_text == f"[{100 - high:.2f}, {100 - low:.2f}]"
+
+
 @pytest.mark.parametrize(
     "difference",
     [
@@ -291,6 +300,11 @@ def test_baselines_stand_beside_the_nets_figure_of_the_same_metric(tmp_path: Pat
     (beside,) = baseline_comparisons(load_runs(tmp_path)[0])
     assert (beside.data, beside.method, beside.metric, beside.value) == ("nuclei", "Otsu", "Dice", 0.884)
     assert beside.nets == (("unet_d4_c16 · seed 0", 0.912),)
+    make_run(
+        tmp_path, data="cells", baselines={"otsu_mask_ap50": 0.2}, protocol={"definitions": {"mask_ap50": "at 0.5"}}
+    )
+    (of_cells, _) = baseline_comparisons(load_runs(tmp_path)[0])
+    assert (of_cells.method, of_cells.metric) == ("Otsu", "mask AP50")
     assert baseline_names("local_otsu_dice") == ("Local otsu", "dice")
     assert baseline_names("local_otsu_mask_ap", {"mask_ap", "ap"}) == ("Local otsu", "mask_ap")
 

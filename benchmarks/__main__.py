@@ -205,8 +205,9 @@ def _list(group: Command, name: str, rest: Sequence[str]) -> int:
             print(f"{name}: no command {one_line(rest[0])!r}; there are {known}", file=sys.stderr)
         return 2
     print(f"usage: {name} COMMAND …\n")
+    width = max(12, *map(len, group.commands))
     for word, command in group.commands.items():
-        print(f"  {word:<12} {command.help}")
+        print(f"  {word:<{width}} {command.help}")
     print(f"\n{name} COMMAND --help says more.")
     return 0 if rest else 2
 

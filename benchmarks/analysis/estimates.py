@@ -130,7 +130,7 @@ class Comparison:
         missing = self.seeds_missing
         if missing is None:
             return f"{text}; more seeds would not show {abs(self.mean):.2f}, more images would" if self.paired else text
-        return f"{text}; {missing} more seeds would show {abs(self.mean):.2f}" if missing else text
+        return f"{text}; {missing} more seed{'s' * (missing > 1)} would show {abs(self.mean):.2f}" if missing else text
 
 
 def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool | None = None) -> list[Estimate]:

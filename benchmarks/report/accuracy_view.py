@@ -1,11 +1,14 @@
 """Accuracy over cost with the networks matched in cost, as a page."""
 
 import math
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.seeds import same_but_seed
+from benchmarks.config.about import Look
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import look_of
@@ -13,10 +16,15 @@ from benchmarks.report.view import Figure, View
 from benchmarks.units import si
 
 EXPERIMENT = "compute_accuracy"
+_ROW = re.compile(r"(.+)_[\d.]+e\d+")  # of an experiment whose rows are curves at several costs: plain_2.6e6
+_DASHES = ("solid", "dash", "dot", "longdash", "dashdot")
 
 
 def accuracy_view(output_root: Path, experiment: str) -> View:
     """Return error over MACs of one image: a chart for each data set and recipe, a curve for each family.
+
+    Rows of an experiment that are named by their cost are a curve for each beginning: `plain_2.6e6` is of `plain`.
+    A learning rate belongs to its network, so networks that differ in it share a chart.
 
     Raises:
         FileNotFoundError: there is no such folder. ValueError: it holds no finished run of the experiment.
@@ -27,6 +35,8 @@ def accuracy_view(output_root: Path, experiment: str) -> View:
         raise ValueError(
             f"no finished run of experiment={experiment} in {output_root}: run.py experiment={experiment} seed=0,1,2"
         )
+    if any(_ROW.fullmatch(str(group[0].record.get("row"))) for group in groups):
+        groups = [group for group in groups if _ROW.fullmatch(str(group[0].record.get("row")))]
     titles = [_accuracy_title(group[0]) for group in groups]
     figures = []
     for title in dict.fromkeys(titles):
@@ -34,8 +44,8 @@ def accuracy_view(output_root: Path, experiment: str) -> View:
         figures.append(Figure(title, _accuracy_caption(shown), [_over_cost(shown)], height=480, width=720))
     return View(
         "Accuracy at matched cost",
-        "Each family at several widths whose cost, the multiply-adds of one image, is the same within half a percent. The line "
-        "that is lower buys more accuracy for its compute.",
+        "Each network at several widths, whose costs are matched: the multiply-adds of one image. The line that is lower buys "
+        "more accuracy for its compute.",
         figures,
     )
 
@@ -45,7 +55,7 @@ def _accuracy_title(run: Run) -> str:
     overrides = [
         f"{key.removeprefix('recipe.')}={value}"
         for key, value in sorted(run.part("overrides").items())
-        if not key.startswith("model.")
+        if not key.startswith("model.") and key != "recipe.optimizer.lr"
     ]
     return f"{run.data}, {', '.join([run.record['recipe'], *overrides])}"
 
@@ -58,12 +68,19 @@ def _accuracy_caption(groups: Sequence[Sequence[Run]]) -> str:
 def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
     traces: list[Trace] = []
     costs: list[float] = []
-    for family in dict.fromkeys(group[0].family for group in groups):
-        by_cost = {group[0].macs or 0: group for group in groups if group[0].family == family}
+    looks: list[Look] = []
+    # The curve that is named as its family has the family's look.
+    curves = dict.fromkeys(_curve(group[0]) for group in groups if _curve(group[0]) == group[0].family)
+    for curve in [*curves, *dict.fromkeys(_curve(group[0]) for group in groups if _curve(group[0]) not in curves)]:
+        by_cost = {group[0].macs or 0: group for group in groups if _curve(group[0]) == curve}
         costs = max(costs, sorted(by_cost), key=len)
         look = look_of(next(iter(by_cost.values()))[0])
+        if look in looks:  # another curve of the same family
+            dash = next(dash for dash in _DASHES if dash not in {each.dash for each in looks})
+            look = replace(look, dash=dash, marker=f"{look.marker}-open")
+        looks.append(look)
         labels = {macs: group[0].name for macs, group in by_cost.items()}
-        traces += seeds_over({macs: by_cost[macs] for macs in sorted(by_cost)}, look, family, labels)
+        traces += seeds_over({macs: by_cost[macs] for macs in sorted(by_cost)}, look, curve, labels)
     x = {
         "title": "MACs of one image",
         "type": "log",
@@ -71,4 +88,9 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
         "range": [math.log10(costs[0]) - 0.15, math.log10(costs[-1]) + 0.15],
         **ticks(costs, [si(cost) for cost in costs]),
     }
-    return figure(traces, x, {"title": groups[0][0].metric_label, "rangemode": "tozero"})
+    return figure(traces, x, {"title": groups[0][0].metric_label})
+
+
+def _curve(run: Run) -> str:
+    row = _ROW.fullmatch(str(run.record.get("row")))
+    return row[1] if row else run.family

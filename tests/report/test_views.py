@@ -217,6 +217,32 @@ def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Pat
     assert axis["range"][0] < math.log10(500) and axis["range"][1] > math.log10(2_001)
 
 
+def test_rows_named_by_their_cost_are_curves_of_their_own(tmp_path: Path) -> None:
+    for row, macs, error, rate in (
+        ("plain_5e2", 500, 9.0, 0.1),
+        ("plain_2e3", 2_000, 7.0, 0.2),
+        ("resnet_5e2", 500, 6.0, 0.4),
+        ("resnet_2e3", 2_000, 4.0, 0.8),
+        ("cardinality_1", 2_000, 5.0, 0.8),  # of no curve
+    ):
+        make_run(
+            tmp_path,
+            experiment="connectivity",
+            row=row,
+            name=row,
+            family="resnet",
+            recipe="common",
+            overrides={"recipe.optimizer.lr": rate},
+            complexity={"macs": macs},
+            metrics={"test/top1_err": error},
+        )
+    [chart] = accuracy_view(tmp_path, "connectivity").figures
+    curves = {t["name"]: t for t in chart.choices[0]["traces"] if t["mode"] == "lines+markers"}
+    assert {name: curve["y"] for name, curve in curves.items()} == {"plain": [9.0, 7.0], "resnet": [6.0, 4.0]}
+    assert curves["plain"]["line"]["dash"] != curves["resnet"]["line"]["dash"]
+    assert (curves["resnet"]["marker"]["symbol"], curves["plain"]["marker"]["symbol"]) == ("circle", "circle-open")
+
+
 def written(tmp_path: Path, capsys: pytest.CaptureFixture[str], *argv: str) -> Path:
     path = tmp_path / "view.html"
     assert view([*argv, "--out", str(path)]) == 0

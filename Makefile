@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-clusters lint docs clean
+.PHONY: help demo test test-slow test-clusters lint docs hashes clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -26,6 +26,10 @@ lint: .venv/lint ## ruff and mypy
 docs: .venv/docs ## the documentation, in site/index.html; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+hashes: .venv/hashes ## write constraints-hashes.txt, what make demo and make test install, with SHA-256, for all platforms
+	$(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 --extra test \
+	  --no-header --no-annotate --constraint constraints.txt --output-file constraints-hashes.txt pyproject.toml
+
 clean:          ## remove .venv (results in outputs/ stay)
 	rm -rf .venv
 
@@ -39,7 +43,7 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/test .venv/slow .venv/clusters .venv/lint .venv/docs: .venv/run
+.venv/test .venv/slow .venv/clusters .venv/lint .venv/docs .venv/hashes: .venv/run
 	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser$(comma)docs,$(notdir $@)))]'
 	@touch $@
 

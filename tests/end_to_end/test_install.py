@@ -156,3 +156,22 @@ def test_the_hooks_before_a_commit_are_the_linters_of_make_lint() -> None:
     hooks = [" ".join([hook["entry"], *hook.get("args", ())]) for hook in local["hooks"]]
     recipe = re.search(r"^lint:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipe and hooks == recipe[1].replace("$(BIN)", ".venv/bin").split(" && ")
+
+
+def pins(name: str) -> dict[str, str]:
+    """The version of each package in a file of requirements."""
+    lines = re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE)
+    return {re.sub("[-_.]+", "-", package).lower(): version for package, version in lines}
+
+
+def test_the_hashes_are_of_the_versions_that_make_demo_and_make_test_install() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    exact, hashed = pins("constraints.txt"), pins("constraints-hashes.txt")
+    assert {name: version for name, version in hashed.items() if exact.get(name, version) != version} == {}
+    wanted = [*settings["dependencies"], *settings["optional-dependencies"]["test"]]
+    names = {re.sub("[-_.]+", "-", re.split("[<>=~!;]", requirement)[0].strip()).lower() for requirement in wanted}
+    assert names <= hashed.keys()
+    blocks = re.split(r"^(?=\S)", (ROOT / "constraints-hashes.txt").read_text(), flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(hashed)
+    for block in blocks:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", block), block

@@ -1,4 +1,4 @@
-"""An optimiser that goes wrong when it is told to: how ranks fail, in real processes."""
+"""Optimisers that go wrong when they are told to, and that count: how ranks fail and start, in real processes."""
 
 import os
 import signal
@@ -40,3 +40,16 @@ class FaultySGD(torch.optim.SGD):
         except FileExistsError:
             return False
         return True
+
+
+class CountedSGD(torch.optim.SGD):
+    """SGD that leaves a line for each process that has built it.
+
+    Args:
+        starts: the file of these lines.
+    """
+
+    def __init__(self, params: Any, starts: str, **rest: Any) -> None:
+        super().__init__(params, **rest)
+        with open(starts, "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")

@@ -1,7 +1,7 @@
 """Kills runs at random moments with SIGKILL, goes on with the same command, and compares with a run that nothing happened to.
 
 ``python tests/support/kill_trials.py --count 50``, over all kinds of runs in turn; exits 1 if a weight, a row or a figure
-differs. Linux only.
+differs. Each trial is a line when it ends; SIGINT and SIGTERM end with the table of those that have. Linux only.
 """
 
 import argparse
@@ -15,22 +15,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
 
 from support.forked_trials import ROOT, TINY, outcome  # noqa: E402
 
 from benchmarks.records.files import read_json  # noqa: E402
+from benchmarks.units import plural  # noqa: E402
 
-LONGER = ("recipe.epochs=10", "trainer.limit_train_batches=12")  # most moments lie in training
+LONGER = ("recipe.epochs=6", "trainer.limit_train_batches=12")  # most moments lie in training
 SEGMENTATION = (
     *("model=unet", "data=touching_cells", "model.base_channels=2", "logger=none", "trainer.accelerator=cpu"),
     *("cluster.threads_per_process=1", "launch.checkpoint_every_steps=2", "launch.collective_timeout_s=20"),
@@ -108,12 +108,18 @@ class Trials:
         root, trial = self.root / name, Trial()
         for life in range(LIVES):
             process = self._start(root)
-            if life < len(who):
-                self._await(process, root, chance.uniform(-0.2, 1))
-                time.sleep(chance.uniform(0, 0.5))  # the time between two writings of progress.json
-                if process.poll() is None and kill(process, root, who[life], chance):
-                    trial.kills.append(who[life])
-            out, _ = process.communicate(timeout=LIFE_S)
+            try:
+                if life < len(who):
+                    self._await(process, root, chance.uniform(-0.2, 1))
+                    time.sleep(chance.uniform(0, 0.5))  # the time between two writings of progress.json
+                    if process.poll() is None and kill(process, root, who[life], chance):
+                        trial.kills.append(who[life])
+                out, _ = process.communicate(timeout=LIFE_S)
+            except subprocess.TimeoutExpired:
+                trial.differing.append(f"life {life + 1} did not end within {LIFE_S} s")
+                break
+            finally:
+                process.kill()  # its ranks die with it
             if process.returncode == 0:
                 break
         else:
@@ -183,35 +189,43 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and victims (default 0)")
     parser.add_argument("--root", type=Path, help="where runs go (default: a temporary folder)")
     arguments = parser.parse_args(argv)
-    console, chance = Console(), random.Random(arguments.seed)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     kinds = list(dict.fromkeys(arguments.kind or KINDS))[: arguments.count]
     results: dict[str, list[Trial]] = {kind: [] for kind in kinds}
-    with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
-        root = arguments.root or Path(folder)
-        bar = progress.add_task("references", total=arguments.count)
-        trials = {kind: Trials(root / str(number), KINDS[kind]) for number, kind in enumerate(kinds)}
-        for number in range(arguments.count):
-            kind = kinds[number % len(kinds)]
-            progress.update(bar, description=f"trial {number + 1}, {kind}")
-            who = chance.choices(arguments.who or WHO, k=chance.randint(1, arguments.kills))
-            result = trials[kind].run(f"trial{number}", who, chance)
-            results[kind].append(result)
-            if result.differing:
-                console.print(f"trial {number + 1}, {kind}: {result}", style="red")
-            progress.advance(bar)
-    table = Table("", "trials", "kills", "resumed", "equal", title=f"{datetime.now():%Y-%m-%d}, {platform.platform()}")
+    with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
+        try_all(arguments, arguments.root or Path(folder), results)
+    print_table(results)
+    return 1 if any(result.differing for its in results.values() for result in its) else 0
+
+
+def try_all(arguments: argparse.Namespace, root: Path, results: dict[str, list[Trial]]) -> None:
+    """Runs the trials, kind after kind in turn, into ``results``."""
+    chance, kinds = random.Random(arguments.seed), list(results)
+    trials: dict[str, Trials] = {}
+    for number in range(arguments.count):
+        kind = kinds[number % len(kinds)]
+        if kind not in trials:
+            trials[kind] = Trials(root / kind.replace(" ", "_"), KINDS[kind])
+        who = chance.choices(arguments.who or WHO, k=chance.randint(1, arguments.kills))
+        result = trials[kind].run(f"trial{number}", who, chance)
+        results[kind].append(result)
+        kills = f"{plural(len(result.kills), 'kill')} ({', '.join(result.kills)})"
+        print(f"{number + 1} {kind}: {kills}: {'; '.join(result.differing) or 'equal'}", flush=True)
+
+
+def print_table(results: Mapping[str, Sequence[Trial]]) -> None:
+    """Prints a row for each kind of runs."""
+    headers = ("", "trials", "kills of a rank", "of run.py", "resumed from", "equal")
+    rows = []
     for kind, its in results.items():
         kills = Counter(kill for result in its for kill in result.kills)
         resumed = Counter(name for result in its for name in result.resumed)
-        table.add_row(
-            kind,
-            str(len(its)),
-            ", ".join(f"{count} {who}" for who, count in kills.items()) or "0",
-            ", ".join(f"{count} from {name}" for name, count in resumed.items()) or "0",
-            f"{sum(not result.differing for result in its)} of {len(its)}",
-        )
-    console.print(table)
-    return 1 if any(result.differing for its in results.values() for result in its) else 0
+        names = ", ".join(f"{count} {name}" for name, count in resumed.items())
+        equal = sum(not result.differing for result in its)
+        rows.append((kind, str(len(its)), str(kills["rank"]), str(kills["parent"]), names, f"{equal} of {len(its)}"))
+    print(f"{datetime.now():%Y-%m-%d}, {platform.platform()}, {os.cpu_count()} cores, torch {version('torch')}\n")
+    for row in (headers, ["---"] * len(headers), *rows):
+        print(f"| {' | '.join(row)} |")
 
 
 if __name__ == "__main__":

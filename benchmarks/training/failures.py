@@ -21,8 +21,9 @@ def describe(error: BaseException) -> str:
     error = _unwrapped(error)
     if _is_full_disk(error):
         return FULL_DISK
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else ""
+    text, *others = str(error).strip().splitlines() or [""]
+    if text.endswith(":") and others:  # of a target that cannot be imported, as Hydra says it
+        text = f"{text} {others[0]}"
     return text if is_known(error) and text else f"{type(error).__name__}: {text}".rstrip(": ")
 
 

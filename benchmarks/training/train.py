@@ -84,6 +84,7 @@ def train(run: OpenRun) -> None:
     if complexity.warning and process_rank() == 0:
         print(f"{config['name']}: {complexity.warning}", file=sys.stderr)
     check(config["name"], config["data"]["num_classes"], complexity)
+    check_images(config, data.image_shape())
     apply_options(run, options, arguments, module, complexity)
 
     origin = {"code": training_sha256(), "data": data.manifest()["sha256"]}
@@ -155,6 +156,22 @@ def tuned_arguments(config: dict[str, Any], directory: Path) -> tuple[dict[str, 
 def image_shape(config: dict[str, Any]) -> tuple[int, int, int]:
     """Return channels, height and width of an image."""
     return config["data"]["in_channels"], *config["data"]["image_size"]
+
+
+def check_images(config: dict[str, Any], stored: Sequence[int]) -> None:
+    """Check that the network is built for, and its compute counted on, images as they are; masks are trained on in tiles.
+
+    Args:
+        stored: channels, height and width of an image.
+
+    Raises:
+        ValueError: they are others.
+    """
+    channels, *size = image_shape(config)
+    if stored[0] != channels:
+        raise ValueError(f"data.in_channels must be {stored[0]}, the channels of the images, got {channels}")
+    if config["data"]["task"] == "classification" and list(stored[1:]) != size:
+        raise ValueError(f"data.image_size must be {list(stored[1:])}, the size of the images, got {size}")
 
 
 def device_of(accelerator: str) -> torch.device:

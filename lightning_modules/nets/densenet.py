@@ -165,9 +165,9 @@ class DenseNet(nn.Module):
             raise ValueError(f"bottleneck is true (DenseNet-B: a 1x1 to 4k maps) or false, got {bottleneck!r}")
         if not isinstance(memory_efficient, bool):
             raise ValueError(f"memory_efficient is true (normalises twice) or false, got {memory_efficient!r}")
-        if not 0 < compression <= 1:
+        if type(compression) not in (int, float) or not 0 < compression <= 1:
             raise ValueError(f"compression (θ) must be in (0, 1], 1 for none, got {compression!r}")
-        if not 0 <= dropout < 1:
+        if type(dropout) not in (int, float) or not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), 0 for none, got {dropout!r}")
         if initial_channels is None:
             initial_channels = 2 * growth_rate if stem == "imagenet" or (bottleneck and compression < 1) else 16

@@ -68,7 +68,7 @@ class UNet(nn.Module):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         if not isinstance(padded, bool):
             raise ValueError(f"padded is true (output as large as the input) or false (as published), got {padded!r}")
-        if not 0 <= dropout < 1:
+        if type(dropout) not in (int, float) or not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), 0 for none, got {dropout!r}")
         self.depth = depth
         self.padded = padded

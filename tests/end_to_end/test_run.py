@@ -285,6 +285,8 @@ def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
         (["model.cardinality=3", "model.base_width=21.5"], "base_width"),
         (["recipe.batch_size=5000"], "5000"),
         (["model.stem=imagenet", "model.depth=50"], "too small"),
+        (["data.image_size=[8,9]"], "data.image_size must be [8, 8], the size of the images, got [8, 9]"),
+        (["recipe.optimizer._target_=nothing.SGD"], "No module named 'nothing'"),
         (["data=cifar10", "data.root=/nowhere"], "cifar-10-binary.tar.gz"),
         (
             ["model=resnet", "model.base_channels=17", "data.in_channels=3", "data.image_size=[32,32]"],

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from rich.console import Console
 
 from benchmarks.analysis import published
@@ -63,6 +64,7 @@ one goes on from its last checkpoint. The page of all runs is outputs/report.htm
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 only if every trial has its result."""
+    outlive_readers()
     try:
         return _main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # before a run has started
@@ -75,7 +77,6 @@ def _main(argv: list[str]) -> int:
     if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
         return _hydra(argv)
     arguments = _parser().parse_intermixed_args(argv)
-    outlive_readers()
     for ends in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # the last is a scheduler's warning
         if signal.getsignal(ends) is not signal.SIG_IGN:  # nohup's wish
             signal.signal(ends, _interrupt)
@@ -309,11 +310,19 @@ def _hydra(argv: list[str]) -> int:
     """Hydra's own switches, which print a configuration and run nothing."""
     import hydra
 
-    from benchmarks.config.compose import defaults_used, register_resolvers
+    from benchmarks.config.compose import defaults_used, expand, register_resolvers
 
     try:
-        add_config_dir(_parser().parse_known_args(argv)[0].config_dir)
+        known, others = _parser().parse_known_args(argv)
+        add_config_dir(known.config_dir)
         overrides = [text for text in argv if "=" in text and not text.startswith("-")]
+        if known.resolve and known.cfg == "job" and not {*others} & {"--package", "-p"}:
+            # Not by Hydra, which cannot resolve a reference whose default is a list.
+            for trial in expand(overrides, known.multirun)[:1]:
+                if isinstance(trial, Impossible):
+                    raise ConfigurationError(trial.error)
+                print(yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True), end="")
+            return 0
         place = argv.index(overrides[0]) if overrides else len(argv)
         argv = [*argv[:place], *defaults_used(overrides), *argv[place:]]
     except ConfigurationError as error:
@@ -350,8 +359,9 @@ def _parser() -> argparse.ArgumentParser:
         "-m", "--multirun", action="store_true", help="sweep: several values of a key, separated by commas"
     )
     add_config_dir_argument(parser)
+    parser.add_argument("--cfg", "-c", metavar="job", help="print the composed configuration and stop")
     parser.add_argument(
-        "--cfg", metavar="job", help="print the composed configuration and stop; --resolve fills in references"
+        "--resolve", action="store_true", help="with --cfg: fill in references, as config.yaml has them"
     )
     return parser
 

@@ -8,7 +8,6 @@ what the user can mend.
 
 import argparse
 import importlib
-import io
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -175,8 +174,6 @@ def _function(command: Command, name: str) -> Callable[..., Any]:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a pipe without UTF-8 must not stop a table
     outlive_readers()
     command, name, rest = find(argv)
     if not command.module:

@@ -1,7 +1,10 @@
 """What all commands share: the terminal they print on, aligned tables, and the names that they had before."""
 
+import codecs
+import io
 import os
 import sys
+import unicodedata
 from collections.abc import Collection, Sequence
 from typing import Any, TextIO
 
@@ -29,6 +32,51 @@ RENAMED = {
     "views": "view",
     "workspace": "wandb workspace",
 }
+
+# What a terminal without UTF-8 shows; of other letters the base, of other signs a question mark.
+STAND_INS = str.maketrans(
+    {
+        **{
+            "·": "-",
+            "−": "-",
+            "–": "-",
+            "—": "-",
+            "─": "-",
+            "━": "-",
+            "│": "|",
+            "’": "'",
+            "×": "x",
+            "→": "->",
+            "±": "+/-",
+        },
+        **{
+            "§": "section ",
+            "≤": "<=",
+            "≥": ">=",
+            "≈": "~",
+            "µ": "u",
+            "α": "alpha",
+            "θ": "theta",
+            "σ": "sigma",
+            "∞": "inf",
+        },
+        **dict.fromkeys("●■▲▼◆★⬟✚✖▶", "*"),
+        **dict.fromkeys("✓✔", "+"),
+    }
+)
+READABLE = "readable"  # the name of the error handler
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for characters that the stream's encoding lacks, and where to go on."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = (sign.translate(STAND_INS) for sign in error.object[error.start : error.end])
+    bases = (unicodedata.normalize("NFKD", sign).encode("ascii", "ignore").decode() or "?" for sign in signs)
+    return "".join(bases), error.end
+
+
+codecs.register_error(READABLE, _readable)
 
 
 class Outliving:
@@ -66,9 +114,11 @@ class Outliving:
 
 
 def outlive_readers() -> None:
-    """Let nothing that cannot be printed end this process."""
+    """Let nothing that cannot be printed end this process: no reader, a full disk, an encoding without a character."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=READABLE)
         if not isinstance(stream, Outliving):  # None where it was closed
             setattr(sys, name, Outliving(stream or open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115
 

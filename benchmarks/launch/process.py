@@ -70,6 +70,7 @@ def clean_environment(threads: int, gpus: Sequence[str] | None = None) -> dict[s
     environment |= {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *paths]),
+        "PYTHONIOENCODING": "utf-8:backslashreplace",  # a log's, whatever the terminal's is
         "PYTHONUNBUFFERED": "1",
     }
     if (short := short_tmpdir()) is not None:

@@ -129,6 +129,11 @@ def _in_fork(directory: Path, ranks: int, log: Path, node: Node | None, environm
     descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    # The server's own streams may be without UTF-8, or closed.
+    sys.stdout, sys.stderr = (
+        open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        for number in (1, 2)
+    )
     if ranks > 1 or node is not None:
         from benchmarks.launch.agent import run_ranks
 

@@ -81,7 +81,9 @@ def _parse(lines: Sequence[str]) -> dict[Ticket, str]:
 def answer_lines(*command: str) -> list[str] | None:
     """What a command of Slurm's prints; None where it fails or does not answer."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=True)
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.splitlines()

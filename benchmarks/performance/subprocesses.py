@@ -71,7 +71,15 @@ def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int =
     command = [sys.executable, *torchrun, "-m", f"benchmarks.{module}", json.dumps(argument)]
     environment = clean_environment(threads)
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=limit_s, check=False)
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=limit_s,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise ValueError(f"a few steps took more than {limit_s} s") from None
     if done.returncode < 0:

@@ -42,7 +42,9 @@ def multiplies_bf16(gpu: bool) -> bool | None:
 def _asked(expression: str) -> int:
     """Return what a process of its own, which imports torch, says; 0 where it fails."""
     probe = f"import torch; print({expression})"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     return int(done.stdout) if done.returncode == 0 else 0
 
 

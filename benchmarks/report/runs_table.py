@@ -92,18 +92,21 @@ def run(arguments: argparse.Namespace) -> int:
     runs, problems = load_runs(root)
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
-    if name == iso_compute.NAME:
-        iso_compute.report(runs, root)
-    elif table is not None:
-        compared = lines(table, runs)
-        print_published(table, compared, console)
-        print()
-        for path in write_files(table, compared, root):
-            print(f"{path.suffix[1:]:<9} {path}")
-    else:
-        print_runs(runs)
-    if name != iso_compute.NAME:
-        print(f"\npage      {write_page(root, (runs, problems))}")
+    try:
+        if name == iso_compute.NAME:
+            iso_compute.report(runs, root)
+        elif table is not None:
+            compared = lines(table, runs)
+            print_published(table, compared, console)
+            print()
+            for path in write_files(table, compared, root):
+                print(f"{path.suffix[1:]:<9} {path}")
+        else:
+            print_runs(runs)
+        if name != iso_compute.NAME:
+            print(f"\npage      {write_page(root, (runs, problems))}")
+    except OSError as error:  # another's folder may be for reading only; the table stands above
+        print(f"the page was not written: {error.strerror or error}", file=sys.stderr)
     return 1 if problems and arguments.strict else 0
 
 

@@ -227,7 +227,7 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
         left = {key: value for key, value in record.items() if key not in RESULTS}
         write_json(directory / RECORD, left | {"status": "running", "error": None, "finished": None, "wandb": None})
         command = [sys.executable, "-m", "benchmarks.training.rank", folder]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         again = read_json(directory / RECORD) or {}
         if done.returncode != 0:
             return Finding("replay", False, f"stopped: {again.get('error') or done.stderr[-300:]}")

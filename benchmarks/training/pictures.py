@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from torch import Tensor
 
 from benchmarks.records.files import PICTURES
+
+if TYPE_CHECKING:  # `predict --help` needs no torch
+    from torch import Tensor
 
 GAP = 4  # pixels between panels
 # Okabe and Ito's palette: told apart by the colour-blind.
@@ -41,7 +43,7 @@ def write_pictures(directory: Path, examples: Sequence[tuple[Any, ...]], classes
     return paths
 
 
-def _as_arrays(part: Tensor | Mapping[str, Tensor]) -> Any:
+def _as_arrays(part: "Tensor | Mapping[str, Tensor]") -> Any:
     return {name: value.numpy() for name, value in part.items()} if isinstance(part, Mapping) else part.numpy()
 
 

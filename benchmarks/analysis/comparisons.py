@@ -12,6 +12,7 @@ from benchmarks.units import number, quantity, short_value
 
 OWN = "each family’s own recipe"
 EVERYTHING = "all recipes and budgets"
+RATE = "recipe.optimizer.lr"
 DEFAULT_RECIPES = ("classification", "segmentation")  # of families that have none of their own on a data set
 
 
@@ -64,8 +65,11 @@ def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
     Where no recipe has two networks, all together come first.
     """
     groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(_recipe(run), sort_keys=True, default=str), []).append(run)
+    for members in _by_recipe(runs, but=RATE):
+        # A rate that is fitted for each network is the network's; several rates of one network are a comparison of rates.
+        fitted = len({_network(run) for run in members}) == len({(_network(run), _rate(run)) for run in members})
+        for group in [members] if fitted else _by_recipe(members):
+            groups[str(len(groups))] = group
     titles = {key: _title(members) for key, members in groups.items()}
     made = [ComparableRuns(titles[key], tuple(members), _networks(members)) for key, members in groups.items()]
     made.sort(key=lambda one: (-one.networks, -len(one.runs), _budget(one.runs[0])))
@@ -73,6 +77,13 @@ def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
         return made
     together = ComparableRuns(EVERYTHING, tuple(runs), _networks(runs))
     return [together, *made] if made[0].networks < 2 <= together.networks else [*made, together]
+
+
+def _by_recipe(runs: Sequence[Run], but: str = "") -> list[list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(_recipe(run, but), sort_keys=True, default=str), []).append(run)
+    return list(groups.values())
 
 
 def recipe_title(run: Run) -> str:
@@ -136,12 +147,19 @@ def _agree(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(value is None or other.get(key) in (None, value) for key, value in own.items())
 
 
-def _recipe(run: Run) -> list[Any]:
+def _recipe(run: Run, but: str) -> list[Any]:
     own = "" if _is_own(run) else run.record["recipe"]
-    return [
-        own,
-        {key: value for key, value in run.part("overrides").items() if not key.startswith(("model.", "data."))},
-    ]
+    overrides = run.part("overrides").items()
+    return [own, {key: value for key, value in overrides if not key.startswith(("model.", "data.")) and key != but}]
+
+
+def _network(run: Run) -> str:
+    own = {key: value for key, value in run.part("overrides").items() if key.startswith("model.")}
+    return json.dumps([run.name, own], sort_keys=True, default=str)
+
+
+def _rate(run: Run) -> str:
+    return str(run.part("overrides").get(RATE))
 
 
 def _is_own(run: Run) -> bool:
@@ -152,16 +170,22 @@ def _is_own(run: Run) -> bool:
 
 def _title(runs: Sequence[Run]) -> str:
     recipes = {run.record["recipe"] for run in runs}
-    return ", ".join(filter(None, (recipes.pop() if len(recipes) == 1 else OWN, _changes(runs[0]))))
+    fitted = len({_rate(run) for run in runs}) > 1
+    parts = (
+        recipes.pop() if len(recipes) == 1 else OWN,
+        _changes(runs[0], RATE if fitted else ""),
+        "each network’s learning rate" if fitted else "",
+    )
+    return ", ".join(filter(None, parts))
 
 
-def _changes(run: Run) -> str:
+def _changes(run: Run, but: str = "") -> str:
     """Return budget and overrides but those of the network and the data set: `80.0 GFLOPs, epochs=5`."""
     texts = []
     for key, value in sorted(run.part("overrides").items()):
         if key == "trainer.max_train_flops" and (budget := number(value)) is not None:
             texts.append(f"budget {quantity(budget, 'FLOPs')}")
-        elif not key.startswith(("model.", "data.")):
+        elif not key.startswith(("model.", "data.")) and key != but:
             texts.append(f"{key.removeprefix('recipe.').removeprefix('trainer.')}={short_value(value)}")
     return ", ".join(texts)
 

@@ -8,6 +8,7 @@ from benchmarks.analysis.estimates import Estimate
 # numpy is imported where it is used: what reads records starts in under a second.
 
 DRAWS = 1000
+MATCHED = 1.01
 IMAGES_AT_ONCE = 10_000
 DECIMALS = 9  # of errors: means of counts that are equal on paper differ in the last bits
 
@@ -23,6 +24,17 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
         if not front or rounded[index][1] < rounded[front[-1]][1] or rounded[index] == rounded[front[-1]]:
             front.append(index)
     return front
+
+
+def matched(costs: Sequence[float]) -> list[float]:
+    """Return the costs with those that lie within 1 % of a lower one set to it: widths of `complexity match` differ by that."""
+    result = list(costs)
+    lowest = 0.0
+    for index in sorted(range(len(costs)), key=lambda index: abs(costs[index])):
+        if abs(costs[index]) > abs(lowest) * MATCHED:
+            lowest = costs[index]
+        result[index] = lowest
+    return result
 
 
 def drawn_errors(networks: Sequence[Estimate]) -> Any:

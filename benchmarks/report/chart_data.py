@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.analysis import published
 from benchmarks.analysis.comparisons import ComparableRuns, comparisons, machine, network_labels, protocols
 from benchmarks.analysis.estimates import Estimate, estimates
-from benchmarks.analysis.pareto import drawn_errors, front_probabilities, pareto_front
+from benchmarks.analysis.pareto import drawn_errors, front_probabilities, matched, pareto_front
 from benchmarks.analysis.seeds import all_but_seed, baseline_names, same_but_seed
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
@@ -149,7 +149,10 @@ def _chart(
         if len(machines) > 1
         else {},
         "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
-        "references": [row for row in reference_points(data) if described and row["metric"] == described.metric],
+        "references": [row for row in reference_points(data) if described and row["metric"] == described.metric]
+        # A published error is of the published pixels.
+        if not any("lossy" in str(run.part("dataset").get("notes")) for run in runs)
+        else [],
     }
 
 
@@ -183,20 +186,25 @@ def _fronts(
 ) -> dict[str, dict[str, Any]]:
     """Return the line of the front over each axis, and enter the axes into `front` and `probability` of the points.
 
-    `front` is of those on it, `probability` of all whose error has an interval.
+    `front` is of those on it, `probability` of all whose error has an interval. Counted costs within 1 % are equal.
     """
     lines = {}
     estimated, errors = known.of(networks)
     for axis in _axes(physical):
         sign = -1 if axis.more_is_better else 1
         placed = [index for index, point in enumerate(points) if axis.key in point["x"]]
-        best = pareto_front([(sign * points[index]["x"][axis.key], points[index]["error"]) for index in placed])
+        exact = [sign * points[index]["x"][axis.key] for index in placed]
+        equal = exact if physical else matched(exact)
+        best = pareto_front([(cost, points[index]["error"]) for cost, index in zip(equal, placed, strict=True)])
         for place in best:
             points[placed[place]]["front"].append(axis.key)
         if len(best) > 1:
             corners = [(points[placed[place]]["x"][axis.key], points[placed[place]]["error"]) for place in best]
             lines[axis.key] = front_line(corners, axis.more_is_better)
-        costs = [[sign * (axis.value(run) or 0) for run in networks[index]] for index in placed]
+        costs = [
+            [sign * (axis.value(run) or 0) + (one - own) for run in networks[index]]
+            for index, own, one in zip(placed, exact, equal, strict=True)
+        ]
         probabilities = front_probabilities(costs, errors[:, placed], [estimated[index] for index in placed])
         for index, probability in zip(placed, probabilities, strict=True):
             if probability is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.analysis.error_rates import contrast, half_width, parts_of_outcomes, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, estimate_of_values
-from benchmarks.analysis.pareto import DRAWS, drawn_errors, front_probabilities, pareto_front
+from benchmarks.analysis.pareto import DRAWS, drawn_errors, front_probabilities, matched, pareto_front
 
 Points = Sequence[tuple[float, float]]
 
@@ -35,6 +35,14 @@ def test_equal_points_stand_together_and_one_is_enough() -> None:
     assert pareto_front([(1, 2), (1, 2), (1, 3), (2, 2)]) == [0, 1]
     assert pareto_front([(5, 5)]) == [0]
     assert pareto_front([]) == []
+
+
+def test_costs_within_one_percent_are_matched() -> None:
+    assert matched([2_617_504, 2_608_870, 2_640_000, 10.0, -5.0]) == [2_608_870, 2_608_870, 2_640_000, 10.0, -5.0]
+    # Not in a chain: 1.016 is more than a percent above 1.
+    assert matched([1.0, 1.008, 1.016]) == [1.0, 1.0, 1.016]
+    errors = [25.0, 31.0]
+    assert pareto_front(list(zip(matched([2_617_504, 2_608_870]), errors, strict=True))) == [0]
 
 
 def probabilities(networks: Sequence[Points]) -> list[float | None]:

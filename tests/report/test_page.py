@@ -170,6 +170,29 @@ def test_recipes_and_budgets_are_charts_of_their_own(tmp_path: Path) -> None:
     assert [chart["mixed"] for chart in charts] == [False, False, False, True]
 
 
+def test_a_rate_that_each_network_has_is_the_networks(tmp_path: Path) -> None:
+    rates = {"resnet20": {"recipe.optimizer.lr": 0.4}, "resnet29": {"recipe.optimizer.lr": 0.8}, "densenet40_k12": {}}
+    for name, rate in rates.items():
+        for seed in (0, 1):
+            make_run(tmp_path, name=name, seed=seed, recipe="common", overrides={"recipe.epochs": 5, **rate})
+    [chart] = Page(write_page(tmp_path)).data["charts"]
+    assert chart["title"] == "common, epochs=5, each network’s learning rate"
+    assert [point["label"] for point in chart["networks"]] == ["densenet40_k12", "resnet20", "resnet29"]
+    # With a second rate of one network, rates are what is compared.
+    make_run(tmp_path, name="resnet20", recipe="common", overrides={"recipe.epochs": 5, "recipe.optimizer.lr": 0.8})
+    titles = [chart["title"] for chart in Page(write_page(tmp_path)).data["charts"]]
+    assert "common, epochs=5, optimizer.lr=0.8" in titles and "common, epochs=5, optimizer.lr=0.4" in titles
+
+
+def test_published_errors_stand_beside_the_published_pixels_only(tmp_path: Path) -> None:
+    make_run(tmp_path, name="resnet20", data="cifar10")
+    [chart] = Page(write_page(tmp_path)).data["charts"]
+    assert chart["references"]
+    make_run(tmp_path / "lossy", name="resnet20", data="cifar10", dataset={"notes": "lossy JPEG"})
+    [chart] = Page(write_page(tmp_path / "lossy")).data["charts"]
+    assert chart["references"] == []
+
+
 def test_a_recipe_that_is_varied_with_one_network_is_shown_at_once(tmp_path: Path) -> None:
     for epochs in (5, 10):
         make_run(tmp_path, name="resnet20", overrides={"recipe.epochs": epochs})

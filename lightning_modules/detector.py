@@ -67,7 +67,12 @@ class Detector(Supervised):
         self.examples: list[tuple[Any, ...]] = []
 
     def sample_losses(self, images: Tensor, targets: Targets, weights: Any = None) -> Tensor:
-        """Return the sum of the losses of each image, shape (N,)."""
+        """Return the sum of the losses of each image, shape (N,).
+
+        Raises:
+            ValueError: masks are to be learned from objects that have none.
+        """
+        self._check_masks(targets)
         scaled = [target | {"boxes": _scaled(target["boxes"], target["scale"])} for target in targets]
         losses, counts = self.net.losses(images, scaled, self._generators(targets))
         for name, values in losses.items():
@@ -115,8 +120,15 @@ class Detector(Supervised):
             generators.append(torch.Generator().manual_seed(mixed))
         return generators
 
+    def _check_masks(self, targets: Targets) -> None:
+        if "mask" in self.kinds and any("masks" not in target for target in targets):
+            raise ValueError(
+                "the objects of this data set have boxes and no masks: model=faster_rcnn learns boxes alone"
+            )
+
     def _evaluate(self, split: str, batch: Any) -> None:
         images, targets = batch[:2]
+        self._check_masks(targets)
         predictions = self.detect(images, targets)
         self.proposals[split].update(torch.stack([one["proposals"] for one in predictions]).to(self.device))
         for kind in self.kinds:

@@ -30,6 +30,7 @@ class Line:
         images: of the test set.
         differences: what the runs' configuration has, and the paper's in brackets.
         estimate: of our mean; None without values.
+        forecast: what a row that was not run would cost, where that was forecast.
     """
 
     row: Row
@@ -37,6 +38,7 @@ class Line:
     runs: tuple[Run, ...]
     differences: tuple[str, ...]
     estimate: Estimate | None = None
+    forecast: str = ""
 
     @property
     def paper(self) -> float | None:
@@ -138,6 +140,11 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
             for figure in _figures(table, row, group):
                 result.append(Line(row, figure, group, differences))
     return _with_estimates(result)
+
+
+def trials_of(table: str) -> dict[str, dict[str, Any]]:
+    """Return the configuration that the table's experiment composes for each row."""
+    return {row: config for row, (config, _) in _references(table).items()}
 
 
 def _with_estimates(rows: Sequence[Line]) -> list[Line]:

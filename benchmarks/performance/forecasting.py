@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.config.compose import paper_facts
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import is_finished, missing_resources, refusal
 from benchmarks.launch.process import can_fork
@@ -41,7 +43,8 @@ class Forecast:
     """What one trial will cost.
 
     Attributes:
-        problem: why it cannot run, or cannot be forecast; the costs are then None.
+        problem: why it cannot run, or cannot be forecast. The costs are then None, but of a row of a published table whose data
+            cannot be read: they are for the paper's number of training images, without evaluation.
         unmeasured: why there is no device time.
         device_s: seconds of all its devices. memory_bytes: of one process, beside what Python and the libraries take.
     """
@@ -84,7 +87,7 @@ def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Cons
                 results[root] = Results(Path(root, "cache", CACHE), code)
             one = _forecast(trial, method, results[root])
             forecasts.append(one)
-            if one.remains:
+            if one.train_flops is not None and not one.finished:
                 costs = {name: getattr(one, name) for name in ("train_flops", "device_s", "memory_bytes", "hardware")}
                 costs_by_root.setdefault(root, {})[config_hash(trial.config)] = costs | {"made": files.now()}
         for root, by_configuration in costs_by_root.items():
@@ -124,7 +127,13 @@ def _costs(trial: Trial, method: Method, results: Results) -> Forecast:
     net = results.get(["network", config["model"], image, *code], lambda: _count(config["model"], image))
     source = config["datamodule"]["source"]
     place = _state(config["data"].get("root"))
-    data = results.get(["data", config["data"], source, place, *code], lambda: _read(source))
+    problem = None
+    try:
+        data = results.get(["data", config["data"], source, place, *code], lambda: _read(source))
+    except ValueError as error:
+        if (images := _images_of_the_paper(config)) is None:
+            raise
+        problem, data = str(error), {"counts": {"train": images, "val": 0, "test": 0}, "shapes": {}}
     devices = trainer["devices"] * trainer["num_nodes"]
     step_flops = batch * net["train_flops_per_sample"]
     step: dict[str, Any] = {"step_s": None, "memory_bytes": None, "hardware": None}
@@ -152,6 +161,7 @@ def _costs(trial: Trial, method: Method, results: Results) -> Forecast:
         device_s = devices * (startup + steps * step_s + flops * step_s / step_flops)
     return Forecast(
         trial,
+        problem=problem,
         unmeasured=unmeasured,
         params=net["params"],
         train_flops=steps * step_flops,
@@ -220,6 +230,18 @@ def _read(source: dict[str, Any]) -> dict[str, Any]:
         "counts": {name: len(split) for name, split in splits.items()},
         "shapes": {name: list(split.images.shape[2:]) for name, split in splits.items() if hasattr(split, "images")},
     }
+
+
+def _images_of_the_paper(config: dict[str, Any]) -> int | None:
+    """Return the number of training images of the paper whose table the trial is a row of; None if that is not known."""
+    if config["experiment"] is None:
+        return None
+    facts = _facts(config["experiment"])
+    images: int | None = facts.get("train_images", facts.get(f"train_images.{config['data']['name']}"))
+    return images
+
+
+_facts = cache(paper_facts)  # the rows of a table share them
 
 
 def _state(root: str | None) -> list[int]:

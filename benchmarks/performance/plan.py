@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``plan``."""
     parser.description = (
         "What a sweep will cost before it runs: training FLOPs (exact), device-hours, memory and money, of each trial and in "
-        "all. Nothing is launched. Exit code 1 if some trial cannot run."
+        "all. Nothing is launched. Exit code 1 if some trial cannot run; a row of a paper's table whose data is not here is "
+        "forecast all the same, for the paper's number of training images."
     )
     parser.epilog = (
         "Device time and memory come from a few training steps on this machine, once for each network, image size, batch and "
@@ -111,8 +112,8 @@ def _positive(text: str) -> float:
 
 def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> None:
     """Print the table, many trials folded over their seeds, what remains, where figures come from, and what cannot run."""
-    possible = [one for one in forecasts if isinstance(one.trial, Trial) and one.problem is None]
-    left = [one for one in possible if one.remains]
+    possible = [one for one in forecasts if one.train_flops is not None]
+    left = [one for one in possible if not one.finished]
     price = None
     folded: dict[Any, list[Forecast]] = {}
     for index, one in enumerate(possible):
@@ -156,6 +157,8 @@ def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> N
             "take.",
             "dim",
         )
+    if any(one.problem for one in left):
+        say("What lacks its data: for the paper's number of training images, without evaluation.", "dim")
     for reason, labels in _by_reason(left, "unmeasured").items():
         say(f"No device time for {labels}: {reason}", "yellow")
     impossible = list(_by_reason(forecasts, "problem").items())
@@ -175,7 +178,13 @@ def _row(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
         "recipe": trial.directory.parent.name,
         "seed": str(len(group) if len(group) > 1 else trial.config["seed"]),
         "params": group[0].params,
-        "status": "" if not done else "done" if done == len(group) else f"{done} done",
+        "status": "no data"
+        if group[0].problem
+        else ""
+        if not done
+        else "done"
+        if done == len(group)
+        else f"{done} done",
         **_sums(group, price),
     }
 

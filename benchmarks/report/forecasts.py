@@ -1,8 +1,13 @@
 """Forecasts of training cost beside what the runs have cost."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 
+from benchmarks.analysis.published import Table
+from benchmarks.analysis.reproduction import Line, trials_of
+from benchmarks.config.trial import config_hash
 from benchmarks.records.files import FORECASTS, read_json
 from benchmarks.records.runs import Run
 from benchmarks.units import device_hours, number, plural, quantity
@@ -27,6 +32,23 @@ def comparison(runs: Sequence[Run]) -> str | None:
         spent.append(device_hours(sum(_device_s(run) for _, run in forecast_runs)))
     runs_text = plural(len(forecast_runs), "run")
     return f"forecast {', '.join(predicted)}; actual {', '.join(spent)} ({runs_text} with a forecast)"
+
+
+def with_forecasts(rows: Sequence[Line], table: Table, output_root: Path) -> list[Line]:
+    """Return the lines of a table, those of rows that were not run with what one run of them was forecast to cost."""
+    forecasts = read_json(output_root / FORECASTS) or {}
+    if not forecasts or all(line.runs for line in rows):
+        return list(rows)
+    costs = {row: forecasts.get(config_hash(config)) for row, config in trials_of(table.name).items()}
+    return [line if line.runs else replace(line, forecast=_cost(costs.get(line.row.row))) for line in rows]
+
+
+def _cost(forecast: object) -> str:
+    if not isinstance(forecast, dict) or number(forecast.get("train_flops")) is None:
+        return ""
+    seconds = number(forecast.get("device_s"))
+    hours = f", {device_hours(seconds)} on {forecast.get('hardware')}" if seconds else ""
+    return f"{quantity(forecast['train_flops'], 'FLOPs')} of training{hours}"
 
 
 def _device_s(run: Run) -> float:

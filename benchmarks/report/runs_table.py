@@ -14,7 +14,7 @@ from benchmarks.analysis.published import Table as Published
 from benchmarks.analysis.reproduction import lines
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report import iso_compute, sections
-from benchmarks.report.forecasts import comparison
+from benchmarks.report.forecasts import comparison, with_forecasts
 from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, print_published, write_files
 from benchmarks.report.quantities import DATA, ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         if name == iso_compute.NAME:
             iso_compute.report(runs, root)
         elif table is not None:
-            compared = lines(table, runs)
+            compared = with_forecasts(lines(table, runs), table, root)
             print_published(table, compared, console)
             print()
             for path in write_files(table, compared, root):

@@ -146,7 +146,7 @@ def test_coco_itself(tmp_path):
     (tmp_path / "val2017" / "2.png").unlink()
     (tmp_path / "val2017" / "5.png").unlink()
     with pytest.raises(
-        FileNotFoundError, match="2.png is missing, and 1 others of 7 images in .*instances_val2017.json"
+        FileNotFoundError, match="2.png is missing, and 1 more of the 7 images in .*instances_val2017.json"
     ):
         load_coco(tmp_path, 3, val_count=2)
     with pytest.raises(ValueError, match=r"data.val_count must lie in 1..6, the images of .*instances_train2017.json"):
@@ -287,7 +287,7 @@ def test_a_missing_file_is_named(tmp_path):
         load(tmp_path)
     folder(tmp_path)
     (tmp_path / "images" / "3.png").unlink()
-    with pytest.raises(FileNotFoundError, match="3.png is missing, and 0 others of 7 images in .*annotations.json"):
+    with pytest.raises(FileNotFoundError, match="3.png is missing of the 7 images in .*annotations.json"):
         load(tmp_path)
 
 

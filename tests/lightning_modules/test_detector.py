@@ -68,6 +68,15 @@ def test_what_is_learned_from_depends_on_seed_step_and_image_alone():
         assert not torch.allclose(other.sample_losses(images, targets), losses, rtol=1e-4)
 
 
+def test_masks_are_not_learned_from_boxes_alone():
+    images, targets = batch(2, 1)
+    without = [{name: value for name, value in truth.items() if name != "masks"} for truth in targets]
+    at_step(detector(FasterRCNN), 0).sample_losses(images, without)
+    for use in (at_step(detector(), 0).sample_losses, lambda *given: detector()._evaluate("test", given)):
+        with pytest.raises(ValueError, match="boxes and no masks: model=faster_rcnn"):
+            use(images, without)
+
+
 def test_the_loss_is_the_sum_of_its_parts_which_are_kept_apart():
     images, targets = batch(2, 0, 1)
     module = at_step(detector(), 0)

@@ -15,6 +15,8 @@ from support.benchmark_command import command
 from support.commands import run_here
 from support.records import make_run
 
+from benchmarks.analysis.published import tables
+from benchmarks.analysis.reproduction import lines
 from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
@@ -23,9 +25,11 @@ from benchmarks.performance.forecasting import Forecast, Method, keep
 from benchmarks.performance.plan import check_budget
 from benchmarks.records.files import FORECASTS
 from benchmarks.records.runs import load_runs
-from benchmarks.report.forecasts import comparison
+from benchmarks.report.forecasts import comparison, with_forecasts
+from benchmarks.report.published_table import legend
 from benchmarks.training.budget import Budget
 from benchmarks.training.stopping import StopRequest
+from benchmarks.units import device_hours, quantity
 from lightning_modules.nets import UNet
 from lightning_modules.tiling import predict_by_tiles
 
@@ -235,6 +239,28 @@ def test_a_data_set_that_is_missing_is_named(tmp_path: Path, capsys: pytest.Capt
         and "none of 1 run can run" in out
         and str(tmp_path / "no") in out.replace("\n", "")
     )
+
+
+def test_a_row_of_a_table_is_forecast_without_its_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """For the 50,000 images that He et al. train on; the table then says what its rows would cost."""
+    asked = ["experiment=resnet_table6", f"output_root={tmp_path}", f"data.root={tmp_path / 'no'}"]
+    assert plan([*asked, "row=resnet20", "--flops-per-s=1e12"]) == 1
+    [trial] = expand([*asked, "row=resnet20"], multirun=True)
+    assert isinstance(trial, Trial)
+    recipe = trial.config["recipe"]
+    images = 50_000 // recipe["batch_size"] * recipe["batch_size"] * recipe["epochs"]
+    flops = images * measure(instantiate(trial.config["model"]), (3, 32, 32)).train_flops_per_sample
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"1 of 1 run remains: {quantity(flops, 'FLOPs')} of training" in out and "no data" in out
+    assert "for the paper's number of training images, without evaluation" in out and "Cannot run: resnet20" in out
+    table = tables()["resnet_table6"].pick(["resnet20", "resnet32"])
+    notes = legend(table, with_forecasts(lines(table, ()), table, tmp_path))
+    hours = device_hours(flops / 1e12)
+    assert (
+        f"ResNet, 20 layers: a run would cost {quantity(flops, 'FLOPs')} of training, {hours} on a stated 1.00 TFLOPs/s"
+        in notes
+    )
+    assert "what rows that were not run would cost: python -m benchmarks plan experiment=resnet_table6" in notes
 
 
 def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -52,6 +52,7 @@ from benchmarks.training.weights import Weights
 
 CHECKPOINTS = "checkpoints"  # folder of a run
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
+EVALUATED_AT_ONCE = 2_000  # images on a GPU: 16 runs that shared an H100 ran out of memory with all 10,000 of CIFAR-10
 
 
 def train(run: OpenRun) -> None:
@@ -287,6 +288,7 @@ def fit_evaluation_batch(config: dict[str, Any], trainer: pl.Trainer, module: An
     most = ceil(max(counts[split] for split in ("val", "test")) / trainer.world_size)
     if config["data"].get("loading") == "files":  # loader workers hold several batches in the machine's memory
         most = max(start, config["recipe"]["batch_size"] // trainer.world_size)
+    most = max(start, min(most, EVALUATED_AT_ONCE))
     data.eval_batch_size = largest_evaluation_batch(trainer, module, image_shape(config), start, most)
     torch.cuda.reset_peak_memory_stats(device)
 

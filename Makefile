@@ -12,10 +12,11 @@ demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, sh
 	$(BIN)/python run.py -m model=resnext,densenet
 
 test: .venv/test ## install and run the tests (under 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(TWO)
 
 test-slow: .venv/slow ## the slow tests and those in a real browser
-	$(BIN)/python -m pytest -m 'slow or browser' -rs
+	$(BIN)/python -m pytest $(TWO) -m 'slow and not browser' -rs
+	$(BIN)/python -m pytest -m browser -rs
 
 test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
 	$(BIN)/python -m pytest -m 'slurm or netns or ray' -rs
@@ -48,3 +49,5 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@touch $@
 
 comma := ,
+# In two processes, the long modules first: tests/conftest.py.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder

@@ -9,6 +9,17 @@ from support.browser import browser  # noqa: F401
 from support.wandb_server import WandbServer, environment
 
 os.environ.pop("COLUMNS", None)  # set by pytest-xdist; processes started here would fold what they print
+# Read when torch is imported: beside another process of tests a second thread is mostly waited for.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+# What takes longest, so that no process of tests begins it when the others have ended.
+FIRST = ("tests/training/test_resume.py", "tests/end_to_end/", "tests/test_docs.py", "tests/tracking/", "tests/launch/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the long modules first; tests of a module stay together."""
+    places = {item.nodeid: [item.nodeid.startswith(start) for start in (*FIRST, "")].index(True) for item in items}
+    items.sort(key=lambda item: places[item.nodeid])
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import CLEAN, ROOT, records, run, start
+from support.commands import CLEAN, ROOT, records, run, run_here, start
 from support.kill_trials import ranks_of
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "logger=none", "recipe.epochs=1")
@@ -19,15 +19,9 @@ DDP = ("trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "
 def evaluations(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict]:
     """The same test by 1, 2 and 3 processes, on 21 and on 101 images."""
     folder = tmp_path_factory.mktemp("ranks")
-    results = {}
-    for ranks in (1, 2, 3):
-        out = folder / f"{ranks}.json"
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        command += [str(ROOT / "tests" / "support" / "evaluate_ranks.py"), str(out), "21", "101"]
-        environment = CLEAN | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120)
-        results[ranks] = json.loads(out.read_text())
-    return results
+    command = [sys.executable, str(ROOT / "tests" / "support" / "evaluate_ranks.py"), str(folder), "21", "101"]
+    subprocess.run(command, env=CLEAN, capture_output=True, text=True, check=True, timeout=120)
+    return {ranks: json.loads((folder / f"{ranks}.json").read_text()) for ranks in (1, 2, 3)}
 
 
 @pytest.mark.parametrize("count", ["21", "101"])
@@ -70,7 +64,7 @@ def test_the_global_batches_do_not_depend_on_the_number_of_processes(tmp_path: P
     for devices in (1, 2):
         root = tmp_path / str(devices)
         arguments = ("model=unet", "data=nuclei", *DDP, f"trainer.devices={devices}", "trainer.limit_train_batches=3")
-        done = run(*arguments, "model.base_channels=2", root=root)
+        done = run_here(*arguments, "model.base_channels=2", root=root)
         assert done.returncode == 0, done.stdout
         [history] = root.rglob("history.jsonl")
         losses.append(json.loads(history.read_text().splitlines()[0])["val/loss"])

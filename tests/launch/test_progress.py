@@ -24,7 +24,14 @@ TRAINING = {
 }
 PREPARING = {"phase": "prepare", "what": "fetching, MB", "done": 1_234, "total": 0, "metrics": {}}
 LONG = "resnet18 · image_size=-32-32- num_classes=3 test_views=-10crop-40- train_count=21 epochs=2 · seed 12"
-TINY = ("model.depth=8", "model.base_channels=4", "recipe.epochs=2", "trainer.accelerator=cpu", "logger.mode=none")
+TINY = (
+    "model.depth=8",
+    "model.base_channels=4",
+    "recipe.epochs=2",
+    "trainer.accelerator=cpu",
+    "logger.mode=none",
+    "cluster.threads_per_process=1",
+)
 
 
 def lines(width: int, *progresses: dict) -> list[str]:
@@ -97,7 +104,7 @@ def test_a_real_sweep_leaves_one_whole_line_for_each_run(tmp_path: Path, width: 
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
     command = [sys.executable, "run.py", "-m", "model=resnet", "seed=0,1", *TINY, f"output_root={tmp_path / 'o'}"]
-    environment = os.environ | {"TERM": "xterm-256color", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"TERM": "xterm-256color"}
     environment.pop("COLUMNS", None)
     with subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as sweep:
         os.close(theirs)

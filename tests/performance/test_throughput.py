@@ -1,8 +1,6 @@
 """Measured steps: what throughput prints and keeps, what its figures hold for, where runs and the page have them."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -11,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from support.benchmark_command import command
+from support.commands import run_here
 from support.configurations import CPU, trial
-from support.forked_trials import ROOT
 from torch import nn
 
 from benchmarks.complexity.counting import measure
@@ -145,12 +143,10 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
         "model.depth=8",
         "recipe.batch_size=64",
         "trainer.accelerator=cpu",
-        f"output_root={tmp_path}",
+        "recipe.epochs=1",
     ]
-    small += ["cluster.threads_per_process=1", "recipe.epochs=1"]
-    assert throughput_command(small) == 0
-    command = [sys.executable, "run.py", *small, "logger=none"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert throughput_command([*small, "cluster.threads_per_process=1", f"output_root={tmp_path}"]) == 0
+    done = run_here(*small, "logger=none", root=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     [path] = tmp_path.rglob("record.json")
     record = json.loads(path.read_text())
@@ -184,8 +180,11 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
     assert "Networks alone" in capsys.readouterr().out
 
 
+SHORT = {"threads": 1, "measured_s": 0.3}
+
+
 def test_passes_of_one_process_and_of_two() -> None:
-    base = tuned_settings.specification(trial("model=resnet", "model.depth=8").config) | {"threads": 1}
+    base = tuned_settings.specification(trial("model=resnet", "model.depth=8").config) | SHORT
     passes = [{"forward": True, "batch": 1}, {"forward": False, "batch": 256}]
     one, two = (subprocesses.steps(base, passes, ranks) for ranks in (1, 2))
     for small, large in (one, two):
@@ -197,12 +196,10 @@ def test_passes_of_one_process_and_of_two() -> None:
 
 
 def test_passes_take_turns_with_another_step() -> None:
-    base = tuned_settings.specification(trial("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | {
-        "threads": 1
-    }
+    base = tuned_settings.specification(trial("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | SHORT
     passes = [{"forward": True}, {"forward": False}]
     alone = subprocesses.steps(base, passes)
-    beside = subprocesses.steps(base | {"beside": {"batch": 512}}, passes)
+    beside = subprocesses.steps(base | {"beside": {"batch": 512}, "interleaved": {"seconds": 1.0}}, passes)
     for one, other in zip(alone, beside, strict=True):
         assert "ratios" not in one and median(other["ratios"]) < 0.5 and other["beside_s"] > other["step_s"]
         assert other["memory_bytes"] < 1.3 * one["memory_bytes"] + 2**20  # not what the larger batch takes

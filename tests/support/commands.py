@@ -36,8 +36,8 @@ def _imported_once() -> None:
     """Starts the server that trials are forked from: it serves every ``run_here`` of this process of tests."""
     from benchmarks.launch.process_group import preload
 
-    modules = ("datamodules.in_memory", "datamodules.sources.digits", "lightning_modules.classifier")
-    preload(["benchmarks.tracking.mirror", *modules])
+    nets = ("lightning_modules.classifier", "lightning_modules.nets", "benchmarks.training.pictures")
+    preload(["benchmarks.tracking.mirror", "datamodules.in_memory", "datamodules.sources.digits", *nets])
     forkserver.ensure_running()
 
 

@@ -1,18 +1,22 @@
-"""One rank of an evaluation: ``torchrun … evaluate_ranks.py OUT N…`` tests a fixed network on N synthetic images each."""
+"""A fixed network tested on N synthetic images each by 1, 2 and 3 processes: ``evaluate_ranks.py OUT N…``."""
 
-import json
 import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
-from datamodules.in_memory import InMemoryDataModule
-from datamodules.readers.splits import Split, Splits
-from lightning_modules.classifier import Classifier
-from lightning_modules.nets import ResNet
+sys.path[:0] = [str(folder) for folder in Path(__file__).resolve().parents[1:3]]
+
+from support.forked_ranks import by_every_number  # noqa: E402
+
+from datamodules.in_memory import InMemoryDataModule  # noqa: E402
+from datamodules.readers.splits import Split, Splits  # noqa: E402
+from lightning_modules.classifier import Classifier  # noqa: E402
+from lightning_modules.nets import ResNet  # noqa: E402
 
 
 def noise(count: int) -> Splits:
@@ -25,7 +29,7 @@ def noise(count: int) -> Splits:
     return Splits(split(), split(), split(), tuple("abcdefg"))
 
 
-def main(out: Path, counts: list[int]) -> None:
+def evaluate(counts: list[int]) -> dict[int, dict[str, Any]]:
     results = {}
     for count in counts:
         torch.manual_seed(0)
@@ -43,9 +47,9 @@ def main(out: Path, counts: list[int]) -> None:
             "outcomes": module.outcomes.tolist(),
             **{name: float(value) for name, value in trainer.callback_metrics.items()},
         }
-    if trainer.is_global_zero:
-        out.write_text(json.dumps(results))
+    return results
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [int(argument) for argument in sys.argv[2:]])
+    counts = [int(argument) for argument in sys.argv[2:]]
+    sys.exit(by_every_number(partial(evaluate, counts), Path(sys.argv[1])))

@@ -229,6 +229,8 @@ def main(plan: Path) -> None:
         "datamodules.sources.digits",
         "datamodules.in_memory",
         "lightning_modules.classifier",
+        "lightning_modules.nets",
+        "benchmarks.training.pictures",
     ):
         importlib.import_module(module)
     plan.with_suffix(".done").write_text(json.dumps([run_trial(trial) for trial in json.loads(plan.read_text())]))

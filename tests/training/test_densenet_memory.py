@@ -229,7 +229,7 @@ def test_times_of_two_steps_are_compared():
     """A network beside one of twenty more layers."""
     head = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 16, "kernel_size": 3}
     layer = head | {"out_channels": 3, "padding": 1}
-    step = {"image": [3, 64, 64], "batch": 4, "gpu": False, "precision": "32-true", "threads": 1}
+    step = {"image": [3, 64, 64], "batch": 4, "gpu": False, "precision": "32-true", "threads": 1, "measured_s": 0.3}
     step["optimizer"] = {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}
     deeper = {"_target_": "torch.nn.Sequential", "_args_": [*[layer] * 20, head]}
     compared = compare_steps(step | {"model": head}, step | {"model": deeper}, repeats=7)

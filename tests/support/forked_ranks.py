@@ -1,0 +1,51 @@
+"""The same work by 1, 2 and 3 processes, forked from one that has imported everything."""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+WORLD_SIZES = (1, 2, 3)
+
+
+def by_every_number(work: Callable[[], object], out: Path) -> int:
+    """Do the work in so many ranks each, write what rank 0 returns to ``<world size>.json``, and return the exit code."""
+    failed = [_forked(work, world_size, out / f"{world_size}.json") for world_size in WORLD_SIZES]
+    return int(any(failed))
+
+
+def _forked(work: Callable[[], object], world_size: int, out: Path) -> bool:
+    """Whether a rank failed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    children = []
+    for rank in range(world_size):
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                _rank(work, rank, world_size, port, out)
+                code = 0
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    return any(statuses)
+
+
+def _rank(work: Callable[[], object], rank: int, world_size: int, port: int, out: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0",
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_WORLD_SIZE": str(world_size),
+    }  # fmt: skip
+    results = work()
+    if rank == 0:
+        out.write_text(json.dumps(results))

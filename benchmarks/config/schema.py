@@ -72,6 +72,7 @@ BLOCK = Kind(("a block of keys",), lambda v: isinstance(v, Mapping))
 SIZE = Kind(("two whole numbers from 1, as [32, 32]",), lambda v: _is_list_of(v, COUNT, 2))
 NUMBERS = Kind(("a list of numbers",), lambda v: isinstance(v, list) and bool(v) and all(map(is_number, v)))
 LINES = Kind(("a list of texts",), lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v))
+TAGS = Kind(LINES.alternatives, lambda v: isinstance(v, str) or LINES.holds(v))  # WANDB_TAGS is text with commas
 
 # Of their targets only what stands here: a run keeps to its protocol, and a key of the trainer could change it.
 CLOSED = ("trainer.", "logger.")
@@ -161,6 +162,10 @@ KEYS: Mapping[str, Kind] = {
     "logger.mode": word("none", "auto", "online", "offline"),
     "logger.project": optional(TEXT),
     "logger.entity": optional(or_null(TEXT)),
+    "logger.group": optional(or_null(TEXT)),
+    "logger.name": optional(or_null(TEXT)),
+    "logger.tags": optional(or_null(TAGS)),
+    "logger.notes": optional(or_null(TEXT)),
     "logger.checkpoints": optional(SWITCH),
     "logger.init_timeout": optional(POSITIVE),
     "logger.finish_timeout": optional(POSITIVE),

@@ -2,16 +2,22 @@
 
 import argparse
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from benchmarks.analysis.seeds import short_labels
+from benchmarks.records.runs import load_runs
+from benchmarks.tracking.wandb_run import folder_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``wandb show``."""
     parser.description = (
-        "The runs below FOLDER in the terminal, their curves over the FLOPs spent on training: `wandb leet` over FOLDER/wandb. "
-        "Nothing goes over the network."
+        "The runs below FOLDER in the terminal under their names, their curves over the FLOPs spent on training: `wandb leet` "
+        "over those of FOLDER/wandb that train; the sweep's report is on the page. Nothing goes over the network."
     )
     parser.epilog = (
         "Esc leads to the list of runs, the arrow keys move in it and Space overlays a run on those that are shown; y makes "
@@ -27,16 +33,47 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: there is nothing to show, or no terminal to show it on.
     """
     folder = Path(arguments.folder)
-    runs = folder / "wandb"
+    runs = folder_of(folder) / "wandb"
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}: give the folder that holds the runs, normally outputs")
     if not any(runs.glob("*run-*")):
         raise ValueError(f"no W&B runs in {runs} (logger=none writes none): {_page(folder)}")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise ValueError(f"this is no terminal: {_page(folder)}, or run the command in a terminal")
-    return subprocess.call(
-        [sys.executable, "-m", "wandb", "leet", str(runs)], env={**os.environ, "WANDB_ERROR_REPORTING": "false"}
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        links = Path(scratch) / "wandb"
+        shown = links if link_named_runs(folder, runs, links) else runs
+        return subprocess.call(
+            [sys.executable, "-m", "wandb", "leet", str(shown)], env={**os.environ, "WANDB_ERROR_REPORTING": "false"}
+        )
+
+
+def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
+    """Make a folder of links to the W&B files of the runs below ``folder``, and return how many they are.
+
+    `wandb leet` lists folders by their names, so a link bears the run's; what has no record, as a sweep's report, is left out.
+
+    Args:
+        runs: W&B's own folder.
+        links: the one to be made.
+    """
+    recorded = load_runs(folder)[0]
+    labels = {str(run.record.get("run_id")): label for run, label in zip(recorded, short_labels(recorded), strict=True)}
+    files: dict[str, Path] = {}
+    for path in sorted(runs.glob("*run-*/run-*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-")):
+        files[path.stem.removeprefix("run-")] = path  # the latest of a run that was resumed has all of it
+    names: set[str] = set()
+    for run_id, path in files.items():
+        began = re.search(r"run-\d{8}_\d{6}-", path.parent.name)
+        if run_id not in labels or began is None:
+            continue
+        name = re.sub(r"[^\w.,=-]+", " ", labels[run_id])[:120].strip()
+        name = f"{name} {run_id}" if name in names else name
+        names.add(name)
+        link = links / f"{began[0]}{name}" / f"run-{name}.wandb"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(path.resolve())
+    return len(names)
 
 
 def _page(folder: Path) -> str:

@@ -108,7 +108,8 @@ class Tracked:
         if remote.state != state:
             return f"the state {state} (it is {remote.state})"
         stored = dict(remote.summary)
-        keys = [key for key, value in summary(self.record).items() if not equal({key: stored.get(key)}, {key: value})]
+        complete = summary(self.record, self.rows)
+        keys = [key for key, value in complete.items() if not equal({key: stored.get(key)}, {key: value})]
         if keys:
             return f"the summary's {', '.join(keys)}"
         return self._missing_files(remote, stored)

@@ -10,7 +10,7 @@ import re
 import signal
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -20,8 +20,9 @@ from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
 from benchmarks.config.trial import WIRING
-from benchmarks.records.files import LAYERS, LOG, pictures, read_bytes
-from benchmarks.units import one_line
+from benchmarks.records.files import HISTORY, LAYERS, LOG, pictures, read_bytes
+from benchmarks.records.runs import Run, read_history
+from benchmarks.units import number, one_line
 
 ANSWER_TIMEOUT_S = 4  # until a server shows that it is there
 ASK_TIMEOUT_S = 20  # for one answer of the server
@@ -132,20 +133,24 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
     """Call ``wandb.init`` for a trial's run, new or resumed: the same from the trial and from ``sync``."""
     import wandb
 
+    logger = config["logger"]
     settings = {key: value for key, value in config.items() if key not in WIRING}
-    tags = [*os.environ.get("WANDB_TAGS", "").split(","), record["data"]]
+    given = logger.get("tags") or ()
+    tags = [*(given.split(",") if isinstance(given, str) else given), record["data"]]
     tags.append((record.get("environment") or {}).get("device_name") or "")
     tags.append("debug" if config["trainer"].get("limit_train_batches") is not None else "")
     processes = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
+    tags.append(f"{processes} process{'es' * (processes > 1)}")
     run = wandb.init(
-        entity=config["logger"]["entity"],
-        project=config["logger"]["project"],
+        entity=logger["entity"],
+        project=logger["project"],
         id=record["run_id"],
         resume="allow",
-        name=os.environ.get("WANDB_NAME") or f"{record['name']} seed {record['seed']}",
-        group=os.environ.get("WANDB_RUN_GROUP") or record.get("experiment") or record["data"],
+        name=logger.get("name") or run_name(record),
+        group=logger.get("group") or record.get("experiment") or record["data"],
         job_type="train",
-        tags=[tag[:LONGEST_TAG] for tag in tags if tag] + [f"{processes} process{'es' * (processes > 1)}"],
+        tags=list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag)),
+        notes=logger.get("notes"),
         config=settings | {"hash": record["config_hash"], "complexity": record.get("complexity")},
         **keywords,
     )
@@ -154,6 +159,12 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
         # Exact names: a glob races with other globs.
         run.define_metric(name, step_metric=AXIS)
     return run
+
+
+def run_name(record: Mapping[str, Any]) -> str:
+    """Return what tells runs apart: `resnet20 · digits · common, epochs=5 · seed 0`."""
+    run = Run(Path(), dict(record))
+    return " · ".join((run.name, run.data, run.recipe, f"seed {run.seed}"))
 
 
 def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
@@ -167,7 +178,7 @@ def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[
     if not run.resumed:
         with suppress(OSError):
             run.write_logs(read_bytes(directory / LOG).decode(errors="replace"))
-    run.summary.update(summary(record))
+    run.summary.update(summary(record, read_history(directory / HISTORY)))
     run.summary.update(media(directory, record))
     for name, paths in artifacts(directory, record, config).items():
         artifact = wandb.Artifact(name, type="model")
@@ -198,8 +209,12 @@ def metrics(record: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def summary(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics."""
+def summary(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics, best validation.
+
+    Args:
+        rows: of the history, under the record's names or the server's.
+    """
     named = {
         "status": record["status"],
         "error": record["error"],
@@ -207,8 +222,19 @@ def summary(record: Mapping[str, Any]) -> dict[str, Any]:
         **{f"model/{name}": value for name, value in (record.get("complexity") or {}).items() if name != "input_size"},
         **{f"compute/{name}": value for name, value in (record.get("compute") or {}).items()},
         **(record.get("metrics") or {}),
+        **_best(record, rows),
     }
     return {name: value for name, value in named.items() if _is_there(value)}
+
+
+def _best(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the best validation result of the reported metric and its step; errors are better lower, scores higher."""
+    metric = Run(Path(), dict(record)).val_metric
+    measured = [(value, row) for row in rows if (value := number(row.get(metric))) is not None]
+    if not measured:
+        return {}
+    best, row = (min if metric.endswith("_err") else max)(measured, key=lambda pair: pair[0])
+    return {"best_val": best, "best_val_step": row.get("step", row.get("trainer/global_step"))}
 
 
 def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,9 +110,8 @@ def _panels() -> dict[str, list[Any]]:
     }
 
     sections: dict[str, list[Any]] = {}
-    for task, (val, test, label) in TASKS.items():
+    for task, (val, test, label) in TASKS.items():  # first, as on the page, the test result over MACs
         sections[task] = [
-            wr.LinePlot(title=f"validation {label} over training FLOPs", y=[val], **curves),
             wr.ScatterPlot(
                 title=f"test {label} over MACs of one image",
                 x=wr.SummaryMetric("model/macs"),
@@ -121,6 +120,7 @@ def _panels() -> dict[str, list[Any]]:
                 running_ymin=True,
                 regression=False,
             ),
+            wr.LinePlot(title=f"validation {label} over training FLOPs", y=[val], **curves),
             wr.LinePlot(title="training loss over training FLOPs", y=["train/loss"], **curves),
         ]
     costs = {

@@ -104,7 +104,8 @@ def test_one_tracked_run_per_trial(sweep) -> None:
         [ended] = [line["exit"] for line in lines if line["type"] == "exit"]
         config = header["config"]["update"]
         record = records(root)[config["name"]]
-        assert header["display_name"] == f"{record['name']} seed 0"
+        assert header["display_name"].split(" · ")[:2] == [record["name"], "digits"]
+        assert header["display_name"].endswith(" · seed 0")
         assert header["run_id"] == record["run_id"] == record["wandb"]["id"]
         assert config["hash"] == record["config_hash"]
         assert ended.get("exit_code", 0) == 0

@@ -46,6 +46,7 @@ class StoredRun:
     group: str | None = None
     job_type: str | None = None
     sweep: str | None = None
+    notes: str | None = None
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -402,6 +403,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "jobType": "job_type",
             "sweep": "sweep",
             "tags": "tags",
+            "notes": "notes",
         }.items():
             if given.get(key) is not None:
                 setattr(run, name, given[key])

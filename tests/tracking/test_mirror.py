@@ -108,11 +108,19 @@ def synced(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_goes_online_with_all_that_belongs_to_it(server: WandbServer, tmp_path: Path) -> None:
     import wandb
 
-    directory = run_trial(tmp_path, "logger.checkpoints=true", f"logger.entity={ENTITY}")
+    own_words = ("logger.tags=[one,two]", "logger.notes=by hand", f"logger.entity={ENTITY}")
+    directory = run_trial(tmp_path, "logger.checkpoints=true", *own_words)
     run, record = check(server, directory, "ok", 0), record_of(directory)
     assert record["wandb"] == {"id": run.name, "mode": "online"}
-    assert (run.display_name, run.group, run.job_type) == ("densenet_bc10_k4 seed 0", "digits", "train")
-    assert run.tags == ["digits", record["environment"]["device_name"], "debug", "1 process"]
+    assert (run.group, run.job_type, run.notes) == ("digits", "train", "by hand")
+    name, data, recipe, seed = run.display_name.split(" · ")
+    assert (name, data, seed) == ("densenet_bc10_k4", "digits", "seed 0") and recipe.startswith(
+        "densenet_digits, epochs=3"
+    )
+    rows = read_history(directory / "history.jsonl")
+    best = min(rows, key=lambda row: row["val/top1_err"])
+    assert (run.summary["best_val"], run.summary["best_val_step"]) == (best["val/top1_err"], best["step"])
+    assert run.tags == ["one", "two", "digits", record["environment"]["device_name"], "debug", "1 process"]
     assert run.config["hash"]["value"] == record["config_hash"]
     assert run.config["recipe"]["value"]["batch_size"] == 32
     numbers = {key: run.summary[key] for key in ("test/top1_err", "model/macs", "compute/train_flops")}

@@ -16,6 +16,9 @@ from pathlib import Path
 
 import pytest
 from support.benchmark_command import command
+from support.records import make_run
+
+from benchmarks.tracking.show import link_named_runs
 
 ROOT = Path(__file__).parents[2]
 SHOW = [sys.executable, "-m", "benchmarks", "wandb", "show"]
@@ -74,6 +77,23 @@ def test_on_a_terminal_leet_gets_the_folder_and_its_exit_code_is_returned(tmp_pa
     assert code == 3
 
 
+def test_the_runs_bear_their_names_and_the_report_is_left_out(tmp_path: Path) -> None:
+    for name, seed, run_id in (("resnet20", 0, "a-1"), ("resnet20", 1, "b-1"), ("densenet40", 0, "c-1")):
+        make_run(tmp_path, name=name, seed=seed, run_id=run_id)
+    ids = ("a-1", "b-1", "c-1", "report-1", "of-no-record", "a-1")  # the first was resumed
+    for second, run_id in enumerate(ids):
+        place = tmp_path / "wandb" / f"{'offline-' * (second % 2)}run-20261123_00000{second}-{run_id}"
+        place.mkdir(parents=True)
+        (place / f"run-{run_id}.wandb").write_text(str(second))
+    assert link_named_runs(tmp_path, tmp_path / "wandb", tmp_path / "links") == 3
+    shown = {path.parent.name: path for path in (tmp_path / "links").glob("*/*.wandb")}
+    assert {name.split("-", 2)[2]: path.read_text() for name, path in shown.items()} == {
+        "resnet20 seed 0": "5", "resnet20 seed 1": "1", "densenet40 seed 0": "2",
+    }  # fmt: skip
+    for name, path in shown.items():  # as leet looks for it
+        assert re.fullmatch(r"run-\d{8}_\d{6}-.+", name) and path.name == f"run-{name.split('-', 2)[2]}.wandb"
+
+
 def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
     show = [*SHOW, str(folder)]
     for page_exists, expected in (
@@ -102,7 +122,7 @@ def test_a_folder_without_such_runs_is_refused(
 def test_leet_itself_draws_a_run_over_its_flops(tmp_path: Path) -> None:
     script = """
 import sys, wandb
-run = wandb.init(mode="offline", dir=sys.argv[1], project="p")
+run = wandb.init(mode="offline", dir=sys.argv[1], project="p", id="a-1")
 run.define_metric("compute/train_flops")
 run.define_metric("err", step_metric="compute/train_flops")
 for step in range(5):
@@ -110,7 +130,8 @@ for step in range(5):
 run.finish()
 """
     environment = {**os.environ, "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "TERM": "xterm-256color"}
+    make_run(tmp_path, name="resnet20", run_id="a-1")
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, timeout=120, check=True)
     drawn, code = on_a_terminal([*SHOW, str(tmp_path)], environment, until="[x: compute/train_flops]", keys=b"q")
-    assert "err" in drawn
+    assert "err" in drawn and "-resnet20" in drawn
     assert code == 0

@@ -100,6 +100,8 @@ def connect(folder: Path) -> Any:
     Raises:
         ValueError: there is none, with the reason in one line.
     """
+    if switched_off() == "disabled":
+        raise ValueError("W&B is disabled: by WANDB_MODE, WANDB_DISABLED or `wandb disabled`")
     prepare(folder.resolve())
     os.environ.setdefault("WANDB_X_GRAPHQL_RETRY_MAX", "3")
     import wandb

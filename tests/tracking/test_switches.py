@@ -14,6 +14,7 @@ from support.wandb_server import WandbServer, environment
 
 from benchmarks.config.compose import expand_all
 from benchmarks.tracking.mirror import resolve_mode
+from benchmarks.tracking.wandb_run import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -114,6 +115,9 @@ def test_the_switches(
     for name, value in (environment(tmp_path, counted) | variables).items():
         monkeypatch.setenv(name, value)
     assert [resolve_mode("auto"), resolve_mode("online")] == [mode, mode]
+    if mode == "disabled":  # what is asked for by a command is not sent either
+        with pytest.raises(ValueError, match="W&B is disabled"):
+            connect(tmp_path)
     assert bool(counted.accepted) == (mode == "online")  # whether it answers is looked at
     assert ("mode" in capfd.readouterr().err) == (variables == {"WANDB_MODE": "no"})
 

@@ -195,8 +195,8 @@ def test_another_configuration_in_the_directory_is_refused(sweep) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_weights(sweep, tmp_path: Path) -> None:
-    arguments = ("model=densenet", "recipe.epochs=3", "trainer.limit_train_batches=8", "logger=none")
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    arguments = ("model=densenet", "recipe.epochs=3", "trainer.limit_train_batches=8", "logger=none", ONE_THREAD)
     straight = run(*arguments, root=tmp_path / "straight")
     assert straight.returncode == 0, straight.stdout
     directory = next((tmp_path / "straight").glob("*/*/*/seed0")).relative_to(tmp_path / "straight")

@@ -11,6 +11,7 @@ from benchmarks.analysis.published import FIGURES, WORDS, tables
 from benchmarks.complexity.reference_counts import TABLES, ReferenceCounts, all_reference_counts
 from benchmarks.config.compose import expand, paper_facts
 from benchmarks.config.trial import CONF, Trial
+from benchmarks.report.certify import rounds_to
 from benchmarks.units import short_value
 
 PUBLISHED = [path.stem for path in sorted(TABLES.glob("*.csv")) if path.stem in tables()]
@@ -27,7 +28,7 @@ def lines(table: str) -> list[dict[str, str]]:
 
 
 def test_every_table_has_its_lines() -> None:
-    assert len(tables()) == 29
+    assert len(tables()) == 30
     assert all(table.rows for table in tables().values())
     assert {path.stem for path in TABLES.glob("*.csv")} - tables().keys() == {
         "tables",
@@ -161,3 +162,15 @@ def test_reference_counts_are_unambiguous() -> None:
 def test_package_ships_the_tables() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert '"tables/*.csv"' in text
+
+
+def test_detectors_have_the_counts_that_torchvision_publishes() -> None:
+    """Of Mask R-CNN it counts an untrained network, which draws no mask; ours has 100 of them, of 91 outputs in place of 80."""
+    published = {row.label.replace("rcnn", "_rcnn"): row for row in tables()["torchvision_detection"].rows}
+    known = {one.name: one for one in all_reference_counts() if one.name.endswith("_torchvision")}
+    assert {f"{name}_torchvision" for name in published} == known.keys()
+    for name, row in published.items():
+        ours = known[f"{name}_torchvision"]
+        assert rounds_to(ours.params, row.params) and ours.input_size == (3, 800, 800)
+        masks = 100 * (529_858_560 + 28 * 28 * 256 * (91 - 80)) if name.startswith("mask") else 0
+        assert rounds_to(ours.macs - masks, row.macs), ours.macs - masks

@@ -92,6 +92,7 @@ MEASURE = {
     "layouts": Command("NCHW beside channels_last: which layout is a network's default", "performance.layouts"),
     "launching": Command("what starting, launching and tracking cost", "performance.launching"),
     "decoding": Command("JPEG files: decoding, training batches, workers, waiting", "performance.decoding"),
+    "operators": Command("RoIAlign and non-maximum suppression of detectors", "performance.operators"),
     "peers": Command("our training step and input path beside those of other projects", "performance.peers"),
     "statistics": Command(
         "how often intervals hold the truth and tables claim what is not, by simulation: docs/statistics.md",

@@ -1,11 +1,13 @@
 """What all commands share: the terminal they print on, aligned tables, and the names that they had before."""
 
+import argparse
 import codecs
 import io
+import math
 import os
 import sys
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TextIO
 
 from rich.cells import cell_len
@@ -121,6 +123,32 @@ def outlive_readers() -> None:
             stream.reconfigure(errors=READABLE)
         if not isinstance(stream, Outliving):  # None where it was closed
             setattr(sys, name, Outliving(stream or open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads a whole number from ``least`` on, for an option of argparse."""
+
+    def read(text: str) -> int:
+        if not text.strip().isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"a whole number from {least}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+def number(least: float, words: str) -> Callable[[str], float]:
+    """Return what reads a finite number above or equal to ``least``, described by ``words``, for an option of argparse."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{words}, got {text!r}")
+        return value
+
+    return read
 
 
 def console(markup: bool = True) -> Console:

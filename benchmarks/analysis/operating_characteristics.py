@@ -12,6 +12,7 @@ from benchmarks.analysis.error_rates import POWER
 from benchmarks.analysis.sequential import LOOKS
 from benchmarks.analysis.simulation import OWN, SHARED, LookShares, Setting, Shares, simulate, simulate_looks
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT
+from benchmarks.terminal import at_least
 
 PAGE = (ROOT if IS_CHECKOUT else Path()) / "docs" / "statistics.md"
 TABLES = 300
@@ -65,7 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "table claims a difference that is none, and how many seeds a true difference needs. Some minutes on one core."
     )
     parser.add_argument(
-        "--tables", type=int, default=TABLES, help=f"simulated for each setting; by default {TABLES}, as the page has"
+        "--tables",
+        type=at_least(1),
+        default=TABLES,
+        help=f"simulated for each setting; by default {TABLES}, as the page has",
     )
     parser.add_argument("--write", action="store_true", help=f"write docs/{PAGE.name} in place of printing it")
 

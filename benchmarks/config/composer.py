@@ -45,6 +45,14 @@ class _Composed:
         return references(self.written)
 
     @cached_property
+    def of_other_tasks(self) -> set[str]:
+        """The keys that only the modules of other tasks name."""
+        others = {name: node for name, node in self.written["task"].items() if name != self.config["data"]["task"]}
+        return references(others) - references(
+            self.written | {"task": {**self.written["task"], **dict.fromkeys(others)}}
+        )
+
+    @cached_property
     def computed_with(self) -> set[float]:
         """The stand-ins on which more depends than copies of them: a text, or a key that an expression mentions."""
         texts = [value for _, value in _leaves(self.written) if isinstance(value, str) and "${" in value]
@@ -77,7 +85,7 @@ class Composer:
         # A data set may count what is in its folder.
         place = [text for text in job if text.startswith("data.root=")]
         reference = template if all(map(_selects, job)) else self._compose((*template.selected, *place))
-        check_keys(template.config, template.named, reference.config)
+        check_keys(template.config, template.named, template.of_other_tasks, reference.config)
         check_values(config)
         written = _filled(template.identity, numbers)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))

@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pkgutil import resolve_name
 from typing import Any
 
@@ -23,11 +23,14 @@ def references(written: Mapping[str, Any]) -> set[str]:
     return {name for text in texts for name in NAMES.findall(text)}
 
 
-def check_keys(config: Mapping[str, Any], named: Iterable[str], of_files: Mapping[str, Any]) -> None:
+def check_keys(
+    config: Mapping[str, Any], named: Iterable[str], of_other_tasks: Collection[str], of_files: Mapping[str, Any]
+) -> None:
     """Check that something reads every key of a resolved configuration.
 
     Args:
         named: keys that its interpolations name.
+        of_other_tasks: those that only another task's module names.
         of_files: the configuration that the files alone make. An argument of a target that stands in it is the file's to
             answer for, and the target is not imported for it.
 
@@ -39,6 +42,8 @@ def check_keys(config: Mapping[str, Any], named: Iterable[str], of_files: Mappin
         target = _target_above(key, config)
         if target and key in known and not key.startswith(CLOSED):
             continue
+        if key not in known and any(f"{key}.".startswith(f"{other}.") for other in of_other_tasks):
+            raise ConfigurationError(f"nothing reads {key} in {config['data']['task']}")
         if not is_read(key, config, named):
             raise ConfigurationError(f"nothing reads {key}{instead(key, config)}")
 

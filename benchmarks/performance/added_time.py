@@ -17,6 +17,7 @@ from benchmarks.performance.cases import CASES, INPUT, INPUT_STEPS, chosen_cases
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.throughput import label
+from benchmarks.terminal import at_least
 
 LIMIT, SHARE_LIMIT = 1.02, 0.02  # of a hand-written step: ours; of it, making the batch
 TOLERANCE, SHARE_TOLERANCE = 0.02, 0.01  # that --check allows beyond the committed figures
@@ -71,8 +72,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CASE|KEY=VALUE",
         help=f"cases of {', '.join(CASES)}, {INPUT}, default: all; values for run.py, of {', '.join(SETTINGS)}",
     )
-    parser.add_argument("--batch", type=int, help="images of a step; default: small on a CPU, the recipe's on a GPU")
-    parser.add_argument("--steps", type=int, help="default: by case")
+    parser.add_argument(
+        "--batch", type=at_least(1), help="images of a step; default: small on a CPU, the recipe's on a GPU"
+    )
+    parser.add_argument("--steps", type=at_least(1), help="default: by case")
     parser.add_argument("--check", action="store_true", help="compare with the committed ratios, on any machine")
     add_write_option(parser)
 

@@ -28,6 +28,7 @@ from benchmarks.performance.document import MeasuredTable, add_write_option, int
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.jpeg_tree import CLASSES, QUALITIES, generate
 from benchmarks.records.hardware import cores
+from benchmarks.terminal import at_least
 
 BATCH = 256  # the papers'
 ROUND_IMAGES = 64  # images that each way of decoding takes, before the next one's
@@ -82,7 +83,9 @@ NOTE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``measure decoding``."""
     parser.description = "Decode, augment and load photographs from a generated tree of JPEG files of ImageNet's sizes."
-    parser.add_argument("--images", type=int, default=10_000, help="training images of the tree, default: %(default)s")
+    parser.add_argument(
+        "--images", type=at_least(1), default=10_000, help="training images of the tree, default: %(default)s"
+    )
     parser.add_argument("--tree", type=Path, help="its folder, generated once; default: outputs/cache/jpeg-<images>")
     parser.add_argument("--trace", type=Path, metavar="FILE", help="write waits and steps for chrome://tracing")
     add_write_option(parser)

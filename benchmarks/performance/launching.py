@@ -18,6 +18,7 @@ from rich.progress import track
 
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.records.files import PROGRESS
+from benchmarks.terminal import at_least
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
 ONE_STEP = (
@@ -91,9 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "on the digits and state which share of a step's time the tracker takes. Exit code 1 where one is above its limit."
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
-    parser.add_argument("--repeats", type=int, default=3, help="of start; default: 3")
+    parser.add_argument("--repeats", type=at_least(1), default=3, help="of start; default: 3")
     parser.add_argument("--logger", default="none", choices=("none", "wandb"), help="of start; default: none")
-    parser.add_argument("--epochs", type=int, default=5, help="of tracking; default: 5")
+    parser.add_argument("--epochs", type=at_least(1), default=5, help="of tracking; default: 5")
     parser.add_argument("--mode", default="offline", choices=("offline", "online"), help="of W&B; default: offline")
     add_write_option(parser)
 

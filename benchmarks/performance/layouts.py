@@ -22,6 +22,7 @@ from benchmarks.performance.document import MeasuredTable, add_write_option, int
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.records.files import write_atomic
+from benchmarks.terminal import number
 from benchmarks.training.default_settings import LAYOUTS
 from benchmarks.training.tuned_settings import WORTH, specification
 
@@ -65,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"With --write the decisions become {LAYOUTS.name}, from which trainer.channels_last=null is resolved."
     )
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help=f"of {', '.join(NETWORKS)}; default: all")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of a comparison; default: {SECONDS:.0f}")
+    parser.add_argument(
+        "--seconds",
+        type=number(1, "a number of seconds from 1"),
+        default=SECONDS,
+        help=f"of a comparison; default: {SECONDS:.0f}",
+    )
     add_write_option(parser)
 
 

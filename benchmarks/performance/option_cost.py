@@ -18,6 +18,7 @@ from benchmarks.performance import kept_memory
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.performance.subprocesses import compare_steps
+from benchmarks.terminal import at_least
 from benchmarks.training.tuned_settings import specification
 
 SMALL = {  # on a CPU, where the recipe's batch would take minutes
@@ -74,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kept", action="store_true", help="measure what DenseNets keep for their backward pass")
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --kept: draw memory over depth, an HTML file")
-    parser.add_argument("--repeats", type=int, metavar="N", help="of the comparison; default: as time allows")
+    parser.add_argument("--repeats", type=at_least(1), metavar="N", help="of the comparison; default: as time allows")
     add_write_option(parser)
 
 

@@ -18,6 +18,7 @@ from benchmarks.performance import cases
 from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case, chosen_cases
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
+from benchmarks.terminal import at_least
 
 if TYPE_CHECKING:
     from benchmarks.performance.other_loops import Peer
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--torchvision", type=Path, metavar="FOLDER", help="references/classification of its sources")
     parser.add_argument("--timm", type=Path, metavar="FILE", help="train.py of its sources")
-    parser.add_argument("--steps", type=int, help="default: by case")
+    parser.add_argument("--steps", type=at_least(1), help="default: by case")
     add_write_option(parser)
 
 

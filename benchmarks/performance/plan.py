@@ -1,7 +1,6 @@
 """What a sweep will cost, before it runs: ``python -m benchmarks plan model=resnet,densenet seed=range(5)``."""
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # of a pasted run.py command
     parser.add_argument(
-        "--flops-per-s", type=_positive, metavar="RATE", help="throughput of one device, as 4e13: nothing is measured"
+        "--flops-per-s",
+        type=terminal.number(1, "a positive number, as 4e13"),
+        metavar="RATE",
+        help="throughput of one device, as 4e13: nothing is measured",
     )
     parser.add_argument(
         "--measure",
@@ -101,13 +103,6 @@ def check_budget(trials: Sequence[Trial | Impossible]) -> None:
                 f"nothing was started: {name} of what remains ({len(left)} of {len(trials)} runs) is forecast as "
                 f"{sums[name]:.4g}, above launch.budget.{name}={limit:g}"
             )
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"a positive number, as 4e13, got {text}")
-    return value
 
 
 def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> None:

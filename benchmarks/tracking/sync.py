@@ -25,6 +25,7 @@ from rich.progress import track
 from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_config, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held
 from benchmarks.records.runs import Run, load_runs
+from benchmarks.terminal import at_least
 from benchmarks.tracking.sweep_report import FOLDER, send
 from benchmarks.tracking.wandb_run import (
     ASK_TIMEOUT_S,
@@ -219,7 +220,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to", metavar="ENTITY/PROJECT", help="instead of logger.entity and logger.project of the runs"
     )
-    parser.add_argument("--workers", type=int, default=4, help="runs at a time; default: 4")
+    parser.add_argument("--workers", type=at_least(1), default=4, help="runs at a time; default: 4")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from rich.progress import Progress, TaskID
 
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, RECORD, read_config, read_json
+from benchmarks.terminal import at_least
 from benchmarks.training.pictures import SHOWN
 from benchmarks.training.predict_classes import CLASSES, write_classes
 from benchmarks.training.predict_objects import RESULTS, write_objects
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="PNG, JPEG or TIFF (several slices too)")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where files go (default: RUN/predictions)")
-    parser.add_argument("--tile", metavar="PIXELS", type=int, help="side of a tile (default: the run's own)")
+    parser.add_argument("--tile", metavar="PIXELS", type=at_least(1), help="side of a tile (default: the run's own)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
     parser.add_argument("--trust", metavar="NAME", action="append", default=[], help=TRUST_HELP)
 

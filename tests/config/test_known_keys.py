@@ -25,6 +25,8 @@ REFUSED = {
     "+trainer.max_time=00:00:01:00": "nothing reads trainer.max_time",
     "+trainer.enable_checkpointing=true": "nothing reads trainer.enable_checkpointing",
     "+trainer.gradient_clip_val=1": "nothing reads trainer.gradient_clip_val",
+    "+recipe.test_time_dihedral=true": "nothing reads recipe.test_time_dihedral in classification",
+    "+recipe.tiles={tile: 64}": "nothing reads recipe.tiles.tile in classification",
     "+foo=1": "nothing reads foo",
     "+foo.bar=1": "nothing reads foo.bar",
 }  # fmt: skip
@@ -42,10 +44,9 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest(override: str, lin
     [
         ["+recipe.optimizer.dampening=0.1"],
         ["model=densenet", "+model.initial_channels=3"],
-        ["+recipe.test_time_dihedral=true"],
         ["+recipe.test_time_dihedral=true", "model=unet", "data=nuclei"],  # its file sets it
         ["+trainer.limit_train_batches=2"],
-        ["+recipe.tiles={tile: 64}"],
+        ["+recipe.tiles={tile: 64}", "model=unet", "data=nuclei"],
         ["+data.test_views=[10crop]"],
         ["data=touching_cells", "model=unet", "+data.source.train_count=4"],
         ["+recipe.optimizer._convert_=all"],

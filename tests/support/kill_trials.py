@@ -145,8 +145,8 @@ class Trials:
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
             for path in root.glob(RECORDS):
-                progress = read_json(path.with_name("progress.json")) or {"done": 0, "total": 1}
-                if progress["done"] >= share * progress["total"]:
+                progress = read_json(path.with_name("progress.json"))
+                if progress and progress["total"] and progress["done"] >= share * progress["total"]:  # 0 of 0 is set-up
                     return
             if share < 0 and ranks_of(root):
                 return

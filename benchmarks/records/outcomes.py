@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.records.files import write_json
+from benchmarks.records.files import read_bytes, write_json
 
 OUTCOMES = "outcomes.json"
 SCHEMA = 1
@@ -84,10 +84,10 @@ def read_outcomes(directory: Path) -> Outcomes | None:
 def read_outcomes_file(path: Path) -> Outcomes | None:
     """As ``read_outcomes``, of a file of any name."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no file of outcomes: {error}") from None
     try:
         if content["schema"] != SCHEMA:
@@ -99,7 +99,7 @@ def read_outcomes_file(path: Path) -> Outcomes | None:
                 raise ValueError(f"pixels are not {count} images with 3 counts for each class")
             return Outcomes(checksum, {}, pixels)
         return Outcomes(checksum, {name: _unpacked(text, count) for name, text in content["hits"].items()})
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no file of outcomes: {type(error).__name__}: {error}") from None
 
 

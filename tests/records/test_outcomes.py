@@ -1,6 +1,7 @@
 """Outcomes of test images: kept to the bit, and refused where they are torn."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,3 +73,9 @@ def test_a_damaged_file_is_named_in_one_line(damage: Callable[[str], str], words
         read_outcomes(tmp_path)
     message = str(error.value)
     assert words in message and str(path) in message and len(message.splitlines()) == 1
+
+
+def test_what_is_no_file_keeps_no_reader_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / OUTCOMES)
+    with pytest.raises(ValueError, match="outcomes.json is no file of outcomes: .*not a file"):
+        read_outcomes(tmp_path)

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support.benchmark_command import command
 from support.records import make_run
 
+from benchmarks.records.outcomes import Outcomes, write_outcomes
 from benchmarks.records.runs import load_runs
 
 
@@ -69,6 +71,7 @@ OF_A_RUN = (
     "layers.csv",
     "log.txt",
     "progress.json",
+    "outcomes.json",
 )
 READERS = (
     *(("report",), ("report", "resnext_table7"), ("report", "--list"), ("report", "iso_compute"), ("status",)),
@@ -86,6 +89,8 @@ def outputs(root: Path, names: list[str]) -> None:
         (run / "progress.json").write_text(
             '{"phase": "train", "epoch": 1, "epochs": 2, "done": 1, "total": 2, "metrics": {}, "time": 0}'
         )
+        hits = {"top1_err": np.ones(450, dtype=bool)}
+        write_outcomes(run, Outcomes("0" * 64, hits))
         (run / "pictures").mkdir()
         (run / "pictures" / "test-0.png").write_bytes(b"no picture, but bytes")
         (run / "name").write_text(name)

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def run_details(run: Run) -> list[Section]:
     Runs of a sweep have most sections in common, word by word.
     """
     tables = {
-        "run": {"folder": run.directory, "overrides": run.overrides or "none"},
+        "run": {"folder": str(run.directory), "overrides": run.overrides or "none"},
         "reference counts": reference_counts(run),
     }
     for key, value in run.record.items():
@@ -49,19 +50,24 @@ def run_details(run: Run) -> list[Section]:
         if not isinstance(value, dict):
             tables["run"][key] = value
         elif key != "overrides":
-            tables[key] = flatten(value)
+            tables[key] = value
     sections: list[Section] = []
     for key, values in tables.items():
-        rows = [
-            (one_line(name), one_line(_plain(value)))
-            for name, value in values.items()
-            if value not in (None, "", [], {})
-        ]
-        if rows:
+        if rows := _rows(json.dumps(values)):
             sections.append((TITLES.get(key, one_line(key).capitalize()), rows))
     if matrix := _confusion(run):
         sections.append(("Confusion matrix", matrix))
     return sections + [("Configuration", lines) for lines in _configuration(run.directory / CONFIG)]
+
+
+@lru_cache(10_000)  # as many parts of records as differ among a thousand runs
+def _rows(part: str) -> list[tuple[str, str]]:
+    """Return name and text of each value that a part of a record holds, from its JSON."""
+    return [
+        (one_line(name), one_line(_plain(value)))
+        for name, value in flatten(json.loads(part)).items()
+        if value not in (None, "", [], {})
+    ]
 
 
 def _confusion(run: Run) -> dict[str, Any] | None:

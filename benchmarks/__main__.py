@@ -94,6 +94,7 @@ MEASURE = {
     "decoding": Command("JPEG files: decoding, training batches, workers, waiting", "performance.decoding"),
     "operators": Command("RoIAlign and non-maximum suppression of detectors", "performance.operators"),
     "peers": Command("our training step and input path beside those of other projects", "performance.peers"),
+    "processes": Command("whole processes in turns: ours, a Lightning script, a bare loop", "performance.processes"),
     "statistics": Command(
         "how often intervals hold the truth and tables claim what is not, by simulation: docs/statistics.md",
         "analysis.operating_characteristics",

@@ -17,7 +17,8 @@ from benchmarks.training.checkpoints import weights_sha256
 main = command("measure peers")
 
 # Two epochs, so that the schedule counts.
-SMALL = Case(("model=resnet", "data=digits", "model.depth=8", "recipe.batch_size=399"), None, 6, 1197)
+NETWORK = ("model=resnet", "data=digits", "model.depth=8", "recipe.batch_size=399")
+SMALL = Case((*NETWORK, "trainer.channels_last=false"), None, 6, 1197)  # other projects have no layout of their own
 # Of the form of torchvision's and of timm's, each with a module beside it, as torchvision's has.
 LOOP = """
 import types

@@ -184,7 +184,8 @@ SHORT = {"threads": 1, "measured_s": 0.3}
 
 
 def test_passes_of_one_process_and_of_two() -> None:
-    base = tuned_settings.specification(trial("model=resnet", "model.depth=8").config) | SHORT
+    network = ("model=resnet", "model.depth=8", "trainer.channels_last=false")
+    base = tuned_settings.specification(trial(*network).config) | SHORT
     passes = [{"forward": True, "batch": 1}, {"forward": False, "batch": 256}]
     one, two = (subprocesses.steps(base, passes, ranks) for ranks in (1, 2))
     for small, large in (one, two):

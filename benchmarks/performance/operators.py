@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.performance.document import MS, MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
+from benchmarks.terminal import number
 
 REGIONS, CHANNELS, SIDE = 512, 256, 7  # of RoIAlign: a training image of Mask R-CNN on a feature pyramid
 STRIDES, HEIGHT, WIDTH = (4, 8, 16, 32), 800, 1312  # levels of the pyramid, and pixels of the image
@@ -28,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Time RoIAlign, with and without its gradient, and non-maximum suppression; on a GPU where there is one."
     )
-    parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of all rounds (default: {SECONDS:g})")
+    seconds = number(0, "a number of seconds from 0")
+    parser.add_argument("--seconds", type=seconds, default=SECONDS, help=f"of all rounds (default: {SECONDS:g})")
     add_write_option(parser)
 
 

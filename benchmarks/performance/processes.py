@@ -25,6 +25,7 @@ from benchmarks.performance.document import MeasuredTable, add_write_option, int
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.launching import RUN
 from benchmarks.records.files import RECORD, read_json
+from benchmarks.terminal import at_least
 
 USUAL = ("model=resnet", "data=digits", "recipe.epochs=5")
 OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # arguments of run.py
@@ -72,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help=f"as for run.py, a classification in memory; default: {' '.join(USUAL)}",
     )
-    parser.add_argument("--repeats", type=int, default=5, help="default: 5")
+    parser.add_argument("--repeats", type=at_least(1), default=5, help="default: 5")
     parser.add_argument("--check", action="store_true", help="compare with limits and committed ratios, on any machine")
     add_write_option(parser)
 

@@ -95,7 +95,7 @@ model | =3 | model==resnet | seed={ | seed=[1 | seed=' | a b | ~nothing | + | ++
 foo=1 | recipe.epoch=3 | model.dept=20 | launch.worker=2 | trainer.lr=1 | data.sorce=x | +model=resnet | launch.budget.nothing=1
 +trainer.max_time=1 | +trainer.enable_checkpointing=true | +trainer.fast_dev_run=true | +trainer.limit_val_batches=2
 experiment=nothing | +experiment=nothing | row=x | data=digits.yml | --mode=test | --config-dir=nowhere | --config-dir=file
---config-dir=empty | --config-dir | -x | --multirun=3 | logger=wandb logger.tags=x | about=x | paper=x | rows={} | defaulted=x
+--config-dir=empty | --config-dir | -x | --multirun=3 | logger=wandb logger.tag=x | about=x | paper=x | rows={} | defaulted=x
 seed=${nothing} | seed=${seed} | name=${model.nothing} | recipe.epochs=${recipe.epochs} | seed=range(3) | seed=0,1
 model=resnet,densenet | -m seed=range(0,0) | -m recipe.optimizer.lr=interval(0,1)
 -m model=glob(zzz*) | -m model= | seed= | seed=auto | hydra.run.dir=x | hydra.sweep.dir=x | hydra/launcher=x

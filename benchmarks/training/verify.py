@@ -15,7 +15,6 @@ from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_config, read_json, write_json
 from benchmarks.records.outcomes import OUTCOMES, read_outcomes
 from benchmarks.records.runs import Run, load_runs, read_history
-from benchmarks.terminal import at_least
 from benchmarks.units import one_line, plural
 
 NEEDED = {
@@ -59,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/digits/…/seed0")
     parser.add_argument(
-        "--replay", metavar="N", type=at_least(0), default=0,
+        "--replay", metavar="N", type=int, default=0,
         help="train up to N steps again, from the checkpoint before the last or from the start, and compare weights to the bit",
     )  # fmt: skip
     parser.add_argument("--trust", metavar="NAME", action="append", default=[], help=TRUST_HELP)

@@ -25,6 +25,7 @@ if __name__ == "__main__":
 import run  # noqa: E402
 from benchmarks import __main__ as commands  # noqa: E402
 from benchmarks.config.schema import BLOCK, KEYS  # noqa: E402
+from benchmarks.units import one_line
 
 BUDGET = "launch.budget.train_flops=1"
 PAGE = ROOT / "docs" / "reference" / "refused.md"
@@ -248,6 +249,7 @@ def page(rows: Sequence[Row]) -> str:
 
 def _cell(text: str) -> str:
     """Return a text as a cell of Markdown, cut where it is long."""
+    text = one_line(text)
     short = text if len(text) <= LONGEST else f"{text[:LONGEST].rpartition(' ')[0]} …"
     for special in "|<~*_[]":
         short = short.replace(special, f"\\{special}")

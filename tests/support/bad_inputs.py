@@ -25,7 +25,7 @@ if __name__ == "__main__":
 import run  # noqa: E402
 from benchmarks import __main__ as commands  # noqa: E402
 from benchmarks.config.schema import BLOCK, KEYS  # noqa: E402
-from benchmarks.units import one_line
+from benchmarks.units import one_line  # noqa: E402
 
 BUDGET = "launch.budget.train_flops=1"
 PAGE = ROOT / "docs" / "reference" / "refused.md"

@@ -91,8 +91,8 @@ def test_a_programs_own_error_is_not_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("limit", "status", "cause"),
     [
-        ("launch.stall_s=6", "failed", "no sign of life for 6 s"),
-        ("launch.time_limit_s=9", "interrupted", "time limit of 9 s"),
+        ("launch.stall_s=15", "failed", "no sign of life for 15 s"),
+        ("launch.time_limit_s=25", "interrupted", "time limit of 25 s"),
     ],
 )
 @pytest.mark.slow

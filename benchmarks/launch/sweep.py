@@ -159,7 +159,7 @@ class Sweep:
                 self._step()
             self._stop("interrupted", "stopped, as another trial has failed (launch.fail_fast)")
         except KeyboardInterrupt as interrupt:
-            cause = f"interrupted by {interrupt or 'Ctrl-C'}"
+            cause = f"interrupted by {str(interrupt) or 'Ctrl-C'}"
             try:
                 self._stop("interrupted", cause)
             except KeyboardInterrupt:

@@ -272,7 +272,7 @@ class RayNode:
     def lose(self, ranks_too: bool) -> None:
         """Kills the raylet, and with it its workers; or all that the node runs, as if the machine had gone."""
         started = children(self.process.pid)
-        raylets = {pid for pid in started if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"}
+        raylets = {pid for pid in started if Path(f"/proc/{pid}/comm").read_text(errors="replace").strip() == "raylet"}
         for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none can see another go
             for pid in started if ranks_too else raylets:
                 os.kill(pid, number)

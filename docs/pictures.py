@@ -1,6 +1,7 @@
-"""Makes the pictures of docs/concepts/, each by the last command of the block above it: python docs/pictures.py [PAGE …]
+"""Makes the pictures of docs/, each by the last command of the block above it: python docs/pictures.py [PAGE …]
 
-Needs Chromium. A command runs in the current folder, so that one which shows a run finds it there.
+Needs Chromium. A command runs in the current folder, so that one which shows a run finds it there; without such a run the
+picture stays as it is.
 """
 
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image, ImageChops
 
-CONCEPTS = Path(__file__).parent / "concepts"
+DOCS = Path(__file__).parent
 PICTURE = re.compile(r"^```sh\n(?:.*\n)*?(python -m benchmarks view .+)\n```\n+!\[[^\]]*\]\(([\w.]+)\)", re.MULTILINE)
 WIDTH, HEIGHT = 1240, 4000  # of the browser's window: no view is wider or higher
 MARGIN = 24
@@ -20,10 +21,13 @@ MARGIN = 24
 
 def main(pages: list[str]) -> None:
     """Make the pictures of these pages, by default of all."""
-    for page in map(Path, pages or sorted(CONCEPTS.glob("*.md"))):
+    for page in map(Path, pages or sorted(DOCS.rglob("*.md"))):
         for command, name in PICTURE.findall(page.read_text(encoding="utf-8")):
-            take(shlex.split(command, comments=True)[1:], page.parent / name)
-            print(page.parent / name)
+            try:
+                take(shlex.split(command, comments=True)[1:], page.parent / name)
+                print(page.parent / name)
+            except subprocess.CalledProcessError:
+                print(f"left out: {page.parent / name}", file=sys.stderr)
 
 
 def take(words: list[str], path: Path) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.seeds import all_but_seed, short_condition
 from benchmarks.records.runs import Run
 from benchmarks.units import number, quantity, short_value
 
 OWN = "each family’s own recipe"
 EVERYTHING = "all recipes and budgets"
-RATE = "recipe.optimizer.lr"
 DEFAULT_RECIPES = ("classification", "segmentation")  # of families that have none of their own on a data set
 
 
@@ -64,14 +64,12 @@ def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
 
     Where no recipe has two networks, all together come first.
     """
-    groups: dict[str, list[Run]] = {}
+    groups: list[list[Run]] = []
     for members in _by_recipe(runs, but=RATE):
         # A rate that is fitted for each network is the network's; several rates of one network are a comparison of rates.
         fitted = len({_network(run) for run in members}) == len({(_network(run), _rate(run)) for run in members})
-        for group in [members] if fitted else _by_recipe(members):
-            groups[str(len(groups))] = group
-    titles = {key: _title(members) for key, members in groups.items()}
-    made = [ComparableRuns(titles[key], tuple(members), _networks(members)) for key, members in groups.items()]
+        groups += [members] if fitted else _by_recipe(members)
+    made = [ComparableRuns(_title(members), tuple(members), _networks(members)) for members in groups]
     made.sort(key=lambda one: (-one.networks, -len(one.runs), _budget(one.runs[0])))
     if len(made) < 2:
         return made

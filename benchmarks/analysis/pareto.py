@@ -30,8 +30,8 @@ def matched(costs: Sequence[float]) -> list[float]:
     """Return the costs with those that lie within 1 % of a lower one set to it: widths of `complexity match` differ by that."""
     result = list(costs)
     lowest = 0.0
-    for index in sorted(range(len(costs)), key=lambda index: abs(costs[index])):
-        if abs(costs[index]) > abs(lowest) * MATCHED:
+    for index in sorted(range(len(costs)), key=costs.__getitem__):
+        if costs[index] > lowest * MATCHED:
             lowest = costs[index]
         result[index] = lowest
     return result

@@ -62,8 +62,8 @@ class Line:
 
     @property
     def on_other_data(self) -> bool:
-        """Whether the runs are the row's network on another data set than the paper's."""
-        return bool(self.runs) and self.runs[0].data != self.row.data
+        """Whether the runs are the row's network on another data set than the paper's, or on its images compressed again."""
+        return bool(self.runs) and (self.runs[0].data != self.row.data or self.runs[0].is_reencoded)
 
     @property
     def imported(self) -> bool:
@@ -198,6 +198,8 @@ def _differences(run: Run, reference: Mapping[str, Any], facts: Mapping[str, Any
     if run.data != reference["data"]["name"]:
         result.append(f"data {run.data} ({reference['data']['name']})")
         differences = {key: values for key, values in differences.items() if not key.startswith(OF_DATA)}
+    if run.is_reencoded:
+        result.append("images compressed again (as published)")
     flat = flatten(config)
     for key, paper in facts.items():
         differences.pop(key, None)

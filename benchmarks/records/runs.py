@@ -124,6 +124,11 @@ class Run:
         return self.part("overrides").get("trainer.limit_train_batches") is not None
 
     @property
+    def is_reencoded(self) -> bool:
+        """Whether its images are not the published pixels but were compressed again: published errors are not beside them."""
+        return "lossy" in str(self.part("dataset").get("notes"))
+
+    @property
     def value(self) -> float | None:
         """The reported metric of a finished run; None for any other, whatever its record holds, and for one of debugging."""
         return None if self.is_debug else self.measured

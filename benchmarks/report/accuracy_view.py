@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.analysis.comparisons import comparisons, protocols
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.config.about import Look
 from benchmarks.records.runs import Run, load_runs
@@ -21,43 +22,32 @@ _DASHES = ("solid", "dash", "dot", "longdash", "dashdot")
 
 
 def accuracy_view(output_root: Path, experiment: str) -> View:
-    """Return error over MACs of one image: a chart for each data set and recipe, a curve for each family.
+    """Return error over MACs of one image: a chart for each data set and recipe, as on the page, a curve for each family.
 
     Rows of an experiment that are named by their cost are a curve for each beginning: `plain_2.6e6` is of `plain`.
-    A learning rate belongs to its network, so networks that differ in it share a chart.
 
     Raises:
         FileNotFoundError: there is no such folder. ValueError: it holds no finished run of the experiment.
     """
-    runs = load_runs(output_root)[0]
-    groups = same_but_seed(run for run in runs if run.record.get("experiment") == experiment and run.macs)
-    if not groups:
+    runs = [run for run in load_runs(output_root)[0] if run.record.get("experiment") == experiment and run.macs]
+    if not same_but_seed(runs):
         raise ValueError(
             f"no finished run of experiment={experiment} in {output_root}: run.py experiment={experiment} seed=0,1,2"
         )
-    if any(_ROW.fullmatch(str(group[0].record.get("row"))) for group in groups):
-        groups = [group for group in groups if _ROW.fullmatch(str(group[0].record.get("row")))]
-    titles = [_accuracy_title(group[0]) for group in groups]
+    runs = [run for run in runs if _row(run)] or runs
     figures = []
-    for title in dict.fromkeys(titles):
-        shown = [group for group, own in zip(groups, titles, strict=True) if own == title]
-        figures.append(Figure(title, _accuracy_caption(shown), [_over_cost(shown)], height=480, width=720))
+    for data, members in protocols(runs).items():
+        for comparison in comparisons(members):
+            if not comparison.mixed and (groups := same_but_seed(comparison.runs)):
+                charts = [_over_cost(groups)]
+                title = f"{data}, {comparison.title}"
+                figures.append(Figure(title, _accuracy_caption(groups), charts, height=480, width=720))
     return View(
         "Accuracy at matched cost",
         "Each network at several widths, whose costs are matched: the multiply-adds of one image. The line that is lower buys "
         "more accuracy for its compute.",
         figures,
     )
-
-
-def _accuracy_title(run: Run) -> str:
-    """Return what the curves of a chart share: the data, the recipe, and its overrides but those of the network."""
-    overrides = [
-        f"{key.removeprefix('recipe.')}={value}"
-        for key, value in sorted(run.part("overrides").items())
-        if not key.startswith("model.") and key != "recipe.optimizer.lr"
-    ]
-    return f"{run.data}, {', '.join([run.record['recipe'], *overrides])}"
 
 
 def _accuracy_caption(groups: Sequence[Sequence[Run]]) -> str:
@@ -70,8 +60,8 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
     costs: list[float] = []
     looks: list[Look] = []
     # The curve that is named as its family has the family's look.
-    curves = dict.fromkeys(_curve(group[0]) for group in groups if _curve(group[0]) == group[0].family)
-    for curve in [*curves, *dict.fromkeys(_curve(group[0]) for group in groups if _curve(group[0]) not in curves)]:
+    named_first = sorted(groups, key=lambda group: _curve(group[0]) != group[0].family)
+    for curve in dict.fromkeys(_curve(group[0]) for group in named_first):
         by_cost = {group[0].macs or 0: group for group in groups if _curve(group[0]) == curve}
         costs = max(costs, sorted(by_cost), key=len)
         look = look_of(next(iter(by_cost.values()))[0])
@@ -92,5 +82,9 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
 
 
 def _curve(run: Run) -> str:
-    row = _ROW.fullmatch(str(run.record.get("row")))
+    row = _row(run)
     return row[1] if row else run.family
+
+
+def _row(run: Run) -> re.Match[str] | None:
+    return _ROW.fullmatch(str(run.record.get("row")))

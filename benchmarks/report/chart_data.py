@@ -149,10 +149,11 @@ def _chart(
         if len(machines) > 1
         else {},
         "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
-        "references": [row for row in reference_points(data) if described and row["metric"] == described.metric]
-        # A published error is of the published pixels.
-        if not any("lossy" in str(run.part("dataset").get("notes")) for run in runs)
-        else [],
+        "references": [
+            row
+            for row in reference_points(data)
+            if described and row["metric"] == described.metric and not any(run.is_reencoded for run in runs)
+        ],
     }
 
 

@@ -17,8 +17,8 @@ from benchmarks.units import count, number
 BEST = "best at its cost"
 LEAD = (
     "Mean over seeds with sample standard deviation, and the 95 % interval of the mean: how other trainings and other test "
-    "images would come out. Best at its cost: no other network errs less and costs "
-    "no more (within 1 % is the same); beside it, the probability of that."
+    "images would come out. Best at its cost: no other network errs less and costs no more "
+    "(within 1 % is the same); beside it, the probability of that."
 )
 ALONE = (
     "Seeds alone: without stored outcomes of the test images an interval tells of other trainings only; pointed at, it "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 import re
 from pathlib import Path
@@ -169,6 +170,16 @@ def test_runs_on_other_data_are_shown_but_not_compared(tmp_path: Path) -> None:
     assert line.verdict() == (NOT_RUN, "on other data")
     assert "data digits (cifar10)" in line.differences
     assert not any("num classes" in said or said.startswith("mean") for said in line.differences)
+
+
+def test_images_that_were_compressed_again_are_other_data(tmp_path: Path) -> None:
+    folder = finished(tmp_path, f"experiment={TABLE}", f"row={ROW.row}", error=3.6)
+    assert of_row(tmp_path)[0].difference is not None
+    record = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").write_text(json.dumps(record | {"dataset": {"notes": "lossy JPEG"}}))
+    [line] = of_row(tmp_path)
+    assert line.difference is None and line.verdict() == (NOT_RUN, "on other data")
+    assert "images compressed again (as published)" in line.differences
 
 
 @pytest.mark.parametrize(

@@ -239,6 +239,22 @@ def test_rows_named_by_their_cost_are_curves_of_their_own(tmp_path: Path) -> Non
     [chart] = accuracy_view(tmp_path, "connectivity").figures
     curves = {t["name"]: t for t in chart.choices[0]["traces"] if t["mode"] == "lines+markers"}
     assert {name: curve["y"] for name, curve in curves.items()} == {"plain": [9.0, 7.0], "resnet": [6.0, 4.0]}
+    # A second rate of a network is no curve that takes the first one's place.
+    known = {
+        "experiment": "connectivity",
+        "row": "plain_5e2",
+        "name": "plain_5e2",
+        "family": "resnet",
+        "recipe": "common",
+    }
+    slower = {"recipe.optimizer.lr": 0.05}
+    make_run(tmp_path, seed=1, overrides=slower, complexity={"macs": 500}, metrics={"test/top1_err": 20.0}, **known)
+    shown = [
+        trace["y"]
+        for figure in accuracy_view(tmp_path, "connectivity").figures
+        for trace in figure.choices[0]["traces"]
+    ]
+    assert [20.0] in shown and any(9.0 in values for values in shown)
     assert curves["plain"]["line"]["dash"] != curves["resnet"]["line"]["dash"]
     assert (curves["resnet"]["marker"]["symbol"], curves["plain"]["marker"]["symbol"]) == ("circle", "circle-open")
 

@@ -248,7 +248,7 @@ def test_ctrl_c_stops_and_records(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "goes on from here" in out and "report.html" in out
     [record] = records(tmp_path / "outputs").values()
-    assert record["status"] == "interrupted"
+    assert (record["status"], record["error"]) == ("interrupted", "interrupted by Ctrl-C")
     assert not Path(f"/proc/{child}").exists()
     assert exit_code(tmp_path / "outputs") == 128 + signal.SIGTERM  # the launcher's word to its ranks
 

@@ -119,6 +119,7 @@ KEYS: Mapping[str, Kind] = {
     "recipe.name": TEXT,
     "recipe.batch_size": COUNT,
     "recipe.epochs": COUNT,
+    "recipe.validate_every": optional(COUNT),
     "recipe.optimizer._target_": TEXT,
     "recipe.optimizer.lr": optional(NOT_NEGATIVE),
     "recipe.optimizer.momentum": optional(NOT_NEGATIVE),

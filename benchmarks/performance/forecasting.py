@@ -193,7 +193,7 @@ def _length(
         steps = math.ceil(seconds / step_s)
     else:
         steps = per_epoch * trainer["max_epochs"]
-    return steps, math.ceil(steps / per_epoch)
+    return steps, math.ceil(math.ceil(steps / per_epoch) / config["recipe"].get("validate_every", 1))
 
 
 def _passes(config: dict[str, Any], net: dict[str, Any], shapes: dict[str, Sequence[int]], split: str) -> float:

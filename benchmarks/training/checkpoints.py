@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import math
 import os
 import zipfile
 from collections.abc import Mapping
@@ -130,8 +131,8 @@ class Checkpoints(BatchCallback):
             raise Interrupted(self.stop.received)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save after each epoch; every rank takes part."""
-        value = float(trainer.callback_metrics[self.monitor])
+        """Save after each epoch, validated or not: then there is no metric, or an older one. Every rank takes part."""
+        value = float(trainer.callback_metrics.get(self.monitor, math.inf))
         if value < self.best:
             self.best = value
             # First, or a kill between the two would leave a checkpoint that takes this epoch's weights for saved. With all of

@@ -82,10 +82,13 @@ class CostMeter(BatchCallback):
         """Add the batch."""
         self.samples_seen += self.global_batch_size
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the training clock: what follows is saving."""
+        self._stop_clock()
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the training clock."""
-        self.train_s, self._training_since = self._trained(), None
-        self.energy.stop()
+        self._stop_clock()
         self._peak_memory = self._most_memory(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -116,6 +119,10 @@ class CostMeter(BatchCallback):
     def _start_clock(self) -> None:
         self._training_since = time.perf_counter()
         self.energy.start()
+
+    def _stop_clock(self) -> None:
+        self.train_s, self._training_since = self._trained(), None
+        self.energy.stop()
 
     def _trained(self) -> float:
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since

@@ -48,6 +48,7 @@ from benchmarks.training.recomputation import recomputed_macs
 from benchmarks.training.region_cost import RegionCostMeter
 from benchmarks.training.step_seed import StepSeed
 from benchmarks.training.stopping import silence
+from benchmarks.training.validation_interval import ValidationInterval
 from benchmarks.training.weights import Weights
 
 CHECKPOINTS = "checkpoints"  # folder of a run
@@ -226,6 +227,7 @@ def training_callbacks(
         *([] if options.ema_decay is None else [Averaging(decay=options.ema_decay)]),
         *([] if run.batch_statistics is None else [run.batch_statistics]),
         *([] if run.budget is None else [run.budget]),
+        ValidationInterval(recipe.get("validate_every", 1)),
         StepSeed(config["seed"]),
         FiniteLoss(),
         run.cost,

@@ -85,7 +85,9 @@ def test_the_forecast_of_flops_is_what_a_run_records(
         (["recipe.batch_size=64", "recipe.epochs=3"], 3 * 18, 3),
         (["trainer.limit_train_batches=5"], 12 * 5, 12),
         (["trainer.limit_train_batches=100"], 12 * 37, 12),
+        (["+recipe.validate_every=5"], 12 * 37, 3),  # after epochs 5, 10 and 12
         (["trainer.max_train_flops=1e6"], 100, 3),
+        (["trainer.max_train_flops=1e6", "+recipe.validate_every=2"], 100, 2),  # after epoch 2 and amid the third
         (["trainer.max_train_flops=379999"], 37, 1),
         (["trainer.max_train_seconds=2.1"], 5, 1),
     ],

@@ -1,0 +1,137 @@
+"""Validations that come every few epochs: which there are, what is measured between them, and runs that stop and go on."""
+
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from benchmarks.records.runs import read_history
+from benchmarks.training import cost_meter
+from benchmarks.training.budget import Budget
+from benchmarks.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints, weights_sha256
+from benchmarks.training.cost_meter import CostMeter
+from benchmarks.training.finite_loss import FiniteLoss
+from benchmarks.training.history import HistoryWriter
+from benchmarks.training.stopping import StopRequest
+from benchmarks.training.validation_interval import ValidationInterval
+from datamodules.in_memory import InMemoryDataModule
+from datamodules.sources.digits import load_digits
+from lightning_modules.classifier import Classifier
+
+STEPS = 3  # of an epoch
+CLOCKS = ("wall_s", "train_s", "images_per_s", "peak_memory_bytes")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Ended(Exception):
+    """What ends a run."""
+
+
+class EndAt(pl.Callback):
+    """Ends a run after a step, or before the evaluation that follows it."""
+
+    def __init__(self, step: int, before_evaluation: bool) -> None:
+        self.step, self.before_evaluation = step, before_evaluation
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and not self.before_evaluation:
+            raise Ended
+
+    def on_validation_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step and self.before_evaluation:
+            raise Ended
+
+
+def fit(
+    folder: Path, every: int, *last: pl.Callback, epochs: int = 5, budget: Budget | None = None, save: int | None = None
+) -> tuple[str, list[dict[str, Any]], CostMeter]:
+    """Train a linear network, from its last checkpoint where it has one; return its checksum, its history and its costs."""
+    pl.seed_everything(0, verbose=False)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    module = Classifier(
+        net, 10, partial(torch.optim.SGD, lr=0.5, momentum=0.9), partial(torch.optim.lr_scheduler.ConstantLR)
+    )
+    data = InMemoryDataModule(load_digits, 32, 512, {}, [0.3], [0.4], seed=0)
+    cost = CostMeter(1000, 32)
+    checkpoints = Checkpoints(folder / "checkpoints", "val/top1_err", StopRequest(60), save)
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=epochs if budget is None else -1, limit_train_batches=STEPS, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        use_distributed_sampler=False, plugins=[AtomicCheckpointIO(module)],
+        callbacks=[
+            *([] if budget is None else [budget]), ValidationInterval(every), FiniteLoss(), cost,
+            HistoryWriter(folder, cost), checkpoints, *last,
+        ],
+    )  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    path = folder / "checkpoints" / LAST
+    trainer.fit(module, datamodule=data, ckpt_path=path if path.exists() else None, weights_only=True)
+    return weights_sha256(module.state_dict()), read_history(folder / "history.jsonl"), cost
+
+
+def without_clocks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in rows]
+
+
+def test_validations_are_fewer_and_the_weights_the_same(tmp_path: Path) -> None:
+    weights, rows, _ = fit(tmp_path / "second", 2)
+    same, each, _ = fit(tmp_path / "each", 1)
+    assert weights == same
+    assert [row["epoch"] for row in rows] == [2, 4, 5], "the last epoch always"
+    for row in rows:
+        reference = next(other for other in each if other["epoch"] == row["epoch"])
+        assert {key: row[key] for key in ("step", "samples_seen", "train_flops", "val/loss", "val/top1_err")} == {
+            key: reference[key] for key in ("step", "samples_seen", "train_flops", "val/loss", "val/top1_err")
+        }
+    # Since the last validation: of both its epochs, which have as many images.
+    assert rows[1]["train/loss"] == pytest.approx((each[2]["train/loss"] + each[3]["train/loss"]) / 2)
+    best = torch.load(tmp_path / "second" / "checkpoints" / BEST, weights_only=True)
+    assert best["global_step"] == min(rows, key=lambda row: row["val/top1_err"])["step"]
+
+
+def test_a_budget_that_ends_amid_an_epoch_is_validated_there(tmp_path: Path) -> None:
+    budget = Budget("train_flops", 8_500, 1000, 5, StopRequest(60))
+    _, rows, _ = fit(tmp_path / "run", 2, budget=budget)
+    assert [row["step"] for row in rows] == [6, 8]
+
+
+class Clock(pl.Callback):
+    """A clock that steps, evaluations and checkpoints move, by 1, 50 and 700 s."""
+
+    s = 0.0
+
+    def on_before_optimizer_step(self, *_: Any) -> None:
+        self.s += 1
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        self.s += 50
+
+    def on_save_checkpoint(self, *_: Any) -> None:
+        self.s += 700
+
+
+@pytest.mark.parametrize("every", [1, 2, 9])
+def test_the_time_of_training_is_that_of_all_its_steps(
+    every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(cost_meter, "time", SimpleNamespace(perf_counter=lambda: clock.s))
+    _, rows, cost = fit(tmp_path / "run", every, clock)
+    assert cost.train_s == 5 * STEPS
+    assert [row["train_s"] for row in rows] == [row["step"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("step", "before_evaluation"), [(3, False), (5, False), (6, True), (8, False), (10, False), (15, True)]
+)
+def test_a_run_that_ended_anywhere_goes_on_to_the_same(step: int, before_evaluation: bool, tmp_path: Path) -> None:
+    expected, rows, _ = fit(tmp_path / "whole", 2, save=2)
+    with pytest.raises(Ended):
+        fit(tmp_path / "run", 2, EndAt(step, before_evaluation), save=2)
+    weights, resumed, _ = fit(tmp_path / "run", 2, save=2)
+    assert weights == expected
+    assert without_clocks(resumed) == without_clocks(rows)

@@ -9,6 +9,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -120,8 +121,10 @@ class Trials:
                 break
             finally:
                 process.kill()  # its ranks die with it
-            if process.returncode == 0:
+            if process.returncode == 0 and (trial.kills or not who):
                 break
+            if process.returncode == 0:  # it ended before its moment: again from the start
+                shutil.rmtree(root)
         else:
             trial.differing.append(f"not finished: {out.strip().splitlines()[-1:]}")
         found = outcomes(root)

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_modules.metrics.components import ComponentAP
 from lightning_modules.metrics.sums import ConfusionMatrix
-from lightning_modules.supervised import Batch, Supervised
+from lightning_modules.supervised import Batch, Supervised, computed
 from lightning_modules.tiling import predict_by_tiles
 
 EXAMPLES = 4
@@ -21,8 +22,9 @@ SYMMETRIES = 8  # of the square
 class Segmenter(Supervised):
     """Pixel-wise cross-entropy training; Dice, IoU and pixel error pooled over all pixels of a split.
 
-    Dice and IoU are those of the foreground: the mean over all classes but class 0. Targets are cropped centrally to the size
-    that an unpadded network puts out.
+    Dice and IoU are those of the foreground: the mean over all classes but class 0. Where the test split tells objects apart,
+    COCO's AP of the foreground's components is beside them. Targets are cropped centrally to the size that an unpadded network
+    puts out.
 
     Args:
         net: images (N, C, H, W) to logits (N, num_classes, H', W') with H' ≤ H and W' ≤ W.
@@ -45,6 +47,7 @@ class Segmenter(Supervised):
         "iou": "TP / (TP + FP + FN), pixels pooled over the split, mean over foreground classes",
         "pixel_err": "wrong pixels, percent",
         "loss": "cross-entropy, mean over pixels, nats",
+        **ComponentAP.definitions,
     }
 
     def __init__(
@@ -60,6 +63,7 @@ class Segmenter(Supervised):
     ) -> None:
         super().__init__(net, optimizer, scheduler, **optimization)
         self.scores = scores
+        self.objects = ComponentAP()
         self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
         self.tiles = dict(tiles) if tiles else None
         self.test_time_dihedral = test_time_dihedral
@@ -114,6 +118,9 @@ class Segmenter(Supervised):
             for image, truth, mask in zip(_crop(images, logits), _crop(targets, logits), masks, strict=True):
                 if len(self.examples) < EXAMPLES:
                     self.examples.append((image.mean(dim=0).cpu(), truth.cpu(), mask.cpu()))
+            if instances is not None:
+                certainty = 1 - logits.softmax(dim=1)[:, 0]
+                self.objects.update(certainty * (masks != 0), _crop(instances, logits))
             if self.scores is not None:
                 self.scores.update(images, logits, targets, instances)
 
@@ -126,10 +133,11 @@ class Segmenter(Supervised):
         hits, truth, predicted = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
         dice = (2 * hits / (truth + predicted))[1:].nanmean()
         iou = (hits / (truth + predicted - hits))[1:].nanmean()
-        scores = {}
+        scores: dict[str, Tensor] = {}
         if split == "test" and self.scores is not None:
-            scores = self.scores.compute()
-            self.scores.reset()
+            scores |= computed(self.scores)
+        if split == "test" and self.objects.update_called:
+            scores |= computed(self.objects)
         return {
             **scores,
             "dice": dice,

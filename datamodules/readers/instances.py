@@ -1,7 +1,7 @@
 """Masks in which objects are told apart: a split with instance labels, and the gap between touching objects."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,11 +19,13 @@ class InstanceSplit(Split):
     A pixel may be background in targets and belong to an instance (the gap between two that touch), never the reverse.
     sizes: int64 [N, 2], height and width of images of different sizes: each lies in the upper left corner of the arrays, and
     what is beyond belongs to no image; None where all are as large as the arrays.
+    only_scored: whether nothing is learned from the instances; they are then no part of the checksum.
     Raises ValueError on another dtype or shape, a negative label or a foreground pixel without an instance.
     """
 
     instances: Tensor
     sizes: Tensor | None = None
+    only_scored: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,8 +44,9 @@ class InstanceSplit(Split):
 
     def arrays(self) -> dict[str, Tensor]:
         """Return the arrays by name, for a checksum."""
+        instances = {} if self.only_scored else {"instances": self.instances}
         sizes = {} if self.sizes is None else {"sizes": self.sizes}
-        return super().arrays() | {"instances": self.instances} | sizes
+        return super().arrays() | instances | sizes
 
     def extent(self, row: int) -> tuple[slice, slice]:
         """Return the rows and columns of the arrays that are of one image."""

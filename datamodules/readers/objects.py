@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import ndimage
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +112,6 @@ def objects_of(instances: np.ndarray, labels: np.ndarray | None = None) -> Objec
     classes = np.zeros(len(numbers), np.int64) if labels is None else labels[numbers]
     area = masks.sum((1, 2), dtype=np.int64).astype(np.float64)
     return Objects(boxes_of(masks), classes, area, np.zeros(len(numbers), bool), masks)
-
-
-def bright_components(image: np.ndarray, threshold: int, smallest: int) -> np.ndarray:
-    """Number the 4-connected components of the pixels above a threshold, int32 [H, W]; those under `smallest` pixels are 0."""
-    numbered, _ = ndimage.label(image > threshold)
-    large = np.bincount(numbered.ravel()) >= smallest
-    large[0] = False
-    return np.where(large[numbered], numbered, 0).astype(np.int32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
 import numpy as np
@@ -54,7 +54,8 @@ class Split:
         """The split with its arrays on another device; itself where they are there already."""
         if self.images.device == device:
             return self
-        return replace(self, **{name: array.to(device) for name, array in self.arrays().items()})
+        arrays = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(self, **{name: array.to(device) for name, array in arrays.items() if isinstance(array, Tensor)})
 
     @property
     def is_mask(self) -> bool:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy import ndimage
 
-from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplits, bright_components, objects_of
+from datamodules.readers.instances import InstanceSplit
+from datamodules.readers.objects import InstanceMaps, ObjectSplits
 from datamodules.readers.splits import Split, Splits
 
 FOLDER = Path(__file__).parents[1] / "assets" / "nuclei"
@@ -61,24 +63,27 @@ def otsu_dice(image: np.ndarray, foreground: np.ndarray) -> float:
     return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
 
 
-def otsu_ap(image: np.ndarray, test: InstanceMaps, score: Any) -> dict[str, float]:
+def otsu_ap(image: np.ndarray, instances: np.ndarray, score: Any) -> dict[str, float]:
     """Return AP and AP50 of the components above Otsu's threshold on the test tiles, as fractions, or none without a score.
 
-    score: a metric of predictions and targets that computes ap and ap50, fractions. All components are equally sure.
+    image: uint8 [H, W]; instances: int32 [H, W]. score: a metric of foregrounds and instances that computes mask_ap and
+    mask_ap50. All components are equally sure.
     """
     if score is None:
         return {}
-    threshold = otsu_threshold(image[TRAIN_ROWS])
-    for row in range(len(test)):
-        guess = objects_of(bright_components(test.image(row), threshold, SMALLEST_NUCLEUS))
-        prediction = _tensors(guess) | {"scores": torch.ones(len(guess))}
-        score.update([prediction], [_tensors(test.objects(row)) | {"image": torch.tensor(row)}])
+    bright = _tiles(image, "test") > otsu_threshold(image[TRAIN_ROWS])
+    foreground = np.stack([without_specks(tile, SMALLEST_NUCLEUS) for tile in bright]).astype(np.float32)
+    score.update(torch.from_numpy(foreground), torch.from_numpy(_tiles(instances, "test")))
     values = score.compute()
-    return {f"otsu_mask_{name}": float(values[name]) for name in ("ap", "ap50")}
+    return {f"otsu_{name}": float(values[name]) for name in ("mask_ap", "mask_ap50")}
 
 
-def _tensors(objects: Objects) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(getattr(objects, name)) for name in ("labels", "boxes", "masks")}
+def without_specks(mask: np.ndarray, smallest: int) -> np.ndarray:
+    """Return a mask, bool [H, W], without its 4-connected components of less than ``smallest`` pixels."""
+    numbered, _ = ndimage.label(mask)
+    large = np.bincount(numbered.ravel()) >= smallest
+    large[0] = False
+    return large[numbered]
 
 
 def _read() -> tuple[np.ndarray, np.ndarray]:
@@ -92,8 +97,10 @@ def _read() -> tuple[np.ndarray, np.ndarray]:
     return np.array(Image.open(FOLDER / "image.png")), np.array(Image.open(FOLDER / "mask.png")).astype(np.int32)
 
 
-def load_nuclei() -> Splits:
+def load_nuclei(score: Any = None) -> Splits:
     """Return the tiles of background (0) and nucleus (1): images uint8 [N, 1, H, W], masks uint8 [N, H, W].
+
+    The test split knows the nuclei as instances, too, for scores alone. score: what the baseline is scored by, see otsu_ap.
 
     train: 72 overlapping tiles of 160x160 at a stride of 32, for a random crop of 128. val: 2 tiles of 64x256, test: 2
     of 96x256, side by side, so that every pixel counts once.
@@ -106,12 +113,14 @@ def load_nuclei() -> Splits:
         images, masks = (torch.from_numpy(_tiles(array, name)) for array in (image, foreground.astype(np.uint8)))
         return Split(images.unsqueeze(1), masks)
 
+    test = split("test")
+    of_test = torch.from_numpy(_tiles(instances, "test"))
     return Splits(
         train=split("train"),
         val=split("val"),
-        test=split("test"),
+        test=InstanceSplit(test.images, test.targets, of_test, only_scored=True),
         classes=("background", "nucleus"),
-        baselines={"otsu_dice": otsu_dice(image, foreground)},
+        baselines={"otsu_dice": otsu_dice(image, foreground), **otsu_ap(image, instances, score)},
         notes="one image split by rows: a demonstration",
     )
 
@@ -129,6 +138,6 @@ def load_nuclei_instances(score: Any = None) -> ObjectSplits:
         val=val,
         test=test,
         classes=("nucleus",),
-        baselines=otsu_ap(image, test, score),
+        baselines=otsu_ap(image, instances, score),
         notes="one image split by rows: a demonstration",
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
@@ -38,6 +39,7 @@ class CocoAP(Metric):
     Args:
         num_classes: K of labels 0..K-1.
         kind: "box" or "mask", what is compared.
+        options: of torchmetrics.Metric.
     """
 
     definitions = {
@@ -58,8 +60,8 @@ class CocoAP(Metric):
     marks: list[Tensor]
     objects: Tensor
 
-    def __init__(self, num_classes: int, kind: Kind) -> None:
-        super().__init__()
+    def __init__(self, num_classes: int, kind: Kind, **options: Any) -> None:
+        super().__init__(**options)
         if kind not in ("box", "mask"):
             raise ValueError(f"kind must be box or mask, got {kind!r}")
         self.num_classes = num_classes
@@ -72,8 +74,9 @@ class CocoAP(Metric):
     def update(self, predictions: Sequence[Mapping[str, Tensor]], targets: Sequence[Mapping[str, Tensor]]) -> None:
         """Add images.
 
-        predictions: of each image scores [d], labels int64 [d], and boxes [d, 4] (x0, y0, x1, y1) or masks [d, h, w].
-        targets: of each image its number in the split (image), labels int64 [n], boxes or masks; and where they are known
+        predictions: of each image scores [d], labels int64 [d], and boxes [d, 4] (x0, y0, x1, y1) or masks [d, h, w]; objects
+        that do not overlap may have a map [h, w] of their numbers 1, 2, … instead of masks.
+        targets: of each image its number in the split (image), labels int64 [n], boxes, masks or map; and where they are known
         crowd, bool [n], a region of uncounted objects, and area [n] in pixels, which decides what is small.
         """
         for prediction, target in zip(predictions, targets, strict=True):
@@ -197,9 +200,13 @@ class _Shapes(NamedTuple):
         if kind == "box":
             boxes = arrays["boxes"].astype(np.float64).reshape(-1, 4)
             return cls(np.prod(boxes[:, 2:] - boxes[:, :2], 1), boxes, [], [])
-        masks = arrays["masks"] != 0
-        windows = [_window(mask) for mask in masks]
-        crops = [mask[window] for mask, window in zip(masks, windows, strict=True)]
+        if "map" in arrays:
+            windows = ndimage.find_objects(arrays["map"])
+            crops = [arrays["map"][window] == number for number, window in enumerate(windows, start=1)]
+        else:
+            masks = arrays["masks"] != 0
+            windows = [_window(mask) for mask in masks]
+            crops = [mask[window] for mask, window in zip(masks, windows, strict=True)]
         edges = [[columns.start, rows.start, columns.stop, rows.stop] for rows, columns in windows]
         areas = np.array([np.count_nonzero(crop) for crop in crops], np.float64)
         return cls(areas, np.array(edges, np.float64).reshape(-1, 4), windows, crops)

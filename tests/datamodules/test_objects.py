@@ -15,7 +15,7 @@ from datamodules.sources.digit_scenes import load_digit_scenes
 from datamodules.sources.digits import load_digits
 from datamodules.sources.nuclei import load_nuclei, load_nuclei_instances
 from datamodules.sources.touching_cells import load_touching_cells, load_touching_cells_instances
-from lightning_modules.metrics.coco import CocoAP
+from lightning_modules.metrics.components import ComponentAP
 
 SIDE = 40
 
@@ -255,7 +255,7 @@ def test_wide_and_upright_images_are_in_batches_of_their_own():
 
 
 def test_nuclei_instances_are_those_of_nuclei():
-    objects, masks = load_nuclei_instances(CocoAP(1, "mask")), load_nuclei()
+    objects, masks = (load(ComponentAP(sync_on_compute=False)) for load in (load_nuclei_instances, load_nuclei))
     for name, split in objects.named().items():
         other = masks.named()[name]
         assert len(split) == len(other)
@@ -264,6 +264,7 @@ def test_nuclei_instances_are_those_of_nuclei():
             assert (split.objects(row).masks.any(0) == (other.targets[row].numpy() > 0)).all()
     assert sum(len(objects.test.objects(row)) for row in range(2)) == 30
     assert 0 < objects.baselines["otsu_mask_ap"] < objects.baselines["otsu_mask_ap50"] < 1
+    assert objects.baselines.items() < masks.baselines.items()
 
 
 def test_touching_cells_instances_are_those_of_touching_cells():

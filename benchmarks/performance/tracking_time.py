@@ -37,7 +37,10 @@ STEP = "run_training_batch"  # as the trainer names it for its profiler
 TRACKING = tuple(
     f"[Callback]{callback}.{hook}"
     for callback in ("FiniteLoss", "CostMeter", "HistoryWriter", "ProgressWriter")
-    for hook in ("on_train_batch_end", "on_validation_batch_end", "on_validation_start", "on_validation_end")
+    for hook in (
+        *("on_train_batch_start", "on_train_batch_end", "on_validation_batch_end"),
+        *("on_validation_start", "on_validation_end"),
+    )
 )
 
 

@@ -119,8 +119,8 @@ def main(directory: Path) -> int:
     try:
         while not ending:
             ending = bool(select.select([0], [], [], LOOK_S)[0])
-            for row in read_history(directory / HISTORY)[sent:]:
-                run.log(mirrored(row))
+            for row in mirrored(read_history(directory / HISTORY))[sent:]:
+                run.log(row)
                 sent += 1
         if os.read(0, len(FINISH)) != FINISH:
             os._exit(1)  # rank 0 was killed: how the run ended is not known here

@@ -86,7 +86,7 @@ class Tracked:
             if held(run.directory / LAUNCHER) or held(run.directory / RANKS):
                 raise ValueError("still running; its own process sends it")
             record = record | {"status": "killed", "error": KILLED}
-        return cls(run.directory, record, config, [mirrored(row) for row in run.history])
+        return cls(run.directory, record, config, mirrored(run.history))
 
     def missing(self, api: Any) -> str | None:
         """Return what the server lacks first, in words; None if it holds the run as it is here.

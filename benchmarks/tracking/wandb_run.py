@@ -10,7 +10,7 @@ import re
 import signal
 import ssl
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -27,6 +27,7 @@ from benchmarks.units import number, one_line
 ANSWER_TIMEOUT_S = 4  # until a server shows that it is there
 ASK_TIMEOUT_S = 20  # for one answer of the server
 AXIS = "compute/train_flops"
+STEPS, STEP_LOSS = "steps", "train/loss_step"
 COMPUTE = (
     *("train_flops", "train_macs", "samples_seen", "wall_s", "train_s"),
     *("images_per_s", "peak_memory_bytes", "energy_j"),
@@ -197,16 +198,29 @@ def supersede_offline_files(root: Path, run_id: str) -> None:
             path.with_name(f"{path.name}.synced").touch()
 
 
-def mirrored(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a history row as the server has it: compute under ``compute/``; what is absent or not finite is left out."""
-    names = {"step": "trainer/global_step"} | {name: f"compute/{name}" for name in COMPUTE}
-    return {names.get(name, name): value for name, value in row.items() if _is_there(value)}
+def mirrored(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a history as the server has it: before each evaluation, a row for each point of the training that led to it.
+
+    Compute is under ``compute/``; what is absent or not finite is left out.
+
+    Raises:
+        ValueError: the points are damaged.
+    """
+    names = {"step": "trainer/global_step", "loss": STEP_LOSS} | {name: f"compute/{name}" for name in COMPUTE}
+    flat: list[dict[str, Any]] = []
+    for row in rows:
+        points = row.get(STEPS, {})
+        if not (isinstance(points, dict) and all(isinstance(values, list) for values in points.values())):
+            raise ValueError(f"the {STEPS} of {HISTORY} are damaged: no lists of numbers by name")
+        flat += [dict(zip(points, values, strict=True)) for values in zip(*points.values(), strict=True)]
+        flat.append({name: value for name, value in row.items() if name != STEPS})
+    return [{names.get(name, name): value for name, value in row.items() if _is_there(value)} for row in flat]
 
 
 def metrics(record: Mapping[str, Any]) -> list[str]:
     """Return the exact names of what rows hold beside their axis."""
     definitions = (record.get("protocol") or {}).get("definitions") or {}
-    names = ["epoch", "lr", "train/loss", "val/loss", "val/n", *map("val/{}".format, definitions)]
+    names = ["epoch", "lr", "train/loss", STEP_LOSS, "val/loss", "val/n", *map("val/{}".format, definitions)]
     names += [f"compute/{name}" for name in COMPUTE if f"compute/{name}" != AXIS]
     return list(dict.fromkeys(names))
 

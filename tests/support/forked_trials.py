@@ -172,6 +172,7 @@ def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
     from benchmarks.training.open_run import OpenRun
 
     progress_writer.PROGRESS_EVERY_S = math.inf  # no event depends on the clock
+    history.STEPS_EVERY = 4  # so that points lie within epochs, and across their ends
     seen: list[str] = []
     pid = os.getpid()  # loader workers inherit all this
 

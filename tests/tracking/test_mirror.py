@@ -34,6 +34,7 @@ TINY = (
     "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger.project=p", "logger.mode=online",
 )  # fmt: skip
 LONG = ("recipe.epochs=200",)
+SEVERAL_POINTS = ("recipe.epochs=12", "trainer.limit_train_batches=20")  # of the training loss, one every 50 steps
 LIMIT_S = 120
 
 
@@ -86,14 +87,16 @@ def check(server: WandbServer, directory: Path, status: str, code: int) -> Store
     """The server's run is the folder's: rows, state, exit code."""
     run, record = mirror_of(server, directory), record_of(directory)
     rows = read_history(directory / "history.jsonl")
-    assert [own(row) for row in run.history] == [mirrored(row) for row in rows]
+    assert [own(row) for row in run.history] == mirrored(rows)
     assert rows or "not finite" in record["error"]
-    assert [row["trainer/global_step"] for row in run.history] == [row["step"] for row in rows]
+    steps = [row["trainer/global_step"] for row in run.history]
+    assert steps == sorted(steps) and steps[-1:] == [row["step"] for row in rows][-1:]
     assert (run.summary["status"], run.exit_code, run.state) == (status, code, "failed" if code else "finished")
     if run.summary["status"] != "killed":
         assert record["status"] == status
     validated = {name for row in rows for name in row if name.startswith("val/")}
-    assert {name: run.axes.get(name) for name in validated} == dict.fromkeys(validated, "compute/train_flops")
+    named = {*validated, "lr", "train/loss", "train/loss_step"}
+    assert {name: run.axes.get(name) for name in named} == dict.fromkeys(named, "compute/train_flops")
     return run
 
 
@@ -205,19 +208,20 @@ def test_a_signal_is_an_interruption_there(server: WandbServer, tmp_path: Path, 
 def test_kill_9_is_marked_by_sync_and_a_resumed_run_has_every_row_once(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = run_trial(tmp_path, "recipe.epochs=12", act=lambda job: signal_ranks(job, signal.SIGKILL))
+    directory = run_trial(tmp_path, *SEVERAL_POINTS, act=lambda job: signal_ranks(job, signal.SIGKILL))
     assert mirror_of(server, directory).state == "running"
     assert "; 1 sent now" in synced(tmp_path, capsys)
     run = check(server, directory, "failed", 137)
-    assert len(run.history) < 12
+    assert len(run.history) < 12 + 4
     # A row that the client had not sent when it was killed.
     lost = run.streams["wandb-history.jsonl"].pop()
     run.summary["_step"] -= 1
     before = record_of(directory)["run_id"]
-    assert run_trial(tmp_path, "recipe.epochs=12") == directory
+    assert run_trial(tmp_path, *SEVERAL_POINTS) == directory
     assert record_of(directory)["run_id"] == before
     run = check(server, directory, "ok", 0)
-    assert len(run.history) == 12
+    points = [row["trainer/global_step"] for row in run.history if "train/loss_step" in row]
+    assert points == [50, 100, 150, 200] and len(run.history) == 12 + len(points)
     assert own(run.history[json.loads(lost)["_step"]]) == own(json.loads(lost))
     assert len([name for _, name in server.runs if name == before]) == 1
 
@@ -283,7 +287,21 @@ def test_exit_codes(status: str, error: str | None, code: int) -> None:
 
 def test_what_is_absent_is_left_out_and_never_zero() -> None:
     row = {"step": 3, "train_flops": 7, "energy_j": None, "val/x": float("nan"), "lr": 0.0}
-    assert mirrored(row) == {"trainer/global_step": 3, "compute/train_flops": 7, "lr": 0.0}
+    assert mirrored([row]) == [{"trainer/global_step": 3, "compute/train_flops": 7, "lr": 0.0}]
+
+
+def test_the_points_of_training_come_before_the_evaluation_that_they_led_to() -> None:
+    def point(step: int, loss: float | None) -> dict[str, Any]:
+        known = {"train/loss_step": loss} if loss is not None else {}
+        return {"trainer/global_step": step, "compute/train_flops": 10 * step, **known, "lr": 0.1}
+
+    steps = {"step": [50, 100], "train_flops": [500, 1000], "loss": [2.0, None], "lr": [0.1, 0.1]}
+    rows = [{"step": 40, "val/x": 9.0}, {"step": 110, "val/x": 8.0, "steps": steps}]
+    first, last = ({"trainer/global_step": step, "val/x": value} for step, value in ((40, 9.0), (110, 8.0)))
+    assert mirrored(rows) == [first, point(50, 2.0), point(100, None), last]
+    for damaged in ([1], {"step": 1}, {"step": [1], "loss": []}, "x", None):
+        with pytest.raises(ValueError):
+            mirrored([{"step": 110, "steps": damaged}])
 
 
 # Whether a run goes online: a key, and a server that answers. Each in a process of its own, as the client keeps state.

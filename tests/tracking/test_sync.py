@@ -81,7 +81,7 @@ def test_every_run_once_in_parallel_and_what_cannot_be_sent_is_named(
     for run in load_runs(tmp_path)[0]:
         stored = server.runs.get(("p", str(run.record.get("run_id"))))
         if stored is not None:
-            assert rows_of(stored) == [mirrored(row) for row in run.history], run.directory
+            assert rows_of(stored) == mirrored(run.history), run.directory
     assert rows_of(server.runs["p", "many-big"])[0]["compute/train_flops"] == 2**60 + 1
 
     for directory in (other, bare, unnamed, lost, running):

@@ -21,7 +21,7 @@ DEFINED: dict[type[pl.Callback], set[str]] = {
     StepSeed: {"on_train_batch_start"},
     FiniteLoss: {END},
     CostMeter: {END},
-    HistoryWriter: set(),
+    HistoryWriter: {"on_train_batch_start", END},
     ProgressWriter: {END, "on_validation_batch_end", "on_test_batch_end"},
     Checkpoints: {END},
 }

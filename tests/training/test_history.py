@@ -4,6 +4,7 @@ import os
 import subprocess
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -11,6 +12,7 @@ import torch
 
 from benchmarks.complexity.counting import measure
 from benchmarks.records.files import append_row, last_row, read_json, write_json
+from benchmarks.records.runs import read_history
 from benchmarks.training.checkpoints import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, weights_sha256
 from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.finite_loss import FiniteLoss, NonFiniteLossError
@@ -39,7 +41,9 @@ def fit(directory: Path, *callbacks: pl.Callback, epochs: int = 3) -> tuple[Cost
     directory.mkdir(exist_ok=True)
     pl.seed_everything(0, verbose=False)
     net = ResNet(8, block="basic", base_channels=4, in_channels=1, num_classes=10, stem="cifar")
-    module = Classifier(net, 10, partial(torch.optim.SGD, lr=0.01), partial(torch.optim.lr_scheduler.ConstantLR))
+    module = Classifier(
+        net, 10, partial(torch.optim.SGD, lr=0.01), partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.5)
+    )
     data = InMemoryDataModule(load_digits, 32, 512, {}, [0.3], [0.4], seed=0)
     cost = CostMeter(measure(net, (1, 8, 8)).train_macs_per_sample, 32)
     accounting = [StepSeed(0), FiniteLoss(), cost, HistoryWriter(directory, cost)]
@@ -75,6 +79,34 @@ def test_compute_counts_training_images_alone(tmp_path: Path) -> None:
     assert totals.train_macs == 3 * 5 * 32 * (3 * cost.macs - stem.macs)
     assert totals.train_flops == 2 * totals.train_macs
     assert totals.train_s < totals.wall_s
+
+
+def test_rows_hold_the_loss_and_learning_rate_of_every_few_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, float]] = []
+
+    class Observer(pl.Callback):
+        def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+            self.lr = optimizer.param_groups[0]["lr"]
+
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *arguments: Any) -> None:
+            seen.append((outputs["loss"].item(), self.lr))
+
+    monkeypatch.setattr("benchmarks.training.history.STEPS_EVERY", 4)
+    cost, _ = fit(tmp_path, Observer(), epochs=4)
+    rows = read_history(tmp_path / "history.jsonl")
+    of_step = cost.train_macs // 20
+    assert [row["step"] for row in rows] == [5, 10, 15, 20]
+    assert [row["steps"]["step"] for row in rows] == [[4], [8], [12], [16, 20]]
+    for row in rows:
+        points = row["steps"]
+        assert points["train_flops"] == [2 * of_step * step for step in points["step"]]
+        for step, loss, lr in zip(points["step"], points["loss"], points["lr"], strict=True):
+            assert loss == pytest.approx(sum(one for one, _ in seen[step - 4 : step]) / 4, rel=1e-12)
+            assert lr == seen[step - 1][1]
+    # Halved after each epoch, of which step 20 is the last one.
+    assert [rows[-1]["steps"]["lr"], rows[-1]["lr"]] == [[0.00125, 0.00125], 0.000625]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:

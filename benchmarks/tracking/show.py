@@ -9,19 +9,23 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.analysis.seeds import short_labels
+from benchmarks.records.files import write_json
 from benchmarks.records.runs import load_runs
 from benchmarks.tracking.wandb_run import folder_of
+
+LEET_STATE = ".wandb-leet.json"  # in the folder that it shows: what it opens with
+OVERLAID = 10  # runs at first: it has ten colours
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``wandb show``."""
     parser.description = (
-        "The runs below FOLDER in the terminal under their names, their curves over the FLOPs spent on training: `wandb leet` "
-        "over those of FOLDER/wandb that train; the sweep's report is on the page. Nothing goes over the network."
+        "The runs below FOLDER in the terminal under their names: `wandb leet` over those of FOLDER/wandb that train. It opens on "
+        f"the validation error over the FLOPs spent on training, of the latest {OVERLAID} runs. Nothing goes over the network."
     )
     parser.epilog = (
-        "Esc leads to the list of runs, the arrow keys move in it and Space overlays a run on those that are shown; y makes "
-        "the error axis logarithmic, h lists all keys, q leaves. The page, FOLDER/report.html, needs no terminal."
+        "Ctrl-L shows all charts, / chooses some by name. Esc leads to the list of runs, the arrow keys move in it and Space shows "
+        "or hides a run. y makes the error axis logarithmic, h lists all keys, q leaves. FOLDER/report.html needs no terminal."
     )
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", help="default: outputs")
 
@@ -51,7 +55,8 @@ def run(arguments: argparse.Namespace) -> int:
 def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
     """Make a folder of links to the W&B files of the runs below ``folder``, and return how many they are.
 
-    `wandb leet` lists folders by their names, so a link bears the run's; what has no record, as a sweep's report, is left out.
+    `wandb leet` lists folders by their names, so a link bears the run's; what has no record, as a sweep's report, is left out. It
+    orders charts by name, so it is told to open on those of the reported metrics.
 
     Args:
         runs: W&B's own folder.
@@ -63,6 +68,7 @@ def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
     for path in sorted(runs.glob("*run-*/run-*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-")):
         files[path.stem.removeprefix("run-")] = path  # the latest of a run that was resumed has all of it
     names: set[str] = set()
+    folders: list[str] = []
     for run_id, path in files.items():
         began = re.search(r"run-\d{8}_\d{6}-", path.parent.name)
         if run_id not in labels or began is None:
@@ -70,10 +76,15 @@ def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
         name = re.sub(r"[^\w.,=-]+", " ", labels[run_id])[:120].strip()
         name = f"{name} {run_id}" if name in names else name
         names.add(name)
-        link = links / f"{began[0]}{name}" / f"run-{name}.wandb"
+        folders.append(f"{began[0]}{name}")
+        link = links / folders[-1] / f"run-{name}.wandb"
         link.parent.mkdir(parents=True)
         link.symlink_to(path.resolve())
-    return len(names)
+    if folders:
+        metrics = sorted({run.val_metric for run in recorded if run.val_metric})
+        charts = {"metrics_filter": {"query": "|".join(f"^{re.escape(metric)}$" for metric in metrics)}} if metrics else {}
+        write_json(links / LEET_STATE, {**charts, "selected_runs": folders[-OVERLAID:]})
+    return len(folders)
 
 
 def _page(folder: Path) -> str:

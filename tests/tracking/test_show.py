@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import re
@@ -90,6 +91,10 @@ def test_the_runs_bear_their_names_and_the_report_is_left_out(tmp_path: Path) ->
     assert {name.split("-", 2)[2]: path.read_text() for name, path in shown.items()} == {
         "resnet20 seed 0": "5", "resnet20 seed 1": "1", "densenet40 seed 0": "2",
     }  # fmt: skip
+    opened = json.loads((tmp_path / "links" / ".wandb-leet.json").read_text())
+    assert re.search(opened["metrics_filter"]["query"], "val/top1_err")
+    assert not re.search(opened["metrics_filter"]["query"], "val/top1_err_10_crops")
+    assert set(opened["selected_runs"]) == shown.keys()
     for name, path in shown.items():  # as leet looks for it
         assert re.fullmatch(r"run-\d{8}_\d{6}-.+", name) and path.name == f"run-{name.split('-', 2)[2]}.wandb"
 
@@ -124,14 +129,15 @@ def test_leet_itself_draws_a_run_over_its_flops(tmp_path: Path) -> None:
 import sys, wandb
 run = wandb.init(mode="offline", dir=sys.argv[1], project="p", id="a-1")
 run.define_metric("compute/train_flops")
-run.define_metric("err", step_metric="compute/train_flops")
+run.define_metric("val/top1_err", step_metric="compute/train_flops")
 for step in range(5):
-    run.log({"compute/train_flops": step * 1e9, "err": 50 / (step + 1)})
+    others = {f"compute/{letter}": step for letter in "abcdefghijkl"}  # before it in the order of names
+    run.log({"compute/train_flops": step * 1e9, "val/top1_err": 50 / (step + 1), **others})
 run.finish()
 """
     environment = {**os.environ, "WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "TERM": "xterm-256color"}
     make_run(tmp_path, name="resnet20", run_id="a-1")
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, timeout=120, check=True)
-    drawn, code = on_a_terminal([*SHOW, str(tmp_path)], environment, until="[x: compute/train_flops]", keys=b"q")
-    assert "err" in drawn and "-resnet20" in drawn
+    drawn, code = on_a_terminal([*SHOW, str(tmp_path)], environment, until="4G│", keys=b"q")
+    assert "val/top1_err" in drawn and "-resnet20" in drawn and "1 of 1 filtered from 14" in drawn
     assert code == 0

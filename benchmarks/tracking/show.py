@@ -20,12 +20,13 @@ OVERLAID = 10  # runs at first: it has ten colours
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``wandb show``."""
     parser.description = (
-        "The runs below FOLDER in the terminal under their names: `wandb leet` over those of FOLDER/wandb that train. It opens on "
-        f"the validation error over the FLOPs spent on training, of the latest {OVERLAID} runs. Nothing goes over the network."
+        "The runs below FOLDER in the terminal under their names: `wandb leet` over those of FOLDER/wandb that train. It opens "
+        f"on the validation error over the FLOPs spent on training, of the {OVERLAID} latest runs. It uses no network."
     )
     parser.epilog = (
-        "Ctrl-L shows all charts, / chooses some by name. Esc leads to the list of runs, the arrow keys move in it and Space shows "
-        "or hides a run. y makes the error axis logarithmic, h lists all keys, q leaves. FOLDER/report.html needs no terminal."
+        "Ctrl-L shows all charts, / chooses some by name. Esc leads to the list of runs, the arrow keys move in it and Space "
+        "shows or hides a run. y makes the error axis logarithmic, h lists all keys, q leaves. The page, FOLDER/report.html, "
+        "needs no terminal."
     )
     parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", help="default: outputs")
 
@@ -55,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
     """Make a folder of links to the W&B files of the runs below ``folder``, and return how many they are.
 
-    `wandb leet` lists folders by their names, so a link bears the run's; what has no record, as a sweep's report, is left out. It
-    orders charts by name, so it is told to open on those of the reported metrics.
+    `wandb leet` lists folders by their names, so a link bears the run's; what has no record, as a sweep's report, is left out.
+    It orders charts by name, so it is told to open on those of the reported metrics.
 
     Args:
         runs: W&B's own folder.
@@ -82,7 +83,9 @@ def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
         link.symlink_to(path.resolve())
     if folders:
         metrics = sorted({run.val_metric for run in recorded if run.val_metric})
-        charts = {"metrics_filter": {"query": "|".join(f"^{re.escape(metric)}$" for metric in metrics)}} if metrics else {}
+        charts = (
+            {"metrics_filter": {"query": "|".join(f"^{re.escape(metric)}$" for metric in metrics)}} if metrics else {}
+        )
         write_json(links / LEET_STATE, {**charts, "selected_runs": folders[-OVERLAID:]})
     return len(folders)
 

@@ -8,6 +8,7 @@ import textwrap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -128,6 +129,10 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
 
     check_mode(trials)
     check_budget(trials)
+    if any(isinstance(trial, Trial) and trial.config["trainer"].get("tuned") for trial in trials):
+        from benchmarks.performance.brief_tuning import measure_missing
+
+        measure_missing(trials, partial(console.print, markup=False, highlight=False))
     watcher = PageWriter(console, trials)
     sweep = Sweep(trials, watcher, argv)
     interrupted = False

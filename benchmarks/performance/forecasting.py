@@ -76,7 +76,6 @@ def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Cons
     forecasts = []
     results: dict[str, Results] = {}
     costs_by_root: dict[str, dict[str, Any]] = {}
-    code = [training_sha256(), version("torch"), version("fvcore")]
     try:
         for trial in track(trials, "forecast", console=console, transient=True, disable=not console.is_terminal):
             if isinstance(trial, Impossible):
@@ -84,7 +83,7 @@ def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Cons
                 continue
             root = trial.config["output_root"]
             if root not in results:
-                results[root] = Results(Path(root, "cache", CACHE), code)
+                results[root] = kept_results(root)
             one = _forecast(trial, method, results[root])
             forecasts.append(one)
             if one.train_flops is not None and not one.finished:
@@ -122,14 +121,10 @@ def _forecast(trial: Trial, method: Method, results: Results) -> Forecast:
 def _costs(trial: Trial, method: Method, results: Results) -> Forecast:
     """Return the forecast. Raises ValueError for a missing network or data set, and for a length that is not known before."""
     config, trainer, batch = trial.config, trial.config["trainer"], trial.config["recipe"]["batch_size"]
-    image = [config["data"]["in_channels"], *config["data"]["image_size"]]
-    code = [*user_code(config).values()]
-    net = results.get(["network", config["model"], image, *code], lambda: _count(config["model"], image))
-    source = config["datamodule"]["source"]
-    place = _state(config["data"].get("root"))
+    net = _network(config, results)
     problem = None
     try:
-        data = results.get(["data", config["data"], source, place, *code], lambda: _read(source))
+        data = _images(config, results)
     except ValueError as error:
         if (images := _images_of_the_paper(config)) is None:
             raise
@@ -169,6 +164,35 @@ def _costs(trial: Trial, method: Method, results: Results) -> Forecast:
         memory_bytes=step["memory_bytes"],
         hardware=step["hardware"],
     )
+
+
+def kept_results(output_root: str) -> Results:
+    """Return what was counted and measured before for runs below an output root, by the same code."""
+    return Results(Path(output_root, "cache", CACHE), [training_sha256(), version("torch"), version("fvcore")])
+
+
+def training_steps(config: dict[str, Any], step_s: float, results: Results) -> int:
+    """Return the steps of a run whose step takes ``step_s`` seconds.
+
+    Raises:
+        ValueError: there is no such network or data set, or the length is not known before.
+    """
+    step_flops = config["recipe"]["batch_size"] * _network(config, results)["train_flops_per_sample"]
+    return _length(config, _images(config, results)["counts"]["train"], step_flops, step_s, None)[0]
+
+
+def _network(config: dict[str, Any], results: Results) -> dict[str, Any]:
+    """Return what a network costs, counted once."""
+    image = [config["data"]["in_channels"], *config["data"]["image_size"]]
+    depends_on = ["network", config["model"], image, *user_code(config).values()]
+    return results.get(depends_on, lambda: _count(config["model"], image))
+
+
+def _images(config: dict[str, Any], results: Results) -> dict[str, Any]:
+    """Return the numbers and shapes of a data set's images, read once."""
+    source = config["datamodule"]["source"]
+    depends_on = ["data", config["data"], source, _state(config["data"].get("root")), *user_code(config).values()]
+    return results.get(depends_on, lambda: _read(source))
 
 
 def _length(

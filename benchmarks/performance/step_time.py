@@ -87,7 +87,7 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
             )
             if "beside" in specification:
                 other = {**specification, "forward": one.get("forward", False), **specification["beside"]}
-                results[-1] |= _interleaved(step, other, specification.get("interleaved", {}), device)
+                results[-1] |= interleaved(step, other, specification.get("interleaved", {}), device)
     except (RuntimeError, MemoryError) as error:
         if not _is_out_of_memory(error):
             raise
@@ -169,7 +169,7 @@ def _times(step: Callable[[], float], device: torch.device, ranks: int, measured
     return [step() for _ in range(min(max(int(measured_s / float(once)), FEWEST_STEPS), MOST_STEPS))]
 
 
-def _interleaved(
+def interleaved(
     step: Callable[[], float], specification: Mapping[str, Any], how: Mapping[str, Any], device: torch.device
 ) -> dict[str, Any]:
     """Return ``beside_s``, the median time of another specification's step, and ``ratios``, this step's times to its in each

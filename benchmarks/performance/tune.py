@@ -295,13 +295,13 @@ def _steps(specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]
 
 def _specification(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
     """Return the specification of a process that measures a setting, interleaved with the plain one."""
-    plain = {**_set(base, tuned_settings.PLAIN), "batch": base["batch"]}
-    return {**base, **_set(base, setting), "beside": plain}
+    return {**with_setting(base, setting), "beside": with_setting(base, tuned_settings.PLAIN)}
 
 
-def _set(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+def with_setting(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a specification with another setting."""
     options = base["options"] | {name: setting[name] for name in ("tf32", "channels_last", "compile")}
-    return {"options": options, "precision": setting["precision"]}
+    return {**base, "options": options, "precision": setting["precision"]}
 
 
 def _data_problem(config: Mapping[str, Any]) -> str | None:

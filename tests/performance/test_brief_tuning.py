@@ -1,0 +1,82 @@
+"""What trainer=auto measures by itself: within its time, kept, once; runs take the fastest of it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import records, run_here
+from support.configurations import trial
+
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
+from benchmarks.performance import brief_tuning
+from benchmarks.records.files import read_json
+from benchmarks.training import tuned_settings
+from benchmarks.training.train import tuned_arguments
+
+SMALL = ("model=resnet", "model.depth=8", "model.base_channels=4", "recipe.batch_size=8", "trainer=auto",
+         "cluster.threads_per_process=1", "trainer.accelerator=cpu", "logger=none")  # fmt: skip
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def asked(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[Any]:
+    """The configurations for which a sweep of these overrides has something measured."""
+    calls: list[Any] = []
+
+    def ask(module: str, path: str, threads: int) -> dict[str, Any]:
+        calls.extend(json.loads(Path(path).read_text()))
+        return {"lines": ["chosen"]}
+
+    lines: list[str] = []
+    monkeypatch.setattr(brief_tuning, "ask", ask)
+    brief_tuning.measure_missing(expand(list(overrides), multirun=True), lines.append)
+    assert lines == (["trainer=auto: chosen"] if calls else [])
+    return calls
+
+
+def test_what_is_measured_is_kept_and_taken_by_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brief_tuning, "MOST_S", 60.0)  # that a busy machine has time; there are 50 rounds at most
+    overrides = (*SMALL, "recipe.epochs=5000", f"output_root={tmp_path}")
+    config = trial(*overrides).config
+    [before] = asked(monkeypatch, *overrides, "seed=0,1")
+    assert before["name"] == config["name"], "two seeds are one network"
+    line = brief_tuning.measure(config)
+    [path] = (tmp_path / tuned_settings.FOLDER).glob("*.json")
+    [entry] = (read_json(path) or {})["networks"].values()
+    assert f"kept in {path}" in line and line.startswith("resnet8: float32 ")
+    rows = entry["settings"]
+    assert [row["channels_last"] for row in rows] == [False, True] and {row["precision"] for row in rows} == {"32-true"}
+    assert all(row["train_images_per_s"] > 0 for row in rows)
+    fastest = max(rows, key=lambda row: row["train_images_per_s"])
+    gain = fastest["train_images_per_s"] / rows[0]["train_images_per_s"]
+    arguments, loading = tuned_arguments(config, tmp_path)
+    assert arguments["channels_last"] == (fastest["channels_last"] and gain >= tuned_settings.WORTH)
+    assert loading == {}
+    assert asked(monkeypatch, *overrides) == [], "a sweep that goes on measures nothing again"
+
+
+def test_what_is_set_or_runs_elsewhere_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = f"output_root={tmp_path}"
+    assert len(asked(monkeypatch, *SMALL, root)) == 1
+    for override in ("trainer=default", "trainer.channels_last=true", "cluster=slurm"):
+        others = [text for text in SMALL if text.split("=")[0] != override.split("=")[0]]
+        assert asked(monkeypatch, *others, override, root) == [], override
+    allowed = asked(monkeypatch, *SMALL, "trainer.channels_last=true", "trainer.allow_reduced_precision=true", root)
+    assert len(allowed) == 1, "precision is left to choose"
+
+
+def test_short_training_is_not_measured_and_runs(tmp_path: Path) -> None:
+    """Two per cent of a few steps are less than a step; the command says so and trains with the default."""
+    done = run_here(*SMALL, "recipe.epochs=1", "trainer.limit_train_batches=3", root=tmp_path / "outputs")
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("trainer=auto: ")]
+    assert "2% of its training at most, do not cover its steps; the default setting stays" in line
+    assert not (tmp_path / "outputs" / tuned_settings.FOLDER).exists()
+    [record] = records(tmp_path / "outputs").values()
+    assert record["parallel"]["tuned"] is True
+
+
+def test_trials_of_this_machine_are_known_by_their_executor() -> None:
+    [one] = expand(["model=resnet"], multirun=False)
+    assert isinstance(one, Trial) and one.config["cluster"]["executor"]["_target_"] == brief_tuning.LOCAL

@@ -53,12 +53,19 @@ def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any], repeats: i
     }
 
 
-def warn_if_busy() -> None:
-    """Say on stderr that something computed on this machine lately: beside others, times of several threads are worthless."""
+def warn_if_busy() -> float | None:
+    """Say on stderr that something computed on this machine lately: beside others, times of several threads are worthless.
+
+    Return its load in the last minute, in processes; None where the machine was free.
+    """
     load = os.getloadavg()[0]
-    if load > cores() / 2:
-        message = f"a load of {load:.1f} on {cores()} cores in the last minute: if others compute here, figures will be too low"
-        print(message, file=sys.stderr)
+    if load <= cores() / 2:
+        return None
+    message = (
+        f"a load of {load:.1f} on {cores()} cores in the last minute: if others compute here, figures will be too low"
+    )
+    print(message, file=sys.stderr)
+    return load
 
 
 def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S) -> dict[str, Any]:

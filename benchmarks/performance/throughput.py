@@ -111,8 +111,7 @@ def run(arguments: argparse.Namespace) -> None:
     for trial in trials:
         if problem := refusal(trial) or missing_resources(trial):
             raise ConfigurationError(problem)
-    subprocesses.warn_if_busy()
-    measurements = _measure_all(trials)
+    measurements = _measure_all(trials, subprocesses.warn_if_busy())
     alone, scaling = _rows(measurements)
     for kind, rows in ((ALONE, alone), (SCALING, scaling)):
         if arguments.write and rows:
@@ -167,8 +166,12 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
     return peaks.get("bf16-mixed") if precision.partition("-")[0] in {"16", "bf16"} else None
 
 
-def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Measure the trials one after the other, all with the threads that the one of most processes has unless they are set."""
+def _measure_all(trials: Sequence[Trial], load: float | None) -> list[dict[str, Any]]:
+    """Measure the trials one after the other, all with the threads that the one of most processes has unless they are set.
+
+    Args:
+        load: of others on the machine, by which the figures are marked; None for none.
+    """
     bases = [specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
     fewest = min(base["threads"] for base in bases)
     measurements: list[dict[str, Any]] = []
@@ -178,11 +181,11 @@ def _measure_all(trials: Sequence[Trial]) -> list[dict[str, Any]]:
         base["threads"] = threads = trial.config["cluster"]["threads_per_process"] or fewest
         if threads not in machines:
             machines[threads] = subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
-        measurements.append(_measure(trial, base, machines[threads]))
+        measurements.append(_measure(trial, base, machines[threads], load))
     return measurements
 
 
-def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
+def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any], load: float | None) -> dict[str, Any]:
     config, cost = trial.config, counts(trial.config)
     processes, environment = config["trainer"]["devices"], machine["environment"]
     if config["trainer"].get("tuned"):
@@ -226,6 +229,7 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any]) -> 
         **passes,
         "environment": environment,
         "made": now(),
+        measured_speed.LOAD: load,
     }
     record = {  # as a run of it would have
         **measurement,

@@ -16,6 +16,7 @@ from benchmarks.records.hardware import hardware
 
 KEPT = "throughput.json"
 BLOCK = "throughput"
+LOAD = "other_load"  # of the machine in the minute before, where that makes the figures too low
 NETWORK = ("input_size", "params", "macs", "activations")
 PARALLEL = (
     *("world_size", "num_nodes", "sync_batchnorm", "global_batch_size", "precision"),
@@ -71,6 +72,7 @@ def block(figures: Mapping[str, Any]) -> dict[str, Any]:
             for name, one in (("forward", forward), ("train", training))
         },
         "made": figures["made"],
+        **({LOAD: figures[LOAD]} if figures.get(LOAD) else {}),
     }
 
 

@@ -21,10 +21,10 @@ LEAD = (
     "(within 1 % is the same); beside it, the probability of that."
 )
 ALONE = (
-    "Seeds alone: without stored outcomes of the test images an interval tells of other trainings only; pointed at, it "
-    "says the standard error that the choice of test images adds."
+    "Seeds alone: the outcomes of the test images are not stored, so an interval covers other trainings only. Point at it for "
+    "the standard error that the choice of test images adds."
 )
-POOLED = "Pooled spread: over the seeds of several networks, which Bartlett’s test does not tell apart."
+POOLED = "Pooled spread: that of the seeds of several networks, as Bartlett’s test tells no difference."
 
 
 def leaderboard(charts: Charts) -> Table:

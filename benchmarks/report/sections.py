@@ -9,6 +9,7 @@ from benchmarks.analysis.differences import differences
 from benchmarks.analysis.scaling import equal_errors, families
 from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_labels
 from benchmarks.complexity.cost import uncounted_line
+from benchmarks.records.measured_speed import BLOCK, LOAD
 from benchmarks.records.runs import Run
 from benchmarks.report.quantities import ALONE
 from benchmarks.report.status import STATES, TrialState
@@ -17,6 +18,7 @@ from benchmarks.report.tables import Cell, Row, Table
 from benchmarks.units import MISSING, count, number
 
 STOPPED = ("failed", "interrupted", "preempted")
+BUSY_MARK = " *"
 SEEDS_NAMED = 12  # of those not started, in one line
 
 
@@ -47,9 +49,9 @@ def means(runs: Sequence[Run]) -> Table:
     heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
     lead = (
         "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
-        "other trainings and other test images would come out. Seeds alone: without stored outcomes it tells of other "
-        "trainings only, and sampling is the standard error that the choice of test images adds. Pooled spread: over seeds of "
-        "several networks, which Bartlett's test does not tell apart. A single seed has no mean."
+        "other trainings and other test images would come out. Seeds alone: the outcomes of test images are not stored, so the "
+        "interval covers other trainings only; sampling is the standard error that the choice of test images adds. Pooled "
+        "spread: that of the seeds of several networks, as Bartlett's test tells no difference. A single seed has no mean."
     )
     left_out = [f" Left out: {text}." for group in groups for text in group.estimate.left_out]
     lead += "".join(dict.fromkeys(left_out))
@@ -95,13 +97,15 @@ def alone(runs: Sequence[Run]) -> Table:
     """Return the measurements of networks by themselves, each once, whatever number of runs it holds for."""
     measured = [run for run in runs if all(quantity.value(run) is not None for quantity in ALONE)]
     labels = short_labels(measured, seeds=False)
+    busy = [run.part(BLOCK).get(LOAD) is not None for run in measured]
     rows = dict.fromkeys(
-        (run.data, label, *(quantity.text(run) for quantity in ALONE))
-        for run, label in zip(measured, labels, strict=True)
+        (run.data, label + BUSY_MARK * beside_others, *(quantity.text(run) for quantity in ALONE))
+        for run, label, beside_others in zip(measured, labels, busy, strict=True)
     )
+    notes = [f"{BUSY_MARK.strip()} The machine had other work, so speeds are too low: measure again when it is free."]
     titles = [quantity.title.removesuffix(" (measured alone)") for quantity in ALONE]
     title = "Networks alone, as python -m benchmarks throughput measured them"
-    return Table(title, ("data set", "network", *titles), list(rows), titles)
+    return Table(title, ("data set", "network", *titles), list(rows), titles, notes=notes if any(busy) else ())
 
 
 def uncounted(runs: Sequence[Run]) -> Table:

@@ -19,7 +19,7 @@ from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
 from benchmarks.records.progress import part_of, progress_parts, read_progress
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.tables import Cell, Row, Table, print_table
-from benchmarks.units import one_line
+from benchmarks.units import one_line, plural
 
 # state: glyph, colour, meaning
 STATES = {
@@ -81,7 +81,7 @@ def print_status(states: Sequence[TrialState], console: Console) -> None:
     """The counts, the grid of networks by seeds, and a line for each trial that is running or has no result."""
     counts = Counter(trial.state for trial in states)
     console.print(
-        f"{len(states)} trials: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        f"{plural(len(states), 'trial')}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     )
     for data in dict.fromkeys(trial.data for trial in states):
         print_table(_grid(data, [trial for trial in states if trial.data == data], console.width), console)

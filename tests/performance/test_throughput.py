@@ -1,6 +1,7 @@
 """Measured steps: what throughput prints and keeps, what its figures hold for, where runs and the page have them."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -11,6 +12,7 @@ import torch
 from support.benchmark_command import command
 from support.commands import run_here
 from support.configurations import CPU, trial
+from support.records import make_run
 from torch import nn
 
 from benchmarks.complexity.counting import measure
@@ -20,6 +22,7 @@ from benchmarks.records import measured_speed
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_runs
+from benchmarks.report.sections import alone
 from benchmarks.training import tuned_settings
 from benchmarks.training.environment import environment
 from benchmarks.training.options import TrainingOptions
@@ -65,6 +68,25 @@ def test_throughput_is_printed_and_kept(
     assert "a test" in capsys.readouterr().out
     assert throughput_command(["model=resnet", "trainer.tf32=true", "trainer.accelerator=cpu"]) == 2
     assert "a CPU has no TF32" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("load", "marked"), [(1e3, {measured_speed.LOAD: 1e3}), (0.0, {})])
+def test_figures_of_a_busy_machine_are_marked(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    load: float,
+    marked: dict[str, float],
+) -> None:
+    monkeypatch.setattr(subprocesses, "ask", asking([]))
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    assert throughput_command(["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    assert ("if others compute here, figures will be too low" in capsys.readouterr().err) == bool(marked)
+    [kept] = json.loads((tmp_path / measured_speed.KEPT).read_text()).values()
+    block = measured_speed.block(kept)
+    assert {name: block[name] for name in block if name == measured_speed.LOAD} == marked
+    [row] = alone(load_runs(make_run(tmp_path / "runs", throughput=block))[0]).rows
+    assert str(row[1]).endswith(" *") == bool(marked)
 
 
 def test_throughput_over_processes_and_its_committed_rows(

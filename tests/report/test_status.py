@@ -105,6 +105,12 @@ def test_many_seeds_are_counted(tmp_path: Path) -> None:
     assert any(line.split()[-2:] == ["30", "10"] for line in text.splitlines())
 
 
+def test_one_trial_is_not_called_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, 0)
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "1 trial: 1 done"
+
+
 def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

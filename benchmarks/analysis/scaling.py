@@ -124,9 +124,9 @@ class EqualError:
 
     @property
     def text(self) -> str:
-        """`at 6.20, resnext needs 0.60 × [0.50, 0.80] the training FLOPs of resnet`."""
-        high = f"{self.high:.2f}]" if self.high != float("inf") else "∞)"
-        ratio = f"{self.ratio:.2f} × [{self.low:.2f}, {high}"
+        """`at 6.20, resnext needs 0.6 × [0.5, 0.8] the training FLOPs of resnet`."""
+        high = f"{self.high:.3g}]" if self.high != float("inf") else "∞)"
+        ratio = f"{self.ratio:.3g} × [{self.low:.3g}, {high}"
         return f"at {self.error:.2f}, {self.first.name} needs {ratio} the training FLOPs of {self.second.name}"
 
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tracking.wandb_run import AXIS, connect, reason
+from benchmarks.tracking.wandb_run import AXIS, STEP_LOSS, connect, reason
 
 NAME = "Compute and accuracy"
 VIEW = "nw-computeaccuracy-v"  # fixed, so that it is found again
@@ -129,6 +129,10 @@ def _panels() -> dict[str, list[Any]]:
         "device seconds": "train_s",
         "energy (J)": "energy_j",
     }
+    sections["Training, every 50 steps"] = [
+        wr.LinePlot(title="training loss", y=[STEP_LOSS], **curves),
+        wr.LinePlot(title="learning rate", y=["lr"], **curves),
+    ]
     sections["Cost"] = [
         wr.BarPlot(title=title, metrics=[f"compute/{name}"], **grouped) for title, name in costs.items()
     ]

@@ -62,7 +62,7 @@ def test_families_are_compared_at_equal_error(tmp_path: Path) -> None:
     quarter = 0.25 if pair.first.name == "resnext" else 4.0
     assert pair.low < quarter < pair.high
     assert not pair.low <= 1 <= pair.high  # told apart
-    assert f"{pair.first.name} needs {pair.ratio:.2f} × [" in pair.text
+    assert f"{pair.first.name} needs {pair.ratio:.3g} × [" in pair.text
 
 
 def test_a_larger_budget_that_was_held_out_is_predicted(tmp_path: Path) -> None:

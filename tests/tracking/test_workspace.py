@@ -39,8 +39,12 @@ def test_the_panels_and_a_second_call_changes_the_same_views(
     assert sorted(view["type"] for view in server.views.values()) == ["project-view", "runs"]
     for view in server.views.values():
         found = [(panel["viewType"], panel["config"]) for panel in panels(json.loads(view["spec"]))]
+        first = found[0][1]  # the page's first chart
+        assert (first["xAxis"], first["yAxis"]) == ("summary:model/macs", "summary:test/top1_err")
         lines = [config for kind, config in found if kind == "Run History Line Plot"]
-        assert {"val/top1_err", "val/dice_err"} <= {metric for config in lines for metric in config["metrics"]}
+        assert {"val/top1_err", "val/dice_err", "train/loss_step", "lr"} <= {
+            metric for config in lines for metric in config["metrics"]
+        }
         for config in lines:
             assert (config["xAxis"], config["xLogScale"]) == ("compute/train_flops", True)
             assert (config["groupBy"], config["groupAgg"], config["groupArea"]) == ("name.value", "mean", "stddev")

@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from fvcore.nn import jit_handles
+from omegaconf import _utils, base, basecontainer, grammar_parser
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.trainer import call
@@ -24,6 +25,9 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
     # training.checkpoints: when a batch's gradients are complete, and whether an evaluation follows.
     "_TrainingEpochLoop._should_accumulate": (_TrainingEpochLoop._should_accumulate, ("self",)),
     "_TrainingEpochLoop._should_check_val_fx": (_TrainingEpochLoop._should_check_val_fx, ("self", "data_fetcher")),
+    # config.fast_composition: YAML by libyaml, interpolations parsed once.
+    "omegaconf get_yaml_loader": (_utils.get_yaml_loader, ()),
+    "omegaconf parse": (grammar_parser.parse, ("value", "parser_rule", "lexer_mode")),
     # training.batch_hooks: entered 37 times a step, also by the profiler that measures nothing.
     "PassThroughProfiler.profile": (PassThroughProfiler.profile, ("self", "action_name")),
     # complexity.by_trace: arithmetic and shapes of fvcore's own handles.
@@ -50,6 +54,7 @@ def test_attributes_are_there() -> None:
     assert issubclass(nn.BatchNorm2d, _BatchNorm)
     assert nn.Linear(1, 1)._compiled_call_impl is None
     assert hasattr(forkserver, "_forkserver")
+    assert callable(base.parse) and callable(basecontainer.get_yaml_loader)
 
 
 def test_lightning_leaves_out_a_hook_that_is_not_callable() -> None:

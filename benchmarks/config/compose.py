@@ -13,6 +13,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from benchmarks.config.composer import Composer
+from benchmarks.config.fast_composition import speed_up
 from benchmarks.config.folders import added_folders
 from benchmarks.config.hydra_errors import compose_overrides
 from benchmarks.config.overrides import as_text, check_overrides, parse_overrides
@@ -116,6 +117,7 @@ class _ConfigDirs(SearchPathPlugin):
 
 @contextmanager
 def _hydra() -> Iterator[None]:
+    speed_up()
     register_resolvers()
     Plugins.instance().register(_ConfigDirs)
     with initialize_config_dir(str(CONF), version_base="1.3"):

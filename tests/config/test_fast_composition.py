@@ -1,0 +1,48 @@
+"""Composition made faster gives what OmegaConf's own loader and parser give."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf, _utils, base, grammar_parser
+from yaml.constructor import ConstructorError
+
+from benchmarks.config.fast_composition import speed_up
+from benchmarks.config.trial import CONF
+
+speed_up()
+FILES = sorted(Path(CONF).rglob("*.yaml"))
+
+
+def slow_loader() -> type:
+    """OmegaConf's own."""
+    [own] = [one for one in _utils.get_yaml_loader().__mro__ if one.__name__ == "OmegaConfLoader"]
+    return own
+
+
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="PyYAML without libyaml")
+def test_every_file_is_read_as_by_omegaconfs_own_loader() -> None:
+    loader = _utils.get_yaml_loader()
+    assert loader is not slow_loader() and len(FILES) > 100
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        assert repr(yaml.load(text, loader)) == repr(yaml.load(text, slow_loader())), path
+    values = (
+        "a: 1e3\nb: 2020-01-01\nc: .5\nd: 1_0\ne: !!python/object/apply:pathlib.PosixPath [x, y]\nf: [on, ~, 0x1F]\n"
+    )
+    assert repr(yaml.load(values, loader)) == repr(yaml.load(values, slow_loader()))
+    with pytest.raises(ConstructorError, match="found duplicate key a"):
+        yaml.load("a: 1\na: 2\n", loader)
+
+
+def test_an_interpolation_is_parsed_once_and_resolved_anew() -> None:
+    text = "${a}-${b.c}"
+    assert base.parse(text) is base.parse(text)
+    for value in (1, 2):
+        config = OmegaConf.create(
+            {"a": value, "b": {"c": value + 1}, "text": text, "nested": "${b.${key}}", "key": "c"}
+        )
+        assert (config.text, config.nested) == (f"{value}-{value + 1}", value + 1)
+    assert base.parse.__wrapped__ is grammar_parser.parse  # type: ignore[attr-defined]
+    speed_up()
+    assert base.parse.__wrapped__ is grammar_parser.parse  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from benchmarks.analysis.error_rates import wilson_limits
@@ -174,6 +175,7 @@ def _belongs(run: Run, table: str, row: Row) -> bool:
     return (run.data, run.network, run.record["recipe"]) == (row.data, row.network, row.recipe)
 
 
+@cache
 def _references(table: str) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """What the experiment composes for each row, and the facts of the paper that it states."""
     from benchmarks.config.compose import expand, paper_facts

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,17 @@ TABLE = "resnext_table7"
 ROW = next(row for row in tables()[TABLE].rows if row.network == "resnext29_8x64d" and row.data == "cifar10")
 
 
+@cache
+def composed(overrides: tuple[str, ...]) -> Trial:
+    [trial] = expand(overrides, multirun=False)
+    assert isinstance(trial, Trial)
+    return trial
+
+
 def finished(root: Path, *overrides: str, error: float, **changes: Any) -> Path:
     """A finished run of what the overrides compose to, with its configuration."""
-    [trial] = expand([*overrides, f"output_root={root}"], multirun=False)
-    assert isinstance(trial, Trial)
-    config = trial.config
+    trial = composed(overrides)
+    config = trial.config | {"output_root": str(root)}
     folder = make_run(
         root,
         **{

@@ -225,11 +225,7 @@ def write_runs(root: Path, seeds: int = 3) -> None:
 
 
 def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
-    trials = [
-        trial
-        for trial in expand(["experiment=iso_compute", "seed=0,1,2", "data=digits"], False)
-        if isinstance(trial, Trial)
-    ]
+    trials = [trial for trial in expand(["experiment=iso_compute", "seed=0,1,2"], False) if isinstance(trial, Trial)]
     wanted = list(itertools.product(["resnet", "resnext", "densenet"], [8e10, 3e11, 1e12], [0, 1, 2]))
     found = [
         (trial.config["family"], trial.config["trainer"]["max_train_flops"], trial.config["seed"]) for trial in trials
@@ -237,7 +233,16 @@ def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
     assert found == wanted
     assert len({trial.directory for trial in trials}) == 27
     assert {trial.config["experiment"] for trial in trials} == {"iso_compute"}
-    [trial] = expand(["experiment=iso_compute", "model=resnet", "trainer.max_train_flops=5e13", "data=cifar10"], False)
+    # A network and its learning rate are as in compute_accuracy, where the rate was fitted.
+    fitted = {
+        trial.config["name"]: trial.config
+        for trial in expand(["experiment=compute_accuracy", "row=resnet_2.52e6,resnext_2.52e6,densenet_2.52e6"], False)
+        if isinstance(trial, Trial)
+    }
+    for trial in trials:
+        same = fitted[trial.config["name"]]
+        assert trial.config["model"] == same["model"] and trial.config["recipe"] == same["recipe"]
+    [trial] = expand(["experiment=iso_compute", "row=resnet", "trainer.max_train_flops=5e13", "data=cifar10"], False)
     assert isinstance(trial, Trial) and trial.config["trainer"]["max_train_flops"] == 5e13
 
 

@@ -1,9 +1,9 @@
 """Weights & Biases as a mirror of the local record, kept by a process of its own beside rank 0.
 
 That process reads the run's folder as everybody else does, so that no trouble of the client or the server can hold, end or
-alter a run. Training waits for nothing but, at its end, ``logger.finish_timeout`` seconds for what is left to be sent to a
-server that answers, and with ``logger.mode=online``, at its start, for such a server's word on the key. What the server has
-missed, ``python -m benchmarks wandb sync`` sends.
+alter a run. It asks about the key while the run is set up, so that the first step does not wait for a server. At its end a run
+waits ``logger.finish_timeout`` seconds for what is left to be sent to a server that answers, and less than 10 s for one that
+does not. What the server has missed, ``python -m benchmarks wandb sync`` sends.
 """
 
 import json
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,12 @@ from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_json
 from benchmarks.records.runs import read_history
 
 LOOK_S = 1.0  # between looks at the history
+WATCH_S = 10.0  # between looks at the server in a run
+ANSWER_S = 1.0  # for a server's word on the key, once the run is set up; a later one is heeded when it comes
 MODES = ("auto", "online", "offline")
 REFUSED = re.compile(r"error 40[0-4]|not found during upsertBucket|permission denied", re.IGNORECASE)
 SYNC = "`python -m benchmarks wandb sync` sends the run later"
-FINISH = b"finish\n"
+OPEN, FINISH = b"open\n", b"finish\n"
 PLACE = ("project", "entity")  # keys of the configuration's node
 
 
@@ -38,39 +41,67 @@ class Mirror:
     Args:
         directory: the run's, with its record and configuration.
         mode: ``auto``, ``online`` or ``offline``.
-        init_timeout: seconds to wait with ``mode: online`` for the word of a server that answers.
+        init_timeout: seconds that the client has to open the run.
         finish_timeout: seconds to wait at the end for what is left to be sent.
         settings: the rest of the configuration's node, which the process reads for itself.
 
     Raises:
-        ValueError: an unknown mode; with ``mode: online``, a key or an entity that the server refuses.
+        ValueError: an unknown mode.
     """
 
     def __init__(self, directory: Path, mode: str, init_timeout: float, finish_timeout: float, **settings: Any) -> None:
         self.mode = mode
         if self.mode not in MODES:
             raise ValueError(f"logger.mode is auto, online or offline, got {self.mode!r}; logger=none turns it off")
-        self._limit_s = finish_timeout
-        self._process = start("mirror", directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._init_s, self._finish_s = init_timeout, finish_timeout
+        self._opened = self._settled = False
+        self._process = start("mirror", directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
+
+    def open(self) -> None:
+        """Open the run as its written record describes it.
+
+        Raises:
+            ValueError: with ``mode: online``, the server has refused the key.
+        """
+        self._opened = True
+        self._write(OPEN)
         if self.mode == "online":
-            self._look(init_timeout)
+            self._look(self._init_s)  # until the process asks, which is no matter of the server
+            self._look(ANSWER_S)
+
+    def check(self) -> None:
+        """Look at what the server said, without waiting; does nothing once the run is open there or offline.
+
+        Raises:
+            ValueError: with ``mode: online``, it refuses the key or the entity.
+        """
+        self._look(0)
 
     def finish(self) -> str:
         """Close the run as its written record says, within ``logger.finish_timeout``; return the mode it ran in."""
-        with suppress(OSError):  # it has ended before
-            os.write(self._process.stdin.fileno(), FINISH)  # type: ignore[union-attr]
-        end(self._process, self._limit_s, "not everything was sent")
+        if not self._opened:
+            kill(self._process)
+            return self.mode
+        self._write(FINISH)
+        end(self._process, self._finish_s, "not everything was sent")
         with suppress(ValueError):  # the run is over
-            self._look(0)
+            for _ in range(4):  # the words of main(), and its end
+                self._look(0)
         return self.mode
+
+    def _write(self, line: bytes) -> None:
+        with suppress(OSError):  # it has ended before
+            os.write(self._process.stdin.fileno(), line)  # type: ignore[union-attr]
 
     def _look(self, wait_s: float) -> None:
         answers: Any = self._process.stdout
-        if select.select([answers], [], [], wait_s)[0]:
-            answer = json.loads(answers.readline() or "{}")
-            self.mode = answer.get("mode", self.mode)
-            if "refused" in answer:
-                raise ValueError(f"W&B refuses: {answer['refused']}; logger.mode=offline runs without")
+        if self._settled or not select.select([answers], [], [], wait_s)[0]:
+            return
+        answer = json.loads(answers.readline() or '{"mode": "offline"}')  # it has ended before the run was open
+        self._settled = "mode" in answer
+        self.mode = answer.get("mode", self.mode)
+        if "refused" in answer:
+            raise ValueError(f"W&B refuses: {answer['refused']}; logger.mode=offline runs without")
 
 
 def start(module: str, path: Path, **streams: Any) -> subprocess.Popen[bytes]:
@@ -88,9 +119,14 @@ def end(process: subprocess.Popen[bytes], limit_s: float, problem: str) -> None:
     except subprocess.TimeoutExpired:
         print(f"W&B: {problem} within {limit_s:g} s; {SYNC}", file=sys.stderr)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        kill(process)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and its children at once."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def main(directory: Path) -> int:
@@ -107,25 +143,38 @@ def main(directory: Path) -> int:
     # Under `wandb agent` the client takes a run's place from the environment alone.
     place = {"run_id": _record(directory)["run_id"], **{name: config["logger"][name] or "" for name in PLACE}}
     os.environ |= {f"WANDB_{name.upper()}": value for name, value in place.items()}
+
+    def answer(**word: str) -> None:
+        print(json.dumps(word), file=answers, flush=True)
+
+    watching = threading.Event()
     try:
-        run, mode = _start(directory, config, root)
+        answer()  # that the server is asked now
+        mode = resolve_mode(config["logger"]["mode"])
+        answer()
+        if os.read(0, len(OPEN)) != OPEN:
+            return 0  # rank 0 has ended before its run was set up
+        if mode == "online":
+            watching.set()
+            threading.Thread(target=give_up_without_server, args=(watching, _finishing), daemon=True).start()
+        run, mode = _start(directory, config, root, mode)
     except ConnectionRefusedError as refused:
-        print(json.dumps({"refused": str(refused)}), file=answers, flush=True)
+        answer(refused=str(refused), mode="offline")
         return 1
-    print(json.dumps({"mode": mode}), file=answers, flush=True)
+    if mode != "online":
+        watching.clear()
+    answer(mode=mode)
     if run is None:
         return 0
     sent, ending = run.starting_step, False
     try:
         while not ending:
-            ending = bool(select.select([0], [], [], LOOK_S)[0])
+            ending = _finishing(LOOK_S)
             for row in mirrored(read_history(directory / HISTORY))[sent:]:
                 run.log(row)
                 sent += 1
         if os.read(0, len(FINISH)) != FINISH:
             os._exit(1)  # rank 0 was killed: how the run ended is not known here
-        if mode == "online":
-            threading.Thread(target=_give_up_without_server, daemon=True).start()
         close(run, directory, _record(directory), config)
     except Exception as error:  # of the client, its service or the network: of many classes
         print(f"W&B: {reason(error)}; {SYNC}", file=sys.stderr)
@@ -133,47 +182,69 @@ def main(directory: Path) -> int:
     return 0
 
 
-def _give_up_without_server() -> None:
-    """End this process once the server has twice not answered: the client would go on trying for minutes."""
+def _finishing(wait_s: float) -> bool:
+    """Wait for rank 0's word that the run is over, or its death; tell whether it has come."""
+    return bool(select.select([0], [], [], wait_s)[0])
+
+
+def give_up_without_server(watching: threading.Event, finishing: Callable[[float], bool]) -> None:
+    """End this process when there is nothing but sending left to do and the server has twice in a row not answered: the
+    client would go on trying for minutes. What is missed during the run counts, so that its end is short.
+
+    Args:
+        watching: cleared once there is no server to be watched.
+        finishing: waits for so many seconds, and tells whether nothing but sending is left.
+    """
     from benchmarks.tracking.wandb_run import unreachable
 
-    failures, problem = 0, None
-    while failures < 2:
-        time.sleep(LOOK_S)
+    failures, finished, problem = 0, False, None
+    while not (finished and failures > 1):
+        if finished:
+            time.sleep(LOOK_S)
+        finished = finished or finishing(WATCH_S)
         problem = unreachable()
         failures = 0 if problem is None else failures + 1
+        if not watching.is_set():
+            return
     print(f"W&B: {problem}; {SYNC}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
 def resolve_mode(mode: str) -> str:
-    """Return the mode: ``offline`` where the server does not answer, and for ``auto`` also where no key is configured.
+    """Return the mode: ``offline`` where the server does not answer, for ``auto`` also where it has no key or refuses it.
 
     W&B's own switches go before: with them nothing leaves the machine, and by ``disabled`` nothing is written either.
+
+    Raises:
+        ConnectionRefusedError: the server refuses the key, and the mode is ``online``.
     """
-    from benchmarks.tracking.wandb_run import has_key, switched_off, unreachable
+    from benchmarks.tracking.wandb_run import ask, has_key, switched_off
 
     if (off := switched_off()) is not None:
         return off
     if mode == "offline" or (mode == "auto" and not has_key()):
         return "offline"
-    problem = unreachable() if has_key() else None  # without a key the client says what to do
+    try:
+        problem = ask() if has_key() else None  # without a key the client says what to do
+    except ConnectionRefusedError as refused:
+        if mode == "online":
+            raise
+        problem = str(refused)
     if problem is None:
         return "online"
     print(f"W&B: {problem}; going on offline, {SYNC}", file=sys.stderr)
     return "offline"
 
 
-def _start(directory: Path, config: dict[str, Any], root: Path) -> tuple[Any, str]:
-    """Return the run, None if W&B is disabled, and its mode. Raises ConnectionRefusedError where the server refuses what
-    ``mode: online`` asks for."""
+def _start(directory: Path, config: dict[str, Any], root: Path, mode: str) -> tuple[Any, str]:
+    """Return the run, None if W&B is disabled, and its mode, offline where the server cannot be used. Raises
+    ConnectionRefusedError where it refuses what ``logger.mode: online`` asks for."""
     import wandb
     from wandb.errors import AuthenticationError, UsageError
 
     from benchmarks.tracking.wandb_run import folder_of, open_run, quiet_settings, reason, supersede_offline_files
 
     record, configured = _record(directory), config["logger"]["mode"]
-    mode = resolve_mode(configured)
     while mode != "disabled":
         settings = quiet_settings(
             config["logger"]["init_timeout"],

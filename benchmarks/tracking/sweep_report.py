@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from benchmarks.records.files import read_json, write_json
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
 from benchmarks.report.style import look_of
-from benchmarks.tracking.mirror import SYNC, end, resolve_mode, start
+from benchmarks.tracking.mirror import SYNC, end, give_up_without_server, resolve_mode, start
 
 FOLDER = Path("wandb", "reports")  # below the output root: what was requested, so that sync can send it
 SPARE_S = 30  # beyond the client's own limits: imports and figures
@@ -182,9 +183,13 @@ def main(request: Path) -> int:
     content = read_json(request) or {}
     root = request.parents[len(FOLDER.parts)]
     prepare(root.resolve())
-    mode = resolve_mode(content["logger"]["mode"])
     os.environ.pop("WANDB_SWEEP_ID", None)  # the report is no point of the sweep
     try:
+        mode = resolve_mode(content["logger"]["mode"])
+        if mode == "online":
+            watching = threading.Event()
+            watching.set()
+            threading.Thread(target=give_up_without_server, args=(watching, lambda wait_s: True), daemon=True).start()
         send(request, content["logger"], mode)
     except Exception as error:  # of the client, its service or the network: of many classes
         print(f"W&B: the report: {reason(error)}; {SYNC}", file=sys.stderr)

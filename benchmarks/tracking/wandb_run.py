@@ -1,5 +1,6 @@
 """What a W&B run holds of a run's folder: the same whether it is written beside the training or sent later."""
 
+import base64
 import csv
 import http.client
 import io
@@ -64,30 +65,48 @@ def folder_of(root: Path) -> Path:
 def has_key() -> bool:
     """Tell whether a key for W&B's server is configured, of whatever shape."""
     settings = _settings()
-    return bool(settings.api_key) or _in_netrc(settings.base_url)
+    return bool(settings.api_key or key_in_netrc(settings.base_url))
 
 
-def _in_netrc(url: str) -> bool:
-    """Tell whether NETRC's file, else ~/.netrc or ~/_netrc, has an entry for a server: where `wandb login` writes."""
+def key_in_netrc(url: str) -> str | None:
+    """Return the password for a server in NETRC's file, else in ~/.netrc or ~/_netrc, where `wandb login` writes."""
     named = os.environ.get("NETRC")
     places = map(os.path.expanduser, ("~/.netrc", "~/_netrc") if named is None else (named,))
     path, host = next(filter(os.path.exists, places), None), urlparse(url).hostname
     try:
-        return bool(path and host and any(netrc(path).authenticators(host) or ()))
+        entry = netrc(path).authenticators(host) if path and host else None
     except (NetrcParseError, OSError):
-        return False
+        return None
+    return entry[2] or None if entry else None
 
 
 def unreachable() -> str | None:
-    """Return why the configured server cannot be used, in one line; None if it answers: a key is not looked at."""
-    url = _settings().base_url
+    """Return why the configured server cannot be used, in one line; None if it answers, whatever it says of the key."""
+    try:
+        return ask()
+    except ConnectionRefusedError:
+        return None
+
+
+def ask() -> str | None:
+    """Return why the configured server cannot be used, in one line; None if it answers.
+
+    Raises:
+        ConnectionRefusedError: it refuses the configured key.
+    """
+    settings = _settings()
+    url, key = settings.base_url, settings.api_key or key_in_netrc(settings.base_url)
     host = urlparse(url).hostname
+    headers = {"Content-Type": "application/json"} | (settings.x_extra_http_headers or {})
+    if key:
+        headers["Authorization"] = f"Basic {base64.b64encode(f'api:{key}'.encode()).decode()}"
     question = json.dumps({"query": "query Viewer { viewer { id } }"}).encode()
     try:
-        request = Request(f"{url.rstrip('/')}/graphql", question, {"Content-Type": "application/json"})
-        with urlopen(request, timeout=ANSWER_TIMEOUT_S):
+        with urlopen(Request(f"{url.rstrip('/')}/graphql", question, headers), timeout=ANSWER_TIMEOUT_S):
             return None
     except HTTPError as error:
+        if key and error.code == 401:
+            raise ConnectionRefusedError(f"{host} answers with error 401 to the configured key") from None
         return f"{host} answers with error {error.code}" if error.code >= 500 else None
     except (OSError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)

@@ -55,12 +55,19 @@ class OpenRun:
         if process_rank() == 0:
             files.write_json(self.directory / files.RECORD, to_json(self.record))
 
-    def open_mirror(self) -> None:
-        """Start the mirror that the configuration names, on rank 0."""
+    def start_mirror(self) -> None:
+        """Start the mirror that the configuration names, on rank 0: it looks for its server while the run is set up."""
         if process_rank() == 0 and self.config["logger"]["mode"] != "none":
             self.mirror = instantiate(self.config["logger"], directory=self.directory)
-            self.record.wandb = Mirror(id=self.record.run_id, mode=self.mirror.mode)
-            self.write()
+
+    def open_mirror(self) -> None:
+        """Have the mirror follow the run, whose record is described. Raises ValueError where its server refuses."""
+        if self.mirror is not None:
+            try:
+                self.mirror.open()
+            finally:
+                self.record.wandb = Mirror(id=self.record.run_id, mode=self.mirror.mode)
+                self.write()
 
     def close(self, status: str, error: str | None, exit_code: int) -> int:
         """Write the outcome to the record and the mirror; return the exit code."""
@@ -76,7 +83,8 @@ class OpenRun:
             self.write()
         finally:
             signal.alarm(0)  # the mirror has its own bound
-            if self.mirror is not None:
-                record.wandb = Mirror(id=record.run_id, mode=self.mirror.finish())
+            mode = None if self.mirror is None else self.mirror.finish()
+            if mode is not None and record.wandb is not None:
+                record.wandb = Mirror(id=record.run_id, mode=mode)
                 self.write()
         return exit_code

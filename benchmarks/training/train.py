@@ -41,6 +41,7 @@ from benchmarks.training.default_settings import complete
 from benchmarks.training.environment import code, environment, process_rank
 from benchmarks.training.finite_loss import FiniteLoss
 from benchmarks.training.history import HistoryWriter
+from benchmarks.training.mirror_check import MirrorCheck
 from benchmarks.training.open_run import OpenRun
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.out_of_memory import OutOfMemory, largest_evaluation_batch
@@ -65,6 +66,7 @@ def train(run: OpenRun) -> None:
     """
     config = run.config
     weights = imported_weights(config)
+    run.start_mirror()
     torch.set_num_threads(config["cluster"]["threads_per_process"])
     pl.seed_everything(config["seed"], verbose=False)
     arguments, loading = tuned_arguments(config, run.directory)
@@ -224,6 +226,7 @@ def training_callbacks(
         run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
     return [
         run.memory,
+        *([] if run.mirror is None else [MirrorCheck(run.mirror)]),
         *([] if options.ema_decay is None else [Averaging(decay=options.ema_decay)]),
         *([] if run.batch_statistics is None else [run.batch_statistics]),
         *([] if run.budget is None else [run.budget]),

@@ -31,7 +31,7 @@ from support.forked_trials import ROOT, TINY, outcome  # noqa: E402
 from benchmarks.records.files import read_json  # noqa: E402
 from benchmarks.units import plural  # noqa: E402
 
-LONGER = ("recipe.epochs=6", "trainer.limit_train_batches=12")  # most moments lie in training
+LONGER = ("recipe.epochs=12", "trainer.limit_train_batches=24")  # as long as set-up and end together
 SEGMENTATION = (
     *("model=unet", "data=touching_cells", "model.base_channels=2", "logger=none", "trainer.accelerator=cpu"),
     *("cluster.threads_per_process=1", "launch.checkpoint_every_steps=2", "launch.collective_timeout_s=20"),
@@ -39,18 +39,20 @@ SEGMENTATION = (
     *("recipe.augment.elastic.input_size=[64,64]", "recipe.augment.elastic.output_size=[64,64]"),
 )
 WHO = ("rank", "parent")
+PARTS = {"set-up": 0.1, "training": 0.8, "end": 0.1}  # of a life, with the share of the kills that they get
 RECORDS = "*/*/*/seed*/record.json"
 LIVES = 12  # a trial that has not finished by then never will
+STARTS = 4  # of a trial whose run has ended before each of its kills
 LIFE_S = 600  # on a busy machine
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB_", "SLURM_"))}
 
 
 @dataclass
 class Trial:
-    """What became of one: whom the kills hit, the checkpoints that lives began from, and what differs at the end."""
+    """What became of one: whom kills hit, the steps within training that lives went on from, and what differs at the end."""
 
     kills: list[str] = field(default_factory=list)
-    resumed: list[str] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
     differing: list[str] = field(default_factory=list)
 
 
@@ -105,14 +107,25 @@ class Trials:
         self.reference = outcomes(root / "reference")
 
     def run(self, name: str, who: list[str], chance: random.Random) -> Trial:
-        """Kills one of ``who`` each time, at a moment uniform over a run from its set-up to its end, then lets it finish."""
-        root, trial = self.root / name, Trial()
+        """Kills one of ``who`` in each life, then lets the run finish; one that no kill has met is started over."""
+        for start in range(STARTS):
+            trial = self._try(self.root / f"{name}.{start}", who, chance)
+            if trial.kills or trial.differing:
+                return trial
+        trial.differing.append(f"each of {STARTS} runs ended before it could be killed")
+        return trial
+
+    def _try(self, root: Path, who: list[str], chance: random.Random) -> Trial:
+        trial, share = Trial(), 0.0
         for life in range(LIVES):
-            process = self._start(root)
+            began, process = time.time(), self._start(root)
             try:
                 if life < len(who):
-                    self._await(process, root, chance.uniform(-0.2, 1))
-                    time.sleep(chance.uniform(0, 0.5))  # the time between two writings of progress.json
+                    part = chance.choices([*PARTS], [*PARTS.values()])[0]
+                    share = chance.uniform(share, 0.95) if part == "training" else share  # a resumed run is that far
+                    self._await(process, root, began, {"set-up": -1.0, "training": share, "end": 1.0}[part])
+                    # Set-up takes seconds; in training, the time between two writings of progress.json.
+                    time.sleep(chance.uniform(0, 3 if part == "set-up" else 0.5))
                     if process.poll() is None and kill(process, root, who[life], chance):
                         trial.kills.append(who[life])
                 out, _ = process.communicate(timeout=LIFE_S)
@@ -131,8 +144,9 @@ class Trials:
         for run, reference in self.reference.items():
             trial.differing += [f"{run}: {key}" for key in reference if found.get(run, {}).get(key) != reference[key]]
         for path in root.glob(RECORDS):
-            resumptions = json.loads(path.read_text())["resumptions"]
-            trial.resumed += [entry["checkpoint"] or "none" for entry in resumptions]
+            steps = [entry["step"] for entry in json.loads(path.read_text())["resumptions"]]
+            last = self.reference[str(path.parent.relative_to(root))]["rows"][-1]["step"]
+            trial.resumed += [step for step in steps if 0 < step < last]
         return trial
 
     def _start(self, root: Path) -> "subprocess.Popen[str]":
@@ -142,17 +156,25 @@ class Trials:
         )  # fmt: skip
 
     @staticmethod
-    def _await(process: "subprocess.Popen[str]", root: Path, share: float) -> None:
-        """Waits until this share of the steps is done, or for the ranks alone if it is negative."""
+    def _await(process: "subprocess.Popen[str]", root: Path, began: float, share: float) -> None:
+        """Waits until a run has done this share of its steps in this life, or for the ranks alone if it is negative.
+
+        Args:
+            began: the time of the life's start: what was written before says nothing of it.
+        """
         deadline = time.monotonic() + LIFE_S
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.01)
+            if share < 0:
+                if ranks_of(root):
+                    return
+                continue
             for path in root.glob(RECORDS):
                 progress = read_json(path.with_name("progress.json"))
-                if progress and progress["total"] and progress["done"] >= share * progress["total"]:  # 0 of 0 is set-up
+                if not progress or progress["time"] < began or progress["phase"] == "prepare":
+                    continue
+                if progress["done"] >= share * progress["total"]:
                     return
-            if share < 0 and ranks_of(root):
-                return
 
 
 def kill(process: "subprocess.Popen[str]", root: Path, who: str, chance: random.Random) -> bool:
@@ -213,19 +235,21 @@ def try_all(arguments: argparse.Namespace, root: Path, results: dict[str, list[T
         result = trials[kind].run(f"trial{number}", who, chance)
         results[kind].append(result)
         kills = f"{plural(len(result.kills), 'kill')} ({', '.join(result.kills)})"
-        print(f"{number + 1} {kind}: {kills}: {'; '.join(result.differing) or 'equal'}", flush=True)
+        resumed = f"resumed at step {', '.join(map(str, result.resumed)) or 'none'} of training"
+        print(f"{number + 1} {kind}: {kills}; {resumed}: {'; '.join(result.differing) or 'equal'}", flush=True)
 
 
 def print_table(results: Mapping[str, Sequence[Trial]]) -> None:
     """Prints a row for each kind of runs."""
-    headers = ("", "trials", "kills of a rank", "of run.py", "resumed from", "equal")
+    headers = ("", "trials", "kills of a rank", "of run.py", "resumed within training", "equal")
     rows = []
     for kind, its in results.items():
         kills = Counter(kill for result in its for kill in result.kills)
-        resumed = Counter(name for result in its for name in result.resumed)
-        names = ", ".join(f"{count} {name}" for name, count in resumed.items())
+        resumed = sum(bool(result.resumed) for result in its)
         equal = sum(not result.differing for result in its)
-        rows.append((kind, str(len(its)), str(kills["rank"]), str(kills["parent"]), names, f"{equal} of {len(its)}"))
+        rows.append(
+            (kind, str(len(its)), str(kills["rank"]), str(kills["parent"]), str(resumed), f"{equal} of {len(its)}")
+        )
     print(f"{datetime.now():%Y-%m-%d}, {platform.platform()}, {os.cpu_count()} cores, torch {version('torch')}\n")
     for row in (headers, ["---"] * len(headers), *rows):
         print(f"| {' | '.join(row)} |")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from requests.utils import get_netrc_auth
 
-from benchmarks.tracking.wandb_run import _in_netrc
+from benchmarks.tracking.wandb_run import key_in_netrc
 
 KEY = "machine api.wandb.ai\n  login user\n  password secret\n"
 
@@ -35,12 +35,12 @@ def test_an_entry_is_found_where_requests_finds_one(
     path.write_text(content)
     if named:
         monkeypatch.setenv("NETRC", str(path))
-    assert _in_netrc(url) == bool(get_netrc_auth(url))
+    assert key_in_netrc(url) == (get_netrc_auth(url) or (None, None))[1]
 
 
 def test_a_file_that_is_named_and_absent_hides_the_usual_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".netrc").write_text(KEY)
-    assert _in_netrc("https://api.wandb.ai")
+    assert key_in_netrc("https://api.wandb.ai")
     monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
-    assert not _in_netrc("https://api.wandb.ai")
+    assert not key_in_netrc("https://api.wandb.ai")

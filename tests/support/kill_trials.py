@@ -121,7 +121,9 @@ class Trials:
             began, process = time.time(), self._start(root)
             try:
                 if life < len(who):
-                    part = chance.choices([*PARTS], [*PARTS.values()])[0]
+                    # After a kill at the end the next life has nothing to train.
+                    parts = list(PARTS)[: None if life == len(who) - 1 else -1]
+                    part = chance.choices(parts, [PARTS[name] for name in parts])[0]
                     share = chance.uniform(share, 0.95) if part == "training" else share  # a resumed run is that far
                     self._await(process, root, began, {"set-up": -1.0, "training": share, "end": 1.0}[part])
                     # Set-up takes seconds; in training, the time between two writings of progress.json.

@@ -12,7 +12,7 @@ from typing import Any
 # Networks, modules, metrics, schedules and data of this project, and classes of torch that only compute.
 OWN = re.compile(
     r"lightning_modules\.(nets\.[A-Z]\w*|classifier\.Classifier|segmenter\.Segmenter|detector\.Detector"
-    r"|metrics\.(scores|coco)\.[A-Z]\w*|schedules\.[a-z]\w*|from_timm\.lamb)"
+    r"|metrics\.(scores|coco|components)\.[A-Z]\w*|schedules\.[a-z]\w*|from_timm\.lamb)"
     r"|datamodules\.(in_memory\.InMemoryDataModule|from_files\.ImageNetDataModule|objects\.ObjectDataModule"
     r"|sources\.\w+\.load_\w+)"
     r"|torch\.nn\.[A-Z]\w*|torch\.optim\.([A-Z]\w*|lr_scheduler\.[A-Z]\w*)",

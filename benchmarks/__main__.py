@@ -188,6 +188,8 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         known = error.filename is not None and error.strerror is not None
         message = f"cannot read or write {error.filename}: {error.strerror}" if known else str(error)
+        if isinstance(error, PermissionError) and getattr(arguments, "out", "") is None:
+            message += "; --out writes elsewhere"
     except ValueError as error:
         message = str(error)
     print(f"{name}: {one_line(message)}", file=sys.stderr)

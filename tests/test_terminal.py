@@ -114,4 +114,4 @@ def test_where_the_page_cannot_be_written_the_table_is_printed_and_a_line_says_s
     assert main(["report", str(tmp_path)]) == 0
     printed = capsys.readouterr()
     assert "resnext29_8x4d" in printed.out and "page  " not in printed.out
-    assert printed.err == "the page was not written: Is a directory\n"
+    assert printed.err == "the page was not written: Is a directory; --out FILE writes it elsewhere\n"

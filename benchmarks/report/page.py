@@ -36,13 +36,16 @@ PICTURES_PER_NETWORK = 2
 PICTURE_BYTES = 6_000_000  # of all pictures of a page
 
 
-def write_page(output_root: str | Path, loaded: tuple[list[Run], list[str]] | None = None) -> Path:
-    """Write `<output_root>/report.html` from the run folders below `output_root` and return its path.
+def write_page(
+    output_root: str | Path, loaded: tuple[list[Run], list[str]] | None = None, out: Path | None = None
+) -> Path:
+    """Write the page of the run folders below `output_root` and return its path.
 
     The file is replaced atomically, so that a reader never sees half a page.
 
     Args:
         loaded: what `load_runs` returned of the folder, where it has been read already.
+        out: the page's file; None for `<output_root>/report.html`.
 
     Raises:
         FileNotFoundError: there is no such folder, or plotly is not installed.
@@ -53,7 +56,7 @@ def write_page(output_root: str | Path, loaded: tuple[list[Run], list[str]] | No
     states, problems = trial_states(root, (runs, problems)) if (root / SWEEPS).is_dir() else ([], problems)
     published, unread = _published_tables(root)
     problems = [*problems, *unread]
-    path = root / "report.html"
+    path = out or root / "report.html"
     write_atomic(path, _render(runs, states, published, problems, datetime.now(UTC)))
     return path
 

@@ -72,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="the published tables, and how much of each has been run")
     parser.add_argument("--row", action="append", default=[], help="of TABLE; may be given several times")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a record cannot be read")
+    parser.add_argument(
+        "--out", metavar="FILE", type=Path, help="the page, and no other file (default: OUTPUT_ROOT/report.html)"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -98,15 +101,15 @@ def run(arguments: argparse.Namespace) -> int:
         elif table is not None:
             compared = with_forecasts(lines(table, runs), table, root)
             print_published(table, compared, console)
-            print()
-            for path in write_files(table, compared, root):
-                print(f"{path.suffix[1:]:<9} {path}")
+            for number, path in enumerate(() if arguments.out else write_files(table, compared, root)):
+                print(f"{'' if number else chr(10)}{path.suffix[1:]:<9} {path}")
         else:
             print_runs(runs)
         if name != iso_compute.NAME:
-            print(f"\npage      {write_page(root, (runs, problems))}")
+            print(f"\npage      {write_page(root, (runs, problems), arguments.out)}")
     except OSError as error:  # another's folder may be for reading only; the table stands above
-        print(f"the page was not written: {error.strerror or error}", file=sys.stderr)
+        elsewhere = "" if arguments.out else "; --out FILE writes it elsewhere"
+        print(f"the page was not written: {error.strerror or error}{elsewhere}", file=sys.stderr)
     return 1 if problems and arguments.strict else 0
 
 

@@ -593,6 +593,16 @@ def test_every_view_has_each_image_once_in_order(tree: Path, world_size: int) ->
     assert validation.tolist() == [0, 0, 1, 1, 2, 2]
 
 
+def test_an_image_beyond_pillows_limit_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = datamodule(make_tree(tmp_path), loader_workers=0)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(
+        DamagedImageError, match=r"^\S*\.JPEG cannot be read as an image \(.*decompression bomb.*$"
+    ) as error:
+        list(module.test_dataloader()[0])
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, workers: int) -> None:
     module = datamodule(make_tree(tmp_path), loader_workers=workers)

@@ -144,6 +144,17 @@ def test_weights_export_imports_nothing_that_is_not_on_the_list(
     assert not sentinel.exists() and not (tmp_path / "out.pth").exists()
 
 
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_view_of_weights_builds_nothing_that_is_not_on_the_list(
+    kind: str, folder: Path, sentinel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = calls(sentinel)[kind]
+    change(folder, lambda config: config["module"].update(net=call))
+    change(folder, lambda config: config.update(family="densenet"))
+    refused("view reuse", folder, "--out", tmp_path / "v", said="last.ckpt", capsys=capsys)
+    assert not sentinel.exists() and not (tmp_path / "v").exists()
+
+
 @pytest.mark.parametrize("name", ["predict", "weights export", "view reuse"])
 def test_a_checkpoint_with_code_is_refused(
     name: str, folder: Path, sentinel: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -236,19 +236,26 @@ def exit_code(root: Path) -> int:
     return ended.get("exit_code", 0)
 
 
-def test_ctrl_c_stops_and_records(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [
+        (signal.SIGINT, "Ctrl-C"),
+        *(pytest.param(number, number.name, marks=pytest.mark.slow) for number in (signal.SIGTERM, signal.SIGHUP)),
+    ],
+)
+def test_ctrl_c_stops_and_records(number: signal.Signals, name: str, tmp_path: Path) -> None:
     process = start(*SMALL, root=tmp_path / "outputs")
     deadline = time.monotonic() + 120
     while not list((tmp_path / "outputs").rglob("history.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.1)
     [progress] = (tmp_path / "outputs").rglob("progress.json")
     child = json.loads(progress.read_text())["pid"]
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on from here" in out and "report.html" in out
     [record] = records(tmp_path / "outputs").values()
-    assert (record["status"], record["error"]) == ("interrupted", "interrupted by Ctrl-C")
+    assert (record["status"], record["error"]) == ("interrupted", f"interrupted by {name}")
     assert not Path(f"/proc/{child}").exists()
     assert exit_code(tmp_path / "outputs") == 128 + signal.SIGTERM  # the launcher's word to its ranks
 

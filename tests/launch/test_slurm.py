@@ -61,6 +61,22 @@ class Touches:
         return os.system, (f"touch {self.path}",)
 
 
+def test_no_word_of_a_configuration_or_a_path_is_a_line_of_the_jobs_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "a; touch executed $(touch executed)"
+    place.mkdir()
+    monkeypatch.setattr(slurm, "ROOT", place)
+    [trial] = expand(["cluster=slurm", f"output_root={tmp_path}"], False)
+    assert isinstance(trial, Trial)
+    script = "\n".join([*slurm._parameters(trial)["setup"], 'printf %s "$PYTHONPATH"'])
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, env={})
+    assert done.stdout.split(":")[0] == str(place) and not (tmp_path / "executed").exists()
+    trial.config["cluster"]["partition"] = "main\n#SBATCH --wrap=true"
+    with pytest.raises(ValueError, match="cluster.partition is one line of printable text"):
+        slurm._parameters(trial)
+
+
 def test_a_result_in_a_folder_of_others_runs_nothing(tmp_path: Path) -> None:
     [trial] = expand([*TINY, f"output_root={tmp_path}"], False)
     assert isinstance(trial, Trial)

@@ -203,3 +203,14 @@ def test_bad_input_is_one_line(
     assert "pip install -e '.[parquet]', or --format csv" in err and err.count("\n") == 1
     with pytest.raises(SystemExit):
         main([str(tmp_path), "--format", "xlsx"])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "@SUM(A1)", "+cmd|'/C calc'!A0", "-x", "=\x1b[2J"])
+def test_no_cell_is_a_formula_or_obeyed_by_a_terminal(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path, name=text, status="failed", error=text)
+    assert main([str(tmp_path), "--format", "csv"]) == 0
+    [row] = csv.DictReader((tmp_path / "runs.csv").read_text(encoding="utf-8").splitlines())
+    for cell in (row["name"], row["error"]):
+        assert cell.startswith(f"'{text[0]}") and cell.isprintable()

@@ -114,3 +114,12 @@ def test_one_trial_is_not_called_trials(tmp_path: Path, capsys: pytest.CaptureFi
 def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_escapes_in_the_names_of_folders_are_not_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, 0, name="resnet\x1b]0;x\x07", recipe="r\x1b[2J")
+    make(tmp_path / "a\x1b[31m", 1)
+    for folder in (tmp_path, tmp_path / "a\x1b[31m", tmp_path / "no\x1b[31m"):
+        main([str(folder)])
+        out, err = capsys.readouterr()
+        assert out + err and not {"\x1b", "\x07"} & {*out, *err}

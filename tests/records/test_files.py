@@ -1,0 +1,44 @@
+"""What is written is on disk under its name, and nothing outside of a run's folder belongs to it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from support.records import make_run
+
+from benchmarks.records.files import pictures, write_atomic
+from benchmarks.records.runs import load_runs
+
+
+def test_the_folder_of_a_renamed_file_is_written_out_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(os, "replace", lambda source, target: (calls.append("rename"), replace(source, target)))
+    write_atomic(tmp_path / "a", "content")
+    file, *rest = calls
+    assert Path(file).parent == tmp_path and rest == ["rename", str(tmp_path)]
+
+
+def test_pictures_that_are_links_are_not_the_runs(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "0.png").write_bytes(b"of somebody else")
+    run, other = tmp_path / "run", tmp_path / "other"
+    (run / "pictures").mkdir(parents=True)
+    (run / "pictures" / "1.png").write_bytes(b"its own")
+    (run / "pictures" / "2.png").symlink_to(outside / "0.png")
+    other.mkdir()
+    (other / "pictures").symlink_to(outside)
+    assert [path.name for path in pictures(run)] == ["1.png"] and pictures(other) == []
+
+
+def test_a_data_sets_folder_that_is_a_link_is_listed_and_a_run_that_is_a_file_is_not(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "another disk"
+    make_run(elsewhere, seed=3)
+    root = tmp_path / "outputs"
+    root.mkdir()
+    (root / "digits").symlink_to(elsewhere / "digits")
+    folder = next(elsewhere.rglob("seed3")).parent
+    (folder / "seed4").write_text("")
+    runs, problems = load_runs(root)
+    assert [run.seed for run in runs] == [3] and not problems

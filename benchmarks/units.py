@@ -106,6 +106,12 @@ def score(value: float, label: str) -> tuple[str, float, str]:
     return (name.replace("100 − ", ""), 100 - value, unit) if "100 − " in name else (name, value, unit)
 
 
+def score_label(label: str) -> str:
+    """Return the label of what people know: of ``test 100 − Dice (%)`` it is ``test Dice (%)``."""
+    name, _, unit = score(0, label)
+    return f"{name} ({unit})" if unit else name
+
+
 def result_text(value: float | None, label: str) -> str:
     """Return `test error 3.78 %`, `test Dice 93.48 %`; the name alone where there is no value."""
     name, shown, _ = score(value or 0.0, label)

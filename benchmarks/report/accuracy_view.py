@@ -1,5 +1,6 @@
 """Accuracy over cost with the networks matched in cost, as a page."""
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -7,32 +8,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparisons import comparisons, protocols
+from benchmarks.analysis.comparisons import comparisons, network_labels, protocols
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.config.about import Look
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View
-from benchmarks.units import si
+from benchmarks.units import score_label, si
 
 EXPERIMENT = "compute_accuracy"
 _ROW = re.compile(r"(.+)_[\d.]+e\d+")  # of an experiment whose rows are curves at several costs: plain_2.6e6
 _DASHES = ("solid", "dash", "dot", "longdash", "dashdot")
 
 
-def accuracy_view(output_root: Path, experiment: str) -> View:
-    """Return error over MACs of one image: a chart for each data set and recipe, as on the page, a curve for each family.
+def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
+    """Return the test result over MACs of one image: a chart for each data set and recipe, as on the page, a curve for each
+    family, of detectors for each family of their backbones.
 
     Rows of an experiment that are named by their cost are a curve for each beginning: `plain_2.6e6` is of `plain`.
 
+    Args:
+        experiment: whose runs are shown; None shows those of compute_accuracy or, where there are none, all.
+
     Raises:
-        FileNotFoundError: there is no such folder. ValueError: it holds no finished run of the experiment.
+        FileNotFoundError: there is no such folder. ValueError: it holds no finished run, or none of the experiment.
     """
-    runs = [run for run in load_runs(output_root)[0] if run.record.get("experiment") == experiment and run.macs]
+    every = [run for run in load_runs(output_root)[0] if run.macs]
+    runs = [run for run in every if run.record.get("experiment") == (experiment or EXPERIMENT)]
+    if experiment is None and not same_but_seed(runs):
+        runs = every
     if not same_but_seed(runs):
+        of_experiment = f" of experiment={experiment}" if experiment else ""
         raise ValueError(
-            f"no finished run of experiment={experiment} in {output_root}: run.py experiment={experiment} seed=0,1,2"
+            f"no finished run{of_experiment} in {output_root}: run.py experiment={experiment or EXPERIMENT} seed=0,1,2"
         )
     runs = [run for run in runs if _row(run)] or runs
     figures = []
@@ -42,10 +51,17 @@ def accuracy_view(output_root: Path, experiment: str) -> View:
                 charts = [_over_cost(groups)]
                 title = f"{data}, {comparison.title}"
                 figures.append(Figure(title, _accuracy_caption(groups), charts, height=480, width=720))
+    if any(run.record.get("experiment") != (experiment or EXPERIMENT) for run in runs):
+        title, note = "Accuracy over cost", "Each network over the multiply-adds of one image."
+    else:
+        title = "Accuracy at matched cost"
+        note = (
+            "Each network at several widths, whose costs are matched: the multiply-adds of one image. The line that is lower "
+            "buys more accuracy for its compute."
+        )
     return View(
-        "Accuracy at matched cost",
-        "Each network at several widths, whose costs are matched: the multiply-adds of one image. The line that is lower buys "
-        "more accuracy for its compute.",
+        title,
+        note,
         figures,
     )
 
@@ -59,31 +75,43 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
     traces: list[Trace] = []
     costs: list[float] = []
     looks: list[Look] = []
-    # The curve that is named as its family has the family's look.
-    named_first = sorted(groups, key=lambda group: _curve(group[0]) != group[0].family)
-    for curve in dict.fromkeys(_curve(group[0]) for group in named_first):
-        by_cost = {group[0].macs or 0: group for group in groups if _curve(group[0]) == curve}
+    for curve, by_cost in _curves(groups).items():
         costs = max(costs, sorted(by_cost), key=len)
         look = look_of(next(iter(by_cost.values()))[0])
         if look in looks:  # another curve of the same family
-            dash = next(dash for dash in _DASHES if dash not in {each.dash for each in looks})
+            dash = next(dash for dash in itertools.cycle(_DASHES) if dash not in {each.dash for each in looks[-4:]})
             look = replace(look, dash=dash, marker=f"{look.marker}-open")
         looks.append(look)
         labels = {macs: group[0].name for macs, group in by_cost.items()}
         traces += seeds_over({macs: by_cost[macs] for macs in sorted(by_cost)}, look, curve, labels)
+    every = sorted({group[0].macs or 0 for group in groups})
     x = {
         "title": "MACs of one image",
         "type": "log",
         # Not plotly's own: of a single cost it would stretch half a percent over the whole width.
-        "range": [math.log10(costs[0]) - 0.15, math.log10(costs[-1]) + 0.15],
+        "range": [math.log10(every[0]) - 0.15, math.log10(every[-1]) + 0.15],
         **ticks(costs, [si(cost) for cost in costs]),
     }
-    return figure(traces, x, {"title": groups[0][0].metric_label})
+    return figure(traces, x, {"title": score_label(groups[0][0].metric_label)})
+
+
+def _curves(groups: Sequence[Sequence[Run]]) -> dict[str, dict[float, Sequence[Run]]]:
+    """Return the runs by curve and cost; of two networks that cost the same the second is a curve of its own."""
+    labels = network_labels([group[0] for group in groups], recipes=False)
+    curves: dict[str, dict[float, Sequence[Run]]] = {}
+    # The curve that is named as its family has the family's look.
+    for group, label in sorted(zip(groups, labels, strict=True), key=lambda one: _curve(one[0][0]) != one[0][0].family):
+        cost, curve = group[0].macs or 0, _curve(group[0])
+        curves.setdefault(label if cost in curves.get(curve, ()) else curve, {})[cost] = group
+    return curves
 
 
 def _curve(run: Run) -> str:
-    row = _row(run)
-    return row[1] if row else run.family
+    if row := _row(run):
+        return row[1]
+    if run.record.get("task") == "detection":  # mask_rcnn_resnext50_8x2d_fpn64
+        return re.split(r"\d", run.name)[0] or run.family
+    return run.family
 
 
 def _row(run: Run) -> re.Match[str] | None:

@@ -16,7 +16,7 @@ from benchmarks.report.figures import front_line
 from benchmarks.report.learning_curves import drawn_together, points_per_curve, read_curves, thinned
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
-from benchmarks.units import count, one_line, score
+from benchmarks.units import count, one_line, score, score_label
 
 
 @dataclass
@@ -132,7 +132,8 @@ def _chart(
     for run in runs:
         machines.setdefault(machine(run), []).append(run)
     most_first = sorted(machines, key=lambda name: -len(machines[name]))
-    tells = {label: described and _as_shown(getattr(described, label)) for label in ("val_label", "metric_label")}
+    kinds = ("val_label", "metric_label")
+    tells = {kind: described and score_label(one_line(getattr(described, kind))) for kind in kinds}
     return {
         "name": data,
         "title": one_line(comparison.title),
@@ -155,12 +156,6 @@ def _chart(
             if described and row["metric"] == described.metric and not any(run.is_reencoded for run in runs)
         ],
     }
-
-
-def _as_shown(label: str) -> str:
-    """Return the label of what is drawn: of ``test 100 − Dice (%)`` it is the Dice score."""
-    name, _, unit = score(0, one_line(label))
-    return f"{name} ({unit})" if unit else name
 
 
 def _axes(physical: bool) -> list[Quantity]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.config.about import Look
 from benchmarks.records.runs import Run
-from benchmarks.units import metric_text, one_line
+from benchmarks.units import metric_text, one_line, score
 
 Trace = dict[str, Any]
 
@@ -142,7 +142,7 @@ def seed_curve(
 
 
 def seeds_over(finished: Mapping[Any, Sequence[Run]], look: Look, name: str, labels: Mapping[Any, str]) -> list[Trace]:
-    """Return the reported metric over x: a band from the lowest to the highest seed, every seed, and the mean.
+    """Return the reported metric over x as people know it: a band from lowest to highest seed, every seed, and the mean.
 
     Args:
         finished: runs by x, ascending.
@@ -151,21 +151,25 @@ def seeds_over(finished: Mapping[Any, Sequence[Run]], look: Look, name: str, lab
     """
     if not finished:
         return []
-    errors = {x: [run.value or 0.0 for run in runs] for x, runs in finished.items()}
+    values_at = {x: [score(run.value or 0.0, run.metric_label)[1] for run in runs] for x, runs in finished.items()}
     hover = [
         f"<b>{plain(labels[x])}</b>, mean of {len(values)}<br>"
         f"{plain(metric_text(fmean(values), finished[x][0].metric_label))}, n = {finished[x][0].n}"
-        for x, values in errors.items()
+        for x, values in values_at.items()
     ]
-    filled, mean = seed_curve(errors, look, plain(name or "mean over seeds"))
+    filled, mean = seed_curve(values_at, look, plain(name or "mean over seeds"))
     every = points(
-        [x for x, values in errors.items() for _ in values],
-        [value for values in errors.values() for value in values],
+        [x for x, values in values_at.items() for _ in values],
+        [value for values in values_at.values() for value in values],
         look,
         name="each seed",
         showlegend=not name,
         marker={"color": f"{look.colour}80", "size": 5, "symbol": "circle"},
-        hovertext=[f"seed {run.seed}: {run.value_text}" for runs in finished.values() for run in runs],
+        hovertext=[
+            f"seed {run.seed}: {metric_text(value, run.metric_label)}"
+            for x, runs in finished.items()
+            for run, value in zip(runs, values_at[x], strict=True)
+        ],
     )
     marked = points(mean["x"], mean["y"], look)["marker"]
     return [filled, every, {**mean, "mode": "lines+markers", "marker": marked, "hovertext": hover}]

@@ -74,11 +74,11 @@ def run_deconvolution(arguments: argparse.Namespace) -> None:
 def add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``view accuracy``."""
     parser.description = (
-        f"Test error over multiply-adds of one image from the finished runs of experiment={MATCHED}: a curve for each family, "
-        "in a band from the lowest to the highest seed."
+        "Test error, or score, over multiply-adds of one image from finished runs: a curve for each family, in a band from the "
+        "lowest to the highest seed."
     )
     parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
-    parser.add_argument("--experiment", default=MATCHED, help=f"default: {MATCHED}")
+    parser.add_argument("--experiment", help=f"default: {MATCHED}, or all runs where none is of it")
     _add_out(parser, "OUTPUT_ROOT/views/accuracy.html")
 
 

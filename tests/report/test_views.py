@@ -217,6 +217,32 @@ def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Pat
     assert axis["range"][0] < math.log10(500) and axis["range"][1] > math.log10(2_001)
 
 
+def test_without_the_experiment_all_runs_are_drawn_by_the_score_that_people_know(tmp_path: Path) -> None:
+    known: dict[str, Any] = {
+        **{"task": "detection", "data": "digit_scenes", "family": "mask_rcnn", "recipe": "mask_rcnn_digit_scenes"},
+        "protocol": {"metric": "test/mask_ap_err", "metric_label": "test 100 − mask AP (%)"},
+    }
+    for name, macs, error in (
+        ("mask_rcnn_resnet18_fpn64", 2_000, 37.0),
+        ("mask_rcnn_resnet34_fpn64", 3_000, 35.0),
+        ("mask_rcnn_resnet18_fpn99", 3_000, 34.0),  # as dear as another of its curve
+        ("mask_rcnn_resnext50_8x2d_fpn64", 1_900, 40.0),
+    ):
+        make_run(tmp_path, name=name, complexity={"macs": macs}, metrics={"test/mask_ap_err": error}, **known)
+    [chart] = accuracy_view(tmp_path).figures
+    curves = {t["name"]: t for t in chart.choices[0]["traces"] if t["mode"] == "lines+markers"}
+    assert sorted(zip(*(curves["mask_rcnn_resnet"][axis] for axis in "xy"), strict=True))[0] == (2_000, 63.0)
+    assert curves["mask_rcnn_resnext"]["y"] == [60.0]
+    every = {(x, y) for curve in curves.values() for x, y in zip(curve["x"], curve["y"], strict=True)}
+    assert every == {(1_900, 60.0), (2_000, 63.0), (3_000, 65.0), (3_000, 66.0)}
+    assert len({(curve["line"]["dash"], curve["marker"]["symbol"]) for curve in curves.values()}) == 3
+    layout = chart.choices[0]["layout"]
+    assert layout["yaxis"]["title"]["text"] == "test mask AP (%)"
+    assert layout["xaxis"]["range"][0] < math.log10(1_900) and layout["xaxis"]["range"][1] > math.log10(3_000)
+    with pytest.raises(ValueError, match="no finished run of experiment=connectivity"):
+        accuracy_view(tmp_path, "connectivity")
+
+
 def test_rows_named_by_their_cost_are_curves_of_their_own(tmp_path: Path) -> None:
     for row, macs, error, rate in (
         ("plain_5e2", 500, 9.0, 0.1),

@@ -22,17 +22,51 @@ TINY = [
     "model=mask_rcnn", "data=nuclei_instances", "recipe.batch_size=2", "recipe.epochs=1", "recipe.augment.crop_size=64",
     "model.backbone.base_channels=8", "model.pyramid=16", "model.post_nms=[40,40]",
 ]  # fmt: skip
+FOLDER = [
+    *(override for override in TINY if not override.startswith("data=")), "data=coco_folder", "data.num_classes=2",
+    "data.in_channels=1", "data.mean=[0.1]", "data.std=[0.08]", "data.image_size=[64,64]", "data.shorter_side=null",
+    "data.longest_side=null", "recipe=mask_rcnn_nuclei_instances", "model/variant@model=mask_rcnn_nuclei_instances",
+    "backbone/variant@model.backbone=resnet_nuclei_instances",
+]  # fmt: skip
 SAVED = "after Checkpoints.on_train_batch_end"
 
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """Runs of one and of two processes, undisturbed and killed in their fourth step."""
-    plan = Plan(tmp_path_factory.mktemp("detection"), {"one": (TINY, 1), "two": (TINY, 2)})
+    folder = tmp_path_factory.mktemp("detection")
+    write_coco_folder(folder / "objects")
+    runs = {"one": (TINY, 1), "two": (TINY, 2), "folder": ([*FOLDER, f"data.root={folder / 'objects'}"], 1)}
+    plan = Plan(folder, runs)
     for name in plan.runs:
         plan.add(name, name, None)
+    for name in ("one", "two"):
         plan.add(f"{name} killed", name, die(SAVED, 3), None)
     return plan.run()
+
+
+def write_coco_folder(folder: Path) -> None:
+    """Six crops of nuclei in two categories, whose ids have a gap, in the form that COCO's files have."""
+    (folder / "images").mkdir(parents=True)
+    images, annotations = [], []
+    train = load_nuclei_instances().train
+    for number, row in enumerate(range(0, 72, 12)):
+        pixels, objects = train.image(row), train.objects(row)
+        Image.fromarray(pixels).save(folder / "images" / f"{number}.png")
+        height, width = pixels.shape
+        images.append({"id": number, "file_name": f"{number}.png", "height": height, "width": width})
+        for box, mask, area in zip(objects.boxes, objects.masks, objects.area, strict=True):
+            encoded = rle.encode(np.asfortranarray(mask))
+            annotations.append(
+                {
+                    **{"id": len(annotations) + 1, "image_id": number, "category_id": (7, 90)[len(annotations) % 2]},
+                    **{"iscrowd": 0, "area": float(area), "bbox": [*box[:2].tolist(), *(box[2:] - box[:2]).tolist()]},
+                    "segmentation": encoded | {"counts": encoded["counts"].decode()},
+                }
+            )
+    categories = [{"id": 7, "name": "odd"}, {"id": 90, "name": "even"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "annotations.json").write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("processes", ["one", "two"])
@@ -97,6 +131,21 @@ def test_a_detector_finds_objects_in_any_image(
     ):
         assert predict(directory, *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_folder_in_cocos_form_is_trained_on_and_its_results_have_its_ids(
+    ended: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    directory = Path(ended["folder"]["directory"])
+    record = json.loads((directory / "record.json").read_text())
+    assert record["dataset"]["counts"] == {"train": 2, "val": 2, "test": 2}
+    assert record["dataset"]["classes"] == ["odd", "even"] and record["metrics"]["test/n"] == 2
+    objects = directory.parent / "objects"
+    assert predict(directory, *sorted((objects / "images").iterdir()), "--out", tmp_path) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert {result["category_id"] for result in results} == {7, 90}
+    found = COCO(str(objects / "annotations.json")).loadRes(str(tmp_path / "results.json"))
+    assert found.annToMask(found.loadAnns(found.getAnnIds())[0]).shape == (160, 160)
 
 
 def predict(*arguments: str | Path | int) -> int:

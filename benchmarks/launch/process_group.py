@@ -11,9 +11,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import version
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
@@ -35,6 +36,9 @@ class ProcessGroup:
         threads: of each rank.
         gpus: the devices that they may see; None for all.
         node: of a trial over several machines.
+
+    Raises:
+        OSError: no process can be started, or what a trial imports cannot be imported.
     """
 
     def __init__(
@@ -53,7 +57,10 @@ class ProcessGroup:
         if fork:
             _start_server()
             self._forked = _server().Process(target=_in_fork, args=(directory, ranks, log, node, environment))
-            self._forked.start()
+            try:
+                self._forked.start()
+            except EOFError as error:  # the server has ended while it imported
+                raise OSError(_import_error(environment)) from error
             self.pid = self._forked.pid or 0
             return
         program = ["-m", "benchmarks.training.rank", str(directory)]
@@ -84,6 +91,18 @@ class ProcessGroup:
             with suppress(ProcessLookupError):  # it may not have its session yet
                 if self.poll() is None:
                     os.kill(self.pid, number)
+
+
+def _import_error(environment: Mapping[str, str]) -> str:
+    """Say why what a trial imports cannot be imported, by importing it once more in a fresh interpreter."""
+    program = [sys.executable, "-c", "import benchmarks.launch.agent"]
+    done = subprocess.run(program, env=dict(environment), capture_output=True, text=True, errors="backslashreplace")
+    message = (done.stderr.strip().splitlines() or ["the server of processes has ended"])[-1]
+    if "torchvision" in message:
+        message += (
+            f": the torchvision here does not fit torch {version('torch')}; nothing needs it: pip uninstall torchvision"
+        )
+    return message
 
 
 def preload(modules: Sequence[str]) -> None:

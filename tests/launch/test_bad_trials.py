@@ -221,3 +221,22 @@ def test_nohup_a_long_tmpdir_and_a_schedulers_warning(tmp_path: Path) -> None:
     assert process.returncode == 130, out + err
     record = status(trial.directory / "record.json")
     assert (record["status"], record["error"]) == ("interrupted", "interrupted by SIGUSR1")
+
+
+@pytest.mark.slow
+def test_a_torchvision_of_another_torch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchmetrics imports it where it is installed, and its operators are registered with the torch that it was built for."""
+    package = tmp_path / "site" / "torchvision"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")\n')
+    metadata = tmp_path / "site" / "torchvision-0.20.0.dist-info" / "METADATA"
+    metadata.parent.mkdir()
+    metadata.write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.20.0\n")
+    monkeypatch.setitem(CLEAN, "PYTHONPATH", str(tmp_path / "site"))
+    process = start(tmp_path / "outputs", "-m", "seed=0,1", stdout=subprocess.PIPE)
+    out, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    for seed in (0, 1):
+        [line] = [line for line in out.splitlines() if f"seed {seed}" in line and "failed" in line]
+        assert "operator torchvision::nms does not exist: the torchvision here does not fit torch" in line
+        assert line.endswith("pip uninstall torchvision")

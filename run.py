@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmarks.analysis import published
 from benchmarks.config.folders import add_config_dir, add_config_dir_argument, choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial
-from benchmarks.launch.checks import check_mode, is_stale
+from benchmarks.launch.checks import check_mirrors, check_mode, is_stale
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
@@ -121,13 +121,14 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
     """Run what is missing of the trials.
 
     Raises:
-        ConfigurationError: they cannot be run together, or are above the budget.
+        ConfigurationError: they cannot be run together, lack a mirror's package, or are above the budget.
         NotWritten: the disk is full, or a folder cannot be written.
     """
     from benchmarks.launch.sweep import Sweep
     from benchmarks.performance.plan import check_budget
 
     check_mode(trials)
+    check_mirrors(trials)
     check_budget(trials)
     if any(isinstance(trial, Trial) and trial.config["trainer"].get("tuned") for trial in trials):
         from benchmarks.performance.brief_tuning import measure_missing

@@ -139,6 +139,7 @@ COMMANDS = Command(
             "performance.tune",
             config_dir=True,
         ),
+        "mirror": Command("write finished runs to CSV files, MLflow, TensorBoard or Trackio", "tracking.mirror_runs"),
         "wandb": Command("sync, workspace, show: the runs on a W&B server and in its terminal", "", WANDB),
         "measure": Command(f"{', '.join(MEASURE)}: the suite itself, for its developers", "", MEASURE),
     },

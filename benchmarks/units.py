@@ -9,7 +9,7 @@ from typing import Any
 
 MISSING = "–"
 # Folders of an output root that hold no runs to show.
-NO_RUNS = ("wandb", "cache", "sweeps", "superseded", "views", "tables", "slurm", "tuning")
+NO_RUNS = ("wandb", "cache", "sweeps", "superseded", "views", "tables", "slurm", "tuning", "mlartifacts")
 FULL_DISK = "no space left on the disk, or no inodes; what was written before is intact"
 
 

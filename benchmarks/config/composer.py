@@ -135,6 +135,7 @@ def _compose(overrides: Sequence[str]) -> _Composed:
     except OmegaConfBaseException as error:
         raise ConfigurationError(first_line(error)) from error
     check_about(config)
+    config["logger"].setdefault("mode", "none")  # W&B is one of several
     return _Composed(
         config, written, tuple(f"{group}={choice}" for group, choice in choices.items() if group in SELECTING)
     )

@@ -16,6 +16,7 @@ from benchmarks.config.schema import KEYS, check_value
 from benchmarks.config.trial import ConfigurationError
 from benchmarks.units import nearest
 
+SEVERAL = "logger"  # the group of which a run may have several options at once
 HOME = re.compile(r"(?<=[=,])~(?=/|,|$)")
 OF_HYDRA = {
     "hydra.run": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
@@ -89,6 +90,8 @@ def check_overrides(parsed: Sequence[Override]) -> None:
 
 def _check_sweep(override: Override, text: str) -> None:
     key, values = str(override.key_or_group), override.value()
+    if key == SEVERAL:
+        raise ConfigurationError(f"{text}: a run has all its {key}s at once; {_several(text.partition('=')[2])}")
     if override.is_interval_sweep():
         raise ConfigurationError(f"{text}: an interval has no list of values; list them: {key}=A,B")
     if isinstance(values, RangeSweep) and not [*override.sweep_iterator()]:
@@ -105,7 +108,29 @@ def _check_option(group: str, override: Override, text: str) -> None:
         return
     if isinstance(value, str) and (group != "experiment" or value in known):  # of the others composing says it
         return
+    if group == SEVERAL and isinstance(value, list):
+        _check_several(value, known)
+        return
     hint = nearest(value, known) if isinstance(value, str) else ""
     named = repr(value) if isinstance(value, str) else text.partition("=")[2]
     several = f"; of several, one run each: -m {group}={known[0]},{known[1]}" if isinstance(value, list) else ""
     raise ConfigurationError(f"no {group} named {named}{hint}; there are {', '.join(known)}{several}")
+
+
+def _check_several(values: Sequence[object], known: Sequence[str]) -> None:
+    """Let options of the group pass of which a run has several at once."""
+    for value in map(str, values):
+        if value not in known:
+            line = f"no {SEVERAL} named {value!r}{nearest(value, known)}; there are {', '.join(known)}"
+            raise ConfigurationError(f"{line}; several at once: {_several('wandb,tensorboard')}")
+    if not values:
+        raise ConfigurationError(f"{SEVERAL}=[] names none: {SEVERAL}=none")
+    if len({*map(str, values)}) < len(values) or len(values) > 1 and "none" in values:
+        named = ",".join(dict.fromkeys(str(value) for value in values if value != "none"))
+        raise ConfigurationError(
+            f"{SEVERAL}=[{','.join(map(str, values))}]: each once, and none alone; {_several(named)}"
+        )
+
+
+def _several(names: str) -> str:
+    return f"'{SEVERAL}=[{names}]', in quotes"

@@ -77,6 +77,8 @@ TAGS = Kind(LINES.alternatives, lambda v: isinstance(v, str) or LINES.holds(v)) 
 # Of their targets only what stands here: a run keeps to its protocol, and a key of the trainer could change it.
 CLOSED = ("trainer.", "logger.")
 
+MIRRORS = ("csv", "mlflow", "tensorboard", "trackio")  # beside W&B's, whose keys are the group's own
+
 KEYS: Mapping[str, Kind] = {
     "mode": replace(word("train", "test"), hint="; `python -m benchmarks plan` forecasts"),
     "weights": or_null(TEXT),
@@ -170,6 +172,11 @@ KEYS: Mapping[str, Kind] = {
     "logger.checkpoints": optional(SWITCH),
     "logger.init_timeout": optional(POSITIVE),
     "logger.finish_timeout": optional(POSITIVE),
+    **{f"logger.{name}._target_": optional(TEXT) for name in MIRRORS},
+    **{f"logger.{name}.finish_timeout": optional(POSITIVE) for name in MIRRORS},
+    "logger.mlflow.tracking_uri": optional(or_null(TEXT)),
+    "logger.mlflow.experiment": optional(TEXT),
+    "logger.trackio.project": optional(TEXT),
     "trainer._target_": TEXT,
     "trainer.accelerator": word("auto", "cpu", "gpu", "cuda"),
     "trainer.devices": COUNT,

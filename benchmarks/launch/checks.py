@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +124,16 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
             raise ConfigurationError(
                 f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"
             )
+
+
+def check_mirrors(trials: Iterable[Trial | Impossible]) -> None:
+    """Let trials pass whose mirrors have what they need. A mirror is named like its package and its extra.
+
+    Raises:
+        ConfigurationError: a package is not installed.
+    """
+    loggers = [trial.config["logger"] for trial in trials if isinstance(trial, Trial)]
+    names = dict.fromkeys(name for logger in loggers for name, node in logger.items() if isinstance(node, dict))
+    for name in names:
+        if find_spec(name) is None:
+            raise ConfigurationError(f"logger={name} needs {name}: pip install -e '.[{name}]'")

@@ -31,6 +31,7 @@ LOOK_S = 1.0  # between looks whether another launcher has let go of a trial
 ASK_S = 5.0  # between questions for the nodes
 SILENT_S = 10  # without an answer from the head before its trials are given up; Ray ends this process after 60
 NODES_S = 60  # that a trial waits where no node is large enough for it
+OF_MIRRORS = ("WANDB_", "MLFLOW_", "TRACKIO_")  # what their clients read of the environment
 MARGIN_S = 10  # that Ray may take beyond a trial's own bounds
 # How a client of gRPC begins: HTTP/2's preface and a frame of type SETTINGS, to which a server answers with its own.
 SETTINGS = bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -243,7 +244,7 @@ class RayExecutor:
         except OSError as error:
             return Outcome("refused", f"cannot write to {trial.config['output_root']}: {error.strerror}")
         needs = self._cluster.needs(trial)
-        tracking = {key: value for key, value in os.environ.items() if key.startswith("WANDB_")}
+        tracking = {key: value for key, value in os.environ.items() if key.startswith(OF_MIRRORS)}
         task = self._run_trial.options(
             name=trial.label, num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=self._retries
         ).remote(trial, os.getcwd(), tracking)

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -26,14 +25,15 @@ import yaml
 
 from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_json
 from benchmarks.records.runs import read_history
+from benchmarks.tracking.content import mirrored, reason
+from benchmarks.tracking.process import FINISH, LOOK_S, end, ignore_signals, kill, start
 
-LOOK_S = 1.0  # between looks at the history
 WATCH_S = 10.0  # between looks at the server in a run
 ANSWER_S = 1.0  # for a server's word on the key, once the run is set up; a later one is heeded when it comes
 MODES = ("auto", "online", "offline")
 REFUSED = re.compile(r"error 40[0-4]|not found during upsertBucket|permission denied", re.IGNORECASE)
 SYNC = "`python -m benchmarks wandb sync` sends the run later"
-OPEN, FINISH = b"open\n", b"finish\n"
+OPEN = b"open\n"
 PLACE = ("project", "entity")  # keys of the configuration's node
 
 
@@ -85,7 +85,7 @@ class Mirror:
             kill(self._process)
             return self.mode
         self._write(FINISH)
-        end(self._process, self._finish_s, "not everything was sent")
+        end(self._process, self._finish_s, "W&B: not everything was sent", SYNC)
         with suppress(ValueError):  # the run is over
             for _ in range(4):  # the words of main(), and its end
                 self._look(0)
@@ -106,38 +106,12 @@ class Mirror:
             raise ValueError(f"W&B refuses: {answer['refused']}; logger.mode=offline runs without")
 
 
-def start(module: str, path: Path, **streams: Any) -> subprocess.Popen[bytes]:
-    """Start ``python -m benchmarks.tracking.MODULE PATH`` in a session of its own: signals to a trial are not meant for it."""
-    # Another client's service would outlive the process.
-    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SERVICE"}
-    command = [sys.executable, "-m", f"benchmarks.tracking.{module}", str(path)]
-    return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
-
-
-def end(process: subprocess.Popen[bytes], limit_s: float, problem: str) -> None:
-    """Wait for a process for ``limit_s`` seconds, and end it and its children then, with the ``problem`` in a line."""
-    try:
-        process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        print(f"W&B: {problem} within {limit_s:g} s; {SYNC}", file=sys.stderr)
-    finally:
-        kill(process)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    """End a process and its children at once."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def main(directory: Path) -> int:
     """Run the process: send each row of the history as it comes, and the rest at the end; return 0 if all was taken."""
-    for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)
+    ignore_signals()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the client prints belongs in the log
-    from benchmarks.tracking.wandb_run import close, mirrored, prepare, reason
+    from benchmarks.tracking.wandb_run import close, prepare
 
     config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
     root = Path(config["output_root"]).resolve()
@@ -249,7 +223,7 @@ def _start(directory: Path, config: dict[str, Any], root: Path, mode: str) -> tu
     import wandb
     from wandb.errors import AuthenticationError, UsageError
 
-    from benchmarks.tracking.wandb_run import folder_of, open_run, quiet_settings, reason, supersede_offline_files
+    from benchmarks.tracking.wandb_run import folder_of, open_run, quiet_settings, supersede_offline_files
 
     record, configured = _record(directory), config["logger"]["mode"]
     while mode != "disabled":

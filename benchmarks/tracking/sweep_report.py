@@ -23,7 +23,9 @@ from benchmarks.records.files import read_json, write_json
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
 from benchmarks.report.style import look_of
-from benchmarks.tracking.mirror import SYNC, end, give_up_without_server, resolve_mode, start
+from benchmarks.tracking.content import reason
+from benchmarks.tracking.mirror import SYNC, give_up_without_server, resolve_mode
+from benchmarks.tracking.process import end, start
 
 FOLDER = Path("wandb", "reports")  # below the output root: what was requested, so that sync can send it
 SPARE_S = 30  # beyond the client's own limits: imports and figures
@@ -57,7 +59,7 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
     directories = sorted(os.path.relpath(run.directory, root) for run in finished)
     write_json(request, {"directories": directories, "logger": dict(logger), "mode": None})
     process = start("sweep_report", request, stdin=subprocess.DEVNULL)
-    end(process, logger["init_timeout"] + logger["finish_timeout"] + SPARE_S, "the report was not taken")
+    end(process, logger["init_timeout"] + logger["finish_timeout"] + SPARE_S, "W&B: the report was not taken", SYNC)
 
 
 def report_id(runs: Sequence[Run]) -> str:
@@ -178,7 +180,7 @@ def _limits(values: Sequence[float], percent: bool) -> tuple[float, float]:
 
 def main(request: Path) -> int:
     """Run the process; return 0 if the report was taken, online or into an offline file."""
-    from benchmarks.tracking.wandb_run import prepare, reason
+    from benchmarks.tracking.wandb_run import prepare
 
     content = read_json(request) or {}
     root = request.parents[len(FOLDER.parts)]

@@ -22,29 +22,24 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_config, read_json
-from benchmarks.records.locks import LAUNCHER, RANKS, held
+from benchmarks.records.files import CONFIG, HISTORY, read_config, read_json
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.terminal import at_least
+from benchmarks.tracking.content import ended, exit_code, mirrored, reason, summary
 from benchmarks.tracking.sweep_report import FOLDER, send
 from benchmarks.tracking.wandb_run import (
     ASK_TIMEOUT_S,
     artifacts,
     close,
     connect,
-    exit_code,
     media,
-    mirrored,
     open_run,
     quiet_settings,
-    reason,
-    summary,
     supersede_offline_files,
 )
 
 SEND_TIMEOUT_S = 600  # for one run's files
 READ_BACK_S = 60  # that a server may take to show what it has been sent
-KILLED = "killed by SIGKILL, and its launcher with it"
 ABSENT = "not on the server"
 
 
@@ -64,7 +59,7 @@ class Tracked:
 
     @classmethod
     def of(cls, run: Run, to: Mapping[str, str]) -> "Tracked | None":
-        """Read the folder; return None for a run with ``logger=none``. Raises ValueError where it is not fit to be sent.
+        """Read the folder; return None for a run without W&B. Raises ValueError where it is not fit to be sent.
 
         Args:
             to: entity and project, where they are not to be those of the run.
@@ -79,14 +74,7 @@ class Tracked:
         if not isinstance(logger.get("project"), str) or not isinstance(logger.get("entity"), str | None):
             raise ValueError(f"{CONFIG} does not say where it belongs on the server: logger.project, logger.entity")
         config["logger"] = logger | to
-        record = run.record
-        if not isinstance(record.get("run_id"), str):
-            raise ValueError(f"{RECORD} has no run_id: another version made it")
-        if record["status"] == "running":
-            if held(run.directory / LAUNCHER) or held(run.directory / RANKS):
-                raise ValueError("still running; its own process sends it")
-            record = record | {"status": "killed", "error": KILLED}
-        return cls(run.directory, record, config, mirrored(run.history))
+        return cls(run.directory, ended(run), config, mirrored(run.history))
 
     def missing(self, api: Any) -> str | None:
         """Return what the server lacks first, in words; None if it holds the run as it is here.
@@ -267,7 +255,7 @@ def run(arguments: argparse.Namespace) -> int:
         import wandb
 
         wandb.teardown(exit_code=1)  # its service would hold the ids of runs that were begun
-    left_out = f"; {untracked} with logger=none are left out" if untracked else ""
+    left_out = f"; {untracked} without W&B are left out" if untracked else ""
     print(f"{complete} of {len(jobs)} runs are on the server, complete; {sent} sent now{left_out}")
     return 1 if problems else 0
 

@@ -1,17 +1,12 @@
 """What a W&B run holds of a run's folder: the same whether it is written beside the training or sent later."""
 
 import base64
-import csv
 import http.client
-import io
 import json
-import math
 import os
-import re
-import signal
 import ssl
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -21,18 +16,13 @@ from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
 from benchmarks.config.trial import WIRING
-from benchmarks.records.files import HISTORY, LAYERS, LOG, pictures, read_bytes
-from benchmarks.records.runs import Run, read_history
-from benchmarks.units import number, one_line
+from benchmarks.records.files import HISTORY, LOG, pictures, read_bytes
+from benchmarks.records.runs import read_history
+from benchmarks.tracking.content import AXIS, exit_code, metrics, reason, run_name, summary, tables
+from benchmarks.units import one_line
 
 ANSWER_TIMEOUT_S = 4  # until a server shows that it is there
 ASK_TIMEOUT_S = 20  # for one answer of the server
-AXIS = "compute/train_flops"
-STEPS, STEP_LOSS = "steps", "train/loss_step"
-COMPUTE = (
-    *("train_flops", "train_macs", "samples_seen", "wall_s", "train_s"),
-    *("images_per_s", "peak_memory_bytes", "energy_j"),
-)
 LONGEST_TAG = 64  # characters, the server's limit
 OFF = {"disabled": "disabled", "offline": "offline", "dryrun": "offline"}  # modes of the client's without a server
 
@@ -138,11 +128,6 @@ def connect(folder: Path) -> Any:
     return api
 
 
-def reason(error: Exception) -> str:
-    """Return an error of the client in one line."""
-    return one_line(str(error)) or type(error).__name__
-
-
 def quiet_settings(init_timeout: float, finish_timeout: float, **others: Any) -> Any:
     """Return the client's settings with these timeouts in seconds, without its output; a late end raises TimeoutError."""
     import wandb
@@ -183,12 +168,6 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
     return run
 
 
-def run_name(record: Mapping[str, Any]) -> str:
-    """Return what tells runs apart: `resnet20 · digits · common, epochs=5 · seed 0`."""
-    run = Run(Path(), dict(record))
-    return " · ".join((run.name, run.data, run.recipe, f"seed {run.seed}"))
-
-
 def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Send all but the history, and close the run with its true outcome.
 
@@ -217,61 +196,6 @@ def supersede_offline_files(root: Path, run_id: str) -> None:
             path.with_name(f"{path.name}.synced").touch()
 
 
-def mirrored(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a history as the server has it: before each evaluation, a row for each point of the training that led to it.
-
-    Compute is under ``compute/``; what is absent or not finite is left out.
-
-    Raises:
-        ValueError: the points are damaged.
-    """
-    names = {"step": "trainer/global_step", "loss": STEP_LOSS} | {name: f"compute/{name}" for name in COMPUTE}
-    flat: list[dict[str, Any]] = []
-    for row in rows:
-        points = row.get(STEPS, {})
-        if not (isinstance(points, dict) and all(isinstance(values, list) for values in points.values())):
-            raise ValueError(f"the {STEPS} of {HISTORY} are damaged: no lists of numbers by name")
-        flat += [dict(zip(points, values, strict=True)) for values in zip(*points.values(), strict=True)]
-        flat.append({name: value for name, value in row.items() if name != STEPS})
-    return [{names.get(name, name): value for name, value in row.items() if _is_there(value)} for row in flat]
-
-
-def metrics(record: Mapping[str, Any]) -> list[str]:
-    """Return the exact names of what rows hold beside their axis."""
-    definitions = (record.get("protocol") or {}).get("definitions") or {}
-    names = ["epoch", "lr", "train/loss", STEP_LOSS, "val/loss", "val/n", *map("val/{}".format, definitions)]
-    names += [f"compute/{name}" for name in COMPUTE if f"compute/{name}" != AXIS]
-    return list(dict.fromkeys(names))
-
-
-def summary(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics, best validation.
-
-    Args:
-        rows: of the history, under the record's names or the server's.
-    """
-    named = {
-        "status": record["status"],
-        "error": record["error"],
-        "exit_code": exit_code(record),
-        **{f"model/{name}": value for name, value in (record.get("complexity") or {}).items() if name != "input_size"},
-        **{f"compute/{name}": value for name, value in (record.get("compute") or {}).items()},
-        **(record.get("metrics") or {}),
-        **_best(record, rows),
-    }
-    return {name: value for name, value in named.items() if _is_there(value)}
-
-
-def _best(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the best validation result of the reported metric and its step; errors are better lower, scores higher."""
-    metric = Run(Path(), dict(record)).val_metric
-    measured = [(value, row) for row in rows if (value := number(row.get(metric))) is not None]
-    if not measured:
-        return {}
-    best, row = (min if metric.endswith("_err") else max)(measured, key=lambda pair: pair[0])
-    return {"best_val": best, "best_val_step": row.get("step", row.get("trainer/global_step"))}
-
-
 def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """Return tables and pictures, as far as the run has come. For the summary: logged they would be rows of the history.
 
@@ -279,18 +203,9 @@ def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """
     import wandb
 
-    content: dict[str, Any] = {}
-    lines: list[list[Any]] = []
-    with suppress(OSError):
-        lines = list(csv.reader(io.StringIO(read_bytes(directory / LAYERS).decode(errors="replace"), newline="")))
-    if lines:
-        rows = [[int(cell) if cell.isdecimal() else cell for cell in line] for line in lines[1:]]
-        content["layers"] = wandb.Table(columns=lines[0], data=rows)
-    matrix = record.get("confusion")
-    if matrix is not None:
-        classes = [str(name) for name in record["dataset"]["classes"]]
-        rows = [[name, *counts] for name, counts in zip(classes, matrix, strict=True)]
-        content["confusion"] = wandb.Table(columns=["true \\ predicted", *classes], data=rows)
+    content: dict[str, Any] = {
+        name: wandb.Table(columns=lines[0], data=lines[1:]) for name, lines in tables(directory, record).items()
+    }
     if paths := pictures(directory):
         content["test/pictures"] = [wandb.Image(str(path), caption=path.stem) for path in paths]
     return content
@@ -302,16 +217,6 @@ def artifacts(directory: Path, record: Mapping[str, Any], config: Mapping[str, A
     return {f"checkpoints-{record['run_id']}": paths} if paths and config["logger"].get("checkpoints") else {}
 
 
-def exit_code(record: Mapping[str, Any]) -> int:
-    """Return the exit code of the process that ended as the record says."""
-    if record["status"] == "ok":
-        return 0
-    killed = re.match(r"killed by (SIG[A-Z0-9]+)", record["error"] or "")
-    if killed and killed[1] in signal.Signals.__members__:
-        return 128 + signal.Signals[killed[1]]
-    return 128 + signal.SIGTERM if record["status"] in {"interrupted", "preempted"} else 1
-
-
 def _settings() -> Any:
     import wandb
 
@@ -320,7 +225,3 @@ def _settings() -> Any:
     settings.update_from_system_settings()
     settings.update_from_env_vars(dict(os.environ))
     return settings
-
-
-def _is_there(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tracking.wandb_run import AXIS, STEP_LOSS, connect, reason
+from benchmarks.tracking.content import AXIS, STEP_LOSS, reason
+from benchmarks.tracking.wandb_run import connect
 
 NAME = "Compute and accuracy"
 VIEW = "nw-computeaccuracy-v"  # fixed, so that it is found again

@@ -31,7 +31,8 @@ class OpenRun:
         cost, budget: of training; None in a run that only tests, and before they are there.
         batch_statistics: what computes batch-norm statistics of a short run anew; None where the recipe has running averages.
         recomputed_macs: multiply-adds of one training image that recomputation adds.
-        mirror: what sends the record to a server; None for none.
+        mirror: what sends the record to W&B; None for none.
+        followers: the mirrors beside it.
     """
 
     directory: Path
@@ -45,6 +46,7 @@ class OpenRun:
     batch_statistics: BatchStatistics | None = None
     recomputed_macs: int = 0
     mirror: Any = None
+    followers: list[Any] = field(default_factory=list)
     progress: ProgressWriter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,12 +58,19 @@ class OpenRun:
             files.write_json(self.directory / files.RECORD, to_json(self.record))
 
     def start_mirror(self) -> None:
-        """Start the mirror that the configuration names, on rank 0: it looks for its server while the run is set up."""
-        if process_rank() == 0 and self.config["logger"]["mode"] != "none":
-            self.mirror = instantiate(self.config["logger"], directory=self.directory)
+        """Start the mirrors that the configuration names, on rank 0: W&B's, which looks for its server while the run is set up,
+        is the group's own node, the others' lie in it."""
+        if process_rank() != 0:
+            return
+        logger = self.config["logger"]
+        for name, node in logger.items():
+            if isinstance(node, dict):
+                self.followers.append(instantiate(node, directory=self.directory, name=name))
+        if logger["mode"] != "none":
+            self.mirror = instantiate(logger, directory=self.directory, _recursive_=False)
 
     def open_mirror(self) -> None:
-        """Have the mirror follow the run, whose record is described. Raises ValueError where its server refuses."""
+        """Have W&B's mirror follow the run, whose record is described. Raises ValueError where its server refuses."""
         if self.mirror is not None:
             try:
                 self.mirror.open()
@@ -83,6 +92,8 @@ class OpenRun:
             self.write()
         finally:
             signal.alarm(0)  # the mirror has its own bound
+            for follower in self.followers:
+                follower.finish()
             mode = None if self.mirror is None else self.mirror.finish()
             if mode is not None and record.wandb is not None:
                 record.wandb = Mirror(id=record.run_id, mode=mode)

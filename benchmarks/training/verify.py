@@ -221,7 +221,7 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
         for name in (CONFIG, CHOSEN):
             if (run.directory / name).exists():
                 shutil.copy(run.directory / name, directory / name)
-        config = config | {"logger": config["logger"] | {"mode": "none"}}
+        config = config | {"logger": {"mode": "none"}}
         write_json(directory / CONFIG, config)  # JSON is YAML
         record = read_json(run.directory / RECORD) or {}
         left = {key: value for key, value in record.items() if key not in RESULTS}

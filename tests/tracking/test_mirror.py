@@ -24,9 +24,8 @@ from benchmarks.launch.process_group import preload
 from benchmarks.launch.trial_job import TrialJob, start_trial
 from benchmarks.records.files import read_json
 from benchmarks.records.runs import read_history
+from benchmarks.tracking.content import KILLED, exit_code, mirrored
 from benchmarks.tracking.mirror import Mirror
-from benchmarks.tracking.sync import KILLED
-from benchmarks.tracking.wandb_run import exit_code, mirrored
 
 ROOT = Path(__file__).resolve().parents[2]
 INIT_S, FINISH_S = 60, 90  # far beyond what tells that a server is gone

@@ -16,7 +16,7 @@ from benchmarks.config.compose import expand
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.runs import load_runs
 from benchmarks.tracking import sweep_report, sync
-from benchmarks.tracking.wandb_run import mirrored
+from benchmarks.tracking.content import mirrored
 
 BIG = {"epoch": 1, "step": 1, "samples_seen": 1, "wall_s": 1.0, "train_flops": 2**60 + 1, "val/top1_err": 1 / 3}
 LOGGER = {"mode": "offline", "project": "p", "entity": None, "init_timeout": 20, "finish_timeout": 20}
@@ -66,7 +66,7 @@ def test_every_run_once_in_parallel_and_what_cannot_be_sent_is_named(
 
     code, out, err = run_sync(tmp_path, capsys)
     assert code == 1
-    assert "9 of 9 runs are on the server, complete; 9 sent now; 1 with logger=none are left out" in out
+    assert "9 of 9 runs are on the server, complete; 9 sent now; 1 without W&B are left out" in out
     for directory, reason in (
         (other, "schema 7"), (bare, "without its record.json"), (unnamed, "no run_id"), (lost, "no readable config.yaml"),
         (running, "still running"),

@@ -1,0 +1,53 @@
+"""CSV files in the run's folder: ``history.csv``, a row for each evaluation, and ``summary.csv``. Needs no package."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.records.files import read_bytes, write_atomic
+from benchmarks.tracking.content import Content
+from benchmarks.units import csv_cell
+
+HISTORY, SUMMARY = "history.csv", "summary.csv"
+
+
+class Writer:
+    """Writes the history anew with every row: a row may have a column that those before it have not."""
+
+    def __init__(self, content: Content) -> None:
+        self._directory = content.directory
+        try:
+            lines = sum(1 for _ in csv.reader(io.StringIO(read_bytes(self._directory / HISTORY).decode(), newline="")))
+        except OSError:
+            lines = 0
+        self._rows: list[Mapping[str, Any]] = [*content.rows[: max(0, lines - 1)]]
+
+    @property
+    def rows(self) -> int:
+        """How many rows the file has."""
+        return len(self._rows)
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Add rows to the history."""
+        self._rows += rows
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        lines = ([row.get(name) for name in columns] for row in self._rows)
+        write_atomic(self._directory / HISTORY, _text([columns, *lines]), durable=False)
+
+    def close(self, content: Content) -> None:
+        """Write what the run computes, and how it has ended."""
+        lines = (content.facts | content.summary).items()
+        write_atomic(self._directory / SUMMARY, _text([("name", "value"), *lines]), durable=False)
+
+    @staticmethod
+    def where(root: Path) -> str:
+        """Return where the files lie."""
+        return f"{HISTORY} and {SUMMARY} in the folder of each run below {root}"
+
+
+def _text(lines: Iterable[Iterable[Any]]) -> str:
+    file = io.StringIO(newline="")
+    csv.writer(file, lineterminator="\n").writerows(map(csv_cell, line) for line in lines)
+    return file.getvalue()

@@ -30,7 +30,7 @@ GROUPS = {
     "experiment": "The papers' tables and our own comparisons: `run.py experiment=NAME` runs what is missing.",
     "trainer": "Devices, budgets, precision and training options.",
     "cluster": "Where trials run.",
-    "logger": "Weights & Biases, or nothing beside the local record.",
+    "logger": "Mirrors of the local record; several at once: `'logger=[wandb,tensorboard]'`.",
 }
 WITH_KEYS = (
     "trainer/default",
@@ -39,6 +39,8 @@ WITH_KEYS = (
     "cluster/ray",
     "cluster/hosts",
     "logger/wandb",
+    "logger/mlflow",
+    "logger/trackio",
     "recipe/common",
 )
 
@@ -80,7 +82,7 @@ def configuration() -> str:
                 "",
                 f"### Keys of `{name.replace('/', '=')}`",
                 "",
-                *_key_table(CONF / f"{name}.yaml", prefix=group),
+                *_key_table(CONF / f"{name}.yaml", prefix=_package(CONF / f"{name}.yaml") or group),
             ]
     return "\n".join(lines) + "\n"
 
@@ -232,10 +234,17 @@ def _comment(lines: list[str], number: int) -> str:
     return " ".join(words)
 
 
+def _package(path: Path) -> str:
+    """Return where a file's keys go, where it says so in its first line."""
+    match = re.match(r"# @package ([a-z]\w*(?:\.\w+)*)\n", path.read_text(encoding="utf-8"))
+    return match[1] if match else ""
+
+
 def _header(path: Path) -> str:
     """Return the first sentence of the comment that a file begins with, else which file it extends."""
     text = path.read_text(encoding="utf-8")
-    comment = takewhile(lambda line: line.startswith("#"), text.removeprefix("# @package _global_\n").splitlines())
+    lines = re.sub(r"\A# @package .*\n", "", text).splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), lines)
     words = " ".join(line[2:] for line in takewhile(lambda line: not line.startswith("#  "), comment))
     extended = [
         name for name in (yaml.safe_load(text) or {}).get("defaults", []) if isinstance(name, str) and name != "_self_"

@@ -57,12 +57,10 @@ class Writer:
         start = SessionStartInfo(group_name=content.name, start_time_secs=content.time_of({}))
         for name, value in content.facts.items():
             _set(start.hparams[name], value)
-        status = Status.STATUS_SUCCESS if content.record["status"] == "ok" else Status.STATUS_FAILURE
-        end = SessionEndInfo(status=status, end_time_secs=content.time_of(last))
-        values += [
-            _hparams(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)),
-            _hparams(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end)),
-        ]
+        values.append(_hparams(metadata.SESSION_START_INFO_TAG, HParamsPluginData(session_start_info=start)))
+        if content.record["status"] == "ok":  # TensorBoard keeps the first end that it reads, and a run may go on
+            end = SessionEndInfo(status=Status.STATUS_SUCCESS, end_time_secs=content.time_of(last))
+            values.append(_hparams(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=end)))
         self._add(last[STEP], content.time_of(last), values)
         if self._writer is not None:
             self._writer.close()

@@ -37,7 +37,7 @@ class Writer:
         """Write costs, errors, outcome and pictures."""
         rows = content.rows
         last = rows[-1] if rows else {STEP: 0}
-        summary = content.summary
+        summary = {name: value for name, value in content.summary.items() if name not in last}
         if any((log.get(OUTCOME), log["step"]) == (summary[OUTCOME], last[STEP]) for log in self._logs):
             return
         for path in content.pictures:

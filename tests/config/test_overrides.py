@@ -17,6 +17,13 @@ REFUSED = {
     "trainer=null": "no trainer named null; there are auto, ddp, default",
     "cluster=null": "no cluster named null; there are hosts, local, ray, slurm",
     "logger=null": "no logger named null; there are ",
+    "logger=[wandb,tensorbord]": "no logger named 'tensorbord', did you mean 'tensorboard'?; there are csv, mlflow, none, ",
+    "logger=[tensorbord]": "; several at once: 'logger=[wandb,tensorboard]', in quotes",
+    "logger=[none,csv]": "logger=[none,csv]: each once, and none alone; 'logger=[csv]', in quotes",
+    "logger=[csv,csv]": "each once",
+    "logger=[]": "logger=[] names none: logger=none",
+    "logger=wandb,csv": "logger=wandb,csv: a run has all its loggers at once; 'logger=[wandb,csv]', in quotes",
+    "-m logger=wandb,csv": "a run has all its loggers at once",
     "experiment=null": "no experiment named null; there are ",
     "data=3": "no data named 3; there are ",
     "model=[1]": "no model named [1]; there are ",
@@ -96,3 +103,20 @@ def test_every_experiment_is_found_by_its_name() -> None:
     for path in sorted((CONF / "experiment").glob("*.yaml")):
         if not OmegaConf.load(path).get("rows"):
             assert expand([f"experiment={path.stem}"], multirun=True)
+
+
+def test_a_run_has_several_mirrors_at_once_and_wandbs_keys_are_the_groups_own() -> None:
+    loggers = {}
+    for text in ("wandb", "csv", "[csv]", "[wandb,tensorboard]", "[mlflow,trackio,wandb]", "none"):
+        [trial] = expand([f"logger={text}"], multirun=False)
+        assert isinstance(trial, Trial)
+        logger = loggers[text] = trial.config["logger"]
+        assert {name for name, node in logger.items() if isinstance(node, dict)} == {*text.strip("[]").split(",")} - {
+            "wandb",
+            "none",
+        }
+        assert logger["mode"] == ("auto" if "wandb" in text else "none")
+    assert loggers["csv"] == loggers["[csv]"]
+    [trial] = expand(["logger=[mlflow,wandb]", "logger.mode=offline", "logger.mlflow.experiment=x"], multirun=False)
+    assert isinstance(trial, Trial)
+    assert (trial.config["logger"]["mode"], trial.config["logger"]["mlflow"]["experiment"]) == ("offline", "x")

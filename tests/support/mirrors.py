@@ -48,6 +48,7 @@ def of_csv(root: Path, directory: Path) -> Held:
 
 def of_tensorboard(root: Path, directory: Path) -> Held:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.api_pb2 import Status
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     events = EventAccumulator(str(directory), {"scalars": 0, "images": 0}).Reload()
@@ -61,9 +62,10 @@ def of_tensorboard(root: Path, directory: Path) -> Held:
         for name, value in session.session_start_info.hparams.items()
     }
     ends = [session.session_end_info.status for session in sessions if session.HasField("session_end_info")]
+    ended = "ok" if ends == [Status.STATUS_SUCCESS] else ""
     pictures = [image for tag in tags["images"] for image in events.Images(tag)]
     assert all(image.encoded_image_string.startswith(b"\x89PNG") and image.width for image in pictures)
-    return Held(curves, facts, {1: "ok", 2: "failed"}.get(*ends, "") if ends else "", len(pictures))
+    return Held(curves, facts, ended, len(pictures))
 
 
 def of_mlflow(root: Path, directory: Path) -> Held:

@@ -100,6 +100,7 @@ experiment=nothing | +experiment=nothing | row=x | data=digits.yml | --mode=test
 seed=${nothing} | seed=${seed} | name=${model.nothing} | recipe.epochs=${recipe.epochs} | seed=range(3) | seed=0,1
 model=resnet,densenet | -m seed=range(0,0) | -m recipe.optimizer.lr=interval(0,1)
 -m model=glob(zzz*) | -m model= | seed= | seed=auto | hydra.run.dir=x | hydra.sweep.dir=x | hydra/launcher=x
+logger=wandb,csv | logger=[csv,none] | logger=[wandb,tensorbord] | logger=[]
 hydra/sweeper=x | hydra.mode=MULTIRUN | module.net=x | datamodule.root=x | model/variant=x | model=resnet@x | ~seed | ~model
 ~recipe.epochs | ~recipe.optimizer | ~trainer
 """

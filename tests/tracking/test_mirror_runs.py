@@ -39,7 +39,11 @@ def test_csv_has_each_row_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert f"2 of 2 runs in csv, complete; {written} rows of history.jsonl" in capsys.readouterr().out
         check("csv", tmp_path, directory, record_of(directory), read_history(directory / "history.jsonl"))
     with open(directory / "history.jsonl", "a") as file:  # resumed, with a metric that was not there
-        file.write(json.dumps({"epoch": 6, "step": 999, "train_flops": 1, "lr": 0, "val/top1_err": 1, "val/x": 0.5}))
+        file.write(
+            json.dumps(
+                {"epoch": 6, "step": 999, "train_flops": 1, "lr": 0, "val/loss": 1, "val/top1_err": 1, "val/x": 0.5}
+            )
+        )
     assert command("mirror")([str(directory), "--to", "csv"]) == 0
     rows = read_history(directory / "history.jsonl")
     held = check("csv", tmp_path, directory, record_of(directory), rows)

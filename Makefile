@@ -47,12 +47,10 @@ clean:          ## remove .venv (results in outputs/ stay)
 .venv/test .venv/slow .venv/clusters .venv/lint .venv/docs .venv/hashes: .venv/run
 	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser$(comma)docs$(comma)tensorboard$(comma)mlflow,$(notdir $@)))]'
 	@$(if $(filter slow,$(notdir $@)),$(PIP) --constraint constraints.txt --no-deps $(ASK_FOR_OLDER))
-	@$(if $(filter slow,$(notdir $@)),$(PIP) --constraint constraints.txt --no-deps --upgrade --target .venv/timm timm torchvision safetensors)
 	@touch $@
 
 comma := ,
-# Trackio and what it needs beside MLflow's: it asks for an older Pillow than the tests have. timm stands apart: where torch is a
-# build for the CPU, torchvision does not start, and what is beside it neither.
+# Trackio and what it needs beside MLflow's: it asks for an older Pillow than the tests have.
 ASK_FOR_OLDER := trackio gradio_client brotli orjson python-multipart
 # In two processes, the long modules first: tests/conftest.py.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder

@@ -120,7 +120,11 @@ COMMANDS = Command(
             "",
             VIEWS,
         ),
-        "export": Command("all runs and their histories as tables, Parquet or CSV", "report.export"),
+        "export": Command(
+            "all runs and their histories as tables, Parquet or CSV; mirror: to MLflow, TensorBoard, Trackio or CSV files",
+            "report.export",
+            {"mirror": Command("finished runs to CSV files, MLflow, TensorBoard or Trackio", "tracking.mirror_runs")},
+        ),
         "complexity": Command(
             "cost of a network, layer by layer; match: to a given cost; certify: against the papers",
             "complexity.profile",
@@ -139,7 +143,6 @@ COMMANDS = Command(
             "performance.tune",
             config_dir=True,
         ),
-        "mirror": Command("write finished runs to CSV files, MLflow, TensorBoard or Trackio", "tracking.mirror_runs"),
         "wandb": Command("sync, workspace, show: the runs on a W&B server and in its terminal", "", WANDB),
         "measure": Command(f"{', '.join(MEASURE)}: the suite itself, for its developers", "", MEASURE),
     },

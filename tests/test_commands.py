@@ -20,13 +20,13 @@ def all_commands(group: Command, names: tuple[str, ...] = ()) -> Iterator[tuple[
         yield from all_commands(command, (*names, name))
 
 
-def test_the_list_of_commands_has_at_most_thirteen_and_those_of_the_suite_itself_come_last(
+def test_the_list_of_commands_has_at_most_twelve_and_those_of_the_suite_itself_come_last(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main([]) == 2 and main(["--help"]) == 0
     listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     assert listed == list(COMMANDS.commands) * 2
-    assert len(COMMANDS.commands) <= 13 and list(COMMANDS.commands)[-1] == "measure"
+    assert len(COMMANDS.commands) <= 12 and list(COMMANDS.commands)[-1] == "measure"
 
 
 def test_the_help_of_every_command_needs_no_torch() -> None:

@@ -2,7 +2,7 @@
 
 A mirror ``NAME`` is a file ``conf/logger/NAME.yaml`` with its settings, and a file ``to_NAME.py`` with its ``Writer``. No
 trouble of one can hold, end or alter a run; at its end a run waits ``logger.NAME.finish_timeout`` seconds for it. What it has
-missed, ``python -m benchmarks mirror`` writes.
+missed, ``python -m benchmarks export mirror`` writes.
 """
 
 import importlib
@@ -66,7 +66,7 @@ def writer_class(name: str) -> Any:
 
 def remedy(name: str, directory: Path) -> str:
     """Say how a mirror is completed later."""
-    return f"`python -m benchmarks mirror {directory} --to {name}` writes what is missing"
+    return f"`python -m benchmarks export mirror {directory} --to {name}` writes what is missing"
 
 
 def main(directory: Path, name: str) -> int:

@@ -1,4 +1,4 @@
-"""Writes runs to a mirror after the fact: ``python -m benchmarks mirror [FOLDER…] --to NAME``."""
+"""Writes runs to a mirror after the fact: ``python -m benchmarks export mirror [FOLDER…] --to NAME``."""
 
 import argparse
 import sys

@@ -1,5 +1,6 @@
 """Every key has a type and a range, checked when a trial is composed."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,8 +100,11 @@ def test_every_key_of_the_files_has_a_kind_and_every_kind_a_key() -> None:
     keys = {f"launch.{key}" for key in flatten(launch["launch"])}
     for group in ("cluster", "data", "logger", "recipe", "trainer"):
         for option in choices(group):
-            node: Any = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{option}.yaml"))
-            keys |= {f"{group}.{key}" for key in flatten(node) if key not in ("defaults", "_target_")}
+            file = CONF / group / f"{option}.yaml"
+            node: Any = OmegaConf.to_container(OmegaConf.load(file))
+            package = re.match(r"# @package (\w+\.\w+)\n", file.read_text(encoding="utf-8"))
+            place = package[1] if package else group
+            keys |= {f"{place}.{key}" for key in flatten(node) if key not in ("defaults", "_target_")}
     keys = {key for key in keys if not key.startswith(own)}
     # A data set has keys of its own, and its source has arguments.
     assert {key for key in keys if not key.startswith("data.")} <= {*KEYS, "recipe.augment"}

@@ -41,7 +41,7 @@ def test_a_mirror_that_fails_harms_no_run_and_is_completed_later(
     assert line.endswith(f"`python -m benchmarks export mirror {directory} --to csv` writes what is missing")
 
     (directory / "summary.csv").rmdir()
-    assert command("mirror")([str(directory), "--to", "csv"]) == 0
+    assert command("export mirror")([str(directory), "--to", "csv"]) == 0
     assert "0 rows of history.jsonl written now" in capsys.readouterr().out  # these had come beside the training
     check("csv", root, directory, record, rows(directory))
 

@@ -35,7 +35,7 @@ def test_csv_has_each_row_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
     directory = finished(tmp_path, epochs=5)
     finished(tmp_path, 1, status="failed", epochs=2)
     for written in (7, 0):
-        assert command("mirror")([str(tmp_path), "--to", "csv"]) == 0
+        assert command("export mirror")([str(tmp_path), "--to", "csv"]) == 0
         assert f"2 of 2 runs in csv, complete; {written} rows of history.jsonl" in capsys.readouterr().out
         check("csv", tmp_path, directory, record_of(directory), read_history(directory / "history.jsonl"))
     with open(directory / "history.jsonl", "a") as file:  # resumed, with a metric that was not there
@@ -44,7 +44,7 @@ def test_csv_has_each_row_once(tmp_path: Path, capsys: pytest.CaptureFixture[str
                 {"epoch": 6, "step": 999, "train_flops": 1, "lr": 0, "val/loss": 1, "val/top1_err": 1, "val/x": 0.5}
             )
         )
-    assert command("mirror")([str(directory), "--to", "csv"]) == 0
+    assert command("export mirror")([str(directory), "--to", "csv"]) == 0
     rows = read_history(directory / "history.jsonl")
     held = check("csv", tmp_path, directory, record_of(directory), rows)
     assert held.curves["val/x"] == [(999, 0.5)] and len(rows) == 6
@@ -56,13 +56,13 @@ def test_a_run_that_was_killed_is_closed_and_one_that_runs_is_left_alone(
 ) -> None:
     directory = finished(tmp_path, status="running", error=None, epochs=2)
     lock = Lock.take(directory / LAUNCHER)
-    assert command("mirror")([str(tmp_path), "--to", "csv"]) == 1
+    assert command("export mirror")([str(tmp_path), "--to", "csv"]) == 1
     said = capsys.readouterr()
     assert f"{directory}: still running; its own process sends it" in said.err
     assert not (directory / "history.csv").exists()
     assert lock is not None
     lock.release()
-    assert command("mirror")([str(tmp_path), "--to", "csv"]) == 0
+    assert command("export mirror")([str(tmp_path), "--to", "csv"]) == 0
     facts = READERS["csv"](tmp_path, directory).facts
     assert (facts["status"], facts["error"], facts["exit_code"]) == ("killed", KILLED, "137")
 
@@ -73,7 +73,7 @@ def test_a_package_that_is_missing_is_named(
     for name in CLIENTS:
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.delitem(sys.modules, f"benchmarks.tracking.to_{name}", raising=False)
-        assert command("mirror")([str(tmp_path), "--to", name]) == 2
+        assert command("export mirror")([str(tmp_path), "--to", name]) == 2
         assert f"--to {name} needs {name}: pip install -e '.[{name}]'" in capsys.readouterr().err
 
 
@@ -88,7 +88,7 @@ def test_a_client_reads_each_row_once_after_a_resume_and_once_more(
     directory = finished(root, status="interrupted", error="Ctrl-C", epochs=12)
     whole = (directory / "history.jsonl").read_text()
     (directory / "history.jsonl").write_text("".join(whole.splitlines(keepends=True)[:5]))
-    assert command("mirror")([str(root), "--to", name]) == 0
+    assert command("export mirror")([str(root), "--to", name]) == 0
     assert "5 rows of" in capsys.readouterr().out
     assert READERS[name](root, directory).ended == ("" if name == "tensorboard" else "interrupted")
     (directory / "history.jsonl").write_text(whole)
@@ -97,7 +97,7 @@ def test_a_client_reads_each_row_once_after_a_resume_and_once_more(
     (directory / "record.json").write_text(json.dumps(done))
     other = finished(root, 1, epochs=3)
     for written in (10, 0):
-        assert command("mirror")([str(root), "--to", name]) == 0
+        assert command("export mirror")([str(root), "--to", name]) == 0
         assert f"2 of 2 runs in {name}, complete; {written} rows" in capsys.readouterr().out
     for run in (directory, other):
         held = check(name, root, run, record_of(run), read_history(run / "history.jsonl"))

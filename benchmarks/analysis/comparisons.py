@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.seeds import all_but_seed, short_condition
-from benchmarks.records.runs import Run
+from benchmarks.records.runs import OF_ITS_LENGTH, Run
 from benchmarks.units import number, quantity, short_value
 
 OWN = "each family’s own recipe"
@@ -128,7 +128,7 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
 
 def _protocol(run: Run) -> dict[str, Any]:
     """Return what the test depends on, flat; None is not known yet."""
-    protocol = {key: value for key, value in run.part("protocol").items() if key not in ("budget", "metric_label")}
+    protocol = {key: value for key, value in run.part("protocol").items() if key not in (*OF_ITS_LENGTH, "metric_label")}
     definitions = protocol.pop("definitions", None)
     chosen = {key: value for key, value in run.part("overrides").items() if key.startswith("data.")}
     return {

@@ -22,6 +22,7 @@ from benchmarks.units import NO_RUNS, metric_text, number, one_line, short_value
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 TABLES = "tables"  # folder of an output root: published tables beside the runs
 
+OF_ITS_LENGTH = ("budget", "batch_norm_images")  # in a run's protocol: what configuration and number of steps decide
 OUTPUT_ROOT = 4  # among the parents of a record's file: DATA/NAME/RECIPE/SEED lie between
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 _MAPPINGS = (
@@ -190,7 +191,7 @@ class Run:
     @cached_property
     def conditions(self) -> dict[str, Any]:
         """What must agree, beside the configuration, for results to be averaged."""
-        protocol = {key: value for key, value in self.part("protocol").items() if key != "budget"}
+        protocol = {key: value for key, value in self.part("protocol").items() if key not in OF_ITS_LENGTH}
         return {
             "protocol": protocol,
             "test images": self.n,

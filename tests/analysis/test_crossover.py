@@ -254,6 +254,15 @@ def test_runs_become_curves(tmp_path: Path) -> None:
         limit: pytest.approx({0: mean - 0.3, 1: mean, 2: mean + 0.3})
         for limit, mean in zip(LIMITS, (4.0, 3.0, 2.5), strict=True)
     }
+    # So is a budget too short for running averages, after which batch-norm statistics are computed anew.
+    for seed in range(3):
+        budget = {"kind": "train_flops", "limit": 1e10, "spent": 1e10}
+        make_run(
+            tmp_path, name="resnet20", seed=seed, experiment="iso_compute", overrides={"trainer.max_train_flops": 1e10},
+            protocol={"budget": budget, "batch_norm_images": 1024}, metrics={"test/top1_err": 8.0},
+        )  # fmt: skip
+    [curve] = [one for one in curves(load_runs(tmp_path)[0]) if one.name == "resnet20"]
+    assert list(curve.errors) == [1e10, *LIMITS]
     # Another value of the recipe is another curve, and then both say which they are.
     budget = {"kind": "train_flops", "limit": 3e10, "spent": 3e10}
     overrides = {"trainer.max_train_flops": 3e10, "recipe.optimizer.lr": 0.5}

@@ -45,7 +45,7 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@touch $@
 
 .venv/test .venv/slow .venv/clusters .venv/lint .venv/docs .venv/hashes: .venv/run
-	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser$(comma)docs$(comma)tensorboard$(comma)mlflow,$(notdir $@)))]'
+	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser$(comma)docs$(comma)tiff$(comma)tensorboard$(comma)mlflow,$(notdir $@)))]'
 	@$(if $(filter slow,$(notdir $@)),$(PIP) --constraint constraints.txt --no-deps $(ASK_FOR_OLDER))
 	@touch $@
 

@@ -302,6 +302,7 @@ def test_a_compressed_stack_names_the_extra(tmp_path):
     assert "lzw.tif is compressed" in message and 'pip install -e ".[tiff]"' in message
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("imagecodecs") is None, reason="needs the extra `tiff`")
 def test_a_compressed_stack_is_read(tmp_path):
     pages = np.random.RandomState(0).randint(0, 256, (3, 20, 30)).astype(np.uint8)

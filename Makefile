@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-clusters lint docs hashes clean
+.PHONY: help demo test test-slow test-clusters lint docs hashes sbom clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -30,6 +30,10 @@ docs: .venv/docs ## the documentation, in site/index.html; a warning is an error
 hashes: .venv/hashes ## write constraints-hashes.txt, what make demo and make test install, with SHA-256, for all platforms
 	$(BIN)/uv pip compile --quiet --no-config --universal --generate-hashes --python-version 3.11 --extra test \
 	  --no-header --no-annotate --constraint constraints.txt --output-file constraints-hashes.txt pyproject.toml
+
+sbom: .venv/run ## write sbom.json: what is installed in .venv, with versions and licences (CycloneDX)
+	@test -x .venv/sbom/bin/cyclonedx-py || { $(PYTHON) -m venv .venv/sbom && .venv/sbom/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0; }
+	.venv/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml --output-file sbom.json $(BIN)/python
 
 clean:          ## remove .venv (results in outputs/ stay)
 	rm -rf .venv

@@ -128,7 +128,9 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
 
 def _protocol(run: Run) -> dict[str, Any]:
     """Return what the test depends on, flat; None is not known yet."""
-    protocol = {key: value for key, value in run.part("protocol").items() if key not in (*OF_ITS_LENGTH, "metric_label")}
+    protocol = {
+        key: value for key, value in run.part("protocol").items() if key not in (*OF_ITS_LENGTH, "metric_label")
+    }
     definitions = protocol.pop("definitions", None)
     chosen = {key: value for key, value in run.part("overrides").items() if key.startswith("data.")}
     return {

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
+from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.records.runs import Run
 from benchmarks.units import duration, number, si
 
@@ -116,15 +117,25 @@ class Crossing:
 
 
 def curves(runs: Iterable[Run]) -> list[Curve]:
-    """The finished runs with a budget, as curves; of two runs of one network, recipe, budget and seed the later one counts."""
-    by_curve: dict[tuple[Any, ...], dict[float, dict[int, Run]]] = {}
+    """The finished runs with a budget, as curves; of two runs of one network, recipe, budget and seed the later one counts.
+
+    A network may have a learning rate of its own at each budget; several at one budget are curves of their own.
+    """
+    limited = []
     for run in runs:
         budget = run.part("protocol").get("budget") or {}
         limit = number(budget.get("limit"))
-        if run.value is None or limit is None or budget.get("kind") not in SPENT:
-            continue
-        key = (run.data, budget["kind"], run.name, _recipe(run), json.dumps(run.conditions, sort_keys=True))
-        seeds = by_curve.setdefault(key, {}).setdefault(limit, {})
+        if run.value is not None and limit is not None and budget.get("kind") in SPENT:
+            conditions = json.dumps(run.conditions, sort_keys=True)
+            limited.append((run, limit, (run.data, budget["kind"], run.name, _recipe(run, but=RATE), conditions)))
+    rates: dict[tuple[Any, ...], set[str]] = {}
+    for run, limit, key in limited:
+        rates.setdefault((*key, limit), set()).add(_recipe(run))
+    several = {key[:-1] for key, recipes in rates.items() if len(recipes) > 1}
+    by_curve: dict[tuple[Any, ...], dict[float, dict[int, Run]]] = {}
+    for run, limit, key in limited:
+        of_curve = (*key, _recipe(run)) if key in several else key
+        seeds = by_curve.setdefault(of_curve, {}).setdefault(limit, {})
         if run.seed not in seeds or str(run.record.get("started")) > str(seeds[run.seed].record.get("started")):
             seeds[run.seed] = run
     groups = [tuple(seeds.values()) for by_budget in by_curve.values() for seeds in by_budget.values()]
@@ -216,14 +227,18 @@ def _curve(kind: str, by_budget: dict[float, dict[int, Run]], estimated: dict[fl
         limit: {seed: one.value for seed, one in sorted(seeds.items()) if one.value is not None}
         for limit, seeds in sorted(by_budget.items())
     }
-    described = (run.data, run.name, _recipe(run), run.family, kind, run.metric_label, run.n)
+    recipes = {_recipe(one) for seeds in by_budget.values() for one in seeds.values()}
+    recipe = _recipe(run) if len(recipes) == 1 else f"{_recipe(run, but=RATE)}, each budget's learning rate"
+    described = (run.data, run.name, recipe, run.family, kind, run.metric_label, run.n)
     return Curve(*described, errors, dict(sorted(estimated.items())), run.look)
 
 
-def _recipe(run: Run) -> str:
-    """The recipe with its overrides, but for the budget."""
+def _recipe(run: Run, but: str = "") -> str:
+    """The recipe with its overrides, but for the budget and this key."""
     overrides = sorted(run.part("overrides").items())
-    shown = [f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key]
+    shown = [
+        f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key and key != but
+    ]
     return ", ".join([run.record["recipe"], *shown])
 
 

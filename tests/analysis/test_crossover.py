@@ -233,7 +233,7 @@ def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
     assert found == wanted
     assert len({trial.directory for trial in trials}) == 27
     assert {trial.config["experiment"] for trial in trials} == {"iso_compute"}
-    # A network and its learning rate are as in compute_accuracy, where the rate was fitted.
+    # A network is as in compute_accuracy; so is its learning rate, which was fitted there, but at the smallest budget.
     fitted = {
         trial.config["name"]: trial.config
         for trial in expand(["experiment=compute_accuracy", "row=resnet_2.52e6,resnext_2.52e6,densenet_2.52e6"], False)
@@ -241,8 +241,12 @@ def test_the_experiment_is_networks_by_budgets_by_seeds() -> None:
     }
     for trial in trials:
         same = fitted[trial.config["name"]]
-        assert trial.config["model"] == same["model"] and trial.config["recipe"] == same["recipe"]
-    [trial] = expand(["experiment=iso_compute", "row=resnet", "trainer.max_train_flops=5e13", "data=cifar10"], False)
+        assert trial.config["model"] == same["model"]
+        if trial.config["trainer"]["max_train_flops"] > 8e10:
+            assert trial.config["recipe"] == same["recipe"]
+    [trial] = expand(
+        ["experiment=iso_compute", "row=resnet_1e12", "trainer.max_train_flops=5e13", "data=cifar10"], False
+    )
     assert isinstance(trial, Trial) and trial.config["trainer"]["max_train_flops"] == 5e13
 
 
@@ -263,6 +267,16 @@ def test_runs_become_curves(tmp_path: Path) -> None:
         )  # fmt: skip
     [curve] = [one for one in curves(load_runs(tmp_path)[0]) if one.name == "resnet20"]
     assert list(curve.errors) == [1e10, *LIMITS]
+    # So is one at which it has another learning rate.
+    for seed in range(3):
+        budget = {"kind": "train_flops", "limit": 1e9, "spent": 1e9}
+        overrides = {"trainer.max_train_flops": 1e9, "recipe.optimizer.lr": 0.05}
+        make_run(
+            tmp_path, name="resnet20", seed=seed, experiment="iso_compute", overrides=overrides,
+            protocol={"budget": budget}, metrics={"test/top1_err": 20.0},
+        )  # fmt: skip
+    [curve] = [one for one in curves(load_runs(tmp_path)[0]) if one.name == "resnet20"]
+    assert list(curve.errors) == [1e9, 1e10, *LIMITS] and curve.recipe == "resnet_digits, each budget's learning rate"
     # Another value of the recipe is another curve, and then both say which they are.
     budget = {"kind": "train_flops", "limit": 3e10, "spent": 3e10}
     overrides = {"trainer.max_train_flops": 3e10, "recipe.optimizer.lr": 0.5}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from support.commands import CLEAN, ROOT
 
 COMMANDS = [["run.py"], ["-m", "benchmarks"]]
@@ -156,6 +157,15 @@ def test_the_hooks_before_a_commit_are_the_linters_of_make_lint() -> None:
     hooks = [" ".join([hook["entry"], *hook.get("args", ())]) for hook in local["hooks"]]
     recipe = re.search(r"^lint:.*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert recipe and hooks == recipe[1].replace("$(BIN)", ".venv/bin").split(" && ")
+
+
+def test_releases_that_run_what_a_file_names_are_out_of_range() -> None:
+    """hydra-core 1.3.2 instantiates ``os.system``; Lightning below 2.6.6 runs a checkpoint's hyper-parameters."""
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    ranges = {one.name: one.specifier for one in map(Requirement, dependencies)}
+    for name, releases in {"hydra-core": ["1.3.2"], "pytorch-lightning": ["2.6.2", "2.6.3", "2.6.5"]}.items():
+        assert list(ranges[name].filter(releases)) == []
+        assert pins("constraints.txt")[name] in ranges[name]
 
 
 def pins(name: str) -> dict[str, str]:

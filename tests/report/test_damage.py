@@ -76,7 +76,9 @@ OF_A_RUN = (
 READERS = (
     *(("report",), ("report", "resnext_table7"), ("report", "--list"), ("report", "iso_compute"), ("status",)),
     *(("export", "--format", "csv"), ("export",), ("view accuracy",), ("view cardinality",), ("wandb show",)),
+    *(("export mirror", "--to", "csv"), ("wandb sync",)),
 )
+INCOMPLETE = ("export mirror", "wandb sync")  # exit with 1 where a run is not there in the end
 
 
 def outputs(root: Path, names: list[str]) -> None:
@@ -120,8 +122,9 @@ def read_all(root: Path, capsys: pytest.CaptureFixture[str]) -> str:
         capsys.readouterr()
         code = command(name)([*rest, str(root)])
         out, err = capsys.readouterr()
-        assert code in {0, 2}, (name, err)
-        assert code == 0 or err.count("\n") == 1 or "not read" in err, (name, err)
+        assert code in {0, 2} or (code == 1 and name in INCOMPLETE), (name, err)
+        assert code != 2 or err.count("\n") == 1 or "not read" in err, (name, err)
+        assert "Traceback" not in err, (name, err)
         assert out.isprintable() or "\x1b" not in out, name
         printed.append(out + err)
     return "".join(printed)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from functools import cache, partial
+from functools import cache
 from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
@@ -20,9 +20,14 @@ def start(*arguments: str, root: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *arguments, f"output_root={root}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root.parent, env=CLEAN,
-        # A shell's background job ignores Ctrl-C, and so would the tests' processes.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_hear,
     )  # fmt: skip
+
+
+def _hear() -> None:
+    """A shell's background job ignores Ctrl-C, and under nohup the end of a terminal; so would the tests' processes."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def run(*arguments: str, root: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:

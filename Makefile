@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-clusters lint docs hashes sbom clean
+.PHONY: help demo test test-slow test-clusters nightly lint docs hashes sbom clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -11,7 +11,7 @@ help:           ## list the targets
 demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, show the table and the page
 	$(BIN)/python run.py -m model=resnext,densenet
 
-test: .venv/test ## install and run the tests (about 9 minutes on 2 cores)
+test: .venv/test ## install and run the tests (about 8 minutes on 2 cores)
 	$(BIN)/python -m pytest $(TWO)
 
 test-slow: .venv/slow ## the slow tests and those in a real browser
@@ -20,6 +20,9 @@ test-slow: .venv/slow ## the slow tests and those in a real browser
 
 test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
 	$(BIN)/python -m pytest -m 'slurm or netns or ray' -rs
+
+nightly: .venv/test ## 100 runs killed at random moments, each compared with one that nothing happened to (hours)
+	$(BIN)/python tests/support/kill_trials.py --count 100 --seed $$(date +%j)
 
 lint: .venv/lint ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -36,6 +36,7 @@ function drawLeaderboard(chart) {
   }
   const scored = columnOf(board, "IoU");
   if (scored >= 0) showColumn("IoU", rows.some(row => !row.hidden && row.cells[scored].dataset.value !== ""));
+  board.classList.add("drawn");
   byId("leaderboard").hidden = !there;
   byId("more-networks").hidden = there <= FEWEST_NETWORKS || there === listed && !allNetworks;
   byId("more-networks").firstElementChild.textContent = allNetworks ? "Show the first and the best at their cost only" : `Show all ${there.toLocaleString("en")} networks`;

@@ -96,10 +96,11 @@ def test_a_terminal_without_utf_8_shows_the_same_and_a_pipe_without_a_reader_cha
 
 
 @pytest.mark.slow
-def test_a_run_under_ascii_succeeds_and_its_log_is_utf_8(tmp_path: Path) -> None:
+@pytest.mark.parametrize("environment", [ASCII, {"PYTHONIOENCODING": "ascii"}], ids=["locale", "PYTHONIOENCODING"])
+def test_a_run_under_ascii_succeeds_and_its_log_is_utf_8(tmp_path: Path, environment: dict[str, str]) -> None:
     overrides = ["model=densenet", "model.depth=10", "recipe.epochs=1", "trainer.limit_train_batches=1", "logger=none"]
     commands = [["run", *overrides, "trainer.accelerator=cpu", f"output_root={tmp_path}"]]
-    text, said, codes = call(commands, ASCII)
+    text, said, codes = call(commands, environment)
     assert codes == "0" and text.isascii() and "test error" in text, text + said
     [log] = tmp_path.glob("digits/*/*/seed0/log.txt")
     assert log.read_text(encoding="utf-8").startswith("epoch 1/1")

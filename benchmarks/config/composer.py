@@ -28,11 +28,16 @@ REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 @dataclass(frozen=True)
 class _Composed:
-    """What Hydra makes of some overrides: ``config`` resolved, ``written`` unresolved, ``selected`` the recipe's groups."""
+    """What Hydra makes of some overrides: ``config`` resolved, ``written`` unresolved, ``chosen`` the option of each group."""
 
     config: dict[str, Any]
     written: dict[str, Any]
-    selected: tuple[str, ...]
+    chosen: dict[str, str]
+
+    @cached_property
+    def selected(self) -> tuple[str, ...]:
+        """The options that make the recipe."""
+        return tuple(f"{group}={option}" for group, option in self.chosen.items() if group in SELECTING)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -45,11 +50,12 @@ class _Composed:
         return references(self.written)
 
     @cached_property
-    def of_other_tasks(self) -> set[str]:
-        """The keys that only the modules of other tasks name."""
-        others = {name: node for name, node in self.written["task"].items() if name != self.config["data"]["task"]}
-        return references(others) - references(
-            self.written | {"task": {**self.written["task"], **dict.fromkeys(others)}}
+    def of_others(self) -> set[str]:
+        """The keys that only the modules of other tasks or other ways of loading name."""
+        data = self.config["data"]
+        used = {"task": data["task"], "loading": data.get("loading", "memory")}
+        return self.named - references(
+            self.written | {group: self.written[group].get(one) for group, one in used.items()}
         )
 
     @cached_property
@@ -85,7 +91,7 @@ class Composer:
         # A data set may count what is in its folder.
         place = [text for text in job if text.startswith("data.root=")]
         reference = template if all(map(_selects, job)) else self._compose((*template.selected, *place))
-        check_keys(template.config, template.named, template.of_other_tasks, reference.config)
+        check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
         check_values(config)
         written = _filled(template.identity, numbers)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
@@ -128,7 +134,7 @@ def _compose(overrides: Sequence[str]) -> _Composed:
     composed = compose_overrides(overrides)
     HydraConfig.instance().set_config(composed)  # what ${hydra:…} reads
     job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in OF_NO_RUN])
-    choices = composed.hydra.runtime.choices
+    chosen = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
     try:
         written: Any = OmegaConf.to_container(job, throw_on_missing=True)
         config: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
@@ -136,9 +142,7 @@ def _compose(overrides: Sequence[str]) -> _Composed:
         raise ConfigurationError(first_line(error)) from error
     check_about(config)
     config["logger"].setdefault("mode", "none")  # W&B is one of several
-    return _Composed(
-        config, written, tuple(f"{group}={choice}" for group, choice in choices.items() if group in SELECTING)
-    )
+    return _Composed(config, written, chosen)
 
 
 def _selects(override: str) -> bool:

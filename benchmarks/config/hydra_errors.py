@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.folders import GROUPS, choices, option_file
-from benchmarks.config.known_keys import instead, is_read, references
+from benchmarks.config.known_keys import instead, is_read, of_other_options, references
 from benchmarks.config.overrides import parse_overrides
 from benchmarks.config.trial import WIRING, ConfigurationError, flatten
 from benchmarks.units import nearest, one_line
@@ -97,8 +97,11 @@ def _missing_option(missing: str) -> str:
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
     chosen = [override for override in parse_overrides(overrides) if override.key_or_group in GROUPS]
-    config = _composed(tuple(str(o.input_line) for o in chosen if isinstance(o.value(), str)))
-    if is_read(key, config, references(config)):
+    config, options = _composed(tuple(str(o.input_line) for o in chosen if isinstance(o.value(), str)))
+    named = references(config)
+    if key not in named and (line := of_other_options(key, options)):
+        return line
+    if is_read(key, config, named):
         return f"no file sets {key}; write +{key}=…"
     keys = [*GROUPS, *(name for name in flatten(config) if name.split(".")[0] not in {*WIRING, "hydra"})]
     same_word = [
@@ -109,10 +112,11 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
 
 
 @lru_cache
-def _composed(groups: tuple[str, ...]) -> dict[str, Any]:
-    """Return what a choice of groups makes, unresolved."""
+def _composed(groups: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a choice of groups makes, unresolved, and the option of each group."""
     composed: Any = OmegaConf.to_container(compose_overrides(groups))
-    return {key: value for key, value in composed.items() if key != "hydra"}
+    options = composed["hydra"]["runtime"]["choices"]
+    return {key: value for key, value in composed.items() if key != "hydra"}, options
 
 
 def first_line(error: Exception) -> str:

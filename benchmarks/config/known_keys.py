@@ -3,9 +3,14 @@
 import inspect
 import re
 from collections.abc import Collection, Iterable, Mapping
+from functools import cache
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import yaml
+
+from benchmarks.config.folders import choices, option_file
 from benchmarks.config.schema import CLOSED, KEYS
 from benchmarks.config.trial import ConfigurationError, flatten
 from benchmarks.units import nearest
@@ -14,6 +19,7 @@ from benchmarks.units import nearest
 DERIVED = ("module", "datamodule", "loading", "task", "family", "defaulted", "rows", "paper")
 ELSEWHERE = ("experiment", "row", "about")  # checked where they are read
 OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+OF_OPTIONS = ("cluster", "data", "trainer")  # groups of which an option has keys that no other one has a use for
 NAMES = re.compile(r"[a-z_]\w*(?:\.\w+)*")
 
 
@@ -24,15 +30,20 @@ def references(written: Mapping[str, Any]) -> set[str]:
 
 
 def check_keys(
-    config: Mapping[str, Any], named: Iterable[str], of_other_tasks: Collection[str], of_files: Mapping[str, Any]
+    config: Mapping[str, Any],
+    named: Collection[str],
+    of_others: Collection[str],
+    of_files: Mapping[str, Any],
+    chosen: Mapping[str, str],
 ) -> None:
     """Check that something reads every key of a resolved configuration.
 
     Args:
         named: keys that its interpolations name.
-        of_other_tasks: those that only another task's module names.
+        of_others: those that only another task's module or another way of loading names.
         of_files: the configuration that the files alone make. An argument of a target that stands in it is the file's to
             answer for, and the target is not imported for it.
+        chosen: the option of each group.
 
     Raises:
         ConfigurationError: nothing reads one of them; the message names the nearest that is read.
@@ -42,10 +53,39 @@ def check_keys(
         target = _target_above(key, config)
         if target and key in known and not key.startswith(CLOSED):
             continue
-        if key not in known and any(f"{key}.".startswith(f"{other}.") for other in of_other_tasks):
+        if key not in known and any(f"{key}.".startswith(f"{other}.") for other in of_others):
             raise ConfigurationError(f"nothing reads {key} in {config['data']['task']}")
+        if key not in known and key not in named and (line := of_other_options(key, chosen)):
+            raise ConfigurationError(line)
         if not is_read(key, config, named):
             raise ConfigurationError(f"nothing reads {key}{instead(key, config)}")
+
+
+def of_other_options(key: str, chosen: Mapping[str, str]) -> str:
+    """Return what to say of a key that other options of its group have and the chosen one has not; empty of any other key."""
+    group, _, name = key.partition(".")
+    if group not in OF_OPTIONS or key not in KEYS or group not in chosen:
+        return ""
+    options = [option for option in choices(group) if name in _keys_of(group, option)]
+    if not options or chosen[group] in options:
+        return ""
+    return f"nothing reads {key} with {group}={chosen[group]}; it is a key of {group}={', '.join(options)}"
+
+
+def _keys_of(group: str, option: str) -> set[str]:
+    """Return the keys that an option's file sets, or a file that it begins with."""
+    path = option_file(group, option)
+    if path is None:
+        return set()
+    keys, below = _read(path)
+    return keys.union(*(_keys_of(group, text) for text in below))
+
+
+@cache
+def _read(path: Path) -> tuple[set[str], list[str]]:
+    """Return the keys of a file, and the options that it begins with."""
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return set(content), [text for text in content.get("defaults", ()) if isinstance(text, str) and text != "_self_"]
 
 
 def is_read(key: str, config: Mapping[str, Any], named: Iterable[str]) -> bool:

@@ -46,11 +46,20 @@ def _parse(parser: OverridesParser, text: str) -> Override:
     for form in (text, f"{key}='{_escaped(value)}'") if equals else (text,):
         with suppress(OverrideParseException):
             [override] = parser.parse_overrides([form])
-            if override.is_add() and not override.is_force_add() and override.key_or_group in KEYS:
-                [override] = parser.parse_overrides([f"+{form}"])  # whether a file sets it or not
+            if _may_be_unset(override):
+                [override] = parser.parse_overrides([f"++{form.lstrip('+')}"])  # whether a file sets it or not
             if override.key_or_group:
                 return override
     raise ConfigurationError(f"{text!r} is not of the form key=value")
+
+
+def _may_be_unset(override: Override) -> bool:
+    """Whether a key is set that a file may leave out: one that is added, or of a recipe."""
+    key = str(override.key_or_group)
+    if key not in KEYS or override.is_delete() or override.is_force_add():
+        return False
+    group, _, name = key.partition(".")
+    return override.is_add() or (group == "recipe" and "." not in name and not KEYS[key].required)
 
 
 def as_text(override: Override) -> str:

@@ -9,13 +9,13 @@ def class_folders(root: str) -> int:
     """Return the number of classes in a folder: of the folders in it, or in its train/ where that holds folders.
 
     Raises:
-        ValueError: there is no such folder, or less than two classes in it.
+        ValueError: there is no such folder, less than two classes in it, or a link in it that leads nowhere.
     """
     path = Path(root)
     if not path.is_dir():
         raise ValueError(f"data.root={root} is no folder: it holds a folder of images for each class")
-    within_train = _folders(path / "train")
-    count = within_train or _folders(path)
+    outside, within_train = _folders(path), _folders(path / "train")
+    count = within_train or outside
     if count < 2:
         held = f"{path / 'train' if within_train else path} holds {count}"
         raise ValueError(f"data.root={root} must hold a folder of images for each of two classes or more; {held}")
@@ -25,7 +25,11 @@ def class_folders(root: str) -> int:
 def _folders(path: Path) -> int:
     if not path.is_dir():
         return 0
-    return sum(entry.is_dir() and not re.match(r"\.|__MACOSX$", entry.name) for entry in path.iterdir())
+    entries = [entry for entry in path.iterdir() if not re.match(r"\.|__MACOSX$", entry.name)]
+    for entry in entries:
+        if entry.is_symlink() and not entry.exists():
+            raise ValueError(f"{entry} is a link to {os.readlink(entry)}, which is not there")
+    return sum(entry.is_dir() for entry in entries)
 
 
 def folder_name(root: str) -> str:

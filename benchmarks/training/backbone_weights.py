@@ -13,11 +13,14 @@ def load_backbone(config: Mapping[str, Any], net: Any) -> str | None:
     """Give a detector's backbone the weights that the recipe names; return what a record notes of them, None of another task.
 
     Raises:
-        ValueError, OSError: no such file, weights of another network, or none where normalisation is to stay as it is.
+        ValueError, OSError: no such file, weights of another network, none where normalisation is to stay as it is, or some for
+            another task.
     """
-    if config["data"]["task"] != "detection":
+    path, task = config["recipe"].get("backbone_weights"), config["data"]["task"]
+    if task != "detection":
+        if path is not None:
+            raise ValueError(f"{KEY} is of a detector's backbone, and data={config['data']['name']} is for {task}")
         return None
-    path = config["recipe"].get("backbone_weights")
     if path is None:
         if config["model"]["frozen_norm"] or config["model"]["freeze_at"]:
             raise ValueError(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # What Pillow raises on damaged files, by format, and on images of more pixels than a memory should take (its bomb limit).
 PILLOW_ERRORS = (
@@ -30,6 +30,15 @@ class DamagedImageError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message.strip().rpartition(f"{DamagedImageError.__name__}: ")[2])
+
+
+def unreadable(name: object, error: BaseException) -> str:
+    """Return the line about an image file that Pillow does not read: it is damaged, or of a format that is not known."""
+    if isinstance(error, UnidentifiedImageError):
+        why, remedy = "of no known format, whatever its name says", "convert it to PNG or JPEG, or fetch it again"
+    else:
+        why, remedy = (str(error).splitlines() or [type(error).__name__])[0], "fetch or write it again"
+    return f"{name} cannot be read as an image ({why}); {remedy}"
 
 
 class ImageFiles(Protocol):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
-from datamodules.readers.encoded import PILLOW_ERRORS
+from datamodules.readers.encoded import PILLOW_ERRORS, unreadable
 
 # Of the names of the files that are read as images.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -46,8 +46,7 @@ def open_image(path: Path) -> Image.Image:
             frames = getattr(image, "n_frames", 1)
             turn_upright(image)
     except PILLOW_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} cannot be read as an image ({reason}); fetch or write it again") from error
+        raise ValueError(unreadable(path, error)) from error
     if frames != 1:
         raise ValueError(f"{path} must hold one two-dimensional image, got {frames} pages")
     if image.mode in ("RGB", "RGBA") and ";16" in stored:

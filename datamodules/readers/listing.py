@@ -37,6 +37,12 @@ def contents(folder: Path) -> str:
         return "it is a file"
     if not folder.is_dir():
         return "there is no such folder"
-    names = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in list_folder(folder)[0]]
+    names = [_shown(entry) for entry in list_folder(folder)[0]]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"it holds {', '.join(names[:_SHOWN])}{more}" if names else "it is empty"
+
+
+def _shown(entry: os.DirEntry[str]) -> str:
+    if entry.is_symlink() and not os.path.exists(entry.path):
+        return f"{entry.name} (a link that leads nowhere)"
+    return f"{entry.name}/" if entry.is_dir() else entry.name

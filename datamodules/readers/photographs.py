@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError
+from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, unreadable
 
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
@@ -24,8 +24,7 @@ def read_photograph(path: Path, height: int, width: int, channels: int, annotate
             if image.size != (width, height):
                 image = ImageOps.exif_transpose(image)
     except PILLOW_ERRORS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DamagedImageError(f"{path} cannot be read as an image ({reason}); fetch it again") from error
+        raise DamagedImageError(unreadable(path, error)) from error
     if image.size != (width, height):
         raise DamagedImageError(
             f"{path} is {image.height} x {image.width}, and {height} x {width} in {annotated_in} (height x width)"

@@ -10,9 +10,9 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, ImageFiles
+from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, ImageFiles, unreadable
 from datamodules.readers.image_files import orientation_of, turn_upright
 
 Window = tuple[float, float, float, float]
@@ -34,7 +34,7 @@ class StoredImage:
             self._image = Image.open(io.BytesIO(files.read(row)))
             orientation = orientation_of(self._image)
         except PILLOW_ERRORS as error:
-            raise self._damaged(error) from error
+            raise DamagedImageError(unreadable(self._name, error)) from error
         if self._image.mode[0] in "IF":
             raise DamagedImageError(
                 f"{self._name} must have 8 bits a channel, got Pillow's mode {self._image.mode}; convert it"
@@ -60,7 +60,7 @@ class StoredImage:
             else:
                 pixels = pixels.convert("RGB")
         except PILLOW_ERRORS as error:
-            raise self._damaged(error) from error
+            raise DamagedImageError(unreadable(self._name, error)) from error
         if drafted is not None:
             scale = stored_width / drafted[1][2]
             window = tuple(edge / scale for edge in window)  # type: ignore[assignment]
@@ -76,12 +76,6 @@ class StoredImage:
         left, top = (self.width - across) / 2, (self.height - down) / 2
         pixels = self.resample((left, top, left + across, top + down), width, height)
         return pixels.transpose(2, 0, 1) if channels == 3 else np.array(Image.fromarray(pixels).convert("L"))[None]
-
-    def _damaged(self, error: BaseException) -> DamagedImageError:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        if isinstance(error, UnidentifiedImageError):
-            reason = "of no known format"
-        return DamagedImageError(f"{self._name} cannot be read as an image ({reason}); fetch it again")
 
 
 def _resized(image: Image.Image, window: Window, width: int, height: int) -> np.ndarray:

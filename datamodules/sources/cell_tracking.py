@@ -16,6 +16,7 @@ from datamodules.readers.image_files import (
     stack_images,
 )
 from datamodules.readers.instances import split_of_instances
+from datamodules.readers.listing import contents
 from datamodules.readers.masks import check_not_empty, read_mask
 from datamodules.readers.splits import Splits
 from datamodules.readers.tiff_stacks import page_count
@@ -34,7 +35,9 @@ def _read_sequence(folder: Path, sequence: str) -> tuple[np.ndarray, np.ndarray]
             )
     mask_paths = sorted(masks.glob("man_seg*.tif"))
     if not mask_paths:
-        raise FileNotFoundError(f"{masks} holds no man_seg*.tif; unpack the training set again")
+        raise FileNotFoundError(
+            f"{masks} holds no man_seg*.tif, {contents(masks)}; unpack a training set, which has them"
+        )
     first_frame = min(frames.glob("t*.tif"), default=mask_paths[0])
     if page_count(first_frame) > 1 or any(_SLICE.fullmatch(mask.name) for mask in mask_paths):
         raise ValueError(

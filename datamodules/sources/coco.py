@@ -61,7 +61,9 @@ def load_coco(path: str | Path, in_channels: int, val_count: int, keep_empty: bo
     path = Path(path)
     train, test = (read_coco_file(path / "annotations" / f"instances_{name}2017.json") for name in ("train", "val"))
     if train.category_ids != test.category_ids:
-        raise ValueError(f"{train.path} and {test.path} must have the same categories; fetch both again")
+        raise ValueError(
+            f"{train.path} and {test.path} must have the same categories; data=coco_folder reads a set of one's own"
+        )
     rest, held_out = _draw(train, val_count, "val_count")
     return _splits(
         CocoImages(train, path / "train2017", rest, in_channels),

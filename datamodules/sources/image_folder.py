@@ -42,6 +42,8 @@ def load_image_folder(
         raise ValueError(f"data.in_channels of photographs is 3, or 1 for grey, got {in_channels}")
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is missing; data.root is a folder with a folder of images for each class")
+    for entry in list_folder(root)[0]:
+        size_of(entry)  # a class or a part that leads nowhere would be left out
     folders, remarks = _part_folders(root)
     strays = 0
     classes, _ = _class_folders(folders["train"])
@@ -111,6 +113,7 @@ def _class_folders(folder: Path) -> tuple[tuple[str, ...], int]:
     """Return the names of the classes in a folder, and the number of stray files. Other files beside them are left out."""
     entries, strays = list_folder(folder)
     for entry in entries:
+        size_of(entry)
         if not entry.is_dir() and entry.name.lower().endswith(SUFFIXES):
             raise ValueError(f"{entry.path} is in no class; put the images of each class into a folder of its own")
     return tuple(entry.name for entry in entries if entry.is_dir()), strays

@@ -100,6 +100,7 @@ def _class_folders(folder: Path) -> tuple[tuple[str, ...], int]:
         raise FileNotFoundError(f"{folder} is missing; put class folders with the JPEG files of ILSVRC 2012 there")
     entries, strays = list_folder(folder)
     for entry in entries:
+        size_of(entry)
         if _WNID.fullmatch(entry.name) and entry.is_dir():
             continue
         hint = (
@@ -207,7 +208,7 @@ def _rows(shard: Path) -> Iterator[tuple[bytes, int]]:
         for batch in file.iter_batches(_BATCH, columns=["image", "label"]):
             for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
                 if not image["bytes"]:
-                    raise ValueError(f"{shard} row {row} has no image.bytes; fetch it again")
+                    raise ValueError(f"{shard} row {row} has no image.bytes, and a path alone is not read")
                 yield image["bytes"], int(label)
                 row += 1
 

@@ -27,6 +27,14 @@ REFUSED = {
     "+trainer.gradient_clip_val=1": "nothing reads trainer.gradient_clip_val",
     "+recipe.test_time_dihedral=true": "nothing reads recipe.test_time_dihedral in classification",
     "+recipe.tiles={tile: 64}": "nothing reads recipe.tiles.tile in classification",
+    "+data.root=DIR": "nothing reads data.root with data=digits; it is a key of data=cifar10, cifar100, coco, ",
+    "data.root=DIR": "nothing reads data.root with data=digits; it is a key of data=cifar10, cifar100, coco, ",
+    "+data.hub=true": "nothing reads data.hub with data=digits; it is a key of data=cifar10, cifar100, imagenet, svhn",
+    "+data.shorter_side=100": "nothing reads data.shorter_side in classification",
+    "+cluster.partition=gpu": "nothing reads cluster.partition with cluster=local; it is a key of cluster=slurm",
+    "cluster.partition=gpu": "nothing reads cluster.partition with cluster=local; it is a key of cluster=slurm",
+    "+trainer.allow_reduced_precision=true": "nothing reads trainer.allow_reduced_precision with trainer=default; it is",
+    "trainer.tuned=true": "nothing reads trainer.tuned with trainer=default; it is a key of trainer=auto",
     "+foo=1": "nothing reads foo",
     "+foo.bar=1": "nothing reads foo.bar",
 }  # fmt: skip
@@ -43,6 +51,7 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest(override: str, lin
     "overrides",
     [
         ["+recipe.optimizer.dampening=0.1"],
+        ["recipe.label_smoothing=0.1", "recipe.validate_every=2"],
         ["model=densenet", "+model.initial_channels=3"],
         ["+recipe.test_time_dihedral=true", "model=unet", "data=nuclei"],  # its file sets it
         ["+trainer.limit_train_batches=2"],
@@ -51,6 +60,9 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest(override: str, lin
         ["data=touching_cells", "model=unet", "+data.source.train_count=4"],
         ["+recipe.optimizer._convert_=all"],
         ["cluster=slurm", "cluster.additional_parameters={constraint: a100}"],
+        ["cluster=slurm", "cluster.partition=gpu", "trainer=auto", "trainer.allow_reduced_precision=true"],
+        ["cluster=ray", "trainer=ddp", "logger=none"],
+        ["cluster=hosts", "data=fashion_mnist", "data.root=DIR"],
         ["model._target_=not.there.Net", "+model.anything=1"],  # what is not there is said when it is built
     ],
     ids=" ".join,
@@ -58,6 +70,35 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest(override: str, lin
 def test_what_something_reads_is_taken(overrides: list[str]) -> None:
     [trial] = expand(overrides, multirun=False)
     assert isinstance(trial, Trial)
+
+
+def test_a_key_of_a_recipe_is_set_whether_its_file_has_it_or_not() -> None:
+    [plain], [added] = (expand([f"{sign}recipe.mixup=0.2"], multirun=False) for sign in ("", "+"))
+    assert plain == added and isinstance(plain, Trial) and plain.overrides == {"recipe.mixup": 0.2}
+    smoothing = [
+        trial.overrides
+        for trial in expand(["recipe.label_smoothing=0.1,0.2"], multirun=True)
+        if isinstance(trial, Trial)
+    ]
+    assert smoothing == [{"recipe.label_smoothing": 0.1}, {"recipe.label_smoothing": 0.2}]
+    with pytest.raises(ConfigurationError, match="^nothing reads recipe.mixup in segmentation$"):
+        expand(["recipe.mixup=0.2", "model=unet", "data=nuclei"], multirun=False)
+
+
+def test_an_option_of_ones_own_has_the_keys_that_it_begins_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_added", [tmp_path])
+    for group, lines in {
+        "trainer": "defaults: [auto, _self_]\n",
+        "data": "defaults: [digits, _self_]\nname: mine\ntask: classification\nstem: cifar\nroot: here\n",
+    }.items():
+        (tmp_path / group).mkdir()
+        (tmp_path / group / "mine.yaml").write_text(lines)
+    [trial] = expand(
+        ["trainer=mine", "trainer.allow_reduced_precision=true", "data=mine", "data.root=there"], multirun=False
+    )
+    assert isinstance(trial, Trial) and trial.config["data"]["root"] == "there"
 
 
 def test_files_of_ones_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -296,7 +296,7 @@ def test_a_damaged_or_other_image_is_named(tmp_path):
     path = split.folder / split.annotations.names[split.rows[0]]
     good = path.read_bytes()
     path.write_bytes(good[:60])
-    with pytest.raises(ValueError, match=rf"{path.name} cannot be read as an image \(.*\); fetch it again"):
+    with pytest.raises(ValueError, match=rf"{path.name} cannot be read as an image \(.*\); fetch or write it again"):
         split.image(0)
     Image.new("RGB", (11, 12)).save(path)
     with pytest.raises(ValueError, match=rf"{path.name} is 12 x 11, and .* in .*annotations.json \(height x width\)"):

@@ -103,6 +103,10 @@ def test_grey_among_colour_becomes_rgb_and_is_said(tmp_path: Path) -> None:
 def damage(root: Path, kind: str) -> None:
     cats = root / "cats"
     match kind:
+        case "dangling class":
+            os.symlink("/nowhere/emus", root / "emus")
+        case "another format":
+            (cats / "1.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
         case "dangling link":
             os.symlink("/nowhere/x.jpg", cats / "link.jpg")
         case "no image":
@@ -129,6 +133,11 @@ def damage(root: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
+        ("dangling class", "pets/emus is a link to /nowhere/emus, which is not there"),
+        (
+            "another format",
+            "cats/1.jpg cannot be read as an image (of no known format, whatever its name says); convert it",
+        ),
         ("dangling link", "cats/link.jpg is a link to /nowhere/x.jpg, which is not there"),
         ("no image", "cats/notes.txt is no .jpg, .jpeg, .png"),
         ("camera", "cats/IMG_1.HEIC is no .jpg, .jpeg, .png"),
@@ -148,6 +157,30 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str, message: str) -
         load(root, tmp_path / "cache")
     assert message in one_line(error)
     assert not list(tmp_path.glob("cache/image_folder*"))
+
+
+def test_a_part_that_leads_nowhere_is_not_drawn_from_the_others(tmp_path: Path) -> None:
+    photographs(tmp_path / "pets" / "train", {"cats": 4, "dogs": 4})
+    os.symlink("/nowhere/test", tmp_path / "pets" / "test")
+    with pytest.raises(FileNotFoundError, match="pets/test is a link to /nowhere/test, which is not there"):
+        load(tmp_path / "pets", tmp_path / "cache")
+
+
+def test_photographs_stored_on_their_side_are_those_that_are_upright(tmp_path: Path) -> None:
+    random = np.random.RandomState(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a viewer turns it to the right
+    for name in ("cats", "dogs"):
+        for folder in ("upright", "sideways"):
+            (tmp_path / folder / name).mkdir(parents=True)
+        for number in range(4):
+            shown = random.randint(0, 256, (30, 44, 3)).astype(np.uint8)
+            Image.fromarray(shown).save(tmp_path / "upright" / name / f"{number}.png")
+            stored = np.ascontiguousarray(np.rot90(shown))  # to the left
+            Image.fromarray(stored).save(tmp_path / "sideways" / name / f"{number}.png", exif=exif)
+    upright, sideways = (load(tmp_path / folder, tmp_path / "cache") for folder in ("upright", "sideways"))
+    assert sideways.checksum() == upright.checksum()
+    assert [len(split) for split in upright.named().values()] == [4, 2, 2]
 
 
 def test_a_class_of_a_part_that_train_does_not_have_is_named(tmp_path: Path) -> None:

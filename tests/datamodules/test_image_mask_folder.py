@@ -211,6 +211,21 @@ def test_names_that_do_not_fit_say_what_would(tmp_path: Path) -> None:
         image_mask_pairs(tmp_path)
     with pytest.raises(FileNotFoundError, match="nothing/images is missing, there is no such folder; put images into"):
         image_mask_pairs(tmp_path / "nothing")
+    (tmp_path / "linked").mkdir()
+    os.symlink("/nowhere/images", tmp_path / "linked" / "images")
+    with pytest.raises(FileNotFoundError, match=r"it holds images \(a link that leads nowhere\); put images into"):
+        image_mask_pairs(tmp_path / "linked")
+
+
+def test_a_file_of_another_format_than_its_name_says_is_no_damaged_one(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "images" / "3.png").write_bytes(b"\0\0\0\x18ftypheic" + bytes(200))
+    with pytest.raises(ValueError) as error:
+        load_image_mask_folder(tmp_path, 1, 2)
+    assert one_line(error) == (
+        f"{tmp_path}/images/3.png cannot be read as an image (of no known format, whatever its name says); convert it to PNG "
+        "or JPEG, or fetch it again"
+    )
 
 
 def test_images_without_objects_are_trained_on(tmp_path: Path) -> None:

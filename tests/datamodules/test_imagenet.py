@@ -104,6 +104,17 @@ def test_the_checksum_is_of_names_and_sizes_wherever_they_lie(tree: Path, tmp_pa
     assert len({same, longer, source(there)().checksum()}) == 3
 
 
+def test_stray_files_are_skipped_and_counted(tree: Path, tmp_path: Path) -> None:
+    root = make_tree(tmp_path)
+    image = root / "train" / WNIDS[0] / f"{WNIDS[0]}_0.JPEG"
+    for place in (image.with_name(f"._{image.name}"), image.with_name(".nfs00000000a"), root / "val" / ".DS_Store"):
+        place.write_bytes(b"x")
+    (root / "val" / WNIDS[1] / "Thumbs.db").write_bytes(b"x")
+    splits, plain = source(root)(), source(tree)()
+    assert splits.checksum() == plain.checksum() and "stray" not in plain.notes
+    assert splits.notes.endswith("4 stray files skipped (.DS_Store, Thumbs.db and the like)")
+
+
 def damage(root: Path, kind: str) -> None:
     folder = root / "train" / WNIDS[1]
     if kind == "no class":
@@ -153,6 +164,10 @@ def test_what_is_missing_is_named_with_its_place(tmp_path: Path) -> None:
         source(tmp_path / "nothing")()
     damage(make_tree(tmp_path), "no val")
     with pytest.raises(FileNotFoundError, match="val is missing; put class folders"):
+        source(tmp_path)()
+    (tmp_path / "validation").rename(tmp_path / "val")
+    os.symlink("/nowhere/n02084071", tmp_path / "train" / "n02084071")
+    with pytest.raises(FileNotFoundError, match="train/n02084071 is a link to /nowhere/n02084071, which is not there"):
         source(tmp_path)()
 
 
@@ -255,7 +270,9 @@ def test_foreign_parquet_is_refused_by_name(tree: Path, tmp_path: Path) -> None:
         source(shards, tmp_path / "a", num_classes=4)()
     wrong = shards / "data" / "validation-00000-of-00001.parquet"
     parquet.write_table(arrow.table({"image": [{"bytes": None, "path": "x"}], "label": [0]}), wrong)
-    with pytest.raises(ValueError, match=r"validation-00000.*parquet row 0 has no image.bytes; fetch it again"):
+    with pytest.raises(
+        ValueError, match=r"validation-00000.*parquet row 0 has no image.bytes, and a path alone is not read"
+    ):
         source(shards, tmp_path / "b")()
     wrong.write_bytes(b"PAR1")
     with pytest.raises(ValueError, match="validation-00000-of-00001.parquet must be parquet with the columns"):
@@ -608,14 +625,17 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, workers: int) -> No
     module = datamodule(make_tree(tmp_path), loader_workers=workers)
     file = tmp_path / "val" / WNIDS[1] / f"{WNIDS[1]}_0.JPEG"
     whole = file.read_bytes()
-    for content, reason in ((whole[:-500], "image file is truncated"), (b"<html>", "of no known format")):
+    for content, reason, remedy in (
+        (whole[:-500], "image file is truncated", "; fetch or write it again"),
+        (b"<html>", "of no known format", "; convert it to PNG or JPEG, or fetch it again"),
+    ):
         file.write_bytes(content)
         loader = module.test_dataloader()[0]
         with pytest.raises(DamagedImageError) as error:
             list(loader)
         message = f"{WNIDS[1]}/{WNIDS[1]}_0.JPEG cannot be read as an image ({reason}"
         assert str(error.value).startswith(message)
-        assert str(error.value).endswith("; fetch it again") and "\n" not in str(error.value)
+        assert str(error.value).endswith(remedy) and "\n" not in str(error.value)
         if workers:
             loader._iterator._shutdown_workers()  # as Lightning does after an error
 

@@ -280,7 +280,8 @@ def test_bad_sequences_are_refused_by_name(tmp_path):
     assert f"{frame} is missing, the frame of {mask}" in refused(FileNotFoundError, load_cell_tracking, tmp_path)
     for path in mask.parent.iterdir():
         path.unlink()
-    assert "SEG holds no man_seg*.tif" in refused(FileNotFoundError, load_cell_tracking, tmp_path)
+    (mask.parent / "notes.txt").write_text("x")
+    assert "SEG holds no man_seg*.tif, it holds notes.txt; " in refused(FileNotFoundError, load_cell_tracking, tmp_path)
 
 
 def test_three_dimensional_sequences_are_refused_as_that(tmp_path):

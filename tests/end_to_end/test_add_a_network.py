@@ -1,6 +1,7 @@
 """A network is added by the files that the README names, in a folder of one's own: trained, counted, matched, viewed, drawn."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +131,78 @@ def test_a_changed_file_does_not_pass_for_the_code_of_the_run(folder: Path, outp
     assert "by other code" not in run(*asked, root=outputs).stdout
     (folder / "group_net.py").write_text(NETWORK + "\n# changed\n")
     assert "made by other code than this: 1 finished run;" in run(*asked, root=outputs).stdout
+
+
+FACTORY = """
+from torch import nn
+
+
+def tiny(*, weights=None, progress=True, **arguments):
+    layers = nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    return nn.Sequential(*layers, nn.Linear(6, arguments["num_classes"]))
+"""
+DATA = """
+from datamodules.sources.digits import load_digits
+
+
+def load_mine():
+    return load_digits()
+"""
+OF_DATA = """
+name: mine
+task: classification
+stem: cifar
+num_classes: 10
+in_channels: 1
+image_size: [8, 8]
+mean: null
+std: null
+eval_batch_size: 64
+source: {_target_: my_data.load_mine, _partial_: true}
+"""
+
+
+@pytest.mark.slow
+def test_the_files_that_the_page_shows_are_a_network(tmp_path: Path) -> None:
+    """Of docs/how_to/network.md: a class with its YAML, and the YAML of a function as torchvision's; then data of one's own."""
+    page = (ROOT / "docs" / "how_to" / "network.md").read_text(encoding="utf-8")
+    [network] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    own, of_function = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    mine = tmp_path / "mine"
+    (mine / "model").mkdir(parents=True)
+    (mine / "mynet.py").write_text(network)
+    (mine / "model" / "mynet.yaml").write_text(own)
+    (mine / "functions.py").write_text(FACTORY)
+    (mine / "model" / "tiny.yaml").write_text(
+        of_function.replace("torchvision.models.mobilenet_v3_small", "functions.tiny")
+    )
+    asked = ("recipe.epochs=1", "trainer.limit_train_batches=2", "trainer.accelerator=cpu", "logger=none")
+    (mine / "data").mkdir()
+    (mine / "my_data.py").write_text(DATA)
+    (mine / "data" / "mine.yaml").write_text(OF_DATA)
+    done = run("--config-dir", str(mine), "-m", "model=mynet,tiny", "data=digits", *asked, root=tmp_path / "outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    trained = records(tmp_path / "outputs")
+    assert trained["mynet8"]["complexity"]["macs"] == 64 * 9 * 8 + 8 * 10
+    assert trained["torchvision_mobilenet_v3_small"]["complexity"]["macs"] == 36 * 9 * 6 + 6 * 10
+    for record in trained.values():
+        assert record["status"] == "ok" and record["metrics"]["test/n"] == 450
+    done = run(
+        "--config-dir", str(mine), "model=resnet", "model.base_channels=4", "data=mine", *asked, root=tmp_path / "two"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for kind, name in (("variant", "resnet_cifar"), ("recipe", "classification")):
+        assert f"the default {kind}, {name}: resnet has none of its own for mine" in done.stdout
+    [record] = records(tmp_path / "two").values()
+    assert record["counts"] == {"train": 1197, "val": 150, "test": 450}
+    code = f"""
+from benchmarks.__main__ import main
+match = ["complexity", "match", "--config-dir", {str(mine)!r}, "data=digits", "--macs"]
+assert main([*match, "{64 * 9 * 20 + 20 * 10}", "model=mynet"]) == 0
+assert main([*match, "1e4", "model=tiny"]) == 2
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and "model.width=20" in done.stdout, done.stderr
+    assert "model=tiny does not say which argument is its width" in done.stderr

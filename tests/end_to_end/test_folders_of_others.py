@@ -1,5 +1,6 @@
 """Data as people have it, through the command line."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,45 @@ def test_a_folder_of_mixed_images_trains_and_predicts(tmp_path: Path) -> None:
     assert command("predict")([str(directory), str(folder / "images" / "2.png"), "--out", str(tmp_path / "out")]) == 0
     with Image.open(tmp_path / "out" / "2_mask.png") as mask:
         assert mask.size == (47, 33) and set(np.unique(np.array(mask))) <= {0, 127, 255}
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(folder / "images" / "2.png") as image:
+        image.save(tmp_path / "turned.png", exif=exif)
+    assert command("predict")([str(directory), str(tmp_path / "turned.png"), "--out", str(tmp_path / "out")]) == 0
+    with Image.open(tmp_path / "out" / "turned_mask.png") as mask:
+        assert mask.size == (33, 47) and 0x0112 not in mask.getexif()
+
+
+@pytest.mark.parametrize(("first", "share"), [("white", 98), ("black", 2)])
+def test_masks_are_read_as_they_are_shown_and_16_bits_are_predicted_from_as_trained_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], first: str, share: int
+) -> None:
+    """Palette PNG with the same two values stored, and white for the one or for the other; images of 16 bits."""
+    random = np.random.RandomState(0)
+    for number in range(6):
+        stored = np.zeros((50, 50), dtype=np.uint8)
+        stored[10:15, 10:20] = 1  # 2 %
+        mask = Image.fromarray(stored).copy()
+        mask.putpalette([255, 255, 255, 0, 0, 0] if first == "white" else [0, 0, 0, 255, 255, 255])
+        deep = Image.fromarray(random.randint(500, 4000, (50, 50)).astype(np.uint16))
+        for kind, image in (("images", deep), ("masks", mask)):
+            (tmp_path / "slides" / kind).mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "slides" / kind / f"{number}.png")
+    done = run(*UNET, f"data.root={tmp_path / 'slides'}", root=tmp_path / "outputs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = records(tmp_path / "outputs").values()
+    assert f"foreground {share}.0 % of the training pixels" in record["dataset"]["notes"]
+    assert (f"{share} % of the training pixels are foreground" in done.stdout) == (share > 50)
+    low, high = record["dataset"]["grey_range"]
+    assert 500 <= low < 550 and 3950 < high < 4000
+    [directory] = (tmp_path / "outputs").glob("*/*/*/seed0")
+    predict = [str(directory), str(tmp_path / "slides" / "images" / "0.png"), "--out"]
+    assert command("predict")([*predict, str(tmp_path / "one")]) == 0
+    assert "range of grey values" not in capsys.readouterr().err
+    del record["dataset"]["grey_range"]
+    (directory / "record.json").write_text(json.dumps(record))
+    assert command("predict")([*predict, str(tmp_path / "two")]) == 0
+    assert "the run has no range of grey values from training" in capsys.readouterr().err
 
 
 def test_cifar10_as_torchvision_leaves_it_trains(tmp_path: Path) -> None:

@@ -73,3 +73,15 @@ def test_a_folder_without_classes_is_refused_before_the_start(
     done = run_here("data=image_folder", f"data.root={root}", root=tmp_path / "outputs")
     assert done.returncode == 2 and message.format(root=root) in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("link", ["emus", "train/emus", "test"])
+def test_a_class_or_part_that_leads_nowhere_is_named_before_the_start(tmp_path: Path, link: str) -> None:
+    root = photographs(tmp_path / "pets", {"cats": 3, "dogs": 3})
+    if link != "emus":
+        root = photographs(tmp_path / "parts" / "train", {"cats": 3, "dogs": 3}).parent
+    (root / link).symlink_to("/nowhere/x")
+    done = run_here("data=image_folder", f"data.root={root}", root=tmp_path / "outputs")
+    said = f"{root / link} is a link to /nowhere/x, which is not there"
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()

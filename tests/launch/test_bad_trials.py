@@ -14,6 +14,7 @@ import torch
 from support.commands import CLEAN, ROOT
 from support.watcher import RecordingWatcher
 
+from benchmarks.config import folders
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.launch import new_record, trial_job
@@ -30,8 +31,12 @@ LIMIT_S = 600  # of one command, on a busy machine
 
 
 def sweep(root: Path, *overrides: str) -> tuple[list[Trial], list[Outcome]]:
+    given = {text.partition("=")[0] for text in overrides}
+    asked = [text for text in TINY if text.partition("=")[0] not in given]
     trials = [
-        trial for trial in expand([*TINY, *overrides, f"output_root={root}"], multirun=True) if isinstance(trial, Trial)
+        trial
+        for trial in expand([*asked, *overrides, f"output_root={root}"], multirun=True)
+        if isinstance(trial, Trial)
     ]
     its = Sweep(trials, RecordingWatcher())
     its.run()
@@ -89,20 +94,27 @@ def test_what_lies_in_the_way_of_one_trial_does_not_stop_the_others(tmp_path: Pa
         assert (cause or "") in (outcome.error or "") and "\n" not in (outcome.error or ""), (what, outcome)
 
 
-def test_a_run_belongs_to_its_data_and_a_checkpoint_to_its_code_and_data(tmp_path: Path) -> None:
-    [trial], [outcome] = sweep(tmp_path, "+data.root=A")
+def test_a_run_belongs_to_its_data_and_a_checkpoint_to_its_code_and_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    monkeypatch.setattr(folders, "_added", [tmp_path / "mine"])
+    (tmp_path / "mine" / "data" / "rooted.yaml").write_text(
+        "defaults: [digits, _self_]\ntask: classification\nstem: cifar\nroot: A\n"
+    )
+    [trial], [outcome] = sweep(tmp_path, "data=rooted")
     assert outcome == Outcome("ok")
-    _, [outcome] = sweep(tmp_path, "+data.root=B")
+    _, [outcome] = sweep(tmp_path, "data=rooted", "data.root=B")
     assert outcome.status == "refused" and "holds a run of data.root=A, and this asks for data.root=B" in outcome.error
     (tmp_path / "A").mkdir()
-    assert sweep(tmp_path, "+data.root=./A")[1] == [Outcome("finished")]
+    assert sweep(tmp_path, "data=rooted", "data.root=./A")[1] == [Outcome("finished")]
 
     record, checkpoint = trial.directory / "record.json", trial.directory / "checkpoints" / "last.ckpt"
     content = torch.load(checkpoint, weights_only=True)
     for name, said in {"data": "was trained on other images", "code": "was trained by other training code"}.items():
         torch.save(content | {"origin": content["origin"] | {name: "0" * 64}}, checkpoint)
         record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "interrupted"}))
-        _, [outcome] = sweep(tmp_path, "+data.root=A")
+        _, [outcome] = sweep(tmp_path, "data=rooted")
         assert outcome.status == "failed" and said in outcome.error, outcome
     assert "origin" not in torch.load(checkpoint.with_name("best.ckpt"), weights_only=True)
 

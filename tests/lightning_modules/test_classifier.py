@@ -149,3 +149,35 @@ def test_recipes_of_today_compose(recipe: str) -> None:
     assert settings["optimizer"] == trial.config["recipe"]["optimizer"] and trial.overrides == {}
     keys = {"torchvision_2021": 4, "vit_imagenet": 1, "a3": 4}
     assert len(settings) == 2 + keys[recipe]
+
+
+# As printed: Wightman et al. 2021, Table 2, A3; Vryniotis 2021, the command of ResNet-50's second weights, on 8 GPUs of 128
+# images; Dosovitskiy et al. 2021, Table 3 and appendix B.1. The warm-up is 5 epochs of the first two, 10,000 steps of ViT's.
+PRINTED: dict[str, dict[str, Any]] = {
+    "a3": {
+        "batch_size": 2048, "epochs": 100, "lr": 8e-3, "weight_decay": 0.02, "mixup": 0.1, "cutmix": 1.0, "warm_up": 5,
+        "binary_cross_entropy": True, "decay_norms_and_biases": False,
+    },
+    "torchvision_2021": {
+        "batch_size": 8 * 128, "epochs": 600, "lr": 0.5, "momentum": 0.9, "weight_decay": 2e-5, "mixup": 0.2, "cutmix": 1.0,
+        "warm_up": 5, "label_smoothing": 0.1, "decay_norms_and_biases": False,
+    },
+    "vit_imagenet": {
+        "batch_size": 4096, "epochs": 300, "lr": 3e-3, "weight_decay": 0.3, "clip_gradient_norm": 1.0,
+        "warm_up": 10_000 * 4096 / 1_281_167,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", PRINTED)
+def test_recipes_of_today_have_the_figures_of_their_sources(recipe: str) -> None:
+    [trial] = expand_all(["model=resnet", "data=imagenet", f"recipe={recipe}"])
+    written = trial.config["recipe"]
+    figures = {
+        key: value for key, value in written.items() if isinstance(value, int | float) and key != "validate_every"
+    }
+    figures |= {key: value for key, value in written["optimizer"].items() if not key.startswith("_")}
+    assert written["scheduler"]["_target_"] == "lightning_modules.schedules.warm_up_then_cosine"
+    warm_up = written["scheduler"]["warm_up"] * written["epochs"]
+    assert warm_up == pytest.approx(PRINTED[recipe]["warm_up"], rel=1e-3)
+    assert figures | {"warm_up": PRINTED[recipe]["warm_up"]} == PRINTED[recipe]

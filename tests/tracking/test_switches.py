@@ -122,6 +122,25 @@ def test_the_switches(
     assert ("mode" in capfd.readouterr().err) == (variables == {"WANDB_MODE": "no"})
 
 
+def test_the_configuration_has_what_the_variables_say_where_it_is_not_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = {
+        "project": "PROJECT",
+        "entity": "ENTITY",
+        "name": "NAME",
+        "group": "RUN_GROUP",
+        "tags": "TAGS",
+        "notes": "NOTES",
+    }
+    for variable in named.values():
+        monkeypatch.setenv(f"WANDB_{variable}", f"of {variable}")
+    [trial] = expand_all([], multirun=False)
+    assert {key: trial.config["logger"][key] for key in named} == {key: f"of {named[key]}" for key in named}
+    [trial] = expand_all([f"logger.{key}=mine" for key in named], multirun=False)
+    assert {trial.config["logger"][key] for key in named} == {"mine"}
+
+
 @pytest.mark.slow
 def test_what_the_variables_say_is_honoured_but_for_the_configuration(counted: WandbServer, tmp_path: Path) -> None:
     variables = {

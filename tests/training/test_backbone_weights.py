@@ -42,6 +42,11 @@ def test_a_frozen_backbone_without_weights_is_refused_and_one_that_learns_is_fro
         assert "\n" not in str(error.value)
     [other] = expand(["model=resnet"], multirun=False)
     assert isinstance(other, Trial) and load_backbone(other.config, None) is None
+    [other] = expand(["model=resnet", "recipe.backbone_weights=resnet18.pt"], multirun=False)
+    with pytest.raises(
+        ValueError, match="recipe.backbone_weights is of a detector's backbone, and data=digits is for class"
+    ):
+        load_backbone(other.config, None)
 
 
 def test_a_classifiers_weights_are_taken_and_named(tmp_path: Path) -> None:

@@ -3,15 +3,14 @@
 import contextlib
 import io
 import math
-import multiprocessing
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from support.forked_ranks import answers_of_ranks
 
 from lightning_modules.metrics.coco import CocoAP
 
@@ -244,18 +243,14 @@ def test_no_mask_is_kept():
     )
 
 
-def rank_of(rank, world_size, folder, answers):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/{world_size}", rank=rank, world_size=world_size)
+def rank_of(rank, world_size):
     predictions, targets = split_of_ranks()
     metrics = {kind: CocoAP(3, kind) for kind in ("box", "mask")}
     rows = range(len(targets) * rank // world_size, len(targets) * (rank + 1) // world_size)
     for row in rows:
         for metric in metrics.values():
             metric.update([predictions[row]], [targets[row]])
-    values = [{name: float(value) for name, value in metric.compute().items()} for metric in metrics.values()]
-    answers.put((rank, values))
-    dist.destroy_process_group()
+    return [{name: float(value) for name, value in metric.compute().items()} for metric in metrics.values()]
 
 
 def split_of_ranks():
@@ -268,14 +263,7 @@ def split_of_ranks():
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_same_at_any_number_of_processes(world_size, tmp_path):
     """Shares of 7 images: 3 and 4; 2, 2 and 3. The first rank has no detection at all."""
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    ranks = [context.Process(target=rank_of, args=(rank, world_size, tmp_path, answers)) for rank in range(world_size)]
-    for rank in ranks:
-        rank.start()
-    values = [answers.get(timeout=100)[1] for _ in ranks]
-    for rank in ranks:
-        rank.join()
+    values = answers_of_ranks(rank_of, world_size, tmp_path)
     alone = [score(*split_of_ranks(), kind) for kind in ("box", "mask")]
     assert [repr(each) for each in values] == [repr(alone)] * world_size  # to the digit, with NaN where it is NaN
 

@@ -2,17 +2,16 @@
 
 import contextlib
 import io
-import multiprocessing
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy import ndimage
+from support.forked_ranks import answers_of_ranks
 from torch import nn
 
 from datamodules.in_memory import InMemoryDataModule
@@ -94,26 +93,16 @@ def test_a_metric_begins_anew():
     assert update(metric, scenes[:1]) == update(ComponentAP(), scenes[:1])
 
 
-def rank_of(rank, world_size, folder, answers):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/{world_size}", rank=rank, world_size=world_size)
+def rank_of(rank, world_size):
     rows = range(5 * rank // world_size, 5 * (rank + 1) // world_size)
     own, every = update(ComponentAP(), [scene(row) for row in rows]), [scene(row) for row in range(5)]
-    answers.put((own, update(ComponentAP(sync_on_compute=False), every)))
-    dist.destroy_process_group()
+    return own, update(ComponentAP(sync_on_compute=False), every)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_the_same_at_any_number_of_processes(world_size, tmp_path):
     """Many components are equally sure: their order decides."""
-    context = multiprocessing.get_context("fork")
-    answers = context.Queue()
-    ranks = [context.Process(target=rank_of, args=(rank, world_size, tmp_path, answers)) for rank in range(world_size)]
-    for rank in ranks:
-        rank.start()
-    values = [answers.get(timeout=100) for _ in ranks]
-    for rank in ranks:
-        rank.join()
+    values = answers_of_ranks(rank_of, world_size, tmp_path)
     alone = update(ComponentAP(), [scene(row) for row in range(5)])
     assert values == [(alone, alone)] * world_size
 

@@ -35,12 +35,14 @@ def test_a_comparison_of_two_seeds_can_reject() -> None:
     assert 2.5 < low < high < 4  # docs/evidence.md: 3.25 points [2.66, 3.84]
 
 
-def test_resnext_does_not_get_worse_with_width() -> None:
-    """At one learning rate from the first step it erred by 1.2 % at 0.63 M MACs, 2.1 % at 2.52 M and 3.0 % at 10.08 M."""
-    groups = [group for group in same_but_seed(runs_of("compute_accuracy")) if group[0].family == "resnext"]
-    by_cost = {group[0].macs: one.mean for group, one in zip(groups, estimates(groups), strict=True)}
-    narrow, *_, wide = [mean for _, mean in sorted(by_cost.items())]
-    assert len(by_cost) == 3 and wide < narrow
+def test_wide_resnext_is_not_judged_by_a_rate_that_hurts_it() -> None:
+    """At one learning rate from the first step it erred by 1.33 points more than both others at 2.52 M MACs, p = 0.047."""
+    held = [
+        one
+        for one in differences(runs_of("compute_accuracy"))
+        if "resnext20_8x4d" in {one.first.partition(" ")[0], one.second.partition(" ")[0]}
+    ]
+    assert len(held) == 2 and all(one.p > 0.05 for one in held)
 
 
 def test_a_short_training_is_not_judged_by_running_statistics() -> None:

@@ -100,7 +100,8 @@ def _import_error(environment: Mapping[str, str]) -> str:
     message = (done.stderr.strip().splitlines() or ["the server of processes has ended"])[-1]
     if "torchvision" in message:
         message += (
-            f": the torchvision here does not fit torch {version('torch')}; nothing needs it: pip uninstall torchvision"
+            f": the torchvision here does not fit torch {version('torch')}; install the build that does or, as timm's networks "
+            "alone need it, pip uninstall torchvision"
         )
     return message
 

@@ -99,10 +99,15 @@ def content_of(directory: Path, settings: Mapping[str, Any]) -> Content:
     Raises:
         OSError, ValueError: its record or configuration cannot be read.
     """
+    return Content(directory, record_of(directory), read_config(directory), settings)
+
+
+def record_of(directory: Path) -> dict[str, Any]:
+    """Read a run's record. Raises ValueError where it cannot be read."""
     record = read_json(directory / RECORD)
     if record is None:
         raise ValueError(f"{directory / RECORD} cannot be read")
-    return Content(directory, record, read_config(directory), settings)
+    return record
 
 
 def ended(run: Run) -> dict[str, Any]:

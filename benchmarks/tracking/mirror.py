@@ -21,11 +21,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_json
+from benchmarks.records.files import HISTORY, read_config
 from benchmarks.records.runs import read_history
-from benchmarks.tracking.content import mirrored, reason
+from benchmarks.tracking.content import mirrored, reason, record_of
 from benchmarks.tracking.process import FINISH, LOOK_S, end, ignore_signals, kill, start
 
 WATCH_S = 10.0  # between looks at the server in a run
@@ -113,11 +111,11 @@ def main(directory: Path) -> int:
     os.dup2(2, 1)  # what the client prints belongs in the log
     from benchmarks.tracking.wandb_run import close, prepare
 
-    config = yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8"))
+    config = read_config(directory)
     root = Path(config["output_root"]).resolve()
     prepare(root)
     # Under `wandb agent` the client takes a run's place from the environment alone.
-    place = {"run_id": _record(directory)["run_id"], **{name: config["logger"][name] or "" for name in PLACE}}
+    place = {"run_id": record_of(directory)["run_id"], **{name: config["logger"][name] or "" for name in PLACE}}
     os.environ |= {f"WANDB_{name.upper()}": value for name, value in place.items()}
 
     def answer(**word: str) -> None:
@@ -151,7 +149,7 @@ def main(directory: Path) -> int:
                 sent += 1
         if not _waiting():
             os._exit(1)  # rank 0 was killed: how the run ended is not known here
-        close(run, directory, _record(directory), config)
+        close(run, directory, record_of(directory), config)
     except Exception as error:  # of the client, its service or the network: of many classes
         print(f"W&B: {reason(error)}; {SYNC}", file=sys.stderr, flush=True)
         os._exit(1)  # at an orderly end the client would go on trying
@@ -225,7 +223,7 @@ def _start(directory: Path, config: dict[str, Any], root: Path, mode: str) -> tu
 
     from benchmarks.tracking.wandb_run import folder_of, open_run, quiet_settings, supersede_offline_files
 
-    record, configured = _record(directory), config["logger"]["mode"]
+    record, configured = record_of(directory), config["logger"]["mode"]
     while mode != "disabled":
         settings = quiet_settings(
             config["logger"]["init_timeout"],
@@ -248,13 +246,6 @@ def _start(directory: Path, config: dict[str, Any], root: Path, mode: str) -> tu
         wandb.teardown(exit_code=1)  # its service would hold the run's id
         mode = "offline"
     return None, mode
-
-
-def _record(directory: Path) -> dict[str, Any]:
-    record = read_json(directory / RECORD)
-    if record is None:
-        raise ValueError(f"{directory / RECORD} cannot be read")
-    return record
 
 
 if __name__ == "__main__":

@@ -14,7 +14,10 @@ os.environ.pop("COLUMNS", None)  # set by pytest-xdist; processes started here w
 os.environ["OMP_NUM_THREADS"] = "1"
 
 # What takes longest, so that no process of tests begins it when the others have ended.
-FIRST = ("tests/training/test_resume.py", "tests/end_to_end/", "tests/test_docs.py", "tests/tracking/", "tests/launch/")
+FIRST = (
+    *("tests/training/test_resume.py", "tests/report/test_certify.py", "tests/end_to_end/", "tests/test_docs.py"),
+    *("tests/tracking/", "tests/launch/"),
+)
 
 
 def pytest_collection_finish() -> None:

@@ -101,15 +101,15 @@ class Detector(Supervised):
         return self.detect(image[None], [target])[0]
 
     def on_validation_epoch_end(self) -> None:
-        """Log the ``val`` metrics, and the training losses since the last evaluation."""
+        """Report the ``val`` metrics, and the training losses since the last evaluation."""
         super().on_validation_epoch_end()
         for name, metric in self.part_losses.items():
             if metric.update_called:
-                self.log(f"train/loss_{name}", computed(metric)[0], logger=False)
+                self._report({f"train/loss_{name}": computed(metric)[0]})
 
     def on_test_epoch_end(self) -> None:
-        """Log the ``test`` metrics."""
-        self._log("test")
+        """Report the ``test`` metrics."""
+        self._report(self._metrics("test"))
 
     def _generators(self, targets: Targets) -> list[torch.Generator]:
         """Return the generator of each image in this step."""
@@ -138,14 +138,14 @@ class Detector(Supervised):
                 objects = ({name: one[name].cpu() for name in DRAWN if name in one} for one in (target, prediction))
                 self.examples.append((_image_in_annotation(image, target).cpu(), *objects))
 
-    def _log(self, split: str) -> None:
+    def _metrics(self, split: str) -> dict[str, Tensor]:
         proposals, images = computed(self.proposals[split])
         values = {"n": images.double(), "n_proposals": proposals}
         for kind in self.kinds:
             scores = computed(self.scores[f"{split}_{kind}"])
             values |= {f"{kind}_{name}": value for name, value in scores.items()}
             values[f"{kind}_ap_err"] = 100 * (1 - scores["ap"])
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
+        return {f"{split}/{name}": value for name, value in values.items()}
 
 
 def _scaled(boxes: Tensor, scale: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What the tasks share: a network, an optimiser, a schedule, and losses that are right at any world size."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
@@ -176,14 +176,14 @@ class Supervised(pl.LightningModule):
         self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the ``val`` metrics and the training loss since the last evaluation."""
+        """Report the ``val`` metrics and the training loss since the last evaluation."""
         if self.train_loss.update_called:
-            self.log("train/loss", computed(self.train_loss)[0], logger=False)
-        self._log("val")
+            self._report({"train/loss": computed(self.train_loss)[0]})
+        self._report(self._metrics("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Log the ``test`` metrics; keep the outcomes."""
-        self._log("test")
+        """Report the ``test`` metrics; keep the outcomes."""
+        self._report(self._metrics("test"))
         self.outcomes = computed(self.test_outcomes).cpu()
 
     def _accumulate(self, inputs: Sequence[Any]) -> Tensor:
@@ -215,10 +215,15 @@ class Supervised(pl.LightningModule):
         losses.update(self.loss(logits, targets, None))
         self.update_metrics(split, logits, batch)
 
-    def _log(self, split: str) -> None:
+    def _metrics(self, split: str) -> dict[str, Tensor]:
         loss, images = computed(self.losses[split])
         values = {"loss": loss, "n": images.double(), **self.compute_metrics(split)}
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, logger=False)
+        return {f"{split}/{name}": value for name, value in values.items()}
+
+    def _report(self, metrics: Mapping[str, Tensor]) -> None:
+        """Put metrics where callbacks read them. ``log`` would reduce them over batches and processes, which is done, and
+        takes as long for each name as a layer of a small network."""
+        self.trainer.callback_metrics.update(metrics)
 
 
 def computed(metric: Any) -> Any:

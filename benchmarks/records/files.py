@@ -163,14 +163,13 @@ def reopen(directory: Path, error: str | None) -> dict[str, Any]:
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
     """Append one JSON line and wait until it is on disk; a torn last line of a killed writer is cut off first."""
-    if path.exists() and (size := path.stat().st_size):
-        with open(path, "r+b") as file:
-            content = file.read()
-            whole = content.rfind(b"\n") + 1
-            if whole < size:
-                file.truncate(whole)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(_finite(row)) + "\n")
+    with open(path, "a+b") as file:
+        if end := file.seek(0, os.SEEK_END):
+            file.seek(end - 1)
+            if file.read() != b"\n":
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+        file.write((json.dumps(_finite(row)) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
 

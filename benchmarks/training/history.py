@@ -35,6 +35,7 @@ class HistoryWriter(BatchCallback):
         self.directory = directory
         self.cost = cost
         self._lr = 0.0
+        self._written: int | None = None  # step of the last row, once the file was read
         self._losses: list[torch.Tensor] = []  # of the steps since the last point
         self._points: list[dict[str, Any]] = []  # since the last row
 
@@ -74,9 +75,12 @@ class HistoryWriter(BatchCallback):
         }
         if points:
             row["steps"] = {name: [point[name] for point in points] for name in points[0]}
-        last = last_row(self.directory / HISTORY)
-        if last is None or last["step"] < row["step"]:
+        if self._written is None:
+            last = last_row(self.directory / HISTORY)
+            self._written = -1 if last is None else last["step"]
+        if self._written < row["step"]:
             append_row(self.directory / HISTORY, row)
+            self._written = row["step"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run's next row goes on from."""

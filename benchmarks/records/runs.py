@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -238,14 +239,21 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
     root = Path(output_root)
     if not root.is_dir():
         raise FileNotFoundError(f"no folder {root}: give the folder that holds the runs, normally outputs")
-    collecting = gc.isenabled()
-    gc.disable()  # it would look again and again through what thousands of records hold, and nothing of it is garbage
-    try:
+    with uncollected():
         runs, problems = _load(root)
+    return sorted(runs, key=_order), sorted(problems)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Pause garbage collection, which would look again and again through what thousands of records hold."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
     finally:
         if collecting:
             gc.enable()
-    return sorted(runs, key=_order), sorted(problems)
 
 
 def _load(root: Path) -> tuple[list[Run], list[str]]:

@@ -1,6 +1,6 @@
 """What the page's charts draw: networks and their Pareto front, by comparison and by machine, and learning curves."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean
@@ -13,7 +13,7 @@ from benchmarks.analysis.pareto import drawn_errors, front_probabilities, matche
 from benchmarks.analysis.seeds import all_but_seed, baseline_names, same_but_seed
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
-from benchmarks.report.learning_curves import drawn_together, points_per_curve, read_curves, thinned
+from benchmarks.report.learning_curves import Rows, drawn_together, points_per_curve, read_curves, thinned
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
 from benchmarks.units import count, one_line, score, score_label
@@ -38,8 +38,8 @@ class Charts:
     problems: list[str] = field(default_factory=list)
 
 
-def charts_of(runs: Sequence[Run]) -> Charts:
-    """Return what the charts of all runs draw; a run goes by its index in `runs`."""
+def charts_of(runs: Sequence[Run], read: Callable[[Run], Rows] = Run.curve) -> Charts:
+    """Return what the charts of all runs draw; a run goes by its index in `runs`, and `read` returns the rows of its curve."""
     index_of = {id(run): index for index, run in enumerate(runs)}
     titled = protocols(runs)
     drawn = Charts([one_line(title) for title in titled])
@@ -50,7 +50,7 @@ def charts_of(runs: Sequence[Run]) -> Charts:
         estimated = estimates(networks)
         ids = {all_but_seed(group[0]): len(drawn.networks) + place for place, group in enumerate(networks)}
         drawn.networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
-        rows = read_curves(members, drawn.problems)
+        rows = read_curves(members, read, drawn.problems)
         together = drawn_together(members, networks, rows)
         for group in together:
             drawn.curves |= zip((index_of[id(run)] for run in group), thinned(group, rows, limit), strict=True)

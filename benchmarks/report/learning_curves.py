@@ -1,7 +1,7 @@
 """Learning curves for the page: the rows of each run's history, thinned to what can be seen."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from benchmarks.records.runs import Run
@@ -19,12 +19,12 @@ def points_per_curve(runs: Sequence[Run]) -> int:
     return max(FEWEST, min(MOST, POINTS // max(1, len(runs))))
 
 
-def read_curves(runs: Iterable[Run], problems: list[str]) -> dict[int, Rows]:
-    """Return the rows that can be drawn by the identity of their run; what cannot be read is added to `problems`."""
+def read_curves(runs: Iterable[Run], read: Callable[[Run], Rows], problems: list[str]) -> dict[int, Rows]:
+    """Return the rows that can be drawn by the identity of their run; what `read` cannot read is added to `problems`."""
     rows: dict[int, Rows] = {}
     for run in runs:
         try:
-            rows[id(run)] = run.curve()
+            rows[id(run)] = read(run)
         except (OSError, ValueError) as error:
             problems.append(one_line(str(error)))
             rows[id(run)] = []

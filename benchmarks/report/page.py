@@ -13,10 +13,11 @@ from typing import Any
 from benchmarks.analysis.comparisons import network_labels
 from benchmarks.analysis.seeds import short_labels
 from benchmarks.records.files import SWEEPS, read_json, write_atomic
-from benchmarks.records.runs import TABLES, Run, load_runs
+from benchmarks.records.runs import TABLES, Run, load_runs, uncollected
 from benchmarks.report import sections
 from benchmarks.report.chart_data import Charts, charts_of
 from benchmarks.report.figures import family_marks
+from benchmarks.report.kept_curves import KeptCurves
 from benchmarks.report.leaderboard import leaderboard
 from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS, Quantity, result_title
 from benchmarks.report.rendering import render_template
@@ -57,7 +58,10 @@ def write_page(
     published, unread = _published_tables(root)
     problems = [*problems, *unread]
     path = out or root / "report.html"
-    write_atomic(path, _render(runs, states, published, problems, datetime.now(UTC)))
+    curves = KeptCurves(root, runs)
+    with uncollected():
+        write_atomic(path, _render(runs, curves, states, published, problems, datetime.now(UTC)))
+    curves.write()
     return path
 
 
@@ -78,12 +82,13 @@ def _published_tables(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def _render(
     runs: list[Run],
+    curves: KeptCurves,
     states: Sequence[TrialState],
     published: Sequence[dict[str, Any]],
     problems: Sequence[str],
     written: datetime,
 ) -> str:
-    drawn = charts_of(runs)
+    drawn = charts_of(runs, curves.read)
     legend = _legend(runs)
     looks = {row["family"]: family_look(row["family"]) for chart in drawn.charts for row in chart["references"]}
     looks |= {legend_key(run): look_of(run) for run in sorted(runs, key=lambda run: str(run.record.get("started")))}

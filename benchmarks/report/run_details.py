@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from benchmarks.units import number, one_line
 
 # A title with its rows (name, text), with lines of text, or with a matrix: classes and, by true class, the predicted counts.
 Section = tuple[str, list[tuple[str, str]] | str | dict[str, Any]]
+CONFUSION, CONFIGURATION = "confusion", "Configuration"  # parts that are no table; keys of a record have no capital
 MOST_CLASSES = 100  # of a matrix that can still be read
 TITLES = {
     "complexity": "Complexity (one image)",
@@ -25,58 +25,63 @@ TITLES = {
 
 
 def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
-    """Return the details of runs as lists of indices into the sections, each of which is there once."""
-    sections: dict[str, int] = {}
+    """Return the details of runs as lists of indices into the sections, each of which is there once.
+
+    Runs of a sweep have most parts in common, word by word: a section is made once for each that differs.
+    """
+    places: dict[tuple[str, str], int | None] = {}
+    sections: list[Section] = []
     details = []
     for run in runs:
+        own = []
+        for part in _parts(run):
+            if part not in places:
+                section = _section(*part)
+                places[part] = len(sections) if section[1] else None
+                sections += [section] if section[1] else []
+            own.append(places[part])
         title = f"{run.data} · {run.name} · {run.recipe} · seed {run.seed}"
-        parts = [sections.setdefault(json.dumps(section), len(sections)) for section in run_details(run)]
-        details.append([one_line(title), parts])
-    return {"sections": [json.loads(section) for section in sections], "runs": details}
+        details.append([one_line(title), [place for place in own if place is not None]])
+    return {"sections": sections, "runs": details}
 
 
-def run_details(run: Run) -> list[Section]:
-    """Return the sections of a run: each part of its record, its reference counts, and its configuration in several parts.
-
-    Runs of a sweep have most sections in common, word by word.
-    """
+def _parts(run: Run) -> list[tuple[str, str]]:
+    """Return name and text of each part of a run's record, its reference counts, and its configuration in several parts."""
     tables = {
         "run": {"folder": str(run.directory), "overrides": run.overrides or "none"},
         "reference counts": reference_counts(run),
     }
     for key, value in run.record.items():
-        if key == "confusion":
+        if key == CONFUSION:
             continue
         if not isinstance(value, dict):
             tables["run"][key] = value
         elif key != "overrides":
             tables[key] = value
-    sections: list[Section] = []
-    for key, values in tables.items():
-        if rows := _rows(json.dumps(values)):
-            sections.append((TITLES.get(key, one_line(key).capitalize()), rows))
-    if matrix := _confusion(run):
-        sections.append(("Confusion matrix", matrix))
-    return sections + [("Configuration", lines) for lines in _configuration(run.directory / CONFIG)]
+    parts = [(key, json.dumps(values)) for key, values in tables.items()]
+    classes, counts = run.part("dataset").get("classes"), run.record.get(CONFUSION)
+    if isinstance(classes, list) and isinstance(counts, list):
+        parts.append((CONFUSION, json.dumps([classes, counts])))
+    return parts + [(CONFIGURATION, lines) for lines in _configuration(run.directory / CONFIG)]
 
 
-@lru_cache(10_000)  # as many parts of records as differ among a thousand runs
-def _rows(part: str) -> list[tuple[str, str]]:
-    """Return name and text of each value that a part of a record holds, from its JSON."""
-    return [
-        (one_line(name), one_line(_plain(value)))
-        for name, value in flatten(json.loads(part)).items()
-        if value not in (None, "", [], {})
-    ]
+def _section(key: str, text: str) -> Section:
+    """Return the section of a part; an empty one where nothing of it can be shown."""
+    if key == CONFIGURATION:
+        return "Configuration", text
+    if key == CONFUSION:
+        return "Confusion matrix", _confusion(*json.loads(text))
+    values = {name: value for name, value in flatten(json.loads(text)).items() if value not in (None, "", [], {})}
+    title = TITLES.get(key, one_line(key).capitalize())
+    return title, [(one_line(name), one_line(_plain(value))) for name, value in values.items()]
 
 
-def _confusion(run: Run) -> dict[str, Any] | None:
-    """Return the classes and, by true class, how many images were predicted as each; None where they cannot be shown."""
-    classes, counts = run.part("dataset").get("classes"), run.record.get("confusion")
-    if not isinstance(classes, list) or not isinstance(counts, list) or not len(counts) == len(classes) <= MOST_CLASSES:
-        return None
+def _confusion(classes: list[Any], counts: list[Any]) -> dict[str, Any]:
+    """Return the classes and, by true class, how many images were predicted as each; nothing where they cannot be shown."""
+    if not len(counts) == len(classes) <= MOST_CLASSES:
+        return {}
     if not all(isinstance(row, list) and all(number(count) is not None for count in row) for row in counts):
-        return None
+        return {}
     return {"classes": [one_line(str(name)) for name in classes], "counts": counts}
 
 

@@ -8,9 +8,16 @@ from typing import Any, Generic, TypeVar
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import normalise
-from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler
+from datamodules.loading.batching import (
+    EvaluationSampler,
+    GlobalBatchSampler,
+    ResumableLoader,
+    as_made,
+    worker_options,
+)
 from datamodules.readers.encoded import FolderImages, ImageSplits
 from datamodules.readers.objects import ObjectSplits
 from datamodules.readers.preparation import reporting_to
@@ -26,11 +33,13 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
 
     source: called once per process, returns the splits. batch_size: global, divided by the world size. eval_batch_size:
     images per process and step. mean, std: per channel, of pixels divided by 255. seed: decides order and augmentation, both
-    anew in every epoch. loader_workers: processes beside this one that make batches.
+    anew in every epoch. loader_workers: processes beside this one that make batches; null for one per thread beside a GPU, and
+    ``workers_on_cpu`` without one, as the threads train there. num_classes, sha256: what the data must have, null for any.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     """
 
     device: torch.device = CPU  # of the batches, where the module is used without a trainer
+    workers_on_cpu = 0
 
     # For callers that have a data module and do not import this package.
     reporting_preparation_to = staticmethod(reporting_to)
@@ -44,6 +53,8 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         std: Sequence[float] | None,
         seed: int,
         loader_workers: int | None,
+        num_classes: int | None = None,
+        sha256: str | None = None,
     ) -> None:
         super().__init__()
         self.source: Callable[[], AnySplits] = source
@@ -53,6 +64,8 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         self.std: tuple[float, ...] = tuple(std or ())
         self.seed = seed
         self.loader_workers = loader_workers
+        self.num_classes = num_classes
+        self.sha256 = sha256
 
     @cached_property
     def splits(self) -> AnySplits:
@@ -63,6 +76,17 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
     def checksum(self) -> str:
         """The checksum of the splits, 64 hex digits."""
         return self.splits.checksum()
+
+    def check_published(self) -> None:
+        """Raise ValueError unless the data has num_classes and sha256."""
+        classes = len(self.splits.classes)
+        if self.num_classes not in (None, classes):
+            raise ValueError(f"data.num_classes must be {classes}, the classes of the data, got {self.num_classes}")
+        if self.sha256 not in (None, self.checksum):
+            raise ValueError(
+                f"these are not the published images and splits: their checksum must be {self.sha256}, got {self.checksum}; "
+                "fetch the files again, or use them as another set (data.sha256=null)"
+            )
 
     def image_shape(self) -> list[int]:
         """Return the shape [C, H, W] of an image, for the manifest."""
@@ -80,7 +104,7 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
             "mean": list(self.mean),
             "std": list(self.std),
             "notes": splits.notes,
-            "baselines": {},
+            "baselines": dict(splits.baselines),
         }
 
     def remarks(self) -> list[str]:
@@ -109,6 +133,14 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         """Return this rank's part of every global batch of an epoch, shuffled."""
         return GlobalBatchSampler(len(self.splits.train), self.batch_size, self.seed, *self.rank_and_world_size())
 
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Return this rank's shard of the validation split, in order."""
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
+        """Return this rank's shard of the test split, in order; one loader per view where there are several."""
+        return self._evaluation_loader("test")
+
     def evaluation_sampler(self, count: int, batch_size: int) -> EvaluationSampler:
         """Return this rank's shard of so many images, in order."""
         return EvaluationSampler(count, batch_size, *self.rank_and_world_size())
@@ -120,3 +152,31 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
     def root_device(self) -> torch.device:
         """Return the device of the network."""
         return self.device if self.trainer is None else self.trainer.strategy.root_device
+
+    def _evaluation_loader(self, name: str) -> DataLoader[Any]:
+        raise NotImplementedError
+
+    def _train_workers_loader(self, batches: Dataset[Any]) -> ResumableLoader:
+        """Return the training loader of batches that workers make from files."""
+        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
+
+    def _evaluation_workers_loader(self, batches: Dataset[Any], count: int, batch_size: int) -> DataLoader[Any]:
+        """Return the evaluation loader of batches of so many images that workers make from files."""
+        workers = self._workers()
+        return DataLoader(
+            batches,
+            sampler=self.evaluation_sampler(count, batch_size),
+            batch_size=None,
+            collate_fn=as_made,
+            num_workers=workers,
+            pin_memory=self._on_gpu(),
+            **worker_options(workers),
+        )
+
+    def _workers(self) -> int:
+        if self.loader_workers is None:
+            return torch.get_num_threads() if self._on_gpu() else self.workers_on_cpu
+        return self.loader_workers
+
+    def _on_gpu(self) -> bool:
+        return self.root_device().type == "cuda"

@@ -15,12 +15,7 @@ from datamodules.augmentation.imagenet import ImageAugmentation
 from datamodules.augmentation.views import view_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import Batch
-from datamodules.loading.batching import (
-    EvaluationRows,
-    ResumableLoader,
-    TrainRows,
-    worker_options,
-)
+from datamodules.loading.batching import EvaluationRows, TrainRows
 from datamodules.readers.encoded import FolderImages, ImageSplit, ImageSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.stored_image import StoredImage
@@ -86,12 +81,13 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
 
     image_size: of a crop, [S, S]. eval_batch_size: in the usual test view, fewer images in larger ones. test_views: see
     view_of; one more test loader each, in this order. augment: see ImageAugmentation. loader_workers: one set for training and
-    one for evaluation, started once; null: one per thread of this process beside a GPU, which waits for them; on a CPU one, as
-    the threads train there.
+    one for evaluation, started once.
     Raises ValueError on arguments that contradict one another or the data: batch sizes' when a loader is made, once the
     world size is known, others at once or in setup. Images are read when they are needed: DamagedImageError, a ValueError,
     then names one that cannot be.
     """
+
+    workers_on_cpu = 1
 
     def __init__(
         self,
@@ -122,15 +118,15 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         batches = _TrainBatches(self.splits.train, self.augmentation, self.mean, self.std, self.seed)
-        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
+        return self._train_workers_loader(batches)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's shard of the validation split, in order, as the first test view has it."""
-        return self._evaluation_loader(self.splits.val, *self.views[0])
+        return self._view_loader(self.splits.val, *self.views[0])
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Return this rank's shard of the test split, in order, once per view."""
-        return [self._evaluation_loader(self.splits.test, *view) for view in self.views]
+        return [self._view_loader(self.splits.test, *view) for view in self.views]
 
     def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Yield evenly spaced training images in the first test view; see SplitDataModule."""
@@ -151,24 +147,11 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
         """Return the shape [C, H, W] of a crop."""
         return [3, self.size, self.size]
 
-    def _evaluation_loader(
+    def _view_loader(
         self, split: ImageSplit, view: Callable[[StoredImage], np.ndarray], crops: int
     ) -> DataLoader[Batch]:
         # No more pixels in a batch than in one of the usual view: those of the network's activations count.
         batch_size = max(1, self.eval_batch_size // crops)
-        return DataLoader(
-            _EvaluationBatches(split, view, self.mean, self.std),
-            sampler=self.evaluation_sampler(len(split), batch_size),
-            batch_size=None,
-            num_workers=self._workers(),
-            pin_memory=self._on_gpu(),
-            **worker_options(self._workers()),
+        return self._evaluation_workers_loader(
+            _EvaluationBatches(split, view, self.mean, self.std), len(split), batch_size
         )
-
-    def _workers(self) -> int:
-        if self.loader_workers is None:
-            return torch.get_num_threads() if self._on_gpu() else 1
-        return self.loader_workers
-
-    def _on_gpu(self) -> bool:
-        return self.root_device().type == "cuda"

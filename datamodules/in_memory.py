@@ -13,12 +13,7 @@ from datamodules.augmentation.elastic import Elastic, ElasticDraws, Warped
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.base import CPU, SplitDataModule
 from datamodules.loading.batch import Batch
-from datamodules.loading.batching import (
-    EvaluationRows,
-    ResumableLoader,
-    TrainRows,
-    as_made,
-)
+from datamodules.loading.batching import EvaluationRows, ResumableLoader, TrainRows, as_made
 from datamodules.readers.device import on_device
 from datamodules.readers.instances import InstanceSplit
 from datamodules.readers.seeds import mix_seed
@@ -137,7 +132,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         num_classes: int | None = None,
         sha256: str | None = None,
     ) -> None:
-        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers)
+        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers, num_classes, sha256)
         self.elastic, self.border_weights = None, None
         if "elastic" in augment:
             if unknown := sorted(augment.keys() - {"elastic", "border_weights"}):
@@ -147,20 +142,12 @@ class InMemoryDataModule(SplitDataModule[Splits]):
             self.elastic, self.border_weights = Elastic(**augment["elastic"]), augment.get("border_weights")
         self.augmentation = Augmentation({} if self.elastic else augment)
         self.cache_dir = cache_dir
-        self.num_classes = num_classes
-        self.sha256 = sha256
         self._copies: dict[str, Split] = {}
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data and check it against num_classes, sha256, mean, std and augment."""
-        train, classes = self.splits.train, len(self.splits.classes)
-        if self.num_classes not in (None, classes):
-            raise ValueError(f"data.num_classes must be {classes}, the classes of the data, got {self.num_classes}")
-        if self.sha256 not in (None, self.checksum):
-            raise ValueError(
-                f"these are not the published images and splits: their checksum must be {self.sha256}, got {self.checksum}; "
-                "fetch the files again, or use them as another set (data.sha256=null)"
-            )
+        train = self.splits.train
+        self.check_published()
         if not self.mean and not self.std:
             pixels = _pixels(train, train.images.transpose(0, 1)).double() / 255
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
@@ -187,14 +174,6 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         workers = self.loader_workers if self.root_device() == CPU else None
         return ResumableLoader(batches, sampler, workers or 0)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """Return this rank's shard of the validation split, in order."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """Return this rank's shard of the test split, in order."""
-        return self._evaluation_loader("test")
-
     def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Yield evenly spaced training images; see SplitDataModule."""
         split = self._placed("train")
@@ -212,11 +191,10 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         return list(self.splits.train.images.shape[1:])
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest with the baselines of the data set, the share of the foreground and the range of grey values."""
+        """Return the manifest with the share of the foreground and the range of grey values."""
         splits, foreground = self.splits, self.splits.foreground()
         share = [] if foreground is None else [f"foreground {100 * foreground:.1f} % of the training pixels"]
         return super().manifest() | {
-            "baselines": dict(splits.baselines),
             "notes": "; ".join(filter(None, [splits.notes, *share])),
             **({} if splits.grey_range is None else {"grey_range": list(splits.grey_range)}),
         }

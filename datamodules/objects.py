@@ -17,10 +17,7 @@ from datamodules.loading.batching import (
     EvaluationRows,
     GlobalBatchSampler,
     GroupedBatchSampler,
-    ResumableLoader,
     TrainRows,
-    as_made,
-    worker_options,
 )
 from datamodules.readers import rle
 from datamodules.readers.objects import LooseImage, Objects, ObjectSplit, ObjectSplits
@@ -126,8 +123,7 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
 
     image_size: of a training image, [H, W], for which compute is counted. eval_batch_size: 1 where images differ in size, as
     those of one batch are padded to one size. augment: see ObjectAugmentation. pad_multiple: what the sides of a batch are a
-    multiple of. shorter_side, longest_side: what evaluation scales an image to. loader_workers: null for one per thread beside
-    a GPU, and none on a CPU, as the threads train there. num_classes, sha256: what the data must have.
+    multiple of. shorter_side, longest_side: what evaluation scales an image to.
     Raises ValueError on arguments that contradict one another or the data, those of augment at once, others in setup; and for
     an image or annotation that cannot be read when it is needed.
     """
@@ -149,11 +145,9 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         shorter_side: int | None = None,
         longest_side: int | None = None,
     ) -> None:
-        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers)
+        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers, num_classes, sha256)
         self.image_size = list(image_size)
         self.augmentation = ObjectAugmentation(augment)
-        self.num_classes = num_classes
-        self.sha256 = sha256
         self.pad_multiple = pad_multiple
         self.shorter_side = shorter_side
         self.longest_side = longest_side
@@ -161,15 +155,7 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
     def setup(self, stage: str | None = None) -> None:
         """Load or list the data and check it."""
         splits = self.splits
-        if self.num_classes not in (None, len(splits.classes)):
-            raise ValueError(
-                f"data.num_classes must be {len(splits.classes)}, the classes of the data, got {self.num_classes}"
-            )
-        if self.sha256 not in (None, self.checksum):
-            raise ValueError(
-                f"these are not the published images and splits: their checksum must be {self.sha256}, got {self.checksum}; "
-                "fetch the files again, or use them as another set (data.sha256=null)"
-            )
+        self.check_published()
         pixels = splits.train.image(0)
         check_statistics(self.mean, self.std, 1 if pixels.ndim == 2 else pixels.shape[2])
         self.augmentation.check(splits.train.sizes, splits.upright)
@@ -186,15 +172,7 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
     def train_dataloader(self) -> DataLoader[ObjectBatch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         batches = TrainObjects(*self._arguments("train"), augmentation=self.augmentation, seed=self.seed)
-        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
-
-    def val_dataloader(self) -> DataLoader[ObjectBatch]:
-        """Return this rank's shard of the validation split, in order."""
-        return self._evaluation_loader("val")
-
-    def test_dataloader(self) -> DataLoader[ObjectBatch]:
-        """Return this rank's shard of the test split, in order."""
-        return self._evaluation_loader("test")
+        return self._train_workers_loader(batches)
 
     def read(self, path: Path, channels: int) -> tuple[ObjectBatch, np.ndarray, str]:
         """Return an image file as a batch of one, as evaluation has it, its pixels uint8 [H, W] or [H, W, 3], and what is to be
@@ -247,33 +225,13 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         return [len(self.mean), *self.image_size]
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest with the baselines of the data set and what an annotation file calls its classes."""
-        splits = self.splits
-        return super().manifest() | {
-            "baselines": dict(splits.baselines),
-            "category_ids": list(splits.category_ids),
-        }
+        """Return the manifest with what an annotation file calls the classes."""
+        return super().manifest() | {"category_ids": list(self.splits.category_ids)}
 
     def _arguments(self, name: str) -> tuple[Any, ...]:
         return self.splits.named()[name], self.mean, self.std, self.pad_multiple
 
     def _evaluation_loader(self, name: str) -> DataLoader[ObjectBatch]:
         arguments = self._arguments(name)
-        workers = self._workers()
-        return DataLoader(
-            EvaluationObjects(*arguments, shorter_side=self.shorter_side, longest_side=self.longest_side),
-            sampler=self.evaluation_sampler(len(arguments[0]), self.eval_batch_size),
-            batch_size=None,
-            collate_fn=as_made,
-            num_workers=workers,
-            pin_memory=self._on_gpu(),
-            **worker_options(workers),
-        )
-
-    def _workers(self) -> int:
-        if self.loader_workers is None:
-            return torch.get_num_threads() if self._on_gpu() else 0
-        return self.loader_workers
-
-    def _on_gpu(self) -> bool:
-        return self.root_device().type == "cuda"
+        batches = EvaluationObjects(*arguments, shorter_side=self.shorter_side, longest_side=self.longest_side)
+        return self._evaluation_workers_loader(batches, len(arguments[0]), self.eval_batch_size)

@@ -4,8 +4,8 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -123,7 +123,7 @@ class ImageSplit:
 class ImageSplits:
     """Train, validation and test split of encoded images.
 
-    classes are the names in the order of the class indices. notes, remarks: see Splits.
+    classes are the names in the order of the class indices. notes, baselines, remarks: see Splits.
     """
 
     train: ImageSplit
@@ -132,6 +132,7 @@ class ImageSplits:
     classes: tuple[str, ...]
     notes: str = NAMES_AND_SIZES
     remarks: tuple[str, ...] = ()
+    baselines: Mapping[str, float] = field(default_factory=dict)
 
     def named(self) -> dict[str, ImageSplit]:
         """Return the splits by name, in the order train, val, test."""

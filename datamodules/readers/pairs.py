@@ -26,7 +26,9 @@ def image_mask_pairs(path: Path, mask_suffix: str | None = None) -> tuple[list[t
     pairs: list[tuple[Path, Path]] = []
     paired: set[str] = set()
     for stem, image in images.items():
-        names = [f"{one}{suffix}" for one in _names_of(stem) for suffix in suffixes]
+        channel = _CHANNEL.fullmatch(stem)
+        stems = [stem] if channel is None else [stem, channel[1]]
+        names = [f"{one}{suffix}" for one in stems for suffix in suffixes]
         mask = next((name for name in names if name in masks), None)
         counts = f"({len(images)} images, {len(masks)} masks)"
         if mask is None:
@@ -47,11 +49,6 @@ def image_mask_pairs(path: Path, mask_suffix: str | None = None) -> tuple[list[t
             f"{masks[alone[0]]} has no image; {_folder(path, _IMAGES)} must hold a file of its name {counts}"
         )
     return pairs, others + more
-
-
-def _names_of(stem: str) -> list[str]:
-    channel = _CHANNEL.fullmatch(stem)
-    return [stem] if channel is None else [stem, channel[1]]
 
 
 def _folder(path: Path, names: tuple[str, ...]) -> Path:

@@ -9,11 +9,7 @@ Tell = Callable[[str, int, int], None]
 Item = TypeVar("Item")
 
 
-def _tell_nobody(what: str, done: int, total: int) -> None:
-    pass
-
-
-_tell: ContextVar[Tell] = ContextVar("tell", default=_tell_nobody)
+_tell: ContextVar[Tell] = ContextVar("tell", default=lambda what, done, total: None)
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """A hand-written training loop beside Lightning's, interleaved, with the same weights at the end."""
 
 import copy
+import hashlib
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from inspect import signature
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -61,21 +63,36 @@ class BareLoop:
 
     Args:
         net: on its device, in its layout.
-        recipe: a configuration's; the schedule goes by epochs.
-        loader: batches of images, targets, weights of pixels or None, and one thing more.
+        recipe: a configuration's; the schedule goes by epochs, or by steps where it takes ``total_steps``.
+        loader: batches of images, targets, weights of pixels or None, and one thing more; or of images and the objects of each.
         precision: ``32-true`` or ``bf16-mixed``.
+        epochs: in all, for a schedule by steps.
+        seed: of the run, for a detector's drawing of regions.
 
     Raises:
         ValueError: another precision.
     """
 
-    def __init__(self, net: nn.Module, recipe: Mapping[str, Any], loader: Any, precision: str = "32-true") -> None:
+    def __init__(
+        self,
+        net: nn.Module,
+        recipe: Mapping[str, Any],
+        loader: Any,
+        precision: str = "32-true",
+        epochs: int = 1,
+        seed: int = 0,
+    ) -> None:
         if precision not in {"32-true", "bf16-mixed"}:
             raise ValueError(f"both loops have trainer.precision=32-true and bf16-mixed, got {precision}")
-        self.net = net
+        self.net: Any = net
         self.optimizer = instantiate(recipe["optimizer"])(net.parameters())
-        self.scheduler = instantiate(recipe["scheduler"])(self.optimizer)
+        schedule = instantiate(recipe["scheduler"])
+        self.by_step = "total_steps" in signature(schedule).parameters
+        total = {"total_steps": epochs * len(loader)} if self.by_step else {}
+        self.scheduler = schedule(self.optimizer, **total)
         self.loader = loader
+        self.seed = seed
+        self.steps = 0
         self.device = next(net.parameters()).device
         self.half = precision == "bf16-mixed"
         self.batch_s = 0.0
@@ -83,7 +100,7 @@ class BareLoop:
 
     def begin(self, epoch: int) -> None:
         """Start an epoch."""
-        if epoch:
+        if epoch and not self.by_step:
             self.scheduler.step()
         self.loader.sampler.set_epoch(epoch)
         self._batches = iter(self.loader)
@@ -93,14 +110,30 @@ class BareLoop:
         started = time.thread_time()
         batch = next(self._batches)
         self.batch_s += time.thread_time() - started
-        images, targets, weights = (
-            part if part is None else part.to(self.device, non_blocking=True) for part in batch[:3]
-        )
         with torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext():
-            loss = mean_loss(self.net(images), targets, weights)
+            loss = self._of_objects(*batch) if isinstance(batch[1], list) else self._of_classes(*batch[:3])
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        if self.by_step:
+            self.scheduler.step()
+        self.steps += 1
+
+    def _of_classes(self, *batch: Tensor | None) -> Tensor:
+        images, targets, weights = (part if part is None else part.to(self.device, non_blocking=True) for part in batch)
+        return mean_loss(self.net(images), targets, weights)
+
+    def _of_objects(self, images: Tensor, objects: Sequence[Mapping[str, Tensor]]) -> Tensor:
+        targets, generators = [], []
+        for one in objects:
+            target = {name: value.to(self.device, non_blocking=True) for name, value in one.items()}
+            targets.append(target | {"boxes": target["boxes"] * target["scale"].repeat(2)})
+            # The suite's numbers, so that both loops learn from the same regions.
+            place = f"regions {self.seed} {self.steps} {int(one['image'])}".encode()
+            number = int.from_bytes(hashlib.blake2b(place, digest_size=7).digest())
+            generators.append(torch.Generator().manual_seed(number))
+        losses, _ = self.net.losses(images.to(self.device, non_blocking=True), targets, generators)
+        return torch.stack(list(losses.values())).sum(dim=0).mean()
 
 
 def mean_loss(logits: Tensor, targets: Any, weights: Tensor | None) -> Tensor:
@@ -170,7 +203,9 @@ class Trainer(pl.Trainer):
             net.compile()
 
         def train_dataloader() -> InterleavedLoader:
-            self.beside = InterleavedLoader(make_loader(), BareLoop(net, self.recipe, make_loader(), self.precision))
+            seed = getattr(model, "seed", 0)
+            bare = BareLoop(net, self.recipe, make_loader(), self.precision, self.max_epochs or 1, seed)
+            self.beside = InterleavedLoader(make_loader(), bare)
             return self.beside
 
         datamodule.train_dataloader = train_dataloader

@@ -68,14 +68,16 @@ def warn_if_busy() -> float | None:
     return load
 
 
-def ask(module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S) -> dict[str, Any]:
+def ask(
+    module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S, python: str = sys.executable
+) -> dict[str, Any]:
     """Return the JSON that ``python -m benchmarks.<module> ARGUMENT`` prints, under torchrun for several ranks.
 
     Raises:
         ValueError: it failed, with the reason in one line.
     """
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [sys.executable, *torchrun, "-m", f"benchmarks.{module}", json.dumps(argument)]
+    command = [python, *torchrun, "-m", f"benchmarks.{module}", json.dumps(argument)]
     environment = clean_environment(threads)
     try:
         done = subprocess.run(

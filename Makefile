@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-.PHONY: help demo test test-slow test-clusters nightly lint docs hashes sbom clean
+.PHONY: help demo test test-slow test-timm test-clusters nightly lint docs hashes sbom clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,6 +17,9 @@ test: .venv/test ## install and run the tests (about 8 minutes on 2 cores)
 test-slow: .venv/slow ## the slow tests and those in a real browser
 	$(BIN)/python -m pytest $(TWO) -m 'slow and not browser' -rs
 	$(BIN)/python -m pytest -m browser -rs
+
+test-timm: .venv/timm/installed ## networks of timm and torchvision, in an environment of their own
+	.venv/timm/bin/python -m pytest -m timm -rs
 
 test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
 	$(BIN)/python -m pytest -m 'slurm or netns or ray' -rs
@@ -54,6 +57,13 @@ clean:          ## remove .venv (results in outputs/ stay)
 .venv/test .venv/slow .venv/clusters .venv/lint .venv/docs .venv/hashes: .venv/run
 	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser$(comma)docs$(comma)tiff$(comma)tensorboard$(comma)mlflow,$(notdir $@)))]'
 	@$(if $(filter slow,$(notdir $@)),$(PIP) --constraint constraints.txt --no-deps $(ASK_FOR_OLDER))
+	@touch $@
+
+# Sees the packages of .venv. Not in it: with torchvision there, torch, torchmetrics and what they start would import it.
+.venv/timm/installed: .venv/test tests/support/timm_environment.py
+	@$(BIN)/python -m venv .venv/timm
+	@.venv/timm/bin/python tests/support/timm_environment.py $(BIN)/python
+	@.venv/timm/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt timm torchvision
 	@touch $@
 
 comma := ,

@@ -27,6 +27,7 @@ from benchmarks.complexity.by_dispatch import count_by_dispatch
 from benchmarks.complexity.by_trace import NotTracedError, count_by_trace
 from benchmarks.complexity.cost import Complexity, LayerCost, Part
 from benchmarks.complexity.operator_cost import Count
+from benchmarks.units import one_line
 
 TRACED = 128  # pixels
 
@@ -44,7 +45,7 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
     try:
         net = instantiate(model)
     except InstantiationException as error:
-        raise ValueError(error.__cause__) from error
+        raise ValueError(one_line(str(error.__cause__ or error))) from error  # Hydra itself refuses without a cause
     check_image_size(net, height, width)
     return net, measure(net, (channels, height, width))
 

@@ -24,7 +24,7 @@ def test_wrong_values_of_keys_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 def test_all_that_the_page_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [row for part in (of_keys, of_overrides, of_commands) for row in refused(part, 90, tmp_path, monkeypatch)]
-    assert {path.name for path in tmp_path.iterdir()} <= {"file", "empty", "outputs"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"file", "empty", "dangling", "single", "heic", "outputs"}
     assert not list(tmp_path.rglob("record.json"))
     headings = [line for line in page(rows).splitlines() if line.startswith(("#", "| ---"))]
     written = PAGE.read_text(encoding="utf-8")
@@ -38,6 +38,8 @@ def test_what_is_taken_is_not_refused() -> None:
         Row("run.py", 0, "", ""),
         Row("run.py", None, "run.py: x", ""),
         Row("run.py", 2, "", "x"),
+        Row("run.py", 2, "Cannot run: x: None", ""),
+        Row("run.py", 2, "Cannot run: x: Error loading 'y':", ""),
         Row("run.py", 2, "run.py: nothing was started: train_flops is above launch.budget", ""),
         Row("run.py", 2, "run.py: x", "Traceback (most recent call last)"),
     ):

@@ -1,4 +1,4 @@
-"""Networks of timm where it is installed, and what is said where it is not or does not start."""
+"""Networks of timm, and what is said where it is not installed or does not start."""
 
 import sys
 from collections.abc import Iterator
@@ -82,9 +82,9 @@ PRINTED = {
 }
 
 
+@pytest.mark.timm
 @pytest.mark.parametrize("net", PRINTED)
 def test_networks_cost_what_their_papers_print(net: str) -> None:
-    pytest.importorskip("timm", exc_type=ImportError, reason="needs the extra timm")
     macs, params = PRINTED[net]
     built, cost = build(config("data=imagenet", f"model.net={net}")["model"], (3, 224, 224))
     assert cost.macs == pytest.approx(macs, rel=0.04)
@@ -92,7 +92,7 @@ def test_networks_cost_what_their_papers_print(net: str) -> None:
     assert cost.uncounted == () and built.num_classes == 1000
 
 
+@pytest.mark.timm
 def test_an_unknown_name_gets_the_nearest() -> None:
-    pytest.importorskip("timm", exc_type=ImportError, reason="needs the extra timm")
     with pytest.raises(ValueError, match="has no network 'mobilenetv3_smal', perhaps mobilenetv3_small_100, "):
         timm_network("mobilenetv3_smal", 3, 10)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.complexity import by_trace
 from benchmarks.complexity.by_dispatch import count_by_dispatch
 from benchmarks.complexity.by_trace import conv_flop_count, count_by_trace
-from benchmarks.complexity.counting import build, measure
+from benchmarks.complexity.counting import measure
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -336,21 +336,6 @@ def test_layer_that_is_not_used_costs_parameters_only():
 def test_input_size_is_channels_height_width(input_size):
     with pytest.raises(ValueError, match="input_size is \\(channels, height, width\\)"):
         measure(nn.Conv2d(3, 4, 1), input_size)
-
-
-@pytest.mark.parametrize(
-    ("target", "words"),
-    [
-        ("nothing.Net", "No module named 'nothing'"),
-        ("torch.nn.Nothing", "'Nothing' is importable from module 'torch.nn'"),
-        ("os.system", "'os.system' is blocklisted"),  # by Hydra, which names no further cause
-        ("torch.nn.Linear", "unexpected keyword argument 'depth'"),
-    ],
-)
-def test_why_no_network_is_made_of_a_name_is_one_line(target: str, words: str) -> None:
-    with pytest.raises(ValueError) as error:
-        build({"_target_": target, "depth": 20}, (1, 8, 8))
-    assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_compiled_network_is_refused():

@@ -201,7 +201,7 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
         runs = _runs(
             (trial for trial, _ in by_place.values()), {root: load_runs(root) for root in launched.watcher.roots}
         )
-        judged = judge((run for its in runs.values() for run in its), look, judged)
+        judged = judge((run for members in runs.values() for run in members), look, judged)
         open_folders = {folder for pair, one in judged.items() if one.state == "open" for folder in pair}
         if not open_folders:
             break
@@ -279,12 +279,12 @@ def _show(
 
     bad = [(trials[index], outcome) for index, outcome in sorted(outcomes.items()) if not outcome.good]
     if len(trials) > 1 or not bad:
-        mine = [run for its in runs.values() for run in its]
+        listed = [run for members in runs.values() for run in members]
         console.print()
-        print_runs(mine)
-        for note in dict.fromkeys(note for run in mine for note in run.record.get("notes") or ()):
+        print_runs(listed)
+        for note in dict.fromkeys(note for run in listed for note in run.record.get("notes") or ()):
             console.print(note, markup=False, highlight=False)
-        stale = sum(is_stale(run.record) for run in mine)
+        stale = sum(is_stale(run.record) for run in listed)
         if stale:
             console.print(
                 f"made by other code than this: {plural(stale, 'finished run')}; launch.rerun=stale runs them again"

@@ -37,34 +37,11 @@ RENAMED = {
 
 # What a terminal without UTF-8 shows; of other letters the base, of other signs a question mark.
 STAND_INS = str.maketrans(
-    {
-        **{
-            "·": "-",
-            "−": "-",
-            "–": "-",
-            "—": "-",
-            "─": "-",
-            "━": "-",
-            "│": "|",
-            "’": "'",
-            "×": "x",
-            "→": "->",
-            "±": "+/-",
-        },
-        **{
-            "§": "section ",
-            "≤": "<=",
-            "≥": ">=",
-            "≈": "~",
-            "µ": "u",
-            "α": "alpha",
-            "θ": "theta",
-            "σ": "sigma",
-            "∞": "inf",
-        },
-        **dict.fromkeys("●■▲▼◆★⬟✚✖▶", "*"),
-        **dict.fromkeys("✓✔", "+"),
-    }
+    dict.fromkeys("·−–—─━", "-")
+    | dict.fromkeys("●■▲▼◆★⬟✚✖▶", "*")
+    | dict.fromkeys("✓✔", "+")
+    | {"│": "|", "’": "'", "×": "x", "→": "->", "±": "+/-", "§": "section ", "≤": "<=", "≥": ">=", "≈": "~"}
+    | {"µ": "u", "α": "alpha", "θ": "theta", "σ": "sigma", "∞": "inf"}
 )
 READABLE = "readable"  # the name of the error handler
 

@@ -78,11 +78,13 @@ def configuration() -> str:
         for path in sorted((CONF / group).glob("*.yaml")):
             lines.append(f"| `{group}={path.stem}` | {_cell(_header(path))} |")
         for name in (name for name in WITH_KEYS if name.startswith(f"{group}/")):
+            path = CONF / f"{name}.yaml"
+            package = re.match(r"# @package ([a-z]\w*(?:\.\w+)*)\n", path.read_text(encoding="utf-8"))
             lines += [
                 "",
                 f"### Keys of `{name.replace('/', '=')}`",
                 "",
-                *_key_table(CONF / f"{name}.yaml", prefix=_package(CONF / f"{name}.yaml") or group),
+                *_key_table(path, prefix=package[1] if package else group),
             ]
     return "\n".join(lines) + "\n"
 
@@ -101,7 +103,7 @@ def commands() -> str:
         lines += (
             ["```text", _help(names), "```", ""]
             if command.module
-            else [f"{_sentence(command.help)} `{name} COMMAND`", ""]
+            else [f"{command.help[0].upper()}{command.help[1:]}. `{name} COMMAND`", ""]
         )
     return "\n".join(lines)
 
@@ -234,12 +236,6 @@ def _comment(lines: list[str], number: int) -> str:
     return " ".join(words)
 
 
-def _package(path: Path) -> str:
-    """Return where a file's keys go, where it says so in its first line."""
-    match = re.match(r"# @package ([a-z]\w*(?:\.\w+)*)\n", path.read_text(encoding="utf-8"))
-    return match[1] if match else ""
-
-
 def _header(path: Path) -> str:
     """Return the first sentence of the comment that a file begins with, else which file it extends."""
     text = path.read_text(encoding="utf-8")
@@ -285,10 +281,6 @@ def _type(hint: Any) -> str:
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
         getattr(hint, "__name__", ""), "any"
     )
-
-
-def _sentence(text: str) -> str:
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _cell(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
 from benchmarks.analysis.learning_rates import KEY as RATE
+from benchmarks.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import duration, number, si
 
@@ -82,7 +83,7 @@ class Crossing:
     first_better: list[float | None]
 
     def text(self) -> str:
-        """Which network overtakes which, and at what budget."""
+        """Return which network overtakes which, and at what budget."""
         if not any(self.means):
             return "no difference at any budget"
         if not self.points:
@@ -104,7 +105,7 @@ class Crossing:
         return " or ".join(self._interval(*interval) for interval in self.intervals or ())
 
     def _interval(self, low: float, high: float) -> str:
-        """An interval that reaches the first or the last budget may go on beyond it."""
+        """Return an interval in words; one that reaches the first or the last budget may go on beyond it."""
         kind = self.first.kind
         from_first, to_last = low <= self.budgets[0], high >= self.budgets[-1]
         if from_first and to_last:
@@ -117,7 +118,7 @@ class Crossing:
 
 
 def curves(runs: Iterable[Run]) -> list[Curve]:
-    """The finished runs with a budget, as curves; of two runs of one network, recipe, budget and seed the later one counts.
+    """Return the finished runs with a budget as curves; of two runs of a network, recipe, budget and seed the later one counts.
 
     A network may have a learning rate of its own at each budget; several at one budget are curves of their own.
     """
@@ -152,7 +153,7 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
 
 
 def cross(first: Curve, second: Curve) -> Crossing | None:
-    """Compares two curves at the budgets that both have; None where they share none."""
+    """Compare two curves at the budgets that both have; return None where they share none."""
     budgets = sorted(first.estimates.keys() & second.estimates.keys())
     if not budgets:
         return None
@@ -177,7 +178,7 @@ def cross(first: Curve, second: Curve) -> Crossing | None:
 
 
 def sign_changes(x: Sequence[float], y: Sequence[float]) -> list[float]:
-    """Where the polygon through (x, y) changes its sign; of a stretch of zeros, its middle."""
+    """Return the positions at which the polygon through (x, y) changes its sign; of a stretch of zeros, its middle."""
     points = []
     nonzero = [index for index, value in enumerate(y) if value]
     for left, right in itertools.pairwise(nonzero):
@@ -234,7 +235,7 @@ def _curve(kind: str, by_budget: dict[float, dict[int, Run]], estimated: dict[fl
 
 
 def _recipe(run: Run, but: str = "") -> str:
-    """The recipe with its overrides, but for the budget and this key."""
+    """Return the recipe with its overrides, without the budget and this key."""
     overrides = sorted(run.part("overrides").items())
     shown = [
         f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key and key != but
@@ -243,14 +244,12 @@ def _recipe(run: Run, but: str = "") -> str:
 
 
 def _exp(position: float, exact: dict[float, float]) -> float:
-    """The budget at a position; where the runs have one, that to the last bit."""
+    """Return the budget at a position, the exact one where the runs have it."""
     return exact.get(position, math.exp(position))
 
 
 def _not_excluded(here: tuple[Parts, Parts], there: tuple[Parts, Parts]) -> list[tuple[float, float]]:
     """Shares u in [0, 1] at which the difference, at (1-u)·here + u·there, is no further from zero than chance takes it."""
-    import numpy as np
-
     ends = [pair[0].mean - pair[1].mean for pair in (here, there)]
     shares = np.linspace(0, 1, STEPS + 1)
     if ends[0] * ends[1] < 0:
@@ -271,9 +270,7 @@ def _not_excluded(here: tuple[Parts, Parts], there: tuple[Parts, Parts]) -> list
 
 
 def _between(here: Parts, there: Parts, shares: Any) -> Parts:
-    """The parts of a network's mean at these shares of the way; a seed's luck at both ends may be the same."""
-    import numpy as np
-
+    """Return the parts of a network's mean at these shares of the way; the chance of a seed may be the same at both ends."""
     by_image = None
     if here.by_image is not None and there.by_image is not None:
         by_image = np.outer(1 - shares, here.by_image) + np.outer(shares, there.by_image)

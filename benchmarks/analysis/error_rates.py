@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-# SciPy and numpy are imported where they are used: what reads records starts in under a second.
+from benchmarks.lazy import np, special
 
 Array = Any  # of floats, or one of them
 
@@ -82,8 +82,6 @@ def parts_of_outcomes(outcomes: Array) -> Parts:
     Raises:
         ValueError: fewer than two seeds or images.
     """
-    import numpy as np
-
     n, images = outcomes.shape[-2:]
     if n < 2 or images < 2:
         raise ValueError(f"two seeds and two images are needed, got {n} and {images}")
@@ -106,8 +104,6 @@ def parts_of_rates(rates: Array) -> Parts:
     Raises:
         ValueError: fewer than two seeds.
     """
-    import numpy as np
-
     n = rates.shape[-1]
     if n < 2:
         raise ValueError(f"two seeds are needed, got {n}")
@@ -122,9 +118,6 @@ def pooled(members: Sequence[Parts]) -> list[Parts]:
     Pooled is the variance of a seed's rate as a share of that of one outcome, p·(1 - p): networks with more errors spread more.
     A member keeps its own spread where that is larger: with few seeds the test overlooks a network that spreads tenfold.
     """
-    import numpy as np
-    from scipy.special import chdtrc
-
     shape = (-1,) + (1,) * np.ndim(members[0].mean)
     scale = np.stack([one.mean * (1 - one.mean) for one in members])
     n = np.array([one.n for one in members]).reshape(shape)
@@ -143,7 +136,7 @@ def pooled(members: Sequence[Parts]) -> list[Parts]:
     statistic = total * np.log(np.maximum(tested, 1e-30)) - (logarithm * freedom).sum(axis=0)
     inverse = (usable / np.maximum(n - 1, 1)).sum(axis=0) - 1 / weight
     statistic = statistic / (1 + inverse / (3 * np.maximum(count - 1, 1)))
-    agree = (count > 1) & (chdtrc(np.maximum(count - 1, 1), statistic) >= 1 - CONFIDENCE)
+    agree = (count > 1) & (special.chdtrc(np.maximum(count - 1, 1), statistic) >= 1 - CONFIDENCE)
     return [
         replace(
             one,
@@ -162,8 +155,6 @@ def limits(parts: Parts) -> tuple[Array, ...]:
     joins it on the logit scale, by the distances of both limits from the estimate (Zou and Donner 2008). NaN where seeds that
     agree to the digit are all that is known.
     """
-    import numpy as np
-
     mean, count = np.asarray(parts.mean, dtype=np.float64), np.asarray(parts.count)
     inner = (mean > 0) & (mean < 1)
     rate = np.where(inner, mean, 0.5)
@@ -187,8 +178,6 @@ def limits(parts: Parts) -> tuple[Array, ...]:
 
 def wilson_limits(rate: Array, count: Array) -> tuple[Array, Array]:
     """95 % limits of an error rate of `count` independent outcomes, which need be no whole number (Wilson 1927)."""
-    import numpy as np
-
     z2 = normal_quantile() ** 2 / count
     centre = (rate + z2 / 2) / (1 + z2)
     half = np.sqrt(z2 * (rate * (1 - rate) + z2 / 4)) / (1 + z2)
@@ -201,8 +190,6 @@ def contrast(first: Parts, second: Parts) -> Contrast:
 
     Seeds are taken as independent: a number that two networks share is another initialisation in each.
     """
-    import numpy as np
-
     images = np.zeros_like(np.asarray(first.mean, dtype=np.float64))
     if first.by_image is not None and second.by_image is not None:
         difference = first.by_image - second.by_image
@@ -221,8 +208,6 @@ def contrast(first: Parts, second: Parts) -> Contrast:
 
 def variances(compared: Contrast) -> Array:
     """Equally likely values of the variance of a difference, shape (…, 200); see `half_width`."""
-    import numpy as np
-
     one, other = compared.seeds
     images = np.asarray(compared.images, dtype=np.float64)[..., None]
     shared = _variances(one + other, compared.freedom[0], sum(compared.residual))
@@ -236,7 +221,7 @@ def variances(compared: Contrast) -> Array:
 
 
 def variances_of_seeds(seeds: Array, freedom: Array) -> Array:
-    """The same of one mean over trainings, on these images."""
+    """Return equally likely values of the variance of one mean over trainings, on these images."""
     return _variances(seeds, freedom, 0.0)
 
 
@@ -246,15 +231,12 @@ def half_width(values: Array, confidence: float = CONFIDENCE) -> Array:
     Args:
         values: equally likely variances, shape (…, number). Of one part, s²/n · f/χ²(f), it is Student's interval.
     """
-    import numpy as np
-    from scipy.special import ndtr, ndtri
-
     root = np.sqrt(np.maximum(values, 1e-300))
-    half = float(ndtri((1 + confidence) / 2)) * root.min(axis=-1)
+    half = float(special.ndtri((1 + confidence) / 2)) * root.min(axis=-1)
     # The probability is concave in h, so that steps from below never go too far.
     for _ in range(STEPS):
         scaled = half[..., None] / root
-        short = confidence - (2 * ndtr(scaled) - 1).mean(axis=-1)
+        short = confidence - (2 * special.ndtr(scaled) - 1).mean(axis=-1)
         step = short / (np.exp(-(scaled**2) / 2) / root).mean(axis=-1) * np.sqrt(np.pi / 2)
         half = half + step
         if np.all(step <= 1e-9 * half):
@@ -264,22 +246,16 @@ def half_width(values: Array, confidence: float = CONFIDENCE) -> Array:
 
 def p_value(compared: Contrast) -> Array:
     """Two-sided p-value of no difference, at which the generalised interval ends at zero; 1 where nothing is known to vary."""
-    import numpy as np
-    from scipy.special import ndtr
-
     values = variances(compared)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * ndtr(-np.abs(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
+        p = 2 * special.ndtr(-np.abs(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
     return np.where(values[..., 0] > 0, p, 1.0)
 
 
 def probability_below(compared: Contrast) -> Array:
     """Probability that the true difference is below zero, given these runs and a flat prior."""
-    import numpy as np
-    from scipy.special import ndtr
-
     values = np.maximum(variances(compared), 1e-300)
-    return ndtr(-np.asarray(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
+    return special.ndtr(-np.asarray(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
 
 
 def detectable(compared: Contrast, seeds: int | None = None) -> float:
@@ -287,9 +263,6 @@ def detectable(compared: Contrast, seeds: int | None = None) -> float:
 
     Spread over seeds and images are taken as estimated. The chance of a significant result in the wrong direction is left out.
     """
-    import numpy as np
-    from scipy.special import ndtr
-
     planned = _with_seeds(compared, seeds) if seeds else compared
     one, other = (float(part) for part in planned.seeds)
     freedom = float(planned.freedom[0]) if planned.shared else float(planned.freedom[0] + planned.freedom[1])
@@ -299,13 +272,13 @@ def detectable(compared: Contrast, seeds: int | None = None) -> float:
     low, high = 0.0, float(halves.max()) + 3 * deviation
     for _ in range(50):
         middle = (low + high) / 2
-        shown = ndtr((middle - halves) / deviation).mean() if deviation else 1.0
+        shown = special.ndtr((middle - halves) / deviation).mean() if deviation else 1.0
         low, high = (low, middle) if shown >= POWER else (middle, high)
     return high
 
 
 def seeds_to_show(compared: Contrast, difference: float) -> int | None:
-    """How many seeds of each network show `difference` with power 0.8; None above 1,000, and where other images are needed."""
+    """Return how many seeds of each network show `difference` with power 0.8; None above 1,000 or if it takes other images."""
     if difference <= detectable(compared, MOST_SEEDS):
         return None
     low, high = 1, 2
@@ -320,9 +293,7 @@ def seeds_to_show(compared: Contrast, difference: float) -> int | None:
 @cache
 def normal_quantile() -> float:
     """The normal deviate that 95 % lie within."""
-    from scipy.special import ndtri
-
-    return float(ndtri((1 + CONFIDENCE) / 2))
+    return float(special.ndtri((1 + CONFIDENCE) / 2))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -336,8 +307,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _logit(rate: Array) -> Array:
-    import numpy as np
-
     return np.log(rate / (1 - rate))
 
 
@@ -353,8 +322,6 @@ def _with_seeds(compared: Contrast, seeds: int) -> Contrast:
 
 def _variances(seeds: Array, freedom: Array, residual: Array) -> Array:
     """Equally likely variances over trainings: none is smaller than what single outcomes alone give."""
-    import numpy as np
-
     seeds, freedom = np.broadcast_arrays(np.asarray(seeds, dtype=np.float64), np.asarray(freedom, dtype=np.float64))
     factors = np.empty((*seeds.shape, NODES))
     for value in np.unique(freedom):
@@ -365,7 +332,4 @@ def _variances(seeds: Array, freedom: Array, residual: Array) -> Array:
 @cache
 def _inverse_chi_squares(freedom: float) -> Array:
     """Quantiles of f / χ²(f), descending."""
-    import numpy as np
-    from scipy.special import chdtri
-
-    return freedom / chdtri(freedom, 1 - (np.arange(NODES) + 0.5) / NODES)
+    return freedom / special.chdtri(freedom, 1 - (np.arange(NODES) + 0.5) / NODES)

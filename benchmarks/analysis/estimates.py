@@ -25,6 +25,7 @@ from benchmarks.analysis.error_rates import (
     variances,
     variances_of_seeds,
 )
+from benchmarks.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import number
 
@@ -69,7 +70,7 @@ class Estimate:
 
     @property
     def basis_text(self) -> str:
-        """What an interval rests on beside the seeds' own results; empty where nothing is to be said."""
+        """What an interval rests on beside the results of these seeds; empty where it is nothing else."""
         if self.interval is None or self.parts is None:
             return ""
         alone = "" if self.test_set else SEEDS_ALONE
@@ -102,7 +103,7 @@ class Comparison:
 
     @property
     def seeds_missing(self) -> int | None:
-        """How many more seeds of each would show a difference as large as the mean; None if no number would."""
+        """Return how many more seeds of each would show a difference as large as the mean; None if no number would."""
         if self.contrast is None:
             return None
         needed = seeds_to_show(self.contrast, abs(self.mean) / self.scale)
@@ -159,9 +160,7 @@ def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool |
 
 
 def estimate_of_values(values: Sequence[float], percent: bool) -> Estimate:
-    """The same of figures alone, as of a curve's points. Raises ValueError without values."""
-    import numpy as np
-
+    """Return the mean of values with its interval, as at a point of a curve. Raises ValueError without values."""
     scale = 100.0 if percent else 1.0
     if not values:
         raise ValueError("at least one value is needed")
@@ -225,7 +224,7 @@ def percent_of(run: Run) -> bool:
 
 
 def _without(one: Estimate, outcomes: bool) -> str:
-    """Why a number of seeds makes no interval, with outcomes of the test images or without; empty where it does."""
+    """Return why a number of seeds makes no interval, with outcomes of the test images or without; empty where it makes one."""
     if one.parts is None:
         return one.missing
     if one.n < FEWEST_WITH_OUTCOMES or (one.n < FEWEST and not outcomes):
@@ -245,8 +244,6 @@ def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
 
 
 def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:
-    import numpy as np
-
     def stacked(name: str) -> Any:
         return np.array([getattr(one, name) for one in members], dtype=np.float64)
 
@@ -270,8 +267,6 @@ def _estimate(group: Sequence[Run], figure: str, percent: bool | None) -> Estima
 
 def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[Any, str, tuple[str, ...]]:
     """Errors by seed and image (n, N), the test set's checksum, and files that are left out; None where runs have none."""
-    import numpy as np
-
     from benchmarks.records.outcomes import OUTCOMES, read_outcomes
 
     rows, left_out, test_set = [], [], ""
@@ -302,9 +297,7 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
 
 
 def _errors(outcomes: Any, name: str) -> Any:
-    """Of each test image whether it is an error, or its part in a score of all pixels; None if the outcomes do not tell."""
-    import numpy as np
-
+    """Return for each test image its error, or its part in a score of all pixels; None if the outcomes do not tell."""
     if name in outcomes.hits:
         return ~outcomes.hits[name]
     if outcomes.pixels is None or name != "dice_err":

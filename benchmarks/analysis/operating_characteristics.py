@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.analysis.error_rates import POWER
 from benchmarks.analysis.sequential import LOOKS
 from benchmarks.analysis.simulation import OWN, SHARED, LookShares, Setting, Shares, simulate, simulate_looks
+from benchmarks.lazy import special
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT
 from benchmarks.terminal import at_least
 
@@ -123,10 +124,8 @@ def render(
 
 def rate_spread(rate: float, spread: float) -> float:
     """Return the standard deviation of a seed's error rate, whose mean is `rate`, in percentage points."""
-    from scipy.special import ndtri
-
     deviation = math.sqrt(SHARED**2 + OWN**2 + spread**2 + 1)
-    density = math.exp(-(float(ndtri(rate)) ** 2) / 2) / math.sqrt(2 * math.pi)
+    density = math.exp(-(float(special.ndtri(rate)) ** 2) / 2) / math.sqrt(2 * math.pi)
     return 100 * density * spread / deviation
 
 
@@ -186,13 +185,11 @@ over the table's {EQUAL} networks. The lowest is {min(cells):.1f}, the highest {
 lie within 93–97. Those above are of few errors, which are whole numbers, and of two or three seeds whose spread is small
 beside what the images add: there the interval is wider than it need be."""
     heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
-    return (
-        f"{lead}\n\n{_table(heads, ([*_named(key), *(_both(one) for one in shares)] for key, shares in grid.items()))}"
+    rows = (
+        [*_named(key), *(f"{100 * one.alone:.1f} / {100 * one.covered:.1f}" for one in shares)]
+        for key, shares in grid.items()
     )
-
-
-def _both(one: Shares) -> str:
-    return f"{100 * one.alone:.1f} / {100 * one.covered:.1f}"
+    return f"{lead}\n\n{_table(heads, rows)}"
 
 
 def _false_claims(tables: int, grid: Grid) -> str:
@@ -234,15 +231,17 @@ def _contest_row(contest: Contest, shares: list[Shares]) -> list[str]:
     ours, theirs = (seeds_needed(shares, by_signs) for by_signs in (False, True))
     three = shares[min(1, len(shares) - 1)]
     fewer = "" if ours is None else f"{theirs - ours}" if theirs else f"more than {MOST_SEEDS - ours}"
-    spread = rate_spread(sum(contest.rates) / len(contest.rates), contest.spread)
     return [
-        f"{contest.images:,}",
-        ", ".join(f"{100 * rate:g}" for rate in contest.rates),
-        f"{spread:.2f}",
+        *_contest(contest),
         f"{_number(ours)} ({three.shown:.2f})",
         f"{_number(theirs)} ({three.shown_by_signs:.2f})",
         fewer,
     ]
+
+
+def _contest(contest: Contest) -> list[str]:
+    spread = rate_spread(sum(contest.rates) / len(contest.rates), contest.spread)
+    return [f"{contest.images:,}", ", ".join(f"{100 * rate:g}" for rate in contest.rates), f"{spread:.2f}"]
 
 
 def _added(tables: int, added: Sequence[tuple[Contest, LookShares, int | None]]) -> str:
@@ -259,9 +258,7 @@ network, and the fixed number of seeds, without looks, that has no less power.""
 def _added_row(contest: Contest, looks: LookShares, fixed: int | None) -> list[str]:
     differ = not math.isnan(looks.shown)
     return [
-        f"{contest.images:,}",
-        ", ".join(f"{100 * rate:g}" for rate in contest.rates),
-        f"{rate_spread(sum(contest.rates) / len(contest.rates), contest.spread):.2f}",
+        *_contest(contest),
         f"{looks.shown:.2f}" if differ else "",
         "" if differ else f"{100 * looks.false:.1f}",
         f"{looks.seeds:.1f}",

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.analysis.estimates import Estimate
-
-# numpy is imported where it is used: what reads records starts in under a second.
+from benchmarks.lazy import np
 
 DRAWS = 1000
 MATCHED = 1.01
@@ -43,8 +42,6 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
     Each is another set of trainings, tested on other images that networks with outcomes of the same test set share: what makes
     all of them err more changes no front. A network without an interval stands still.
     """
-    import numpy as np
-
     rng = np.random.default_rng(0)
     errors = np.tile(np.array([one.mean for one in networks], dtype=np.float64), (DRAWS, 1))
     pooled: dict[float, Any] = {}  # one draw of a variance that networks share
@@ -67,8 +64,6 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
 
 def _of_other_images(networks: Sequence[Estimate], rng: Any) -> Any:
     """What other test images add to the errors of networks tested on the same ones, shape (draws, networks)."""
-    import numpy as np
-
     added = np.zeros((DRAWS, len(networks)), dtype=np.float32)
     known = [one.parts.by_image for one in networks if one.parts and one.parts.by_image is not None]
     for start in range(0, len(known[0]), IMAGES_AT_ONCE):
@@ -89,8 +84,6 @@ def front_probabilities(
     known = [one.interval is not None for one in networks]
     if not any(known):
         return [None] * len(networks)
-    import numpy as np
-
     rng = np.random.default_rng(1)
     cost = np.empty((DRAWS, len(networks)))
     for index, values in enumerate(costs):

@@ -42,18 +42,11 @@ FIGURES = {
     "v_rand": Figure("V_Rand", high=True),
     "v_info": Figure("V_Info", high=True),
     "seg": Figure("SEG", high=True),
-    "mask_ap": Figure("mask AP", high=True),
-    "mask_ap50": Figure("mask AP50", high=True),
-    "mask_ap75": Figure("mask AP75", high=True),
-    "mask_ap_small": Figure("mask AP, small", high=True),
-    "mask_ap_medium": Figure("mask AP, medium", high=True),
-    "mask_ap_large": Figure("mask AP, large", high=True),
-    "box_ap": Figure("box AP", high=True),
-    "box_ap50": Figure("box AP50", high=True),
-    "box_ap75": Figure("box AP75", high=True),
-    "box_ap_small": Figure("box AP, small", high=True),
-    "box_ap_medium": Figure("box AP, medium", high=True),
-    "box_ap_large": Figure("box AP, large", high=True),
+    **{
+        f"{kind}_ap{name}": Figure(f"{kind} AP{name.replace('_', ', ')}", high=True)
+        for kind in ("mask", "box")
+        for name in ("", "50", "75", "_small", "_medium", "_large")
+    },
 }
 
 
@@ -95,7 +88,7 @@ class Row:
 
     @property
     def runs(self) -> int | None:
-        """Over how many runs the paper's figure is a mean or a median; 1 unless it says so, None of the best of several."""
+        """How many runs the paper's figure is a mean or median of; 1 unless it says so, None for the best of several."""
         kind, _, number = self.statistic.partition(" of ")
         if kind == "best":
             return None
@@ -121,7 +114,7 @@ class Table:
         return [name for name in FIGURES if any(name in row.printed for row in self.rows)]
 
     def pick(self, names: Sequence[str]) -> "Table":
-        """The table with these rows alone. Raises ValueError for a row that there is not, with those that there are."""
+        """Return the table with these rows alone. Raises ValueError for an unknown row, naming the known ones."""
         known = [row.row for row in self.rows if row.runnable]
         for name in names:
             if name not in known:

@@ -24,7 +24,7 @@ DERIVED = ("seed", "name", "recipe.name", "recipe.scheduler.T_max", "trainer.max
 
 @dataclass(frozen=True)
 class Line:
-    """One figure of one row, beside the runs that were made under one configuration and code; without runs none is given.
+    """One figure of one row, beside our runs of one configuration and code; ``runs`` is empty where there are none.
 
     Attributes:
         values: ours, one per seed.
@@ -83,7 +83,7 @@ class Line:
 
 
 def margin(figure: str, paper: float, images: int | None) -> float:
-    """Within what a difference from the paper's figure counts as none.
+    """The largest difference from the paper's figure that counts as none.
 
     Of an error rate: the 95 % half-width of the paper's own figure under resampling of the test images (Wilson 1927), which two
     test sets of that size would differ by. Of a score of masks: a tenth of its distance from perfect.
@@ -121,7 +121,7 @@ def judge(ours: Estimate | None, paper: float, runs: int | None, margin: float) 
 
 
 def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
-    """The table's rows, each with every figure that it or a run has; runs of several configurations or codes are apart.
+    """Return a line for each figure of each row of the table; runs of other configurations or code have lines of their own.
 
     A run belongs to a row if it was launched as that row, or has its network, data and recipe.
     Raises ConfigurationError where the experiment does not compose.
@@ -138,8 +138,9 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
             for group, conditions in zip(groups, _conditions(groups), strict=True)
         ]
         for differences, group in sorted(described, key=lambda pair: len(pair[0])) or [((), ())]:
-            for figure in _figures(table, row, group):
-                result.append(Line(row, figure, group, differences))
+            measured = group[0].part("metrics") if group else {}
+            figures = [name for name in table.figures if name in row.printed or f"test/{name}" in measured]
+            result += [Line(row, figure, group, differences) for figure in figures or [""]]
     return _with_estimates(result)
 
 
@@ -161,12 +162,6 @@ def _with_estimates(rows: Sequence[Line]) -> list[Line]:
 
 def _conditions(groups: Sequence[Sequence[Run]]) -> list[list[str]]:
     return differing_conditions([group[0] for group in groups]) if groups else []
-
-
-def _figures(table: Table, row: Row, group: Sequence[Run]) -> list[str]:
-    measured = group[0].part("metrics") if group else {}
-    figures = [name for name in table.figures if name in row.printed or f"test/{name}" in measured]
-    return figures or [""]
 
 
 def _belongs(run: Run, table: str, row: Row) -> bool:
@@ -252,7 +247,7 @@ def _shown(value: Any) -> str:
 
 
 def common_differences(rows: Sequence[Line]) -> tuple[str, ...]:
-    """What every line with runs differs from the paper in."""
+    """Return the differences from the paper that all lines with runs share."""
     all_of_them = [line.differences for line in rows if line.runs]
     first = all_of_them[0] if len(all_of_them) > 1 else ()
     return tuple(difference for difference in first if all(difference in other for other in all_of_them))

@@ -7,11 +7,13 @@ other test images that all families share (`analysis/pareto.py`). No value is gi
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.pareto import drawn_errors
 from benchmarks.analysis.seeds import same_but_seed
+from benchmarks.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import plural, si
 
@@ -42,8 +44,6 @@ class PowerLaw:
 
     def cost_at(self, error: float) -> Any:
         """Return the costs at which the curves reach an error; infinite for those that never do."""
-        import numpy as np
-
         above = error - self.floor
         with np.errstate(divide="ignore", invalid="ignore"):
             cost = self.unit * (self.scale / np.maximum(above, 0)) ** (1 / self.exponent)
@@ -132,8 +132,6 @@ class EqualError:
 
 def fit(costs: Sequence[float], errors: Any) -> PowerLaw:
     """Fit a curve to each row of errors, shape (rows, costs), by least squares over a grid of exponents."""
-    import numpy as np
-
     cost = np.asarray(costs, dtype=np.float64)
     unit = float(np.exp(np.log(cost).mean()))
     y = np.asarray(errors, dtype=np.float64)
@@ -164,10 +162,11 @@ def families(runs: Iterable[Run]) -> list[Family]:
         known = [(group, one) for group, one in zip(here, estimates(here), strict=True) if one.interval is not None]
         if not known:
             continue
-        errors = _means_and_draws([one for _, one in known])
+        estimated = [one for _, one in known]
+        errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
         for name in dict.fromkeys(group[0].family for group, _ in known):
             places = [place for place, (group, _) in enumerate(known) if group[0].family == name]
-            costs = [_mean_cost(known[place][0]) for place in places]
+            costs = [fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places]
             order = [place for _, place in sorted(zip(costs, places, strict=True))]
             family = _family(
                 known[order[0]][0][0], sorted(costs), [known[place][1] for place in order], errors[:, order]
@@ -198,16 +197,6 @@ def _family(run: Run, costs: list[float], estimated: list[Estimate], errors: Any
     return Family(run.data, run.family, run.metric_label, costs, estimated, errors, law, missing)
 
 
-def _means_and_draws(estimated: Sequence[Estimate]) -> Any:
-    import numpy as np
-
-    return np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
-
-
-def _mean_cost(group: Sequence[Run]) -> float:
-    return sum(run.train_flops or 0.0 for run in group) / len(group)
-
-
 def _different(costs: Sequence[float]) -> int:
     """Return how many of ascending costs are apart from the one before."""
     number, last = 0, 0.0
@@ -222,7 +211,5 @@ def _test(run: Run) -> tuple[str, str, Any, Any]:
 
 
 def _interval(values: Any) -> tuple[float, float]:
-    import numpy as np
-
     low, high = np.quantile(values, QUANTILES, method="nearest")
     return float(low), float(high)

@@ -88,7 +88,7 @@ def seed_group(runs: Sequence[Run], estimate: Estimate) -> SeedGroup:
 
 
 def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
-    """The finished runs by what `seed_groups` averages, by seed, single ones too."""
+    """Return the finished runs in groups that differ in the seed alone, by seed; single runs too."""
     groups: dict[str, dict[int, Run]] = {}
     for run in runs:
         if run.value is None:
@@ -133,14 +133,14 @@ def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
 
 
 def differing_conditions(runs: Sequence[Run]) -> list[list[str]]:
-    """Of each run, the `conditions` in which these runs differ, as `code 1a2b3c4`; empty of a single one."""
+    """Return for each run the `conditions` in which these runs differ, as `code 1a2b3c4`; empty texts for a single run."""
     conditions = [run.conditions for run in runs]
     differing = [key for key in conditions[0] if any(other[key] != conditions[0][key] for other in conditions)]
     return [[f"{key} {short_condition(own[key])}" for key in differing] for own in conditions]
 
 
 def short_condition(value: Any) -> str:
-    """Itself where it is short, else the first digits of its hash."""
+    """Return a condition as it is where it is short, else the first digits of its hash."""
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     if len(text) <= 12:
         return text

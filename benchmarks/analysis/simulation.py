@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.analysis.error_rates import Parts, contrast, holm, limits, p_value, parts_of_outcomes, pooled
 from benchmarks.analysis.sequential import LOOKS, differs, left
+from benchmarks.lazy import np, special
 
 SHARED, OWN = 1.1, 0.5  # standard deviations of an image's difficulty; one outcome has 1
 CELLS = 1_000_000  # outcomes at once
@@ -58,16 +59,13 @@ class Shares:
 
 def tables_of_outcomes(setting: Setting, tables: int, rng: Any) -> Iterator[list[Any]]:
     """Yield parts of the tables: of each network the errors, shape (some, n, images)."""
-    import numpy as np
-    from scipy.special import ndtri
-
     at_once = max(1, CELLS // (setting.n * setting.images))
     for start in range(0, tables, at_once):
         some = min(at_once, tables - start)
         shared = rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(SHARED)
         networks = []
         for rate, spread in zip(setting.rates, setting.spreads, strict=True):
-            threshold = float(ndtri(rate)) * math.sqrt(SHARED**2 + OWN**2 + spread**2 + 1)
+            threshold = float(special.ndtri(rate)) * math.sqrt(SHARED**2 + OWN**2 + spread**2 + 1)
             own = shared + rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(OWN)
             skill = rng.standard_normal((some, setting.n, 1), dtype=np.float32) * np.float32(spread)
             ease = rng.standard_normal((some, setting.n, setting.images), dtype=np.float32)
@@ -79,8 +77,6 @@ def tables_of_outcomes(setting: Setting, tables: int, rng: Any) -> Iterator[list
 
 def simulate(setting: Setting, tables: int, seed: int = 0) -> Shares:
     """Simulate tables and judge each as a report would."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     pairs = list(itertools.combinations(range(len(setting.rates)), 2))
     differ = np.array([setting.rates[one] != setting.rates[other] for one, other in pairs], dtype=bool)
@@ -103,8 +99,6 @@ def simulate(setting: Setting, tables: int, seed: int = 0) -> Shares:
 
 
 def _covered(networks: Sequence[Parts], rates: Sequence[float]) -> Any:
-    import numpy as np
-
     return np.stack(
         [(low <= rate) & (rate <= high) for rate, (low, high) in zip(rates, map(limits, networks), strict=True)], 1
     )
@@ -117,8 +111,6 @@ def _claims(p_values: Sequence[Any]) -> Any:
 
 def _corrected(p_values: Sequence[Any]) -> Any:
     """P-values of each comparison of each table, corrected over the table, shape (comparisons, tables)."""
-    import numpy as np
-
     return np.array([holm(table) for table in np.stack(p_values, axis=1).tolist()]).T
 
 
@@ -139,8 +131,6 @@ class LookShares:
 
 def simulate_looks(setting: Setting, tables: int, seed: int = 0) -> LookShares:
     """Simulate tables to which seeds are added until no pair of them is open; `setting.n` is not used."""
-    import numpy as np
-
     rng = np.random.default_rng(seed)
     pairs = list(itertools.combinations(range(len(setting.rates)), 2))
     differ = np.array([setting.rates[one] != setting.rates[other] for one, other in pairs], dtype=bool)
@@ -163,8 +153,6 @@ def simulate_looks(setting: Setting, tables: int, seed: int = 0) -> LookShares:
 
 def sign_flip_p_value(first: Any, second: Any) -> Any:
     """P-value of the mean difference over all signs of the seeds' differences; errors of shape (…, n, images)."""
-    import numpy as np
-
     differences = first.mean(axis=-1, dtype=np.float64) - second.mean(axis=-1, dtype=np.float64)
     signs = np.array(list(itertools.product((1, -1), repeat=differences.shape[-1])))
     flipped = np.abs(differences @ signs.T)

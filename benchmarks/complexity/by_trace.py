@@ -1,4 +1,4 @@
-"""One counter: fvcore's trace, whose operators are those that the network's code calls. It sees the forward alone."""
+"""Counts by fvcore's trace of the forward pass, whose operators are those that the network's code calls."""
 
 import warnings
 from collections.abc import Callable

@@ -85,7 +85,7 @@ class Complexity:
 
     @property
     def warning(self) -> str | None:
-        """What stands beside the counts where they leave arithmetic out, in one line."""
+        """A line that says which arithmetic the counts leave out, where they leave out any."""
         return uncounted_line(self.uncounted) if self.uncounted else None
 
     def train_macs_by(self, counted_by: str) -> int:

@@ -55,7 +55,7 @@ def count(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
 
 
 def count_layers(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, int]:
-    """As ``count``, several times faster, for a network of which nothing but layers multiplies tensors.
+    """Count as ``count`` does, several times faster, where layers alone multiply tensors.
 
     From shapes alone, for networks that are not worth building; this one is of no use afterwards.
     """
@@ -140,7 +140,7 @@ class Network:
         raise Unreachable(self._nearest(quantity, target, tried))
 
     def around(self, quantity: str, target: int, step: int, width: int) -> list[tuple[int, int]]:
-        """Of the networks with this step the widest below the target and the narrowest from it on, the nearer one first.
+        """Return the widest network below the target and the narrowest from it on, with this step; the nearer one first.
 
         A wider network costs more, so they are found by doubling steps from ``width`` on and by halving what lies between.
         """
@@ -199,7 +199,7 @@ class Network:
         return Match(arguments, were, **cost)
 
     def _nearest(self, quantity: str, target: int, tried: Mapping[int, tuple[int, int]]) -> str:
-        """The costs in reach on both sides of one that is not, in words."""
+        """Return in words the costs next to one that cannot be reached, below and above it."""
         below, above = (cost for cost in tried if cost < target), (cost for cost in tried if cost > target)
         nearest = []
         for word, cost in (("below", max(below, default=None)), ("above", min(above, default=None))):

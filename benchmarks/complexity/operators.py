@@ -84,9 +84,9 @@ def einsum_products(equation: str, shapes: Sequence[Sequence[int]], path: Sequen
     products = []
     for place in range(0, 2 * (len(tensors) - 1), 2):
         other, one = (tensors.pop(position) for position in sorted(path[place : place + 2] or (0, 1), reverse=True))
-        kept = wanted.union(*tensors)
-        multiplied = {letter for letter in one | other if letter in one & other or letter in kept}
-        result = multiplied & kept
+        remaining = wanted.union(*tensors)
+        multiplied = {letter for letter in one | other if letter in one & other or letter in remaining}
+        result = multiplied & remaining
         macs = prod(sizes[letter] for letter in multiplied) if multiplied != result else 0
         products.append((macs, prod(sizes[letter] for letter in result)))
         tensors.insert(len(tensors) if path else 0, result)

@@ -12,6 +12,7 @@ from benchmarks import terminal
 from benchmarks.complexity.cost import Complexity, LayerCost
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
+from benchmarks.lazy import torch
 from benchmarks.units import si
 
 
@@ -94,8 +95,6 @@ class PlacedLayer(NamedTuple):
 
 def layers_in_order(trial: Trial) -> tuple[Complexity, list[PlacedLayer]]:
     """The cost, and the layers in the order in which an image meets them."""
-    import torch
-
     from benchmarks.complexity.counting import build
 
     data = trial.config["data"]

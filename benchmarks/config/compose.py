@@ -125,7 +125,7 @@ def _hydra() -> Iterator[None]:
 
 
 def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, list[tuple[str, ...]], list[Override]]:
-    """Of the experiment, where one is asked for: whether it sweeps, its rows as overrides, and everything else that is swept.
+    """Return of the experiment, where one is chosen: whether it sweeps, its rows as overrides, and all other overrides.
 
     The command line wins over both, and what the experiment sweeps over its rows. Without rows there is one, which overrides
     nothing; a row that is null is left out.
@@ -163,14 +163,14 @@ def _chosen_rows(override: Override, rows: Mapping[Any, Any], experiment: str) -
 
 
 def _key(trial: Trial | Impossible) -> Any:
-    """What two equal trials share."""
+    """Return a key that equal trials share."""
     return trial if isinstance(trial, Impossible) else (trial.directory, config_hash(trial.config))
 
 
 def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ...]:
     """The overrides of one row, ``key=value key=value``, but for those that the command line has."""
-    mine = [override for override in text.split() if override.split("=")[0].lstrip("+~") not in given]
-    return *mine, f"row={row}"
+    overrides = [override for override in text.split() if override.split("=")[0].lstrip("+~") not in given]
+    return *overrides, f"row={row}"
 
 
 def expand_all(overrides: Sequence[str], multirun: bool = True) -> list[Trial]:

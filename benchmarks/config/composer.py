@@ -60,7 +60,7 @@ class _Composed:
 
     @cached_property
     def computed_with(self) -> set[float]:
-        """The stand-ins on which more depends than copies of them: a text, or a key that an expression mentions."""
+        """The stand-ins with which something is computed: they are part of a text, or of a key that an expression mentions."""
         texts = [value for _, value in _leaves(self.written) if isinstance(value, str) and "${" in value]
         expressions = " ".join(text for text in texts if not REFERENCE.fullmatch(text))
         mentioned = {*re.findall(r"\w+", expressions)}
@@ -164,7 +164,7 @@ def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _filled(node: Any, numbers: Mapping[float, float]) -> Any:
-    """A copy with numbers in the place of their stand-ins."""
+    """Return a copy with numbers in the place of their stand-ins."""
     if isinstance(node, dict):
         return {key: _filled(child, numbers) for key, child in node.items()}
     if isinstance(node, list):
@@ -173,7 +173,7 @@ def _filled(node: Any, numbers: Mapping[float, float]) -> Any:
 
 
 def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a trial departs from its recipe, beside what its name and seed say: by dotted key, resolved."""
+    """Return the values of a trial that differ from its recipe and are not in its name or seed: by dotted key, resolved."""
     named = {f"model.{key}" for key in re.findall(r"\$\{model\.([\w.]+)\}", str(written["name"]))} | {"name", "seed"}
     keys = dict.fromkeys(_present(key, resolved) for key in differing(written, reference))
     return {key: resolved.get(key) for key in keys if key not in named}

@@ -52,10 +52,6 @@ def whole(least: int, most: float = math.inf) -> Kind:
     return Kind((words,), lambda v: type(v) is int and least <= v <= most)
 
 
-def _is_list_of(value: Any, kind: Kind, length: int) -> bool:
-    return isinstance(value, list) and len(value) == length and all(map(kind.holds, value))
-
-
 def word(*words: str) -> Kind:
     """Return a choice of words."""
     return Kind(words, lambda v: isinstance(v, str) and v in words)
@@ -69,7 +65,10 @@ FROM_ZERO_BELOW_ONE = Kind(("a number from 0, below 1",), lambda v: is_number(v)
 SWITCH = Kind(("true", "false"), lambda v: isinstance(v, bool))
 TEXT = Kind(("a text",), lambda v: isinstance(v, str) and bool(v.strip()))
 BLOCK = Kind(("a block of keys",), lambda v: isinstance(v, Mapping))
-SIZE = Kind(("two whole numbers from 1, as [32, 32]",), lambda v: _is_list_of(v, COUNT, 2))
+SIZE = Kind(
+    ("two whole numbers from 1, as [32, 32]",),
+    lambda v: isinstance(v, list) and len(v) == 2 and all(map(COUNT.holds, v)),
+)
 NUMBERS = Kind(("a list of numbers",), lambda v: isinstance(v, list) and bool(v) and all(map(is_number, v)))
 LINES = Kind(("a list of texts",), lambda v: isinstance(v, list) and all(isinstance(line, str) for line in v))
 TAGS = Kind(LINES.alternatives, lambda v: isinstance(v, str) or LINES.holds(v))  # WANDB_TAGS is text with commas

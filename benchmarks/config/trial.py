@@ -41,7 +41,7 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True)
 class Trial:
-    """One run to be: its resolved configuration, and what of it departs from the recipe."""
+    """A run that is to be made: its resolved configuration, and what of it departs from the recipe."""
 
     config: dict[str, Any]
     overrides: dict[str, Any]
@@ -149,7 +149,7 @@ def _short(overrides: Mapping[str, Any]) -> list[str]:
     words = [key.rsplit(".", 1)[-1] for key in overrides]
     texts = []
     for word, (key, value) in zip(words, overrides.items(), strict=True):
-        said = Path(str(value)).stem if key == "weights" else short_value(value)
-        text = f"{word if words.count(word) == 1 else key}={said}"
+        shown = Path(str(value)).stem if key == "weights" else short_value(value)
+        text = f"{word if words.count(word) == 1 else key}={shown}"
         texts.append(re.sub(r"[^\w.=+-]+", "-", text))
     return texts

@@ -26,7 +26,7 @@ def is_finished(trial: Trial) -> bool:
 
 
 def _sha256(path: Path) -> str | None:
-    """Of a file; None where there is none."""
+    """Return the checksum of a file; None where there is no such file."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -40,7 +40,7 @@ def is_stale(record: dict[str, Any]) -> bool:
 
 
 def refusal(trial: Trial) -> str | None:
-    """Why a trial must not start anywhere, in one line; None if it may."""
+    """Return why a trial must not start on any machine, in one line; None if it may."""
     config, trainer = trial.config, trial.config["trainer"]
     devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
@@ -58,7 +58,7 @@ def refusal(trial: Trial) -> str | None:
 
 
 def _other_run(trial: Trial) -> str | None:
-    """What another run, or a damaged one, holds in the place of a trial, in one line; None if it may take it."""
+    """Return in one line why the run in a trial's folder is in its way, another run or a damaged one; None if none is."""
     try:
         there = files.read_config(trial.directory)
         differing = differing_keys(there, trial.config)
@@ -82,7 +82,7 @@ def _other_run(trial: Trial) -> str | None:
 
 
 def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | None:
-    """What this machine, one of ``machines``, lacks for a trial, in one line; None if it can run it beside the others."""
+    """Return in one line what this machine, one of ``machines``, lacks for a trial; None if it can run it beside the others."""
     config, trainer = trial.config, trial.config["trainer"]
     if trainer["num_nodes"] > machines:
         return f"trainer.num_nodes={trainer['num_nodes']} needs cluster=slurm or cluster=hosts: this is one machine"

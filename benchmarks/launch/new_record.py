@@ -41,9 +41,9 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
         notes=_notes(config) or None,
         look=config.get("about", {}).get("look"),
     )
-    kept = {key: previous[key] for key in OF_ALL_STARTS if key in previous} if previous else {}
+    earlier = {key: previous[key] for key in OF_ALL_STARTS if key in previous} if previous else {}
     try:
-        return from_json(Record, to_json(record) | kept)
+        return from_json(Record, to_json(record) | earlier)
     except (TypeError, AttributeError):  # damaged, or of another version: what is known of earlier starts is lost
         return record
 

@@ -24,7 +24,7 @@ FOREIGN = re.compile(
 
 @dataclass(frozen=True)
 class Node:
-    """This machine's place in a trial over several.
+    """The place of this machine in a trial over several.
 
     Attributes:
         rank: 0 keeps the record.
@@ -44,7 +44,7 @@ class Node:
 
 
 def short_tmpdir() -> str | None:
-    """A folder for sockets where the environment's own is too long for them; None where it will do."""
+    """Return a folder for sockets where the environment's own has too long a name; None where it is short enough."""
     if len(tempfile.gettempdir()) <= LONGEST_TMPDIR:
         return None
     return next((folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK)), None)
@@ -63,7 +63,7 @@ def die_with_parent() -> None:
 
 
 def clean_environment(threads: int, gpus: Sequence[str] | None = None) -> dict[str, str]:
-    """This process's environment without another launcher's ranks, with ``threads`` and the ``gpus`` to be seen."""
+    """Return this process's environment without another launcher's variables, with ``threads`` and the visible ``gpus``."""
     environment = {key: value for key, value in os.environ.items() if not FOREIGN.match(key)}
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path and path != str(ROOT)]
     environment.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)

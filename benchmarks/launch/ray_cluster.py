@@ -77,7 +77,7 @@ class RayJob:
         return self._close(self._lost)
 
     def progress(self) -> dict[str, Any] | None:
-        """What the trial last said of itself."""
+        """Return the progress that the trial last wrote."""
         return read_progress(self.directory)
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
@@ -107,21 +107,21 @@ class RayJob:
                 self.stop("refused", lacking)
 
     def _lose(self, error: Exception) -> None:
-        """Ray has no outcome and will have none."""
+        """Note why Ray has no outcome and will have none."""
         import ray
 
         lost = isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.NodeDiedError)
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        cause = "the node was lost" if lost else f"Ray: {said[-1]}"
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        cause = "the node was lost" if lost else f"Ray: {lines[-1]}"
         self._give_up(cause)
 
     def _give_up(self, cause: str) -> None:
-        """Nobody looks after the ranks any more, if there are any."""
+        """Give the trial up; its ranks, if there are any, run without a supervisor."""
         self._lost = Outcome("failed", cause)
         self._stop_by = time.monotonic() + SAVE_S + STOP_S
 
     def _close(self, outcome: Outcome) -> Outcome:
-        """The outcome as the launcher knows it, which goes into a record that says less."""
+        """Return the outcome as the launcher knows it, and write it to the record where that says less."""
         if is_finished(self._trial):
             return Outcome("ok")
         status, error = self._stopping or (outcome.status, outcome.error)
@@ -132,7 +132,7 @@ class RayJob:
 
 
 class Cluster:
-    """What is known of the nodes, asked now and then."""
+    """The nodes of the cluster, asked for every few seconds."""
 
     def __init__(self) -> None:
         import ray
@@ -142,7 +142,7 @@ class Cluster:
         self._asked = self._answered = -math.inf
 
     def silent_s(self) -> float:
-        """How long the head has not answered."""
+        """Return for how many seconds the head has not answered."""
         return self._asked - self._answered if self._asked != self._answered else 0
 
     def needs(self, trial: Trial) -> dict[str, int]:
@@ -156,7 +156,7 @@ class Cluster:
         return needs
 
     def lacking(self, trial: Trial) -> str | None:
-        """What no node has that the trial needs, in one line."""
+        """Return in one line what no node has that the trial needs; None if one has all."""
         needs, fitting = self.needs(trial), self._nodes
         for kind, wanted in needs.items():
             largest = max((node.get(kind, 0) for node in fitting), default=0)
@@ -222,7 +222,7 @@ class RayExecutor:
         self._cluster = Cluster()
 
     def room(self) -> bool:
-        """Always: Ray has the queue."""
+        """Return true: Ray has the queue."""
         return True
 
     def start(self, trial: Trial) -> RayJob | Outcome:
@@ -251,11 +251,11 @@ class RayExecutor:
         return RayJob(trial, task, self._cluster)
 
     def ended(self, job: RayJob) -> None:
-        """Nothing to take back."""
+        """Do nothing: Ray frees what the task had."""
 
 
 def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outcome:
-    """What a task does: runs a trial on this node, to its end.
+    """Run a trial on this node to its end, as a task of Ray.
 
     Args:
         trial: to run.
@@ -293,7 +293,7 @@ def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outc
 
 
 def _find(address: str) -> str:
-    """The ``host:port`` of a running cluster, found to answer: Ray's own connecting takes over two minutes to fail."""
+    """Return ``host:port`` of a running cluster that answers: Ray's own connecting takes over two minutes to fail."""
     from ray._private.services import canonicalize_bootstrap_address
 
     if address == "auto":
@@ -313,7 +313,7 @@ def _find(address: str) -> str:
 
 
 def _silence(address: str) -> str | None:
-    """Why there is no server of gRPC at ``host:port``, in some words; None if there is one."""
+    """Return why no gRPC server answers at ``host:port``, in some words; None if one does."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=ANSWER_S) as connection:

@@ -74,7 +74,7 @@ class SlurmJob:
         return Outcome(*self._stopping)
 
     def progress(self) -> dict[str, Any] | None:
-        """What the trial last said of itself, or that its job has not been started yet."""
+        """Return the progress that the trial last wrote, or that its job has not been started yet."""
         if not self._fresh:
             return None
         if self._queue.state(self.ticket) == "PENDING":
@@ -208,9 +208,8 @@ class SlurmExecutor:
         from submitit import SlurmExecutor as Submitter
         from submitit.core.utils import FailedJobError
 
-        said = io.StringIO()
         try:
-            with redirect_stderr(said):  # submitit prints what it raises
+            with redirect_stderr(io.StringIO()):  # submitit prints what it raises
                 submitter = Submitter(_folder(trial) / "%j", max_num_timeout=trial.config["cluster"]["max_requeues"])
                 submitter.update_parameters(**_parameters(trial))
                 job = submitter.submit(Task(trial))
@@ -228,7 +227,7 @@ def _folder(trial: Trial) -> Path:
 
 
 def _parameters(trial: Trial) -> dict[str, Any]:
-    """For submitit."""
+    """Return the parameters of a trial's job, as submitit names them."""
     cluster, trainer = trial.config["cluster"], trial.config["trainer"]
     cores = trainer["devices"] * cluster["cpus_per_rank"]
     folders = shlex.quote(":".join(map(str, (ROOT, *added_folders()))))  # where no environment is exported to jobs

@@ -33,16 +33,16 @@ class Queue:
         self._asked = self._answered = -ASK_S
 
     def add(self, ticket: Ticket) -> None:
-        """A job that was submitted just now."""
+        """Ask from now on for the state of a job that was just submitted."""
         self._watched.add(ticket)
         self.states_of[ticket] = "PENDING"
 
     def remove(self, ticket: Ticket) -> None:
-        """Nobody will ask about it any more."""
+        """Stop asking for the state of a job."""
         self._watched.discard(ticket)
 
     def state(self, ticket: Ticket) -> str | None:
-        """Slurm's word, ``gone`` where it knows no such job; None where it does not answer."""
+        """Return the state that Slurm says, ``gone`` where it knows no such job; None where it does not answer."""
         answered = self._asked == self._answered
         if time.monotonic() - self._asked >= ASK_S or (answered and ticket not in self.states_of):
             self._watched.add(ticket)
@@ -53,7 +53,7 @@ class Queue:
         return self.states_of.get(ticket) if self._asked == self._answered else None
 
     def silent_s(self) -> float:
-        """How long it has not answered."""
+        """Return for how many seconds Slurm has not answered."""
         return self._asked - self._answered
 
 
@@ -61,13 +61,13 @@ SACCT = ("--noheader", "--allocations", "--parsable2")
 
 
 def states_of(tickets: AbstractSet[Ticket]) -> dict[Ticket, str] | None:
-    """Of ``tickets`` and of all that is queued; None where Slurm does not answer. Accounting knows what has left the queue."""
+    """Return the states of ``tickets`` and of all queued jobs; None where Slurm does not answer."""
     queued = answer_lines("squeue", "--noheader", "--states=all", f"--user={getpass.getuser()}", "--format=%i|%T|%j")
     if queued is None:
         return None
     states = _parse(queued)
     missing = tickets - states.keys()
-    if missing:
+    if missing:  # accounting knows what has left the queue
         ids = ",".join(ticket.id for ticket in missing)
         states = _parse(answer_lines("sacct", *SACCT, "--format=JobID,State,JobName", f"--jobs={ids}") or []) | states
     return dict.fromkeys(tickets, "gone") | states
@@ -79,7 +79,7 @@ def _parse(lines: Sequence[str]) -> dict[Ticket, str]:
 
 
 def answer_lines(*command: str) -> list[str] | None:
-    """What a command of Slurm's prints; None where it fails or does not answer."""
+    """Return the lines that a command of Slurm prints; None where it fails or does not answer."""
     try:
         done = subprocess.run(
             command, capture_output=True, encoding="utf-8", errors="replace", timeout=ANSWER_S, check=True

@@ -58,7 +58,7 @@ class Task:
         return self._leave(wish.signal, wish.requeue, first=node is None or node.rank == 0)
 
     def checkpoint(self) -> Any:
-        """What submitit runs when it has put the job back into the queue: the same."""
+        """Return what submitit runs when it has put the job back into the queue: this task again."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -98,7 +98,7 @@ class Task:
 
 
 class Wish:
-    """Slurm's wish that the job ends: SIGUSR2 before the time limit, SIGTERM when it is pre-empted or cancelled.
+    """Slurm's signal that the job is to end: SIGUSR2 before the time limit, SIGTERM when it is pre-empted or cancelled.
 
     Attributes:
         signal: the first that came.
@@ -116,7 +116,7 @@ class Wish:
 
 
 def mismatch(trainer: Mapping[str, Any]) -> str | None:
-    """In what the job is not what the trial needs, in one line."""
+    """Return in one line how the job differs from what the trial needs; None if it does not."""
     count, devices = trainer["num_nodes"], trainer["devices"]
     tasks, nodes = int(os.environ["SLURM_NTASKS"]), int(os.environ["SLURM_NNODES"])
     if (tasks, nodes) != (count, count):
@@ -128,7 +128,7 @@ def mismatch(trainer: Mapping[str, Any]) -> str | None:
 
 
 def _node(config: Mapping[str, Any]) -> Node | None:
-    """This task's place among those of its job."""
+    """Return this task's place among those of its job; None where it is the only one."""
     count, job = config["trainer"]["num_nodes"], os.environ["SLURM_JOB_ID"]
     if count == 1:
         return None
@@ -147,9 +147,9 @@ def _node(config: Mapping[str, Any]) -> Node | None:
 
 
 def _address(host: str) -> str:
-    """By which Slurm reaches a node, whose name need not resolve."""
-    found = re.search(r"NodeAddr=(\S+)", "\n".join(answer_lines("scontrol", "show", "node", host) or []))
-    return found.group(1) if found else host
+    """Return the address by which Slurm reaches a node, whose name need not resolve."""
+    match = re.search(r"NodeAddr=(\S+)", "\n".join(answer_lines("scontrol", "show", "node", host) or []))
+    return match.group(1) if match else host
 
 
 def amend_record(directory: Path, status: str, error: str) -> None:

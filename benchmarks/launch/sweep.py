@@ -1,4 +1,4 @@
-"""A sweep is a table with holes: its missing trials go through an executor, which says where they run."""
+"""A sweep runs the trials that are missing, through an executor, which decides where each runs."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class Job(Protocol):
         """The outcome, once there is one."""
 
     def progress(self) -> dict[str, Any] | None:
-        """What the trial last said of itself."""
+        """Return the progress that the trial last wrote."""
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
         """Asks it to save and stop; ``at_once`` leaves out the saving."""
@@ -52,13 +52,13 @@ class Executor(Protocol):
 
 
 class Watcher(Protocol):
-    """Who is told of the trials, each under its place in the sweep."""
+    """An observer of the trials, each under its place in the sweep."""
 
     def begin(self, index: int, label: str) -> None:
         """A trial starts."""
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
-        """A trial has said how far it is."""
+        """A trial has written its progress."""
 
     def wait(self, index: int, label: str, reason: str) -> None:
         """A trial is with another launcher."""
@@ -235,14 +235,14 @@ def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) ->
     for trial in trials:
         if isinstance(trial, Trial):
             roots.setdefault(trial.config["output_root"], []).append(trial)
-    for root, its in roots.items():
+    for root, members in roots.items():
         rows = [
             {
                 "directory": str(trial.directory.relative_to(root)),
                 "label": trial.label,
                 "config_hash": config_hash(trial.config),
             }
-            for trial in its
+            for trial in members
         ]
         digest = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
         path = Path(root, files.SWEEPS, f"{digest[:12]}.json")
@@ -252,7 +252,7 @@ def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) ->
 
 
 def _modules(trials: Iterable[Trial]) -> list[str]:
-    """The modules that the trials' ``_target_`` keys name: imported once for all."""
+    """Return the modules that the trials' ``_target_`` keys name, to be imported once for all."""
     targets = {
         value.rpartition(".")[0]
         for trial in trials

@@ -61,7 +61,7 @@ class Outcome:
 
 
 class Silence:
-    """How long a trial has given no sign of life, while its launcher ran.
+    """The time for which a trial has given no sign of life while its launcher ran.
 
     Time in which the launcher itself did not run (a laptop that sleeps, a stopped process) is none of the trial's silence, and
     the clocks of a file server and of this machine are not compared.
@@ -73,7 +73,7 @@ class Silence:
         self._seconds = 0.0
 
     def seconds(self, sign: float) -> float:
-        """The silence so far; ``sign`` is the time of the last sign, by whatever clock."""
+        """Return the seconds of silence so far; ``sign`` is the time of the last sign of life, by any clock."""
         now = time.monotonic()
         self._seconds = self._seconds + min(now - self._looked, LONGEST_POLL_S) if sign == self._sign else 0.0
         self._sign, self._looked = sign, now
@@ -134,7 +134,7 @@ class TrialJob:
         return outcome
 
     def progress(self) -> dict[str, Any] | None:
-        """What the trial last said of itself."""
+        """Return the progress that the trial last wrote."""
         return read_progress(self.directory) if self._group else None
 
     def stop(self, status: str, error: str, at_once: bool = False) -> None:
@@ -295,7 +295,7 @@ def is_full(directory: Path) -> bool:
 
 
 def _not_written(directory: Path, error: OSError) -> str:
-    """Why a trial's files cannot be written, in one line."""
+    """Return in one line why a trial's files cannot be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{FULL_DISK}: nothing can be written to {directory}"
     place = error.filename if isinstance(error.filename, str) else directory
@@ -303,7 +303,7 @@ def _not_written(directory: Path, error: OSError) -> str:
 
 
 def settled(trial: Trial) -> Outcome | None:
-    """The outcome of a trial that is not to be started: refused, or finished already."""
+    """Return the outcome of a trial that is not to be started, as refused or finished already; None if it is to be started."""
     refused = refusal(trial)
     if refused is not None:
         return Outcome("refused", refused)
@@ -311,6 +311,6 @@ def settled(trial: Trial) -> Outcome | None:
 
 
 def with_another(trial: Trial) -> Outcome:
-    """That another launcher has the trial, and which."""
+    """Return the outcome that another launcher has the trial, and which one."""
     who = holder(trial.directory / LAUNCHER)
     return Outcome("busy", f"process {who.get('pid', '?')} on {who.get('host', '?')} is running it")

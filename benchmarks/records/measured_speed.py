@@ -61,16 +61,12 @@ def keep(root: Path, key: str, figures: Mapping[str, Any]) -> Path:
 
 def block(figures: Mapping[str, Any]) -> dict[str, Any]:
     """Return a measurement as a record's block: seconds of one image, images per second of all processes, bytes of one."""
-    latency, forward, training = (figures[name] for name in ("latency", "forward", "training"))
-    return {
-        "latency_s": latency["median_s"],
-        "latency_quartiles_s": latency["quartiles_s"],
-        **{f"{name}_images_per_s": one["images_per_s"] for name, one in (("forward", forward), ("train", training))},
-        **{f"{name}_quartiles_s": one["quartiles_s"] for name, one in (("forward", forward), ("train", training))},
-        **{
-            f"{name}_memory_bytes": one["peak_memory_bytes"]
-            for name, one in (("forward", forward), ("train", training))
-        },
+    content = {"latency_s": figures["latency"]["median_s"], "latency_quartiles_s": figures["latency"]["quartiles_s"]}
+    for name, one in (("forward", figures["forward"]), ("train", figures["training"])):
+        content[f"{name}_images_per_s"] = one["images_per_s"]
+        content[f"{name}_quartiles_s"] = one["quartiles_s"]
+        content[f"{name}_memory_bytes"] = one["peak_memory_bytes"]
+    return content | {
         "made": figures["made"],
         **({LOAD: figures[LOAD]} if figures.get(LOAD) else {}),
     }

@@ -82,7 +82,7 @@ def read_outcomes(directory: Path) -> Outcomes | None:
 
 
 def read_outcomes_file(path: Path) -> Outcomes | None:
-    """As ``read_outcomes``, of a file of any name."""
+    """Read a file of any name as ``read_outcomes`` reads a run's."""
     try:
         content = json.loads(read_bytes(path))
     except FileNotFoundError:

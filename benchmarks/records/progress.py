@@ -67,6 +67,6 @@ def clock(seconds: float | None) -> str:
 
 
 def part_of(progress: dict[str, Any]) -> float | None:
-    """How much of a run is done, 0 to 1; None before training, and where that is not known."""
+    """Return how much of a run is done, 0 to 1; None before training, and where that is not known."""
     known = progress["total"] and progress["phase"] != "prepare"
     return progress["done"] / progress["total"] if known else None

@@ -1,6 +1,6 @@
 """The record of a run: what ``record.json`` holds, a class for each block of it. Imports no torch."""
 
-from dataclasses import Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import lru_cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -249,24 +249,10 @@ class Record:
     compute: Compute | None = None
 
 
-BLOCKS: dict[str, type] = {
-    "code": Code,
-    "environment": Environment,
-    "parallel": Parallel,
-    "dataset": Dataset,
-    "complexity": NetworkCost,
-    "protocol": Protocol,
-    "compute": Compute,
-    "wandb": Mirror,
-    "budget": SpentBudget,
-    "weights": ImportedWeights,
-}
-LISTS: dict[str, type] = {"resumptions": Resumption, "restarts": Restart, "parts": PartCost}
-
-
 def to_json(block: Any) -> dict[str, Any]:
     """Return a block as plain types. A field whose default is None is left out where it is None; others are written as null."""
-    return {one.name: _plain(getattr(block, one.name)) for one in fields(block) if not _is_absent(block, one)}
+    values = ((one, getattr(block, one.name)) for one in fields(block))
+    return {one.name: _plain(value) for one, value in values if one.default is not None or value is not None}
 
 
 def from_json(kind: type, content: dict[str, Any]) -> Any:
@@ -275,7 +261,8 @@ def from_json(kind: type, content: dict[str, Any]) -> Any:
     Raises:
         TypeError: the content has other keys than the block.
     """
-    return kind(**{key: _read(key, value) for key, value in content.items()})
+    hints = _hints(kind)
+    return kind(**{key: _read(value, hints.get(key, Any)) for key, value in content.items()})
 
 
 def wrong_value(record: dict[str, Any]) -> str | None:
@@ -286,16 +273,14 @@ def wrong_value(record: dict[str, Any]) -> str | None:
     return _wrong_field(Record, record, "")
 
 
+_hints = lru_cache(get_type_hints)
+
+
 def _wrong_field(block: type, content: dict[str, Any], prefix: str) -> str | None:
     for key, hint in _hints(block).items():
         if (wrong := _wrong(content.get(key), hint, f"{prefix}{key}")) is not None:
             return wrong
     return None
-
-
-@lru_cache
-def _hints(block: type) -> dict[str, Any]:
-    return get_type_hints(block)
 
 
 def _wrong(value: Any, hint: Any, key: str) -> str | None:
@@ -327,17 +312,16 @@ def _parts(hint: Any) -> tuple[Any, bool, Any]:
     return kind, isinstance(kind, type) and is_dataclass(kind), of_items
 
 
-def _is_absent(block: Any, one: "Field[Any]") -> bool:
-    return one.default is None and getattr(block, one.name) is None
-
-
 def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return to_json(value)
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def _read(key: str, value: Any) -> Any:
-    if key in LISTS:
-        return [from_json(LISTS[key], item) for item in value]
-    return from_json(BLOCKS[key], value) if key in BLOCKS and value is not None else value
+def _read(value: Any, hint: Any) -> Any:
+    kind, is_block, of_items = _parts(hint)
+    if value is None:
+        return None
+    if kind is list and is_dataclass(of_items):
+        return [from_json(of_items, item) for item in value]  # type: ignore[arg-type]
+    return from_json(kind, value) if is_block else value

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.config.trial import ConfigurationError, Trial
+from benchmarks.lazy import np
 from benchmarks.report.figures import LEGEND, figure
 from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View, note
 from benchmarks.units import si
-
-# numpy and torch are imported where they are used: what reads records starts in under a second.
 
 DEFAULT = ("model=unet", "data=isbi2012")  # the published U-Net
 STRIDES, KERNELS = (2, 3), (2, 3, 4, 5, 6)
@@ -80,8 +79,6 @@ def pattern(weights: Any, stride: int, size: int) -> Any:
     Args:
         weights: of one input and one output channel, shape [k, k].
     """
-    import numpy as np
-
     sums = [[weights[y::stride, x::stride].sum() for x in range(stride)] for y in range(stride)]
     repeats = -(-size // stride)
     return np.tile(np.array(sums), (repeats, repeats))[:size, :size]
@@ -116,8 +113,6 @@ def deconvolution_view(trials: Sequence[Trial]) -> View:
 
 def _boards(random: bool) -> dict[str, Any]:
     """Return a heat map for each kernel (columns) and stride (rows)."""
-    import numpy as np
-
     side = SHOWN * CELL
     width, height = len(KERNELS) * (side + GAP) - GAP, len(STRIDES) * (side + GAP + TITLE) - GAP - TITLE
     generator = np.random.default_rng(0)

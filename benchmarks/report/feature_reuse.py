@@ -8,6 +8,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lazy import torch
 from benchmarks.records.files import read_bytes, read_config
 from benchmarks.report.view import Figure, View, note
 
@@ -60,8 +61,6 @@ def reuse_view(run: Path, checkpoint: str = "last") -> View:
         ValueError: a run of another family.
         FileNotFoundError: no such run, or no such checkpoint of it.
     """
-    import torch
-
     path = run / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: RUN is the folder of a trained run")

@@ -30,9 +30,9 @@ class Writer:
     def __init__(self, content: Content) -> None:
         self._content = content
         self._client, experiment = _open(content)
-        found = self._client.search_runs([experiment], f"tags.`{RUN_ID}` = '{content.record['run_id']}'")
-        if found:
-            self._id = found[0].info.run_id
+        earlier = self._client.search_runs([experiment], f"tags.`{RUN_ID}` = '{content.record['run_id']}'")
+        if earlier:
+            self._id = earlier[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
         else:
             start = round(content.time_of({}) * 1000)

@@ -1,10 +1,9 @@
 """Gradient checkpointing (Chen et al. 2016): a stage keeps its input alone and is computed again in the backward pass."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from fnmatch import fnmatch
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,10 +61,9 @@ class _Recomputed:
             return forward(x)
         # Stopped early it would leave out a last layer, and FLOPs would depend on which layers keep their output.
         with set_checkpoint_early_stop(False):
-            return checkpoint(forward, x, use_reentrant=False, context_fn=self._contexts)
-
-    def _contexts(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-        return nullcontext(), _StatisticsLeft(self.stage)
+            return checkpoint(
+                forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _StatisticsLeft(self.stage))
+            )
 
 
 class _StatisticsLeft:

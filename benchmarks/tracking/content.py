@@ -5,7 +5,7 @@ import io
 import math
 import re
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -179,7 +179,8 @@ def summary(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dic
         **(record.get("metrics") or {}),
         **_best(record, rows),
     }
-    return {name: value for name, value in named.items() if _is_there(value)}
+    flat = {key: inner for name, value in named.items() for key, inner in _flat(name, value)}
+    return {name: value for name, value in flat.items() if _is_there(value)}
 
 
 def tables(directory: Path, record: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
@@ -219,6 +220,15 @@ def _best(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[
         return {}
     best, row = (min if metric.endswith("_err") else max)(measured, key=lambda pair: pair[0])
     return {"best_val": best, "best_val_step": row.get("step", row.get(STEP))}
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield a value with its name; of a mapping each value, with a name below."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(f"{name}/{key}", inner)
+    else:
+        yield name, value
 
 
 def _is_there(value: Any) -> bool:

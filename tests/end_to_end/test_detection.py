@@ -1,21 +1,29 @@
 """Detection from data to record: killed, on two processes, and what a record says of its compute."""
 
+import base64
 import json
+import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
+import yaml
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from support.commands import run
+from support.commands import ROOT, run, run_here
 from support.forked_trials import outcome
 from support.plans import Plan, die
+from support.wandb_server import WandbServer
 
 from benchmarks.__main__ import main
+from benchmarks.training.torchvision_weights import of_run
+from datamodules.sources.coco import load_coco_folder
 from datamodules.sources.nuclei import load_nuclei_instances
 
 TINY = [
@@ -36,7 +44,13 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     """Runs of one and of two processes, undisturbed and killed in their fourth step."""
     folder = tmp_path_factory.mktemp("detection")
     write_coco_folder(folder / "objects")
-    runs = {"one": (TINY, 1), "two": (TINY, 2), "folder": ([*FOLDER, f"data.root={folder / 'objects'}"], 1)}
+    write_coco_folder(folder / "half")
+    without_objects(folder / "half", trained_on(folder / "half")[0])
+    epochs = [*(override for override in FOLDER if "epochs" not in override), "recipe.epochs=2", "data.keep_empty=true"]
+    runs = {
+        **{"one": (TINY, 1), "two": (TINY, 2), "folder": ([*FOLDER, f"data.root={folder / 'objects'}"], 1)},
+        "half": ([*epochs, f"data.root={folder / 'half'}"], 2),
+    }
     plan = Plan(folder, runs)
     for name in plan.runs:
         plan.add(name, name, None)
@@ -67,6 +81,68 @@ def write_coco_folder(folder: Path) -> None:
     categories = [{"id": 7, "name": "odd"}, {"id": 90, "name": "even"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "annotations.json").write_text(json.dumps(content))
+
+
+def trained_on(folder: Path) -> list[int]:
+    """The ids of the images that a folder is trained on."""
+    rows: list[int] = load_coco_folder(
+        folder, "annotations.json", "images", 1, 2, 2, keep_empty=True
+    ).train.rows.tolist()
+    return rows
+
+
+def without_objects(folder: Path, image: int) -> None:
+    path = folder / "annotations.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] != image]
+    path.write_text(json.dumps(content))
+
+
+def test_one_of_two_processes_trains_on_an_image_without_objects(ended: dict[str, dict[str, Any]]) -> None:
+    """Two images, a process each, one of them empty: no parameter without a gradient, which would end the second step."""
+    directory = Path(ended["half"]["directory"])
+    assert len(trained_on(directory.parent / "objects")) == 2
+    assert len(load_coco_folder(directory.parent / "half", "annotations.json", "images", 1, 2, 2).train) == 1
+    record = json.loads((directory / "record.json").read_text())
+    assert ended["half"]["status"] == "ok" and record["parallel"]["world_size"] == 2, ended["half"]
+    rows = outcome(directory)["rows"]
+    assert [row["samples_seen"] for row in rows] == [2, 4] and record["compute"]["processed"]["positives"] > 0
+    for row in rows:
+        assert all(
+            math.isfinite(row[f"train/loss_{name}"]) for name in ("rpn_cls", "rpn_reg", "box_cls", "box_reg", "mask")
+        )
+
+
+def test_pictures_of_objects_reach_the_page_and_wandb(
+    ended: dict[str, dict[str, Any]], server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "outputs"
+    directory = root / "nuclei_instances" / "mask_rcnn" / "tiny" / "seed0"
+    shutil.copytree(ended["one"]["directory"], directory)
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    limits = {"init_timeout": 20, "finish_timeout": 20}
+    config["logger"] = {"mode": "offline", "project": "p", "entity": None, **limits}
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    pictures = [path.read_bytes() for path in sorted((directory / "pictures").iterdir())]
+    assert len(pictures) == 2  # an image of the test each
+
+    assert main(["wandb", "sync", str(root)]) == 0, capsys.readouterr()
+    record = json.loads((directory / "record.json").read_text())
+    run_id, processed = record["run_id"], record["compute"]["processed"]
+    sent = [content for path, content in server.storage.items() if path.startswith(f"run/p/{run_id}/media/images")]
+    assert sorted(sent) == sorted(pictures)
+    summary = server.runs["p", run_id].summary
+    assert summary["test/pictures"]["count"] == 2
+    assert {name: summary[f"compute/processed/{name}"] for name in processed} == processed
+
+    # The page shows those of whole trainings; `one` was cut short.
+    whole = tmp_path / "page" / "nuclei_instances" / "mask_rcnn_resnet18_fpn64" / "mask_rcnn_nuclei_instances" / "seed0"
+    shutil.copytree(ROOT / "docs" / "evidence" / "detection" / whole.relative_to(tmp_path / "page"), whole)
+    shutil.copytree(directory / "pictures", whole / "pictures")
+    assert main(["report", str(tmp_path / "page")]) == 0, capsys.readouterr()
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "detected, with scores" in page
+    assert all(base64.b64encode(picture).decode() in page for picture in pictures)
 
 
 @pytest.mark.parametrize("processes", ["one", "two"])
@@ -150,6 +226,109 @@ def test_a_folder_in_cocos_form_is_trained_on_and_its_results_have_its_ids(
 
 def predict(*arguments: str | Path | int) -> int:
     return main(["predict", *map(str, arguments)])
+
+
+def reversed_box(content: Any) -> None:
+    content["annotations"][5]["bbox"] = [20, 5, -4, 6]
+
+
+def box_outside(content: Any) -> None:
+    content["annotations"][5]["bbox"] = [500, 5, 4, 6]
+
+
+def of_no_image(content: Any) -> None:
+    content["annotations"][5]["image_id"] = 77
+
+
+def of_no_category(content: Any) -> None:
+    content["annotations"][5]["category_id"] = 8
+
+
+def runs_of_another_size(content: Any) -> None:
+    content["annotations"][5]["segmentation"]["size"] = [80, 320]
+
+
+def without_boxes(content: Any) -> None:
+    for annotation in content["annotations"]:
+        del annotation["bbox"]
+
+
+def without_lists(content: Any) -> None:
+    del content["images"]
+
+
+def of_two_points(content: Any) -> None:
+    content["annotations"][5] |= {"segmentation": [[1, 1, 9, 9]], "bbox": [1, 1, 8, 8]}
+
+
+def without_width(content: Any) -> None:
+    content["annotations"][5]["bbox"][2] = 0
+
+
+# What is wrong with a folder -> what is said of it; None: it is counted in the record's notes, as COCO itself leaves it out.
+WRONG: dict[Callable[[Any], None], tuple[str, str | None]] = {
+    reversed_box: ("annotation 6 has a reversed bbox, -4 wide and 6 high", None),
+    box_outside: ("annotation 6 has the bbox [500, 5, 4, 6], outside of its image", None),
+    of_no_image: ("annotation 6 is of image 77, which the file does not list", None),
+    of_no_category: ("annotation 6 is of category 8, which the file does not list", None),
+    runs_of_another_size: ("annotation 6 has a mask of size [80, 320], its image is [160, 160]", None),
+    without_boxes: ("annotation 1 has no bbox; write the box around its mask", None),
+    without_lists: ("is not COCO's JSON: it must be an object with the lists", None),
+    of_two_points: ("", "1 annotations without a polygon of three points left out (first: annotation 6)"),
+    without_width: (
+        "",
+        "1 annotations with a box under a pixel wide or high left out of training (first: annotation 6)",
+    ),
+}
+
+
+@pytest.mark.slow
+def test_a_wrong_folder_is_refused_in_one_line_that_names_file_and_annotation(tmp_path: Path) -> None:
+    for change in WRONG:
+        write_coco_folder(tmp_path / change.__name__)
+        path = tmp_path / change.__name__ / "annotations.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+    write_coco_folder(tmp_path / "no_image")
+    (tmp_path / "no_image" / "images" / "3.png").unlink()
+    said = {change.__name__: words for change, words in WRONG.items()}
+    said["no_image"] = ("3.png is missing of the 6 images", None)
+
+    for name, (error, note) in said.items():
+        root = tmp_path / "outputs" / name
+        root.parent.mkdir(exist_ok=True)
+        done = run_here(*FOLDER, f"data.root={tmp_path / name}", "logger=none", "trainer.accelerator=cpu", root=root)
+        assert "Traceback" not in done.stdout + done.stderr
+        [path] = root.glob("*/*/*/seed0/record.json")
+        record = json.loads(path.read_text())
+        if note is None:
+            assert done.returncode == 1 and record["status"] == "failed", done.stdout
+            assert str(tmp_path / name) in record["error"] and error in record["error"] and "\n" not in record["error"]
+            left = {path.name for path in path.parent.iterdir() if path.suffix != ".lock"}
+            assert left <= {"config.yaml", "record.json", "log.txt", "failure.json"}
+        else:
+            assert done.returncode == 0 and f"annotations.json: {note}" in record["dataset"]["notes"], record
+
+
+@pytest.mark.slow
+def test_a_trained_detector_has_the_same_ap_at_1_2_and_3_processes(tmp_path: Path) -> None:
+    """16 images: 6, 5 and 5 of them on three processes."""
+    common = ("model=mask_rcnn", "data=touching_cells_instances", "logger=none", "trainer.accelerator=cpu")
+    done = run_here(*common, "recipe.epochs=13", root=tmp_path / "trained")
+    assert done.returncode == 0, done.stdout
+    [trained] = (tmp_path / "trained").glob("*/*/*/seed0")
+    of_run(trained, "last").write(tmp_path / "weights.pt")
+    tests = ("-m", *common, "mode=test", f"weights={tmp_path / 'weights.pt'}", "trainer.devices=1,2,3")
+    # A batch that three processes can share, though none trains.
+    done = run_here(*tests, "recipe.batch_size=12", "cluster.oversubscribe=true", root=tmp_path / "tested")
+    assert done.returncode == 0, done.stdout
+    found = [json.loads(path.read_text()) for path in (tmp_path / "tested").glob("*/*/*/seed0/record.json")]
+    metrics = {record["parallel"]["world_size"]: record["metrics"] for record in found}
+    assert set(metrics) == {1, 2, 3} and metrics[1]["test/n"] == 16 and metrics[1]["test/mask_ap"] > 0.4
+    for processes in (2, 3):
+        # Images stand in other batches, of which float32 convolutions round otherwise.
+        assert metrics[processes] == pytest.approx(metrics[1], rel=1e-6, nan_ok=True)
 
 
 @pytest.mark.slow

@@ -178,6 +178,25 @@ def test_every_row_has_an_exact_count_that_agrees_with_what_is_printed(table: st
     )
 
 
+def test_counts_printed_of_detectors_that_are_reference_lines_are_those_of_our_networks() -> None:
+    """torchvision's alone; it counts an untrained Mask R-CNN, which detects nothing, and so Faster R-CNN's multiply-adds."""
+    lines = {
+        row.label: row
+        for table in tables().values()
+        for row in table.rows
+        if {"box_ap", "mask_ap"} & row.printed.keys() and not row.runnable and (row.params or row.macs)
+    }
+    assert set(lines) == {"fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"}
+    faster, mask = (
+        next(one for one in all_reference_counts() if one.network.startswith(f"{family}_resnet50_fpn_torchvision"))
+        for family in ("faster_rcnn", "mask_rcnn")
+    )
+    of_boxes, of_masks = lines["fasterrcnn_resnet50_fpn"], lines["maskrcnn_resnet50_fpn"]
+    assert rounds_to(faster.params, of_boxes.params) and rounds_to(mask.params, of_masks.params)
+    assert rounds_to(faster.macs, of_boxes.macs) and rounds_to(faster.macs, of_masks.macs)
+    assert of_masks.note.endswith("with 100 of them 187.59e9") and rounds_to(mask.macs, "187.59e9")
+
+
 def test_verdicts_are_printed_and_the_same_network_is_measured_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,7 +27,7 @@ CASES = {
     "resnext29_8x64d": Case(("model=resnext", "data=cifar10"), 2, 80, None),
     "densenet_bc100_k12": Case(("model=densenet", "data=cifar10"), 8, 120, None),
     "unet32_padded": Case(("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 118, 48),
-    "mask_rcnn_resnet18_fpn64": Case(("model=mask_rcnn", "data=touching_cells_instances"), None, 60, 48),
+    "mask_rcnn_resnet18_fpn64": Case(("model=mask_rcnn", "data=touching_cells_instances"), None, 60, 48, False),
     "resnet20_digits": Case(("model=resnet", "data=digits"), None, 300, 1197, False),
 }
 INPUT = "input"  # in the place of a network: the making of batches alone

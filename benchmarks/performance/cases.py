@@ -14,6 +14,7 @@ class Case:
         steps: by default.
         images: in training; None for as many as it takes, random ones, where the data set is not bundled.
         limited: whether ``LIMIT`` and ``SHARE_LIMIT`` are meant for it.
+        held_out: images each of the random sets' val and test.
     """
 
     overrides: tuple[str, ...]
@@ -21,6 +22,7 @@ class Case:
     steps: int
     images: int | None
     limited: bool = True
+    held_out: int = 16
 
 
 CASES = {
@@ -30,6 +32,11 @@ CASES = {
     "mask_rcnn_resnet18_fpn64": Case(("model=mask_rcnn", "data=touching_cells_instances"), None, 60, 48, False),
     "resnet20_digits": Case(("model=resnet", "data=digits"), None, 300, 1197, False),
 }
+EVALUATED = {  # networks whose evaluation is measured
+    "resnet20_digits": Case(("model=resnet", "data=digits"), None, 2, 1197),
+    "resnet20_cifar10": Case(("model=resnet", "data=cifar10", "model.depth=20"), 32, 2, None, held_out=500),
+}
+EVALUATION = "evaluation"  # in the place of a network: the evaluations of EVALUATED
 INPUT = "input"  # in the place of a network: the making of batches alone
 INPUT_STEPS = 200
 

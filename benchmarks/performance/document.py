@@ -21,8 +21,8 @@ DOCS = (ROOT if IS_CHECKOUT else Path()) / "docs"
 RECORDS = DOCS / "performance"
 PAGE = DOCS / "performance.md"
 KINDS = (
-    *("step_cost", "peers", "peers_input", "input", "decoding", "decoding_trace", "start_up", "logging_cost"),
-    *("tune", "throughput", "scaling", "switch_cost", "layouts", "memory", "operators", "processes"),
+    *("step_cost", "evaluation", "peers", "peers_input", "input", "decoding", "decoding_trace", "start_up"),
+    *("logging_cost", "tune", "throughput", "scaling", "switch_cost", "layouts", "memory", "operators", "processes"),
 )  # in this order; others after them
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics")
 MACHINE = ("device", "device_name", "cores", "threads", "cuda", "cudnn", "python", "packages")

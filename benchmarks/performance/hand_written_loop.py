@@ -32,7 +32,6 @@ from benchmarks.training.train import train
 
 ROUND_STEPS = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the round ends
 WARM_UP = 3  # rounds left out
-HELD_OUT = 16  # images each of the random sets' val and test
 
 
 @dataclass(frozen=True)
@@ -212,8 +211,8 @@ class Trainer(pl.Trainer):
         super().fit(model, datamodule=datamodule, **keywords)
 
 
-def random_classes(splits: Any, split: Any, count: int, shape: Sequence[int], classes: int) -> Any:
-    """Return random images uint8 of a data set's size in ``count`` training images and a few others.
+def random_classes(splits: Any, split: Any, count: int, held_out: int, shape: Sequence[int], classes: int) -> Any:
+    """Return random images uint8 of a data set's size: ``count`` for training, ``held_out`` each for val and test.
 
     splits, split: the classes that hold data, as datamodules and benchmarks do not know each other.
     """
@@ -223,7 +222,7 @@ def random_classes(splits: Any, split: Any, count: int, shape: Sequence[int], cl
         images = torch.randint(256, (count, *shape), dtype=torch.uint8, generator=generator)
         return split(images, torch.arange(count) % classes)
 
-    return splits(train=part(count), val=part(HELD_OUT), test=part(HELD_OUT), classes=tuple(map(str, range(classes))))
+    return splits(train=part(count), val=part(held_out), test=part(held_out), classes=tuple(map(str, range(classes))))
 
 
 def configuration(case: Case, root: Path, batch: int | None, steps: int, overrides: Sequence[str]) -> Any:
@@ -244,6 +243,7 @@ def configuration(case: Case, root: Path, batch: int | None, steps: int, overrid
             "splits": {"_target_": "hydra.utils.get_class", "path": "datamodules.readers.splits.Splits"},
             "split": {"_target_": "hydra.utils.get_class", "path": "datamodules.readers.splits.Split"},
             "count": images,
+            "held_out": case.held_out,
             "shape": [data["in_channels"], *data["image_size"]],
             "classes": data["num_classes"],
         }
@@ -265,16 +265,22 @@ def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] 
     """Run a case in this process, with one thread, tested and recorded as any run."""
     with tempfile.TemporaryDirectory() as root:
         trial = configuration(case, Path(root), batch, steps, overrides)
-        config = trial.config
-        trial.directory.mkdir(parents=True)
-        record = new_record(config, trial.overrides, None)
-        write_json(trial.directory / RECORD, to_json(record))
-        Trainer.recipe = config["recipe"]
-        run = OpenRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
-        train(run)
+        Trainer.recipe = trial.config["recipe"]
+        record, settings, trainer = run_trial(trial)
+    return Measured(record, settings, trainer.beside)
+
+
+def run_trial(trial: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:
+    """Run a trial in this process; return its record, its trainer's configuration with what was in effect, and its trainer."""
+    config = trial.config
+    trial.directory.mkdir(parents=True)
+    record = new_record(config, trial.overrides, None)
+    write_json(trial.directory / RECORD, to_json(record))
+    run = OpenRun(trial.directory, config, record, StopRequest(config["launch"]["collective_timeout_s"]))
+    train(run)
     measured = to_json(run.record)
     in_effect = {name: measured["parallel"][name] for name in ("precision", "channels_last", "compile")}
-    return Measured(measured, config["trainer"] | in_effect, run.trainer.beside)  # type: ignore[union-attr]
+    return measured, config["trainer"] | in_effect, run.trainer
 
 
 def summarise(rounds: Sequence[Round], processor: bool) -> dict[str, Any]:

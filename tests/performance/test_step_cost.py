@@ -9,10 +9,10 @@ from support.benchmark_command import command
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.performance import evaluation_time
 from benchmarks.performance.added_time import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, slower
 from benchmarks.performance.cases import CASES, Case
 from benchmarks.performance.hand_written_loop import (
-    HELD_OUT,
     WARM_UP,
     BareLoop,
     Round,
@@ -70,7 +70,7 @@ def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
     for timing in done.beside.rounds:
         assert 0 < timing.batch_processor < timing.bare_processor and timing.suite_processor > 0 and timing.bare > 0
     if case.images is None:
-        assert done.record["counts"] == {"train": steps * case.batch, "val": HELD_OUT, "test": HELD_OUT}
+        assert done.record["counts"] == {"train": steps * case.batch, "val": case.held_out, "test": case.held_out}
 
 
 def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():
@@ -102,6 +102,28 @@ def test_ratios_are_medians_over_the_turns_after_the_first():
     assert found["added_us"] == pytest.approx(2000)
     assert found["batch_share"] == pytest.approx(0.02)
     assert summarise([slow] * WARM_UP + rounds, processor=False)["ratio"] == pytest.approx(3)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_an_evaluation_and_the_bare_forward_passes_see_the_same_images(monkeypatch):
+    seen, forward = [], Classifier.predict_logits
+
+    def watched(self: Classifier, images: torch.Tensor) -> torch.Tensor:
+        seen.append((len(images), float(images.double().sum()), self.training, torch.is_grad_enabled()))
+        return forward(self, images)
+
+    monkeypatch.setattr(Classifier, "predict_logits", watched)
+    monkeypatch.setattr(evaluation_time, "WARM_UP", 0)
+    monkeypatch.setattr(evaluation_time, "ROUNDS", 2)
+    case = Case(("model=resnet", "data=digits", "model.depth=8"), None, 2, 1197)
+    row = evaluation_time.evaluation_row("small", case)
+    assert (row["images"], row["batch"], row["rounds"]) == (150, 512, 2)
+    assert row["ratio_low"] <= row["ratio"] <= row["ratio_high"] and row["bare_batch"] in evaluation_time.SIZES
+    *validated, tested = seen
+    assert [count for count, *_ in validated] == 2 * [64, 64, 22, 150, 150, 150] and tested[0] == 450
+    sums = [total for _, total, *_ in validated]
+    assert sums[3:6] == sums[9:12] == 3 * [pytest.approx(sum(sums[:3]))]
+    assert not any(training or gradients for *_, training, gradients in seen)
 
 
 def test_what_is_worse_than_committed_is_named():

@@ -15,14 +15,13 @@ test: .venv/test ## install and run the tests (about 8 minutes on 2 cores)
 	$(BIN)/python -m pytest $(TWO)
 
 test-slow: .venv/slow ## the slow tests and those in a real browser
-	$(BIN)/python -m pytest $(TWO) -m 'slow and not browser' -rs
-	$(BIN)/python -m pytest -m browser -rs
+	$(BIN)/python -m pytest $(TWO) -m 'slow or browser' -rs
 
 test-timm: .venv/timm/installed ## networks of timm and torchvision, in an environment of their own
 	.venv/timm/bin/python -m pytest -m timm -rs
 
 test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
-	$(BIN)/python -m pytest -m 'slurm or netns or ray' -rs
+	$(BIN)/python -m pytest $(TWO) -m 'slurm or netns or ray' -rs
 
 nightly: .venv/test ## 100 runs killed at random moments, each compared with one that nothing happened to (hours)
 	$(BIN)/python tests/support/kill_trials.py --count 100 --seed $$(date +%j)

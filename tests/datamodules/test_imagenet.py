@@ -683,6 +683,7 @@ def test_ten_crops_are_a_mean_of_probabilities_not_of_logits() -> None:
     assert torch.equal(module.predict_views(logits.view(3, 3, 1, 1)), logits)
 
 
+@pytest.mark.slow
 def test_processes_agree_on_every_view(tree: Path, tmp_path: Path) -> None:
     """By gloo, on 9 images: shares of 9, of 4 and 5, and of 3."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

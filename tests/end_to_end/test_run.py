@@ -277,6 +277,7 @@ def test_a_killed_launcher_leaves_no_process(tmp_path: Path) -> None:
     assert (record["status"], record["error"]) == ("interrupted", "interrupted by SIGTERM")
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
     done = run_here("model=resnet", "recipe.optimizer.lr=1e30", root=tmp_path / "outputs")
     assert done.returncode == 1

@@ -38,8 +38,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     if os.geteuid() != 0 or lacking:
         pytest.skip(f"Slurm's daemons need root and are started from {', '.join(DAEMONS)}; missing: {lacking}")
     state = tmp_path_factory.mktemp("slurm")
-    for folder in (state, *state.parents[:2]):
-        folder.chmod(0o755)  # the database has a user of its own
+    for folder in (state, *state.parents):
+        if not folder.stat().st_mode & 0o001:  # the database has a user of its own
+            folder.chmod(0o755)
     try:
         subprocess.run([SCRIPTS / "slurm_up.sh", state], check=True, timeout=120)
         yield

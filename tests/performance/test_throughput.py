@@ -205,6 +205,7 @@ def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
 SHORT = {"threads": 1, "measured_s": 0.3}
 
 
+@pytest.mark.slow
 def test_passes_of_one_process_and_of_two() -> None:
     network = ("model=resnet", "model.depth=8", "trainer.channels_last=false")
     base = tuned_settings.specification(trial(*network).config) | SHORT
@@ -218,6 +219,7 @@ def test_passes_of_one_process_and_of_two() -> None:
     assert one[1]["memory_bytes"] == pytest.approx(alone["memory_bytes"], rel=0.15)
 
 
+@pytest.mark.slow
 def test_passes_take_turns_with_another_step() -> None:
     base = tuned_settings.specification(trial("model=resnet", "model.depth=8", "recipe.batch_size=16").config) | SHORT
     passes = [{"forward": True}, {"forward": False}]

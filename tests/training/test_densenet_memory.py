@@ -225,6 +225,7 @@ def test_growth_is_told_by_its_powers():
         view(rows[:1])
 
 
+@pytest.mark.slow
 def test_times_of_two_steps_are_compared():
     """A network beside one of twenty more layers."""
     head = {"_target_": "torch.nn.Conv2d", "in_channels": 3, "out_channels": 16, "kernel_size": 3}

@@ -16,11 +16,13 @@ from benchmarks.lazy import np, special
 Array = Any  # of floats, or one of them
 
 CONFIDENCE = 0.95  # two-sided
+FEWEST = 3  # seeds of an interval; two, where their spread is pooled with other networks'
 POWER = 0.8
 NODES = 200  # quantiles of a chi-square distribution over which is averaged
 DRAWN = 40  # of them, where a half-width is needed for each
 STEPS = 60  # of Newton's method at most; a dozen are usual
 MOST_SEEDS = 1_000
+KNOWN = 1e5  # degrees of freedom, as good as infinitely many
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,14 @@ def limits(parts: Parts) -> tuple[Array, ...]:
 
     The images' part is Wilson's (1927) with the number of independent outcomes that has this variance; the part of the seeds
     joins it on the logit scale, by the distances of both limits from the estimate (Zou and Donner 2008). NaN where seeds that
-    agree to the digit are all that is known.
+    agree to the digit are all that is known. Of two seeds whose spread is not pooled the limits hold too few true rates.
     """
     mean, count = np.asarray(parts.mean, dtype=np.float64), np.asarray(parts.count)
     inner = (mean > 0) & (mean < 1)
     rate = np.where(inner, mean, 0.5)
     scale = rate * (1 - rate)
     images = np.where(count > 0, np.where(parts.images > 0, parts.images, scale / np.maximum(count, 1)), 0.0)
-    half = half_width(_variances(parts.seeds, parts.freedom, parts.residual) + images[..., None])
+    half = _half_width_of_mean(parts.seeds, parts.freedom, parts.residual, images)
     of_seeds = np.maximum(half**2 - normal_quantile() ** 2 * images, 0) / scale**2
     centre = _logit(rate)
     wilson = wilson_limits(rate, np.where(count > 0, scale / np.maximum(images, 1e-300), np.inf))
@@ -327,6 +329,22 @@ def _variances(seeds: Array, freedom: Array, residual: Array) -> Array:
     for value in np.unique(freedom):
         factors[freedom == value] = _inverse_chi_squares(float(value))
     return np.maximum(seeds[..., None] * factors, np.asarray(residual, dtype=np.float64)[..., None])
+
+
+def _half_width_of_mean(seeds: Array, freedom: Array, residual: Array, images: Array) -> Array:
+    """Half of Student's 95 % interval where the seeds' variance is an estimate and the images' is known.
+
+    The degrees of freedom are Satterthwaite's (1946) with the seeds' share in place of its square: his own are too many where
+    the spread of few seeds is small by chance. Where seeds spread less than single outcomes make them, that is known too. Far
+    in the tails, which corrected p-values need, this is too narrow: differences have the generalised interval.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    variance = np.maximum(seeds, residual) + images
+    estimated = np.where(seeds > residual, seeds, 0.0)
+    together = np.minimum(freedom * variance / np.maximum(estimated, 1e-300), KNOWN)
+    return stdtrit(together, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
 
 
 @cache

@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.error_rates import (
+    FEWEST,
     Contrast,
     Parts,
     contrast,
@@ -29,8 +30,6 @@ from benchmarks.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import number
 
-FEWEST = 3  # seeds of an interval
-FEWEST_WITH_OUTCOMES = 2
 SEEDS_ALONE = "seeds alone"
 TOLERANCE = 1e-5  # of a rate: between the outcomes' score and the recorded one, which is in single precision
 
@@ -227,9 +226,10 @@ def _without(one: Estimate, outcomes: bool) -> str:
     """Return why a number of seeds makes no interval, with outcomes of the test images or without; empty where it makes one."""
     if one.parts is None:
         return one.missing
-    if one.n < FEWEST_WITH_OUTCOMES or (one.n < FEWEST and not outcomes):
-        return f"{one.n} runs, no interval without stored outcomes ({FEWEST - one.n} more would do)"
-    return ""
+    if one.n >= FEWEST or (outcomes and one.parts.shared):
+        return ""
+    lacking = "a pooled spread" if outcomes else "stored outcomes"
+    return f"{one.n} runs, no interval without {lacking} ({FEWEST - one.n} more would do)"
 
 
 def _with_limits(one: Estimate, low: float, high: float) -> Estimate:

@@ -118,7 +118,13 @@ def render(
         contests: networks that differ, by number of seeds from two on.
         added: pairs to which seeds are added, with the fixed number of equal power.
     """
-    sections = [_head(tables), _coverage(grid), _false_claims(tables, grid), _power(contests), _added(tables, added)]
+    sections = [
+        _head(tables),
+        _coverage(tables, grid),
+        _false_claims(tables, grid),
+        _power(contests),
+        _added(tables, added),
+    ]
     return "\n\n".join(sections) + "\n"
 
 
@@ -175,21 +181,24 @@ is known. Seeds spread by {spreads} points (standard deviation) around an error 
 scale at other rates: the small and the large spread below."""
 
 
-def _coverage(grid: Grid) -> str:
-    cells = [100 * share for shares in grid.values() for one in shares for share in (one.alone, one.covered)]
+def _coverage(tables: int, grid: Grid) -> str:
+    every = [100 * share for shares in grid.values() for one in shares for share in (one.alone, one.covered)]
+    cells = [cell for cell in every if not math.isnan(cell)]
     near = sum(93 <= cell <= 97 for cell in cells)
     lead = f"""## Coverage of the 95 % interval of a mean
 
 The share of intervals that hold the true rate, in percent: each network by itself / with the spread over seeds pooled
-over the table's {EQUAL} networks. The lowest is {min(cells):.1f}, the highest {max(cells):.1f}; {near} of {len(cells)}
-lie within 93–97. Those above are of few errors, which are whole numbers, and of two or three seeds whose spread is small
-beside what the images add: there the interval is wider than it need be."""
+over the table's {EQUAL} networks. Two seeds have an interval with a pooled spread only. The lowest share is {min(cells):.1f},
+the highest {max(cells):.1f}; {near} of {len(cells)} lie within 93–97. At 95 % a share has a standard error of
+{_standard_error(EQUAL * tables):.1f} points, and above {MANY_IMAGES:,} images of {_standard_error(EQUAL * -(-tables // 3)):.1f}."""
     heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
-    rows = (
-        [*_named(key), *(f"{100 * one.alone:.1f} / {100 * one.covered:.1f}" for one in shares)]
-        for key, shares in grid.items()
-    )
+    rows = ([*_named(key), *(_both(one) for one in shares)] for key, shares in grid.items())
     return f"{lead}\n\n{_table(heads, rows)}"
+
+
+def _both(one: Shares) -> str:
+    alone = "–" if math.isnan(one.alone) else f"{100 * one.alone:.1f}"
+    return f"{alone} / {100 * one.covered:.1f}"
 
 
 def _false_claims(tables: int, grid: Grid) -> str:
@@ -206,9 +215,9 @@ a single share has a standard error of {_standard_error(tables):.1f} points, and
     return f"{lead}\n\n{_table(heads, rows)}"
 
 
-def _standard_error(tables: int) -> float:
-    """Return that of a share of 5 %, in percentage points."""
-    return 100 * math.sqrt(0.05 * 0.95 / tables)
+def _standard_error(number: int) -> float:
+    """Return that of a share of 5 or of 95 %, in percentage points."""
+    return 100 * math.sqrt(0.05 * 0.95 / number)
 
 
 def _named(key: tuple[int, int, float]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.analysis.error_rates import Parts, contrast, holm, limits, p_value, parts_of_outcomes, pooled
+from benchmarks.analysis.error_rates import FEWEST, Parts, contrast, holm, limits, p_value, parts_of_outcomes, pooled
 from benchmarks.analysis.sequential import LOOKS, differs, left
 from benchmarks.lazy import np, special
 
@@ -41,8 +41,8 @@ class Shares:
     """Shares of simulated tables, in [0, 1].
 
     Attributes:
-        alone: of networks whose 95 % interval holds the true rate, each judged by itself.
-        covered: the same, with the spread over seeds pooled over the table.
+        alone: of networks whose 95 % interval holds the true rate, each judged by itself; NaN where two seeds have none.
+        covered: the same, with the spread over seeds pooled over the table; of two seeds where it can be pooled.
         false: of tables with a claim between equal networks, corrected by Holm.
         shown: of pairs that differ, those whose difference is claimed, corrected by Holm.
         shown_by_signs: the same by the sign-flip test of seeds in pairs, the rule that this method replaced.
@@ -91,17 +91,16 @@ def simulate(setting: Setting, tables: int, seed: int = 0) -> Shares:
         false.append(claims[~differ].any(axis=0))
         shown.append(claims[differ].T)
         shown_by_signs.append(by_signs[differ].T)
-    rates = [np.concatenate(values).mean() if np.size(values[0]) else math.nan for values in (shown, shown_by_signs)]
-    return Shares(
-        float(np.concatenate(alone).mean()), float(np.concatenate(covered).mean()), float(np.concatenate(false).mean()),
-        float(rates[0]), float(rates[1]), tables,
-    )  # fmt: skip
+    judged = {"alone": alone, "covered": covered, "false": false, "shown": shown, "shown_by_signs": shown_by_signs}
+    joined = {name: np.concatenate(values) for name, values in judged.items()}
+    shares = {name: float(values.mean()) if values.size else math.nan for name, values in joined.items()}
+    return Shares(**shares, tables=tables)
 
 
 def _covered(networks: Sequence[Parts], rates: Sequence[float]) -> Any:
-    return np.stack(
-        [(low <= rate) & (rate <= high) for rate, (low, high) in zip(rates, map(limits, networks), strict=True)], 1
-    )
+    """Whether each interval that a network has holds its rate."""
+    held = [(low <= rate) & (rate <= high) for rate, (low, high) in zip(rates, map(limits, networks), strict=True)]
+    return np.concatenate([one[parts.shared | (parts.n >= FEWEST)] for one, parts in zip(held, networks, strict=True)])
 
 
 def _claims(p_values: Sequence[Any]) -> Any:

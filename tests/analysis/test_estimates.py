@@ -39,16 +39,21 @@ def errors(n: int = 3, rate: float = 0.06, images: int = IMAGES) -> np.ndarray:
     return RNG.random((n, images)) < rate * RNG.choice([0.2, 1.8], images)
 
 
-def test_two_seeds_with_outcomes_have_an_interval_of_trainings_and_images(tmp_path: Path) -> None:
-    rows = errors(2)
-    classified(tmp_path, "resnet20", rows)
-    [one] = estimated(tmp_path)
-    [parts] = pooled([parts_of_outcomes(rows)])
-    low, high = (100 * float(end) for end in limits(parts))
-    assert one.interval == pytest.approx((low, high)) and one.interval_text == f"[{low:.2f}, {high:.2f}]"
-    assert (one.basis_text, one.left_out, one.test_set) == ("", (), "a")
-    # It is no narrower than the images alone make it: Wilson's of all outcomes as if they were other images.
-    assert high - low > 2 * 196 * math.sqrt(one.mean / 100 * (1 - one.mean / 100) / (2 * IMAGES))
+def test_two_seeds_with_outcomes_have_an_interval_where_their_spread_is_pooled(tmp_path: Path) -> None:
+    rows = errors(2), errors(2, 0.08)
+    classified(tmp_path, "resnet20", rows[0])
+    [alone] = estimated(tmp_path)
+    assert alone.interval_text == "2 runs, no interval without a pooled spread (1 more would do)"
+    classified(tmp_path, "resnet29", rows[1])
+    one, other = estimated(tmp_path)
+    parts = pooled([parts_of_outcomes(of) for of in rows])
+    for mine, expected in zip((one, other), parts, strict=True):
+        low, high = (100 * float(end) for end in limits(expected))
+        assert expected.shared and mine.interval == pytest.approx((low, high))
+        assert mine.interval_text == f"[{low:.2f}, {high:.2f}]"
+        assert (mine.basis_text, mine.left_out, mine.test_set) == ("pooled spread", (), "a")
+        # It is no narrower than the images alone make it: Wilson's of all outcomes as if they were other images.
+        assert high - low > 2 * 196 * math.sqrt(mine.mean / 100 * (1 - mine.mean / 100) / (2 * IMAGES))
 
 
 def test_networks_are_compared_by_test_image(tmp_path: Path) -> None:

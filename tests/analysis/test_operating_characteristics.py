@@ -47,7 +47,7 @@ def test_intervals_hold_the_truth_and_tables_claim_nothing_false(
 ) -> None:
     shares = simulate(Setting(n, images, (rate,) * 4, (spread,) * 4), 200)
     # 800 intervals have a standard error of 0.8 points at 95 %, and those of one table share its images.
-    assert shares.alone > 0.92 and shares.covered > 0.92
+    assert (math.isnan(shares.alone) if n == 2 else 0.92 < shares.alone < 0.98) and 0.92 < shares.covered < 0.985
     assert shares.false <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
     assert math.isnan(shares.shown)
 

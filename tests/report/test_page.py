@@ -382,7 +382,7 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
     make_run(tmp_path, metrics={"test/top1_err": 1.0})
     make_run(tmp_path, name="resnet20", metrics={"test/top1_err": 5.0})
     assert "±" not in Page(write_page(tmp_path)).text
-    for seeds, texts in ((2, ["2.00 ± 1.41 %", "–", "2"]), (3, ["2.00 ± 1.00 %", "[0.57, 6.75]", "3"])):
+    for seeds, texts in ((2, ["2.00 ± 1.41 %", "–", "2"]), (3, ["2.00 ± 1.00 %", "[0.57, 6.76]", "3"])):
         make_run(tmp_path, seed=seeds - 1, metrics={"test/top1_err": {2: 3.0, 3: 2.0}[seeds]})
         page = Page(write_page(tmp_path))
         (row,) = [row for row in page.networks().values() if "±" in row[3]]

@@ -190,7 +190,8 @@ def _coverage(tables: int, grid: Grid) -> str:
 The share of intervals that hold the true rate, in percent: each network by itself / with the spread over seeds pooled
 over the table's {EQUAL} networks. Two seeds have an interval with a pooled spread only. The lowest share is {min(cells):.1f},
 the highest {max(cells):.1f}; {near} of {len(cells)} lie within 93–97. At 95 % a share has a standard error of
-{_standard_error(EQUAL * tables):.1f} points, and above {MANY_IMAGES:,} images of {_standard_error(EQUAL * -(-tables // 3)):.1f}."""
+{_standard_error(EQUAL * tables):.1f} points, and above {MANY_IMAGES:,} images of
+{_standard_error(EQUAL * -(-tables // 3)):.1f}."""
     heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
     rows = ([*_named(key), *(_both(one) for one in shares)] for key, shares in grid.items())
     return f"{lead}\n\n{_table(heads, rows)}"

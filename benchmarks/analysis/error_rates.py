@@ -338,13 +338,11 @@ def _half_width_of_mean(seeds: Array, freedom: Array, residual: Array, images: A
     the spread of few seeds is small by chance. Where seeds spread less than single outcomes make them, that is known too. Far
     in the tails, which corrected p-values need, this is too narrow: differences have the generalised interval.
     """
-    import numpy as np
-    from scipy.special import stdtrit
 
     variance = np.maximum(seeds, residual) + images
     estimated = np.where(seeds > residual, seeds, 0.0)
     together = np.minimum(freedom * variance / np.maximum(estimated, 1e-300), KNOWN)
-    return stdtrit(together, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
+    return special.stdtrit(together, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
 
 
 @cache

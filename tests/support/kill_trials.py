@@ -80,6 +80,7 @@ KINDS = {
     "U-Net": Kind(("recipe.epochs=4",), base=SEGMENTATION),
     "W&B": Kind(("logger=wandb", "logger.mode=offline")),
     "sweep": Kind(("-m", "seed=0,1")),
+    "all at once": Kind(("trainer.ema_decay=0.9", "logger=wandb", "logger.mode=offline"), workers=2),
 }
 
 

@@ -286,9 +286,8 @@ def test_the_first_step_waits_for_no_server(server: WandbServer, tmp_path: Path,
         assert record["error"].startswith("W&B refuses: ") and "entity nobody not found" in record["error"]
 
 
-@pytest.mark.parametrize(
-    "end", [pytest.param("dies", marks=pytest.mark.slow), "hangs", pytest.param("answers 500", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["dies", "hangs", "answers 500"])
 def test_a_server_lost_on_the_way_costs_a_bounded_wait_and_no_row(
     server: WandbServer, tmp_path: Path, end: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -158,15 +158,22 @@ def find(argv: Sequence[str]) -> tuple[Command, str, list[str]]:
     return command, " ".join(words), rest
 
 
+class Paragraphs(argparse.HelpFormatter):
+    """Wraps each line of a description by itself, so that commands below it stand on lines of their own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(super(Paragraphs, self)._fill_text(line, width, indent) for line in text.splitlines())
+
+
 def parser_of(command: Command, name: str) -> argparse.ArgumentParser:
     """Return what parses the words after a command's name."""
-    parser = argparse.ArgumentParser(prog=name)
+    parser = argparse.ArgumentParser(prog=name, formatter_class=Paragraphs)
     _function(command, "add_arguments")(parser)
     if command.config_dir:
         add_config_dir_argument(parser)
     if command.commands:
-        below = (f"{name} {word}: {below.help}." for word, below in command.commands.items())
-        parser.epilog = " ".join(filter(None, (parser.epilog, *below)))
+        below = (f"{name} {word}: {below.help}" for word, below in command.commands.items())
+        parser.epilog = "\n".join(filter(None, (parser.epilog, *below)))
     return parser
 
 

@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Read from each run's record.json, also while runs are in progress. Writes OUTPUT_ROOT/report.html anew. Records that "
-        "cannot be read are named on stderr. iso_compute needs runs with a budget: python run.py experiment=iso_compute "
+        "cannot be read are named on stderr.\niso_compute needs runs with a budget: python run.py experiment=iso_compute "
         "seed=0,1,2"
     )
     parser.add_argument(

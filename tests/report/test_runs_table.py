@@ -115,7 +115,7 @@ def test_data_set_and_recipe_are_named_only_when_there_is_more_than_one(
 def test_seeds_are_averaged_beside_their_number(mixed: Path, width: int) -> None:
     line = line_of(render(mixed, width), " ± ", " %", "digits")
     # Student's t of 1, 2 and 3 on the logit scale: ± 4.303 · 0.01 / sqrt 3 / (0.02 · 0.98) = 1.267 about log(0.02 / 0.98).
-    assert re.search(r"digits +■ resnext29_8x4d +2\.00 ± 1\.00 % +\[0\.57, 6\.75\] +mean of 3", line)
+    assert re.search(r"digits +■ resnext29_8x4d +2\.00 ± 1\.00 % +\[0\.57, 6\.76\] +mean of 3", line)
 
 
 def test_one_seed_is_never_a_mean(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ MEASURE = {
     "operators": Command("RoIAlign and non-maximum suppression of detectors", "performance.operators"),
     "peers": Command("our training step and input path beside those of other projects", "performance.peers"),
     "processes": Command("whole processes in turns: ours, a Lightning script, a bare loop", "performance.processes"),
+    "growth": Command("commands over 10 to 10,000 runs; processes and threads", "performance.growth"),
     "statistics": Command(
         "how often intervals hold the truth and tables claim what is not, by simulation: docs/statistics.md",
         "analysis.operating_characteristics",

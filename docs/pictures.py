@@ -33,8 +33,15 @@ def main(pages: list[str]) -> None:
 def take(words: list[str], path: Path) -> None:
     """Write the view of a command as a picture."""
     with tempfile.TemporaryDirectory() as folder:
-        view, picture = Path(folder, "view.html"), Path(folder, "view.png")
+        view = Path(folder, "view.html")
         subprocess.run([sys.executable, *words, f"--out={view}"], check=True, stdout=subprocess.DEVNULL)
+        photograph(view, path)
+
+
+def photograph(view: Path, path: Path) -> None:
+    """Write a page of charts as a picture, cut off below the last of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder, "view.png")
         browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
         options = [f"--window-size={WIDTH},{HEIGHT}", "--virtual-time-budget=20000", f"--screenshot={picture}"]
         subprocess.run([*browser, *options, f"file://{view}"], check=True, stderr=subprocess.DEVNULL, timeout=300)

@@ -45,6 +45,7 @@ class Estimate:
         test_set: checksum of the test set whose outcomes are known; empty where the interval tells of the seeds alone.
         left_out: files of outcomes that are not of these runs, or not of one test set, and why.
         scale: of the metric: 100 where it is in percent.
+        networks: over how many networks the spread of the seeds is pooled; 1 where it is this one's own.
     """
 
     mean: float
@@ -56,6 +57,7 @@ class Estimate:
     test_set: str
     left_out: tuple[str, ...]
     scale: float
+    networks: int = 1
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -73,7 +75,8 @@ class Estimate:
         if self.interval is None or self.parts is None:
             return ""
         alone = "" if self.test_set else SEEDS_ALONE
-        return ", ".join(filter(None, (alone, "pooled spread" if self.parts.shared else "")))
+        pooled_over = f"spread pooled over {self.networks} networks" if self.networks > 1 else ""
+        return ", ".join(filter(None, (alone, pooled_over)))
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,10 @@ def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool |
     for members in pools.values():
         together = pooled([part for index in members if (part := unpooled[index].parts) is not None])
         ends = _limits(together)
+        telling = sum(0 < parts.mean < 1 for parts in together)  # one that never or always errs has no spread to pool
         for index, parts, (low, high) in zip(members, together, ends, strict=True):
-            result[index] = _with_limits(replace(unpooled[index], parts=parts), low, high)
+            networks = telling if parts.shared else 1
+            result[index] = _with_limits(replace(unpooled[index], parts=parts, networks=networks), low, high)
     return result
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.analysis.error_rates import FEWEST
 from benchmarks.analysis.estimates import Estimate
 from benchmarks.lazy import np
 
@@ -75,13 +76,15 @@ def _of_other_images(networks: Sequence[Estimate], rng: Any) -> Any:
 def front_probabilities(
     costs: Sequence[Sequence[float]], errors: Any, networks: Sequence[Estimate]
 ) -> list[float | None]:
-    """Probability of each network to be on the front of mean cost and mean error; None for one whose error has no interval.
+    """Probability of each network to be on the front of mean cost and mean error.
+
+    None for one of fewer than three seeds or without an interval.
 
     Args:
         costs: of each network's seeds.
         errors: of `drawn_errors`.
     """
-    known = [one.interval is not None for one in networks]
+    known = [one.interval is not None and one.n >= FEWEST for one in networks]
     if not any(known):
         return [None] * len(networks)
     rng = np.random.default_rng(1)

@@ -124,7 +124,8 @@ class SweepProgress:
     def _result(self, index: int, outcome: Outcome) -> str:
         trial = self.trials[index]
         if not outcome.good or isinstance(trial, Impossible):
-            return ": ".join(filter(None, (outcome.status, outcome.error)))
+            cause = outcome.error or ""
+            return cause if cause.startswith(outcome.status) else ": ".join(filter(None, (outcome.status, cause)))
         record = read_json(trial.directory / RECORD)
         if record is None:
             return outcome.status

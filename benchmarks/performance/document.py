@@ -23,6 +23,7 @@ PAGE = DOCS / "performance.md"
 KINDS = (
     *("step_cost", "evaluation", "peers", "peers_input", "input", "decoding", "decoding_trace", "start_up"),
     *("logging_cost", "tune", "throughput", "scaling", "switch_cost", "layouts", "memory", "operators", "processes"),
+    *("growth", "growth_cores"),
 )  # in this order; others after them
 PACKAGES = ("torch", "pytorch-lightning", "torchmetrics")
 MACHINE = ("device", "device_name", "cores", "threads", "cuda", "cudnn", "python", "packages")

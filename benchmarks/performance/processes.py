@@ -146,7 +146,9 @@ def adopt_orphans() -> None:
 def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:
     """Run a command to its end; return its processor and wall seconds, peak memory in MiB, and what it printed.
 
-    A run's own process is started by a server, which its launcher does not wait for: it comes to us, see ``adopt_orphans``.
+    Processor time is of all its processes, memory of the largest; ``own_processor_s`` and ``own_memory_mib`` are of the one
+    that was started and of those that it has waited for. A run's own process is started by a server, which its launcher does
+    not wait for: it comes to us, see ``adopt_orphans``.
 
     Raises:
         RuntimeError: it fails.
@@ -155,6 +157,7 @@ def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, env=clean_environment(1))
         processor_s, memory_kib, wall_s = 0.0, 0, 0.0
+        own: dict[str, float] = {}
         with suppress(ChildProcessError):  # none is left
             while True:
                 pid, status, usage = os.wait4(-1, 0)
@@ -162,12 +165,14 @@ def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:
                 memory_kib = max(memory_kib, usage.ru_maxrss)
                 if pid == process.pid:
                     wall_s = time.perf_counter() - started
+                    own = {"processor_s": usage.ru_utime + usage.ru_stime, "memory_mib": usage.ru_maxrss / 2**10}
                     process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise RuntimeError(f"{' '.join(command)[:200]} failed with exit code {process.returncode}")
         output.seek(0)
         text = output.read()
-    return {"processor_s": processor_s, "wall_s": wall_s, "memory_mib": memory_kib / 2**10}, text
+    measured = {"processor_s": processor_s, "wall_s": wall_s, "memory_mib": memory_kib / 2**10}
+    return measured | {f"own_{key}": value for key, value in own.items()}, text
 
 
 def summarise(results: Mapping[str, Sequence[Mapping[str, float]]], config: Mapping[str, Any]) -> list[dict[str, Any]]:

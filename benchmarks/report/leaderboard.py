@@ -5,7 +5,8 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels, recipe_title
-from benchmarks.analysis.estimates import Estimate
+from benchmarks.analysis.error_rates import FEWEST
+from benchmarks.analysis.estimates import SEEDS_ALONE, Estimate
 from benchmarks.analysis.seeds import SeedGroup, seed_group
 from benchmarks.records.runs import Run
 from benchmarks.report.chart_data import Charts
@@ -15,16 +16,24 @@ from benchmarks.report.tables import Cell, Row, Table
 from benchmarks.units import count, number
 
 BEST = "best at its cost"
+SHOWN_FIRST = 12  # rows, until the leaderboard is opened
 LEAD = (
-    "Mean over seeds with sample standard deviation, and the 95 % interval of the mean: how other trainings and other test "
-    "images would come out. Best at its cost: no other network errs less and costs no more "
-    "(within 1 % is the same); beside it, the probability of that."
+    "Mean over seeds, with sample standard deviation. The 95 % interval of the mean says how other trainings and test images "
+    "would come out. ✓ marks the networks that are best at their cost: no other one errs less at the same cost (within 1 %) or "
+    "a lower one. The percentage is the probability of being best, given from three seeds on."
 )
 ALONE = (
-    "Seeds alone: the outcomes of the test images are not stored, so an interval covers other trainings only. Point at it for "
+    "Where the outcomes of the test images are not stored, an interval covers other trainings only. Point at it for "
     "the standard error that the choice of test images adds."
 )
-POOLED = "Pooled spread: that of the seeds of several networks, as Bartlett’s test tells no difference."
+POOLED = (
+    "The spread over seeds is pooled over the networks between which Bartlett’s test finds no difference. Point at an interval "
+    "for their number."
+)
+TWO_SEEDS = (
+    f"Below {FEWEST} seeds a network has an interval only where the outcomes of its test images are stored and its spread over seeds "
+    "is pooled."
+)
 
 
 def leaderboard(charts: Charts) -> Table:
@@ -58,7 +67,8 @@ def leaderboard(charts: Charts) -> Table:
     )
     heads = ("network", "recipe", "data set", *numbers, BEST)
     basis = [estimate.basis_text for _, estimate, _ in charts.networks]
-    notes = [note for word, note in (("seeds alone", ALONE), ("pooled", POOLED)) if any(word in text for text in basis)]
+    notes = [note for word, note in ((SEEDS_ALONE, ALONE), ("pooled", POOLED)) if any(word in text for text in basis)]
+    notes += [TWO_SEEDS] * any(1 < estimate.n < FEWEST for _, estimate, _ in charts.networks)
     left_out = dict.fromkeys(text for _, estimate, _ in charts.networks for text in estimate.left_out)
     notes += [f"Left out: {text}." for text in left_out]
     keys = [index for _, index, _ in rows]
@@ -87,7 +97,8 @@ def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_f
 
 def _basis(group: SeedGroup) -> str:
     """Return what an interval rests on and leaves out, or why there is none."""
-    basis = group.estimate.missing or group.estimate.basis_text
+    known = group.seeds_text if group.estimate.interval else ""
+    basis = group.estimate.missing or ", ".join(filter(None, (known, group.estimate.basis_text)))
     return f"{basis}; the choice of test images adds {group.sampling_text}" if group.sampling_text else basis
 
 

@@ -18,7 +18,7 @@ from benchmarks.report import sections
 from benchmarks.report.chart_data import Charts, charts_of
 from benchmarks.report.figures import family_marks
 from benchmarks.report.kept_curves import KeptCurves
-from benchmarks.report.leaderboard import leaderboard
+from benchmarks.report.leaderboard import SHOWN_FIRST, leaderboard
 from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS, Quantity, result_title
 from benchmarks.report.rendering import render_template
 from benchmarks.report.run_details import pooled_details
@@ -115,6 +115,7 @@ def _render(
         charts={
             "axes": [_axis(axis) for axis in QUANTITIES],
             "charts": drawn.charts,
+            "shown_first": SHOWN_FIRST,
             "curves": drawn.curves,
             "runs": _drawn_runs(runs),
             "looks": family_marks(looks),

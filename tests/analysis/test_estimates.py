@@ -161,7 +161,7 @@ def test_spread_is_pooled_over_networks_of_one_budget_and_said(tmp_path: Path) -
             )  # fmt: skip
     many = estimated(tmp_path)
     assert [float(one.parts.freedom) for one in many if one.parts] == [6.0] * 6  # 3 networks of 3 seeds, budgets apart
-    assert {one.basis_text for one in many} == {"pooled spread"}
+    assert {one.basis_text for one in many} == {"spread pooled over 3 networks"}
 
 
 def test_a_score_of_masks_varies_over_images_as_the_jackknife_says(tmp_path: Path) -> None:

@@ -82,6 +82,15 @@ def test_images_that_all_networks_find_hard_change_no_front() -> None:
     assert together < 0.8 * math.hypot(*spreads)  # as it would be of networks tested on images of their own
 
 
+@pytest.mark.parametrize(("seeds", "given"), [(2, False), (3, True)])
+def test_below_three_seeds_there_is_no_probability_also_where_outcomes_are_stored(seeds: int, given: bool) -> None:
+    rng = np.random.default_rng(0)
+    parts = parts_of_outcomes(rng.random((seeds, 1_000)) < 0.2)
+    network = Estimate(100 * float(parts.mean), seeds, 15.0, 25.0, "", parts, "test", (), 100.0)
+    [probability] = front_probabilities([[1.0] * seeds], drawn_errors([network]), [network])
+    assert probability == (1.0 if given else None)
+
+
 def test_costs_that_differ_over_seeds_are_drawn_too() -> None:
     near = [(1.0, 5.0), (1.2, 5.1), (0.8, 4.9)], [(1.05, 5.5), (1.25, 5.6), (0.85, 5.4)]
     worse = probabilities(near)[1]

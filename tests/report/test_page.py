@@ -388,7 +388,9 @@ def test_means_are_of_several_seeds_only(tmp_path: Path) -> None:
         (row,) = [row for row in page.networks().values() if "±" in row[3]]
         assert [row[0], *row[3:6], row[6]] == ["resnext29_8x4d", *texts, "450"]
         hints = [attributes.get("title") or "" for _, attributes in page.elements]
-        of = {2: "2 runs, no interval without stored outcomes (1 more would do)", 3: "seeds alone"}[seeds]
+        of = {2: "2 runs, no interval without stored outcomes (1 more would do)", 3: "mean of 3 seeds, seeds alone"}[
+            seeds
+        ]
         assert f"{of}; the choice of test images adds ± 0.66" in hints
         probable = page.data["charts"][0]["networks"][1]["probability"]
         assert ("macs" in probable) == (seeds == 3)

@@ -1,10 +1,9 @@
 // What the page holds, what is chosen of it, and how each of its charts is drawn.
-const {axes, charts, curves, runs, looks} = JSON.parse(document.getElementById("data").textContent);
+const {axes, charts, curves, runs, looks, shown_first: FEWEST_NETWORKS} = JSON.parse(document.getElementById("data").textContent);
 const training = byId("training"), cost = byId("cost"), share = byId("share");
 const MARGIN = {l: 68, r: 14, t: 10, b: 52};
 const MOST_CURVES = 8, MOST_LABELS = 12;
 const FEWEST_FOR_SHARE = 20;
-const FEWEST_NETWORKS = 12;  // that the leaderboard shows before it is opened
 const WORTH_LISTING = 0.05;
 const LOG_FROM = 8;  // errors so many times apart are drawn on a logarithmic axis
 const ROOM = 200;    // pixels right of the plot for labels, at most

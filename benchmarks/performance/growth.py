@@ -1,0 +1,216 @@
+"""What commands over runs take as the runs grow in number: ``python -m benchmarks measure growth``.
+
+Also what the launcher of a sweep takes for each trial, and how images/s grow with processes and threads.
+"""
+
+import argparse
+import itertools
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.config.compose import expand_all
+from benchmarks.performance import subprocesses
+from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, this_machine
+from benchmarks.performance.launching import ONE_STEP, RUN
+from benchmarks.performance.processes import adopt_orphans, whole
+from benchmarks.records.hardware import cores
+from benchmarks.terminal import at_least
+
+# Widths of ResNet-20 and learning rates by the number of runs, each with as many seeds.
+SHAPES = {10: (1, 2), 100: (4, 5), 1_000: (20, 10), 10_000: (100, 20)}
+SEEDS = 5
+SHARED = ("data=digits", "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger=none")
+TRAINED = ("model=resnet", "model.base_channels=2", "recipe.epochs=3", f"seed=range({SEEDS})")
+LAUNCHED = (10, 50)  # trials of one step
+LIMIT = 1.25  # times what a run adds between the numbers before
+SLOWER_S = 0.3  # of more runs: less is a matter of chance
+NETWORKS = ("resnext", "densenet")
+PICTURE = "growth.png"
+TABLE = MeasuredTable(
+    "growth",
+    "Many runs",
+    {
+        "what": ("command", "s"),
+        "runs": ("runs", ",d"),
+        "processor_s": ("processor, s", ".2f"),
+        "added_ms": ("a run more, ms", ".2f"),
+        "memory_mib": ("peak memory, MiB", ",.0f"),
+    },
+    f"Runs are the trials of a sweep over widths of ResNet-20 and learning rates with {SEEDS} seeds each, finished, with the "
+    "records, histories and outcomes of test images of real runs. `plan` is of the same sweep before any run, `page` the page "
+    "the first time, `report` the table and the page again, `sweep, finished` the sweep's own command asked again. "
+    "`sweep, launcher` is the process that starts trials of one step, without the trials. Processor time is of a process and "
+    "all that it has started; a run more: what it adds between this number of runs and the one before. The command fails where "
+    f"that is over {LIMIT:g} times what it was before.\n\n"
+    f"![Processor time and peak memory of each command over the number of runs](performance/{PICTURE})",
+)
+CORES = MeasuredTable(
+    "growth_cores",
+    "Processes and threads",
+    {
+        "network": ("network", "s"),
+        "batch": ("global batch", "d"),
+        "processes": ("processes", "d"),
+        "threads": ("threads each", "d"),
+        "images_per_s": ("training, images/s", RATE),
+        "speed_up": ("speed-up", ".2f"),
+    },
+    "Training steps on CIFAR-10's image size, each process with its equal share of the same global batch, measured as networks "
+    "alone are; speed-up is against one process with one thread.\n\n"
+    "![Images per second in training over processes and threads](performance/growth_cores.png)",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``measure growth``."""
+    parser.description = (
+        "Time plan, status, report, page, export and a sweep over more and more runs, the launcher of a sweep, and training "
+        "over processes and threads. Exit code 1 where a command takes more for a run of many than of few."
+    )
+    parser.add_argument("--most", type=at_least(10), default=max(SHAPES), help="runs; default: %(default)s")
+    add_write_option(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the tables; return 0, or 1 where a command grows faster than the runs.
+
+    Raises:
+        ValueError: not on Linux.
+        RuntimeError: a command fails.
+    """
+    if sys.platform != "linux":
+        raise ValueError("the processor time of all that a process has started is known on Linux alone")
+    adopt_orphans()
+    rows = [*over_runs([size for size in SHAPES if size <= arguments.most]), *over_trials(LAUNCHED)]
+    TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1})
+    CORES.report(arguments, over_cores(), this_machine("cpu") | {"threads": cores()})
+    steep = above_linear(rows)
+    for line in steep:
+        print(line, file=sys.stderr)
+    return int(bool(steep))
+
+
+def sweep_of(size: int) -> list[str]:
+    """Return the overrides of a sweep of so many trials."""
+    widths, rates = SHAPES[size]
+    listed = ",".join(f"{(rate + 1) / 1000:g}" for rate in range(rates))
+    return [
+        *SHARED,
+        "model=resnet",
+        "model.base_channels=" + ",".join(str(width + 2) for width in range(widths)),
+        f"recipe.optimizer.lr={listed}",
+        f"seed=range({SEEDS})",
+    ]
+
+
+def over_runs(sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return rows of the table for the commands over finished runs."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        trained = Path(folder, "trained")
+        whole([sys.executable, str(RUN), "-m", *TRAINED, *SHARED, f"output_root={trained}"])
+        for size in track(sizes, "runs", console=Console(stderr=True), transient=True):
+            root = Path(folder, str(size))
+            sweep = [*sweep_of(size), f"output_root={root}"]
+            planned, _ = whole(benchmarks("plan", *sweep, "--flops-per-s", "1e12"))
+            rows.append({"what": "plan", "runs": size, **planned})
+            whole(
+                [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.performance.growth_runs",
+                    json.dumps({"overrides": sweep, "runs": str(trained)}),
+                ]
+            )
+            for what, command in commands(root, sweep).items():
+                rows.append({"what": what, "runs": size, **whole(command)[0]})
+    return with_added(rows)
+
+
+def commands(root: Path, sweep: Sequence[str]) -> dict[str, list[str]]:
+    """Return the commands over the finished runs in a folder, by name."""
+    page = f"from benchmarks.report.page import write_page; write_page({str(root)!r})"
+    return {
+        "status": benchmarks("status", str(root)),
+        "page": [sys.executable, "-c", page],
+        "report": benchmarks("report", str(root)),
+        "export": benchmarks("export", str(root), "--format", "csv", "--out", str(root / "tables")),
+        "sweep, finished": [sys.executable, str(RUN), "-m", *sweep],
+    }
+
+
+def benchmarks(*words: str) -> list[str]:
+    """Return the command line of one of the suite's commands."""
+    return [sys.executable, "-m", "benchmarks", *words]
+
+
+def over_trials(sizes: Sequence[int]) -> list[dict[str, Any]]:
+    """Return rows of the table for the launcher of a sweep of trials that train one step."""
+    rows = []
+    for size in track(sizes, "trials", console=Console(stderr=True), transient=True):
+        with tempfile.TemporaryDirectory() as root:
+            words = [*ONE_STEP, *SHARED[2:], f"seed=range({size})", f"output_root={root}"]
+            measured, _ = whole([sys.executable, str(RUN), "-m", *words])
+            own = {"processor_s": measured["own_processor_s"], "memory_mib": measured["own_memory_mib"]}
+            rows.append({"what": "sweep, launcher", "runs": size, **own})
+    return with_added(rows)
+
+
+def with_added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows by command and number of runs, each with the milliseconds that a run adds since the row before."""
+    result = []
+    for _, own in itertools.groupby(sorted(rows, key=lambda row: row["what"]), lambda row: row["what"]):
+        previous: dict[str, Any] | None = None
+        for row in sorted(own, key=lambda row: row["runs"]):
+            seconds = row["processor_s"] - previous["processor_s"] if previous else None
+            added = None if seconds is None or previous is None else 1e3 * seconds / (row["runs"] - previous["runs"])
+            result.append({**row, "added_ms": added})
+            previous = row
+    return result
+
+
+def above_linear(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line for each command to which a run adds more among many runs than among fewer."""
+    lines = []
+    for before, after in itertools.pairwise(rows):
+        if before["what"] != after["what"] or before["added_ms"] is None:
+            continue
+        allowed = LIMIT * max(before["added_ms"], 0.0)
+        if (after["added_ms"] - allowed) * (after["runs"] - before["runs"]) > 1e3 * SLOWER_S:
+            lines.append(
+                f"{after['what']}: a run adds {after['added_ms']:.2f} ms up to {after['runs']:,} runs and "
+                f"{before['added_ms']:.2f} ms up to {before['runs']:,}"
+            )
+    return lines
+
+
+def over_cores() -> list[dict[str, Any]]:
+    """Return rows of the table of processes and threads, as many as there are cores at most."""
+    rows: list[dict[str, Any]] = []
+    for network, (processes, threads) in itertools.product(NETWORKS, splits(cores())):
+        words = [f"model={network}", "data=cifar10", "recipe.batch_size=8", f"trainer.devices={processes}"]
+        [trial] = expand_all([*words, f"cluster.threads_per_process={threads}", "trainer.accelerator=cpu"])
+        from benchmarks.training.tuned_settings import specification
+
+        base = specification(trial.config) | {"measured_s": 10.0}
+        [step] = subprocesses.steps(base, [{"forward": False}], processes)
+        rate = base["batch"] * processes / step["step_s"]
+        alone = next((row["images_per_s"] for row in rows if row["network"] == trial.config["name"]), rate)
+        place = {"network": trial.config["name"], "batch": base["batch"] * processes}
+        rows.append(
+            {**place, "processes": processes, "threads": threads, "images_per_s": rate, "speed_up": rate / alone}
+        )
+    return rows
+
+
+def splits(count: int) -> Iterator[tuple[int, int]]:
+    """Yield processes and threads each, powers of two of both that so many cores hold, one of each first."""
+    powers = [2**power for power in range(count.bit_length()) if 2**power <= min(count, 8)]
+    yield from ((processes, threads) for processes in powers for threads in powers if processes * threads <= count)

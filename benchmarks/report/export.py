@@ -22,7 +22,7 @@ from rich.progress import track
 
 from benchmarks.config.trial import WIRING
 from benchmarks.records.files import read_config, write_atomic
-from benchmarks.records.runs import Run, load_runs
+from benchmarks.records.runs import Run, load_runs, uncollected
 from benchmarks.units import csv_cell, one_line
 
 FORMATS = ("parquet", "csv")
@@ -104,9 +104,10 @@ def run(arguments: argparse.Namespace) -> None:
     if runs:
         console = Console(stderr=True)
         shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
-        history, unread = history_table(shown, root)
+        with uncollected():
+            history, unread = history_table(shown, root)
+            table_of_runs, no_config = runs_table(runs, root)
         out.mkdir(parents=True, exist_ok=True)
-        table_of_runs, no_config = runs_table(runs, root)
         for name, table in (("runs", table_of_runs), ("history", history)):
             path = out / f"{name}.{arguments.format}"
             write_table(table, path)

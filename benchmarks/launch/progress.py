@@ -1,6 +1,9 @@
 """Progress in the terminal: a line for the sweep and one for each run; without a terminal a line for each evaluation."""
 
-from collections.abc import Sequence
+import sys
+import termios
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,6 +56,22 @@ class NoteColumn(ProgressColumn):
         return Text(f"{task.fields['note']}  {clock(task.elapsed)}<{left}", no_wrap=True, overflow="ellipsis")
 
 
+@contextmanager
+def without_echo_of_keys() -> Iterator[None]:
+    """Keep keys, as the ``^C`` of an interrupt, off the screen: beside a full line they begin another, and a bar stays."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(sys.stdin)
+    quiet = [*before]
+    quiet[3] = before[3] & ~termios.ECHO  # the local modes
+    termios.tcsetattr(sys.stdin, termios.TCSADRAIN, quiet)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
 class SweepProgress:
     """Shows trials as they run.
 
@@ -76,8 +95,11 @@ class SweepProgress:
         self.runs: dict[int, TaskID] = {}
         self.parts: dict[int, float] = {}
         self.evaluations: dict[int, str] = {}  # the last one that was printed
+        self._terminal = ExitStack()
 
     def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._terminal.enter_context(without_echo_of_keys())
         self.bars.start()
         return self
 
@@ -85,6 +107,7 @@ class SweepProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bars.stop()
+        self._terminal.close()
 
     def begin(self, index: int, label: str) -> None:
         """A trial starts."""

@@ -96,6 +96,51 @@ def test_without_a_terminal_an_evaluation_is_a_line_once() -> None:
     ]
 
 
+INTERRUPTED = f"""
+import time
+from rich.console import Console
+from benchmarks.config.trial import Impossible
+from benchmarks.launch.progress import SweepProgress
+from benchmarks.launch.trial_job import Outcome
+label = "resnet20 · seed 0"
+with SweepProgress(Console(), [Impossible((label,), ""), Impossible(("other",), "")]) as progress:
+    progress.begin(0, label)
+    progress.update(0, {TRAINING!r})
+    try:
+        time.sleep(300)
+    except KeyboardInterrupt:
+        time.sleep(0.5)  # in which the bars are drawn anew
+        progress.end(0, label, Outcome("interrupted", "interrupted by Ctrl-C"))
+print("the end")
+"""
+
+
+def test_ctrl_c_leaves_no_bar_behind() -> None:
+    pyte = pytest.importorskip("pyte")
+    screen = pyte.Screen(80, 10)
+    stream = pyte.ByteStream(screen)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["TERM"] = "xterm-256color"
+        os.environ.pop("COLUMNS", None)
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-c", INTERRUPTED])
+    ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 80, 0, 0))
+    asked = False
+    while True:
+        try:
+            stream.feed(os.read(terminal, 65536))
+        except OSError:  # the last of its writers has closed it
+            break
+        if not asked and any("epoch 2/4" in line for line in screen.display):
+            os.write(terminal, b"\x03")
+            asked = True
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    shown = [line.rstrip() for line in screen.display if line.strip()]
+    assert shown == ["resnet20 · seed 0   interrupted by Ctrl-C", "the end"]
+
+
 @pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
 def test_a_real_sweep_leaves_one_whole_line_for_each_run(tmp_path: Path, width: int) -> None:
     pyte = pytest.importorskip("pyte")

@@ -31,8 +31,8 @@ POOLED = (
     "for their number."
 )
 TWO_SEEDS = (
-    f"Below {FEWEST} seeds a network has an interval only where the outcomes of its test images are stored and its spread over seeds "
-    "is pooled."
+    f"Below {FEWEST} seeds a network has an interval only where the outcomes of its test images are stored and its spread is "
+    "pooled."
 )
 
 

@@ -51,7 +51,7 @@ def test_two_seeds_with_outcomes_have_an_interval_where_their_spread_is_pooled(t
         low, high = (100 * float(end) for end in limits(expected))
         assert expected.shared and mine.interval == pytest.approx((low, high))
         assert mine.interval_text == f"[{low:.2f}, {high:.2f}]"
-        assert (mine.basis_text, mine.left_out, mine.test_set) == ("pooled spread", (), "a")
+        assert (mine.basis_text, mine.left_out, mine.test_set) == ("spread pooled over 2 networks", (), "a")
         # It is no narrower than the images alone make it: Wilson's of all outcomes as if they were other images.
         assert high - low > 2 * 196 * math.sqrt(mine.mean / 100 * (1 - mine.mean / 100) / (2 * IMAGES))
 

@@ -22,10 +22,12 @@ from benchmarks.performance.launching import ONE_STEP, RUN
 from benchmarks.performance.processes import adopt_orphans, whole
 from benchmarks.records.hardware import cores
 from benchmarks.terminal import at_least
+from benchmarks.training.tuned_settings import specification
 
 # Widths of ResNet-20 and learning rates by the number of runs, each with as many seeds.
 SHAPES = {10: (1, 2), 100: (4, 5), 1_000: (20, 10), 10_000: (100, 20)}
 SEEDS = 5
+PARTS = ("runs", "cores")
 SHARED = ("data=digits", "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger=none")
 TRAINED = ("model=resnet", "model.base_channels=2", "recipe.epochs=3", f"seed=range({SEEDS})")
 LAUNCHED = (10, 50)  # trials of one step
@@ -74,6 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Time plan, status, report, page, export and a sweep over more and more runs, the launcher of a sweep, and training "
         "over processes and threads. Exit code 1 where a command takes more for a run of many than of few."
     )
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
     parser.add_argument("--most", type=at_least(10), default=max(SHAPES), help="runs; default: %(default)s")
     add_write_option(parser)
 
@@ -82,16 +85,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the tables; return 0, or 1 where a command grows faster than the runs.
 
     Raises:
-        ValueError: not on Linux.
+        ValueError: not on Linux, or no such part.
         RuntimeError: a command fails.
     """
     if sys.platform != "linux":
         raise ValueError("the processor time of all that a process has started is known on Linux alone")
-    adopt_orphans()
-    rows = [*over_runs([size for size in SHAPES if size <= arguments.most]), *over_trials(LAUNCHED)]
-    TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1})
-    CORES.report(arguments, over_cores(), this_machine("cpu") | {"threads": cores()})
-    steep = above_linear(rows)
+    parts = arguments.parts or PARTS
+    if unknown := [part for part in parts if part not in PARTS]:
+        raise ValueError(f"no part {unknown[0]}; there are {', '.join(PARTS)}")
+    steep: list[str] = []
+    if "runs" in parts:
+        adopt_orphans()
+        rows = [*over_runs([size for size in SHAPES if size <= arguments.most]), *over_trials(LAUNCHED)]
+        TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1})
+        steep = above_linear(rows)
+    if "cores" in parts:
+        CORES.report(arguments, over_cores(), this_machine("cpu") | {"threads": cores()})
     for line in steep:
         print(line, file=sys.stderr)
     return int(bool(steep))
@@ -197,8 +206,6 @@ def over_cores() -> list[dict[str, Any]]:
     for network, (processes, threads) in itertools.product(NETWORKS, splits(cores())):
         words = [f"model={network}", "data=cifar10", "recipe.batch_size=8", f"trainer.devices={processes}"]
         [trial] = expand_all([*words, f"cluster.threads_per_process={threads}", "trainer.accelerator=cpu"])
-        from benchmarks.training.tuned_settings import specification
-
         base = specification(trial.config) | {"measured_s": 10.0}
         [step] = subprocesses.steps(base, [{"forward": False}], processes)
         rate = base["batch"] * processes / step["step_s"]

@@ -151,13 +151,13 @@ def results() -> str:
         seconds = [one.wall_s for one in group if one.wall_s]
         cells = (
             run.name,
+            f"{mean.mean:.2f} {mean.interval_text}".replace(" ", "\N{NO-BREAK SPACE}"),
+            si(run.macs),
+            si(run.train_flops),
+            len(group),
             run.recipe,
             run.record.get("experiment") or "",
-            len(group),
-            f"{mean.mean:.2f} {mean.interval_text}",
-            si(run.macs),
             si(run.parameters),
-            si(run.train_flops),
             duration(sum(seconds) / len(seconds)) if seconds else "",
             (run.part("code").get("commit") or "")[:7],
         )
@@ -172,7 +172,7 @@ def results() -> str:
         f"run. Machines: {'; '.join(sorted(machines))}.",
     ]
     for (data, metric), rows in sorted(tables.items()):
-        head = f"network | recipe | experiment | seeds | {metric} | MACs | parameters | training FLOPs | time | commit"
+        head = f"network | {metric} | MACs | training FLOPs | seeds | recipe | experiment | parameters | time | commit"
         lines += [
             "",
             f"## {data}",

@@ -298,7 +298,7 @@ def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixt
     ("arguments", "said"),
     [
         (["resnext_table77"], "no table and no folder 'resnext_table77'; the tables are resnext_table1, "),
-        ([TABLE, "--row", "resnext29_8x64d"], f"{TABLE} has no row 'resnext29_8x64d', did you mean "),
+        ([TABLE, "--row", "resnext29_8x64d"], f"{TABLE} has no row 'resnext29_8x64d' (did you mean "),
         (["--row", "a"], "--row needs a table"),
     ],
 )

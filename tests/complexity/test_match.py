@@ -185,7 +185,7 @@ def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["model=resnt", "--macs", "1e6"], "no model named 'resnt', did you mean 'resnet'?"),
+        (["model=resnt", "--macs", "1e6"], "no model named 'resnt' (did you mean 'resnet'?)"),
         (["model=unet", "data=digits", "--macs", "1e6"], "model=unet is not set up for data=digits"),
         (["model=resnet", "model.depth=21", "--macs", "1e6"], "a CIFAR basic ResNet has depth 6n+2"),
         (["model=resnext", "data=digits", "+data.image_size=[2,2]", "--macs", "1e6"], "too small"),

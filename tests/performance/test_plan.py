@@ -276,7 +276,7 @@ def test_an_output_root_that_cannot_be_written(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_network_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert plan(["model=resnt"]) == 2
-    assert capsys.readouterr().err.startswith("python -m benchmarks plan: no model named 'resnt', did you mean")
+    assert capsys.readouterr().err.startswith("python -m benchmarks plan: no model named 'resnt' (did you mean")
 
 
 def test_the_former_mode_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:

@@ -310,7 +310,7 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [
-        (["layers", "model=resnt"], "no model named 'resnt', did you mean 'resnet'?"),
+        (["layers", "model=resnt"], "no model named 'resnt' (did you mean 'resnet'?)"),
         (["layers", "model=unet", "data=nuclei", "model.padded=false"], "does not fit this unpadded U-Net"),
         (["layers", "model=resnet", "model.depth=21"], "a CIFAR basic ResNet has depth 6n+2"),
         (

@@ -259,7 +259,7 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.Capt
     for arguments, message in (
         ([*detectron2, "--model", "mask_rcnn_R_50_FPN"], "holds code, builtins.print, which is not run"),
         (detectron2, "says no network: --model, one of faster_rcnn_R_50_FPN, "),
-        ([*detectron2, "--model", "mask_rcnn_R50"], "detectron2 has no network 'mask_rcnn_R50' here, did you mean "),
+        ([*detectron2, "--model", "mask_rcnn_R50"], "detectron2 has no network 'mask_rcnn_R50' here (did you mean "),
     ):
         assert main(arguments) == 2
         lines = capsys.readouterr().err.splitlines()

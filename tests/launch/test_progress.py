@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -124,6 +125,7 @@ def test_ctrl_c_leaves_no_bar_behind() -> None:
         os.environ["TERM"] = "xterm-256color"
         os.environ.pop("COLUMNS", None)
         os.chdir(ROOT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # in a shell's background it is ignored
         os.execv(sys.executable, [sys.executable, "-c", INTERRUPTED])
     ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 10, 80, 0, 0))
     asked = False

@@ -25,6 +25,7 @@ from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.training import options, out_of_memory
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.recomputation import recompute_stages, recomputed_macs, stages
+from benchmarks.training.train import fit_evaluation_batch
 from datamodules.loading.batch import Batch
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import DenseNet, MaskRCNN, ResNet, UNet
@@ -339,6 +340,23 @@ def test_the_largest_evaluation_batch_that_fits(room: int, start: int, most: int
     module.net = Room(0)
     with pytest.raises(MemoryError, match="one image in evaluation"):
         out_of_memory.largest_evaluation_batch(trainer, module, (1, 2, 2), start, most)
+
+
+@pytest.mark.parametrize(
+    ("size", "task", "expected"),
+    [
+        (32, "classification", 64),
+        (28, "classification", 83),
+        (8, "classification", 500),
+        (224, "classification", 500),
+        (32, "segmentation", 500),
+    ],
+)
+def test_small_images_are_evaluated_64_at_once_on_a_cpu(size: int, task: str, expected: int) -> None:
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
+    data = SimpleNamespace(eval_batch_size=500)
+    fit_evaluation_batch({"data": {"task": task, "image_size": [size, size]}}, trainer, nn.Module(), data)
+    assert data.eval_batch_size == expected
 
 
 def test_a_detector_is_not_compiled() -> None:

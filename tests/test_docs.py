@@ -161,7 +161,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def type_in(folder: Path, text: str) -> None:
     """Run a block as a shell would in a checkout whose environment is active."""
     # Runs of one thread: two of them, and another process of tests, would mostly wait for one another.
-    call = f'python() {{ {shlex.quote(sys.executable)} "$@" $([ "$1" != run.py ] || echo cluster.threads_per_process=1); }}'
+    one_thread = 'if [[ ${1:-} == run.py && " $* " != *" --"* ]]; then set -- "$@" cluster.threads_per_process=1; fi'
+    call = f'python() {{ {one_thread}; {shlex.quote(sys.executable)} "$@"; }}'
     script = f"{call}\nset -euo pipefail\n{text}"
     done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]

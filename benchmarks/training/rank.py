@@ -22,7 +22,7 @@ from benchmarks.records.record import Record, from_json
 from benchmarks.training.environment import process_rank
 from benchmarks.training.failures import describe, is_of_a_peer, report_failure
 from benchmarks.training.open_run import OpenRun
-from benchmarks.training.stopping import Interrupted, StopRequest
+from benchmarks.training.stopping import Interrupted, StopRequest, interruption_behind
 from benchmarks.training.train import train
 
 PEER_FIRST_S = 1.0  # so that the agent meets the rank that was killed before those that only lost it
@@ -41,9 +41,9 @@ def main(directory: Path) -> int:
     try:
         stop.listen()
         train(run)
-    except Interrupted as signalled:
-        return run.close("interrupted", f"interrupted by {signalled}", 128 + signal.SIGTERM)
-    except Exception as raised:
+    except (Exception, Interrupted) as raised:
+        if signalled := interruption_behind(raised):
+            return run.close("interrupted", f"interrupted by {signalled}", 128 + signal.SIGTERM)
         traceback.print_exc()
         error = (run.memory and run.memory.error) or raised
         reason = describe(error)

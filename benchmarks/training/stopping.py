@@ -18,6 +18,13 @@ class Interrupted(BaseException):
     """The process was asked to stop; the message names the signal."""
 
 
+def interruption_behind(error: BaseException | None) -> Interrupted | None:
+    """Return the interruption that led to an error: a library's clean-up may fail on what the signal left half done."""
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error
+
+
 class StopRequest:
     """Whether this process, or in training any of the ranks, has been asked to stop.
 

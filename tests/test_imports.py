@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("lightning_modules", "datamodules", "benchmarks")
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 NETS = sorted((ROOT / "lightning_modules" / "nets").glob("*.py"))
-# Each package of benchmarks/ and those that it may import; `lazy`, `terminal` and `units` are free to all.
+# Each package of benchmarks/ and those that it may import; `units` and `terminal` are free to all.
 PACKAGES_BELOW = {
     "config": set(),
     "records": set(),
@@ -23,7 +23,7 @@ PACKAGES_BELOW = {
     "tracking": {"report", "analysis", "config", "records"},
     "performance": {"launch", "training", "report", "complexity", "config", "records"},
 }
-LEAVES = {"lazy", "terminal", "units"}
+LEAVES = {"units", "terminal"}
 SEES_ALL = "__main__"
 # Of datamodules/ likewise; the data modules themselves, at its root, may import all but `sources`, which conf/ names.
 DATA_PACKAGES_BELOW = {
@@ -159,7 +159,7 @@ def test_no_module_imports_itself_through_others(package):
 
 def test_the_root_of_benchmarks_holds_nothing_else():
     root = {path.name for path in (ROOT / "benchmarks").iterdir() if path.name != "__pycache__"}
-    assert root == {*PACKAGES_BELOW, "tables", "__init__.py", "__main__.py", "lazy.py", "terminal.py", "units.py"}
+    assert root == {*PACKAGES_BELOW, "tables", "__init__.py", "__main__.py", "units.py", "terminal.py"}
     for package in PACKAGES_BELOW:
         assert ast.get_docstring(parse(ROOT / "benchmarks" / package / "__init__.py"))
 

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
 from benchmarks.analysis.learning_rates import KEY as RATE
-from benchmarks.lazy import np
+from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import duration, number, si
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from benchmarks.lazy import np, special
+from benchmarks.records.lazy import np, special
 
 Array = Any  # of floats, or one of them
 
@@ -338,7 +338,6 @@ def _half_width_of_mean(seeds: Array, freedom: Array, residual: Array, images: A
     the spread of few seeds is small by chance. Where seeds spread less than single outcomes make them, that is known too. Far
     in the tails, which corrected p-values need, this is too narrow: differences have the generalised interval.
     """
-
     variance = np.maximum(seeds, residual) + images
     estimated = np.where(seeds > residual, seeds, 0.0)
     together = np.minimum(freedom * variance / np.maximum(estimated, 1e-300), KNOWN)

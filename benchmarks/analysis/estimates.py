@@ -26,7 +26,7 @@ from benchmarks.analysis.error_rates import (
     variances,
     variances_of_seeds,
 )
-from benchmarks.lazy import np
+from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import number
 

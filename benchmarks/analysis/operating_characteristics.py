@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.analysis.error_rates import POWER
 from benchmarks.analysis.sequential import LOOKS
 from benchmarks.analysis.simulation import OWN, SHARED, LookShares, Setting, Shares, simulate, simulate_looks
-from benchmarks.lazy import special
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT
+from benchmarks.records.lazy import special
 from benchmarks.terminal import at_least
 
 PAGE = (ROOT if IS_CHECKOUT else Path()) / "docs" / "statistics.md"

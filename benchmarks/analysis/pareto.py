@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks.analysis.error_rates import FEWEST
 from benchmarks.analysis.estimates import Estimate
-from benchmarks.lazy import np
+from benchmarks.records.lazy import np
 
 DRAWS = 1000
 MATCHED = 1.01

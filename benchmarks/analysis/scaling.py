@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.pareto import drawn_errors
 from benchmarks.analysis.seeds import same_but_seed
-from benchmarks.lazy import np
+from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import plural, si
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.analysis.error_rates import FEWEST, Parts, contrast, holm, limits, p_value, parts_of_outcomes, pooled
 from benchmarks.analysis.sequential import LOOKS, differs, left
-from benchmarks.lazy import np, special
+from benchmarks.records.lazy import np, special
 
 SHARED, OWN = 1.1, 0.5  # standard deviations of an image's difficulty; one outcome has 1
 CELLS = 1_000_000  # outcomes at once

@@ -12,7 +12,7 @@ from benchmarks import terminal
 from benchmarks.complexity.cost import Complexity, LayerCost
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.lazy import torch
+from benchmarks.records.lazy import torch
 from benchmarks.units import si
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.lazy import np
+from benchmarks.records.lazy import np
 from benchmarks.report.figures import LEGEND, figure
 from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View, note

@@ -8,8 +8,8 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lazy import torch
 from benchmarks.records.files import read_bytes, read_config
+from benchmarks.records.lazy import torch
 from benchmarks.report.view import Figure, View, note
 
 REUSE = "feature_reuse.html"

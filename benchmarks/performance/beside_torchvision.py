@@ -85,10 +85,10 @@ def _work(pooled: Callable[[], Tensor], kept: Callable[[], Tensor], inputs: Inpu
     }
 
 
-def check_equal(ours: Work, theirs: Work) -> None:
+def check_equal(ours: Work, torchvisions: Work) -> None:
     """Raise ValueError unless both compute the same, float32: to 1e-4 of the largest, and the same rows."""
     for name, operator in ours.items():
-        a, b = (torch.cat([part.flatten() for part in _parts(work())]) for work in (operator, theirs[name]))
+        a, b = (torch.cat([part.flatten() for part in _parts(work())]) for work in (operator, torchvisions[name]))
         if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * float(b.abs().max()):
             raise ValueError(f"{name} is not what torchvision computes")
 
@@ -122,9 +122,13 @@ def beside(inputs: Inputs, ops: Any, seconds: float) -> dict[str, dict[str, floa
     Raises:
         ValueError: they do not compute the same.
     """
-    ours, theirs = operators(inputs), torchvision_operators(ops, inputs)
-    check_equal(ours, theirs)
-    both = {(whose, name): work for whose, of in (("ours", ours), ("torchvision", theirs)) for name, work in of.items()}
+    ours, torchvisions = operators(inputs), torchvision_operators(ops, inputs)
+    check_equal(ours, torchvisions)
+    both = {
+        (whose, name): work
+        for whose, of in (("ours", ours), ("torchvision", torchvisions))
+        for name, work in of.items()
+    }
     taken = times({" ".join(key): work for key, work in both.items()}, inputs.boxes.device, seconds)
     rows = {}
     for name in ours:

@@ -96,9 +96,9 @@ def test_photographs_train_networks_of_both_and_new_ones_are_classified(
     from torchvision.models import mobilenet_v3_small
 
     net = mobilenet_v3_small(num_classes=2)
-    theirs = trained["torchvision_mobilenet_v3_small"]["complexity"]
-    assert theirs["flops"] == counted_by_torch(net, 3, 32, 32).get_total_flops()
-    assert theirs["params"] == sum(parameter.numel() for parameter in net.parameters())
+    counted = trained["torchvision_mobilenet_v3_small"]["complexity"]
+    assert counted["flops"] == counted_by_torch(net, 3, 32, 32).get_total_flops()
+    assert counted["params"] == sum(parameter.numel() for parameter in net.parameters())
     photographs(tmp_path / "new", {"a": 1, "b": 1})
     images = [str(tmp_path / "new" / name / "0.jpg") for name in "ab"]
     for directory in root.glob("*/*/*/seed0"):

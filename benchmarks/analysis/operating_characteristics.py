@@ -4,8 +4,8 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.analysis.error_rates import POWER
@@ -27,36 +27,20 @@ MOST_SEEDS = 12
 Grid = dict[tuple[int, int, float], list[Shares]]  # by images, seeds and spread, of each rate
 
 
-@dataclass(frozen=True)
-class Contest:
-    """A table whose networks differ in truth: who shows it, with how many seeds.
-
-    Attributes:
-        images: of the test set.
-        rates: true error rates.
-        spread: of the seeds, on the probit scale.
-    """
-
-    images: int
-    rates: tuple[float, ...]
-    spread: float
-
-
 CONTESTS = (
-    Contest(10_000, (0.060, 0.052), 0.03),
-    Contest(10_000, (0.060, 0.060, 0.052, 0.052), 0.03),
-    Contest(10_000, (0.30, 0.27), 0.06),
-    Contest(50_000, (0.240, 0.232), 0.015),
-    Contest(450, (0.10, 0.04), 0.1),
-)
-
+    Setting(10_000, (0.060, 0.052), 0.03),
+    Setting(10_000, (0.060, 0.060, 0.052, 0.052), 0.03),
+    Setting(10_000, (0.30, 0.27), 0.06),
+    Setting(50_000, (0.240, 0.232), 0.015),
+    Setting(450, (0.10, 0.04), 0.1),
+)  # tables whose networks differ in truth: who shows it, with how many seeds
 ADDED = (
-    Contest(10_000, (0.060, 0.052), 0.03),
-    Contest(10_000, (0.30, 0.27), 0.06),
-    Contest(450, (0.10, 0.04), 0.1),
-    Contest(10_000, (0.060, 0.060), 0.03),
-    Contest(10_000, (0.060, 0.060), 0.15),
-    Contest(450, (0.060, 0.060), 0.1),
+    Setting(10_000, (0.060, 0.052), 0.03),
+    Setting(10_000, (0.30, 0.27), 0.06),
+    Setting(450, (0.10, 0.04), 0.1),
+    Setting(10_000, (0.060, 0.060), 0.03),
+    Setting(10_000, (0.060, 0.060), 0.15),
+    Setting(450, (0.060, 0.060), 0.1),
 )  # pairs to which seeds are added; of the last three neither is the better
 
 
@@ -68,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tables",
-        type=at_least(1),
+        type=at_least(10),
         default=TABLES,
         help=f"simulated for each setting; by default {TABLES}, as the page has",
     )
@@ -76,13 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Simulate, and print or write the page.
-
-    Raises:
-        ValueError: fewer than ten tables.
-    """
-    if arguments.tables < 10:
-        raise ValueError(f"--tables {arguments.tables}: at least 10 are needed for a share")
+    """Simulate, and print or write the page."""
     page = document(arguments.tables)
     if arguments.write:
         PAGE.write_text(page, encoding="utf-8")
@@ -94,30 +72,11 @@ def run(arguments: argparse.Namespace) -> None:
 def document(tables: int) -> str:
     """Return the page, with so many tables simulated for each setting."""
     grid = {
-        (images, n, spread): [
-            _simulated(Setting(n, images, (rate,) * EQUAL, (spread,) * EQUAL), tables) for rate in RATES
-        ]
+        (images, n, spread): [_simulated(Setting(images, (rate,) * EQUAL, spread, n), tables) for rate in RATES]
         for images, n, spread in itertools.product(IMAGES, SEEDS, SPREADS)
     }
     contests = [(contest, _seeds_needed(contest, tables)) for contest in CONTESTS]
     added = [(contest, *_seeds_added(contest, tables)) for contest in ADDED]
-    return render(tables, grid, contests, added)
-
-
-def render(
-    tables: int,
-    grid: Grid,
-    contests: Sequence[tuple[Contest, list[Shares]]],
-    added: Sequence[tuple[Contest, LookShares, int | None]],
-) -> str:
-    """Return the page of what was simulated.
-
-    Args:
-        tables: for each setting.
-        grid: equal networks.
-        contests: networks that differ, by number of seeds from two on.
-        added: pairs to which seeds are added, with the fixed number of equal power.
-    """
     sections = [
         _head(tables),
         _coverage(tables, grid),
@@ -141,25 +100,22 @@ def seeds_needed(shares: Sequence[Shares], by_signs: bool) -> int | None:
     return next((n for n, power in enumerate(powers, 2) if power >= POWER), None)
 
 
-def _seeds_needed(contest: Contest, tables: int) -> list[Shares]:
+def _seeds_needed(contest: Setting, tables: int) -> list[Shares]:
     """Return the shares by number of seeds, from two on, until both rules have the power or there are twelve."""
     result: list[Shares] = []
-    spreads = (contest.spread,) * len(contest.rates)
     for n in range(2, MOST_SEEDS + 1):
-        result.append(_simulated(Setting(n, contest.images, contest.rates, spreads), tables))
+        result.append(_simulated(replace(contest, n=n), tables))
         if min(result[-1].shown, result[-1].shown_by_signs) >= POWER:
             break
     return result
 
 
-def _seeds_added(contest: Contest, tables: int) -> tuple[LookShares, int | None]:
+def _seeds_added(contest: Setting, tables: int) -> tuple[LookShares, int | None]:
     """Return what `seed=auto` comes to, and the fixed number of seeds with no less power; None where none differs."""
-    spreads = (contest.spread,) * len(contest.rates)
-    setting = Setting(LOOKS[-1], contest.images, contest.rates, spreads)
-    looks = simulate_looks(setting, tables)
+    looks = simulate_looks(contest, tables)
     if math.isnan(looks.shown):
         return looks, None
-    fixed = (n for n in range(2, LOOKS[-1] + 1) if _simulated(replace(setting, n=n), tables).shown >= looks.shown)
+    fixed = (n for n in range(2, LOOKS[-1] + 1) if _simulated(replace(contest, n=n), tables).shown >= looks.shown)
     return looks, next(fixed, None)
 
 
@@ -192,9 +148,7 @@ over the table's {EQUAL} networks. Two seeds have an interval with a pooled spre
 the highest {max(cells):.1f}; {near} of {len(cells)} lie within 93–97. At 95 % a share has a standard error of
 {_standard_error(EQUAL * tables):.1f} points, and above {MANY_IMAGES:,} images of
 {_standard_error(EQUAL * -(-tables // 3)):.1f}."""
-    heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
-    rows = ([*_named(key), *(_both(one) for one in shares)] for key, shares in grid.items())
-    return f"{lead}\n\n{_table(heads, rows)}"
+    return f"{lead}\n\n{_by_rate(grid, _both)}"
 
 
 def _both(one: Shares) -> str:
@@ -211,9 +165,7 @@ The share of tables of {EQUAL} equal networks in which any of the {math.comb(EQU
 Holm's correction, in percent; at most 5 is promised. Over all {number:,} tables it is {mean:.1f}. At 5 %
 a single share has a standard error of {_standard_error(tables):.1f} points, and above {MANY_IMAGES:,} images of
 {_standard_error(-(-tables // 3)):.1f}."""
-    heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
-    rows = ([*_named(key), *(f"{100 * one.false:.1f}" for one in shares)] for key, shares in grid.items())
-    return f"{lead}\n\n{_table(heads, rows)}"
+    return f"{lead}\n\n{_by_rate(grid, lambda one: f'{100 * one.false:.1f}')}"
 
 
 def _standard_error(number: int) -> float:
@@ -221,12 +173,17 @@ def _standard_error(number: int) -> float:
     return 100 * math.sqrt(0.05 * 0.95 / number)
 
 
-def _named(key: tuple[int, int, float]) -> list[str]:
-    images, n, spread = key
-    return [f"{images:,}", "small" if spread == SPREADS[0] else "large", str(n)]
+def _by_rate(grid: Grid, text: Callable[[Shares], str]) -> str:
+    """Return a table with a column for each error rate."""
+    heads = ["images", "spread", "seeds", *(f"{100 * rate:g} %" for rate in RATES)]
+    rows = (
+        [f"{images:,}", "small" if spread == SPREADS[0] else "large", str(n), *map(text, shares)]
+        for (images, n, spread), shares in grid.items()
+    )
+    return _table(heads, rows)
 
 
-def _power(contests: Sequence[tuple[Contest, list[Shares]]]) -> str:
+def _power(contests: Sequence[tuple[Setting, list[Shares]]]) -> str:
     lead = f"""## Seeds that a true difference needs
 
 The number of seeds of each network with which a pair that differs is shown with power {POWER:g} after Holm's correction:
@@ -237,7 +194,7 @@ the power of each rule with 3 seeds: the sign-flip test cannot have any below 6 
     return f"{lead}\n\n{_table(heads, (_contest_row(contest, shares) for contest, shares in contests))}"
 
 
-def _contest_row(contest: Contest, shares: list[Shares]) -> list[str]:
+def _contest_row(contest: Setting, shares: list[Shares]) -> list[str]:
     ours, theirs = (seeds_needed(shares, by_signs) for by_signs in (False, True))
     three = shares[min(1, len(shares) - 1)]
     fewer = "" if ours is None else f"{theirs - ours}" if theirs else f"more than {MOST_SEEDS - ours}"
@@ -249,12 +206,12 @@ def _contest_row(contest: Contest, shares: list[Shares]) -> list[str]:
     ]
 
 
-def _contest(contest: Contest) -> list[str]:
+def _contest(contest: Setting) -> list[str]:
     spread = rate_spread(sum(contest.rates) / len(contest.rates), contest.spread)
     return [f"{contest.images:,}", ", ".join(f"{100 * rate:g}" for rate in contest.rates), f"{spread:.2f}"]
 
 
-def _added(tables: int, added: Sequence[tuple[Contest, LookShares, int | None]]) -> str:
+def _added(tables: int, added: Sequence[tuple[Setting, LookShares, int | None]]) -> str:
     looks = ", ".join(map(str, LOOKS[:-1]))
     lead = f"""## Adding seeds until a pair is decided
 
@@ -265,7 +222,7 @@ network, and the fixed number of seeds, without looks, that has no less power.""
     return f"{lead}\n\n{_table(heads, (_added_row(*one) for one in added))}"
 
 
-def _added_row(contest: Contest, looks: LookShares, fixed: int | None) -> list[str]:
+def _added_row(contest: Setting, looks: LookShares, fixed: int | None) -> list[str]:
     differ = not math.isnan(looks.shown)
     return [
         *_contest(contest),

@@ -7,7 +7,7 @@ scale, so that the true error rate over other seeds and images is known exactly.
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.analysis.error_rates import FEWEST, Parts, contrast, holm, limits, p_value, parts_of_outcomes, pooled
@@ -24,16 +24,16 @@ class Setting:
     """A table of networks that is simulated.
 
     Attributes:
-        n: seeds of each network.
         images: of the test set.
         rates: true error rate of each network.
-        spreads: standard deviation of each network's seeds on the probit scale.
+        spread: standard deviation of each network's seeds on the probit scale.
+        n: seeds of each network.
     """
 
-    n: int
     images: int
     rates: tuple[float, ...]
-    spreads: tuple[float, ...]
+    spread: float
+    n: int = LOOKS[-1]
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ def tables_of_outcomes(setting: Setting, tables: int, rng: Any) -> Iterator[list
         some = min(at_once, tables - start)
         shared = rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(SHARED)
         networks = []
-        for rate, spread in zip(setting.rates, setting.spreads, strict=True):
-            threshold = float(special.ndtri(rate)) * math.sqrt(SHARED**2 + OWN**2 + spread**2 + 1)
+        for rate in setting.rates:
+            threshold = float(special.ndtri(rate)) * math.sqrt(SHARED**2 + OWN**2 + setting.spread**2 + 1)
             own = shared + rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(OWN)
-            skill = rng.standard_normal((some, setting.n, 1), dtype=np.float32) * np.float32(spread)
+            skill = rng.standard_normal((some, setting.n, 1), dtype=np.float32) * np.float32(setting.spread)
             ease = rng.standard_normal((some, setting.n, setting.images), dtype=np.float32)
             ease += own
             ease += skill
@@ -86,8 +86,8 @@ def simulate(setting: Setting, tables: int, seed: int = 0) -> Shares:
         together = pooled(parts)
         alone.append(_covered(parts, setting.rates))
         covered.append(_covered(together, setting.rates))
-        claims = _claims([p_value(contrast(together[one], together[other])) for one, other in pairs])
-        by_signs = _claims([sign_flip_p_value(networks[one], networks[other]) for one, other in pairs])
+        claims = _corrected([p_value(contrast(together[one], together[other])) for one, other in pairs]) <= LEVEL
+        by_signs = _corrected([sign_flip_p_value(networks[one], networks[other]) for one, other in pairs]) <= LEVEL
         false.append(claims[~differ].any(axis=0))
         shown.append(claims[differ].T)
         shown_by_signs.append(by_signs[differ].T)
@@ -101,11 +101,6 @@ def _covered(networks: Sequence[Parts], rates: Sequence[float]) -> Any:
     """Whether each interval that a network has holds its rate."""
     held = [(low <= rate) & (rate <= high) for rate, (low, high) in zip(rates, map(limits, networks), strict=True)]
     return np.concatenate([one[parts.shared | (parts.n >= FEWEST)] for one, parts in zip(held, networks, strict=True)])
-
-
-def _claims(p_values: Sequence[Any]) -> Any:
-    """Whether each comparison of each table is claimed, shape (comparisons, tables)."""
-    return _corrected(p_values) <= LEVEL
 
 
 def _corrected(p_values: Sequence[Any]) -> Any:
@@ -129,12 +124,12 @@ class LookShares:
 
 
 def simulate_looks(setting: Setting, tables: int, seed: int = 0) -> LookShares:
-    """Simulate tables to which seeds are added until no pair of them is open; `setting.n` is not used."""
+    """Simulate tables to which seeds are added until no pair of them is open; `setting.n` is that of the last look."""
     rng = np.random.default_rng(seed)
     pairs = list(itertools.combinations(range(len(setting.rates)), 2))
     differ = np.array([setting.rates[one] != setting.rates[other] for one, other in pairs], dtype=bool)
     shown, false, seeds = [], [], []
-    for networks in tables_of_outcomes(replace(setting, n=LOOKS[-1]), tables, rng):
+    for networks in tables_of_outcomes(setting, tables, rng):
         some = len(networks[0])
         claimed, going_on, spent = np.zeros((len(pairs), some), dtype=bool), np.ones(some, dtype=bool), np.zeros(some)
         for look, n in enumerate(LOOKS):

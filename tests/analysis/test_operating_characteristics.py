@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.analysis import operating_characteristics
-from benchmarks.analysis.operating_characteristics import PAGE, RATES, Contest, document, rate_spread, seeds_needed
+from benchmarks.analysis.operating_characteristics import PAGE, RATES, document, rate_spread, seeds_needed
 from benchmarks.analysis.sequential import LOOKS
 from benchmarks.analysis.simulation import (
     Setting,
@@ -18,10 +18,11 @@ from benchmarks.analysis.simulation import (
 )
 
 
-def test_networks_have_the_rates_and_spreads_that_are_said() -> None:
-    setting = Setting(200, 5_000, (0.06, 0.3), (0.15, 0.03))
+@pytest.mark.parametrize("spread", [0.15, 0.03])
+def test_networks_have_the_rates_and_spreads_that_are_said(spread: float) -> None:
+    setting = Setting(5_000, (0.06, 0.3), spread, n=200)
     [networks] = tables_of_outcomes(setting, 1, np.random.default_rng(0))
-    for errors, rate, spread in zip(networks, setting.rates, setting.spreads, strict=True):
+    for errors, rate in zip(networks, setting.rates, strict=True):
         by_seed = errors[0].mean(axis=-1)
         assert by_seed.mean() == pytest.approx(rate, rel=0.05)
         # Beside the skill of a seed, what is particular to it on one image: at most the variance of independent outcomes.
@@ -45,7 +46,7 @@ def test_the_sign_flip_test_counts_signs() -> None:
 def test_intervals_hold_the_truth_and_tables_claim_nothing_false(
     n: int, rate: float, spread: float, images: int
 ) -> None:
-    shares = simulate(Setting(n, images, (rate,) * 4, (spread,) * 4), 200)
+    shares = simulate(Setting(images, (rate,) * 4, spread, n), 200)
     # 800 intervals have a standard error of 0.8 points at 95 %, and those of one table share its images.
     assert (math.isnan(shares.alone) if n == 2 else 0.92 < shares.alone < 0.98) and 0.92 < shares.covered < 0.985
     assert shares.false <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
@@ -53,17 +54,17 @@ def test_intervals_hold_the_truth_and_tables_claim_nothing_false(
 
 
 def test_outcomes_show_with_three_seeds_what_sign_flips_cannot() -> None:
-    shares = simulate(Setting(3, 450, (0.10, 0.04), (0.05, 0.05)), 200)
+    shares = simulate(Setting(450, (0.10, 0.04), 0.05, n=3), 200)
     assert shares.shown > 0.8
     assert shares.shown_by_signs == 0
     assert math.isnan(shares.false) or shares.false == 0
 
 
 def test_looking_often_claims_nothing_false_and_needs_fewer_seeds() -> None:
-    equal = simulate_looks(Setting(LOOKS[-1], 450, (0.06, 0.06, 0.06), (0.1,) * 3), 200)
+    equal = simulate_looks(Setting(450, (0.06, 0.06, 0.06), 0.1), 200)
     assert equal.false <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
     assert math.isnan(equal.shown) and equal.seeds < LOOKS[-1]
-    apart = simulate_looks(Setting(LOOKS[-1], 450, (0.10, 0.04), (0.05,) * 2), 200)
+    apart = simulate_looks(Setting(450, (0.10, 0.04), 0.05), 200)
     assert apart.shown > 0.95 and apart.seeds < 4
 
 
@@ -81,7 +82,7 @@ def test_the_committed_page_is_what_a_new_simulation_gives() -> None:
     ]
     [committed, *_] = [row[3:] for row in rows if row[1:3] == ["large", "3"]]
     for cell, rate in zip(committed[1:4], RATES[1:4], strict=True):
-        shares = simulate(Setting(3, 450, (rate,) * 4, (0.15,) * 4), 150, seed=1)
+        shares = simulate(Setting(450, (rate,) * 4, 0.15, n=3), 150, seed=1)
         alone, together = (float(text) / 100 for text in cell.split(" / "))
         assert alone == pytest.approx(shares.alone, abs=0.03)
         assert together == pytest.approx(shares.covered, abs=0.03)
@@ -90,9 +91,9 @@ def test_the_committed_page_is_what_a_new_simulation_gives() -> None:
 def test_the_page_is_made_of_tables_of_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operating_characteristics, "IMAGES", (100,))
     monkeypatch.setattr(operating_characteristics, "SEEDS", (2, 3))
-    monkeypatch.setattr(operating_characteristics, "CONTESTS", (Contest(200, (0.4, 0.1), 0.05),))
+    monkeypatch.setattr(operating_characteristics, "CONTESTS", (Setting(200, (0.4, 0.1), 0.05),))
     monkeypatch.setattr(
-        operating_characteristics, "ADDED", (Contest(300, (0.4, 0.1), 0.05), Contest(300, (0.3, 0.3), 0.05))
+        operating_characteristics, "ADDED", (Setting(300, (0.4, 0.1), 0.05), Setting(300, (0.3, 0.3), 0.05))
     )
     page = document(10)
     lines = [line for line in page.splitlines() if line.startswith("| 100")]

@@ -2,24 +2,24 @@
 
 E(C) = a + b (C / C₀)^-α with a, b ≥ 0, as for the loss of language models (Hoffmann et al. 2022, §3.3), fitted by least squares
 to the mean errors of a family's networks and budgets. The bands are of joint draws of those means, over other trainings and
-other test images that all families share (`analysis/pareto.py`). No value is given beyond twice the largest run.
+other test images that all families share (`analysis/pareto.py`).
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from benchmarks.analysis.estimates import Estimate, estimates
+from benchmarks.analysis.estimates import estimates
 from benchmarks.analysis.pareto import drawn_errors
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import plural, si
+from benchmarks.units import si
 
 FEWEST = 4  # different costs: one more than there are parameters
 APART = 1.05  # costs closer than this are one
-BEYOND = 2.0  # times the largest run
 EXPONENTS = 200  # values of α that are tried
 QUANTILES = (0.025, 0.975)
 
@@ -56,47 +56,25 @@ class Family:
 
     Attributes:
         costs: training FLOPs, ascending; mean over seeds.
-        estimates: of the mean errors.
         errors: the means, then joint draws of them, shape (1 + draws, costs).
-        law: None where there are too few costs; `missing` says how many more are needed.
     """
 
     data: str
     name: str
     label: str
     costs: list[float]
-    estimates: list[Estimate]
     errors: Any
-    law: PowerLaw | None
-    missing: str
+    law: PowerLaw
 
     @property
     def formula(self) -> str:
-        """`1.20 + 5.31 (C / 12.0 G)^-0.42`, C in training FLOPs; or what is missing."""
-        if self.law is None:
-            return self.missing
+        """`1.20 + 5.31 (C / 12.0 G)^-0.42`, C in training FLOPs."""
         a, b, alpha = (float(values[0]) for values in (self.law.floor, self.law.scale, self.law.exponent))
         return f"{a:.2f} + {b:.2f} (C / {si(self.law.unit)})^-{alpha:.2f}"
 
-    def predicted(self, cost: float) -> tuple[float, float, float]:
-        """Return the error at a cost and its 95 % band.
-
-        Raises:
-            ValueError: the cost is above twice the largest run, or there is no fit.
-        """
-        if self.law is None:
-            raise ValueError(f"{self.name} on {self.data}: {self.missing}")
-        if cost > BEYOND * self.costs[-1]:
-            raise ValueError(
-                f"{si(cost)}FLOPs is beyond twice the largest run of {self.name}, {si(self.costs[-1])}FLOPs"
-            )
-        values = self.law.error_at(cost)
-        low, high = _interval(values)
-        return float(values[0]), low, high
-
     def held_out(self) -> str:
         """Return what the smaller runs predict of the largest, and what was measured; empty of too few runs."""
-        if len(self.costs) <= FEWEST or self.law is None:
+        if len(self.costs) <= FEWEST:
             return ""
         law = fit(self.costs[:-1], self.errors[:, :-1])
         # What was measured has an uncertainty of its own, drawn with the images that it shares with the others.
@@ -154,7 +132,7 @@ def fit(costs: Sequence[float], errors: Any) -> PowerLaw:
 
 
 def families(runs: Iterable[Run]) -> list[Family]:
-    """Return the families of each data set whose finished runs have intervals at two different costs or more."""
+    """Return the families of each data set whose finished runs have intervals at enough different costs for a curve."""
     groups = [group for group in same_but_seed(runs) if group[0].train_flops]
     result = []
     for key in dict.fromkeys(_test(group[0]) for group in groups):
@@ -166,35 +144,26 @@ def families(runs: Iterable[Run]) -> list[Family]:
         errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
         for name in dict.fromkeys(group[0].family for group, _ in known):
             places = [place for place, (group, _) in enumerate(known) if group[0].family == name]
-            costs = [fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places]
-            order = [place for _, place in sorted(zip(costs, places, strict=True))]
-            family = _family(
-                known[order[0]][0][0], sorted(costs), [known[place][1] for place in order], errors[:, order]
-            )
-            if _different(family.costs) > 1:
-                result.append(family)
+            cost_of = {place: fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places}
+            order = sorted(places, key=cost_of.__getitem__)
+            costs = [cost_of[place] for place in order]
+            if _different(costs) >= FEWEST:
+                data, label, *_ = key
+                law = fit(costs, errors[:, order])
+                result.append(Family(data, name, label, costs, errors[:, order], law))
     return result
 
 
 def equal_errors(members: Sequence[Family]) -> list[EqualError]:
-    """Return every pair of fitted families of a data set, at the lowest error that the largest runs of both reach."""
+    """Return every pair of families of a data set, at the lowest error that the largest runs of both reach."""
     result = []
-    for place, first in enumerate(members):
-        for second in members[place + 1 :]:
-            if first.law is None or second.law is None or (first.data, first.label) != (second.data, second.label):
-                continue
-            error = max(float(one.law.error_at(one.costs[-1])[0]) for one in (first, second) if one.law)
+    for first, second in itertools.combinations(members, 2):
+        if (first.data, first.label) == (second.data, second.label):
+            error = max(float(one.law.error_at(one.costs[-1])[0]) for one in (first, second))
             ratio = first.law.cost_at(error) / second.law.cost_at(error)
             low, high = _interval(ratio[ratio == ratio])  # infinite costs of both have none
             result.append(EqualError(first, second, error, float(ratio[0]), low, high))
     return result
-
-
-def _family(run: Run, costs: list[float], estimated: list[Estimate], errors: Any) -> Family:
-    lacking = FEWEST - _different(costs)
-    law = None if lacking > 0 else fit(costs, errors)
-    missing = f"{plural(lacking, 'more cost')} needed for a curve" if lacking > 0 else ""
-    return Family(run.data, run.family, run.metric_label, costs, estimated, errors, law, missing)
 
 
 def _different(costs: Sequence[float]) -> int:

@@ -69,7 +69,7 @@ def network_differences(runs: Sequence[Run]) -> Table:
 def scaling(runs: Sequence[Run]) -> list[Table]:
     """Return how the error of each family falls with training compute, and families at equal error."""
     small = len(runs) <= terminal.STYLED  # of more, a table of families would take seconds
-    members = [one for one in families(runs) if one.law is not None] if small else []
+    members = families(runs) if small else []
     rows = [[one.data, one.name, one.formula, one.held_out()] for one in members]
     heads = ("data set", "family", "error by training FLOPs C", "largest cost, from the others")
     lead = (

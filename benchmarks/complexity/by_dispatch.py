@@ -3,6 +3,9 @@
 It sees the tensors themselves, so it knows which gradients training computes.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,7 +36,7 @@ def count_by_dispatch(net: nn.Module, image: Tensor) -> Count:
         display=False, custom_mapping={aten.mv: _vectors, aten.dot: _vectors, aten.addmv: _added_vectors}
     )
     # Attention is taken apart into its two products.
-    with _ModuleNames(net) as names, sdpa_kernel(SDPBackend.MATH), counter, _Operators(count, counter, names):
+    with _called(net) as names, sdpa_kernel(SDPBackend.MATH), counter, _Operators(count, counter, names):
         net(image)
     return count
 
@@ -42,37 +45,26 @@ def _added_vectors(added: Any, one: Any, other: Any, *arguments: Any, out_shape:
     return _vectors(one, other)
 
 
-class _ModuleNames:
-    """The names of the modules of a network that are being called, the innermost last."""
+@contextmanager
+def _called(net: nn.Module) -> Iterator[list[str]]:
+    """Yield the names of the modules of a network that are being called, the innermost last."""
+    names = [""]
 
-    def __init__(self, net: nn.Module) -> None:
-        self._names = {module: name for name, module in net.named_modules()}
-        self._called: list[str] = []
+    def leave(*_: Any) -> None:
+        names.pop()
 
-    @property
-    def innermost(self) -> str:
-        return self._called[-1] if self._called else ""
-
-    def __enter__(self) -> "_ModuleNames":
-        self._hooks = [module.register_forward_pre_hook(self._before) for module in self._names]
-        self._hooks += [module.register_forward_hook(self._after, always_call=True) for module in self._names]
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
-
-    def _before(self, module: nn.Module, inputs: Any) -> None:
-        self._called.append(self._names[module])
-
-    def _after(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        self._called.pop()
+    with ExitStack() as hooks:
+        for name, module in net.named_modules():
+            enter = partial(lambda name, *_: names.append(name), name)
+            hooks.enter_context(module.register_forward_pre_hook(enter))
+            hooks.enter_context(module.register_forward_hook(leave, always_call=True))
+        yield names
 
 
 class _Operators(TorchDispatchMode):
     """Adds each operator to a count, with what torch's counter, which sees it next, says of it."""
 
-    def __init__(self, count: Count, counter: FlopCounterMode, names: _ModuleNames) -> None:
+    def __init__(self, count: Count, counter: FlopCounterMode, names: Sequence[str]) -> None:
         super().__init__()
         self._count, self._counter, self._names = count, counter, names
 
@@ -86,7 +78,7 @@ class _Operators(TorchDispatchMode):
             if name == "convolution":
                 kind = "conv_transpose" if args[6] else "conv"
             gradients = sum(tensor.requires_grad for tensor in tensors[:2])
-            self._count.add(self._names.innermost, kind, flops // 2, output.numel(), gradients)
+            self._count.add(self._names[-1], kind, flops // 2, output.numel(), gradients)
         elif not (func.is_view or is_free(name)):
             self._count.uncounted.add(name)
         return output

@@ -5,7 +5,7 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -153,25 +153,11 @@ def published_table(content: dict[str, Any]) -> Table:
     return Table(title, heads, rows, lead=lead, notes=notes, name=f"table-{content['name']}")
 
 
-@dataclass(frozen=True)
-class Strip:
-    """A picture of a network's test images.
+def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
+    """Return the first pictures of every finished network's first seed, and how many have no room.
 
-    Attributes:
-        run: the index of the run that it is of.
-        panels: titles of the parts that it shows side by side, if any.
-        png: the file in base64.
+    Of each the index of its run, its data set and name, the titles of what it shows side by side, and the file in base64.
     """
-
-    run: int
-    data: str
-    name: str
-    panels: Sequence[str]
-    png: str
-
-
-def pictures(drawn: Charts) -> tuple[list[Strip], int]:
-    """Return the first pictures of every finished network's first seed, and how many have no room."""
     groups = [group for group, _, _ in drawn.networks]
     labels = network_labels([group[0] for group in groups], recipes=True)
     index_of = {point["id"]: point["runs"][0] for chart in drawn.charts for point in chart["networks"]}
@@ -184,8 +170,8 @@ def pictures(drawn: Charts) -> tuple[list[Strip], int]:
             if room < 0:
                 left_out += 1
                 continue
-            png = base64.b64encode(path.read_bytes()).decode()
-            strips.append(Strip(index_of[key], run.data, f"{run.data} · {label} · {path.stem}", panels, png))
+            picture = {"run": index_of[key], "data": run.data, "name": f"{run.data} · {label} · {path.stem}"}
+            strips.append(picture | {"panels": panels, "png": base64.b64encode(path.read_bytes()).decode()})
     return strips, left_out
 
 

@@ -1,22 +1,12 @@
 """How the families of networks look in every table and figure."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from benchmarks.analysis.crossover import Curve
 from benchmarks.config.about import NEUTRAL, Look, look_of_family, read_look
 from benchmarks.config.trial import ConfigurationError
-
-
-class OfFamily(Protocol):
-    """What is drawn: a run, or a curve of runs."""
-
-    @property
-    def family(self) -> str:
-        """The name of the family."""
-
-    @property
-    def look(self) -> Mapping[str, Any]:
-        """The look that the record says; empty where it does not."""
+from benchmarks.records.runs import Run
 
 
 def family_look(family: str, recorded: Mapping[str, Any] | None = None) -> Look:
@@ -24,12 +14,12 @@ def family_look(family: str, recorded: Mapping[str, Any] | None = None) -> Look:
     return _own_look(family, recorded) or NEUTRAL
 
 
-def look_of(drawn: OfFamily) -> Look:
+def look_of(drawn: Run | Curve) -> Look:
     """Return the look of a run or a curve."""
     return family_look(drawn.family, drawn.look)
 
 
-def legend_key(drawn: OfFamily) -> str:
+def legend_key(drawn: Run) -> str:
     """Return the family's name where it has a look of its own, else the empty one, which all others share."""
     return drawn.family if _own_look(drawn.family, drawn.look) else ""
 

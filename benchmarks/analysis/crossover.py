@@ -164,7 +164,13 @@ def cross(first: Curve, second: Curve) -> Crossing | None:
     x = [math.log(budget) for budget in budgets]
     means = [round(one.mean - other.mean, DIGITS) for one, other in pairs]
     exact = dict(zip(x, budgets, strict=True))
-    intervals = None if missing else [(_exp(low, exact), _exp(high, exact)) for low, high in confidence_set(x, known)]
+    intervals = (
+        None
+        if missing
+        else [
+            (exact.get(low, math.exp(low)), exact.get(high, math.exp(high))) for low, high in confidence_set(x, known)
+        ]
+    )
     return Crossing(
         first=first,
         second=second,
@@ -241,11 +247,6 @@ def _recipe(run: Run, but: str = "") -> str:
         f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key and key != but
     ]
     return ", ".join([run.record["recipe"], *shown])
-
-
-def _exp(position: float, exact: dict[float, float]) -> float:
-    """Return the budget at a position, the exact one where the runs have it."""
-    return exact.get(position, math.exp(position))
 
 
 def _not_excluded(here: tuple[Parts, Parts], there: tuple[Parts, Parts]) -> list[tuple[float, float]]:

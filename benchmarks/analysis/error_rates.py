@@ -164,10 +164,10 @@ def limits(parts: Parts) -> tuple[Array, ...]:
     images = np.where(count > 0, np.where(parts.images > 0, parts.images, scale / np.maximum(count, 1)), 0.0)
     half = _half_width_of_mean(parts.seeds, parts.freedom, parts.residual, images)
     of_seeds = np.maximum(half**2 - normal_quantile() ** 2 * images, 0) / scale**2
-    centre = _logit(rate)
+    centre = special.logit(rate)
     wilson = wilson_limits(rate, np.where(count > 0, scale / np.maximum(images, 1e-300), np.inf))
     low, high = (
-        1 / (1 + np.exp(-centre - sign * np.sqrt((_logit(end) - centre) ** 2 + of_seeds)))
+        special.expit(centre + sign * np.sqrt((special.logit(end) - centre) ** 2 + of_seeds))
         for sign, end in zip((-1, 1), wilson, strict=True)
     )
     # Of no error, and of nothing but errors, the seeds say nothing.
@@ -212,19 +212,14 @@ def variances(compared: Contrast) -> Array:
     """Equally likely values of the variance of a difference, shape (…, 200); see `half_width`."""
     one, other = compared.seeds
     images = np.asarray(compared.images, dtype=np.float64)[..., None]
-    shared = _variances(one + other, compared.freedom[0], sum(compared.residual))
+    shared = variances_of_seeds(one + other, compared.freedom[0], sum(compared.residual))
     if np.all(compared.shared):
         return shared + images
     # Two independent chi-squares on a lattice that is the same from both sides, as 49² = 1 modulo 200.
     shuffled = (49 * np.arange(NODES) + 100) % NODES
-    apart = _variances(one, compared.freedom[0], compared.residual[0])
-    apart = apart + _variances(other, compared.freedom[1], compared.residual[1])[..., shuffled]
+    apart = variances_of_seeds(one, compared.freedom[0], compared.residual[0])
+    apart = apart + variances_of_seeds(other, compared.freedom[1], compared.residual[1])[..., shuffled]
     return np.where(np.asarray(compared.shared)[..., None], shared, apart) + images
-
-
-def variances_of_seeds(seeds: Array, freedom: Array) -> Array:
-    """Return equally likely values of the variance of one mean over trainings, on these images."""
-    return _variances(seeds, freedom, 0.0)
 
 
 def half_width(values: Array, confidence: float = CONFIDENCE) -> Array:
@@ -269,7 +264,7 @@ def detectable(compared: Contrast, seeds: int | None = None) -> float:
     one, other = (float(part) for part in planned.seeds)
     freedom = float(planned.freedom[0]) if planned.shared else float(planned.freedom[0] + planned.freedom[1])
     estimates = (one + other) / _inverse_chi_squares(freedom).reshape(DRAWN, -1).mean(axis=1)
-    halves = half_width(_variances(estimates, freedom, sum(planned.residual)) + planned.images)
+    halves = half_width(variances_of_seeds(estimates, freedom, sum(planned.residual)) + planned.images)
     deviation = float(np.sqrt(one + other + planned.images))
     low, high = 0.0, float(halves.max()) + 3 * deviation
     for _ in range(50):
@@ -308,10 +303,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _logit(rate: Array) -> Array:
-    return np.log(rate / (1 - rate))
-
-
 def _with_seeds(compared: Contrast, seeds: int) -> Contrast:
     return replace(
         compared,
@@ -322,8 +313,8 @@ def _with_seeds(compared: Contrast, seeds: int) -> Contrast:
     )
 
 
-def _variances(seeds: Array, freedom: Array, residual: Array) -> Array:
-    """Equally likely variances over trainings: none is smaller than what single outcomes alone give."""
+def variances_of_seeds(seeds: Array, freedom: Array, residual: Array = 0.0) -> Array:
+    """Equally likely variances of a mean over trainings: none is smaller than what single outcomes alone give."""
     seeds, freedom = np.broadcast_arrays(np.asarray(seeds, dtype=np.float64), np.asarray(freedom, dtype=np.float64))
     factors = np.empty((*seeds.shape, NODES))
     for value in np.unique(freedom):

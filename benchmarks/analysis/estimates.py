@@ -86,7 +86,7 @@ class Comparison:
     Attributes:
         interval: 95 %; None where one of them has none, then `missing` says why.
         p: not corrected for other comparisons of the table; 1 without an interval.
-        paired: whether by test image; else seeds are all that it rests on.
+        paired: whether by test image; else seeds are all that an interval rests on.
     """
 
     mean: float
@@ -194,11 +194,10 @@ def half_width_of_seeds(one: Estimate, seeds: int, runs: int | None) -> float | 
 def compare(first: Estimate, second: Estimate) -> Comparison:
     """The difference of two means, paired by test image where both have outcomes on the same images."""
     mean, n, scale = first.mean - second.mean, (first.n, second.n), first.scale
-    paired = _same_images(first, second)
     parts = comparable_parts(first, second)
     if isinstance(parts, str):
-        return Comparison(mean, n, None, parts, 1.0, paired, None, scale)
-    compared = contrast(*parts)
+        return Comparison(mean, n, None, parts, 1.0, False, None, scale)
+    compared, paired = contrast(*parts), parts[0].by_image is not None
     half = scale * float(half_width(variances(compared)))
     # Between rates of 0 and of 1 lies the whole scale.
     interval = max(mean - half, -scale), min(mean + half, scale)
@@ -207,7 +206,7 @@ def compare(first: Estimate, second: Estimate) -> Comparison:
 
 def comparable_parts(first: Estimate, second: Estimate) -> tuple[Parts, Parts] | str:
     """The parts of two means, with outcomes where these are of the same images; or in words why no interval can be given."""
-    paired = _same_images(first, second)
+    paired = bool(first.test_set) and first.test_set == second.test_set
     parts = []
     for one in (first, second):
         if (missing := _without(one, paired)) or one.parts is None:
@@ -216,10 +215,6 @@ def comparable_parts(first: Estimate, second: Estimate) -> tuple[Parts, Parts] |
     if not paired and not sum(part.seeds for part in parts) > 0:
         return f"{first.n + second.n} equal runs, no interval"
     return parts[0], parts[1]
-
-
-def _same_images(first: Estimate, second: Estimate) -> bool:
-    return bool(first.test_set) and first.test_set == second.test_set
 
 
 def percent_of(run: Run) -> bool:
@@ -241,11 +236,9 @@ def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
     missing = _without(one, bool(one.test_set))
     if not missing and low != low:  # not a number
         missing = f"{one.n} equal runs, no interval"
-    return (
-        replace(one, missing=missing)
-        if missing
-        else replace(one, low=one.scale * low, high=one.scale * high, missing="")
-    )
+    if missing:
+        return replace(one, missing=missing)
+    return replace(one, low=one.scale * low, high=one.scale * high, missing="")
 
 
 def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:

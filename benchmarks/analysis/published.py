@@ -139,6 +139,7 @@ def scores(data: str) -> list[Row]:
     return [row for table in tables().values() for row in table.rows if row.data == data and masks & row.printed.keys()]
 
 
+@cache
 def reference_points(data: str) -> list[tuple[Row, ReferenceCounts]]:
     """Networks of this suite with a published top-1 error on a data set, once each and error, with their exact counts."""
     import yaml
@@ -146,12 +147,11 @@ def reference_points(data: str) -> list[tuple[Row, ReferenceCounts]]:
     if not (DATA / f"{data}.yaml").exists():  # of another version
         return []
     config = yaml.safe_load((DATA / f"{data}.yaml").read_text(encoding="utf-8"))
+    image = (config["in_channels"], *config["image_size"])
     points: dict[tuple[str, str], tuple[Row, ReferenceCounts]] = {}
     for row in (row for table in tables().values() for row in table.rows):
         if row.runnable and row.data == data and "top1_err" in row.printed:
-            known = reference_counts_of(
-                row.network, (config["in_channels"], *config["image_size"]), config["num_classes"]
-            )
+            known = reference_counts_of(row.network, image, config["num_classes"])
             if known is not None:
                 points.setdefault((known.network, row.printed["top1_err"]), (row, known))
     return list(points.values())

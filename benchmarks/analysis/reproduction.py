@@ -135,7 +135,7 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
             references = _references(table.name)
         described = [
             ((*_differences(group[0], *references[row.row]), *conditions), group)
-            for group, conditions in zip(groups, _conditions(groups), strict=True)
+            for group, conditions in zip(groups, differing_conditions([group[0] for group in groups]), strict=True)
         ]
         for differences, group in sorted(described, key=lambda pair: len(pair[0])) or [((), ())]:
             measured = group[0].part("metrics") if group else {}
@@ -158,10 +158,6 @@ def _with_estimates(rows: Sequence[Line]) -> list[Line]:
         for index, estimate in zip(places, estimated, strict=True):
             result[index] = replace(rows[index], estimate=estimate)
     return result
-
-
-def _conditions(groups: Sequence[Sequence[Run]]) -> list[list[str]]:
-    return differing_conditions([group[0] for group in groups]) if groups else []
 
 
 def _belongs(run: Run, table: str, row: Row) -> bool:

@@ -135,8 +135,8 @@ def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
 def differing_conditions(runs: Sequence[Run]) -> list[list[str]]:
     """Return for each run the `conditions` in which these runs differ, as `code 1a2b3c4`; empty texts for a single run."""
     conditions = [run.conditions for run in runs]
-    differing = [key for key in conditions[0] if any(other[key] != conditions[0][key] for other in conditions)]
-    return [[f"{key} {short_condition(own[key])}" for key in differing] for own in conditions]
+    differing = {key for own in conditions for key, value in own.items() if value != conditions[0][key]}
+    return [[f"{key} {short_condition(own[key])}" for key in own if key in differing] for own in conditions]
 
 
 def short_condition(value: Any) -> str:

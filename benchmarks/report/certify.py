@@ -7,18 +7,20 @@ their rounding.
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import cache
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from benchmarks import terminal
 from benchmarks.analysis.published import Row, Table, tables
+from benchmarks.analysis.reproduction import trials_of
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.reference_counts import reference_counts_of
-from benchmarks.config.trial import Trial
+from benchmarks.config.trial import ConfigurationError
 from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
 from benchmarks.units import nearest
@@ -98,15 +100,14 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
         task = bar.add_task("", total=sum(row.runnable for table in chosen for row in table.rows))
         for table in chosen:
             rows: list[Sequence[Cell | str]] = []
-            for row, trial in _trials(table):
+            configs, absent = _configs(table)
+            for row in (row for row in table.rows if row.runnable):
                 bar.update(task, description=f"{table.name} {row.row}")
                 params = macs = ""
-                if isinstance(trial, str):
-                    verdict, reason = FAILS, trial
-                else:
-                    data = trial.config["data"]
-                    size = (data["in_channels"], *data["image_size"])
-                    cost = measure(json.dumps(trial.config["model"], sort_keys=True), size)
+                verdict, reason = FAILS, absent
+                if row.row in configs:
+                    model, data = configs[row.row]["model"], configs[row.row]["data"]
+                    cost = measure(json.dumps(model, sort_keys=True), (data["in_channels"], *data["image_size"]))
                     verdict, reason = judge(row, cost, data["num_classes"])
                     params, macs = f"{cost.params:,}", f"{cost.macs:,}"
                 text = f"{verdict}: {reason}" if reason else verdict
@@ -120,23 +121,12 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
     return verdicts
 
 
-def _trials(table: Table) -> Iterator[tuple[Row, Trial | str]]:
-    """Yield the runnable rows with what their experiment composes, or in words why that is not the row."""
-    from benchmarks.config.compose import expand
-    from benchmarks.config.trial import ConfigurationError, Trial
-
-    rows = [row for row in table.rows if row.runnable]
+def _configs(table: Table) -> tuple[dict[str, dict[str, Any]], str]:
+    """Return the configuration that the table's experiment composes for each row, and in words why it is not there."""
     try:
-        trials = {
-            trial.config["row"]: trial
-            for trial in expand([f"experiment={table.name}"], multirun=True)
-            if isinstance(trial, Trial)
-        }
+        return trials_of(table.name), f"experiment={table.name} does not compose this row"
     except ConfigurationError as error:
-        yield from ((row, str(error)) for row in rows)
-        return
-    for row in rows:
-        yield row, trials.get(row.row, f"experiment={table.name} does not compose this row")
+        return {}, str(error)
 
 
 def _measured(model: str, size: tuple[int, ...]) -> Complexity:

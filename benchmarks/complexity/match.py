@@ -19,10 +19,8 @@ from benchmarks.config.trial import ConfigurationError
 
 TOLERANCE = 0.005
 LARGEST = 10**9  # parameters
-NEAR, MOST_STEPS = (
-    3,
-    64,
-)  # the second number stays within a third and three times its default, and so many steps from it
+NEAR = 3  # the second number stays within a third and three times its default
+MOST_STEPS = 64  # and so many from it
 SHAPE_KEEPING = (nn.BatchNorm2d, nn.ReLU, nn.Dropout)
 QUANTITIES = {"macs": "MACs", "params": "parameters"}
 
@@ -72,14 +70,10 @@ def count_layers(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, 
         if type(layer) in LAYERS:
             layer.register_forward_hook(add)
         elif isinstance(layer, SHAPE_KEEPING):
-            layer.forward = _same  # type: ignore[assignment]  # these take most of the time on the meta device
+            layer.forward = lambda maps: maps  # type: ignore[assignment]  # these take most of the time on the meta device
     with torch.no_grad():
         net.eval()(torch.empty(1, *input_size, device="meta"))
     return {"macs": macs, "params": sum(parameter.numel() for parameter in net.parameters())}
-
-
-def _same(maps: torch.Tensor) -> torch.Tensor:
-    return maps
 
 
 class _Uninitialised(TorchFunctionMode):

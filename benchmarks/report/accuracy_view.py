@@ -59,11 +59,7 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
             "Each network at several widths, whose costs are matched: the multiply-adds of one image. The line that is lower "
             "buys more accuracy for its compute."
         )
-    return View(
-        title,
-        note,
-        figures,
-    )
+    return View(title, note, figures)
 
 
 def _accuracy_caption(groups: Sequence[Sequence[Run]]) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from statistics import fmean
 from typing import Any
 
@@ -86,28 +85,7 @@ class _Known:
         return fewer, drawn_errors(fewer)
 
 
-@cache
-def reference_points(data: str) -> list[dict[str, Any]]:
-    """Return published errors on a data set at the exact counts of their networks."""
-    return [
-        {
-            "family": network.family,
-            "metric": "test/top1_err",
-            "source": row.source,
-            "label": network.name,
-            "error": row.figures["top1_err"],
-            "x": {"params": network.params, "macs": network.macs},
-        }
-        for row, network in published.reference_points(data)
-    ]
-
-
-def _chart(
-    data: str,
-    comparison: ComparableRuns,
-    together: Sequence[tuple[Run, ...]],
-    known: _Known,
-) -> dict[str, Any]:
+def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, ...]], known: _Known) -> dict[str, Any]:
     """Return what the charts of one comparison draw; `together` are the runs of one curve."""
     runs = comparison.runs
     described = next((run for run in runs if run.metric), None)
@@ -132,14 +110,13 @@ def _chart(
     for run in runs:
         machines.setdefault(machine(run), []).append(run)
     most_first = sorted(machines, key=lambda name: -len(machines[name]))
-    kinds = ("val_label", "metric_label")
-    tells = {kind: described and score_label(one_line(getattr(described, kind))) for kind in kinds}
+    as_published = described and described.metric == "test/top1_err" and not any(run.is_reencoded for run in runs)
     return {
         "name": data,
         "title": one_line(comparison.title),
         "mixed": comparison.mixed,
-        "val_label": tells["val_label"] or "validation error",
-        "test_label": tells["metric_label"] or "test error",
+        "val_label": score_label(one_line(described.val_label)) if described else "validation error",
+        "test_label": score_label(one_line(described.metric_label)) if described else "test error",
         "flipped": described is not None and score(0, described.metric_label)[1] != 0,
         "protocol": _protocol_line(runs),
         "runs": [known.index_of[run] for run in runs],
@@ -151,9 +128,14 @@ def _chart(
         else {},
         "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
         "references": [
-            row
-            for row in reference_points(data)
-            if described and row["metric"] == described.metric and not any(run.is_reencoded for run in runs)
+            {
+                "family": network.family,
+                "source": row.source,
+                "label": network.name,
+                "error": row.figures["top1_err"],
+                "x": {"params": network.params, "macs": network.macs},
+            }
+            for row, network in (published.reference_points(data) if as_published else ())
         ],
     }
 

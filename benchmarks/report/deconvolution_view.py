@@ -10,7 +10,7 @@ from benchmarks.records.lazy import np
 from benchmarks.report.figures import LEGEND, figure
 from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View, note
-from benchmarks.units import si
+from benchmarks.units import plural, si
 
 DEFAULT = ("model=unet", "data=isbi2012")  # the published U-Net
 STRIDES, KERNELS = (2, 3), (2, 3, 4, 5, 6)
@@ -147,7 +147,7 @@ def _boards(random: bool) -> dict[str, Any]:
                 "coloraxis": "coloraxis",
                 "z": (values / values.mean()).tolist(),
                 "hoverinfo": "text",
-                "text": [[f"{count} taps" if count != 1 else "1 tap" for count in row] for row in taps.tolist()],
+                "text": [[plural(count, "tap") for count in row] for row in taps.tolist()],
             }
         )
         layout["annotations"].append(
@@ -164,9 +164,7 @@ def _boards(random: bool) -> dict[str, Any]:
 
 
 def _taps(least: int, most: int) -> str:
-    return (
-        f"{most} taps each" if least == most and most > 1 else "1 tap each" if most == least else f"{least}–{most} taps"
-    )
+    return f"{plural(most, 'tap')} each" if least == most else f"{least}–{most} taps"
 
 
 def _cost(trial: Trial) -> Figure:

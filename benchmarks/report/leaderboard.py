@@ -55,26 +55,15 @@ def leaderboard(charts: Charts) -> Table:
         row = _row(group, estimate, label, charts.data_sets[number_of_set], on_front)
         rows.append(((number_of_set, estimate.mean), index, row))
     rows.sort(key=lambda row: row[0])
-    numbers = (
-        result_title(firsts),
-        "95 % interval",
-        "IoU",
-        "seeds",
-        "n",
-        "parameters",
-        "MACs",
-        "training FLOPs",
-    )
+    numbers = (result_title(firsts), "95 % interval", "IoU", "seeds", "n", "parameters", "MACs", "training FLOPs")
     heads = ("network", "recipe", "data set", *numbers, BEST)
     basis = [estimate.basis_text for _, estimate, _ in charts.networks]
     notes = [note for word, note in ((SEEDS_ALONE, ALONE), ("pooled", POOLED)) if any(word in text for text in basis)]
     notes += [TWO_SEEDS] * any(1 < estimate.n < FEWEST for _, estimate, _ in charts.networks)
     left_out = dict.fromkeys(text for _, estimate, _ in charts.networks for text in estimate.left_out)
     notes += [f"Left out: {text}." for text in left_out]
-    keys = [index for _, index, _ in rows]
-    return Table(
-        *("Leaderboard", heads, [row for *_, row in rows], numbers, LEAD if rows else ""), notes=notes, keys=keys
-    )
+    cells, keys = [row for *_, row in rows], [index for _, index, _ in rows]
+    return Table("Leaderboard", heads, cells, numbers, LEAD if rows else "", notes, keys=keys)
 
 
 def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_front: str) -> Row:

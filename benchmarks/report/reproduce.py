@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import terminal
 from benchmarks.analysis import published
@@ -66,7 +65,18 @@ def run(arguments: argparse.Namespace) -> int:
     write_files(table, judged, root)
     result = overall(judged)
     path = root / TABLES / f"{table.name}.verdict.json"
-    write_json(path, content(table, judged, result, arguments.command_line, trained))
+    verdict = {
+        "schema": 1,
+        "table": table.name,
+        "paper": table.paper,
+        "verdict": result,
+        "exit_code": EXIT_CODES[result],
+        "judged": now(),
+        "command": arguments.command_line,
+        "training": trained,
+        "rows": [numbers(line) for line in judged],
+    }
+    write_json(path, verdict)
     print(f"\n{table.name}: {result}, exit code {EXIT_CODES[result]}   {path}")
     return EXIT_CODES[result]
 
@@ -77,21 +87,6 @@ def overall(judged: Sequence[Line]) -> str:
     if DIFFERS in verdicts:
         return DIFFERS
     return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else OPEN
-
-
-def content(table: published.Table, judged: Sequence[Line], verdict: str, command: str, trained: str) -> dict[str, Any]:
-    """Return what the file of the verdict holds."""
-    return {
-        "schema": 1,
-        "table": table.name,
-        "paper": table.paper,
-        "verdict": verdict,
-        "exit_code": EXIT_CODES[verdict],
-        "judged": now(),
-        "command": command,
-        "training": trained,
-        "rows": [numbers(line) for line in judged],
-    }
 
 
 def _train(command: Sequence[str], hours: float | None) -> str:

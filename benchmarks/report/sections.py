@@ -26,26 +26,12 @@ def means(runs: Sequence[Run]) -> Table:
     """Return the means of the runs that may be averaged."""
     groups = seed_groups(runs)
     labels = short_labels([group.runs[0] for group in groups], seeds=False)
-    rows: list[Row] = [
-        [
-            group.runs[0].data,
-            Cell(label, look=look_of(group.runs[0])),
-            Cell(group.text, style="bold"),
-            group.interval_text,
-            ", ".join(
-                filter(
-                    None,
-                    (
-                        group.seeds_text,
-                        f"n = {count(group.runs[0].n)}",
-                        group.estimate.missing or group.estimate.basis_text,
-                    ),
-                )
-            ),
-            group.sampling_text,
-        ]
-        for group, label in zip(groups, labels, strict=True)
-    ]
+    rows: list[Row] = []
+    for group, label in zip(groups, labels, strict=True):
+        run, basis = group.runs[0], group.estimate.missing or group.estimate.basis_text
+        of = ", ".join(filter(None, (group.seeds_text, f"n = {count(run.n)}", basis)))
+        network, mean = Cell(label, look=look_of(run)), Cell(group.text, style="bold")
+        rows.append([run.data, network, mean, group.interval_text, of, group.sampling_text])
     heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
     lead = (
         "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
@@ -166,12 +152,7 @@ def not_finished(runs: Sequence[Run], states: Sequence[TrialState] = ()) -> Tabl
     stopped = [(index, run) for index, run in enumerate(runs) if run.status in STOPPED]
     labels = short_labels([run for _, run in stopped])
     rows: list[Row] = [
-        [
-            Cell(run.status, status=run.status),
-            run.data,
-            Cell(label, run=index),
-            run.error or "no cause was recorded",
-        ]
+        [Cell(run.status, status=run.status), run.data, Cell(label, run=index), run.error or "no cause was recorded"]
         for (index, run), label in zip(stopped, labels, strict=True)
     ]
     rows += [

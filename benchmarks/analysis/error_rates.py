@@ -58,21 +58,15 @@ class Contrast:
 
     Attributes:
         mean: of rates.
-        seeds: variances of the two means over trainings, as in `Parts`.
-        freedom: of `seeds`.
-        shared: whether both are multiples of one pooled variance.
         images: variance over test sets; 0 where outcomes are not known.
-        residual: of each, as in `Parts`.
-        n: seeds of each.
+        shared: whether the variances over seeds of both are multiples of one pooled variance.
     """
 
+    first: Parts
+    second: Parts
     mean: Array
-    seeds: tuple[Array, Array]
-    freedom: tuple[Array, Array]
-    shared: Array
     images: Array
-    residual: tuple[Array, Array]
-    n: tuple[int, int]
+    shared: Array
 
 
 def parts_of_outcomes(outcomes: Array) -> Parts:
@@ -197,28 +191,21 @@ def contrast(first: Parts, second: Parts) -> Contrast:
         difference = first.by_image - second.by_image
         between = difference.var(axis=-1, ddof=1) / difference.shape[-1]
         images = np.maximum(between - first.residual - second.residual, 0)
-    return Contrast(
-        first.mean - second.mean,
-        (first.seeds, second.seeds),
-        (first.freedom, second.freedom),
-        first.shared & second.shared & (first.freedom == second.freedom),
-        images,
-        (first.residual, second.residual),
-        (first.n, second.n),
-    )
+    shared = first.shared & second.shared & (first.freedom == second.freedom)
+    return Contrast(first, second, first.mean - second.mean, images, shared)
 
 
 def variances(compared: Contrast) -> Array:
     """Equally likely values of the variance of a difference, shape (…, 200); see `half_width`."""
-    one, other = compared.seeds
+    one, other = compared.first, compared.second
     images = np.asarray(compared.images, dtype=np.float64)[..., None]
-    shared = variances_of_seeds(one + other, compared.freedom[0], sum(compared.residual))
+    shared = variances_of_seeds(one.seeds + other.seeds, one.freedom, one.residual + other.residual)
     if np.all(compared.shared):
         return shared + images
     # Two independent chi-squares on a lattice that is the same from both sides, as 49² = 1 modulo 200.
     shuffled = (49 * np.arange(NODES) + 100) % NODES
-    apart = variances_of_seeds(one, compared.freedom[0], compared.residual[0])
-    apart = apart + variances_of_seeds(other, compared.freedom[1], compared.residual[1])[..., shuffled]
+    apart = variances_of_seeds(one.seeds, one.freedom, one.residual)
+    apart = apart + variances_of_seeds(other.seeds, other.freedom, other.residual)[..., shuffled]
     return np.where(np.asarray(compared.shared)[..., None], shared, apart) + images
 
 
@@ -260,12 +247,12 @@ def detectable(compared: Contrast, seeds: int | None = None) -> float:
 
     Spread over seeds and images are taken as estimated. The chance of a significant result in the wrong direction is left out.
     """
-    planned = _with_seeds(compared, seeds) if seeds else compared
-    one, other = (float(part) for part in planned.seeds)
-    freedom = float(planned.freedom[0]) if planned.shared else float(planned.freedom[0] + planned.freedom[1])
-    estimates = (one + other) / _inverse_chi_squares(freedom).reshape(DRAWN, -1).mean(axis=1)
-    halves = half_width(variances_of_seeds(estimates, freedom, sum(planned.residual)) + planned.images)
-    deviation = float(np.sqrt(one + other + planned.images))
+    one, other = (_with_seeds(parts, seeds) if seeds else parts for parts in (compared.first, compared.second))
+    variance = float(one.seeds) + float(other.seeds)
+    freedom = float(one.freedom) if compared.shared else float(one.freedom + other.freedom)
+    estimates = variance / _inverse_chi_squares(freedom).reshape(DRAWN, -1).mean(axis=1)
+    halves = half_width(variances_of_seeds(estimates, freedom, one.residual + other.residual) + compared.images)
+    deviation = float(np.sqrt(variance + compared.images))
     low, high = 0.0, float(halves.max()) + 3 * deviation
     for _ in range(50):
         middle = (low + high) / 2
@@ -303,14 +290,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _with_seeds(compared: Contrast, seeds: int) -> Contrast:
-    return replace(
-        compared,
-        seeds=tuple(part * n / seeds for part, n in zip(compared.seeds, compared.n, strict=True)),
-        residual=tuple(part * n / seeds for part, n in zip(compared.residual, compared.n, strict=True)),
-        freedom=tuple(f * (seeds - 1) / (n - 1) for f, n in zip(compared.freedom, compared.n, strict=True)),
-        n=(seeds, seeds),
-    )
+def _with_seeds(parts: Parts, seeds: int) -> Parts:
+    freedom = parts.freedom * (seeds - 1) / (parts.n - 1)
+    per_seed, residual = parts.seeds * parts.n, parts.residual * parts.n
+    return replace(parts, seeds=per_seed / seeds, residual=residual / seeds, freedom=freedom, n=seeds)
 
 
 def variances_of_seeds(seeds: Array, freedom: Array, residual: Array = 0.0) -> Array:

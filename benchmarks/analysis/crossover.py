@@ -17,7 +17,7 @@ from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
 from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import duration, number, si
+from benchmarks.units import duration, number, quantity
 
 EXPERIMENT = "iso_compute"
 SPENT = {"train_flops": "training FLOPs", "train_seconds": "seconds of training", "train_joules": "joules of training"}
@@ -33,7 +33,6 @@ class Curve:
         name: the network's, with its recipe where that is needed to tell two curves apart.
         kind: of the budget: `train_flops`, `train_seconds` or `train_joules`.
         label: of the reported metric, with its unit; lower is better.
-        images: of the test set.
         errors: by budget, ascending, then by seed.
         estimates: of the mean error, by budget.
         look: as a record has it.
@@ -45,7 +44,6 @@ class Curve:
     family: str
     kind: str
     label: str
-    images: int | None
     errors: dict[float, dict[int, float]]
     estimates: dict[float, Estimate]
     look: Mapping[str, Any] = field(default_factory=dict)
@@ -223,9 +221,7 @@ def budget_text(budget: float, kind: str) -> str:
     """`120 GFLOPs`, `1 min 30 s`, `1.50 kJ`."""
     if kind == "train_seconds":
         return duration(budget)
-    unit = "FLOPs" if kind == "train_flops" else "J"
-    text = si(budget)
-    return f"{text}{unit}" if " " in text else f"{text} {unit}"
+    return quantity(budget, "FLOPs" if kind == "train_flops" else "J")
 
 
 def _curve(kind: str, by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estimate]) -> Curve:
@@ -236,7 +232,7 @@ def _curve(kind: str, by_budget: dict[float, dict[int, Run]], estimated: dict[fl
     }
     recipes = {_recipe(one) for seeds in by_budget.values() for one in seeds.values()}
     recipe = _recipe(run) if len(recipes) == 1 else f"{_recipe(run, but=RATE)}, each budget's learning rate"
-    described = (run.data, run.name, recipe, run.family, kind, run.metric_label, run.n)
+    described = (run.data, run.name, recipe, run.family, kind, run.metric_label)
     return Curve(*described, errors, dict(sorted(estimated.items())), run.look)
 
 

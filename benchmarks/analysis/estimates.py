@@ -39,8 +39,8 @@ class Estimate:
     """A mean over seeds with its 95 % interval.
 
     Attributes:
-        mean: in the unit of the metric, as `low` and `high`.
-        low: None where there is no interval; `missing` says why.
+        mean: in the unit of the metric, as `interval`.
+        interval: None where there is none; `missing` says why.
         parts: of the rate in [0, 1]; None of one seed.
         test_set: checksum of the test set whose outcomes are known; empty where the interval tells of the seeds alone.
         left_out: files of outcomes that are not of these runs, or not of one test set, and why.
@@ -50,8 +50,7 @@ class Estimate:
 
     mean: float
     n: int
-    low: float | None
-    high: float | None
+    interval: tuple[float, float] | None
     missing: str
     parts: Parts | None
     test_set: str
@@ -60,14 +59,12 @@ class Estimate:
     networks: int = 1
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        return None if self.low is None or self.high is None else (self.low, self.high)
-
-    @property
     def interval_text(self) -> str:
         """`[0.71, 3.89]`, or why there is none."""
+        if self.interval is None:
+            return self.missing
         digits = 2 if self.scale == 100 else 3
-        return self.missing if self.interval is None else f"[{self.low:.{digits}f}, {self.high:.{digits}f}]"
+        return f"[{self.interval[0]:.{digits}f}, {self.interval[1]:.{digits}f}]"
 
     @property
     def basis_text(self) -> str:
@@ -169,7 +166,7 @@ def estimate_of_values(values: Sequence[float], percent: bool) -> Estimate:
     if not values:
         raise ValueError("at least one value is needed")
     rates = np.array(values, dtype=np.float64) / scale
-    none = Estimate(fmean(values), len(values), None, None, "1 run, no interval", None, "", (), scale)
+    none = Estimate(fmean(values), len(values), None, "1 run, no interval", None, "", (), scale)
     if len(values) < 2:
         return none
     if rates.min() < 0 or rates.max() > 1:
@@ -238,7 +235,7 @@ def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
         missing = f"{one.n} equal runs, no interval"
     if missing:
         return replace(one, missing=missing)
-    return replace(one, low=one.scale * low, high=one.scale * high, missing="")
+    return replace(one, interval=(one.scale * low, one.scale * high), missing="")
 
 
 def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:
@@ -260,7 +257,7 @@ def _estimate(group: Sequence[Run], figure: str, percent: bool | None) -> Estima
         return alone
     rows, test_set, left_out = _outcomes(list(members), name, [value / scale for value in members.values()])
     parts = alone.parts if rows is None else parts_of_outcomes(rows)
-    return replace(alone, parts=parts, test_set=test_set, left_out=left_out, low=None, high=None)
+    return replace(alone, parts=parts, test_set=test_set, left_out=left_out, interval=None)
 
 
 def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[Any, str, tuple[str, ...]]:

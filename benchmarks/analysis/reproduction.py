@@ -28,7 +28,6 @@ class Line:
 
     Attributes:
         values: ours, one per seed.
-        images: of the test set.
         differences: what the runs' configuration has, and the paper's in brackets.
         estimate: of our mean; None without values.
         forecast: what a row that was not run would cost, where that was forecast.
@@ -49,10 +48,6 @@ class Line:
     def values(self) -> list[float]:
         values = (number(run.part("metrics").get(f"test/{self.figure}")) for run in self.runs)
         return [value for value in values if value is not None]
-
-    @property
-    def images(self) -> int | None:
-        return self.runs[0].n if self.runs else None
 
     @property
     def difference(self) -> float | None:
@@ -79,7 +74,8 @@ class Line:
             return NOT_RUN, "on other data"
         if self.imported:
             return NOT_RUN, "imported weights"
-        return judge(self.estimate, self.paper, self.row.runs, margin(self.figure, self.paper, self.images))
+        images = self.runs[0].n if self.runs else None
+        return judge(self.estimate, self.paper, self.row.runs, margin(self.figure, self.paper, images))
 
 
 def margin(figure: str, paper: float, images: int | None) -> float:
@@ -127,14 +123,11 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
     Raises ConfigurationError where the experiment does not compose.
     """
     finished = [run for run in runs if run.status == "ok"]
-    references: dict[str, Any] = {}
     result = []
     for row in table.rows:
         groups = same_but_seed(run for run in finished if row.runnable and _belongs(run, table.name, row))
-        if groups and not references:
-            references = _references(table.name)
         described = [
-            ((*_differences(group[0], *references[row.row]), *conditions), group)
+            ((*_differences(group[0], *_references(table.name)[row.row]), *conditions), group)
             for group, conditions in zip(groups, differing_conditions([group[0] for group in groups]), strict=True)
         ]
         for differences, group in sorted(described, key=lambda pair: len(pair[0])) or [((), ())]:
@@ -237,9 +230,6 @@ def _shown(value: Any) -> str:
     """`none` for nothing, a class by its last word."""
     text = "none" if value is None else short_value(value)
     return text.rpartition(".")[2] if isinstance(value, str) and value.startswith("torch.") else text
-
-
-# What is printed
 
 
 def common_differences(rows: Sequence[Line]) -> tuple[str, ...]:

@@ -184,13 +184,10 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
                 for run, label, figure in zip(here, labels, figures, strict=True)
                 if run.status == "ok" and not run.is_debug and figure is not None
             )
-            result.append(Baseline(data, method, _title(metric), value, nets))
+            # As the tables call it: Dice, mask AP50.
+            title = FIGURES[metric].title if metric in FIGURES else metric.replace("_", " ").capitalize()
+            result.append(Baseline(data, method, title, value, nets))
     return result
-
-
-def _title(metric: str) -> str:
-    """Return a metric as the tables call it: Dice, mask AP50."""
-    return FIGURES[metric].title if metric in FIGURES else metric.replace("_", " ").capitalize()
 
 
 def all_but_seed(run: Run) -> str:

@@ -158,16 +158,22 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
     Where they differ and the trace has an operator that is not known, as a recurrent layer, which torch's counter sees taken
     apart, that one's count holds. gradient: of the image.
     """
+    on_meta = copy.deepcopy(net).to("meta")
     try:
         traced = count_by_trace(net, torch.zeros(1, *input_size))
     except NotTracedError as error:
-        counted = _count_untraced(net, input_size, gradient, error)
+        try:
+            counted = _count_on_meta(on_meta, input_size, gradient)
+        except ValueError:
+            raise
+        except Exception:  # what has ended the trace is the network's own error
+            raise error.__cause__ or error from None
         print(
             f"fvcore cannot trace {type(net).__name__} ({error}): its compute is counted by torch's counter alone",
             file=sys.stderr,
         )
         return counted
-    layers, uncounted = _count_on_meta(copy.deepcopy(net).to("meta"), input_size, gradient)
+    layers, uncounted = _count_on_meta(on_meta, input_size, gradient)
     first, second = traced.totals().macs, sum(layer.macs for layer in layers)
     if first == second:
         return layers, traced.uncounted
@@ -182,18 +188,6 @@ def _count_on_meta(net: nn.Module, input_size: Sequence[int], gradient: bool) ->
     """Return the cost of each layer of a network on the meta device by torch's counter, and what is not counted."""
     count = count_by_dispatch(net, torch.empty(1, *input_size, device="meta", requires_grad=gradient))
     return _layers(net, count), count.uncounted
-
-
-def _count_untraced(
-    net: nn.Module, input_size: Sequence[int], gradient: bool, error: NotTracedError
-) -> tuple[list[LayerCost], set[str]]:
-    """Count by torch's counter; where that fails too, raise what has ended the trace: the network's own error."""
-    try:
-        return _count_on_meta(copy.deepcopy(net).to("meta"), input_size, gradient)
-    except ValueError:
-        raise
-    except Exception:
-        raise error.__cause__ or error from None
 
 
 def _layers(net: nn.Module, count: Count) -> list[LayerCost]:

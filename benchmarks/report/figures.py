@@ -35,9 +35,6 @@ def figure(traces: Iterable[Trace], x: Mapping[str, Any], y: Mapping[str, Any], 
     }
 
 
-# The marks of a family
-
-
 def band(x: Sequence[float], low: Sequence[float], high: Sequence[float], look: Look, **changes: Any) -> Trace:
     """Return the filled band from `low` to `high` over `x`."""
     return {
@@ -101,9 +98,6 @@ def hollow(x: Sequence[float], y: Sequence[float], look: Look, **changes: Any) -
     """Return hollow markers, which stand for published figures."""
     marker = {"symbol": f"{look.marker}-open", "size": 10, "line": {"width": 1.6}}
     return points(x, y, look, marker=marker, **changes)
-
-
-# Seeds
 
 
 def seeds_caption(counts: Iterable[int]) -> str:

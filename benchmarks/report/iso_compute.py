@@ -18,8 +18,6 @@ from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Table, print_table
 from benchmarks.units import MISSING, one_line
 
-NAME = EXPERIMENT  # in the place of a published table's
-
 
 def print_crossovers(curves: Sequence[Curve], console: Console | None = None) -> None:
     """Print, for every data set, the errors by budget, where each pair of networks crosses, and what the seeds can show."""

@@ -47,14 +47,15 @@ def leaderboard(charts: Charts) -> Table:
         for point in chart["networks"]
         if MACS.key in point["front"]
     }
-    rows: list[tuple[tuple[int, float], int, Row]] = []
-    for index, ((group, estimate, number_of_set), label) in enumerate(zip(charts.networks, labels, strict=True)):
+    networks = range(len(charts.networks))
+    keys = sorted(networks, key=lambda index: (charts.networks[index][2], charts.networks[index][1].mean))
+    rows = []
+    for index in keys:
+        group, estimate, number_of_set = charts.networks[index]
         probability = best.get(index)
         on_front = "✓" if index in best else ""
         on_front += f" {probability:.0%}".replace("%", " %") if probability is not None and on_front else ""
-        row = _row(group, estimate, label, charts.data_sets[number_of_set], on_front)
-        rows.append(((number_of_set, estimate.mean), index, row))
-    rows.sort(key=lambda row: row[0])
+        rows.append(_row(group, estimate, labels[index], charts.data_sets[number_of_set], on_front))
     numbers = (result_title(firsts), "95 % interval", "IoU", "seeds", "n", "parameters", "MACs", "training FLOPs")
     heads = ("network", "recipe", "data set", *numbers, BEST)
     basis = [estimate.basis_text for _, estimate, _ in charts.networks]
@@ -62,8 +63,7 @@ def leaderboard(charts: Charts) -> Table:
     notes += [TWO_SEEDS] * any(1 < estimate.n < FEWEST for _, estimate, _ in charts.networks)
     left_out = dict.fromkeys(text for _, estimate, _ in charts.networks for text in estimate.left_out)
     notes += [f"Left out: {text}." for text in left_out]
-    cells, keys = [row for *_, row in rows], [index for _, index, _ in rows]
-    return Table("Leaderboard", heads, cells, numbers, LEAD if rows else "", notes, keys=keys)
+    return Table("Leaderboard", heads, rows, numbers, LEAD if rows else "", notes, keys=keys)
 
 
 def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_front: str) -> Row:
@@ -75,7 +75,7 @@ def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_f
         Cell(recipe_title(run), recipe_title(run)),
         Cell(data, data),
         Cell(shown, estimate.mean, style="bold", hint=run.metric_label),
-        Cell(of_seeds.interval_text, estimate.low, hint=_basis(of_seeds)),
+        Cell(of_seeds.interval_text, estimate.interval and estimate.interval[0], hint=_basis(of_seeds)),
         _overlap(group),
         Cell(str(len(group)), len(group)),
         Cell(count(run.n), run.n),

@@ -205,7 +205,7 @@ def as_csv(rows: Sequence[Line]) -> str:
 def numbers(line: Line) -> dict[str, Any]:
     """Return a line by the columns of the CSV; None where there is nothing."""
     row, ours = line.row, line.estimate
-    low, high = (ours.low, ours.high) if ours else (None, None)
+    low, high = (ours and ours.interval) or (None, None)
     verdict, reason = line.verdict()
     run = line.runs[0] if line.runs else None
     return {

@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
     try:
-        if name == iso_compute.NAME:
+        if name == iso_compute.EXPERIMENT:
             iso_compute.report(runs, root)
         elif table is not None:
             compared = with_forecasts(lines(table, runs), table, root)
@@ -105,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{'' if number else chr(10)}{path.suffix[1:]:<9} {path}")
         else:
             print_runs(runs)
-        if name != iso_compute.NAME:
+        if name != iso_compute.EXPERIMENT:
             print(f"\npage      {write_page(root, (runs, problems), arguments.out)}")
     except OSError as error:  # another's folder may be for reading only; the table stands above
         elsewhere = "" if arguments.out else "; --out FILE writes it elsewhere"
@@ -119,7 +119,7 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, Published | None, Path]
     Raises:
         ValueError: an unknown table or row.
     """
-    names = [*published.tables(), iso_compute.NAME]
+    names = [*published.tables(), iso_compute.EXPERIMENT]
     name, *places = (
         arguments.places if arguments.places[:1] and arguments.places[0] in names else ("", *arguments.places)
     )

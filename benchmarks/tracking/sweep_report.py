@@ -127,7 +127,15 @@ def table(runs: Sequence[Run]) -> list[list[Any]]:
         for index, (group, one) in enumerate(zip(groups, estimated, strict=True)):
             first = group[0]
             spent = fmean(run.train_flops or 0 for run in group)
-            named = [data, first.name, first.recipe, len(group), first.metric_label, one.mean, one.low, one.high]
+            named = [
+                data,
+                first.name,
+                first.recipe,
+                len(group),
+                first.metric_label,
+                one.mean,
+                *(one.interval or (None, None)),
+            ]
             rows.append([*named, first.parameters, first.macs, spent, index in on_front, probabilities[index]])
     return rows
 

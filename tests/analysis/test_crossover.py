@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def curve(name: str, errors: dict[float, list[float]], family: str = "resnet") -> Curve:
     by_seed = {budget: dict(enumerate(values)) for budget, values in errors.items()}
     estimates = {budget: estimate_of_values(values, percent=True) for budget, values in errors.items()}
-    return Curve("digits", name, "common", family, "train_flops", "test error (%)", 450, by_seed, estimates)
+    return Curve("digits", name, "common", family, "train_flops", "test error (%)", by_seed, estimates)
 
 
 def printed(*found: Curve) -> str:

@@ -72,7 +72,7 @@ def test_images_that_all_networks_find_hard_change_no_front() -> None:
     estimated = []
     for chance in (0.6, 0.5):
         parts = parts_of_outcomes(hard & (rng.random((3, 1_000)) < chance))
-        estimated.append(Estimate(100 * float(parts.mean), 3, 0.0, 100.0, "", parts, "test", (), 100.0))
+        estimated.append(Estimate(100 * float(parts.mean), 3, (0.0, 100.0), "", parts, "test", (), 100.0))
     errors = drawn_errors(estimated)
     spreads = [np.subtract(*np.quantile(drawn, [0.84, 0.16])) / 2 for drawn in (errors[:, 0], errors[:, 1])]
     together = np.subtract(*np.quantile(errors[:, 1] - errors[:, 0], [0.84, 0.16])) / 2
@@ -86,7 +86,7 @@ def test_images_that_all_networks_find_hard_change_no_front() -> None:
 def test_below_three_seeds_there_is_no_probability_also_where_outcomes_are_stored(seeds: int, given: bool) -> None:
     rng = np.random.default_rng(0)
     parts = parts_of_outcomes(rng.random((seeds, 1_000)) < 0.2)
-    network = Estimate(100 * float(parts.mean), seeds, 15.0, 25.0, "", parts, "test", (), 100.0)
+    network = Estimate(100 * float(parts.mean), seeds, (15.0, 25.0), "", parts, "test", (), 100.0)
     [probability] = front_probabilities([[1.0] * seeds], drawn_errors([network]), [network])
     assert probability == (1.0 if given else None)
 

@@ -15,9 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.complexity.operator_cost import Count
-from benchmarks.complexity.operators import is_free
+from benchmarks.complexity.operators import ADDING, is_free
 
-ADDING = ("addmm", "addmv", "baddbmm")  # operators whose first argument is added to a product
 aten = torch.ops.aten
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.complexity.operator_cost import Count
-from benchmarks.complexity.operators import einsum_products, is_free
+from benchmarks.complexity.operators import ADDING, einsum_products, is_free
 
 with warnings.catch_warnings():
     # fvcore scripts a loss at import: torch 2.13 warns of it as deprecated, torch from 2.14 on as of the future.
@@ -18,18 +18,7 @@ with warnings.catch_warnings():
     from fvcore.nn.jit_analysis import JitModelAnalysis
     from fvcore.nn.jit_handles import conv_flop_count, get_shape
 
-# Products of two tensors, and where the first of them is among the arguments.
-PRODUCTS = {
-    "aten::linear": 0,
-    "aten::matmul": 0,
-    "aten::mm": 0,
-    "aten::bmm": 0,
-    "aten::mv": 0,
-    "aten::dot": 0,
-    "aten::addmm": 1,
-    "aten::addmv": 1,
-    "aten::baddbmm": 1,
-}
+PRODUCTS = ("linear", "matmul", "mm", "bmm", "mv", "dot", *ADDING)  # of two tensors
 
 
 class NotTracedError(Exception):
@@ -74,10 +63,10 @@ def _handles(count: Count) -> dict[str, Callable[[Any, Any], int]]:
         macs = int(conv_flop_count(x, weight, output, transposed=transposed))
         return add(outputs, "conv_transpose" if transposed else "conv", macs, prod(output))
 
-    def product(first: int) -> Callable[[Any, Any], int]:
+    def product(adds: bool) -> Callable[[Any, Any], int]:
         def of_two(inputs: list[Any], outputs: list[Any]) -> int:
             elements = prod(get_shape(outputs[0]))
-            return add(outputs, "matmul", elements * get_shape(inputs[first])[-1], elements)
+            return add(outputs, "matmul", elements * get_shape(inputs[int(adds)])[-1], elements)
 
         return of_two
 
@@ -98,7 +87,7 @@ def _handles(count: Count) -> dict[str, Callable[[Any, Any], int]]:
     return {
         "aten::_convolution": convolution,
         "aten::_convolution_mode": convolution,  # padding="same"
-        **{name: product(first) for name, first in PRODUCTS.items()},
+        **{f"aten::{name}": product(name in ADDING) for name in PRODUCTS},
         "aten::einsum": einsum,
         "aten::scaled_dot_product_attention": attention,
     }

@@ -97,16 +97,18 @@ class Network:
             raise ConfigurationError(
                 f"model={family} does not say which argument is its width: write about: {{match: {{width: …}}}} in its YAML"
             )
-        self.model = dict(config["model"])
-        self.defaults = inspect.signature(get_object(self.model["_target_"])).parameters
+        self.model = {key: value for key, value in config["model"].items() if key != "_target_"}
+        self.network = get_object(config["model"]["_target_"])
+        parameters = inspect.signature(self.network).parameters
+        self.given = {name: parameter.default for name, parameter in parameters.items()} | self.model
         for name in (matching.width, *(second.argument for second in matching.second)):
-            if not self._has(name):
+            if name not in self.given:
                 raise ConfigurationError(
                     f"about.match of model={family}: {name} is neither an argument of the network nor set in its YAML"
                 )
         self.size = (data["in_channels"], *data["image_size"])
         self.first = matching.width
-        second = next((one for one in matching.second if self._is(one.where)), Second(""))
+        second = next((one for one in matching.second if one.where.items() <= self.given.items()), Second(""))
         self.second, self.stride, self.least = second.argument, second.step, second.least
         net = self._build({})
         check_image_size(net, *data["image_size"])
@@ -122,7 +124,7 @@ class Network:
             Unreachable: no width comes within 0.5 %.
         """
         tried: dict[int, tuple[int, int]] = {}
-        width = self._given(self.first)
+        width = self.given[self.first]
         for step in sorted(range(-MOST_STEPS, MOST_STEPS + 1), key=abs) if self.second else [0]:
             places = self.around(quantity, target, step, width)
             for place in places:
@@ -180,14 +182,14 @@ class Network:
 
     def _default(self, name: str) -> Callable[[int], int]:
         """The second number where nothing moves it, by width: as configured, or the channels of the stem, linear in it."""
-        if (given := self._given(name)) is not None:
+        if (given := self.given[name]) is not None:
             return lambda width: given
         eight, sixteen = (self._build({self.first: width}).stem[0].out_channels for width in (8, 16))
         return lambda width: eight + (sixteen - eight) * (width - 8) // 8
 
     def _match(self, place: tuple[int, int], cost: Mapping[str, int]) -> Match:
         arguments = self.arguments(*place)
-        were = {self.first: self._given(self.first)}
+        were = {self.first: self.given[self.first]}
         if self.second in arguments:
             were[self.second] = self.default(place[0])
         return Match(arguments, were, **cost)
@@ -206,18 +208,5 @@ class Network:
         )
 
     def _build(self, arguments: Mapping[str, int]) -> Any:
-        given = {key: value for key, value in self.model.items() if key != "_target_"}
         with torch.device("meta"), _Uninitialised():
-            return get_object(self.model["_target_"])(**{**given, **arguments})
-
-    def _given(self, name: str) -> Any:
-        """An argument as configured, or its default."""
-        return self.model[name] if name in self.model else self.defaults[name].default
-
-    def _is(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether the network has these arguments."""
-        return all(self._has(name) and self._given(name) == value for name, value in arguments.items())
-
-    def _has(self, name: str) -> bool:
-        """Whether the network has this argument: by its signature, or among those that its YAML passes on."""
-        return name in self.defaults or name in self.model
+            return self.network(**{**self.model, **arguments})

@@ -5,6 +5,8 @@ from math import prod
 
 import torch
 
+ADDING = ("addmm", "addmv", "baddbmm")  # whose first argument is added to a product of the next two
+
 # What the convention leaves out, by kind, beside the operators that torch tags as element-wise (`torch.Tag.pointwise`), by the
 # names in a trace or a dispatch without a leading or trailing `_`: `add_`, in place, is `add`.
 FREE = {

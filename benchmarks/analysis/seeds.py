@@ -17,18 +17,20 @@ from benchmarks.units import MISSING, mean_text, number, score
 
 @dataclass(frozen=True, eq=False)
 class SeedGroup:
-    """Finished runs that differ in nothing but the seed.
-
-    `std` is the sample standard deviation (n - 1 in the denominator) of the reported metric; NaN of a single run.
-    """
+    """Finished runs that differ in nothing but the seed."""
 
     runs: tuple[Run, ...]
-    std: float
     estimate: Estimate
 
     @property
     def mean(self) -> float:
         return self.estimate.mean
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation (n - 1 in the denominator) of the reported metric; NaN of a single run."""
+        values = [run.value for run in self.runs if run.value is not None]
+        return statistics.stdev(values) if len(values) > 1 else math.nan
 
     @property
     def text(self) -> str:
@@ -60,13 +62,10 @@ class SeedGroup:
     def sampling_text(self) -> str:
         """Standard error that the choice of test images adds to an interval of the seeds alone; empty elsewhere."""
         run = self.runs[0]
-        if (
-            self.estimate.test_set
-            or run.record.get("task") != "classification"
-            or "%" not in run.metric_label
-            or not run.n
-        ):
-            return ""  # pixels of one image are not independent
+        # Of other tasks nothing is known: pixels of one image are not independent.
+        in_percent = run.record.get("task") == "classification" and "%" in run.metric_label
+        if self.estimate.test_set or not in_percent or not run.n:
+            return ""
         rate = min(1.0, max(0.0, self.mean / 100))
         return f"± {100 * math.sqrt(rate * (1 - rate) / run.n):.2f}"
 
@@ -78,13 +77,7 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
     agree. Of two folders with the same seed the one started last counts.
     """
     groups = [members for members in same_but_seed(runs) if len(members) > 1]
-    return [seed_group(members, estimate) for members, estimate in zip(groups, estimates(groups), strict=True)]
-
-
-def seed_group(runs: Sequence[Run], estimate: Estimate) -> SeedGroup:
-    """Return the group of runs that have a result, with its standard deviation."""
-    values = [run.value for run in runs if run.value is not None]
-    return SeedGroup(tuple(runs), statistics.stdev(values) if len(values) > 1 else math.nan, estimate)
+    return [SeedGroup(members, estimate) for members, estimate in zip(groups, estimates(groups), strict=True)]
 
 
 def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.analysis.comparisons import network_labels, recipe_title
 from benchmarks.analysis.error_rates import FEWEST
 from benchmarks.analysis.estimates import SEEDS_ALONE, Estimate
-from benchmarks.analysis.seeds import SeedGroup, seed_group
+from benchmarks.analysis.seeds import SeedGroup
 from benchmarks.records.runs import Run
 from benchmarks.report.chart_data import Charts
 from benchmarks.report.quantities import MACS, PARAMETERS, TRAIN_FLOPS, result_title, shown_result
@@ -68,7 +68,7 @@ def leaderboard(charts: Charts) -> Table:
 
 def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_front: str) -> Row:
     run = group[0]
-    of_seeds = seed_group(group, estimate)
+    of_seeds = SeedGroup(group, estimate)
     shown = of_seeds.text if len(group) > 1 else shown_result(run)
     return [
         Cell(label, label, look=look_of(run)),

@@ -111,7 +111,7 @@ def _render(
         choices=[(index, chart["set"], chart["title"]) for index, chart in enumerate(drawn.charts)],
         leaderboard=leaderboard(drawn).filled(),
         looks=looks,
-        legend={family: ", ".join(map(one_line, names)) for family, names in legend.items()},
+        legend=legend,
         charts={
             "axes": [_axis(axis) for axis in QUANTITIES],
             "charts": drawn.charts,
@@ -200,14 +200,12 @@ def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def _legend(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Return the families by how they are drawn: those without a style of their own share one."""
-    names: dict[str, list[str]] = {}
+def _legend(runs: Sequence[Run]) -> dict[str, str]:
+    """Return the names of families by how they are drawn: those without a style of their own share one."""
+    names: dict[str, dict[str, None]] = {}
     for run in runs:
-        members = names.setdefault(legend_key(run), [])
-        if run.family not in members:
-            members.append(run.family)
-    return names
+        names.setdefault(legend_key(run), {})[one_line(run.family)] = None
+    return {key: ", ".join(families) for key, families in names.items()}
 
 
 def _nothing_to_draw(runs: Sequence[Run]) -> str:

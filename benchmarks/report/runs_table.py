@@ -161,12 +161,10 @@ def _recipe_notes(runs: Sequence[Run]) -> list[str]:
 
 
 def _legend(runs: Sequence[Run]) -> str:
-    labels: dict[str, list[str]] = {}
+    labels: dict[str, dict[str, None]] = {}
     for run in runs:
         if run.metric:
-            names = labels.setdefault(one_line(run.metric_label), [])
-            if run.data not in names:
-                names.append(run.data)
+            labels.setdefault(one_line(run.metric_label), {})[run.data] = None
     metrics = [
         f"{label} on {', '.join(map(one_line, names))}" if len(labels) > 1 else label for label, names in labels.items()
     ]

@@ -1,8 +1,6 @@
 """What is held fixed and what varies: ``python -m benchmarks view layers model=resnet,resnext data=cifar10``.
 
-Layer by layer where a network's compute goes, error over cardinality at constant cost, families at matched cost, what an
-up-convolution computes and costs, and which layers of a DenseNet use which features. Each view is one HTML file that opens from
-disk with no network, styled as the page.
+Each view is one HTML file that opens from disk with no network, styled as the page.
 """
 
 import argparse

@@ -198,12 +198,8 @@ def _contest_row(contest: Setting, shares: list[Shares]) -> list[str]:
     ours, theirs = (seeds_needed(shares, by_signs) for by_signs in (False, True))
     three = shares[min(1, len(shares) - 1)]
     fewer = "" if ours is None else f"{theirs - ours}" if theirs else f"more than {MOST_SEEDS - ours}"
-    return [
-        *_contest(contest),
-        f"{_number(ours)} ({three.shown:.2f})",
-        f"{_number(theirs)} ({three.shown_by_signs:.2f})",
-        fewer,
-    ]
+    by_outcomes, by_signs = f"{_number(ours)} ({three.shown:.2f})", f"{_number(theirs)} ({three.shown_by_signs:.2f})"
+    return [*_contest(contest), by_outcomes, by_signs, fewer]
 
 
 def _contest(contest: Setting) -> list[str]:
@@ -223,14 +219,9 @@ network, and the fixed number of seeds, without looks, that has no less power.""
 
 
 def _added_row(contest: Setting, looks: LookShares, fixed: int | None) -> list[str]:
-    differ = not math.isnan(looks.shown)
-    return [
-        *_contest(contest),
-        f"{looks.shown:.2f}" if differ else "",
-        "" if differ else f"{100 * looks.false:.1f}",
-        f"{looks.seeds:.1f}",
-        _number(fixed) if differ else "",
-    ]
+    if math.isnan(looks.shown):  # equal networks
+        return [*_contest(contest), "", f"{100 * looks.false:.1f}", f"{looks.seeds:.1f}", ""]
+    return [*_contest(contest), f"{looks.shown:.2f}", "", f"{looks.seeds:.1f}", _number(fixed)]
 
 
 def _number(seeds: int | None) -> str:

@@ -123,14 +123,8 @@ def _row(overrides: Sequence[str], quantity: str, target: int, match: "Match") -
     changed = [
         f"{key} {match.were[key]} → {value}" for key, value in match.arguments.items() if value != match.were[key]
     ]
-    return [*overrides], [
-        name,
-        f"{target:,}",
-        f"{cost.macs:,}",
-        f"{cost.params:,}",
-        f"{miss:+.2%}",
-        ", ".join(changed) or "nothing",
-    ]
+    counts = [f"{number:,}" for number in (target, cost.macs, cost.params)]
+    return [*overrides], [name, *counts, f"{miss:+.2%}", ", ".join(changed) or "nothing"]
 
 
 def _targets(text: str) -> list[int]:

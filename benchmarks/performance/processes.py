@@ -24,6 +24,7 @@ from benchmarks.launch.process import clean_environment
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.launching import RUN
+from benchmarks.performance.peer_scripts import PEERS, check, write_images
 from benchmarks.records.files import RECORD, read_json
 from benchmarks.terminal import at_least
 
@@ -31,9 +32,6 @@ USUAL = ("model=resnet", "data=digits", "recipe.epochs=5")
 OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # arguments of run.py
 SCRIPTS = ("lightning", "bare")
 BESIDE = "bare"
-ABSENT = (
-    "whole scripts of torchvision, timm and hysts/pytorch_image_classification: they read no data that is bundled here"
-)
 TOLERANCE = 0.1  # of a committed ratio
 SAME = ("network", "data", "epochs", "process")
 TABLE = MeasuredTable(
@@ -50,12 +48,18 @@ TABLE = MeasuredTable(
         "memory_mib": ("peak memory, MiB", ",.0f"),
         "error": ("test error, %", ".2f"),
         "repeats": ("repeats", "d"),
+        "versions": ("with", "s"),
     },
     "Each is started as from a shell and measured to its end, all of them once in every repeat: imports, data, training, "
     "evaluation after each epoch, test, and what it writes. Seconds are medians of processor time of a process and of all that "
     "it has started, as Linux counts them; ratios are within a repeat, with the 95 % interval of their median; memory is of "
     "the largest process. `ours` is `run.py`, with the table and the page; `lightning` a script as Lightning's documentation "
-    "writes it, `bare` a loop in plain torch; all with the same network, batches, schedule, and one thread.",
+    "writes it, `bare` a loop in plain torch; all with the same network, batches, schedule, and one thread. `torchvision` and "
+    "`timm` are these projects' training scripts as they are, in an environment of their own, told to train our network with "
+    "the same batch size, epochs, learning rate, schedule and weight decay, and with one worker. They read PNG files from "
+    "folders, which are written before; the others read their own source, as their users do. The scripts have no option for a "
+    "padded crop, and torchvision's none for mean, deviation and flip: these are put in the place of theirs. Nor do they test "
+    "after training: a few lines after them do, on the same files.",
     same=SAME,
 )
 
@@ -64,7 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``measure processes``."""
     parser.description = (
         "Time whole processes in turns, from their start to their end: ours by default and in bfloat16, a plain Lightning "
-        "script and a bare loop. Exit code 1 where, with --check, ours takes more processor time than the Lightning script, or "
+        "script, a bare loop, and other projects' training scripts where their sources are given. Exit code 1 where, with "
+        "--check, ours takes more processor time than the Lightning script, or "
         f"{TOLERANCE:.0%} more than committed as a ratio to the bare loop."
     )
     parser.add_argument(
@@ -73,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help=f"as for run.py, a classification in memory; default: {' '.join(USUAL)}",
     )
+    for name, peer in PEERS.items():
+        parser.add_argument(
+            f"--{name}", type=Path, metavar="FOLDER", help=f"sources of {name}, to time its {peer.script} as well"
+        )
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs these; default: this one")
     parser.add_argument("--repeats", type=at_least(1), default=5, help="default: 5")
     parser.add_argument("--check", action="store_true", help="compare with limits and committed ratios, on any machine")
     add_write_option(parser)
@@ -94,23 +104,70 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("the scripts beside ours classify images that are in memory, as data=digits and data=cifar10")
     if sys.platform != "linux":
         raise ValueError("the processor time of all that a process has started is known on Linux alone")
-    adopt_orphans()
+    chosen = {name: folder for name in PEERS if (folder := getattr(arguments, name))}
+    left_out = "; ".join(
+        f"{name}: give its sources by --{name}, and --python where its packages are elsewhere"
+        for name in PEERS
+        if name not in chosen
+    )
     committed = read_records().get(f"{TABLE.kind}-cpu", {"rows": []})["rows"]
-    results: dict[str, list[dict[str, float]]] = {}
-    for _ in track(range(arguments.repeats), "processes", console=Console(stderr=True), transient=True):
-        for name, one in in_turn(config, overrides).items():
-            results.setdefault(name, []).append(one)
+    results: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as root:
+        peers = peer_commands(config, chosen, arguments.python, Path(root))
+        adopt_orphans()
+        for _ in track(range(arguments.repeats), "processes", console=Console(stderr=True), transient=True):
+            for name, one in in_turn(config, overrides, peers).items():
+                results.setdefault(name, []).append(one)
     rows = summarise(results, config)
-    TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1}, f" Left out: {ABSENT}.")
-    print(f"left out   {ABSENT}")
+    more = f" Left out: {left_out}." if left_out else ""
+    TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1}, more)
+    if left_out:
+        print(f"left out   {left_out}")
     slow = slower(rows, committed) if arguments.check else []
     for line in slow:
         print(line, file=sys.stderr)
     return int(bool(slow))
 
 
-def in_turn(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Run each process once; return its processor and wall seconds, peak memory in MiB and test error in percent."""
+def peer_commands(
+    config: Mapping[str, Any], folders: Mapping[str, Path], python: str, root: Path
+) -> dict[str, list[str]]:
+    """Return the commands of other projects' training scripts by name, and write the images that they read into ``root``.
+
+    Args:
+        folders: sources by the names of ``PEERS``.
+
+    Raises:
+        ValueError: no such script is there, or none can be told to do the same work.
+    """
+    from hydra.utils import instantiate
+
+    if not folders:
+        return {}
+    data, recipe = config["datamodule"], config["recipe"]
+    work = {
+        **{key: data[key] for key in ("batch_size", "eval_batch_size", "mean", "std", "augment")},
+        **{key: recipe[key] for key in ("epochs", "optimizer", "scheduler")},
+        **{"model": config["model"], "seed": config["seed"], "size": config["data"]["image_size"]},
+        **{"images": str(root / "images"), "output": str(root / "output")},
+    }
+    check(work)
+    commands = {}
+    for name, folder in folders.items():
+        if not (folder / PEERS[name].script).is_file():
+            raise ValueError(f"--{name} {folder}: there is no {PEERS[name].script}")
+        for bfloat16 in (False, True) if PEERS[name].bfloat16 else (False,):
+            argument = json.dumps({**work, "peer": name, "folder": str(folder), "bfloat16": bfloat16})
+            command = [python, "-m", "benchmarks.performance.peer_scripts", argument]
+            commands[f"{name}, bfloat16" if bfloat16 else name] = command
+    write_images(root / "images", instantiate(data["source"])())
+    return commands
+
+
+def in_turn(
+    config: Mapping[str, Any], overrides: Sequence[str], peers: Mapping[str, Sequence[str]]
+) -> dict[str, dict[str, Any]]:
+    """Run each process once; return its processor and wall seconds, peak memory in MiB, test error in percent, and versions."""
     results = {}
     for name, more in OURS.items():
         with tempfile.TemporaryDirectory() as root:
@@ -118,10 +175,14 @@ def in_turn(config: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, di
             measured, _ = whole(command)
             [record] = (read_json(path) for path in Path(root).glob(f"*/*/*/*/{RECORD}"))
             assert record is not None
-            results[name] = measured | {"error": record["metrics"]["test/top1_err"]}
-    for name in SCRIPTS:
-        command = [sys.executable, "-m", "benchmarks.performance.whole_scripts", json.dumps(script(config, name))]
-        measured, output = whole(command)
+            torch = record["environment"]["packages"]["torch"]
+            results[name] = measured | {"error": record["metrics"]["test/top1_err"], "versions": f"torch {torch}"}
+    scripts = {
+        name: [sys.executable, "-m", "benchmarks.performance.whole_scripts", json.dumps(script(config, name))]
+        for name in SCRIPTS
+    }
+    for name, arguments in {**scripts, **peers}.items():
+        measured, output = whole(arguments)
         results[name] = measured | json.loads(output.splitlines()[-1])
     return results
 
@@ -153,9 +214,9 @@ def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:
     Raises:
         RuntimeError: it fails.
     """
-    with tempfile.TemporaryFile("w+") as output:
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.DEVNULL, env=clean_environment(1))
+        process = subprocess.Popen(command, stdout=output, stderr=errors, env=clean_environment(1))
         processor_s, memory_kib, wall_s = 0.0, 0, 0.0
         own: dict[str, float] = {}
         with suppress(ChildProcessError):  # none is left
@@ -168,23 +229,27 @@ def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:
                     own = {"processor_s": usage.ru_utime + usage.ru_stime, "memory_mib": usage.ru_maxrss / 2**10}
                     process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise RuntimeError(f"{' '.join(command)[:200]} failed with exit code {process.returncode}")
+            errors.seek(0)
+            reason = (errors.read().strip().splitlines() or [""])[-1]
+            raise RuntimeError(f"{' '.join(command)[:200]} failed with exit code {process.returncode}: {reason}")
         output.seek(0)
         text = output.read()
     measured = {"processor_s": processor_s, "wall_s": wall_s, "memory_mib": memory_kib / 2**10}
     return measured | {f"own_{key}": value for key, value in own.items()}, text
 
 
-def summarise(results: Mapping[str, Sequence[Mapping[str, float]]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
+def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return rows of the table: medians, and ratios of processor time to the bare loop of the same repeat."""
     rows = []
     for name, repeats in results.items():
         ratios = [
             one["processor_s"] / beside["processor_s"] for one, beside in zip(repeats, results[BESIDE], strict=True)
         ]
-        medians = {key: statistics.median(one[key] for one in repeats) for key in repeats[0]}
+        versions = repeats[0].get("versions", "")
+        medians = {key: statistics.median(one[key] for one in repeats) for key in repeats[0] if key != "versions"}
         place = {"network": config["name"], "data": config["data"]["name"], "epochs": config["recipe"]["epochs"]}
-        rows.append({**place, "process": name, **medians, **with_interval("ratio", ratios), "repeats": len(repeats)})
+        row = {**place, "process": name, **medians, **with_interval("ratio", ratios)}
+        rows.append(row | {"repeats": len(repeats), "versions": versions})
     return rows
 
 

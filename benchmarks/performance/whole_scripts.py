@@ -166,7 +166,7 @@ SCRIPTS: dict[str, Callable[[dict[str, Any]], float]] = {"bare": bare, "lightnin
 
 
 def main(specification: dict[str, Any]) -> int:
-    """Print ``error``, the test error in percent; return the exit code.
+    """Print ``error``, the test error in percent, and ``versions``; return the exit code.
 
     Args:
         specification: script (of ``SCRIPTS``), seed, threads, epochs, and nodes of a run's configuration: model, datamodule,
@@ -174,7 +174,8 @@ def main(specification: dict[str, Any]) -> int:
     """
     torch.set_num_threads(specification["threads"])
     torch.manual_seed(specification["seed"])
-    print(json.dumps({"error": SCRIPTS[specification["script"]](specification)}))
+    error = SCRIPTS[specification["script"]](specification)
+    print(json.dumps({"error": error, "versions": f"torch {torch.__version__}"}))
     return 0
 
 

@@ -19,7 +19,6 @@ from benchmarks.units import one_line
 
 FORECASTS = "forecasts.json"
 
-HEAD_BYTES = 4096
 DEEPEST = 4000  # levels of a configuration; a run writes about ten
 CONFIG_VALUES, CONFIG_DEPTH = 100_000, 50  # at most; YAML's aliases make endless ones of a few bytes
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
@@ -75,8 +74,8 @@ def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> 
     write_atomic(path, json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", durable)
 
 
-def read_bytes(path: Path, most: int = -1) -> bytes:
-    """Return the content of a file, or its first ``most`` bytes.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
 
     Raises:
         OSError: it cannot be read, or is no file: a FIFO in its place would keep its reader waiting for ever.
@@ -86,7 +85,7 @@ def read_bytes(path: Path, most: int = -1) -> bytes:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a file", os.fspath(path))
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(most)
+            return file.read()
     finally:
         os.close(descriptor)
 
@@ -126,16 +125,6 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the content of a JSON object, or None where there is no readable one."""
     try:
         content = json.loads(read_bytes(path))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def read_head(path: Path) -> dict[str, Any] | None:
-    """Return which run a record is of, and its status: all that stands before the hash of the configuration."""
-    try:
-        head, separator, _ = read_bytes(path, HEAD_BYTES).partition(b'"config_hash"')
-        content = json.loads(head.rstrip().rstrip(b",") + b"}") if separator else read_json(path)
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

@@ -5,12 +5,11 @@ from the paper, and the cost. What differs is found by comparing the configurati
 """
 
 import csv
-import glob
 import io
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from rich.text import Text
 from benchmarks.analysis.estimates import SEEDS_ALONE
 from benchmarks.analysis.published import FIGURES, Table, tables
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, common_differences
-from benchmarks.records.files import RECORD, read_head, write_atomic
-from benchmarks.records.runs import TABLES, Run
+from benchmarks.records.files import write_atomic
+from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
 from benchmarks.units import MISSING, duration, one_line, quantity, si
@@ -246,13 +245,12 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
 
 
 def print_list(output_root: Path, console: Console) -> None:
-    """Print every published table with how many of its rows have been run, by the folders of finished runs."""
-    runnable = {table.name: [row for row in table.rows if row.runnable] for table in tables().values()}
-    networks = {(row.data, row.network.split(" ")[0]) for rows in runnable.values() for row in rows}
-    done = _finished(output_root, networks)
+    """Print every published table with how many of its rows have been run."""
+    runs = load_runs(output_root)[0] if output_root.is_dir() else []
+    done = Counter((run.data, run.network, run.record["recipe"]) for run in runs if run.status == "ok")
     listed = []
     for table in tables().values():
-        rows = runnable[table.name]
+        rows = [row for row in table.rows if row.runnable]
         seeds = [done[row.data, row.network, row.recipe] for row in rows]
         run = sorted({count for count in seeds if count})
         state = f"{sum(map(bool, seeds))} of {len(rows)}" if rows else "reference lines"
@@ -261,19 +259,3 @@ def print_list(output_root: Path, console: Console) -> None:
     numbers = ("rows run", "seeds")
     note = "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it"
     print_table(Printed("", ("table", "title", *numbers), listed, numbers, notes=[note]), console)
-
-
-def _is_named(head: Mapping[str, Any]) -> bool:
-    texts = isinstance(head.get("name"), str) and isinstance(head.get("recipe"), str)
-    return texts and isinstance(head.get("overrides"), dict | None)
-
-
-def _finished(root: Path, networks: Collection[tuple[str, str]]) -> Counter[tuple[str, str, str]]:
-    """Return the numbers of finished runs by data, network and recipe; only the folders of these (data, name) are read."""
-    counts: Counter[tuple[str, str, str]] = Counter()
-    for folder, name in networks:
-        for entry in glob.iglob(f"{glob.escape(str(root / folder / name))}/*/*/{RECORD}"):
-            head = read_head(Path(entry))
-            if head is not None and head.get("status") == "ok" and _is_named(head):
-                counts[folder, Run(Path(entry).parent, head).network, head["recipe"]] += 1
-    return counts

@@ -237,11 +237,11 @@ def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
 
 
 def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:
-    def stacked(name: str) -> Any:
-        return np.array([getattr(one, name) for one in members], dtype=np.float64)
-
     fields = ("mean", "seeds", "images", "residual", "freedom", "shared", "count")
-    together = replace(members[0], by_image=None, **{name: stacked(name) for name in fields})
+    stacked: dict[str, Any] = {
+        name: np.array([getattr(one, name) for one in members], dtype=np.float64) for name in fields
+    }
+    together = replace(members[0], by_image=None, **stacked)
     return list(zip(*(ends.tolist() for ends in limits(together)), strict=True))
 
 

@@ -116,12 +116,9 @@ def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
     named: dict[tuple[str, str], list[Run]] = {}
     for label, run in zip(labels, runs, strict=True):
         named.setdefault((label, run.data), []).append(run)
-    notes = {
-        id(run): note for same in named.values() for run, note in zip(same, differing_conditions(same), strict=True)
-    }
+    notes = {run: note for same in named.values() for run, note in zip(same, differing_conditions(same), strict=True)}
     return [
-        f"{label} ({', '.join(notes[id(run)])})" if notes[id(run)] else label
-        for label, run in zip(labels, runs, strict=True)
+        f"{label} ({', '.join(notes[run])})" if notes[run] else label for label, run in zip(labels, runs, strict=True)
     ]
 
 

@@ -20,9 +20,9 @@ from benchmarks.complexity.operators import ADDING, is_free
 aten = torch.ops.aten
 
 
-def _vectors(one: Any, other: Any, *arguments: Any, out_shape: Any = None, **options: Any) -> int:
+def _vectors(shape: torch.Size, *others: Any, **options: Any) -> int:
     """FLOPs of a matrix or vector by a vector, of which torch's counter knows nothing."""
-    return 2 * one.numel() if isinstance(one, Tensor) else 2 * torch.Size(one).numel()
+    return 2 * shape.numel()
 
 
 def count_by_dispatch(net: nn.Module, image: Tensor) -> Count:
@@ -31,17 +31,12 @@ def count_by_dispatch(net: nn.Module, image: Tensor) -> Count:
     torch.utils.flop_counter is right in the forward, 2 for each multiply-add.
     """
     count = Count.of(net)
-    counter = FlopCounterMode(
-        display=False, custom_mapping={aten.mv: _vectors, aten.dot: _vectors, aten.addmv: _added_vectors}
-    )
+    products = {aten.mv: _vectors, aten.dot: _vectors, aten.addmv: lambda added, *shapes, **_: _vectors(*shapes)}
+    counter = FlopCounterMode(display=False, custom_mapping=products)
     # Attention is taken apart into its two products.
     with _called(net) as names, sdpa_kernel(SDPBackend.MATH), counter, _Operators(count, counter, names):
         net(image)
     return count
-
-
-def _added_vectors(added: Any, one: Any, other: Any, *arguments: Any, out_shape: Any = None, **options: Any) -> int:
-    return _vectors(one, other)
 
 
 @contextmanager

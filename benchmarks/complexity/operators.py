@@ -52,14 +52,11 @@ NAMES = frozenset(name for names in FREE.values() for name in names.split())
 def is_free(name: str) -> bool:
     """Whether an operator, as ``aten::mul_``, is one that the convention leaves out."""
     bare = name.removeprefix("aten::").strip("_")
-    return bare in NAMES or _is_elementwise(bare)
-
-
-def _is_elementwise(name: str) -> bool:
-    packet = getattr(torch.ops.aten, name, None) or getattr(torch.ops.aten, f"__{name}__", None)
-    if packet is None:
-        return False
-    return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in packet.overloads())
+    if bare in NAMES:
+        return True
+    packet = getattr(torch.ops.aten, bare, None) or getattr(torch.ops.aten, f"__{bare}__", None)
+    overloads = packet.overloads() if packet else ()
+    return any(torch.Tag.pointwise in getattr(packet, overload).tags for overload in overloads)
 
 
 def einsum_products(equation: str, shapes: Sequence[Sequence[int]], path: Sequence[int]) -> list[tuple[int, int]]:

@@ -1,6 +1,7 @@
 """Forecasts of training cost beside what the runs have cost."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -54,10 +55,9 @@ def _cost(forecast: object) -> str:
 def _device_s(run: Run) -> float:
     """Seconds for which the run held its devices: from start to end, or of a resumed run those that it worked."""
     devices = number(run.part("parallel").get("world_size")) or 1
-    if run.record.get("resumptions") or run.record.get("restarts") or not run.record.get("finished"):
-        return devices * (run.wall_s or 0.0)
-    try:
-        ended, began = (datetime.fromisoformat(run.record[key]) for key in ("finished", "started"))
-        return devices * (ended - began).total_seconds()
-    except (KeyError, TypeError, ValueError):
-        return devices * (run.wall_s or 0.0)
+    seconds = run.wall_s or 0.0
+    if not (run.record.get("resumptions") or run.record.get("restarts")):
+        with suppress(KeyError, TypeError, ValueError):
+            ended, began = (datetime.fromisoformat(run.record[key]) for key in ("finished", "started"))
+            seconds = (ended - began).total_seconds()
+    return devices * seconds

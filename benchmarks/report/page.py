@@ -5,7 +5,7 @@
 
 import base64
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from benchmarks.report.chart_data import Charts, charts_of
 from benchmarks.report.figures import family_marks
 from benchmarks.report.kept_curves import KeptCurves
 from benchmarks.report.leaderboard import SHOWN_FIRST, leaderboard
-from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS, Quantity, result_title
+from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS, result_title
 from benchmarks.report.rendering import render_template
 from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
@@ -113,7 +113,7 @@ def _render(
         looks=looks,
         legend=legend,
         charts={
-            "axes": [_axis(axis) for axis in QUANTITIES],
+            "axes": [{key: value for key, value in asdict(axis).items() if key != "value"} for axis in QUANTITIES],
             "charts": drawn.charts,
             "shown_first": SHOWN_FIRST,
             "curves": drawn.curves,
@@ -173,13 +173,6 @@ def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
             picture = {"run": index_of[key], "data": run.data, "name": f"{run.data} · {label} · {path.stem}"}
             strips.append(picture | {"panels": panels, "png": base64.b64encode(path.read_bytes()).decode()})
     return strips, left_out
-
-
-def _axis(axis: Quantity) -> dict[str, Any]:
-    return {
-        **{key: value for key, value in vars(axis).items() if key != "value"},
-        "rate": axis.rate and vars(axis.rate),
-    }
 
 
 def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:

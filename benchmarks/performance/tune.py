@@ -194,8 +194,10 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     console.print(f"best       {label(exact)}", markup=False, style="bold")
     if reduced != exact:
         console.print(f"           {label(reduced)}, with trainer.allow_reduced_precision=true", markup=False)
-    loader_workers = tuned_settings.choose_workers(loading) if loading else f"not measured: {problem}"
-    evaluation_batch = tuned_settings.choose_evaluation_batch(others)
+    loader_workers = (
+        tuned_settings.choose_least(loading, "workers", "train_images_per_s") if loading else f"not measured: {problem}"
+    )
+    evaluation_batch = tuned_settings.choose_least(others, "batch", "forward_images_per_s")
     console.print(f"evaluation batch {evaluation_batch}; loader workers {loader_workers}", markup=False)
     console.print(f"kept       {path}; trainer=auto uses it", markup=False)
 

@@ -3,12 +3,11 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import Progress
 
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, RECORD, read_config, read_json
@@ -52,19 +51,14 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError: no such run or image, a tile that memory does not hold, or a file that would be overwritten.
     """
-    out = arguments.out or arguments.run / "predictions"
-    _predict(arguments.run, arguments.images, out, arguments.checkpoint, arguments.tile, arguments.trust)
-
-
-def _predict(
-    run: Path, images: Sequence[Path], out: Path, checkpoint: str, tile: int | None, trusted: Sequence[str]
-) -> None:
-    weights = run / "checkpoints" / f"{checkpoint}.ckpt"
+    run, images, tile = arguments.run, arguments.images, arguments.tile
+    out = arguments.out or run / "predictions"
+    weights = run / "checkpoints" / f"{arguments.checkpoint}.ckpt"
     if not weights.is_file():
-        raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: RUN is the folder of a trained run")
+        raise FileNotFoundError(f"{run} holds no checkpoints/{weights.name}: RUN is the folder of a trained run")
     config = read_config(run, NEEDED)
     for part in ("module", "datamodule"):
-        check_targets(config[part], run / CONFIG, trusted)
+        check_targets(config[part], run / CONFIG, arguments.trust)
     task = config["data"]["task"]
     if task not in ("segmentation", *TOGETHER):
         raise ValueError(f"{run} is a run of {task}: predict knows segmentation, {' and '.join(TOGETHER)}")
@@ -149,7 +143,9 @@ def _write_masks(
             print(remark, file=sys.stderr)
         for number, pixels in enumerate(slices, start=1):
             tiles = bars.add_task(f"{image.name} {number}/{len(slices)}", total=None)
-            mask = module.predict(pixels, partial(_advance, bars, tiles))
+            mask = module.predict(
+                pixels, lambda done, total, task=tiles: bars.update(task, completed=done, total=total)
+            )
             masks.append((mask.cpu().numpy() * 255 // (classes - 1)).astype(np.uint8))
             bars.remove_task(tiles)
         if target.suffix == ".tif":
@@ -192,7 +188,3 @@ def _free_memory() -> float:
         return 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
     except (OSError, StopIteration):
         return float("inf")
-
-
-def _advance(bars: Progress, task: TaskID, done: int, total: int) -> None:
-    bars.update(task, completed=done, total=total)

@@ -81,9 +81,5 @@ def silence(trainer: pl.Trainer) -> None:
     """Leave out Lightning's own handling of signals: its SIGTERM handler starts a collective, which deadlocks when the ranks
     are elsewhere, and its question at every step waits for the GPU (pytorch-lightning 2.6; issue 20806)."""
     connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop
-    connector.register_signal_handlers = _nothing  # type: ignore[method-assign]
-    loop._broadcast_sigterm_tensor = _nothing  # type: ignore[method-assign]
-
-
-def _nothing() -> None:
-    pass
+    connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

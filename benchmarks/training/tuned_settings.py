@@ -95,20 +95,14 @@ def choose(rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mappi
     return {name: best[name] for name in SETTING}
 
 
-def choose_workers(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the fewest loader workers with nearly the most images per second; None where none were measured."""
-    measured = [row for row in rows if row.get("train_images_per_s") is not None]
-    most = max((row["train_images_per_s"] for row in measured), default=0.0)
-    enough = [row["workers"] for row in measured if row["train_images_per_s"] * WORTH >= most]
-    return min(enough, default=None)
+def choose_least(rows: Sequence[Mapping[str, Any]], name: str, pace: str) -> int | None:
+    """Return the least value of the column ``name`` with nearly the most images per second, by the column ``pace``.
 
-
-def choose_evaluation_batch(rows: Sequence[Mapping[str, Any]]) -> int | None:
-    """Return the smallest batch that evaluates nearly the most images per second, of those that fit; None where none did."""
-    measured = [row for row in rows if row.get("forward_images_per_s") is not None]
-    most = max((row["forward_images_per_s"] for row in measured), default=0.0)
-    enough = [row["batch"] for row in measured if row["forward_images_per_s"] * WORTH >= most]
-    return min(enough, default=None)
+    Of loader workers: by "train_images_per_s". Of evaluation batches: by "forward_images_per_s". None where none was measured.
+    """
+    measured = [row for row in rows if row.get(pace) is not None]
+    most = max((row[pace] for row in measured), default=0.0)
+    return min((row[name] for row in measured if row[pace] * WORTH >= most), default=None)
 
 
 def choice(config: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str, dict[str, Any]]:
@@ -122,7 +116,8 @@ def choice(config: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str,
         pinned["compile"] = False
     setting = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned)
     loading: dict[str, Any] = {}
-    workers, batch = choose_workers(entry["workers"]), choose_evaluation_batch(entry["batches"])
+    workers = choose_least(entry["workers"], "workers", "train_images_per_s")
+    batch = choose_least(entry["batches"], "batch", "forward_images_per_s")
     if workers is not None and config["cluster"]["loader_workers"] is None:
         loading["loader_workers"] = workers
     if batch is not None and data["task"] == "classification":  # images of one size

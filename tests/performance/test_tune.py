@@ -59,11 +59,11 @@ def test_the_best_setting(
 
 def test_the_fewest_workers_and_the_smallest_evaluation_batch_that_are_nearly_best() -> None:
     loading = [{"workers": n, "train_images_per_s": rate} for n, rate in ((0, 90), (1, 100), (2, 102), (4, None))]
-    assert tuned_settings.choose_workers(loading) == 1
-    assert tuned_settings.choose_workers([{"workers": 0, "train_images_per_s": None}]) is None
+    assert tuned_settings.choose_least(loading, "workers", "train_images_per_s") == 1
+    assert tuned_settings.choose_least([{"workers": 0, "pace": None}], "workers", "pace") is None
     forward = [{"batch": n, "forward_images_per_s": rate} for n, rate in ((64, 10), (128, 30), (256, 29), (512, None))]
-    assert tuned_settings.choose_evaluation_batch(forward) == 128
-    assert tuned_settings.choose_evaluation_batch([]) is None
+    assert tuned_settings.choose_least(forward, "batch", "forward_images_per_s") == 128
+    assert tuned_settings.choose_least([], "batch", "forward_images_per_s") is None
 
 
 def test_a_file_of_another_machine_or_version_is_ignored_with_a_line(tmp_path: Path) -> None:
@@ -290,4 +290,4 @@ def test_a_data_set_that_is_not_there_leaves_out_the_workers(
     assert out.count("holds no CIFAR-10") == 1 and "loader workers not measured" in out
     [path] = (tmp_path / "tuning").iterdir()
     [entry] = json.loads(path.read_text())["networks"].values()
-    assert entry["workers"] == [] and tuned_settings.choose_workers([]) is None
+    assert entry["workers"] == [] and tuned_settings.choose_least([], "workers", "train_images_per_s") is None

@@ -20,7 +20,7 @@ from datamodules.loading.batching import (
     TrainRows,
 )
 from datamodules.readers import rle
-from datamodules.readers.objects import LooseImage, Objects, ObjectSplit, ObjectSplits
+from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices
 
@@ -184,16 +184,17 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         if len(slices) != 1:
             raise ValueError(f"{path} must hold one image, got {len(slices)} slices; write each into a file of its own")
         pixels = slices[0].round().byte().permute(1, 2, 0).numpy()
-        image = LooseImage(pixels[..., 0] if channels == 1 else pixels)
+        pixels = pixels[..., 0] if channels == 1 else pixels
+        no_objects = np.zeros((1, *pixels.shape[:2]), np.int32)
         batches = EvaluationObjects(
-            image,
+            InstanceMaps(pixels[None], no_objects),
             self.mean,
             self.std,
             self.pad_multiple,
             shorter_side=self.shorter_side,
             longest_side=self.longest_side,
         )
-        return batches[EvaluationRows(0, 1)], image.pixels, remark
+        return batches[EvaluationRows(0, 1)], pixels, remark
 
     @staticmethod
     def results(

@@ -10,8 +10,6 @@ d_2 run from the centre of the pixel to the centre of the closest pixel of a cel
 
 import hashlib
 import math
-import os
-import uuid
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from datamodules.readers.decoded import whole_file
 from datamodules.readers.instances import InstanceSplit
 
 W0 = 10.0
@@ -99,14 +98,6 @@ def _cached_border_weights(instances: np.ndarray, cache_dir: Path, w0: float, si
         return weights
     weights = border_weights(instances, w0, sigma)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    # A name of its own, then a rename: no reader ever sees half a file, and of two writers the last one wins.
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "wb") as file:
-            np.save(file, weights)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.save(file, weights)
     return weights

@@ -4,8 +4,9 @@ What is wrong is found when the file is read, before anything is trained, and sa
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from datamodules.readers import preparation, rle
 from datamodules.readers.objects import Objects
 
 LISTS = ("images", "annotations", "categories")
+Fail = Callable[[str], ValueError]  # what is wrong with an annotation, to the error that names it
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +93,7 @@ def read_coco_file(path: Path) -> CocoFile:
     without_points: list[int] = []
     without_extent: list[int] = []
     for annotation in every:
-        fail = _Failure(path, annotation["id"])
+        fail = partial(_failure, path, annotation["id"])
         if annotation["image_id"] not in rows:
             raise fail(f"is of image {annotation['image_id']!r}, which the file does not list")
         if annotation["category_id"] not in known:
@@ -139,15 +141,8 @@ def mask_of(segmentation: Any, height: int, width: int) -> np.ndarray:
     return coco.decode(coco.merge(coco.frPyObjects(segmentation, height, width)))
 
 
-class _Failure:
-    """Makes the error of an annotation."""
-
-    def __init__(self, path: Path, annotation: Any) -> None:
-        self.path = path
-        self.annotation = annotation
-
-    def __call__(self, message: str) -> ValueError:
-        return ValueError(f"{self.path}: annotation {self.annotation} {message}")
+def _failure(path: Path, annotation: Any, message: str) -> ValueError:
+    return ValueError(f"{path}: annotation {annotation} {message}")
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -183,7 +178,7 @@ def _by_id(path: Path, dataset: Mapping[str, Any], kind: str, fields: Sequence[s
     return items
 
 
-def _check_box(box: Any, height: int, width: int, fail: _Failure) -> bool:
+def _check_box(box: Any, height: int, width: int, fail: Fail) -> bool:
     """Return whether a box x, y, width, height is at least a pixel wide and high."""
     if box is None:
         raise fail("has no bbox; write the box around its mask, [x, y, width, height]")
@@ -199,7 +194,7 @@ def _check_box(box: Any, height: int, width: int, fail: _Failure) -> bool:
     return w >= 1 and h >= 1
 
 
-def _check_mask(segmentation: Any, height: int, width: int, fail: _Failure) -> Any:
+def _check_mask(segmentation: Any, height: int, width: int, fail: Fail) -> Any:
     """Return the segmentation without polygons of fewer than three points, None if no other is left."""
     if segmentation is None:
         raise fail(

@@ -5,9 +5,11 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -82,6 +84,22 @@ def gather(pieces: Sequence[tuple[Part, np.ndarray]]) -> Split:
     return Split(torch.from_numpy(images), torch.from_numpy(labels))
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for writing under a name of its own, and rename it to path at the end: no reader ever sees half a file, and
+    of two writers the last one wins."""
+    # Not tempfile: it would keep the file from the other users of a shared disk.
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def _load(parts: Sequence[str], folder: Path) -> Decoded:
     def read(name: str) -> np.ndarray:
         return np.load(folder / f"{name}.npy", mmap_mode="r")
@@ -96,16 +114,13 @@ def _load(parts: Sequence[str], folder: Path) -> Decoded:
 def _save(decoded: Decoded, folder: Path) -> None:
     """Write all files into a temporary folder, then rename it: no reader ever sees half a cache."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile.mkdtemp: it would keep the cache from the other users of a shared disk.
     temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex}")
     temporary.mkdir()
     try:
         for name, part in decoded.parts.items():
             for kind, array in (("images", part.images), ("labels", part.labels)):
-                with open(temporary / f"{name}_{kind}.npy", "wb") as file:
+                with whole_file(temporary / f"{name}_{kind}.npy") as file:
                     np.save(file, array)
-                    file.flush()
-                    os.fsync(file.fileno())
         (temporary / "notes.json").write_text(json.dumps(decoded.notes))
         temporary.rename(folder)
     except OSError:

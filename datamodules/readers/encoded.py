@@ -4,13 +4,15 @@ import hashlib
 import os
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from datamodules.readers.splits import ThreeSplits
 
 # What Pillow raises on damaged files, by format, and on images of more pixels than a memory should take (its bomb limit).
 PILLOW_ERRORS = (
@@ -120,23 +122,8 @@ class ImageSplit:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageSplits:
-    """Train, validation and test split of encoded images.
-
-    classes are the names in the order of the class indices. notes, baselines, remarks: see Splits.
-    """
-
-    train: ImageSplit
-    val: ImageSplit
-    test: ImageSplit
-    classes: tuple[str, ...]
-    notes: str = NAMES_AND_SIZES
-    remarks: tuple[str, ...] = ()
-    baselines: Mapping[str, float] = field(default_factory=dict)
-
-    def named(self) -> dict[str, ImageSplit]:
-        """Return the splits by name, in the order train, val, test."""
-        return {"train": self.train, "val": self.val, "test": self.test}
+class ImageSplits(ThreeSplits[ImageSplit]):
+    """Train, validation and test split of encoded images; see ThreeSplits."""
 
     def checksum(self, names: Sequence[str] = ("train", "val", "test")) -> str:
         """Return SHA-256 over split, name and size in bytes of every image of some splits, as 64 hex digits."""

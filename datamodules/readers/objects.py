@@ -1,11 +1,13 @@
 """Objects in images, each with a box, a class and where it is known a mask: one image's, and three splits of them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+
+from datamodules.readers.splits import ThreeSplits
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,10 @@ class ObjectSplit(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class InstanceMaps:
-    """Grey images in memory whose objects do not overlap.
+    """Images in memory whose objects do not overlap.
 
-    images: uint8 [N, H, W]. instances: int32 [N, H, W], 0 for background, any other value one object of that image.
-    labels: of each image the class of every value, int64 [largest value + 1]; None for one class.
+    images: uint8 [N, H, W] or [N, H, W, 3]. instances: int32 [N, H, W], 0 for background, any other value one object of that
+    image. labels: of each image the class of every value, int64 [largest value + 1]; None for one class.
     """
 
     images: np.ndarray
@@ -86,7 +88,7 @@ class InstanceMaps:
     @property
     def sizes(self) -> np.ndarray:
         """Height and width of every image."""
-        return np.tile(np.array(self.images.shape[1:]), (len(self), 1))
+        return np.tile(np.array(self.images.shape[1:3]), (len(self), 1))
 
     def image(self, row: int) -> np.ndarray:
         """Return the pixels."""
@@ -115,52 +117,16 @@ def objects_of(instances: np.ndarray, labels: np.ndarray | None = None) -> Objec
 
 
 @dataclass(frozen=True, eq=False)
-class LooseImage:
-    """One image of which no object is known. pixels: uint8 [H, W] or [H, W, 3]."""
+class ObjectSplits(ThreeSplits[ObjectSplit]):
+    """Train, validation and test split of images with objects; see ThreeSplits.
 
-    pixels: np.ndarray
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Height and width."""
-        return np.array([self.pixels.shape[:2]])
-
-    def __len__(self) -> int:
-        return 1
-
-    def image(self, row: int) -> np.ndarray:
-        """Return the pixels."""
-        return self.pixels
-
-    def objects(self, row: int) -> Objects:
-        """Return none."""
-        none = np.zeros(0)
-        return Objects(none.reshape(0, 4), none.astype(np.int64), none, none.astype(bool), None)
-
-    def digest(self, digest: Any) -> None:
-        """Add the pixels."""
-        digest.update(np.ascontiguousarray(self.pixels).data)
-
-
-@dataclass(frozen=True, eq=False)
-class ObjectSplits:
-    """Train, validation and test split.
-
-    classes: names in the order of the labels. category_ids: what an annotation file calls them; 1..K where there is none.
-    upright: whether a mirrored or turned object is none of its class any more, as with digits. baselines, remarks: as Splits
-    has them. notes: what a reader of a result must know.
+    category_ids: what an annotation file calls the classes; 1..K where there is none. upright: whether a mirrored or turned
+    object is none of its class any more, as with digits.
     Raises ValueError on an empty split.
     """
 
-    train: ObjectSplit
-    val: ObjectSplit
-    test: ObjectSplit
-    classes: tuple[str, ...]
     category_ids: tuple[int, ...] = ()
     upright: bool = False
-    baselines: Mapping[str, float] = field(default_factory=dict)
-    notes: str = ""
-    remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, split in self.named().items():
@@ -168,10 +134,6 @@ class ObjectSplits:
                 raise ValueError(f"the {name} split must hold at least one image, got none")
         if not self.category_ids:
             object.__setattr__(self, "category_ids", tuple(range(1, len(self.classes) + 1)))
-
-    def named(self) -> dict[str, ObjectSplit]:
-        """Return the splits by name, in the order train, val, test."""
-        return {"train": self.train, "val": self.val, "test": self.test}
 
     def checksum(self) -> str:
         """Return SHA-256 over what identifies each split, as 64 hex digits."""

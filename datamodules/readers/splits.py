@@ -4,11 +4,13 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+
+AnySplit = TypeVar("AnySplit")
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,22 +66,35 @@ class Split:
 
 
 @dataclass(frozen=True, eq=False)
-class Splits:
+class ThreeSplits(Generic[AnySplit]):
     """Train, validation and test split of one data set.
 
     classes are the names in the order of the class indices. baselines are scores of methods without a network on the
     test split, as fractions. notes say what a reader of a result must know ("" normally), remarks what the one who started the
-    run must know at once. grey_range: the 16-bit grey values that became 0 and 255, None where the files have 8 bits.
-    Raises ValueError on a target outside the classes and on splits of different channels or kinds of target.
+    run must know at once.
     """
 
-    train: Split
-    val: Split
-    test: Split
+    train: AnySplit
+    val: AnySplit
+    test: AnySplit
     classes: tuple[str, ...]
     baselines: Mapping[str, float] = field(default_factory=dict)
     notes: str = ""
     remarks: tuple[str, ...] = ()
+
+    def named(self) -> dict[str, AnySplit]:
+        """Return the splits by name, in the order train, val, test."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+@dataclass(frozen=True, eq=False)
+class Splits(ThreeSplits[Split]):
+    """Train, validation and test split of decoded images; see ThreeSplits.
+
+    grey_range: the 16-bit grey values that became 0 and 255, None where the files have 8 bits.
+    Raises ValueError on a target outside the classes and on splits of different channels or kinds of target.
+    """
+
     grey_range: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -92,10 +107,6 @@ class Splits:
             if split.images.shape[1] != self.train.images.shape[1]:
                 channels = self.train.images.shape[1]
                 raise ValueError(f"{name} images must have train's {channels} channels, got {split.images.shape[1]}")
-
-    def named(self) -> dict[str, Split]:
-        """Return the splits by name, in the order train, val, test."""
-        return {"train": self.train, "val": self.val, "test": self.test}
 
     def foreground(self) -> float | None:
         """Return the part of the training pixels that are of another class than the first, None where targets are no masks."""

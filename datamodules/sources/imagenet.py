@@ -6,7 +6,6 @@ import json
 import os
 import re
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from datamodules.readers import hub as hub_files
 from datamodules.readers import preparation
+from datamodules.readers.decoded import whole_file
 from datamodules.readers.encoded import (
     NAMES_AND_SIZES,
     FolderImages,
@@ -76,7 +76,7 @@ def load_imagenet(
     rest, held_out = hold_out_each(train.labels, val_per_class, seed=0)
     every = np.arange(len(test.labels))
     return ImageSplits(
-        ImageSplit(train, rest), ImageSplit(train, held_out), ImageSplit(test, every), classes, "; ".join(notes)
+        ImageSplit(train, rest), ImageSplit(train, held_out), ImageSplit(test, every), classes, notes="; ".join(notes)
     )
 
 
@@ -185,20 +185,12 @@ def _unpack(shard: Path, folder: Path) -> None:
     """Copy the images of a shard to `<stem>.bin`, their sizes and classes to `<stem>.npz`, which is there once all is."""
     sizes: list[int] = []
     labels: list[int] = []
-    temporary = folder / f"{shard.stem}.{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "wb") as out:
-            for encoded, label in _rows(shard):
-                sizes.append(out.write(encoded))
-                labels.append(label)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(folder / f"{shard.stem}.bin")
-        with open(temporary, "wb") as out:
-            np.savez(out, sizes=np.array(sizes, dtype=np.int64), labels=np.array(labels, dtype=np.int64))
-        temporary.replace(folder / f"{shard.stem}.npz")
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(folder / f"{shard.stem}.bin") as out:
+        for encoded, label in _rows(shard):
+            sizes.append(out.write(encoded))
+            labels.append(label)
+    with whole_file(folder / f"{shard.stem}.npz") as out:
+        np.savez(out, sizes=np.array(sizes, dtype=np.int64), labels=np.array(labels, dtype=np.int64))
 
 
 def _rows(shard: Path) -> Iterator[tuple[bytes, int]]:

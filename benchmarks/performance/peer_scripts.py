@@ -48,6 +48,11 @@ def check(work: Work) -> None:
             f"other projects' scripts can be given {' or '.join(SCHEDULES)}, {' and '.join(sorted(AUGMENTATIONS))}, and square "
             f"images; this is {schedule}, {', '.join(augment) or 'no augmentation'}, {work['size']}"
         )
+    milestones = work["scheduler"].get("milestones", [])
+    if len(milestones) > 1 and work["epochs"] > milestones[1]:
+        raise ValueError(
+            f"torchvision's script lowers the learning rate every {milestones[0]} epochs: at most {milestones[1]} are the same"
+        )
 
 
 def write_images(root: Path, splits: Any) -> None:
@@ -79,7 +84,7 @@ def _shared_options(work: Work) -> list[str]:
 def torchvision_options(work: Work) -> list[str]:
     """Return the arguments of torchvision's references/classification/train.py, which evaluates with the training's batch."""
     size, scheduler = work["size"][0], work["scheduler"]
-    if _schedule(work) == "MultiStepLR":  # the second milestone of the papers' recipes is at 3/4 of the epochs
+    if _schedule(work) == "MultiStepLR":  # the same up to the second milestone, see ``check``
         schedule = ["steplr", f"--lr-step-size={scheduler['milestones'][0]}", f"--lr-gamma={scheduler['gamma']}"]
     else:
         schedule = ["cosineannealinglr"]

@@ -59,7 +59,7 @@ TABLE = MeasuredTable(
     "the same batch size, epochs, learning rate, schedule and weight decay, and with one worker. They read PNG files from "
     "folders, which are written before; the others read their own source, as their users do. The scripts have no option for a "
     "padded crop, and torchvision's none for mean, deviation and flip: these are put in the place of theirs. Nor do they test "
-    "after training: a few lines after them do, on the same files.",
+    "after training: a few lines after them do, on the same files. timm decays no biases and no normalisation.",
     same=SAME,
 )
 
@@ -82,7 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", type=Path, metavar="FOLDER", help=f"sources of {name}, to time its {peer.script} as well"
         )
-    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs these; default: this one")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PYTHON",
+        help="the interpreter that runs these, as .venv/timm/bin/python of make test-timm; default: this one",
+    )
     parser.add_argument("--repeats", type=at_least(1), default=5, help="default: 5")
     parser.add_argument("--check", action="store_true", help="compare with limits and committed ratios, on any machine")
     add_write_option(parser)

@@ -74,6 +74,9 @@ def test_what_the_scripts_cannot_do_is_refused(tmp_path, capsys):
     (tmp_path / "train.py").touch()
     assert run(["model=resnet", "data=digits", "recipe=common", "--timm", str(tmp_path)]) == 2
     assert "can be given CosineAnnealingLR or MultiStepLR" in capsys.readouterr().err
+    recipe = ("recipe=resnet_cifar10", "recipe.epochs=124", "recipe.augment.horizontal_flip=false")
+    assert run(["model=resnet", "data=digits", *recipe, "--timm", str(tmp_path)]) == 2
+    assert "at most 123 are the same" in capsys.readouterr().err
 
 
 @pytest.mark.timm

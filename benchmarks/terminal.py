@@ -7,12 +7,13 @@ import math
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, TextIO, TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
 
+T = TypeVar("T")
 PLAIN_WIDTH = 120
 STYLED = 500  # rows of a table; rich takes about a millisecond for each
 # Names of commands in scripts and in the committed records of measurements, and their names of today.
@@ -134,6 +135,14 @@ def console(markup: bool = True) -> Console:
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
     return Console(highlight=False, markup=markup, width=PLAIN_WIDTH)
+
+
+def with_bar(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
+    """Yield ``items`` under a bar on standard error, where that is a terminal; it is gone in the end."""
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:

@@ -39,13 +39,7 @@ HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SETTINGS
 
 
 class RayJob:
-    """A trial in Ray's queue or on one of its nodes.
-
-    Args:
-        trial: it computes.
-        task: Ray's reference to its outcome.
-        cluster: that it was submitted to.
-    """
+    """A trial in Ray's queue or on one of its nodes; ``task`` is Ray's reference to its outcome."""
 
     def __init__(self, trial: Trial, task: Any, cluster: "Cluster") -> None:
         self.directory = trial.directory
@@ -67,8 +61,10 @@ class RayJob:
         elif self._lost is None:
             try:
                 outcome: Outcome = ray.get(self._task)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError):
+                self._give_up("the node was lost")
             except ray.exceptions.RayError as error:
-                self._lose(error)
+                self._give_up(f"Ray: {(str(error).strip().splitlines() or [type(error).__name__])[-1]}")
             else:
                 return self._close(outcome) if outcome.status == "interrupted" else outcome
         # Ranks that have outlived their supervisor are saving.
@@ -105,15 +101,6 @@ class RayJob:
             self._in_vain_since = min(now, self._in_vain_since) if lacking else math.inf
             if lacking and now - self._in_vain_since > NODES_S:
                 self.stop("refused", lacking)
-
-    def _lose(self, error: Exception) -> None:
-        """Note why Ray has no outcome and will have none."""
-        import ray
-
-        lost = isinstance(error, ray.exceptions.WorkerCrashedError | ray.exceptions.NodeDiedError)
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        cause = "the node was lost" if lost else f"Ray: {lines[-1]}"
-        self._give_up(cause)
 
     def _give_up(self, cause: str) -> None:
         """Give the trial up; its ranks, if there are any, run without a supervisor."""

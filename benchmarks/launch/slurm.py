@@ -35,14 +35,7 @@ ENDED |= {"REVOKED", "TIMEOUT", "gone"}
 
 
 class SlurmJob:
-    """A trial in Slurm's queue or on its nodes.
-
-    Args:
-        trial: it computes.
-        ticket: of the job.
-        queue: to ask.
-        own: whether this launcher submitted it: only then it may cancel it.
-    """
+    """A trial in Slurm's queue or on its nodes; this launcher may cancel its ``own``, which it submitted."""
 
     def __init__(self, trial: Trial, ticket: Ticket, queue: Queue, own: bool) -> None:
         self.directory = trial.directory

@@ -26,11 +26,7 @@ GOES_ON = "the same command goes on from its last checkpoint"
 
 @dataclass(frozen=True)
 class Task:
-    """What a job runs once on each of its nodes.
-
-    Args:
-        trial: whose ranks of the node it looks after.
-    """
+    """What a job runs once on each of its nodes: it looks after the trial's ranks there."""
 
     trial: Trial
 

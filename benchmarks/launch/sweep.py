@@ -68,11 +68,7 @@ class Watcher(Protocol):
 
 
 class LocalExecutor:
-    """Trials on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each.
-
-    Args:
-        launch: the configuration's block of that name.
-    """
+    """Trials on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each."""
 
     def __init__(self, launch: Mapping[str, Any]) -> None:
         self.workers = launch["workers"]

@@ -126,7 +126,9 @@ class TrialJob:
             return None
         self._group.signal(signal.SIGKILL)
         outcome = self._ended(code)
-        if outcome.status == "failed" and self._retries and self._may_help():
+        # Not the program's own error, which would come again.
+        known = (files.read_json(self.directory / files.FAILURE) or {}).get("known")
+        if outcome.status == "failed" and self._retries and not known:
             self._retries -= 1
             self._restart(outcome.error or "")
             return None
@@ -242,10 +244,6 @@ class TrialJob:
         if self._group is None:
             self._release()
         return Outcome(status, error)
-
-    def _may_help(self) -> bool:
-        """Whether the failure was the machine's, not the program's own error, which would come again."""
-        return not (files.read_json(self.directory / files.FAILURE) or {}).get("known")
 
     def _restart(self, error: str) -> None:
         files.reopen(self.directory, error)

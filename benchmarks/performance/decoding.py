@@ -20,15 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
-from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.jpeg_tree import CLASSES, QUALITIES, generate
 from benchmarks.records.hardware import cores
-from benchmarks.terminal import at_least
+from benchmarks.terminal import at_least, with_bar
 
 BATCH = 256  # the papers'
 ROUND_IMAGES = 64  # images that each way of decoding takes, before the next one's
@@ -211,7 +209,7 @@ def decode(
     evaluated = cycle(whole or list(tests.sampler))
     seconds: dict[str, list[float]] = {}
     items = list(full.sampler)[: max(1, images // round_images)]
-    for item in track(items, "decoding", console=terminal.console(), transient=True):
+    for item in with_bar(items, "decoding"):
         files = [split.files.read(split.rows[number]) for number in item.rows.tolist()]
         test = next(evaluated)
         work: dict[str, Callable[[], Any]] = {

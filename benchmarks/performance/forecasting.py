@@ -10,9 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.config.compose import paper_facts
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import is_finished, missing_resources, refusal
@@ -22,20 +19,13 @@ from benchmarks.performance.subprocesses import ask
 from benchmarks.records import files
 from benchmarks.records.code_version import training_sha256, user_code
 from benchmarks.records.hardware import cores, on_gpu
+from benchmarks.terminal import with_bar
 from benchmarks.training import tuned_settings
 from benchmarks.units import quantity
 
 CACHE = "plan.json"
 # A trial's time beside its steps: building, counting, reading data, saving. A forked process has imported everything.
 FORKED_S, FRESH_S = 3.0, 15.0
-
-
-@dataclass(frozen=True)
-class Method:
-    """Where device time comes from: a stated throughput of one device, in FLOPs/s, or a measurement where there is none."""
-
-    flops_per_s: float | None = None
-    measure: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,8 +55,12 @@ class Forecast:
         return not self.finished and self.problem is None
 
 
-def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Console) -> list[Forecast]:
-    """Return the forecast of each trial, kept for those that are still to run; a bar on ``console`` while it measures.
+def forecast(
+    trials: Sequence[Trial | Impossible], flops_per_s: float | None = None, measure: bool = True
+) -> list[Forecast]:
+    """Return the forecast of each trial, kept for those that are still to run.
+
+    Device time comes from a stated throughput of one device, in FLOPs/s, or from steps, measured now if they have not been.
 
     Raises:
         ConfigurationError: the output root cannot be written to, or there is no training to forecast.
@@ -77,14 +71,14 @@ def forecast(trials: Sequence[Trial | Impossible], method: Method, console: Cons
     results: dict[str, Results] = {}
     costs_by_root: dict[str, dict[str, Any]] = {}
     try:
-        for trial in track(trials, "forecast", console=console, transient=True, disable=not console.is_terminal):
+        for trial in with_bar(trials, "forecast"):
             if isinstance(trial, Impossible):
                 forecasts.append(Forecast(trial, problem=trial.error))
                 continue
             root = trial.config["output_root"]
             if root not in results:
                 results[root] = kept_results(root)
-            one = _forecast(trial, method, results[root])
+            one = _forecast(trial, results[root], flops_per_s, measure)
             forecasts.append(one)
             if one.train_flops is not None and not one.finished:
                 costs = {name: getattr(one, name) for name in ("train_flops", "device_s", "memory_bytes", "hardware")}
@@ -103,22 +97,20 @@ def keep(output_root: str | Path, forecasts: Mapping[str, Mapping[str, Any]]) ->
     files.write_json(path, (files.read_json(path) or {}) | dict(forecasts))
 
 
-def _forecast(trial: Trial, method: Method, results: Results) -> Forecast:
+def _forecast(trial: Trial, results: Results, flops_per_s: float | None, measure: bool) -> Forecast:
     record = files.read_json(trial.directory / files.RECORD) or {}
     if is_finished(trial) and record["config_hash"] == config_hash(trial.config):
         cost, spent = record["complexity"], record["compute"]
         device_s = spent["wall_s"] * record["parallel"]["world_size"]
-        return Forecast(
-            trial, finished=True, params=cost["params"], train_flops=spent["train_flops"], device_s=device_s
-        )
+        return Forecast(trial, True, params=cost["params"], train_flops=spent["train_flops"], device_s=device_s)
     try:
         problem = refusal(trial)
-        return Forecast(trial, problem=problem) if problem else _costs(trial, method, results)
+        return Forecast(trial, problem=problem) if problem else _costs(trial, results, flops_per_s, measure)
     except ValueError as error:
         return Forecast(trial, problem=str(error))
 
 
-def _costs(trial: Trial, method: Method, results: Results) -> Forecast:
+def _costs(trial: Trial, results: Results, flops_per_s: float | None, measure: bool) -> Forecast:
     """Return the forecast. Raises ValueError for a missing network or data set, and for a length that is not known before."""
     config, trainer, batch = trial.config, trial.config["trainer"], trial.config["recipe"]["batch_size"]
     net = _network(config, results)
@@ -134,13 +126,13 @@ def _costs(trial: Trial, method: Method, results: Results) -> Forecast:
     step: dict[str, Any] = {"step_s": None, "memory_bytes": None, "hardware": None}
     unmeasured = None
     startup = 0.0
-    if method.flops_per_s is not None:
-        step["step_s"] = step_flops / (method.flops_per_s * devices)
-        step["hardware"] = f"a stated {quantity(method.flops_per_s, 'FLOPs/s')}"
+    if flops_per_s is not None:
+        step["step_s"] = step_flops / (flops_per_s * devices)
+        step["hardware"] = f"a stated {quantity(flops_per_s, 'FLOPs/s')}"
     else:
         startup = FORKED_S if can_fork() and not on_gpu(config) else FRESH_S
         try:
-            step = _step(config, method.measure, results)
+            step = _step(config, measure, results)
         except ValueError as error:
             unmeasured = str(error)
         if missing := missing_resources(trial, config["launch"]["workers"]):
@@ -287,11 +279,8 @@ def _step(config: dict[str, Any], measure: bool, results: Results) -> dict[str, 
     machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES"), *user_code(config).values()]
     depends_on = ["step", specification | {"optimizer": optimizer}, devices, *machine]
     if measure:
-        return results.get(depends_on, lambda: _measure(specification, devices))
+        threads = specification["threads"]
+        return results.get(depends_on, lambda: ask("performance.step_time", specification, threads, devices))
     if (step := results.find(depends_on)) is None:
         raise ValueError("its steps have not been measured on this machine")
     return step
-
-
-def _measure(specification: dict[str, Any], ranks: int) -> dict[str, Any]:
-    return ask("performance.step_time", specification, specification["threads"], ranks)

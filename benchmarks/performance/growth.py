@@ -12,16 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
 from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, this_machine
 from benchmarks.performance.launching import ONE_STEP, RUN
 from benchmarks.performance.processes import adopt_orphans, whole
 from benchmarks.records.hardware import cores
-from benchmarks.terminal import at_least
+from benchmarks.terminal import at_least, with_bar
 from benchmarks.training.tuned_settings import specification
 
 # Widths of ResNet-20 and learning rates by the number of runs, each with as many seeds.
@@ -125,7 +122,7 @@ def over_runs(sizes: Sequence[int]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         trained = Path(folder, "trained")
         whole([sys.executable, str(RUN), "-m", *TRAINED, *SHARED, f"output_root={trained}"])
-        for size in track(sizes, "runs", console=Console(stderr=True), transient=True):
+        for size in with_bar(sizes, "runs"):
             root = Path(folder, str(size))
             sweep = [*sweep_of(size), f"output_root={root}"]
             planned, _ = whole(benchmarks("plan", *sweep, "--flops-per-s", "1e12"))
@@ -163,7 +160,7 @@ def benchmarks(*words: str) -> list[str]:
 def over_trials(sizes: Sequence[int]) -> list[dict[str, Any]]:
     """Return rows of the table for the launcher of a sweep of trials that train one step."""
     rows = []
-    for size in track(sizes, "trials", console=Console(stderr=True), transient=True):
+    for size in with_bar(sizes, "trials"):
         with tempfile.TemporaryDirectory() as root:
             words = [*ONE_STEP, *SHARED[2:], f"seed=range({size})", f"output_root={root}"]
             measured, _ = whole([sys.executable, str(RUN), "-m", *words])

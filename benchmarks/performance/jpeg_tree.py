@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
-from benchmarks import terminal
 from benchmarks.records.files import read_json, write_json
+from benchmarks.terminal import with_bar
 
 # ILSVRC 2012's training images are mostly 500x375, of 110 KB on average.
 SHAPES = {(500, 375): 0.55, (500, 333): 0.15, (375, 500): 0.2, (333, 500): 0.05, (640, 480): 0.05}
@@ -43,7 +42,7 @@ def generate(root: Path, images: int) -> dict[str, Any]:
             (root / part / wnid(label)).mkdir(parents=True, exist_ok=True)
     sizes, shapes = [], []
     numbers = [number for start in range(SCENES) for number in range(start, len(parts), SCENES)]
-    for number in track(numbers, f"generating {len(parts)} JPEGs", console=terminal.console(), transient=True):
+    for number in with_bar(numbers, f"generating {len(parts)} JPEGs"):
         if number < SCENES:
             random = np.random.default_rng(number)
             picture = scene(random)

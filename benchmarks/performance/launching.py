@@ -13,12 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.records.files import PROGRESS
-from benchmarks.terminal import at_least
+from benchmarks.terminal import at_least, with_bar
 
 RUN = Path(__file__).resolve().parents[2] / "run.py"
 ONE_STEP = (
@@ -66,7 +63,7 @@ def commands(root: Path, logger: str) -> dict[str, list[str]]:
 def measure(repeats: int, logger: str) -> dict[str, list[float]]:
     """Return seconds of each command, one after the other in every repeat, so that all meet the same machine."""
     seconds: dict[str, list[float]] = {}
-    for _ in track(range(repeats), "measuring", console=Console(stderr=True), transient=True):
+    for _ in with_bar(range(repeats), "measuring"):
         with tempfile.TemporaryDirectory() as root:
             for name, command in commands(Path(root), logger).items():
                 until = Path(root, FIRST) if name == FIRST else None

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import refusal
@@ -18,7 +15,7 @@ from benchmarks.performance import kept_memory
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.performance.subprocesses import compare_steps
-from benchmarks.terminal import at_least
+from benchmarks.terminal import at_least, with_bar
 from benchmarks.training.tuned_settings import specification
 
 SMALL = {  # on a CPU, where the recipe's batch would take minutes
@@ -96,7 +93,7 @@ def run(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
     pairs = [(overrides, option) for overrides in networks for option in chosen]
-    for overrides, option in track(pairs, "options", console=Console(stderr=True), transient=True):
+    for overrides, option in with_bar(pairs, "options"):
         plain = _trial([*overrides, *PLAIN])
         name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
         if option.startswith("model.") and key not in plain.config["model"]:

@@ -10,7 +10,7 @@ from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
 from benchmarks.performance.document import HOURS, MIB, SI, Columns, table
-from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, Method, forecast
+from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, forecast
 from benchmarks.units import device_hours, plural, quantity
 
 LIMITS = ("train_flops", "device_hours", "money")
@@ -68,10 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
         ConfigurationError: the overrides do not compose, or the output root cannot be written to.
     """
     trials = expand(arguments.overrides, multirun=True)
-    method = Method(arguments.flops_per_s, measure=arguments.measure)
-    console = terminal.console()
-    forecasts = forecast(trials, method, console)
-    _print(console, forecasts, method)
+    forecasts = forecast(trials, arguments.flops_per_s, arguments.measure)
+    _print(terminal.console(), forecasts, arguments.flops_per_s is not None)
     return 1 if any(one.problem for one in forecasts) else 0
 
 
@@ -88,8 +86,8 @@ def check_budget(trials: Sequence[Trial | Impossible]) -> None:
         return
     if "money" in limits and price is None:
         raise ConfigurationError("launch.budget.money needs launch.price_per_device_hour")
-    method = Method(measure=limits.keys() != {"train_flops"})
-    left = [one for one in forecast(trials, method, Console(stderr=True)) if one.remains]
+    forecasts = forecast(trials, measure=limits.keys() != {"train_flops"})
+    left = [one for one in forecasts if one.remains]
     sums = _sums(left, price)
     sums["device_hours"] = sums["device_s"] and sums["device_s"] / 3600
     for name, limit in limits.items():
@@ -105,7 +103,7 @@ def check_budget(trials: Sequence[Trial | Impossible]) -> None:
             )
 
 
-def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> None:
+def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> None:
     """Print the table, many trials folded over their seeds, what remains, where figures come from, and what cannot run."""
     possible = [one for one in forecasts if one.train_flops is not None]
     left = [one for one in possible if not one.finished]
@@ -142,7 +140,7 @@ def _print(console: Console, forecasts: Sequence[Forecast], method: Method) -> N
         "train FLOPs: exact; of a detector at most. device-hours: wall time x devices x machines. What is done shows its own.",
         "dim",
     )
-    if method.flops_per_s is not None:
+    if stated:
         say("Device time: training and evaluation at the stated throughput of one device; no start-up.", "dim")
     elif any(one.device_s is not None for one in left):
         hardware = ", ".join(dict.fromkeys(one.hardware for one in left if one.hardware))

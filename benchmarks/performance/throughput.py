@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import track
 
 from benchmarks import terminal
 from benchmarks.config.compose import expand_all
@@ -176,8 +175,7 @@ def _measure_all(trials: Sequence[Trial], load: float | None) -> list[dict[str, 
     fewest = min(base["threads"] for base in bases)
     measurements: list[dict[str, Any]] = []
     machines: dict[int, dict[str, Any]] = {}
-    progress = track(trials, "measuring", console=Console(stderr=True), transient=True)
-    for trial, base in zip(progress, bases, strict=True):
+    for trial, base in zip(terminal.with_bar(trials, "measuring"), bases, strict=True):
         base["threads"] = threads = trial.config["cluster"]["threads_per_process"] or fewest
         if threads not in machines:
             machines[threads] = subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)

@@ -17,12 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.config.trial import WIRING
 from benchmarks.records.files import read_config, write_atomic
 from benchmarks.records.runs import Run, load_runs, uncollected
+from benchmarks.terminal import with_bar
 from benchmarks.units import csv_cell, one_line
 
 FORMATS = ("parquet", "csv")
@@ -102,10 +100,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError("Parquet needs pyarrow: pip install -e '.[parquet]', or --format csv")
     runs, problems = load_runs(root)
     if runs:
-        console = Console(stderr=True)
-        shown = track(runs, "reading", console=console, transient=True, disable=not console.is_terminal)
         with uncollected():
-            history, unread = history_table(shown, root)
+            history, unread = history_table(with_bar(runs, "reading"), root)
             table_of_runs, no_config = runs_table(runs, root)
         out.mkdir(parents=True, exist_ok=True)
         for name, table in (("runs", table_of_runs), ("history", history)):

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from rich.console import Console
-from rich.progress import track
 
 from benchmarks.config.folders import choices, option_file
 from benchmarks.records.files import CONFIG, HISTORY, read_config
 from benchmarks.records.runs import Run, load_runs
+from benchmarks.terminal import with_bar
 from benchmarks.tracking.content import Content, ended, reason
 from benchmarks.tracking.follower import Writer, writer_class
 from benchmarks.units import one_line, plural
@@ -41,15 +40,15 @@ def run(arguments: argparse.Namespace) -> int:
         FileNotFoundError: there is no such folder.
     """
     name = arguments.to
-    writer = _installed(name)
+    try:
+        writer = writer_class(name)
+    except ImportError:
+        raise ValueError(f"--to {name} needs {name}: pip install -e '.[{name}]'") from None
     loaded = [load_runs(folder) for folder in arguments.folders or [Path("outputs")]]
     runs = {run.directory.resolve(): run for runs, _ in loaded for run in runs}
     problems = [problem for _, problems in loaded for problem in problems]
-    console = Console(stderr=True)
     rows = complete = 0
-    for run in track(
-        runs.values(), "mirroring", len(runs), console=console, transient=True, disable=not console.is_terminal
-    ):
+    for run in with_bar(runs.values(), "mirroring", len(runs)):
         try:
             rows += _mirror(run, name, writer)
             complete += 1
@@ -63,13 +62,6 @@ def run(arguments: argparse.Namespace) -> int:
     for root in dict.fromkeys(directory.parents[3] for directory in runs):
         print(f"look  {writer.where(root)}")
     return 1 if problems else 0
-
-
-def _installed(name: str) -> Any:
-    try:
-        return writer_class(name)
-    except ImportError:
-        raise ValueError(f"--to {name} needs {name}: pip install -e '.[{name}]'") from None
 
 
 def _mirror(run: Run, name: str, writer_of: Any) -> int:

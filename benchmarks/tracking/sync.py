@@ -19,12 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.records.files import CONFIG, HISTORY, read_config, read_json
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.terminal import at_least
+from benchmarks.terminal import at_least, with_bar
 from benchmarks.tracking.content import ended, exit_code, mirrored, reason, summary
 from benchmarks.tracking.sweep_report import FOLDER, send
 from benchmarks.tracking.wandb_run import (
@@ -239,13 +236,9 @@ def run(arguments: argparse.Namespace) -> int:
     sent = complete = 0
     if jobs:
         api = connect(arguments.folder)
-        console = Console(stderr=True)
         with ThreadPoolExecutor(arguments.workers) as pool:
             results = pool.map(lambda job: job[1](api), jobs)
-            shown = track(
-                results, "syncing", len(jobs), console=console, transient=True, disable=not console.is_terminal
-            )
-            for (place, _), (was_sent, problem) in zip(jobs, shown, strict=True):
+            for (place, _), (was_sent, problem) in zip(jobs, with_bar(results, "syncing", len(jobs)), strict=True):
                 sent += was_sent
                 complete += problem is None
                 problems += [f"{place}: {problem}"] if problem is not None else []

@@ -26,7 +26,7 @@ class Writer:
 
     def __init__(self, content: Content) -> None:
         self._content = content
-        self._present = {(tag, step) for path in _event_files(content.directory) for tag, step in _values(path)}
+        self._present = {place for path in content.directory.glob("events.out.tfevents.*") for place in _values(path)}
         self._writer: EventFileWriter | None = None  # a file is made when there is something to write
 
     @property
@@ -79,10 +79,6 @@ class Writer:
             self._writer = EventFileWriter(str(self._content.directory))
         self._writer.add_event(Event(step=step, wall_time=seconds, summary=Summary(value=missing)))
         self._present |= {(value.tag, step) for value in missing}
-
-
-def _event_files(directory: Path) -> list[Path]:
-    return sorted(directory.glob("events.out.tfevents.*"))
 
 
 def _values(path: Path) -> Iterator[tuple[str, int]]:

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from rich.console import Console
 from support.benchmark_command import command
 from support.commands import run_here
 from support.records import make_run
@@ -21,7 +20,7 @@ from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.performance import forecasting
-from benchmarks.performance.forecasting import Forecast, Method, keep
+from benchmarks.performance.forecasting import Forecast, keep
 from benchmarks.performance.plan import check_budget
 from benchmarks.records.files import FORECASTS
 from benchmarks.records.runs import load_runs
@@ -35,11 +34,11 @@ from lightning_modules.tiling import predict_by_tiles
 
 plan = command("plan")
 
-STATED = Method(flops_per_s=1e10)
 
-
-def forecast(trials: Sequence[Trial | Impossible], method: Method = STATED) -> list[Forecast]:
-    return forecasting.forecast(trials, method, Console(quiet=True))
+def forecast(
+    trials: Sequence[Trial | Impossible], flops_per_s: float | None = 1e10, measure: bool = True
+) -> list[Forecast]:
+    return forecasting.forecast(trials, flops_per_s, measure)
 
 
 @pytest.fixture(scope="module")
@@ -152,14 +151,14 @@ def test_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     trials = expand(
         ["trainer.accelerator=cpu", "recipe.optimizer.lr=0.1,0.2", f"output_root={tmp_path}"], multirun=True
     )
-    one, other = forecast(trials, Method())
+    one, other = forecast(trials, None)
     assert one.device_s == other.device_s and one.device_s is not None and one.device_s > forecasting.FORKED_S
     assert one.params is not None and one.memory_bytes is not None
     assert 3 * 4 * one.params < one.memory_bytes < 2 * 10**9  # weights, gradients and momentum at least
-    monkeypatch.setattr(forecasting, "_measure", lambda *_: pytest.fail("measured again"))
-    assert forecast(trials, Method()) == [one, other] == forecast(trials, Method(measure=False))
+    monkeypatch.setattr(forecasting, "ask", lambda *_: pytest.fail("measured again"))
+    assert forecast(trials, None) == [one, other] == forecast(trials, None, measure=False)
     [wider] = expand(["trainer.accelerator=cpu", "recipe.batch_size=64", f"output_root={tmp_path}"], multirun=False)
-    [unknown] = forecast([wider], Method(measure=False))
+    [unknown] = forecast([wider], None, measure=False)
     assert unknown.device_s is None and unknown.unmeasured == "its steps have not been measured on this machine"
 
 

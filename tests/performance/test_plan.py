@@ -52,9 +52,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_forecast_of_flops_is_what_a_run_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        forecasting, "_measure", lambda *_: {"step_s": 0.5, "memory_bytes": 10**8, "hardware": "a test"}
-    )
+    monkeypatch.setattr(forecasting, "ask", lambda *_: {"step_s": 0.5, "memory_bytes": 10**8, "hardware": "a test"})
     root = tmp_path / "outputs"
     overrides = [
         "model=resnet", "trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "recipe.epochs=2",
@@ -168,7 +166,7 @@ def test_a_measurement_that_fails_says_why() -> None:
         "gpu": False, "precision": "32-true", "threads": 1,
     }  # fmt: skip
     with pytest.raises(ValueError, match="lightning_modules.nets.Nothing"):
-        forecasting._measure(specification, 1)
+        forecasting.ask("performance.step_time", specification, specification["threads"])
 
 
 @pytest.mark.parametrize(
@@ -192,7 +190,7 @@ def test_a_sweep_above_its_budget_is_not_started(limits: list[str], said: str | 
 
 def test_limits_of_time_and_money(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {"step_s": 1.0, "memory_bytes": 1, "hardware": "a test"}
-    monkeypatch.setattr(forecasting, "_measure", lambda *_: measured)
+    monkeypatch.setattr(forecasting, "ask", lambda *_: measured)
     seconds = 3600 / (
         2 * 12 * 37 + 2 * forecasting.FORKED_S
     )  # two runs of 444 steps of a second; evaluation comes on top

@@ -11,17 +11,16 @@ import numpy as np
 from lightning_modules.metrics.stacks import (
     THRESHOLDS,
     Array,
+    Curve,
     Labels,
     Probabilities,
-    Sweep,
     check_proposals,
     check_shapes,
-    lowest,
 )
 
 
-def pixel_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """Return the pixel error: 1 - F-score of the cell pixels, counted over all slices, minimum over thresholds.
+def pixel_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Curve:
+    """Return the pixel error at each threshold: 1 - F-score of the cell pixels, counted over all slices.
 
     Lower is better (Ronneberger et al. 2015, Table 1). The F-score is what the ISBI 2012 leaderboard printed; the rate of
     wrong pixels, which its page describes, is another number. Stacks [N, H, W].
@@ -32,7 +31,7 @@ def pixel_error(truths: Array, proposals: Probabilities, thresholds: Sequence[fl
     check_proposals(truths, proposals)
     if not (truths != 0).any():
         raise ValueError("truths without any cell pixel have no F-score: check that cells are not 0")
-    return lowest(thresholds, [1 - pooled_dice(truths, proposals > threshold) for threshold in thresholds])
+    return np.array([1 - pooled_dice(truths, proposals > threshold) for threshold in thresholds])
 
 
 def seg(truths: Labels, results: Labels) -> float:

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from lightning_modules.metrics.stacks import (
     THRESHOLDS,
     Array,
+    Curve,
     Labels,
     Probabilities,
-    Sweep,
     check_proposals,
-    highest,
-    lowest,
     segments,
 )
 
@@ -139,8 +137,8 @@ def info_scores(table: Overlaps) -> Scores:
 
 def v_rand_and_v_info(
     truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS
-) -> tuple[Sweep, Sweep]:
-    """Return V_Rand and V_Info: f of the rand_scores and info_scores after thinning, mean over slices, maximum over thresholds.
+) -> tuple[Curve, Curve]:
+    """Return V_Rand and V_Info at each threshold: f of the rand_scores and info_scores after thinning, mean over slices.
 
     Higher is better, 1 is perfect (Arganda-Carreras et al. 2015). Stacks [N, H, W].
 
@@ -155,11 +153,11 @@ def v_rand_and_v_info(
             table = overlaps(true_segments, thinned_segments(proposal > threshold))
             rand[row, column] = rand_scores(table).f
             info[row, column] = info_scores(table).f
-    return highest(thresholds, rand.mean(axis=0)), highest(thresholds, info.mean(axis=0))
+    return rand.mean(axis=0), info.mean(axis=0)
 
 
-def rand_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Sweep:
-    """Return the Rand error: 1 - f of the Rand scores without thinning, pairs summed over slices, minimum over thresholds.
+def rand_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = THRESHOLDS) -> Curve:
+    """Return the Rand error at each threshold: 1 - f of the Rand scores without thinning, pairs summed over slices.
 
     Lower is better (Ronneberger et al. 2015, Table 1; definition of the ISBI 2012 challenge). A proposed segment is a component
     of the cut proposal, and every true pixel below the cut one of its own. Stacks [N, H, W].
@@ -173,7 +171,7 @@ def rand_error(truths: Array, proposals: Probabilities, thresholds: Sequence[flo
     for threshold in thresholds:
         tables = (overlaps(*pair) for pair in zip(true_segments, map(segments, proposals > threshold), strict=True))
         curve.append(1 - _scores(*np.sum([*map(pair_counts, tables)], axis=0).tolist()).f)
-    return lowest(thresholds, curve)
+    return np.array(curve)
 
 
 def _scores(both: int, truth: int, proposed: int) -> Scores:

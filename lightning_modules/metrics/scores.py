@@ -51,12 +51,12 @@ class EMScores(Metric):
         )
         rand, info = v_rand_and_v_info(truths, proposals)
         values = {
-            "v_rand": rand.value,
-            "v_info": info.value,
-            "rand_error": rand_error(truths, proposals).value,
-            "pixel_error": pixel_error(truths, proposals).value,
-            "warping_error": warping_error(truths, proposals).value,
-            "threshold_v_rand": v_rand_and_v_info(truths, greys)[0].value,
+            "v_rand": rand.max(),
+            "v_info": info.max(),
+            "rand_error": rand_error(truths, proposals).min(),
+            "pixel_error": pixel_error(truths, proposals).min(),
+            "warping_error": warping_error(truths, proposals).min(),
+            "threshold_v_rand": v_rand_and_v_info(truths, greys)[0].max(),
         }
         return {name: torch.tensor(value, dtype=torch.float64) for name, value in values.items()}
 

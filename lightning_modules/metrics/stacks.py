@@ -5,9 +5,6 @@ A truth is a stack [N, H, W] whose pixels are 0 on membranes and anything else i
 4-connected components of what is above, label 0 is the rest. The truth is never thresholded.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -16,38 +13,14 @@ Array = NDArray[np.generic]
 Mask = NDArray[np.bool_]
 Probabilities = NDArray[np.floating]
 Labels = NDArray[np.integer]
+Curve = NDArray[np.float64]  # a metric over a stack of slices at every threshold
 
 THRESHOLDS = tuple(step / 10 for step in range(11))
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """A metric over a stack of slices at every threshold, and the best of them.
-
-    Attributes:
-        thresholds: where the proposals were cut.
-        curve: the metric at each of them.
-        value: its maximum if a score, its minimum if an error.
-        threshold: the first threshold that gives it.
-    """
-
-    thresholds: tuple[float, ...]
-    curve: tuple[float, ...]
-    value: float
-    threshold: float
 
 
 def segments(foreground: Array) -> Labels:
     """Return the labels [H, W] of the 4-connected components of a mask [H, W]: 1, 2, … and 0 outside."""
     return ndimage.label(foreground != 0)[0]
-
-
-def highest(thresholds: Sequence[float], curve: Array) -> Sweep:
-    return _sweep(thresholds, curve, int(np.argmax(curve)))
-
-
-def lowest(thresholds: Sequence[float], curve: Sequence[float]) -> Sweep:
-    return _sweep(thresholds, np.array(curve), int(np.argmin(curve)))
 
 
 def check_shapes(truths: Array, others: Array) -> None:
@@ -64,8 +37,3 @@ def check_proposals(truths: Array, proposals: Probabilities) -> None:
             f"proposals are probabilities of cell in [0, 1], got {proposals.min()} to {proposals.max()}: "
             "divide grey values by 255"
         )
-
-
-def _sweep(thresholds: Sequence[float], curve: Array, best: int) -> Sweep:
-    values = tuple(curve.tolist())
-    return Sweep(tuple(thresholds), values, values[best], thresholds[best])

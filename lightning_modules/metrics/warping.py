@@ -12,11 +12,10 @@ from scipy import ndimage
 from lightning_modules.metrics.stacks import (
     THRESHOLDS,
     Array,
+    Curve,
     Mask,
     Probabilities,
-    Sweep,
     check_proposals,
-    lowest,
     segments,
 )
 
@@ -111,8 +110,8 @@ def split_and_merge_pixels(truth: Array, proposal: Probabilities, threshold: flo
     return splits, merges
 
 
-def warping_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = WARPING_THRESHOLDS) -> Sweep:
-    """Return the warping error: split and merge pixels as a fraction of all pixels, mean over slices, minimum over thresholds.
+def warping_error(truths: Array, proposals: Probabilities, thresholds: Sequence[float] = WARPING_THRESHOLDS) -> Curve:
+    """Return the warping error at each threshold: split and merge pixels as a fraction of all pixels, mean over slices.
 
     Lower is better (Jain et al., CVPR 2010; Ronneberger et al. 2015, Table 1). Stacks [N, H, W].
 
@@ -124,7 +123,7 @@ def warping_error(truths: Array, proposals: Probabilities, thresholds: Sequence[
         sum(sum(split_and_merge_pixels(truth, proposal, t)) for truth, proposal in zip(truths, proposals, strict=True))
         for t in thresholds
     ]
-    return lowest(thresholds, [count / truths.size for count in wrong])
+    return np.array(wrong) / truths.size
 
 
 def _shifted(framed: Mask, row: int, column: int) -> Mask:

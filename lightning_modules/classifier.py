@@ -11,7 +11,7 @@ from torchmetrics.classification import MulticlassStatScores
 
 from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.mixing import Mixing
-from lightning_modules.supervised import Batch, Supervised
+from lightning_modules.supervised import Batch, Supervised, computed
 
 EXAMPLES = 24
 PRESENT = 0.2  # share of a mixed image from which on a class is there: the released code of Wightman et al. 2021
@@ -141,14 +141,11 @@ class Classifier(Supervised):
             for view in self.test_views:
                 of_view, images = self._errors(view)
                 errors |= {f"{name}_{view}": value for name, value in of_view.items()} | {f"n_{view}": images}
-            self.confusion = self.confusion_matrix.compute()
-            self.confusion_matrix.reset()
+            self.confusion = computed(self.confusion_matrix)
         return errors
 
     def _errors(self, name: str) -> tuple[dict[str, Tensor], Tensor]:
         """Return the errors counted under a name, and the number of images, and reset them."""
-        counts: Any = self.counts[name]
-        hits_and_images = counts.compute()
-        counts.reset()
+        hits_and_images = computed(self.counts[name])
         images = next(iter(hits_and_images.values()))[-1].double()
         return {name: 100 * (images - hits).double() / images for name, (hits, *_) in hits_and_images.items()}, images

@@ -126,10 +126,8 @@ class Segmenter(Supervised):
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
         """Return pooled scores; a class with no pixel in truth and prediction is left out of the means."""
-        matrix: Any = self.confusion_matrices[split]
-        self.confusion = matrix.compute()
-        matrix.reset()
-        counts = self.confusion.double()
+        self.confusion = confusion = computed(self.confusion_matrices[split])
+        counts = confusion.double()
         hits, truth, predicted = counts.diag(), counts.sum(dim=1), counts.sum(dim=0)
         dice = (2 * hits / (truth + predicted))[1:].nanmean()
         iou = (hits / (truth + predicted - hits))[1:].nanmean()

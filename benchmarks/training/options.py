@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -21,11 +21,6 @@ from benchmarks.records.hardware import hardware, multiplies_bf16
 from benchmarks.training.environment import environment
 from benchmarks.training.recomputation import recompute_stages
 
-# The trainer's keys that Lightning's Trainer does not have.
-KEYS = (
-    *("compile", "channels_last", "tf32", "accumulate_grad_batches", "gradient_checkpointing", "ema_decay"),
-    "on_out_of_memory",
-)
 OF_AUTO = ("tuned", "allow_reduced_precision")
 PROBE = 64, 64, 28  # images, channels, side
 PROBES = 5
@@ -33,7 +28,7 @@ PROBES = 5
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """Of a run; None is off, for TF32 PyTorch's default."""
+    """Of a run: the trainer's keys that Lightning's Trainer does not have. None is off, for TF32 PyTorch's default."""
 
     compile: bool | None = None
     channels_last: bool | None = None
@@ -48,7 +43,7 @@ class TrainingOptions:
         """Those that the trainer's ``arguments`` set; takes their keys out, as Lightning's trainer has none of them."""
         for key in OF_AUTO:
             arguments.pop(key, None)
-        return cls(**{key: arguments.pop(key, None) for key in KEYS})
+        return cls(**{option.name: arguments.pop(option.name, None) for option in fields(cls)})
 
     def check(self, device: torch.device, precision: str) -> None:
         """Raise ValueError for what the device does not have."""

@@ -74,6 +74,26 @@ class Draws:
         return Draws(*(None if value is None else change(value) for value in values))
 
 
+def check_values(augment: Mapping[str, Any], known: Sequence[str], what: str = "") -> None:
+    """Raise ValueError on a key that is not known, and on a length, gain or switch that is none. what: is augmented."""
+    for key, value in augment.items():
+        if key not in known:
+            raise ValueError(f"unknown augmentation {key!r}{what}; known are {', '.join(known)}")
+        if key in ("crop_padding", "crop_size", "longest_side") and not is_length(value):
+            raise ValueError(
+                f"augment.{key} must be a positive number of pixels (leave it out for none), got {value!r}"
+            )
+        if key == "gain" and (isinstance(value, bool) or not 0 < value <= 1):
+            raise ValueError(f"augment.gain must be above 0 and at most 1 (leave it out for none), got {value!r}")
+        if key in ("horizontal_flip", "dihedral") and not isinstance(value, bool):
+            raise ValueError(f"augment.{key} must be true or false, got {value!r}")
+
+
+def is_length(value: Any) -> bool:
+    """Tell whether a value is a positive number of pixels."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 class Augmentation:
     """The augmentation of a recipe, built from its `augment` mapping.
 
@@ -89,17 +109,7 @@ class Augmentation:
     KEYS = ("crop_padding", "crop_size", "horizontal_flip", "dihedral", "gain")
 
     def __init__(self, augment: Mapping[str, float | bool]) -> None:
-        for key, value in augment.items():
-            if key not in self.KEYS:
-                raise ValueError(f"unknown augmentation {key!r}; known are {', '.join(self.KEYS)}")
-            if key.startswith("crop_") and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(
-                    f"augment.{key} must be a positive number of pixels (leave it out for none), got {value!r}"
-                )
-            if key == "gain" and (isinstance(value, bool) or not 0 < value <= 1):
-                raise ValueError(f"augment.gain must be above 0 and at most 1 (leave it out for none), got {value!r}")
-            if key in ("horizontal_flip", "dihedral") and not isinstance(value, bool):
-                raise ValueError(f"augment.{key} must be true or false, got {value!r}")
+        check_values(augment, self.KEYS)
         self.padding = int(augment.get("crop_padding", 0))
         self.crop_size = int(augment.get("crop_size", 0))
         self.dihedral = bool(augment.get("dihedral", False))

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Generator
 
+from datamodules.augmentation.crops import check_values, is_length
 from datamodules.readers.objects import Objects, boxes_of
 
 SMALLEST_LEFT = 20  # pixels that a crop must leave of an object that is to be found
@@ -44,17 +45,9 @@ class ObjectAugmentation:
     KEYS = ("crop_size", "horizontal_flip", "dihedral", "gain", "shorter_side", "longest_side")
 
     def __init__(self, augment: Mapping[str, Any]) -> None:
-        for key, value in augment.items():
-            if key not in self.KEYS:
-                raise ValueError(f"unknown augmentation {key!r} of objects; known are {', '.join(self.KEYS)}")
-            if key in ("crop_size", "longest_side") and not _is_length(value):
-                raise ValueError(f"augment.{key} must be a positive number of pixels, got {value!r}")
-            if key == "gain" and (isinstance(value, bool) or not 0 < value <= 1):
-                raise ValueError(f"augment.gain must be above 0 and at most 1 (leave it out for none), got {value!r}")
-            if key in ("horizontal_flip", "dihedral") and not isinstance(value, bool):
-                raise ValueError(f"augment.{key} must be true or false, got {value!r}")
+        check_values(augment, self.KEYS, " of objects")
         self.sides: Sequence[int] = tuple(augment.get("shorter_side", ()))
-        if not all(map(_is_length, self.sides)):
+        if not all(map(is_length, self.sides)):
             raise ValueError(f"augment.shorter_side must be a list of lengths in pixels, got {list(self.sides)}")
         if "longest_side" in augment and not self.sides:
             raise ValueError("augment.longest_side limits what augment.shorter_side scales: give both")
@@ -162,7 +155,3 @@ def resized(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return pixels
     image = Image.fromarray(np.ascontiguousarray(pixels))
     return np.array(image.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-
-
-def _is_length(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

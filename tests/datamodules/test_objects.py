@@ -311,7 +311,7 @@ def inked(image: torch.Tensor) -> torch.Tensor:
     ("changes", "message"),
     [
         ({"augment": {"turn": 1}}, "unknown augmentation 'turn' of objects; known are crop_size, "),
-        ({"augment": {"crop_size": 0}}, "augment.crop_size must be a positive number of pixels, got 0"),
+        ({"augment": {"crop_size": 0}}, "augment.crop_size must be a positive number of pixels .*, got 0"),
         ({"augment": {"crop_size": 41}}, "augment.crop_size must be at most 40, the smallest image's, got 41"),
         ({"augment": {"shorter_side": [800, "x"]}}, r"augment.shorter_side must be a list of lengths in pixels, got \[800"),
         ({"augment": {"longest_side": 1333}}, "augment.longest_side limits what augment.shorter_side scales: give both"),

@@ -26,13 +26,20 @@ from benchmarks.terminal import number
 from benchmarks.training.default_settings import LAYOUTS
 from benchmarks.training.tuned_settings import WORTH, specification
 
-CIFAR, IMAGENET = "data=cifar10", "data=imagenet"
-NETWORKS = {  # name -> overrides, images of a step on a CPU, on a GPU; none: not there
-    "resnet20": (("model=resnet", CIFAR, "model.depth=20"), 32, 128),
-    "resnext29_8x64d": (("model=resnext", CIFAR), 2, 128),
-    "densenet_bc40_k12": (("model=densenet", CIFAR, "model.depth=40"), 16, None),
-    "densenet_bc100_k12": (("model=densenet", CIFAR), 8, 64),
-    "unet32_padded": (("model=unet", "data=touching_cells", "model.base_channels=32"), 2, 16),
+CIFAR, DIGITS, IMAGENET = "data=cifar10", "data=digits", "data=imagenet"
+# name -> overrides, images of a step on a CPU, on a GPU; none: not there. Batches are the recipes', fewer where a step would
+# take long: with a few images the other layout can be the faster one.
+NETWORKS = {
+    "resnet20": (("model=resnet", CIFAR, "model.depth=20"), 64, 128),
+    "resnet20_digits": (("model=resnet", DIGITS), 64, None),
+    "resnext20_8x4d": (("model=resnext", CIFAR, "model.depth=20", "model.base_width=4"), 64, None),
+    "resnext20_digits": (("model=resnext", DIGITS), 64, None),
+    "resnext29_8x16d": (("model=resnext", CIFAR, "model.base_width=16"), 16, None),
+    "resnext29_8x64d": (("model=resnext", CIFAR), None, 128),
+    "densenet_bc40_k12": (("model=densenet", CIFAR, "model.depth=40"), 64, None),
+    "densenet_bc40_digits": (("model=densenet", DIGITS), 64, None),
+    "densenet_bc100_k12": (("model=densenet", CIFAR), 16, 64),
+    "unet32_padded": (("model=unet", "data=touching_cells", "model.base_channels=32"), 4, 16),
     "resnet50": (("model=resnet", IMAGENET, "model.depth=50"), None, 64),
     "resnext50_32x4d": (("model=resnext", IMAGENET, "model.depth=50"), None, 64),
     "densenet_bc121_k32": (("model=densenet", IMAGENET, "model.depth=121"), None, 64),

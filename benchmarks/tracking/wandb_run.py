@@ -8,6 +8,7 @@ import ssl
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -53,14 +54,20 @@ def folder_of(root: Path) -> Path:
 
 def has_key() -> bool:
     """Tell whether a key for W&B's server is configured, of whatever shape."""
-    return bool(_key(_settings()))
+    settings = _settings()
+    return bool(settings.api_key or key_in_netrc(settings.base_url))
 
 
-def _key(settings: Any) -> str:
-    """Return the configured key, else the one in a netrc file, where `wandb login` writes; empty without one."""
-    from requests.utils import get_netrc_auth
-
-    return settings.api_key or (get_netrc_auth(settings.base_url) or ("", ""))[1]
+def key_in_netrc(url: str) -> str | None:
+    """Return the password for a server in NETRC's file, else in ~/.netrc or ~/_netrc, where `wandb login` writes."""
+    named = os.environ.get("NETRC")
+    places = map(os.path.expanduser, ("~/.netrc", "~/_netrc") if named is None else (named,))
+    path, host = next(filter(os.path.exists, places), None), urlparse(url).hostname
+    try:
+        entry = netrc(path).authenticators(host) if path and host else None
+    except (NetrcParseError, OSError):
+        return None
+    return entry[2] or None if entry else None
 
 
 def unreachable() -> str | None:
@@ -78,7 +85,7 @@ def ask() -> str | None:
         ConnectionRefusedError: it refuses the configured key.
     """
     settings = _settings()
-    url, key = settings.base_url, _key(settings)
+    url, key = settings.base_url, settings.api_key or key_in_netrc(settings.base_url)
     host = urlparse(url).hostname
     headers = {"Content-Type": "application/json"} | (settings.x_extra_http_headers or {})
     if key:

@@ -1,50 +1,46 @@
-"""Whether a key for W&B's server is in a netrc file."""
+"""Whether a key for W&B's server is in a netrc file, beside what requests finds there."""
 
 from pathlib import Path
 
 import pytest
+from requests.utils import get_netrc_auth
 
-from benchmarks.tracking.wandb_run import has_key
+from benchmarks.tracking.wandb_run import key_in_netrc
 
 KEY = "machine api.wandb.ai\n  login user\n  password secret\n"
-CLOUD, LOCAL = "https://api.wandb.ai", "http://localhost:8080"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for name in ("NETRC", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-
-
+@pytest.mark.parametrize(
+    "url", ["https://api.wandb.ai", "https://api.wandb.ai:443/x", "http://localhost:8080", "", "x"]
+)
 @pytest.mark.parametrize("named", [True, False])
 @pytest.mark.parametrize("name", [".netrc", "_netrc", "other"])
 @pytest.mark.parametrize(
-    ("content", "servers"),
+    "content",
     [
-        (KEY, {CLOUD}),
-        (KEY.replace("api.wandb.ai", "localhost"), {LOCAL}),
-        ("default login a password b\n", {CLOUD, LOCAL}),
-        ("machine api.wandb.ai\n", set()),
-        ("machine\n", set()),
-        ("", set()),
+        KEY,
+        KEY.replace("api.wandb.ai", "localhost"),
+        "default login a password b\n",
+        "machine api.wandb.ai\n",
+        "machine\n",
+        "",
     ],
 )
-def test_a_key_is_found_for_its_server_alone(
-    named: bool, name: str, content: str, servers: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_entry_is_found_where_requests_finds_one(
+    url: str, named: bool, name: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("NETRC", raising=False)
     path = tmp_path / name
     path.write_text(content)
     if named:
         monkeypatch.setenv("NETRC", str(path))
-    for url in (CLOUD, LOCAL):
-        monkeypatch.setenv("WANDB_BASE_URL", url)
-        assert has_key() == (url in servers and (named or name != "other"))
+    assert key_in_netrc(url) == (get_netrc_auth(url) or (None, None))[1]
 
 
 def test_a_file_that_is_named_and_absent_hides_the_usual_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_BASE_URL", CLOUD)
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / ".netrc").write_text(KEY)
-    assert has_key()
+    assert key_in_netrc("https://api.wandb.ai")
     monkeypatch.setenv("NETRC", str(tmp_path / "absent"))
-    assert not has_key()
+    assert not key_in_netrc("https://api.wandb.ai")

@@ -31,6 +31,15 @@ if __name__ == "__main__":
 """
 
 
+@pytest.fixture
+def forgotten():
+    """Modules of a script are unknown again after it: another test's may have the same names."""
+    yield
+    for name in ("beside", "zoo"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_a_script_trains_our_network_and_is_tested(tmp_path, monkeypatch, capsys):
     sources = tmp_path / "sources"
     sources.mkdir()

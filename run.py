@@ -42,6 +42,7 @@ PAGE = "report.html"
 AUTO = "seed=auto"
 Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
 PAGE_EVERY_S = 30
+PAGE_SHARE = 0.05  # of the time of a sweep that writing its page may take: that of 10,000 runs takes 20 s
 LOGS_SHOWN = 3
 GROUPS = ("model", "backbone", "data", "recipe", "experiment", "trainer", "logger", "cluster")
 
@@ -248,24 +249,26 @@ class PageWriter(SweepProgress):
     def __init__(self, console: Console, trials: Sequence[Trial | Impossible]) -> None:
         super().__init__(console, trials)
         self.roots = dict.fromkeys(Path(trial.config["output_root"]) for trial in trials if isinstance(trial, Trial))
-        self._written = time.monotonic()
+        self._due = time.monotonic() + PAGE_EVERY_S
 
     def end(self, index: int, label: str, outcome: Outcome) -> None:
-        """A trial has ended; the page follows now and then."""
+        """A trial has ended; the page follows now and then, but not a trial that was finished before: the page has it."""
         super().end(index, label, outcome)
-        if time.monotonic() - self._written > PAGE_EVERY_S:
+        if outcome.status != "finished" and time.monotonic() > self._due:
             self.write_pages()
 
     def write_pages(self, loaded: Mapping[Path, Loaded] | None = None) -> None:
         """Write the page of every output root, from `loaded` where the runs have been read already."""
         from benchmarks.report.page import write_page
 
+        began = time.monotonic()
         for root in filter(Path.exists, self.roots):
             try:
                 write_page(root, (loaded or {}).get(root))
             except OSError as error:
                 self.say(f"run.py: the page was not written: {error.strerror}")
-        self._written = time.monotonic()
+        ended = time.monotonic()
+        self._due = ended + max(PAGE_EVERY_S, (ended - began) / PAGE_SHARE)
 
 
 def _show(

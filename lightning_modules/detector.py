@@ -107,6 +107,10 @@ class Detector(Supervised):
             if metric.update_called:
                 self._report({f"train/loss_{name}": computed(metric)[0]})
 
+    def on_test_epoch_end(self) -> None:
+        """Report the ``test`` metrics."""
+        self._report(self._metrics("test"))
+
     def _generators(self, targets: Targets) -> list[torch.Generator]:
         """Return the generator of each image in this step."""
         generators = []

@@ -182,10 +182,9 @@ class Supervised(pl.LightningModule):
         self._report(self._metrics("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Report the ``test`` metrics; keep the outcomes, where the task has some."""
+        """Report the ``test`` metrics; keep the outcomes."""
         self._report(self._metrics("test"))
-        if self.test_outcomes.update_called:
-            self.outcomes = computed(self.test_outcomes).cpu()
+        self.outcomes = computed(self.test_outcomes).cpu()
 
     def _accumulate(self, inputs: Sequence[Any]) -> Tensor:
         """Add the gradients of all micro-batches but the last; return the mean loss, whose gradient is the part of the last.

@@ -195,10 +195,16 @@ the power of each rule with 3 seeds: the sign-flip test cannot have any below 6 
 
 
 def _contest_row(contest: Setting, shares: list[Shares]) -> list[str]:
-    ours, theirs = (seeds_needed(shares, by_signs) for by_signs in (False, True))
+    fewest, fewest_by_signs = (seeds_needed(shares, by_signs) for by_signs in (False, True))
     three = shares[min(1, len(shares) - 1)]
-    fewer = "" if ours is None else f"{theirs - ours}" if theirs else f"more than {MOST_SEEDS - ours}"
-    by_outcomes, by_signs = f"{_number(ours)} ({three.shown:.2f})", f"{_number(theirs)} ({three.shown_by_signs:.2f})"
+    if fewest is None:
+        fewer = ""
+    elif fewest_by_signs is None:
+        fewer = f"more than {MOST_SEEDS - fewest}"
+    else:
+        fewer = f"{fewest_by_signs - fewest}"
+    by_outcomes = f"{_number(fewest)} ({three.shown:.2f})"
+    by_signs = f"{_number(fewest_by_signs)} ({three.shown_by_signs:.2f})"
     return [*_contest(contest), by_outcomes, by_signs, fewer]
 
 

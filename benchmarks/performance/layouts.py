@@ -13,16 +13,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.records.files import write_atomic
-from benchmarks.terminal import number
+from benchmarks.terminal import number, with_bar
 from benchmarks.training.default_settings import LAYOUTS
 from benchmarks.training.tuned_settings import WORTH, specification
 
@@ -95,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     names = [name for name in arguments.networks or NETWORKS if NETWORKS[name][1 + gpu] is not None]
     pairs = list(itertools.product(names, PRECISIONS))
     rows: list[dict[str, Any]] = []
-    for name, precision in track(pairs, "layouts", console=Console(stderr=True), transient=True):
+    for name, precision in with_bar(pairs, "layouts"):
         try:
             rows.append(compare(name, precision, gpu, arguments.seconds))
         except ValueError as error:

@@ -41,7 +41,7 @@ class Peer:
 
 
 def check(work: Work) -> None:
-    """Raise ValueError where the scripts cannot be told to do the same work."""
+    """Raise ValueError where the scripts cannot do the same work."""
     schedule, augment = _schedule(work), work["augment"]
     if schedule not in SCHEDULES or not augment.keys() <= AUGMENTATIONS or work["size"][0] != work["size"][1]:
         raise ValueError(

@@ -14,9 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError
 from benchmarks.launch.checks import refusal
@@ -26,7 +23,7 @@ from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.launching import RUN
 from benchmarks.performance.peer_scripts import PEERS, check, write_images
 from benchmarks.records.files import RECORD, read_json
-from benchmarks.terminal import at_least
+from benchmarks.terminal import at_least, with_bar
 
 USUAL = ("model=resnet", "data=digits", "recipe.epochs=5")
 OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # arguments of run.py
@@ -55,10 +52,10 @@ TABLE = MeasuredTable(
     "it has started, as Linux counts them; ratios are within a repeat, with the 95 % interval of their median; memory is of "
     "the largest process. `ours` is `run.py`, with the table and the page; `lightning` a script as Lightning's documentation "
     "writes it, `bare` a loop in plain torch; all with the same network, batches, schedule, and one thread. `torchvision` and "
-    "`timm` are these projects' training scripts as they are, in an environment of their own, told to train our network with "
+    "`timm` are these projects' training scripts as they are, in an environment of their own, which train our network with "
     "the same batch size, epochs, learning rate, schedule and weight decay, and with one worker. They read PNG files from "
     "folders, which are written before; the others read their own source, as their users do. The scripts have no option for a "
-    "padded crop, and torchvision's none for mean, deviation and flip: these are put in the place of theirs. Nor do they test "
+    "padded crop, and torchvision's none for mean, deviation and flip: these are replaced by ours. Nor do they test "
     "after training: a few lines after them do, on the same files. timm decays no biases and no normalisation.",
     same=SAME,
 )
@@ -120,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as root:
         peers = peer_commands(config, chosen, arguments.python, Path(root))
         adopt_orphans()
-        for _ in track(range(arguments.repeats), "processes", console=Console(stderr=True), transient=True):
+        for _ in with_bar(range(arguments.repeats), "processes"):
             for name, one in in_turn(config, overrides, peers).items():
                 results.setdefault(name, []).append(one)
     rows = summarise(results, config)
@@ -143,7 +140,7 @@ def peer_commands(
         folders: sources by the names of ``PEERS``.
 
     Raises:
-        ValueError: no such script is there, or none can be told to do the same work.
+        ValueError: no such script is there, or none can do the same work.
     """
     from hydra.utils import instantiate
 

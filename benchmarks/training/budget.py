@@ -87,15 +87,12 @@ class Budget(BatchCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the meter; ends at once if the budget was spent before."""
-        self.on_train_epoch_start()
+        self._restart()
         trainer.should_stop = trainer.should_stop or self.over
 
-    def on_train_epoch_start(self, *arguments: Any, **keywords: Any) -> None:
-        """Starts the meter; again after an evaluation, which is not counted."""
-        if self._meter is not None:
-            self._read = self._meter()
-
-    on_validation_end = on_train_epoch_start
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the meter."""
+        self._restart()
 
     def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Sets the learning rate of this step."""
@@ -107,6 +104,10 @@ class Budget(BatchCallback):
         self.done += 1 if self._meter is None else self._since(self._meter, trainer.strategy.root_device)
         trainer.should_stop = trainer.should_stop or self.over
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the meter again: evaluation is not counted."""
+        self._restart()
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
         return {"done": self.done}
@@ -114,6 +115,10 @@ class Budget(BatchCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from what was spent before."""
         self.done = state_dict["done"]
+
+    def _restart(self) -> None:
+        if self._meter is not None:
+            self._read = self._meter()
 
     def _since(self, meter: Callable[[], int], device: torch.device) -> int:
         """Units spent by all processes since the last reading, the same number on each."""

@@ -72,32 +72,30 @@ class CostMeter(BatchCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the training clock, within an epoch where a run is resumed there."""
         self.energy.attach(trainer)
-        self.on_train_epoch_start()
+        self._start_clock()
 
-    def on_train_epoch_start(self, *arguments: Any) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the training clock."""
-        self._training_since = time.perf_counter()
-        self.energy.start()
+        self._start_clock()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Add the batch."""
         self.samples_seen += self.global_batch_size
 
-    def on_train_epoch_end(self, *arguments: Any) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the training clock: what follows is saving."""
-        self.train_s, self._training_since = self._trained(), None
-        self.energy.stop()
+        self._stop_clock()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the training clock."""
-        self.on_train_epoch_end()
+        self._stop_clock()
         self._peak_memory = self._most_memory(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the training clock, and the count of memory: evaluation takes the batch that fits, which is not training's."""
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
-        self.on_train_epoch_start()
+        self._start_clock()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run continues from."""
@@ -117,6 +115,14 @@ class CostMeter(BatchCallback):
 
     def _most_memory(self, trainer: pl.Trainer) -> int:
         return max(self._peak_memory, peak_memory_bytes(trainer.strategy.root_device))
+
+    def _start_clock(self) -> None:
+        self._training_since = time.perf_counter()
+        self.energy.start()
+
+    def _stop_clock(self) -> None:
+        self.train_s, self._training_since = self._trained(), None
+        self.energy.stop()
 
     def _trained(self) -> float:
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since

@@ -29,21 +29,26 @@ class FiniteLoss(BatchCallback):
         """Keep the loss; check those kept now and then."""
         self._losses.append(outputs["loss"].detach())
         if len(self._losses) >= CHECK_EVERY:
-            self.on_validation_start(trainer)
+            self._check(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
-        """Check the training losses before each evaluation and each checkpoint."""
-        if self._losses and not torch.stack(self._losses).isfinite().all():
-            raise NonFiniteLossError(
-                f"training loss is not finite in epoch {trainer.current_epoch + 1}, by step {trainer.global_step}: "
-                "a lower learning rate is the usual remedy"
-            )
-        self._losses.clear()
-
-    on_save_checkpoint = on_validation_start
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the training losses before each evaluation."""
+        self._check(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the validation loss, where the task has one."""
         loss = float(trainer.callback_metrics.get("val/loss", 0))
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"validation loss is {loss} after epoch {trainer.current_epoch + 1}")
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, *arguments: Any) -> None:
+        """Check the training losses before each checkpoint."""
+        self._check(trainer)
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        if self._losses and not torch.stack(self._losses).isfinite().all():
+            raise NonFiniteLossError(
+                f"training loss is not finite in epoch {trainer.current_epoch + 1}, by step {trainer.global_step}: "
+                "a lower learning rate is the usual remedy"
+            )
+        self._losses.clear()

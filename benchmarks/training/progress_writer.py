@@ -47,13 +47,13 @@ class ProgressWriter(BatchCallback):
         if self._is_due(what):
             self._write("prepare", done=done, total=total, what=what)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Write how far training is."""
-        if trainer.is_global_zero and self._is_due("train"):
-            epoch, epochs, done, total = self._training(trainer)
-            self._write("train", epoch=epoch, epochs=epochs, done=done, total=total)
+        self._trained(trainer)
 
-    on_validation_batch_end = on_train_batch_end  # shows that the run is alive
+    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Show that the run is alive."""
+        self._trained(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the metrics of this evaluation, to the log too."""
@@ -65,7 +65,7 @@ class ProgressWriter(BatchCallback):
             epoch, epochs, done, total = self._training(trainer)
             self._evaluation = progress_line(self._content("train", epoch=epoch, epochs=epochs, done=done, total=total))
             print(self._evaluation, flush=True)
-        self.on_train_batch_end(trainer)
+        self._trained(trainer)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write that the test has begun."""
@@ -76,6 +76,11 @@ class ProgressWriter(BatchCallback):
         """Count the batches of all test loaders."""
         self._batches_tested += 1
         self._tested(trainer)
+
+    def _trained(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and self._is_due("train"):
+            epoch, epochs, done, total = self._training(trainer)
+            self._write("train", epoch=epoch, epochs=epochs, done=done, total=total)
 
     def _tested(self, trainer: pl.Trainer) -> None:
         if not (trainer.is_global_zero and self._is_due("test")):

@@ -1,16 +1,26 @@
 #!/usr/bin/env bash
 # A real Slurm on this machine, on loopback: nodes n1 and n2 of two cores each, partition low (requeued by pre-emption, after a
 # grace time) and high, with accounting. Needs root and Debian's slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge
-# slurmdbd mariadb-server; no systemd. usage: slurm_up.sh STATE_DIR; slurm_down.sh ends what it started.
+# slurmdbd mariadb-server; no systemd. A Slurm that killed tests left is ended first. usage: slurm_up.sh STATE_DIR; slurm_down.sh ends
+# what it started.
 set -euo pipefail
 state=$1
 host=$(hostname -s)
-[ ! -e /etc/slurm/slurm.conf ] || { echo "this machine has a Slurm of its own: /etc/slurm/slurm.conf"; exit 1; }
+if [ -e /etc/slurm/slurm.conf ]; then
+  read -r tests tests_state < <(sed -n "1s/^# of the tests: //p" /etc/slurm/slurm.conf) ||
+    { echo "this machine has a Slurm of its own: /etc/slurm/slurm.conf"; exit 1; }
+  if kill -0 "$tests" 2>/dev/null && grep -qs slurmctld "/proc/$(cat "$tests_state/run/slurmctld.pid")/comm"; then
+    echo "the tests of process $tests use Slurm on this machine"
+    exit 1
+  fi
+  "$(dirname "$0")/slurm_down.sh" "$tests_state"
+fi
 mkdir -p "$state"/{ctld,log,run,spool/n1,spool/n2,db} /etc/slurm
 
 wait_for() { for _ in $(seq 150); do "$@" >/dev/null 2>&1 && return; sleep 0.2; done; echo "no answer: $*"; exit 1; }
 
 cat >/etc/slurm/slurm.conf <<END
+# of the tests: $PPID $state
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny

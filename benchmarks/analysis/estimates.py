@@ -162,16 +162,11 @@ def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool |
 
 def estimate_of_values(values: Sequence[float], percent: bool) -> Estimate:
     """Return the mean of values with its interval, as at a point of a curve. Raises ValueError without values."""
-    scale = 100.0 if percent else 1.0
-    rates = np.array(values, dtype=np.float64) / scale
-    none = Estimate(fmean(values), len(values), None, "1 run, no interval", None, "", (), scale)
-    if len(values) < 2:
-        return none
-    if rates.min() < 0 or rates.max() > 1:
-        return replace(none, missing=f"not between 0 and {scale:g}, no interval")
-    parts = parts_of_rates(rates)
-    [(low, high)] = _limits([parts])
-    return _with_limits(replace(none, parts=parts), low, high)
+    one = _without_limits(values, percent)
+    if one.parts is None:
+        return one
+    [(low, high)] = _limits([one.parts])
+    return _with_limits(one, low, high)
 
 
 def half_width_of_seeds(one: Estimate, seeds: int, runs: int | None) -> float | None:
@@ -227,6 +222,17 @@ def _without(one: Estimate, outcomes: bool) -> str:
     return f"{one.n} runs, no interval without {lacking} ({FEWEST - one.n} more would do)"
 
 
+def _without_limits(values: Sequence[float], percent: bool) -> Estimate:
+    scale = 100.0 if percent else 1.0
+    rates = np.array(values, dtype=np.float64) / scale
+    none = Estimate(fmean(values), len(values), None, "1 run, no interval", None, "", (), scale)
+    if len(values) < 2:
+        return none
+    if rates.min() < 0 or rates.max() > 1:
+        return replace(none, missing=f"not between 0 and {scale:g}, no interval")
+    return replace(none, parts=parts_of_rates(rates))
+
+
 def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
     missing = _without(one, bool(one.test_set))
     if not missing and low != low:  # not a number
@@ -250,12 +256,12 @@ def _estimate(group: Sequence[Run], figure: str, percent: bool | None) -> Estima
     scale = 100.0 if (percent_of(group[0]) if percent is None else percent) else 1.0
     figures = [number(run.part("metrics").get(f"test/{figure}")) if figure else run.value for run in group]
     members = {run: value for run, value in zip(group, figures, strict=True) if value is not None}
-    alone = estimate_of_values(list(members.values()), scale == 100)
+    alone = _without_limits(list(members.values()), scale == 100)
     if alone.parts is None:
         return alone
     rows, test_set, left_out = _outcomes(list(members), name, [value / scale for value in members.values()])
     parts = alone.parts if rows is None else parts_of_outcomes(rows)
-    return replace(alone, parts=parts, test_set=test_set, left_out=left_out, interval=None)
+    return replace(alone, parts=parts, test_set=test_set, left_out=left_out)
 
 
 def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[Any, str, tuple[str, ...]]:

@@ -88,19 +88,22 @@ def front_probabilities(
     if not any(known):
         return [None] * len(networks)
     rng = np.random.default_rng(1)
-    cost = np.empty((DRAWS, len(networks)))
+    varied = any(np.ptp(values) > 0 for values in costs)  # counted costs are the same in every draw
+    cost = np.tile([float(np.mean(values)) for values in costs], (DRAWS if varied else 1, 1))
     for index, values in enumerate(costs):
-        cost[:, index] = np.mean(values)
-        if len(values) > 1 and np.ptp(values) > 0:
+        if np.ptp(values) > 0:
             cost[:, index] += np.std(values, ddof=1) / np.sqrt(len(values)) * rng.standard_t(len(values) - 1, DRAWS)
-    error = errors.round(DECIMALS)
-    order = np.lexsort((error, cost), axis=1)
-    cost, error = np.take_along_axis(cost, order, axis=1), np.take_along_axis(error, order, axis=1)
+    order = np.argsort(cost, axis=1, kind="stable")
+    cost = np.take_along_axis(cost, order, axis=1)
+    error = np.take_along_axis(errors.round(DECIMALS), order, axis=1)
     lowest = np.minimum.accumulate(error, axis=1)
-    better = np.ones_like(error, dtype=bool)
-    better[:, 1:] = error[:, 1:] < lowest[:, :-1]
-    last = np.maximum.accumulate(np.where(better, np.arange(error.shape[1]), 0), axis=1)
-    on_front = (cost == np.take_along_axis(cost, last, axis=1)) & (error == np.take_along_axis(error, last, axis=1))
-    counts = np.zeros(len(networks))
-    np.add.at(counts, order[on_front], 1)
-    return [float(count) / DRAWS if one else None for count, one in zip(counts, known, strict=True)]
+    # The first and the last place of each cost: on the front is what errs least there, and less than all before.
+    places = np.arange(len(costs))
+    starts = np.insert(cost[:, 1:] > cost[:, :-1], 0, True, axis=1)
+    first = np.maximum.accumulate(np.where(starts, places, 0), axis=1)
+    ends = np.where(np.roll(starts, -1, axis=1), places, len(costs))
+    last = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+    before = np.where(first > 0, np.take_along_axis(lowest, first - 1, axis=1), np.inf)
+    on_front = (error < before) & (error == np.take_along_axis(lowest, last, axis=1))
+    counts = np.bincount(np.broadcast_to(order, error.shape)[on_front], minlength=len(costs)).tolist()
+    return [count / DRAWS if one else None for count, one in zip(counts, known, strict=True)]

@@ -175,11 +175,18 @@ def table(
     columns = {key: column for key, column in columns.items() if any(row.get(key) not in (None, "") for row in rows)}
     printed = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     cells = [_cells(columns, row, MISSING) for row in rows]
+    words, lines = [], []  # the longest of each column
     for (heading, form), *texts in zip(columns.values(), *cells, strict=True):
         parts = [part for text in texts for part in (text.split() if form == "s" else [text])]
-        width = min(max(map(len, parts), default=0), WORD)
+        words.append(min(max(map(len, parts), default=0), WORD))
+        lines.append(max(map(len, [*heading.split(", "), *texts])))
         justify: Literal["left", "right"] = "left" if form == "s" else "right"
-        printed.add_column(heading.replace(", ", "\n"), justify=justify, min_width=width, overflow="fold")
+        printed.add_column(heading.replace(", ", "\n"), justify=justify, overflow="fold")
+    # Where it is too wide rich makes the widest columns narrower, all to one width, and cuts off what is to stay wider.
+    narrowest = sum(min(line, max(words)) + 2 for line in lines)
+    if narrowest <= terminal.console().width:
+        for column, word in zip(printed.columns, words, strict=True):
+            column.min_width = word
     for row, texts in zip(rows, cells, strict=True):
         printed.add_row(*map(escape, texts), style="bold" if best and best.items() <= row.items() else None)
     return printed

@@ -1,12 +1,14 @@
 """docs/performance.md and the records that it is made of."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.benchmark_command import command
 
+from benchmarks import terminal
 from benchmarks.__main__ import COMMANDS
 from benchmarks.performance import document, launching
 from benchmarks.performance.document import PAGE, MeasuredTable, of_today, read_records, render, table
@@ -72,6 +74,20 @@ def test_a_record_becomes_a_table(tmp_path):
     text = render(read_records(tmp_path))
     assert "| unet |  | 1 |" in text and "| x |  |  |" in text and "none was available" not in text
     assert table(COLUMNS, [{"network": "x"}]).row_count == 1
+
+
+@pytest.mark.parametrize("width", range(70, 160, 3))
+def test_a_terminal_of_any_width_shows_every_character(width, monkeypatch):
+    columns = {"process": ("process", "s"), "versions": ("with", "s")}
+    columns |= {f"figure_{index}": (f"figure {index}, s", ".1f") for index in range(8)}
+    row = {"process": "ours, bfloat16", "versions": "torchvision 0.28.0, train.py d2fd3403"}
+    row |= {f"figure_{index}": 1000 + index for index in range(8)}
+    monkeypatch.setenv("COLUMNS", str(width))
+    console = terminal.console()
+    with console.capture() as captured:
+        console.print(table(columns, [row]))
+    shown = "".join(captured.get().rpartition("─")[2].split())
+    assert Counter(shown) == Counter("".join(str(value) for value in row.values()).replace(" ", "") + 8 * ".0")
 
 
 def test_a_stale_page_is_found_and_written_anew(tmp_path, monkeypatch, capsys):

@@ -130,9 +130,9 @@ def imported_modules(package: str) -> dict[str, set[str]]:
 
 
 def room(name: str) -> str:
-    """The package of a module within the house: the second part of three."""
+    """The package of a module within the house: the second part of its name, empty of a module at the root."""
     parts = name.split(".")
-    return parts[1] if len(parts) > 2 else ""
+    return parts[1] if len(parts) > 2 or parts[-1] in {*PACKAGES_BELOW, *DATA_PACKAGES_BELOW} else ""
 
 
 @pytest.mark.parametrize(("house", "below"), [("benchmarks", PACKAGES_BELOW), ("datamodules", DATA_PACKAGES_BELOW)])

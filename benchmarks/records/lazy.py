@@ -1,6 +1,10 @@
 """NumPy, SciPy's special functions and torch, imported when they are first used: records are read in under a second."""
 
 import importlib
+import importlib.util
+import sys
+from importlib.machinery import PathFinder
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 
@@ -14,6 +18,29 @@ class Lazy:
         return getattr(importlib.import_module(self._name), attribute)
 
 
+class Deferred(ModuleType):
+    """A module that is loaded when something is asked of it that has not been set."""
+
+    def __getattr__(self, name: str) -> Any:
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
+        self.hamming = self.windows.hamming
+        return getattr(self, name)
+
+
+def defer_scipy_signal() -> None:
+    """Have ``scipy.signal`` loaded when it is used: torchmetrics imports it, 0.9 s of the 4 s that importing Lightning takes,
+    to see whether it has ``hamming``, and sets it where not, for a package that is not used here. Imports nothing.
+    """
+    scipy = importlib.util.find_spec("scipy")
+    spec = scipy and PathFinder.find_spec("scipy.signal", scipy.submodule_search_locations)
+    if spec and spec.name not in sys.modules:
+        module = importlib.util.module_from_spec(spec)
+        module.hamming = None  # type: ignore[attr-defined]
+        module.__class__ = Deferred
+        sys.modules[spec.name] = module
+
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -21,4 +48,4 @@ if TYPE_CHECKING:
 else:
     np, special, torch = Lazy("numpy"), Lazy("scipy.special"), Lazy("torch")
 
-__all__ = ["np", "special", "torch"]
+__all__ = ["defer_scipy_signal", "np", "special", "torch"]

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -77,10 +77,7 @@ class Run:
     @cached_property
     def overrides(self) -> str:
         """What departs from the recipe, as in `epochs=5, optimizer.lr=0.2`; empty for the recipe itself."""
-        overrides = self.part("overrides")
-        return ", ".join(
-            f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(overrides.items())
-        )
+        return overrides_text(self.part("overrides"))
 
     @property
     def network(self) -> str:
@@ -228,6 +225,11 @@ class Run:
             except (OSError, ValueError):
                 return None
         return spent
+
+
+def overrides_text(overrides: Mapping[str, Any]) -> str:
+    """Return overrides by dotted key as in `epochs=5, optimizer.lr=0.2`."""
+    return ", ".join(f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(overrides.items()))
 
 
 def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -12,7 +13,7 @@ from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.published import Table as Published
 from benchmarks.analysis.reproduction import lines
-from benchmarks.records.runs import Run, load_runs
+from benchmarks.records.runs import Run, load_runs, overrides_text
 from benchmarks.report import iso_compute, sections
 from benchmarks.report.forecasts import comparison, with_forecasts
 from benchmarks.report.page import write_page
@@ -151,13 +152,24 @@ def _table(runs: Sequence[Run]) -> Table:
     return Table("", list(heads), rows, [head for head, number in heads.items() if number])
 
 
+def _shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the overrides that all of several runs have."""
+    first, *others = [run.part("overrides") for run in runs]
+    return {key: value for key, value in first.items() if others and all(other.get(key) == value for other in others)}
+
+
 def _recipe_notes(runs: Sequence[Run]) -> list[str]:
-    """Return a note on each run's recipe: its overrides, and its name where a family has more than one."""
+    """Return a note on each run's recipe: overrides that not all runs have, and its name where a family has more than one."""
+    shared = _shared_overrides(runs)
     recipes: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         recipes.setdefault((run.data, run.family), set()).add(run.record["recipe"])
     several = any(len(names) > 1 for names in recipes.values())
-    return [one_line(run.recipe if several else run.overrides) for run in runs]
+    notes = []
+    for run in runs:
+        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in shared})
+        notes.append(one_line(", ".join(filter(None, (run.record["recipe"] if several else "", own)))))
+    return notes
 
 
 def _legend(runs: Sequence[Run]) -> str:
@@ -168,8 +180,10 @@ def _legend(runs: Sequence[Run]) -> str:
     metrics = [
         f"{label} on {', '.join(map(one_line, names))}" if len(labels) > 1 else label for label, names in labels.items()
     ]
+    shared = one_line(overrides_text(_shared_overrides(runs)))
+    in_all = f"In all runs: {shared}. " if shared else ""
     reported = f"Reported: {'; '.join(metrics)}. " if metrics else ""
     return (
-        f"{reported}n: test images. MACs: multiply-adds of one image. "
+        f"{in_all}{reported}n: test images. MACs: multiply-adds of one image. "
         "train FLOPs: forward and backward passes of the training so far."
     )

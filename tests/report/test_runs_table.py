@@ -112,6 +112,16 @@ def test_data_set_and_recipe_are_named_only_when_there_is_more_than_one(
 
 
 @pytest.mark.parametrize("width", WIDTHS)
+def test_overrides_of_all_runs_are_named_once_and_the_others_at_their_runs(tmp_path: Path, width: int) -> None:
+    for seed in range(3):
+        make_run(tmp_path, seed=seed, overrides={"recipe.epochs": 5})
+        make_run(tmp_path, seed=seed, name="resnet20", overrides={"recipe.epochs": 5, "recipe.optimizer.lr": 0.2})
+    text, found, _ = render(tmp_path, width).partition("In all runs: epochs=5. ")
+    assert found and "epochs=5" not in text
+    assert [line.strip() for line in text.splitlines()].count("optimizer.lr=0.2") == 3
+
+
+@pytest.mark.parametrize("width", WIDTHS)
 def test_seeds_are_averaged_beside_their_number(mixed: Path, width: int) -> None:
     line = line_of(render(mixed, width), " ± ", " %", "digits")
     # Student's t of 1, 2 and 3 on the logit scale: ± 4.303 · 0.01 / sqrt 3 / (0.02 · 0.98) = 1.267 about log(0.02 / 0.98).

@@ -60,7 +60,8 @@ def scaling(runs: Sequence[Run]) -> list[Table]:
     heads = ("data set", "family", "error by training FLOPs C", "largest cost, from the others")
     lead = (
         "A power law with a floor, fitted to the means over seeds of all networks and budgets of a family that have an "
-        "interval; at least four different costs. Where there are five, the largest is predicted from the others."
+        "interval; at least four different costs. Networks of another kind, as those without a shortcut, have their own. "
+        "Where there are five, the largest is predicted from the others."
     )
     pairs = equal_errors(members)
     equal: list[Row] = [[one.first.data, f"{one.first.name} against {one.second.name}", one.text] for one in pairs]

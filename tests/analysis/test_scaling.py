@@ -34,7 +34,9 @@ def test_a_rising_error_has_no_slope_below_zero() -> None:
     assert float(law.error_at(1e10)[0]) >= float(law.error_at(1e12)[0]) >= 0
 
 
-def make_family(root: Path, name: str, factor: float, costs: tuple[float, ...], seed: int = 0) -> None:
+def make_family(
+    root: Path, name: str, factor: float, costs: tuple[float, ...], seed: int = 0, family: str = "", **overrides: object
+) -> None:
     """Three seeds at each cost, whose true error is 1 + 6 (C / 10¹¹ / factor)^-0.5 %, on the same images."""
     rng = np.random.default_rng(seed)
     for width, cost in enumerate(costs):
@@ -45,10 +47,11 @@ def make_family(root: Path, name: str, factor: float, costs: tuple[float, ...], 
             folder = make_run(
                 root,
                 name=f"{name}{20 + width}",
-                family=name,
+                family=family or name,
                 seed=number,
                 metrics=metrics,
                 compute={"train_flops": cost},
+                overrides={f"model.{key}": value for key, value in {"base_channels": width, **overrides}.items()},
             )
             write_outcomes(folder, Outcomes("a" * 64, {"top1_err": ~errors}))
 
@@ -63,6 +66,16 @@ def test_families_are_compared_at_equal_error(tmp_path: Path) -> None:
     assert pair.low < quarter < pair.high
     assert not pair.low <= 1 <= pair.high  # told apart
     assert f"{pair.first.name} needs {pair.ratio:.3g} × [" in pair.text
+
+
+def test_networks_of_another_kind_have_a_curve_of_their_own_and_sizes_make_no_kind(tmp_path: Path) -> None:
+    make_family(tmp_path, "resnet", 1.0, COSTS, 1)
+    make_family(tmp_path, "plain", 3.0, COSTS, 2, family="resnet", shortcut="none")
+    members = {one.name: one for one in families(load_runs(tmp_path)[0])}
+    assert {name: len(one.costs) for name, one in members.items()} == {"resnet": 5, "resnet shortcut=none": 5}
+    [equal] = equal_errors([members["resnet shortcut=none"], members["resnet"]])
+    assert equal.low <= 3 <= equal.high
+    assert f"at {equal.error:.2f}, resnet shortcut=none needs {equal.ratio:.3g} × [" in equal.text
 
 
 def test_a_larger_budget_that_was_held_out_is_predicted(tmp_path: Path) -> None:

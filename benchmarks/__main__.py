@@ -52,6 +52,7 @@ VIEWS = {
         config_dir=True,
     ),
     "accuracy": Command("error over the cost of an image, a curve for each family", "report.views:accuracy"),
+    "scaling": Command("error over training compute, a fitted curve for each family", "report.views:scaling"),
     "learning_rates": Command(
         "validation loss over learning rate, and the rate of each network", "report.views:learning_rates"
     ),
@@ -117,7 +118,7 @@ COMMANDS = Command(
             REPORT,
         ),
         "view": Command(
-            "layers, cardinality, deconvolution, accuracy, learning_rates, reuse: what varies and what is held fixed, as pages",
+            "layers, cardinality, deconvolution, accuracy, scaling, learning_rates, reuse: charts of what varies, as pages",
             "",
             VIEWS,
         ),

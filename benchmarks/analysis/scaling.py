@@ -56,6 +56,7 @@ class Family:
 
     Attributes:
         name: with what makes its networks another kind than the family's others, as `resnet shortcut=none`.
+        first: a run of it.
         costs: training FLOPs, ascending; mean over seeds.
         errors: the means, then joint draws of them, shape (1 + draws, costs).
     """
@@ -63,6 +64,7 @@ class Family:
     data: str
     name: str
     label: str
+    first: Run
     costs: list[float]
     errors: Any
     law: PowerLaw
@@ -151,7 +153,7 @@ def families(runs: Iterable[Run]) -> list[Family]:
             if _different(costs) >= FEWEST:
                 data, label, *_ = key
                 law = fit(costs, errors[:, order])
-                result.append(Family(data, name, label, costs, errors[:, order], law))
+                result.append(Family(data, name, label, known[order[0]][0][0], costs, errors[:, order], law))
     return result
 
 

@@ -1,10 +1,8 @@
 """Accuracy over cost with the networks matched in cost, as a page."""
 
-import itertools
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,12 @@ from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.config.about import Look
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
-from benchmarks.report.style import look_of
+from benchmarks.report.style import another_look, look_of
 from benchmarks.report.view import Figure, View
 from benchmarks.units import score_label, si
 
 EXPERIMENT = "compute_accuracy"
 _ROW = re.compile(r"(.+)_[\d.]+e\d+")  # of an experiment whose rows are curves at several costs: plain_2.6e6
-_DASHES = ("solid", "dash", "dot", "longdash", "dashdot")
 
 
 def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
@@ -73,10 +70,7 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
     looks: list[Look] = []
     for curve, by_cost in _curves(groups).items():
         costs = max(costs, sorted(by_cost), key=len)
-        look = look_of(next(iter(by_cost.values()))[0])
-        if look in looks:  # another curve of the same family
-            dash = next(dash for dash in itertools.cycle(_DASHES) if dash not in {each.dash for each in looks[-4:]})
-            look = replace(look, dash=dash, marker=f"{look.marker}-open")
+        look = another_look(look_of(next(iter(by_cost.values()))[0]), looks)
         looks.append(look)
         labels = {macs: group[0].name for macs, group in by_cost.items()}
         traces += seeds_over({macs: by_cost[macs] for macs in sorted(by_cost)}, look, curve, labels)

@@ -17,6 +17,7 @@ from benchmarks.report.deconvolution_view import DEFAULT, deconvolution_view
 from benchmarks.report.feature_reuse import REUSE, reuse_view
 from benchmarks.report.layers_view import layers_view
 from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
+from benchmarks.report.scaling_view import scaling_view
 from benchmarks.report.view import View, render
 
 
@@ -84,6 +85,22 @@ def run_accuracy(arguments: argparse.Namespace) -> None:
     """Write the view of accuracy."""
     root = arguments.output_root
     _write(arguments, accuracy_view(root, arguments.experiment), root / "views" / "accuracy.html")
+
+
+def add_scaling_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view scaling``."""
+    parser.description = (
+        "Test error, or score, over training FLOPs from finished runs: a fitted curve in its 95 % band for each family that "
+        "has runs of several seeds at four different costs, and which family needs how much of another's compute."
+    )
+    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
+    _add_out(parser, "OUTPUT_ROOT/views/scaling.html")
+
+
+def run_scaling(arguments: argparse.Namespace) -> None:
+    """Write the view of scaling."""
+    root = arguments.output_root
+    _write(arguments, scaling_view(root), root / "views" / "scaling.html")
 
 
 def add_learning_rates_arguments(parser: argparse.ArgumentParser) -> None:

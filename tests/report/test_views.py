@@ -23,6 +23,7 @@ from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
 from benchmarks.report.feature_reuse import feature_reuse, reuse_view
 from benchmarks.report.layers_view import layers_view
+from benchmarks.report.scaling_view import scaling_view
 from lightning_modules.nets import DenseNet, ResNet
 
 view = command("view")
@@ -283,6 +284,47 @@ def test_rows_named_by_their_cost_are_curves_of_their_own(tmp_path: Path) -> Non
     assert [20.0] in shown and any(9.0 in values for values in shown)
     assert curves["plain"]["line"]["dash"] != curves["resnet"]["line"]["dash"]
     assert (curves["resnet"]["marker"]["symbol"], curves["plain"]["marker"]["symbol"]) == ("circle", "circle-open")
+
+
+def test_curves_over_training_compute_are_the_fitted_ones_and_end_at_twice_the_largest_run(tmp_path: Path) -> None:
+    costs = (1e10, 3e10, 1e11, 3e11, 1e12)
+    for shortcut, factor in ({}, 6.0), ({"model.shortcut": "none"}, 9.0):
+        for epochs, flops in enumerate(costs):
+            for seed, noise in enumerate((-0.2, 0.0, 0.2)):
+                make_run(
+                    tmp_path,
+                    name=f"net{factor:g}",
+                    family="resnet",
+                    seed=seed,
+                    overrides={"recipe.epochs": epochs, **shortcut},
+                    metrics={"test/top1_err": 1 + noise + factor * (flops / 1e11) ** -0.5},
+                    compute={"train_flops": flops},
+                )
+    [chart] = scaling_view(tmp_path).figures
+    traces = chart.choices[0]["traces"]
+    curves = {trace["name"]: trace for trace in traces if trace["mode"] == "lines" and "name" in trace}
+    assert list(curves) == ["resnet", "resnet shortcut=none"]
+    for curve, factor in zip(curves.values(), (6.0, 9.0), strict=True):
+        assert (curve["x"][0], curve["x"][-1]) == (pytest.approx(1e10), pytest.approx(2e12))
+        # The exponent is one of a grid with steps of 2.3 %.
+        assert curve["y"] == pytest.approx([1 + factor * (x / 1e11) ** -0.5 for x in curve["x"]], rel=0.02)
+    marks = [trace for trace in traces if trace["mode"] == "markers"]
+    assert marks[0]["y"] == pytest.approx([1 + 6 * (x / 1e11) ** -0.5 for x in costs])
+    for mark in marks:
+        for place, mean in enumerate(mark["y"]):  # the interval holds the seeds' mean, and is no wider than the scale
+            assert 0 < mark["error_y"]["arrayminus"][place] < mean and 0 < mark["error_y"]["array"][place] < 100
+    # 9 u and 6 u are equal at (9 / 6)² times the compute, u = C^-0.5.
+    first, ratio = re.search(r"(resnet|none) needs ([\d.]+) ×", chart.caption).groups()  # type: ignore[union-attr]
+    assert float(ratio) == pytest.approx(2.25 if first == "none" else 1 / 2.25, rel=0.1)
+    assert {trace["line"]["dash"] for trace in curves.values()} == {"solid", "dash"}
+
+
+def test_too_few_training_costs_are_no_curve(tmp_path: Path) -> None:
+    make_run(tmp_path)
+    with pytest.raises(
+        ValueError, match="no family in .* has finished runs of several seeds at 4 different training costs"
+    ):
+        scaling_view(tmp_path)
 
 
 def written(tmp_path: Path, capsys: pytest.CaptureFixture[str], *argv: str) -> Path:

@@ -3,9 +3,12 @@
 import importlib
 import importlib.util
 import sys
+import threading
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+_LOADING = threading.RLock()
 
 
 class Lazy:
@@ -19,13 +22,17 @@ class Lazy:
 
 
 class Deferred(ModuleType):
-    """A module that is loaded when something is asked of it that has not been set."""
+    """``scipy.signal``, loaded when something is asked of it that is not ``hamming``."""
+
+    hamming: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
-        self.hamming = self.windows.hamming
-        return getattr(self, name)
+        with _LOADING:
+            if self.hamming is None:
+                self.hamming = False  # while it is loaded, which asks for names that are not there yet
+                self.__spec__.loader.exec_module(self)  # type: ignore[union-attr]
+                self.hamming = self.windows.hamming  # as torchmetrics would have set it
+        return super().__getattribute__(name)
 
 
 def defer_scipy_signal() -> None:
@@ -36,7 +43,6 @@ def defer_scipy_signal() -> None:
     spec = scipy and PathFinder.find_spec("scipy.signal", scipy.submodule_search_locations)
     if spec and spec.name not in sys.modules:
         module = importlib.util.module_from_spec(spec)
-        module.hamming = None  # type: ignore[attr-defined]
         module.__class__ = Deferred
         sys.modules[spec.name] = module
 

@@ -12,6 +12,10 @@ assert not {"scipy", "torch"} & set(sys.modules)
 import pytorch_lightning, torchmetrics
 assert "scipy.signal" in sys.modules and "scipy.signal._signaltools" not in sys.modules, "loaded with Lightning"
 import scipy.signal
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    assert len(set(pool.map(lambda _: scipy.signal.lfilter, range(8)))) == 1
+assert not hasattr(scipy.signal, "no_such_name")
 assert scipy.signal.fftconvolve([1, 1, 1], [1, 1]).round(6).tolist() == [1, 2, 2, 1]
 from scipy.signal import windows
 import scipy.signal.filter_design

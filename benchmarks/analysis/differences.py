@@ -1,7 +1,7 @@
 """Which networks of a data set differ, and by how much: on the same test images, whatever their seeds."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +37,13 @@ class Difference:
         return self.comparison.text(self.unit, self.p, self.compared)
 
 
-def differences(runs: Iterable[Run]) -> list[Difference]:
+def differences(runs: Iterable[Run], said: Container[str] = ()) -> list[Difference]:
     """The differences of all networks of a data set that have at least two seeds, of many those at equal cost.
 
     Each with everything else equal but the network, its recipe and its overrides: the same metric on the same test images.
+
+    Args:
+        said: overrides that the names of networks leave out.
     """
     groups = [group for group in same_but_seed(runs) if len(group) > 1]
     estimated = estimates(groups)
@@ -48,7 +51,7 @@ def differences(runs: Iterable[Run]) -> list[Difference]:
     for data in dict.fromkeys(group[0].data for group in groups):
         here = [index for index, group in enumerate(groups) if group[0].data == data]
         first = {index: groups[index][0] for index in here}
-        labels = dict(zip(here, short_labels(list(first.values()), seeds=False), strict=True))
+        labels = dict(zip(here, short_labels(list(first.values()), seeds=False, said=said), strict=True))
         pairs = [
             (one, other, compare(estimated[one], estimated[other]))
             for one, other in itertools.combinations(here, 2)

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.published import FIGURES
-from benchmarks.records.runs import Run
+from benchmarks.records.runs import Run, overrides_text
 from benchmarks.units import MISSING, mean_text, number, score
 
 
@@ -93,11 +93,17 @@ def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
     return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
 
 
-def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:
+def shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:
+    """Return the overrides that all of several runs have; none of a single run."""
+    first, *others = [run.part("overrides") for run in runs]
+    return {key: value for key, value in first.items() if others and all(other.get(key) == value for other in others)}
+
+
+def short_labels(runs: Sequence[Run], *, seeds: bool = True, said: Container[str] = ()) -> list[str]:
     """A label for each run, no longer than telling these runs apart needs.
 
-    Overrides are always said; the recipe where a model has more than one; the seed, unless `seeds` is False, where
-    there is more than one.
+    Overrides are always said but those of `said`, which are said elsewhere; the recipe where a model has more than one; the
+    seed, unless `seeds` is False, where there is more than one.
     """
     recipes: dict[tuple[str, str], set[str]] = {}
     for run in runs:
@@ -107,7 +113,8 @@ def short_labels(runs: Sequence[Run], *, seeds: bool = True) -> list[str]:
     for run in runs:
         recipe = run.record["recipe"] if len(recipes[run.data, run.name]) > 1 else ""
         seed = f"seed {run.seed}" if several_seeds else ""
-        labels.append(" · ".join(filter(None, (run.name, recipe, run.overrides, seed))))
+        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in said})
+        labels.append(" · ".join(filter(None, (run.name, recipe, own, seed))))
     return labels if seeds else _told_apart(labels, runs)
 
 

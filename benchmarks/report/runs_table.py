@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -13,6 +12,7 @@ from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.published import Table as Published
 from benchmarks.analysis.reproduction import lines
+from benchmarks.analysis.seeds import shared_overrides
 from benchmarks.records.runs import Run, load_runs, overrides_text
 from benchmarks.report import iso_compute, sections
 from benchmarks.report.forecasts import comparison, with_forecasts
@@ -35,10 +35,11 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
         return
     print_table(_table(runs), console)
     console.print(Text(_legend(runs), style="dim"))
+    said = shared_overrides(runs)
     below = [
         sections.uncounted(runs),
-        sections.means(runs),
-        sections.network_differences(runs),
+        sections.means(runs, said),
+        sections.network_differences(runs, said),
         sections.baselines(runs),
         sections.alone(runs),
     ]
@@ -152,15 +153,9 @@ def _table(runs: Sequence[Run]) -> Table:
     return Table("", list(heads), rows, [head for head, number in heads.items() if number])
 
 
-def _shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the overrides that all of several runs have."""
-    first, *others = [run.part("overrides") for run in runs]
-    return {key: value for key, value in first.items() if others and all(other.get(key) == value for other in others)}
-
-
 def _recipe_notes(runs: Sequence[Run]) -> list[str]:
     """Return a note on each run's recipe: overrides that not all runs have, and its name where a family has more than one."""
-    shared = _shared_overrides(runs)
+    shared = shared_overrides(runs)
     recipes: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         recipes.setdefault((run.data, run.family), set()).add(run.record["recipe"])
@@ -180,7 +175,7 @@ def _legend(runs: Sequence[Run]) -> str:
     metrics = [
         f"{label} on {', '.join(map(one_line, names))}" if len(labels) > 1 else label for label, names in labels.items()
     ]
-    shared = one_line(overrides_text(_shared_overrides(runs)))
+    shared = one_line(overrides_text(shared_overrides(runs)))
     in_all = f"In all runs: {shared}. " if shared else ""
     reported = f"Reported: {'; '.join(metrics)}. " if metrics else ""
     return (

@@ -1,7 +1,7 @@
 """What runs say together, as tables: means, differences, baselines, scores, and what has not finished."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from benchmarks import terminal
 from benchmarks.analysis import published
@@ -22,10 +22,10 @@ BUSY_MARK = " *"
 SEEDS_NAMED = 12  # of those not started, in one line
 
 
-def means(runs: Sequence[Run]) -> Table:
-    """Return the means of the runs that may be averaged."""
+def means(runs: Sequence[Run], said: Container[str] = ()) -> Table:
+    """Return the means of the runs that may be averaged. The overrides of `said` are said elsewhere."""
     groups = seed_groups(runs)
-    labels = short_labels([group.runs[0] for group in groups], seeds=False)
+    labels = short_labels([group.runs[0] for group in groups], seeds=False, said=said)
     rows: list[Row] = []
     for group, label in zip(groups, labels, strict=True):
         run, basis = group.runs[0], group.estimate.missing or group.estimate.basis_text
@@ -44,11 +44,11 @@ def means(runs: Sequence[Run]) -> Table:
     return Table("Means over seeds", heads, rows, ("mean ± std", "95 % interval", "sampling"), lead)
 
 
-def network_differences(runs: Sequence[Run]) -> Table:
-    """Return the differences between networks on the same test images."""
+def network_differences(runs: Sequence[Run], said: Container[str] = ()) -> Table:
+    """Return the differences between networks on the same test images. The overrides of `said` are said elsewhere."""
     rows: list[Row] = []
     if len(runs) <= terminal.STYLED:  # so many pairs would hide the rest
-        rows = [[one.data, f"{one.first} against {one.second}", one.text] for one in differences(runs)]
+        rows = [[one.data, f"{one.first} against {one.second}", one.text] for one in differences(runs, said)]
     return Table("Differences between networks on the same test images", ("data set", "networks", "difference"), rows)
 
 

@@ -24,35 +24,25 @@ from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, 
 from benchmarks.training import tuned_settings
 from benchmarks.training.backbone_weights import load_backbone
 from benchmarks.training.batch_hooks import leave_out_profiler
-from benchmarks.training.batch_statistics import BatchStatistics
-from benchmarks.training.budget import take_budget
+from benchmarks.training.callbacks import testing_callbacks, training_callbacks
 from benchmarks.training.checkpoints import (
+    CHECKPOINTS,
     AtomicCheckpointIO,
-    Averaging,
-    Checkpoints,
     check_fits,
     check_origin,
     newest_intact,
     tidy,
     weights_sha256,
 )
-from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.default_settings import complete
 from benchmarks.training.environment import code, environment, process_rank
-from benchmarks.training.finite_loss import FiniteLoss
-from benchmarks.training.history import HistoryWriter
-from benchmarks.training.mirror_check import MirrorCheck
 from benchmarks.training.open_run import OpenRun
 from benchmarks.training.options import TrainingOptions
-from benchmarks.training.out_of_memory import OutOfMemory, largest_evaluation_batch
+from benchmarks.training.out_of_memory import largest_evaluation_batch
 from benchmarks.training.recomputation import recomputed_macs
-from benchmarks.training.region_cost import RegionCostMeter
-from benchmarks.training.step_seed import StepSeed
 from benchmarks.training.stopping import silence
-from benchmarks.training.validation_interval import ValidationInterval
 from benchmarks.training.weights import Weights
 
-CHECKPOINTS = "checkpoints"  # folder of a run
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
 EVALUATED_AT_ONCE = 2_000  # images on a GPU: 16 runs that shared an H100 ran out of memory with all 10,000 of CIFAR-10
 
@@ -73,21 +63,9 @@ def train(run: OpenRun) -> None:
     arguments, layout_note = complete(config, arguments, device_of(arguments["accelerator"]).type == "cuda")
     options = TrainingOptions.take(arguments)
 
-    run.progress.prepare(f"loading {config['data']['name']}", 0, 0)
-    data = instantiate(config["datamodule"] | loading)
-    with data.reporting_preparation_to(run.progress.prepare):
-        data.setup("fit")
-    module = instantiate(config["module"])
-    check_image_size(module.net, *config["data"]["image_size"])
-    backbone_note = None if weights is not None else load_backbone(config, module.net)
-    if notes := [note for note in (backbone_note, layout_note) if note is not None]:
-        run.record.notes = [*(run.record.notes or ()), *notes]
-
-    run.progress.prepare("counting MACs", 0, 0)
-    complexity = measure(module.net, image_shape(config))
-    if complexity.warning and process_rank() == 0:
-        print(f"{config['name']}: {complexity.warning}", file=sys.stderr)
-    check(config["name"], config["data"]["num_classes"], complexity)
+    data = load_data(run, loading)
+    module = build(run, layout_note)
+    complexity = count_compute(run, module)
     check_images(config, data.image_shape())
     apply_options(run, options, arguments, module, complexity)
 
@@ -116,6 +94,45 @@ def train(run: OpenRun) -> None:
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     trainer.test(module, datamodule=data, verbose=False)
     record_test(run, trainer, module, data)
+
+
+def load_data(run: OpenRun, loading: dict[str, Any]) -> Any:
+    """Return the data module, set up for training; ``loading`` are the arguments of it that tuning sets."""
+    run.progress.prepare(f"loading {run.config['data']['name']}", 0, 0)
+    data = instantiate(run.config["datamodule"] | loading)
+    with data.reporting_preparation_to(run.progress.prepare):
+        data.setup("fit")
+    return data
+
+
+def build(run: OpenRun, layout_note: str | None) -> Any:
+    """Return the module with its network; a detector that is to train has its backbone's weights.
+
+    Raises:
+        ValueError: the network does not take images of this size, or the backbone's weights are of another.
+    """
+    config = run.config
+    module = instantiate(config["module"])
+    check_image_size(module.net, *config["data"]["image_size"])
+    backbone_note = load_backbone(config, module.net) if config["mode"] != "test" else None
+    if notes := [note for note in (backbone_note, layout_note) if note is not None]:
+        run.record.notes = [*(run.record.notes or ()), *notes]
+    return module
+
+
+def count_compute(run: OpenRun, module: Any) -> Complexity:
+    """Return the cost of the network.
+
+    Raises:
+        ValueError: it has a published network's name and not its counts.
+    """
+    config = run.config
+    run.progress.prepare("counting MACs", 0, 0)
+    complexity = measure(module.net, image_shape(config))
+    if complexity.warning and process_rank() == 0:
+        print(f"{config['name']}: {complexity.warning}", file=sys.stderr)
+    check(config["name"], config["data"]["num_classes"], complexity)
+    return complexity
 
 
 def imported_weights(config: dict[str, Any]) -> Weights | None:
@@ -199,58 +216,6 @@ def apply_options(
     if options.compile:
         run.progress.prepare("compiling in the first step", 0, 0)
     module.micro_batches = options.accumulate_grad_batches or 1
-
-
-def training_callbacks(
-    run: OpenRun,
-    options: TrainingOptions,
-    arguments: dict[str, Any],
-    module: Any,
-    complexity: Complexity,
-    origin: dict[str, str],
-) -> list[pl.Callback]:
-    """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event.
-
-    A loss is checked before anything is written of it, and checkpoints come last: what they save includes the batch.
-    """
-    config, recipe = run.config, run.config["recipe"]
-    step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
-    run.budget = take_budget(arguments, step_flops, recipe["epochs"], run.stop)
-    run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
-    if complexity.parts():
-        run.cost = RegionCostMeter(module.net, complexity, recipe["batch_size"])
-    else:
-        run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
-    run.progress.follow(run.cost, run.budget)
-    if images := recipe.get("batch_norm_images"):
-        run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
-    return [
-        run.memory,
-        *([] if run.mirror is None else [MirrorCheck(run.mirror)]),
-        *([] if options.ema_decay is None else [Averaging(decay=options.ema_decay)]),
-        *([] if run.batch_statistics is None else [run.batch_statistics]),
-        *([] if run.budget is None else [run.budget]),
-        ValidationInterval(recipe.get("validate_every", 1)),
-        StepSeed(config["seed"]),
-        FiniteLoss(),
-        run.cost,
-        HistoryWriter(run.directory, run.cost),
-        run.progress,
-        Checkpoints(
-            run.directory / CHECKPOINTS,
-            f"val/{module.primary}",
-            run.stop,
-            config["launch"]["checkpoint_every_steps"],
-            origin,
-        ),
-    ]
-
-
-def testing_callbacks(run: OpenRun, options: TrainingOptions, arguments: dict[str, Any]) -> list[pl.Callback]:
-    """Return the callbacks of a run that only tests: what training its weights has cost is not known."""
-    take_budget(arguments, 1, 1, run.stop)  # its keys are none of Lightning's trainer
-    run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
-    return [run.memory, run.progress]
 
 
 def make_trainer(

@@ -1,0 +1,72 @@
+"""The callbacks of a run, in the order in which Lightning calls them."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from benchmarks.complexity.cost import Complexity
+from benchmarks.training.batch_statistics import BatchStatistics
+from benchmarks.training.budget import take_budget
+from benchmarks.training.checkpoints import CHECKPOINTS, Averaging, Checkpoints
+from benchmarks.training.cost_meter import CostMeter
+from benchmarks.training.finite_loss import FiniteLoss
+from benchmarks.training.history import HistoryWriter
+from benchmarks.training.mirror_check import MirrorCheck
+from benchmarks.training.open_run import OpenRun
+from benchmarks.training.options import TrainingOptions
+from benchmarks.training.out_of_memory import OutOfMemory
+from benchmarks.training.region_cost import RegionCostMeter
+from benchmarks.training.step_seed import StepSeed
+from benchmarks.training.validation_interval import ValidationInterval
+
+
+def training_callbacks(
+    run: OpenRun,
+    options: TrainingOptions,
+    arguments: dict[str, Any],
+    module: Any,
+    complexity: Complexity,
+    origin: dict[str, str],
+) -> list[pl.Callback]:
+    """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event.
+
+    A loss is checked before anything is written of it, and checkpoints come last: what they save includes the batch.
+    """
+    config, recipe = run.config, run.config["recipe"]
+    step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
+    run.budget = take_budget(arguments, step_flops, recipe["epochs"], run.stop)
+    run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
+    if complexity.parts():
+        run.cost = RegionCostMeter(module.net, complexity, recipe["batch_size"])
+    else:
+        run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
+    run.progress.follow(run.cost, run.budget)
+    if images := recipe.get("batch_norm_images"):
+        run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
+    return [
+        run.memory,
+        *([] if run.mirror is None else [MirrorCheck(run.mirror)]),
+        *([] if options.ema_decay is None else [Averaging(decay=options.ema_decay)]),
+        *([] if run.batch_statistics is None else [run.batch_statistics]),
+        *([] if run.budget is None else [run.budget]),
+        ValidationInterval(recipe.get("validate_every", 1)),
+        StepSeed(config["seed"]),
+        FiniteLoss(),
+        run.cost,
+        HistoryWriter(run.directory, run.cost),
+        run.progress,
+        Checkpoints(
+            run.directory / CHECKPOINTS,
+            f"val/{module.primary}",
+            run.stop,
+            config["launch"]["checkpoint_every_steps"],
+            origin,
+        ),
+    ]
+
+
+def testing_callbacks(run: OpenRun, options: TrainingOptions, arguments: dict[str, Any]) -> list[pl.Callback]:
+    """Return the callbacks of a run that only tests: what training its weights has cost is not known."""
+    take_budget(arguments, 1, 1, run.stop)  # its keys are none of Lightning's trainer
+    run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
+    return [run.memory, run.progress]

@@ -11,17 +11,17 @@ help:           ## list the targets
 demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, show the table and the page
 	$(BIN)/python run.py -m model=resnext,densenet
 
-test: .venv/test ## install and run the tests (about 8 minutes on 2 cores)
-	$(BIN)/python -m pytest $(TWO)
+test: .venv/test ## install and run the tests (about 7 minutes on 2 cores)
+	$(BIN)/python -m pytest -n 3 $(ORDER)
 
 test-slow: .venv/slow ## the slow tests and those in a real browser
-	$(BIN)/python -m pytest $(TWO) -m 'slow or browser' -rs
+	$(BIN)/python -m pytest -n 2 $(ORDER) -m 'slow or browser' -rs
 
 test-timm: .venv/timm/installed ## networks of timm and torchvision, in an environment of their own
 	.venv/timm/bin/python -m pytest -m timm -rs
 
 test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
-	$(BIN)/python -m pytest $(TWO) -m 'slurm or netns or ray' -rs
+	$(BIN)/python -m pytest -n 2 $(ORDER) -m 'slurm or netns or ray' -rs
 
 nightly: .venv/test ## 100 runs killed at random moments, each compared with one that nothing happened to (hours)
 	$(BIN)/python tests/support/kill_trials.py --count 100 --seed $$(date +%j)
@@ -68,5 +68,5 @@ clean:          ## remove .venv (results in outputs/ stay)
 comma := ,
 # Trackio and what it needs beside MLflow's: it asks for an older Pillow than the tests have.
 ASK_FOR_OLDER := trackio gradio_client brotli orjson python-multipart
-# In two processes, the long modules first: tests/conftest.py.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# In several processes, the long modules first: tests/conftest.py.
+ORDER := --dist loadfile --no-loadscope-reorder

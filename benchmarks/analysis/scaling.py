@@ -15,7 +15,7 @@ from benchmarks.analysis.estimates import estimates
 from benchmarks.analysis.pareto import drawn_errors
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
-from benchmarks.records.runs import Run, overrides_text
+from benchmarks.records.runs import Run
 from benchmarks.units import si
 
 FEWEST = 4  # different costs: one more than there are parameters
@@ -55,7 +55,7 @@ class Family:
     """The networks and budgets of a family on a data set.
 
     Attributes:
-        name: with what makes its networks another kind than the family's others, as `resnet shortcut=none`.
+        name: the kind of its networks.
         first: a run of it.
         costs: training FLOPs, ascending; mean over seeds.
         errors: the means, then joint draws of them, shape (1 + draws, costs).
@@ -145,8 +145,8 @@ def families(runs: Iterable[Run]) -> list[Family]:
             continue
         estimated = [one for _, one in known]
         errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
-        for name in dict.fromkeys(_kind(group[0]) for group, _ in known):
-            places = [place for place, (group, _) in enumerate(known) if _kind(group[0]) == name]
+        for name in dict.fromkeys(group[0].kind for group, _ in known):
+            places = [place for place, (group, _) in enumerate(known) if group[0].kind == name]
             cost_of = {place: fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places}
             order = sorted(places, key=cost_of.__getitem__)
             costs = [cost_of[place] for place in order]
@@ -176,13 +176,6 @@ def _different(costs: Sequence[float]) -> int:
         if cost > APART * last:
             number, last = number + 1, cost
     return number
-
-
-def _kind(run: Run) -> str:
-    """Return the family, with arguments of its networks that are words or switches, not sizes: `resnet shortcut=none`."""
-    arguments = {key: value for key, value in run.part("overrides").items() if key.startswith("model.")}
-    words = {key.removeprefix("model."): value for key, value in arguments.items() if isinstance(value, str | bool)}
-    return " ".join(filter(None, (run.family, overrides_text(words))))
 
 
 def _test(run: Run) -> tuple[str, str, Any, Any]:

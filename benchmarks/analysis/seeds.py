@@ -96,7 +96,9 @@ def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
 def shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:
     """Return the overrides that all of several runs have; none of a single run."""
     first, *others = [run.part("overrides") for run in runs]
-    return {key: value for key, value in first.items() if others and all(other.get(key) == value for other in others)}
+    return {
+        key: value for key, value in first.items() if others and all((key, value) in other.items() for other in others)
+    }
 
 
 def short_labels(runs: Sequence[Run], *, seeds: bool = True, said: Container[str] = ()) -> list[str]:

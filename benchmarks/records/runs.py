@@ -86,6 +86,13 @@ class Run:
         shown = [f"{key}={short_value(value)}" for key, value in overrides if key.startswith("model.")]
         return " ".join([self.name, *shown])
 
+    @property
+    def kind(self) -> str:
+        """The family, with arguments of the network that are text or true or false, so no sizes: `resnet shortcut=none`."""
+        arguments = {key: value for key, value in self.part("overrides").items() if key.startswith("model.")}
+        texts = {key.removeprefix("model."): value for key, value in arguments.items() if isinstance(value, str | bool)}
+        return " ".join(filter(None, (self.family, overrides_text(texts))))
+
     @cached_property
     def recipe(self) -> str:
         """The recipe with its overrides."""

@@ -101,7 +101,7 @@ def _curve(run: Run) -> str:
         return row[1]
     if run.record.get("task") == "detection":  # mask_rcnn_resnext50_8x2d_fpn64
         return re.split(r"\d", run.name)[0] or run.family
-    return run.family
+    return run.kind
 
 
 def _row(run: Run) -> re.Match[str] | None:

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -33,9 +34,9 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
     if not runs:
         console.print("No runs yet.")
         return
-    print_table(_table(runs), console)
-    console.print(Text(_legend(runs), style="dim"))
     said = shared_overrides(runs)
+    print_table(_table(runs, said), console)
+    console.print(Text(_legend(runs, said), style="dim"))
     below = [
         sections.uncounted(runs),
         sections.means(runs, said),
@@ -135,13 +136,13 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, Published | None, Path]
     return name, table, Path(places[0] if places else "outputs")
 
 
-def _table(runs: Sequence[Run]) -> Table:
+def _table(runs: Sequence[Run], said: Container[str]) -> Table:
     """Return the table of runs for a terminal: a data set is a row above its runs, a recipe a second line of the model."""
     shown = [column for column in RUN_COLUMNS if column not in (DATA, RECIPE)]
     several_data = len({run.data for run in runs}) > 1
     rows: list[Row] = []
     previous = ""
-    for run, note in zip(runs, _recipe_notes(runs), strict=True):
+    for run, note in zip(runs, _recipe_notes(runs, said), strict=True):
         if several_data and run.data != previous:
             rows.append([Cell(run.data, style="bold"), *[""] * (len(shown) - 1)])
         previous = run.data
@@ -153,21 +154,20 @@ def _table(runs: Sequence[Run]) -> Table:
     return Table("", list(heads), rows, [head for head, number in heads.items() if number])
 
 
-def _recipe_notes(runs: Sequence[Run]) -> list[str]:
-    """Return a note on each run's recipe: overrides that not all runs have, and its name where a family has more than one."""
-    shared = shared_overrides(runs)
+def _recipe_notes(runs: Sequence[Run], said: Container[str]) -> list[str]:
+    """Return a note on each run's recipe: overrides but those of `said`, and its name where a family has more than one."""
     recipes: dict[tuple[str, str], set[str]] = {}
     for run in runs:
         recipes.setdefault((run.data, run.family), set()).add(run.record["recipe"])
     several = any(len(names) > 1 for names in recipes.values())
     notes = []
     for run in runs:
-        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in shared})
+        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in said})
         notes.append(one_line(", ".join(filter(None, (run.record["recipe"] if several else "", own)))))
     return notes
 
 
-def _legend(runs: Sequence[Run]) -> str:
+def _legend(runs: Sequence[Run], said: Mapping[str, Any]) -> str:
     labels: dict[str, dict[str, None]] = {}
     for run in runs:
         if run.metric:
@@ -175,8 +175,7 @@ def _legend(runs: Sequence[Run]) -> str:
     metrics = [
         f"{label} on {', '.join(map(one_line, names))}" if len(labels) > 1 else label for label, names in labels.items()
     ]
-    shared = one_line(overrides_text(shared_overrides(runs)))
-    in_all = f"In all runs: {shared}. " if shared else ""
+    in_all = f"In all runs: {one_line(overrides_text(said))}. " if said else ""
     reported = f"Reported: {'; '.join(metrics)}. " if metrics else ""
     return (
         f"{in_all}{reported}n: test images. MACs: multiply-adds of one image. "

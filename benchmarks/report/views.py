@@ -76,15 +76,13 @@ def add_accuracy_arguments(parser: argparse.ArgumentParser) -> None:
         "Test error, or score, over multiply-adds of one image from finished runs: a curve for each family, in a band from the "
         "lowest to the highest seed."
     )
-    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
+    _add_root(parser, "accuracy")
     parser.add_argument("--experiment", help=f"default: {MATCHED}, or all runs where none is of it")
-    _add_out(parser, "OUTPUT_ROOT/views/accuracy.html")
 
 
 def run_accuracy(arguments: argparse.Namespace) -> None:
     """Write the view of accuracy."""
-    root = arguments.output_root
-    _write(arguments, accuracy_view(root, arguments.experiment), root / "views" / "accuracy.html")
+    _write_at_root(arguments, accuracy_view(arguments.output_root, arguments.experiment), "accuracy")
 
 
 def add_scaling_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,14 +91,12 @@ def add_scaling_arguments(parser: argparse.ArgumentParser) -> None:
         "Test error, or score, over training FLOPs from finished runs: a fitted curve in its 95 % band for each family that "
         "has runs of several seeds at four different costs, and which family needs how much of another's compute."
     )
-    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
-    _add_out(parser, "OUTPUT_ROOT/views/scaling.html")
+    _add_root(parser, "scaling")
 
 
 def run_scaling(arguments: argparse.Namespace) -> None:
     """Write the view of scaling."""
-    root = arguments.output_root
-    _write(arguments, scaling_view(root), root / "views" / "scaling.html")
+    _write_at_root(arguments, scaling_view(arguments.output_root), "scaling")
 
 
 def add_learning_rates_arguments(parser: argparse.ArgumentParser) -> None:
@@ -109,16 +105,14 @@ def add_learning_rates_arguments(parser: argparse.ArgumentParser) -> None:
         "Validation loss over learning rate, and each network's rate: of the networks that have finished at two rates or "
         "more, as with experiment=learning_rates."
     )
-    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
-    _add_out(parser, "OUTPUT_ROOT/views/learning_rates.html")
+    _add_root(parser, "learning_rates")
 
 
 def run_learning_rates(arguments: argparse.Namespace) -> None:
     """Write the view of learning rates, and print the rates."""
-    root = arguments.output_root
-    view = learning_rate_view(root)
-    print(*rate_lines(root), sep="\n")
-    _write(arguments, view, root / "views" / "learning_rates.html")
+    view = learning_rate_view(arguments.output_root)
+    print(*rate_lines(arguments.output_root), sep="\n")
+    _write_at_root(arguments, view, "learning_rates")
 
 
 def add_reuse_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,6 +129,17 @@ def add_reuse_arguments(parser: argparse.ArgumentParser) -> None:
 def run_reuse(arguments: argparse.Namespace) -> None:
     """Write the view of feature reuse."""
     _write(arguments, reuse_view(arguments.run, arguments.checkpoint), arguments.run / REUSE)
+
+
+def _add_root(parser: argparse.ArgumentParser, name: str) -> None:
+    """Describe the arguments of a view of finished runs."""
+    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
+    _add_out(parser, f"OUTPUT_ROOT/views/{name}.html")
+
+
+def _write_at_root(arguments: argparse.Namespace, view: View, name: str) -> None:
+    """Write a view of finished runs beside them."""
+    _write(arguments, view, arguments.output_root / "views" / f"{name}.html")
 
 
 def _add_out(parser: argparse.ArgumentParser, default: str) -> None:

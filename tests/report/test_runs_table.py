@@ -121,6 +121,12 @@ def test_overrides_of_all_runs_are_named_once_and_the_others_at_their_runs(tmp_p
     assert [line.strip() for line in text.splitlines()].count("optimizer.lr=0.2") == 3
 
 
+def test_an_override_of_nothing_is_not_shared_with_a_run_that_lacks_it(tmp_path: Path) -> None:
+    make_run(tmp_path, overrides={"trainer.max_train_seconds": None})
+    make_run(tmp_path, name="resnet20", overrides={})
+    assert "In all runs" not in render(tmp_path, 120)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_seeds_are_averaged_beside_their_number(mixed: Path, width: int) -> None:
     line = line_of(render(mixed, width), " ± ", " %", "digits")

@@ -16,9 +16,12 @@ from support.browser import Page, visit
 from support.records import make_run
 from torch import nn
 
+from benchmarks.analysis.estimates import estimates
+from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial, config_hash
+from benchmarks.records.runs import load_runs
 from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
 from benchmarks.report.feature_reuse import feature_reuse, reuse_view
@@ -244,6 +247,18 @@ def test_without_the_experiment_all_runs_are_drawn_by_the_score_that_people_know
         accuracy_view(tmp_path, "connectivity")
 
 
+def test_a_network_of_another_kind_is_on_a_curve_of_its_own(tmp_path: Path) -> None:
+    for name, macs, overrides in (
+        ("resnet20", 2_000, {"model.base_channels": 16}),
+        ("resnet20_w8", 500, {"model.base_channels": 8}),
+        ("plain20", 900, {"model.shortcut": "none"}),
+    ):
+        make_run(tmp_path, name=name, family="resnet", complexity={"macs": macs}, overrides=overrides)
+    charts = [figure.choices[0]["traces"] for figure in accuracy_view(tmp_path).figures]
+    curves = {t["name"]: t["x"] for traces in charts for t in traces if t["mode"] == "lines+markers"}
+    assert curves == {"resnet": [500, 2_000], "resnet shortcut=none": [900]}
+
+
 def test_rows_named_by_their_cost_are_curves_of_their_own(tmp_path: Path) -> None:
     for row, macs, error, rate in (
         ("plain_5e2", 500, 9.0, 0.1),
@@ -310,9 +325,13 @@ def test_curves_over_training_compute_are_the_fitted_ones_and_end_at_twice_the_l
         assert curve["y"] == pytest.approx([1 + factor * (x / 1e11) ** -0.5 for x in curve["x"]], rel=0.02)
     marks = [trace for trace in traces if trace["mode"] == "markers"]
     assert marks[0]["y"] == pytest.approx([1 + 6 * (x / 1e11) ** -0.5 for x in costs])
+    # Bars are of 1,000 draws, the means' own intervals in closed form.
+    intervals = {one.mean: one.interval for one in estimates(same_but_seed(load_runs(tmp_path)[0]))}
     for mark in marks:
-        for place, mean in enumerate(mark["y"]):  # the interval holds the seeds' mean, and is no wider than the scale
-            assert 0 < mark["error_y"]["arrayminus"][place] < mean and 0 < mark["error_y"]["array"][place] < 100
+        bars = zip(mark["y"], mark["error_y"]["array"], mark["error_y"]["arrayminus"], strict=True)
+        for mean, above, below in bars:
+            low, high = intervals[mean] or (0.0, 0.0)
+            assert above + below == pytest.approx(high - low, rel=0.2)
     # 9 u and 6 u are equal at (9 / 6)² times the compute, u = C^-0.5.
     first, ratio = re.search(r"(resnet|none) needs ([\d.]+) ×", chart.caption).groups()  # type: ignore[union-attr]
     assert float(ratio) == pytest.approx(2.25 if first == "none" else 1 / 2.25, rel=0.1)

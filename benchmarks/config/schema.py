@@ -188,6 +188,7 @@ KEYS: Mapping[str, Kind] = {
     "trainer.max_train_seconds": or_null(POSITIVE),
     "trainer.max_train_joules": or_null(POSITIVE),
     "trainer.compile": or_null(SWITCH),
+    "trainer.cuda_graph": or_null(SWITCH),
     "trainer.channels_last": or_null(SWITCH),
     "trainer.tf32": or_null(SWITCH),
     "trainer.accumulate_grad_batches": or_null(COUNT),

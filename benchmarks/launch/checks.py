@@ -54,7 +54,24 @@ def refusal(trial: Trial) -> str | None:
         return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts}; {fits} would do"
     if trainer["compile"] and trainer["gradient_checkpointing"]:
         return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
+    if trainer.get("cuda_graph") and (problem := _not_captured(config)):
+        return problem
     return _other_run(trial)
+
+
+def _not_captured(config: dict[str, Any]) -> str | None:
+    """Return what a run asks for that CUDA graphs do not hold: parts of a batch, a second forward pass, other processes."""
+    trainer = config["trainer"]
+    reasons = {
+        "trainer.compile=true": trainer["compile"],
+        "trainer.gradient_checkpointing=true": trainer["gradient_checkpointing"],
+        "model.memory_efficient=true": config["model"].get("memory_efficient"),
+        "trainer.accumulate_grad_batches above 1": (trainer["accumulate_grad_batches"] or 1) > 1,
+        "trainer.on_out_of_memory=accumulate": trainer["on_out_of_memory"] == "accumulate",
+        "several processes": trainer["devices"] * trainer["num_nodes"] > 1,
+    }
+    other = next((name for name, asked in reasons.items() if asked), None)
+    return other and f"trainer.cuda_graph=true is for one process and a whole batch in one pass: not with {other}"
 
 
 def _other_run(trial: Trial) -> str | None:
@@ -91,6 +108,8 @@ def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1
         return "trainer.sync_batchnorm=true needs several GPUs (PyTorch has no synchronised batch-norm on a CPU)"
     if trainer.get("tf32") and not gpu:
         return "trainer.tf32=true needs an NVIDIA GPU since Ampere: a CPU has no TF32"
+    if trainer.get("cuda_graph") and not gpu:
+        return "trainer.cuda_graph=true needs an NVIDIA GPU: a CPU replays no graph"
     kind, available = ("GPUs", gpus()) if gpu else ("CPU cores", cores())
     wanted = trainer["devices"] * trials_at_a_time
     if wanted > available and (gpu or not config["cluster"]["oversubscribe"]):

@@ -26,6 +26,7 @@ SMALL = {  # on a CPU, where the recipe's batch would take minutes
 OPTIONS = {  # what it changes in the results
     "trainer.channels_last=true": "rounding",
     "trainer.compile=true": "rounding",
+    "trainer.cuda_graph=true": "none",
     "trainer.tf32=true": "10 bits of mantissa in products",
     "trainer.precision=bf16-mixed": "7 bits of mantissa in products",
     "trainer.accumulate_grad_batches=2": "batch norm sees the parts",

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 from benchmarks.performance.interleaved import interleave
+from benchmarks.training.cuda_graph import forget_captured
 from benchmarks.training.environment import environment, peak_memory_bytes
 from benchmarks.training.options import TrainingOptions, synchronize
 
@@ -71,6 +72,7 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
         steps = Steps(specification, device)
         for one in passes:
             if results:
+                forget_captured(steps.net)
                 _forget(device, bool(steps.options.compile))
             step = steps.of({**specification, **one})
             taken = _times(step, device, ranks, specification.get("measured_s", MEASURED_S))

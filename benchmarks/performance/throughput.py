@@ -269,7 +269,7 @@ def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a measurement in a table of several networks."""
     forward, training = measurement["forward"], measurement["training"]
     options = measurement["options"]
-    others = [name for name in ("gradient_checkpointing", "accumulate_grad_batches") if options.get(name)]
+    others = [name for name in ("cuda_graph", "gradient_checkpointing", "accumulate_grad_batches") if options.get(name)]
     low, high = (training["batch"] / seconds for seconds in reversed(training["quartiles_s"]))
     return {
         "network": measurement["network"],

@@ -33,7 +33,8 @@ def key_of(record: Mapping[str, Any]) -> str | None:
             "overrides": _relevant(record["overrides"]),
             "network": {name: network[name] for name in NETWORK},
             "parallel": {name: parallel[name] for name in PARALLEL}
-            | {"averages": parallel.get("ema_decay") is not None},
+            | {"averages": parallel.get("ema_decay") is not None}
+            | ({"cuda_graph": True} if parallel.get("cuda_graph") else {}),
             "hardware": hardware(environment),
             "threads": None if environment["device"] == "cuda" else environment["threads"],
         }

@@ -61,6 +61,7 @@ class Parallel:
     ema_decay: float | None
     loader_workers: int | None = None
     eval_batch_size: int
+    cuda_graph: bool = False
 
 
 @dataclass(kw_only=True)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.records.hardware import hardware, multiplies_bf16
+from benchmarks.training.cuda_graph import capture_training
 from benchmarks.training.environment import environment
 from benchmarks.training.recomputation import recompute_stages
 
@@ -31,6 +32,7 @@ class TrainingOptions:
     """Of a run: the trainer's keys that Lightning's Trainer does not have. None is off, for TF32 PyTorch's default."""
 
     compile: bool | None = None
+    cuda_graph: bool | None = None
     channels_last: bool | None = None
     tf32: bool | None = None
     accumulate_grad_batches: int | None = None
@@ -53,6 +55,10 @@ class TrainingOptions:
             )
         if self.compile and (problem := compile_problem(device)):
             raise ValueError(f"trainer.compile=true: {problem}")
+        if self.cuda_graph and device.type != "cuda":
+            raise ValueError(
+                f"trainer.cuda_graph=true needs an NVIDIA GPU; this is {environment(device)['device_name']}"
+            )
         if precision.startswith("bf16") and not has_bf16(device):
             raise ValueError(
                 f"trainer.precision={precision}: {environment(device)['device_name']} has no bfloat16 arithmetic; emulated, a "
@@ -65,9 +71,10 @@ class TrainingOptions:
         Raises:
             ValueError: recomputation of a network that has no stages; compilation of one that does not train by its forward.
         """
-        if self.compile and hasattr(net, "losses"):
+        if (self.compile or self.cuda_graph) and hasattr(net, "losses"):
+            option, done = ("compile", "compiled") if self.compile else ("cuda_graph", "captured")
             raise ValueError(
-                f"trainer.compile=true: shapes in a {type(net).__name__} differ from step to step, so it is not compiled"
+                f"trainer.{option}=true: shapes in a {type(net).__name__} differ from step to step, so it is not {done}"
             )
         if self.tf32 is not None:
             torch.backends.cuda.matmul.allow_tf32 = self.tf32
@@ -79,12 +86,15 @@ class TrainingOptions:
             net.register_forward_pre_hook(_channels_last)
         if self.compile:
             net.compile()
+        if self.cuda_graph:
+            capture_training(net)
 
     def as_dict(self, device: torch.device) -> dict[str, Any]:
         """Return the options in effect on ``device``, for a record."""
         tf32 = {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolutions": torch.backends.cudnn.allow_tf32}
         return {
             "compile": bool(self.compile),
+            "cuda_graph": bool(self.cuda_graph),
             "channels_last": bool(self.channels_last),
             "tf32": tf32 if has_tf32(device) else None,
             "accumulate_grad_batches": self.accumulate_grad_batches or 1,

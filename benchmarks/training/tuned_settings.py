@@ -12,7 +12,10 @@ from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.training.default_settings import complete, exact_precision
 from benchmarks.units import one_line
 
-STEP_OPTIONS = ("compile", "channels_last", "tf32", "gradient_checkpointing", "accumulate_grad_batches", "ema_decay")
+STEP_OPTIONS = (
+    *("compile", "cuda_graph", "channels_last", "tf32"),
+    *("gradient_checkpointing", "accumulate_grad_batches", "ema_decay"),
+)
 
 FOLDER = "tuning"
 CHOSEN = "tuned.json"  # in a run's directory: it goes on with what it started with
@@ -30,6 +33,7 @@ def key_of(specification: Mapping[str, Any]) -> str:
         name: specification["options"].get(name) for name in ("gradient_checkpointing", "accumulate_grad_batches")
     }
     conditions["averages"] = specification["options"].get("ema_decay") is not None
+    conditions |= {"cuda_graph": True} if specification["options"].get("cuda_graph") else {}
     return hashlib.sha256(json.dumps(conditions, sort_keys=True).encode()).hexdigest()[:16]
 
 

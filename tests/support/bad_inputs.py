@@ -61,7 +61,10 @@ WRONG: dict[tuple[str, ...], tuple[str, ...]] = {
         *("null", "maybe", "1"),
         *("1.5", "[true]", "{a:1}"),
     ),
-    ("trainer.compile", "trainer.channels_last", "trainer.tf32", "trainer.gradient_checkpointing"): (
+    (
+        *("trainer.compile", "trainer.cuda_graph", "trainer.channels_last", "trainer.tf32"),
+        "trainer.gradient_checkpointing",
+    ): (
         "maybe",
         "1",
         "[true]",

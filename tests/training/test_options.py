@@ -221,6 +221,7 @@ def test_wrong_switches_are_refused(overrides: list[str], said: str | None, tmp_
 
 def test_what_a_device_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a CPU has no TF32" in (missing_resources(trial("trainer.tf32=true")) or "")
+    assert "needs an NVIDIA GPU" in (missing_resources(trial("trainer.cuda_graph=true")) or "")
     with pytest.raises(ValueError, match=r"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is "):
         TrainingOptions(tf32=True).check(CPU, "32-true")
     monkeypatch.setattr(options, "has_bf16", lambda device: False)

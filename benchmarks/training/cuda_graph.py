@@ -12,6 +12,9 @@ def capture_training(net: nn.Module) -> None:
     The first training batch of each shape is captured. The kernels are those that Python would start, in the same order;
     evaluation runs as before.
     """
+    if hasattr(torch.autograd.graph, "set_warn_on_accumulate_grad_stream_mismatch"):
+        # Captured on a stream of its own, gradients are added up on the usual one; torch orders the two.
+        torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     net.forward = _Captured(net)
 
 

@@ -266,7 +266,7 @@ class PageWriter(SweepProgress):
             try:
                 write_page(root, (loaded or {}).get(root))
             except OSError as error:
-                self.say(f"run.py: the page was not written: {error.strerror}")
+                self.say(f"run.py: the page was not written: {error.strerror or error}")
         ended = time.monotonic()
         self._due = ended + max(PAGE_EVERY_S, (ended - began) / PAGE_SHARE)
 

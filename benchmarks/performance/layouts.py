@@ -92,16 +92,18 @@ def run(arguments: argparse.Namespace) -> None:
     names = [name for name in arguments.networks or NETWORKS if NETWORKS[name][1 + gpu] is not None]
     pairs = list(itertools.product(names, PRECISIONS))
     rows: list[dict[str, Any]] = []
-    for name, precision in with_bar(pairs, "layouts"):
-        try:
-            rows.append(compare(name, precision, gpu, arguments.seconds))
-        except ValueError as error:
-            print(f"left out   {name}, {precision}: {error}", file=sys.stderr)
-    TABLE.report(arguments, rows, environment)
-    if arguments.write and rows:
-        write_decisions(decided := decisions(kept_rows(environment["device"]), environment["device"]))
-        for row in decided:
-            print(f"default    {', '.join(row[name] for name in FIELDS[:-1])}")
+    try:
+        for name, precision in with_bar(pairs, "layouts"):
+            try:
+                rows.append(compare(name, precision, gpu, arguments.seconds))
+            except ValueError as error:
+                print(f"left out   {name}, {precision}: {error}", file=sys.stderr)
+    finally:  # what is interrupted keeps what it has measured
+        TABLE.report(arguments, rows, environment)
+        if arguments.write and rows:
+            write_decisions(decided := decisions(kept_rows(environment["device"]), environment["device"]))
+            for row in decided:
+                print(f"default    {', '.join(row[name] for name in FIELDS[:-1])}")
 
 
 def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, Any]:

@@ -94,23 +94,26 @@ def run(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, Any]] = []
     left_out: dict[str, None] = {}
     pairs = [(overrides, option) for overrides in networks for option in chosen]
-    for overrides, option in with_bar(pairs, "options"):
-        plain = _trial([*overrides, *PLAIN])
-        name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
-        if option.startswith("model.") and key not in plain.config["model"]:
-            left_out[f"{option}: not for {name}"] = None
-            continue
-        try:
-            step = specification(plain.config)
-            with_option = specification(_trial([*overrides, *PLAIN, option]).config)
-            row = compare_steps(step, with_option, arguments.repeats)
-        except ValueError as error:
-            left_out[f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"] = None
-            continue
-        rows.append({"network": name, "batch": step["batch"], "option": option, "results": OPTIONS[option]} | row)
-    TABLE.report(arguments, rows, this_machine() | {"threads": 1})
-    for line in left_out:
-        print(f"left out   {line}")
+    environment = this_machine() | {"threads": 1}
+    try:
+        for overrides, option in with_bar(pairs, "options"):
+            plain = _trial([*overrides, *PLAIN])
+            name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
+            if option.startswith("model.") and key not in plain.config["model"]:
+                left_out[f"{option}: not for {name}"] = None
+                continue
+            try:
+                step = specification(plain.config)
+                with_option = specification(_trial([*overrides, *PLAIN, option]).config)
+                row = compare_steps(step, with_option, arguments.repeats)
+            except ValueError as error:
+                left_out[f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"] = None
+                continue
+            rows.append({"network": name, "batch": step["batch"], "option": option, "results": OPTIONS[option]} | row)
+    finally:  # what is interrupted keeps what it has measured
+        TABLE.report(arguments, rows, environment)
+        for line in left_out:
+            print(f"left out   {line}")
 
 
 def _trial(overrides: Sequence[str]) -> Trial:

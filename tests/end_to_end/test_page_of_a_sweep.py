@@ -46,3 +46,13 @@ def test_pages_take_a_small_share_of_the_time(
         ends(watcher, "failed")
     spent = 20 * len((tmp_path / "pages").read_text().splitlines())
     assert 0 < spent <= run.PAGE_SHARE * clock[0]
+
+
+def test_a_reason_without_an_error_number_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_page(*arguments: object) -> None:
+        raise FileNotFoundError("plotly is not installed")
+
+    monkeypatch.setattr("benchmarks.report.page.write_page", write_page)
+    console = Console(record=True, width=120)
+    run.PageWriter(console, [trial("model=resnet", "data=digits", f"output_root={tmp_path}")]).write_pages()
+    assert "run.py: the page was not written: plotly is not installed" in console.export_text()

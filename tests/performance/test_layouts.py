@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from support.benchmark_command import command
 
 from benchmarks.performance import layouts
+from benchmarks.performance.document import MeasuredTable, read_records
 from benchmarks.training import default_settings
 
 main = command("measure layouts")
@@ -60,3 +62,22 @@ def test_the_committed_table_is_what_the_committed_measurements_decide() -> None
 def test_an_unknown_network_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["alexnet"]) == 2
     assert "no network alexnet; there are resnet20" in capsys.readouterr().err
+
+
+def test_an_interrupted_measurement_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = Path(shutil.copy(layouts.LAYOUTS, tmp_path))
+    monkeypatch.setattr(layouts, "LAYOUTS", table)
+    monkeypatch.setattr(MeasuredTable, "write", partialmethod(MeasuredTable.write, root=tmp_path))
+    measured = {"network": "resnet20_digits", "family": "resnet", "batch": 64, "precision": "32-true", "rounds": 7}
+    times = {f"{name}{end}": 0.5 for name in ("time_ratio", "forward_ratio") for end in ("", "_low", "_high")}
+
+    def compare(name: str, precision: str, *arguments: object) -> dict[str, Any]:
+        if precision == "bf16-mixed":
+            raise KeyboardInterrupt
+        return measured | times
+
+    monkeypatch.setattr(layouts, "compare", compare)
+    with pytest.raises(KeyboardInterrupt):
+        main(["resnet20_digits", "--write"])
+    [kept] = read_records(tmp_path).values()
+    assert kept["rows"] == [measured | times | {"command": kept["command"]}]

@@ -111,11 +111,13 @@ def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1
     if trainer.get("cuda_graph") and not gpu:
         return "trainer.cuda_graph=true needs an NVIDIA GPU: a CPU replays no graph"
     kind, available = ("GPUs", gpus()) if gpu else ("CPU cores", cores())
-    wanted = trainer["devices"] * trials_at_a_time
-    if wanted > available and (gpu or not config["cluster"]["oversubscribe"]):
-        asked = f"trainer.devices={trainer['devices']}"
-        asked += f" for each of launch.workers={trials_at_a_time}" if trials_at_a_time > 1 else ""
-        hint = "" if gpu else "; cluster.oversubscribe=true allows more processes than cores"
+    each, shares = trainer["devices"], config["cluster"]["oversubscribe"]
+    wanted = each if gpu and shares else each * trials_at_a_time  # trials share GPUs, the processes of one do not
+    if wanted > available and (gpu or not shares):
+        asked = f"trainer.devices={each}"
+        asked += f" for each of launch.workers={trials_at_a_time}" if wanted > each else ""
+        allows = "lets trials share a GPU" if gpu else "allows more processes than cores"
+        hint = "" if gpu and each > available else f"; cluster.oversubscribe=true {allows}"
         return f"{asked}, but this machine has {available} {kind}{hint}"
     return None
 

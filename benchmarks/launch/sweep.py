@@ -68,12 +68,14 @@ class Watcher(Protocol):
 
 
 class LocalExecutor:
-    """Trials on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each."""
+    """Trials on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each, or share them by
+    ``cluster.oversubscribe``.
+    """
 
     def __init__(self, launch: Mapping[str, Any]) -> None:
         self.workers = launch["workers"]
         self._running = 0
-        self._free_gpus: list[str] | None = None
+        self._trials_on: dict[str, int] = {}  # by GPU
 
     def room(self) -> bool:
         """Whether fewer than ``workers`` trials run."""
@@ -98,16 +100,18 @@ class LocalExecutor:
         self._give_back(job.gpus)
 
     def _take_gpus(self, config: Mapping[str, Any]) -> Sequence[str]:
-        if self._free_gpus is None:
+        """Return the GPUs that the fewest trials have."""
+        if not self._trials_on:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-            self._free_gpus = visible.split(",") if visible else [str(index) for index in range(gpus())]
-        devices = config["trainer"]["devices"]
-        taken, self._free_gpus = self._free_gpus[:devices], self._free_gpus[devices:]
+            self._trials_on = dict.fromkeys(visible.split(",") if visible else map(str, range(gpus())), 0)
+        taken = sorted(self._trials_on, key=self._trials_on.__getitem__)[: config["trainer"]["devices"]]
+        for gpu in taken:
+            self._trials_on[gpu] += 1
         return taken
 
     def _give_back(self, own: Sequence[str] | None) -> None:
-        if own and self._free_gpus is not None:
-            self._free_gpus += own
+        for gpu in own or ():
+            self._trials_on[gpu] -= 1
 
 
 class Sweep:

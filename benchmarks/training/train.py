@@ -44,6 +44,7 @@ from benchmarks.training.stopping import silence
 from benchmarks.training.weights import Weights
 
 CONFUSION_UP_TO = 100  # classes; larger matrices stay out of the record
+SHARED_GPU = "trials shared the GPU (cluster.oversubscribe): the times are no measure of speed"
 EVALUATED_AT_ONCE = 2_000  # images on a GPU: 16 runs that shared an H100 ran out of memory with all 10,000 of CIFAR-10
 
 
@@ -300,7 +301,8 @@ def describe_run(
         eval_batch_size=data.eval_batch_size,
     )
     record.dataset = Dataset(**data.manifest())
-    record.notes = [*(record.notes or ()), *data.remarks()] or None
+    shared = device.type == "cuda" and run.config["cluster"]["oversubscribe"] and run.config["launch"]["workers"] > 1
+    record.notes = [*(record.notes or ()), *data.remarks(), *([SHARED_GPU] if shared else [])] or None
     record.counts, record.baselines = record.dataset.counts, record.dataset.baselines
     record.complexity = complexity.totals()
     record.protocol = Protocol(

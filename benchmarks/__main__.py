@@ -135,7 +135,7 @@ COMMANDS = Command(
         ),
         "weights": Command("import, export: published weights into our networks and back", "", WEIGHTS),
         "predict": Command(
-            "masks for images of any size, from a finished segmentation run", "training.predict", config_dir=True
+            "masks, classes or objects of new images, from a finished run", "training.predict", config_dir=True
         ),
         "throughput": Command(
             "latency, images per second and peak memory of a network", "performance.throughput", config_dir=True

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from benchmarks import terminal
 from benchmarks.complexity.cost import Complexity, LayerCost
-from benchmarks.config.compose import expand
-from benchmarks.config.trial import ConfigurationError, Trial
+from benchmarks.config.compose import expand_all
+from benchmarks.config.trial import Trial
 from benchmarks.records.lazy import torch
 from benchmarks.units import si
 
@@ -31,9 +31,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: a network cannot be built, or does not take the images.
     """
-    for trial in expand(arguments.overrides, multirun=True):
-        if not isinstance(trial, Trial):
-            raise ConfigurationError(f"{trial.label}: {trial.error}")
+    for trial in expand_all(arguments.overrides):
         _profile(trial, arguments.csv)
 
 

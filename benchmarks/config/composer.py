@@ -1,7 +1,7 @@
 """Composes the trials of a sweep, with one call of Hydra for all that differ in plain numbers alone (``seed=0,1,2``)."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.about import check_about
 from benchmarks.config.hydra_errors import compose_overrides, first_line
-from benchmarks.config.known_keys import check_keys, references
+from benchmarks.config.known_keys import check_keys, leaves, references
 from benchmarks.config.schema import check_values
 from benchmarks.config.trial import ConfigurationError, Trial, differing, flatten, identity
 
@@ -61,12 +61,12 @@ class _Composed:
     @cached_property
     def computed_with(self) -> set[float]:
         """The stand-ins with which something is computed: they are part of a text, or of a key that an expression mentions."""
-        texts = [value for _, value in _leaves(self.written) if isinstance(value, str) and "${" in value]
+        texts = [value for _, value in leaves(self.written) if isinstance(value, str) and "${" in value]
         expressions = " ".join(text for text in texts if not REFERENCE.fullmatch(text))
         mentioned = {*re.findall(r"\w+", expressions)}
-        leaves = list(_leaves(self.config))
-        within = [float(number) for _, value in leaves if isinstance(value, str) for number in STAND_INS.findall(value)]
-        return {*within, *(value for key, value in leaves if type(value) in (int, float) and key in mentioned)}
+        values = list(leaves(self.config))
+        within = [float(number) for _, value in values if isinstance(value, str) for number in STAND_INS.findall(value)]
+        return {*within, *(value for key, value in values if type(value) in (int, float) and key in mentioned)}
 
 
 class Composer:
@@ -149,18 +149,6 @@ def _selects(override: str) -> bool:
     """Whether an override chooses an option of a group that makes a recipe; a mapping would set values of its keys."""
     key, _, value = override.partition("=")
     return key in SELECTING and not value.startswith("{")
-
-
-def _leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All values, each with the last key on the way to it."""
-    if isinstance(node, dict):
-        for name, child in node.items():
-            yield from _leaves(child, str(name))
-    elif isinstance(node, list):
-        for child in node:
-            yield from _leaves(child, key)
-    else:
-        yield key, node
 
 
 def _filled(node: Any, numbers: Mapping[float, float]) -> Any:

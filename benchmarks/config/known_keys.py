@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from pkgutil import resolve_name
@@ -25,7 +25,7 @@ NAMES = re.compile(r"[a-z_]\w*(?:\.\w+)*")
 
 def references(written: Mapping[str, Any]) -> set[str]:
     """Return the dotted keys that the interpolations of an unresolved configuration name."""
-    texts = [value for value in _values(written) if isinstance(value, str) and "${" in value]
+    texts = [value for _, value in leaves(written) if isinstance(value, str) and "${" in value]
     return {name for text in texts for name in NAMES.findall(text)}
 
 
@@ -154,12 +154,13 @@ def _arguments(target: str) -> list[str] | None:
     return [parameter.name for parameter in parameters]
 
 
-def _values(node: Any) -> Iterable[Any]:
+def leaves(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield all values, each with the last key on the way to it."""
     if isinstance(node, Mapping):
-        for child in node.values():
-            yield from _values(child)
+        for name, child in node.items():
+            yield from leaves(child, str(name))
     elif isinstance(node, list):
         for child in node:
-            yield from _values(child)
+            yield from leaves(child, key)
     else:
-        yield node
+        yield key, node

@@ -44,7 +44,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 def _parse(parser: OverridesParser, text: str) -> Override:
     key, equals, value = text.partition("=")
     for form in (text, f"{key}='{_escaped(value)}'") if equals else (text,):
-        with suppress(OverrideParseException):
+        with suppress(OverrideParseException, ValueError):  # an integer of more digits than Python reads
             [override] = parser.parse_overrides([form])
             if _may_be_unset(override):
                 [override] = parser.parse_overrides([f"++{form.lstrip('+')}"])  # whether a file sets it or not

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.config.trial import ConfigurationError
+from benchmarks.units import number
 
 
 @dataclass(frozen=True)
@@ -41,15 +42,19 @@ def optional(kind: Kind) -> Kind:
     return replace(kind, required=False)
 
 
+INT64 = 2**63 - 1  # the largest integer of tensors
+LONGEST_SHOWN = 200  # characters
+
+
 def is_number(value: Any) -> bool:
     """Tell whether a value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return number(value) is not None
 
 
 def whole(least: int, most: float = math.inf) -> Kind:
     """Return whole numbers from ``least`` to ``most``."""
     words = f"a whole number from {least}" + (f" to {most}" if most < math.inf else "")
-    return Kind((words,), lambda v: type(v) is int and least <= v <= most)
+    return Kind((words,), lambda v: type(v) is int and least <= v <= min(most, INT64))
 
 
 def word(*words: str) -> Kind:
@@ -239,6 +244,7 @@ def check_value(key: str, value: Any) -> None:
 
 
 def shown(value: Any) -> str:
-    """Return a value as a user writes it: null, true and false by these words."""
+    """Return a value as a user writes it: null, true and false by these words, a long one by its beginning."""
     words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else repr(value)
+    text = words[value] if value is None or isinstance(value, bool) else repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}… ({len(text):,} characters)"

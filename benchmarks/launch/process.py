@@ -8,9 +8,9 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from benchmarks.records.code_version import ROOT
+
 # How long an OpenMP thread spins before it sleeps. ResNeXt-20 8x4d on digits, 2 threads on 2 cores: 45 ms a step alone, as with
 # GNU's default; beside a second such process 0.3 s, where the default takes 3.1 s.
 SPIN_COUNT = "10000"

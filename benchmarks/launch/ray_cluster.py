@@ -17,10 +17,11 @@ from typing import Any
 
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import is_finished, missing_resources
-from benchmarks.launch.process import ROOT, can_fork
+from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.trial_job import POLL_S, SAVE_S, STOP_S, Outcome, TrialJob, settled, start_trial, with_another
 from benchmarks.records import files
+from benchmarks.records.code_version import ROOT
 from benchmarks.records.hardware import cores
 from benchmarks.records.locks import LAUNCHER, RANKS, held
 from benchmarks.records.progress import read_progress

@@ -17,11 +17,11 @@ from typing import Any
 
 from benchmarks.config.folders import added_folders
 from benchmarks.config.trial import Trial
-from benchmarks.launch.process import ROOT
 from benchmarks.launch.slurm_queue import ENDED, LOOK_S, SACCT, Queue, Ticket, answer_lines, find_slurm, job_name
 from benchmarks.launch.slurm_task import GOES_ON, Task, amend_record
 from benchmarks.launch.trial_job import Outcome, settled, with_another
 from benchmarks.records import files
+from benchmarks.records.code_version import ROOT
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.progress import read_progress
 

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash, flatten
+from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
 from benchmarks.records import files
+from benchmarks.records.code_version import targets
 from benchmarks.records.hardware import gpus, on_gpu
 from benchmarks.records.progress import read_progress
 from benchmarks.units import one_line
@@ -253,10 +254,4 @@ def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) ->
 
 def _modules(trials: Iterable[Trial]) -> list[str]:
     """Return the modules that the trials' ``_target_`` keys name, to be imported once for all."""
-    targets = {
-        value.rpartition(".")[0]
-        for trial in trials
-        for key, value in flatten(trial.config).items()
-        if key.rpartition(".")[2] == "_target_" and isinstance(value, str)
-    }
-    return sorted(targets)
+    return sorted({target.rpartition(".")[0] for trial in trials for target in targets(trial.config)})

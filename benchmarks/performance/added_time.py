@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.performance.cases import CASES, EVALUATED, EVALUATION, INPUT, INPUT_STEPS, chosen_cases
+from benchmarks.performance.cases import CASES, EVALUATED, EVALUATION, INPUT, INPUT_STEPS, chosen
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.throughput import label
@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: no such case, a value that both loops cannot have, or a network that cannot be trained here.
     """
     overrides = [word for word in arguments.cases if "=" in word]
-    names = chosen_cases([word for word in arguments.cases if "=" not in word], [*CASES, EVALUATION])
+    names = chosen([word for word in arguments.cases if "=" not in word], [*CASES, EVALUATION, INPUT], "case")
     if unknown := [word for word in overrides if word.partition("=")[0] not in SETTINGS]:
         raise ValueError(f"of run.py's values both loops take {', '.join(SETTINGS)}, got {unknown[0]}")
 

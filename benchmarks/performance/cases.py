@@ -41,13 +41,12 @@ INPUT = "input"  # in the place of a network: the making of batches alone
 INPUT_STEPS = 200
 
 
-def chosen_cases(names: Sequence[str], cases: Collection[str]) -> list[str]:
-    """Return the names of what is to be measured, all of ``cases`` and ``INPUT`` by default.
+def chosen(words: Sequence[str], known: Collection[str], noun: str) -> list[str]:
+    """Return what is to be measured, all that is known by default.
 
     Raises:
-        ValueError: no such case.
+        ValueError: no such one.
     """
-    known = [*cases, INPUT]
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"no case {unknown[0]}; there are {', '.join(known)}")
-    return list(names) or known
+    if unknown := [word for word in words if word not in known]:
+        raise ValueError(f"no {noun} {unknown[0]}; there are {', '.join(known)}")
+    return list(words) or list(known)

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
+from benchmarks.performance.cases import chosen
 from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, this_machine
 from benchmarks.performance.launching import ONE_STEP, RUN
 from benchmarks.performance.processes import adopt_orphans, whole
@@ -87,9 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if sys.platform != "linux":
         raise ValueError("the processor time of all that a process has started is known on Linux alone")
-    parts = arguments.parts or PARTS
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"no part {unknown[0]}; there are {', '.join(PARTS)}")
+    parts = chosen(arguments.parts, PARTS, "part")
     steep: list[str] = []
     if "runs" in parts:
         adopt_orphans()

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.performance.cases import chosen
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
+from benchmarks.records.code_version import ROOT
 from benchmarks.records.files import PROGRESS
 from benchmarks.terminal import at_least, with_bar
 
-RUN = Path(__file__).resolve().parents[2] / "run.py"
+RUN = ROOT / "run.py"
 ONE_STEP = (
     "model=resnet",
     "data=digits",
@@ -102,9 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: no such part.
     """
-    parts = arguments.parts or PARTS
-    if unknown := [part for part in parts if part not in PARTS]:
-        raise ValueError(f"no part {unknown[0]}; there are {', '.join(PARTS)}")
+    parts = chosen(arguments.parts, PARTS, "part")
     too_long = False
     if "start" in parts:
         rows = summarise(measure(arguments.repeats, arguments.logger))

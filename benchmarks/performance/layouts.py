@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
+from benchmarks.performance.cases import chosen
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.kept_memory import ONE_THREAD
@@ -85,11 +86,10 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: no such network, or a file that cannot be written.
     """
-    if unknown := [name for name in arguments.networks if name not in NETWORKS]:
-        raise ValueError(f"no network {unknown[0]}; there are {', '.join(NETWORKS)}")
+    asked = chosen(arguments.networks, NETWORKS, "network")
     environment = this_machine() | {"threads": 1}
     gpu = environment["device"] == "cuda"
-    names = [name for name in arguments.networks or NETWORKS if NETWORKS[name][1 + gpu] is not None]
+    names = [name for name in asked if NETWORKS[name][1 + gpu] is not None]
     pairs = list(itertools.product(names, PRECISIONS))
     rows: list[dict[str, Any]] = []
     try:

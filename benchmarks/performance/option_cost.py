@@ -4,17 +4,14 @@ Training steps with the option and without are interleaved in a process of their
 """
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.compose import expand_all
-from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.launch.checks import refusal
 from benchmarks.performance import kept_memory
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.performance.subprocesses import compare_steps
+from benchmarks.performance.throughput import trainable
 from benchmarks.terminal import at_least, with_bar
 from benchmarks.training.tuned_settings import specification
 
@@ -97,14 +94,14 @@ def run(arguments: argparse.Namespace) -> None:
     environment = this_machine() | {"threads": 1}
     try:
         for overrides, option in with_bar(pairs, "options"):
-            plain = _trial([*overrides, *PLAIN])
+            plain = trainable([*overrides, *PLAIN])
             name, key = plain.config["name"], option.partition("=")[0].removeprefix("model.")
             if option.startswith("model.") and key not in plain.config["model"]:
                 left_out[f"{option}: not for {name}"] = None
                 continue
             try:
                 step = specification(plain.config)
-                with_option = specification(_trial([*overrides, *PLAIN, option]).config)
+                with_option = specification(trainable([*overrides, *PLAIN, option]).config)
                 row = compare_steps(step, with_option, arguments.repeats)
             except ValueError as error:
                 left_out[f"{option}, {name}: {str(error).removeprefix('ValueError: ')}"] = None
@@ -114,10 +111,3 @@ def run(arguments: argparse.Namespace) -> None:
         TABLE.report(arguments, rows, environment)
         for line in left_out:
             print(f"left out   {line}")
-
-
-def _trial(overrides: Sequence[str]) -> Trial:
-    [trial] = expand_all(overrides, multirun=False)
-    if problem := refusal(trial):
-        raise ConfigurationError(problem)
-    return trial

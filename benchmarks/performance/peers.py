@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.performance import cases
-from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case, chosen_cases
+from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case, chosen
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.terminal import at_least
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ValueError: no such case.
     """
-    names = chosen_cases(arguments.cases, CASES)
+    names = chosen(arguments.cases, [*CASES, INPUT], "case")
 
     import torch
 

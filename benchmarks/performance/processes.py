@@ -14,14 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.compose import expand_all
-from benchmarks.config.trial import ConfigurationError
-from benchmarks.launch.checks import refusal
 from benchmarks.launch.process import clean_environment
 from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.launching import RUN
 from benchmarks.performance.peer_scripts import PEERS, check, write_images
+from benchmarks.performance.throughput import trainable
 from benchmarks.records.files import RECORD, read_json
 from benchmarks.terminal import at_least, with_bar
 
@@ -98,10 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         RuntimeError: a process fails.
     """
     overrides = [*(arguments.overrides or USUAL), "trainer.accelerator=cpu", "cluster.threads_per_process=1"]
-    [trial] = expand_all(overrides, multirun=False)
-    if problem := refusal(trial):
-        raise ConfigurationError(problem)
-    config = trial.config
+    config = trainable(overrides).config
     if config["data"]["task"] != "classification" or config["data"].get("loading", "memory") != "memory":
         raise ValueError("the scripts beside ours classify images that are in memory, as data=digits and data=cifar10")
     if sys.platform != "linux":

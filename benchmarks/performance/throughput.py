@@ -165,6 +165,18 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
     return peaks.get("bf16-mixed") if precision.partition("-")[0] in {"16", "bf16"} else None
 
 
+def trainable(overrides: Sequence[str]) -> Trial:
+    """Return the one trial of ``overrides``.
+
+    Raises:
+        ConfigurationError: they compose to none, or it must not start.
+    """
+    [trial] = expand_all(overrides, multirun=False)
+    if problem := refusal(trial):
+        raise ConfigurationError(problem)
+    return trial
+
+
 def _measure_all(trials: Sequence[Trial], load: float | None) -> list[dict[str, Any]]:
     """Measure the trials one after the other, all with the threads that the one of most processes has unless they are set.
 

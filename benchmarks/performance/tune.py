@@ -12,13 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from benchmarks import terminal
-from benchmarks.config.compose import expand_all
-from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.launch.checks import refusal
+from benchmarks.config.trial import Trial
 from benchmarks.performance import subprocesses
 from benchmarks.performance.document import MIB, MS, RATE, Columns, MeasuredTable, add_write_option, table
 from benchmarks.performance.results import Results
-from benchmarks.performance.throughput import LAYOUTS, NETWORK, counts, label, network, peak_of
+from benchmarks.performance.throughput import LAYOUTS, NETWORK, counts, label, network, peak_of, trainable
 from benchmarks.records.code_version import training_sha256, user_code
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.training import tuned_settings
@@ -80,9 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: there is no such network, or it cannot be trained here.
         OSError: the file cannot be written.
     """
-    [trial] = expand_all(arguments.overrides, multirun=False)
-    if problem := refusal(trial):
-        raise ConfigurationError(problem)
+    trial = trainable(arguments.overrides)
     subprocesses.warn_if_busy()
     try:
         _tune(trial, terminal.console(), arguments)

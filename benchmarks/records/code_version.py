@@ -42,7 +42,7 @@ def user_code(config: Mapping[str, Any]) -> dict[str, str]:
     """
     hashes: dict[str, str] = {}
     for module in dict.fromkeys(
-        target.rpartition(".")[0] for target in _targets([config["module"], config["datamodule"]])
+        target.rpartition(".")[0] for target in targets([config["module"], config["datamodule"]])
     ):
         folder = _folder_of_user_code(module.partition(".")[0])
         if folder is not None:
@@ -70,7 +70,7 @@ def made_by_other_code(record: Mapping[str, Any]) -> bool:
     return False
 
 
-def _targets(node: Any) -> Iterator[str]:
+def targets(node: Any) -> Iterator[str]:
     """Yield what is named by ``_target_`` anywhere in a configuration."""
     if isinstance(node, Mapping):
         if isinstance(target := node.get("_target_"), str):
@@ -78,7 +78,7 @@ def _targets(node: Any) -> Iterator[str]:
         node = list(node.values())
     if isinstance(node, list):
         for item in node:
-            yield from _targets(item)
+            yield from targets(item)
 
 
 def _folder_of_user_code(package: str) -> Path | None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.records import files, measured_speed
 from benchmarks.records.record import SCHEMA, wrong_value
-from benchmarks.units import NO_RUNS, metric_text, number, one_line, short_value
+from benchmarks.units import NO_RUNS, number, one_line, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 TABLES = "tables"  # folder of an output root: published tables beside the runs
@@ -143,11 +143,6 @@ class Run:
     def measured(self) -> float | None:
         """The reported metric of a finished run, also of one of debugging, which nothing may be compared with."""
         return number(self.part("metrics").get(self.metric)) if self.status == "ok" and self.metric else None
-
-    @property
-    def value_text(self) -> str:
-        mark = " debug" if self.is_debug and self.measured is not None else ""
-        return metric_text(self.measured, self.metric_label) + mark
 
     @cached_property
     def n(self) -> int | None:

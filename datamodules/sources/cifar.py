@@ -25,15 +25,17 @@ willow_tree wolf woman worm
 """
 
 
+IMAGE_COLUMNS = "img", "image"  # of the hub's parquet, by its age
+
+
 @dataclass(frozen=True)
 class _Published:
-    """A set as published: its forms, and the repository of the hub's parquet with the columns of images and labels."""
+    """A set as published: its forms, and the repository of the hub's parquet with the column of labels."""
 
     title: str
     classes: tuple[str, ...]
     forms: tuple[CifarFiles, ...]
     repository: str
-    image_columns: tuple[str, ...]
     label_column: str
 
 
@@ -61,7 +63,6 @@ PUBLISHED = {
             ),
         ),
         repository="uoft-cs/cifar10",
-        image_columns=("img", "image"),
         label_column="label",
     ),
     "cifar100": _Published(
@@ -87,7 +88,6 @@ PUBLISHED = {
             ),
         ),
         repository="uoft-cs/cifar100",
-        image_columns=("img", "image"),
         label_column="fine_label",
     ),
 }
@@ -109,7 +109,7 @@ def _find(published: _Published, path: Path) -> tuple[list[Path], Callable[[], D
                 return _find(published, archive)
     files = {part: shards(path, part) for part in _PARTS}
     if all(files.values()):
-        columns = published.image_columns, published.label_column
+        columns = IMAGE_COLUMNS, published.label_column
         return sum(files.values(), []), partial(decode_parquet, files, *columns, SHAPE[-1])
     forms = " or ".join(f"{form.archive} or its unpacked {form.folder}" for form in published.forms)
     raise FileNotFoundError(

@@ -37,6 +37,10 @@ REFUSED = {
     "launch.workers=auto": f"launch.workers is {COUNT}, got 'auto'",
     "launch.workers=true": f"launch.workers is {COUNT}, got true",
     "launch.retries=x": "launch.retries is a whole number from 0, got 'x'",
+    f"trainer.max_train_flops=1{'0' * 400}": f"trainer.max_train_flops is null or a positive number, got 1{'0' * 199}… (401 "
+    "characters)",
+    f"recipe.epochs={2**63}": f"recipe.epochs is {COUNT}, got {2**63}",
+    f"recipe.epochs=1{'0' * 5000}": f"recipe.epochs is {COUNT}, got '1{'0' * 198}… (5,003 characters)",
     "launch.fail_fast=maybe": "launch.fail_fast is true or false, got 'maybe'",
     "launch.rerun=all": "launch.rerun is null or stale, got 'all'",
     "launch.checkpoint_every_steps=true": f"launch.checkpoint_every_steps is null or {COUNT}, got true",

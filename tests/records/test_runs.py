@@ -88,7 +88,7 @@ def test_values_are_those_of_the_record(tmp_path: Path) -> None:
     assert run.label == "resnext29_8x4d epochs=5 seed 0"
     assert (run.metric, run.val_metric) == ("test/top1_err", "val/top1_err")
     assert (run.metric_label, run.val_label) == ("test error (%)", "validation error (%)")
-    assert (run.value, run.value_text, run.n) == (1.7778, "1.78 %", 450)
+    assert (run.value, run.n) == (1.7778, 450)
     assert run.parameters == record["complexity"]["params"]
     assert run.macs == record["complexity"]["macs"]
     assert run.train_flops == record["compute"]["train_flops"]
@@ -106,7 +106,7 @@ def test_segmentation_reports_its_own_metric(tmp_path: Path) -> None:
 def test_an_unfinished_run_has_no_result_whatever_its_record_holds(tmp_path: Path, status: str) -> None:
     make_run(tmp_path, status=status, metrics={"test/top1_err": 0.0, "test/n": 450})
     run = load_one(tmp_path)
-    assert (run.value, run.n, run.value_text) == (None, None, MISSING)
+    assert (run.value, run.n, run.measured) == (None, None, None)
     assert seed_groups([run, run]) == []
 
 
@@ -335,7 +335,7 @@ def test_a_run_on_a_part_of_each_epoch_compares_with_nothing(tmp_path: Path) -> 
     for seed in range(3):
         make_run(tmp_path, seed=seed, overrides={"trainer.limit_train_batches": 2}, baselines={"nearest_accuracy": 0.9})
     runs, _ = load_runs(tmp_path)
-    assert [run.value_text.endswith(" % debug") for run in runs] == [True] * 3
+    assert [run.is_debug for run in runs] == [True] * 3
     assert [(run.value, run.curve()) for run in runs] == [(None, [])] * 3 and runs[0].measured is not None
     assert seed_groups(runs) == [] and [baseline.nets for baseline in baseline_comparisons(runs)] == [()]
     make_run(tmp_path, seed=0)
@@ -346,4 +346,4 @@ def test_a_run_on_a_part_of_each_epoch_compares_with_nothing(tmp_path: Path) -> 
 
 def test_an_unfinished_run_on_a_part_of_each_epoch_shows_no_figure(tmp_path: Path) -> None:
     make_run(tmp_path, status="failed", overrides={"trainer.limit_train_batches": 2})
-    assert load_one(tmp_path).value_text == MISSING
+    assert load_one(tmp_path).measured is None

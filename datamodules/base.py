@@ -11,13 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import normalise
-from datamodules.loading.batching import (
-    EvaluationSampler,
-    GlobalBatchSampler,
-    ResumableLoader,
-    as_made,
-    worker_options,
-)
+from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler, ResumableLoader, as_made, worker_options
 from datamodules.readers.encoded import FolderImages, ImageSplits
 from datamodules.readers.objects import ObjectSplits
 from datamodules.readers.preparation import reporting_to

@@ -48,11 +48,7 @@ class _EvaluationBatches(Dataset[Batch]):
     """Normalised batches of a view of consecutive images."""
 
     def __init__(
-        self,
-        split: ImageSplit,
-        view: Callable[[StoredImage], np.ndarray],
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, split: ImageSplit, view: Callable[[StoredImage], np.ndarray], mean: Sequence[float], std: Sequence[float]
     ):
         self.split = split
         self.view = view

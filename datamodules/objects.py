@@ -13,12 +13,7 @@ from datamodules.augmentation.crops import check_statistics, normalise
 from datamodules.augmentation.objects import ObjectAugmentation, ObjectDraw, resized, scaled_size, targets_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import ObjectBatch
-from datamodules.loading.batching import (
-    EvaluationRows,
-    GlobalBatchSampler,
-    GroupedBatchSampler,
-    TrainRows,
-)
+from datamodules.loading.batching import EvaluationRows, GlobalBatchSampler, GroupedBatchSampler, TrainRows
 from datamodules.readers import rle
 from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed

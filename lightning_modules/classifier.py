@@ -74,9 +74,7 @@ class Classifier(Supervised):
         self.definitions = {
             f"top{k}_err": f"100 * (1 - hits / images), torchmetrics MulticlassStatScores(top_k={k}, average='micro')"
             for k in ranks
-        } | {
-            "loss": "cross-entropy, mean over images, nats",
-        }
+        } | {"loss": "cross-entropy, mean over images, nats"}
         for view in self.test_views:
             self.definitions |= {
                 f"top{k}_err_{view}": f"as top{k}_err, test view {view}; of the mean softmax where it is several crops"

@@ -57,10 +57,7 @@ STEPS = MeasuredTable(
 BATCHES = MeasuredTable(
     INPUT,
     "Making batches of small images",
-    {
-        "batch": ("batch", "d"),
-        **interval("images_per_s", "images/s on one core", ",.0f"),
-    },
+    {"batch": ("batch", "d"), **interval("images_per_s", "images/s on one core", ",.0f")},
     "Random images of 3x32x32, padded by 4, cropped, flipped and normalised by the training loader in one thread; from the "
     "median processor time of a batch, with its 95 % interval.",
 )

@@ -39,11 +39,7 @@ PILLOW = "decoding, Pillow"
 DECODING = MeasuredTable(
     "decoding",
     "Decoding photographs",
-    {
-        "what": ("what", "s"),
-        **interval("images_per_s", "images/s", ",.0f"),
-        "ratio": ("of Pillow's decoding", ".2f"),
-    },
+    {"what": ("what", "s"), **interval("images_per_s", "images/s", ",.0f"), "ratio": ("of Pillow's decoding", ".2f")},
     "",
 )
 WAITING = MeasuredTable(

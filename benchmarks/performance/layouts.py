@@ -114,8 +114,7 @@ def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, A
     """
     overrides, *batches = NETWORKS[name]
     [trial] = expand_all(
-        [*overrides, *ONE_THREAD, f"recipe.batch_size={batches[gpu]}", f"trainer.precision={precision}"],
-        multirun=False,
+        [*overrides, *ONE_THREAD, f"recipe.batch_size={batches[gpu]}", f"trainer.precision={precision}"], multirun=False
     )
     base = specification(trial.config)
     nhwc, nchw = ({"options": base["options"] | {"channels_last": layout}} for layout in (True, False))

@@ -199,10 +199,7 @@ def script_peer(name: str, path: Path, parse: Callable[[ModuleType], Any], batch
 def torchvision_peer(folder: Path) -> Peer:
     """Return the loop of references/classification, and the usual transforms for CIFAR."""
     return script_peer(
-        "torchvision",
-        folder / "train.py",
-        lambda script: script.get_args_parser().parse_args([]),
-        torchvision_batches,
+        "torchvision", folder / "train.py", lambda script: script.get_args_parser().parse_args([]), torchvision_batches
     )
 
 

@@ -67,10 +67,7 @@ def block(figures: Mapping[str, Any]) -> dict[str, Any]:
         content[f"{name}_images_per_s"] = one["images_per_s"]
         content[f"{name}_quartiles_s"] = one["quartiles_s"]
         content[f"{name}_memory_bytes"] = one["peak_memory_bytes"]
-    return content | {
-        "made": figures["made"],
-        **({LOAD: figures[LOAD]} if figures.get(LOAD) else {}),
-    }
+    return content | {"made": figures["made"], **({LOAD: figures[LOAD]} if figures.get(LOAD) else {})}
 
 
 def read(root: Path) -> dict[str, dict[str, Any]]:

@@ -129,10 +129,7 @@ def seed_curve(
     curves = [[low for low, _ in edges], [high for _, high in edges], [fmean(values) for values in seeds.values()]]
     dense = [between(x, y) if between else (x, y) for y in curves]
     (x, low), (_, high), (_, mean) = dense
-    return [
-        band(x, low, high, look, legendgroup=label),
-        line(x, mean, look, name=label, legendgroup=label, **changes),
-    ]
+    return [band(x, low, high, look, legendgroup=label), line(x, mean, look, name=label, legendgroup=label, **changes)]
 
 
 def seeds_over(finished: Mapping[Any, Sequence[Run]], look: Look, name: str, labels: Mapping[Any, str]) -> list[Trace]:

@@ -38,8 +38,7 @@ def save_workspace(entity: str, project: str) -> str:
         sections=sections,
         settings=ws.WorkspaceSettings(x_axis=AXIS, smoothing_type="none", max_runs=RUNS_SHOWN),
         runset_settings=ws.RunsetSettings(
-            groupby=[ws.Config("data.name"), ws.Config("name")],
-            filters="Metric('JobType') = 'train'",
+            groupby=[ws.Config("data.name"), ws.Config("name")], filters="Metric('JobType') = 'train'"
         ),
     )
     workspace._internal_name = VIEW

@@ -16,17 +16,7 @@ import torch
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT, training_sha256, user_code
 from benchmarks.records.record import Code, Environment, to_json
 
-PACKAGES = (
-    "torch",
-    "pytorch-lightning",
-    "hydra-core",
-    "torchmetrics",
-    "fvcore",
-    "wandb",
-    "numpy",
-    "scipy",
-    "timm",
-)
+PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "fvcore", "wandb", "numpy", "scipy", "timm")
 
 
 def code(config: Mapping[str, Any]) -> Code:

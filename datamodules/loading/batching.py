@@ -180,11 +180,7 @@ def worker_options(workers: int) -> dict[str, Any]:
     """
     if workers == 0:
         return {}
-    return {
-        "multiprocessing_context": "fork",
-        "persistent_workers": True,
-        "worker_init_fn": ignore_stop_signals,
-    }
+    return {"multiprocessing_context": "fork", "persistent_workers": True, "worker_init_fn": ignore_stop_signals}
 
 
 def ignore_stop_signals(worker: int) -> None:

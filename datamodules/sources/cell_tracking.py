@@ -9,12 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.readers.image_files import (
-    ByteScaling,
-    check_same_size,
-    read_image,
-    stack_images,
-)
+from datamodules.readers.image_files import ByteScaling, check_same_size, read_image, stack_images
 from datamodules.readers.instances import split_of_instances
 from datamodules.readers.listing import contents
 from datamodules.readers.masks import check_not_empty, read_mask

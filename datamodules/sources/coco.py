@@ -121,12 +121,7 @@ def _splits(
     if not len(train):
         raise ValueError(f"{train.annotations.path} has no object to learn in the training images")
     return ObjectSplits(
-        train,
-        val,
-        test,
-        train.annotations.classes,
-        category_ids=train.annotations.category_ids,
-        notes="; ".join(notes),
+        train, val, test, train.annotations.classes, category_ids=train.annotations.category_ids, notes="; ".join(notes)
     )
 
 

@@ -65,13 +65,7 @@ def _mean_and_std(images: np.ndarray) -> tuple[float, float]:
 
 
 def load_idx(
-    folder: Path,
-    classes: tuple[str, ...],
-    train_count: int,
-    test_count: int,
-    val_count: int,
-    mean: float,
-    std: float,
+    folder: Path, classes: tuple[str, ...], train_count: int, test_count: int, val_count: int, mean: float, std: float
 ) -> Splits:
     """Return the four files of a set laid out like MNIST's: images uint8 [N, 1, H, W]; val_count of the training images, fixed
     and stratified, become val.

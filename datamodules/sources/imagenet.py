@@ -15,14 +15,7 @@ import numpy as np
 from datamodules.readers import hub as hub_files
 from datamodules.readers import preparation
 from datamodules.readers.decoded import whole_file
-from datamodules.readers.encoded import (
-    NAMES_AND_SIZES,
-    FolderImages,
-    ImageFiles,
-    ImageSplit,
-    ImageSplits,
-    PackedImages,
-)
+from datamodules.readers.encoded import NAMES_AND_SIZES, FolderImages, ImageFiles, ImageSplit, ImageSplits, PackedImages
 from datamodules.readers.listing import contents, list_folder, size_of, stray_note
 from datamodules.readers.splits import hold_out_each
 

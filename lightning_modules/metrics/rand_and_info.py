@@ -10,15 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_modules.metrics.stacks import (
-    THRESHOLDS,
-    Array,
-    Curve,
-    Labels,
-    Probabilities,
-    check_proposals,
-    segments,
-)
+from lightning_modules.metrics.stacks import THRESHOLDS, Array, Curve, Labels, Probabilities, check_proposals, segments
 
 
 class Overlaps(NamedTuple):

@@ -9,15 +9,7 @@ from functools import cache
 import numpy as np
 from scipy import ndimage
 
-from lightning_modules.metrics.stacks import (
-    THRESHOLDS,
-    Array,
-    Curve,
-    Mask,
-    Probabilities,
-    check_proposals,
-    segments,
-)
+from lightning_modules.metrics.stacks import THRESHOLDS, Array, Curve, Mask, Probabilities, check_proposals, segments
 
 WARPING_THRESHOLDS = THRESHOLDS[:10]  # the challenge's warping error leaves 1.0 out
 SPLIT_RADIUS = 20  # pixels, of the window in which the challenge looks for a broken object

@@ -30,10 +30,7 @@ def lines(table: str) -> list[dict[str, str]]:
 def test_every_table_has_its_lines() -> None:
     assert len(tables()) == 36
     assert all(table.rows for table in tables().values())
-    assert {path.stem for path in TABLES.glob("*.csv")} - tables().keys() == {
-        "tables",
-        "certificates",
-    }
+    assert {path.stem for path in TABLES.glob("*.csv")} - tables().keys() == {"tables", "certificates"}
     for table in tables().values():
         assert table.title and re.search(r"20\d\d|README", table.paper)
 

@@ -345,10 +345,7 @@ def test_compiled_network_is_refused():
 
 WITNESSED: dict[str, tuple[nn.Module, tuple[int, int, int]]] = {
     "ResNet": (ResNet(20, block="basic", base_channels=16, num_classes=10, stem="cifar"), (3, 32, 32)),
-    "ResNeXt": (
-        ResNet(29, block="bottleneck", cardinality=8, base_width=4, num_classes=10, stem="cifar"),
-        (3, 32, 32),
-    ),
+    "ResNeXt": (ResNet(29, block="bottleneck", cardinality=8, base_width=4, num_classes=10, stem="cifar"), (3, 32, 32)),
     "DenseNet": (DenseNet(40, 12, stem="cifar"), (3, 32, 32)),
     "U-Net": (UNet(base_channels=8), (1, 188, 188)),
     "one layer": (nn.Conv2d(3, 4, 3), (3, 8, 8)),

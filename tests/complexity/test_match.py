@@ -189,10 +189,7 @@ def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixtur
         (["model=unet", "data=digits", "--macs", "1e6"], "model=unet is not set up for data=digits"),
         (["model=resnet", "model.depth=21", "--macs", "1e6"], "a CIFAR basic ResNet has depth 6n+2"),
         (["model=resnext", "data=digits", "+data.image_size=[2,2]", "--macs", "1e6"], "too small"),
-        (
-            ["experiment=iso_compute", "row=resnet_1e12", "--macs", "1e6"],
-            "name one by model=",
-        ),
+        (["experiment=iso_compute", "row=resnet_1e12", "--macs", "1e6"], "name one by model="),
     ],
 )
 def test_bad_input_is_one_line(argv: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:

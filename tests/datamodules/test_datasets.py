@@ -610,10 +610,7 @@ def test_cifar100_classes_are_a_hundred_in_order():
 
 
 def test_foreign_cifar100_files_are_refused(tmp_path):
-    with pytest.raises(
-        FileNotFoundError,
-        match=r"holds no CIFAR-100, it holds batches.* and 2 more; put",
-    ) as error:
+    with pytest.raises(FileNotFoundError, match=r"holds no CIFAR-100, it holds batches.* and 2 more; put") as error:
         load_cifar("cifar100", write_binary(tmp_path / "cifar-10-batches-bin"), tmp_path / "cache")
     one_line(error)
     files = {**cifar100_files(), "test.bin": bytes(3073 * 100)}

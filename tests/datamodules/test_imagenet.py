@@ -158,8 +158,7 @@ def test_what_is_not_the_data_set_is_refused_by_name(tmp_path: Path, kind: str, 
 
 def test_what_is_missing_is_named_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError,
-        match="nothing holds no ImageNet, there is no such folder; put the .*parquet",
+        FileNotFoundError, match="nothing holds no ImageNet, there is no such folder; put the .*parquet"
     ):
         source(tmp_path / "nothing")()
     damage(make_tree(tmp_path), "no val")

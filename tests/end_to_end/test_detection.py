@@ -377,10 +377,7 @@ def check_results(directory: Path, folder: Path) -> None:
             )
     assert predict(directory, *images, "--out", folder / "out") == 0
     truth = COCO()
-    truth.dataset = {
-        **{"info": {}, "images": sizes},
-        **{"annotations": annotations, "categories": [{"id": 1}]},
-    }
+    truth.dataset = {**{"info": {}, "images": sizes}, **{"annotations": annotations, "categories": [{"id": 1}]}}
     truth.createIndex()
     evaluation = COCOeval(truth, truth.loadRes(str(folder / "out" / "results.json")), "segm")
     evaluation.evaluate()

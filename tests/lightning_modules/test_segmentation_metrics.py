@@ -245,13 +245,7 @@ def best_of(metric, curve):
     return curve.max() if metric in (v_rand, v_info) else curve.min()
 
 
-SWEEPS = [
-    v_rand,
-    v_info,
-    rand_and_info.rand_error,
-    overlap.pixel_error,
-    warping.warping_error,
-]
+SWEEPS = [v_rand, v_info, rand_and_info.rand_error, overlap.pixel_error, warping.warping_error]
 
 
 def test_thresholds_are_the_challenges():

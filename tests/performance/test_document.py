@@ -47,12 +47,7 @@ def test_every_committed_figure_has_its_command_hardware_and_versions():
         first, second = command.split()[3:5]
         assert record["rows"] and first in COMMANDS.commands
         assert first != "measure" or second in COMMANDS.commands["measure"].commands
-        for said in (
-            command,
-            where["device_name"],
-            f"torch {where['packages']['torch']}",
-            record["measured"][:10],
-        ):
+        for said in (command, where["device_name"], f"torch {where['packages']['torch']}", record["measured"][:10]):
             assert said in page
         for row in record["rows"]:
             assert set(record["columns"]) <= set(row)

@@ -12,14 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.performance import evaluation_time
 from benchmarks.performance.added_time import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, slower
 from benchmarks.performance.cases import CASES, Case
-from benchmarks.performance.hand_written_loop import (
-    WARM_UP,
-    BareLoop,
-    Round,
-    mean_loss,
-    measure,
-    summarise,
-)
+from benchmarks.performance.hand_written_loop import WARM_UP, BareLoop, Round, mean_loss, measure, summarise
 from benchmarks.training.checkpoints import weights_sha256
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import ResNet, UNet

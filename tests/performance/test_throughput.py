@@ -160,13 +160,7 @@ def test_what_a_measurement_holds_for(changes: dict[str, Any], is_same: bool) ->
 def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = [
-        "model=resnet",
-        "model.depth=8",
-        "recipe.batch_size=64",
-        "trainer.accelerator=cpu",
-        "recipe.epochs=1",
-    ]
+    small = ["model=resnet", "model.depth=8", "recipe.batch_size=64", "trainer.accelerator=cpu", "recipe.epochs=1"]
     assert throughput_command([*small, "cluster.threads_per_process=1", f"output_root={tmp_path}"]) == 0
     done = run_here(*small, "logger=none", root=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]

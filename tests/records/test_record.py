@@ -7,15 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from benchmarks.records.record import (
-    ImportedWeights,
-    Parallel,
-    Record,
-    Restart,
-    Resumption,
-    from_json,
-    to_json,
-)
+from benchmarks.records.record import ImportedWeights, Parallel, Record, Restart, Resumption, from_json, to_json
 
 RESULTS = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*.json"))
 OPENED: dict[str, Any] = {

@@ -22,12 +22,7 @@ def test_a_look_is_that_of_the_file_else_of_the_record_else_neutral() -> None:
 
 @pytest.mark.parametrize(
     "recorded",
-    [
-        {"colour": "#8B4513"},
-        OWN | {"marker": "<script>"},
-        OWN | {"colour": "url(x)"},
-        OWN | {"dash": "wavy"},
-    ],
+    [{"colour": "#8B4513"}, OWN | {"marker": "<script>"}, OWN | {"colour": "url(x)"}, OWN | {"dash": "wavy"}],
 )
 def test_a_record_whose_look_cannot_be_drawn_gets_the_neutral_one(recorded: dict[str, str], tmp_path: Path) -> None:
     make_run(tmp_path, name="mynet8", look=recorded)

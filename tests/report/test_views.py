@@ -374,10 +374,7 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["layers", "model=resnt"], "no model named 'resnt' (did you mean 'resnet'?)"),
         (["layers", "model=unet", "data=nuclei", "model.padded=false"], "does not fit this unpadded U-Net"),
         (["layers", "model=resnet", "model.depth=21"], "a CIFAR basic ResNet has depth 6n+2"),
-        (
-            ["cardinality", "experiment=iso_compute", "row=resnet_1e12"],
-            "has no cardinality, model=resnext has one",
-        ),
+        (["cardinality", "experiment=iso_compute", "row=resnet_1e12"], "has no cardinality, model=resnext has one"),
         (["reuse", "nowhere"], "nowhere holds no checkpoints/last.ckpt"),
     ],
 )
@@ -395,11 +392,7 @@ def test_reuse_is_of_a_densenet(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_browser_draws_and_switches(
-    browser: Any,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_browser_draws_and_switches(browser: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     visit(browser, written(tmp_path, capsys, "layers", "model=resnet,densenet", "data=digits"))
     tops = "return [0, 1].map(i => document.getElementById(`chart-${i}`).layout.yaxis.range[1])"
     own = browser.execute_script(tops)

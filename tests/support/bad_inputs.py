@@ -64,12 +64,7 @@ WRONG: dict[tuple[str, ...], tuple[str, ...]] = {
     (
         *("trainer.compile", "trainer.cuda_graph", "trainer.channels_last", "trainer.tf32"),
         "trainer.gradient_checkpointing",
-    ): (
-        "maybe",
-        "1",
-        "[true]",
-        "{a:1}",
-    ),
+    ): ("maybe", "1", "[true]", "{a:1}"),
     (
         *("mode", "launch.rerun", "logger.mode", "trainer.accelerator", "trainer.precision", "data.task"),
         "trainer.on_out_of_memory",

@@ -14,8 +14,11 @@ from benchmarks.units import NO_RUNS, short_value
 _INSTALLED = Path(__file__).resolve().parents[1] / "conf"
 CONF = _INSTALLED if _INSTALLED.is_dir() else _INSTALLED.parents[1] / "conf"
 
-# Where a run happens and who watches it: no part of what it computes.
-PLACES = ("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "data.root", "data.hub")
+# Where a run happens, who watches it and who starts its kernels: no part of what it computes.
+PLACES = (
+    *("mode", "output_root", "launch", "logger", "cluster", "trainer.accelerator", "trainer.cuda_graph"),
+    *("data.root", "data.hub"),
+)
 # Interpolated from the groups: an override shows at its home.
 WIRING = (
     "module",

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from support.configurations import trial
 
+from benchmarks.config.trial import config_hash, differing_keys
 from benchmarks.launch.checks import refusal
 from benchmarks.training.cuda_graph import forget_captured
 from benchmarks.training.options import TrainingOptions
@@ -59,6 +60,13 @@ def test_replayed_steps_are_the_same_to_the_bit(
         assert torch.equal(replayed[name], value), name
     forget_captured(captured)
     assert not captured.forward.passes
+
+
+def test_a_replayed_run_is_the_same_run() -> None:
+    plain, replayed = (trial("model=resnet", f"trainer.cuda_graph={value}") for value in ("null", "true"))
+    assert (replayed.directory, replayed.overrides) == (plain.directory, {})
+    assert config_hash(replayed.config) == config_hash(plain.config)
+    assert not differing_keys(replayed.config, plain.config)
 
 
 def test_what_is_not_captured_is_refused_in_one_line() -> None:

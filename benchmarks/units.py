@@ -1,6 +1,8 @@
 """Numbers, durations and values as people read them. Imports nothing of the suite."""
 
+import csv
 import difflib
+import io
 import json
 import math
 import signal
@@ -147,6 +149,13 @@ def csv_cell(value: Any) -> Any:
     except ValueError:
         return f"'{text}"
     return text
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Rows as a CSV file, by ``csv_cell``."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(map(csv_cell, row) for row in rows)
+    return text.getvalue()
 
 
 def one_line(text: str) -> str:

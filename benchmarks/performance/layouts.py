@@ -6,7 +6,6 @@ become the table from which ``trainer.channels_last=null`` is resolved.
 
 import argparse
 import csv
-import io
 import itertools
 import statistics
 import sys
@@ -23,6 +22,7 @@ from benchmarks.records.files import write_atomic
 from benchmarks.terminal import number, with_bar
 from benchmarks.training.default_settings import LAYOUTS
 from benchmarks.training.tuned_settings import WORTH, specification
+from benchmarks.units import csv_text
 
 CIFAR, DIGITS, IMAGENET = "data=cifar10", "data=digits", "data=imagenet"
 # name -> overrides, images of a step on a CPU, on a GPU; none: not there. Batches are the recipes', fewer where a step would
@@ -163,8 +163,4 @@ def write_decisions(decided: Sequence[Mapping[str, str]]) -> None:
     with LAYOUTS.open(newline="", encoding="utf-8") as file:
         table = {tuple(row[name] for name in FIELDS[:3]): row for row in csv.DictReader(file)}
     table |= {tuple(row[name] for name in FIELDS[:3]): dict(row) for row in decided}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table[key] for key in sorted(table))
-    write_atomic(LAYOUTS, text.getvalue())
+    write_atomic(LAYOUTS, csv_text([FIELDS, *([table[key][name] for name in FIELDS] for key in sorted(table))]))

@@ -7,9 +7,7 @@ empty mapping, is null. A column that no run fills is left out.
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +19,7 @@ from benchmarks.config.trial import WIRING
 from benchmarks.records.files import read_config, write_atomic
 from benchmarks.records.runs import Run, load_runs, uncollected
 from benchmarks.terminal import with_bar
-from benchmarks.units import csv_cell, one_line
+from benchmarks.units import csv_text, one_line
 
 FORMATS = ("parquet", "csv")
 FREE = ("overrides",)  # mappings whose keys are the user's
@@ -194,11 +192,10 @@ def _exact_array(values: Sequence[Any]) -> Any:
 
 
 def _csv(table: Table) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(csv_cell, table))
-    for row in zip(*table.values(), strict=True):
-        writer.writerow(
-            [json.dumps(value) if isinstance(value, (bool, list, dict)) else csv_cell(value) for value in row]
-        )
-    return text.getvalue()
+    rows = zip(*table.values(), strict=True)
+    return csv_text([table, *(map(_as_json, row) for row in rows)])
+
+
+def _as_json(value: Any) -> Any:
+    """Truth values, lists and objects as JSON; others as they are."""
+    return json.dumps(value) if isinstance(value, (bool, list, dict)) else value

@@ -4,8 +4,6 @@ For every row and figure the paper's value, ours as mean with 95 % interval over
 from the paper, and the cost. What differs is found by comparing the configuration that the experiment composes with the run's.
 """
 
-import csv
-import io
 import json
 import math
 from collections import Counter
@@ -24,7 +22,7 @@ from benchmarks.records.files import write_atomic
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
-from benchmarks.units import MISSING, duration, one_line, quantity, si
+from benchmarks.units import MISSING, csv_text, duration, one_line, quantity, si
 
 VERDICT_STYLES = {NOT_RUN: "dim", UNDER_POWERED: "yellow", REPRODUCED: "green", DIFFERS: "bold red"}
 WORDS = ("row", "figure", "verdict")
@@ -193,12 +191,8 @@ def _tex(text: str) -> str:
 
 def as_csv(rows: Sequence[Line]) -> str:
     """Return the table as CSV: one line per figure, numbers as they are."""
-    out = io.StringIO()
     lines = [numbers(line) for line in rows]
-    writer = csv.DictWriter(out, lines[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    return csv_text([lines[0], *(line.values() for line in lines)])
 
 
 def numbers(line: Line) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.records.files import read_bytes, write_atomic
 from benchmarks.tracking.content import Content
-from benchmarks.units import csv_cell
+from benchmarks.units import csv_text
 
 HISTORY, SUMMARY = "history.csv", "summary.csv"
 
@@ -34,20 +34,14 @@ class Writer:
         self._rows += rows
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
         lines = ([row.get(name) for name in columns] for row in self._rows)
-        write_atomic(self._directory / HISTORY, _text([columns, *lines]), durable=False)
+        write_atomic(self._directory / HISTORY, csv_text([columns, *lines]), durable=False)
 
     def close(self, content: Content) -> None:
         """Write what the run computes, and how it has ended."""
         lines = (content.facts | content.summary).items()
-        write_atomic(self._directory / SUMMARY, _text([("name", "value"), *lines]), durable=False)
+        write_atomic(self._directory / SUMMARY, csv_text([("name", "value"), *lines]), durable=False)
 
     @staticmethod
     def where(root: Path) -> str:
         """Return where the files lie."""
         return f"{HISTORY} and {SUMMARY} in the folder of each run below {root}"
-
-
-def _text(lines: Iterable[Iterable[Any]]) -> str:
-    file = io.StringIO(newline="")
-    csv.writer(file, lineterminator="\n").writerows(map(csv_cell, line) for line in lines)
-    return file.getvalue()

@@ -13,7 +13,7 @@ from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import another_look, look_of
 from benchmarks.report.view import Figure, View
-from benchmarks.units import score_label, si
+from benchmarks.units import count, score_label, si
 
 EXPERIMENT = "compute_accuracy"
 _ROW = re.compile(r"(.+)_[\d.]+e\d+")  # of an experiment whose rows are curves at several costs: plain_2.6e6
@@ -60,7 +60,7 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
 
 
 def _accuracy_caption(groups: Sequence[Sequence[Run]]) -> str:
-    images = f"n = {groups[0][0].n} test images" if groups[0][0].record.get("task") == "classification" else ""
+    images = f"n = {count(groups[0][0].n)} test images" if groups[0][0].record.get("task") == "classification" else ""
     return f"{'; '.join(filter(None, (seeds_caption(map(len, groups)), images)))}."
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.config.about import Look
 from benchmarks.records.runs import Run
-from benchmarks.units import metric_text, one_line, score
+from benchmarks.units import count, metric_text, one_line, score
 
 Trace = dict[str, Any]
 
@@ -145,7 +145,7 @@ def seeds_over(finished: Mapping[Any, Sequence[Run]], look: Look, name: str, lab
     values_at = {x: [score(run.value or 0.0, run.metric_label)[1] for run in runs] for x, runs in finished.items()}
     hover = [
         f"<b>{plain(labels[x])}</b>, mean of {len(values)}<br>"
-        f"{plain(metric_text(fmean(values), finished[x][0].metric_label))}, n = {finished[x][0].n}"
+        f"{plain(metric_text(fmean(values), finished[x][0].metric_label))}, n = {count(finished[x][0].n)}"
         for x, values in values_at.items()
     ]
     filled, mean = seed_curve(values_at, look, plain(name or "mean over seeds"))

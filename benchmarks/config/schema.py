@@ -8,6 +8,9 @@ from typing import Any
 from benchmarks.config.trial import ConfigurationError
 from benchmarks.units import number
 
+INT64 = 2**63 - 1  # the largest integer of tensors
+LONGEST_SHOWN = 200  # characters
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -40,10 +43,6 @@ def or_null(kind: Kind) -> Kind:
 def optional(kind: Kind) -> Kind:
     """Return the kind for a key that may be left out."""
     return replace(kind, required=False)
-
-
-INT64 = 2**63 - 1  # the largest integer of tensors
-LONGEST_SHOWN = 200  # characters
 
 
 def is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@ from support.records import make_run
 
 from benchmarks.analysis.seeds import baseline_comparisons, baseline_names, seed_groups, short_labels
 from benchmarks.records.runs import Run, load_runs, read_history
-from benchmarks.units import MISSING, duration, metric_text, one_line, si
+from benchmarks.units import MISSING, csv_text, duration, metric_text, one_line, si
 
 
 def load_one(root: Path) -> Run:
@@ -68,6 +68,11 @@ def test_si_keeps_three_significant_digits(value: float | None, text: str) -> No
 )
 def test_duration(seconds: float | None, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_csv_has_no_formulas_and_its_numbers_as_they_are() -> None:
+    rows = [["name", "gap"], ["=HYPERLINK(1)", -0.5], ["@a, b", None], ["-3e2", True]]
+    assert csv_text(rows) == "name,gap\n'=HYPERLINK(1),-0.5\n\"'@a, b\",\n-3e2,True\n"
 
 
 def test_metric_text_has_the_unit_of_its_label() -> None:

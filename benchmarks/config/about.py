@@ -4,11 +4,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from benchmarks.config.folders import option_file
+from benchmarks.config.folders import added_folders, option_file
 from benchmarks.config.trial import ConfigurationError
 
 # Plotly's names, each with the character that stands for it in the terminal; `report/templates/macros.html` draws them.
@@ -76,14 +77,16 @@ class Matching:
 
 def look_of_family(family: str) -> Look | None:
     """Return the look that the family's file says; None where there is no such file, or none in it."""
-    path = option_file("model", family)
-    return None if path is None else _look_in(str(path))
+    return _look_in(added_folders(), family)
 
 
 @cache
-def _look_in(path: str) -> Look | None:
-    with open(path, encoding="utf-8") as file:
-        content = yaml.safe_load(file)
+def _look_in(_: tuple[Path, ...], family: str) -> Look | None:
+    """Return the look of a family for the folders that are added; it is asked for once for every run that is drawn."""
+    path = option_file("model", family)
+    if path is None:
+        return None
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return read_look(content.get("about") or {}) if isinstance(content, dict) else None
 
 

@@ -28,6 +28,7 @@ OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # argu
 SCRIPTS = ("lightning", "bare")
 BESIDE = "bare"
 TOLERANCE = 0.1  # of a committed ratio
+CACHE = "cache"  # of decoded images, in the folder of runs
 SAME = ("network", "data", "epochs", "process")
 TABLE = MeasuredTable(
     "processes",
@@ -52,7 +53,8 @@ TABLE = MeasuredTable(
     "writes it, `bare` a loop in plain torch; all with the same network, batches, schedule, and one thread. `torchvision` and "
     "`timm` are these projects' training scripts as they are, in an environment of their own, which train our network with "
     "the same batch size, epochs, learning rate, schedule and weight decay, and with one worker. They read PNG files from "
-    "folders, which are written before; the others read their own source, as their users do. The scripts have no option for a "
+    "folders, which are written before; the others read their own source, as their users do, CIFAR-10 as a run keeps it "
+    "once decoded. The scripts have no option for a "
     "padded crop, and torchvision's none for mean, deviation and flip: these are replaced by ours. Nor do they test "
     "after training: a few lines after them do, on the same files. timm decays no biases and no normalisation.",
     same=SAME,
@@ -95,12 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: a network that cannot be trained here, or another task.
         RuntimeError: a process fails.
     """
+    from hydra.utils import instantiate
+
     overrides = [*(arguments.overrides or USUAL), "trainer.accelerator=cpu", "cluster.threads_per_process=1"]
-    config = trainable(overrides).config
-    if config["data"]["task"] != "classification" or config["data"].get("loading", "memory") != "memory":
-        raise ValueError("the scripts beside ours classify images that are in memory, as data=digits and data=cifar10")
-    if sys.platform != "linux":
-        raise ValueError("the processor time of all that a process has started is known on Linux alone")
     chosen = {name: folder for name in PEERS if (folder := getattr(arguments, name))}
     left_out = "; ".join(
         f"{name}: give its sources by --{name}, and --python where its packages are elsewhere"
@@ -109,11 +108,22 @@ def run(arguments: argparse.Namespace) -> int:
     )
     committed = read_records().get(f"{TABLE.kind}-cpu", {"rows": []})["rows"]
     results: dict[str, list[dict[str, Any]]] = {}
-    with tempfile.TemporaryDirectory() as root:
-        peers = peer_commands(config, chosen, arguments.python, Path(root))
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        config = trainable([*overrides, f"output_root={root}"]).config
+        if config["data"]["task"] != "classification" or config["data"].get("loading", "memory") != "memory":
+            raise ValueError(
+                "the scripts beside ours classify images that are in memory, as data=digits and data=cifar10"
+            )
+        if sys.platform != "linux":
+            raise ValueError("the processor time of all that a process has started is known on Linux alone")
+        (root / CACHE).mkdir()
+        splits = instantiate(config["datamodule"]["source"])()  # decoded here once, if need be, for all that follow
+        peers = peer_commands(config, chosen, arguments.python, root, splits)
+        del splits
         adopt_orphans()
         for _ in with_bar(range(arguments.repeats), "processes"):
-            for name, one in in_turn(config, overrides, peers).items():
+            for name, one in in_turn(config, overrides, peers, root).items():
                 results.setdefault(name, []).append(one)
     rows = summarise(results, config)
     more = f" Left out: {left_out}." if left_out else ""
@@ -127,18 +137,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def peer_commands(
-    config: Mapping[str, Any], folders: Mapping[str, Path], python: str, root: Path
+    config: Mapping[str, Any], folders: Mapping[str, Path], python: str, root: Path, splits: Any
 ) -> dict[str, list[str]]:
     """Return the commands of other projects' training scripts by name, and write the images that they read into ``root``.
 
     Args:
         folders: sources by the names of ``PEERS``.
+        splits: the images, a ``datamodules.readers.splits.Splits``.
 
     Raises:
         ValueError: no such script is there, or none can do the same work.
     """
-    from hydra.utils import instantiate
-
     if not folders:
         return {}
     data, recipe = config["datamodule"], config["recipe"]
@@ -157,20 +166,21 @@ def peer_commands(
             argument = json.dumps({**work, "peer": name, "folder": str(folder), "bfloat16": bfloat16})
             command = [python, "-m", "benchmarks.performance.peer_scripts", argument]
             commands[f"{name}, bfloat16" if bfloat16 else name] = command
-    write_images(root / "images", instantiate(data["source"])())
+    write_images(root / "images", splits)
     return commands
 
 
 def in_turn(
-    config: Mapping[str, Any], overrides: Sequence[str], peers: Mapping[str, Sequence[str]]
+    config: Mapping[str, Any], overrides: Sequence[str], peers: Mapping[str, Sequence[str]], root: Path
 ) -> dict[str, dict[str, Any]]:
     """Run each process once; return its processor and wall seconds, peak memory in MiB, test error in percent, and versions."""
     results = {}
     for name, more in OURS.items():
-        with tempfile.TemporaryDirectory() as root:
-            command = [sys.executable, str(RUN), *overrides, *more, "logger=none", f"output_root={root}"]
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            (Path(folder) / CACHE).symlink_to(root / CACHE)
+            command = [sys.executable, str(RUN), *overrides, *more, "logger=none", f"output_root={folder}"]
             measured, _ = whole(command)
-            [record] = (read_json(path) for path in Path(root).glob(f"*/*/*/*/{RECORD}"))
+            [record] = (read_json(path) for path in Path(folder).glob(f"*/*/*/*/{RECORD}"))
             assert record is not None
             torch = record["environment"]["packages"]["torch"]
             results[name] = measured | {"error": record["metrics"]["test/top1_err"], "versions": f"torch {torch}"}

@@ -134,15 +134,7 @@ class ResumableLoader(DataLoader[Any]):
     ) -> None:
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"cluster.loader_workers is a whole number from 0, got {workers!r}")
-        super().__init__(
-            dataset,
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=as_made,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            **worker_options(workers),
-        )
+        super().__init__(dataset, sampler=sampler, **loader_options(workers, pin_memory))
         self._batches = sampler
         self._place = {"epoch": 0, "batch": 0}
         self._begun: tuple[dict[str, int], Iterator[Any]] | None = None
@@ -173,14 +165,20 @@ def as_made(batch: Any) -> Any:
     return batch
 
 
-def worker_options(workers: int) -> dict[str, Any]:
-    """Return a loader's options for workers: forked, so that they import and copy nothing, started once, deaf to stop signals.
+def loader_options(workers: int = 0, pin_memory: bool = False) -> dict[str, Any]:
+    """Return a loader's options for items that name whole batches, and for workers: forked, so that they import and copy
+    nothing, started once, deaf to stop signals.
 
     A process that a fork server has started would by default have its workers from another server, which imports torch.
     """
+    options = {"batch_size": None, "collate_fn": as_made, "num_workers": workers, "pin_memory": pin_memory}
     if workers == 0:
-        return {}
-    return {"multiprocessing_context": "fork", "persistent_workers": True, "worker_init_fn": ignore_stop_signals}
+        return options
+    return options | {
+        "multiprocessing_context": "fork",
+        "persistent_workers": True,
+        "worker_init_fn": ignore_stop_signals,
+    }
 
 
 def ignore_stop_signals(worker: int) -> None:

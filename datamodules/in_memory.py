@@ -13,9 +13,8 @@ from datamodules.augmentation.crops import Augmentation, check_statistics, norma
 from datamodules.augmentation.elastic import Elastic, ElasticDraws, Warped
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.base import CPU, SplitDataModule
-from datamodules.loading.batch import Batch
+from datamodules.loading.batch import Batch, on_device
 from datamodules.loading.batching import EvaluationRows, ResumableLoader, TrainRows, loader_options
-from datamodules.readers.device import on_device
 from datamodules.readers.instances import InstanceSplit
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices

@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,14 +53,11 @@ def load_imagenet(
     if (path / "train").is_dir() or (path / "val").is_dir():
         classes, train, test, strays = _read_folders(path, num_classes)
         notes += stray_note(strays)
-    elif shards := _find_shards(path, hub):
+    else:
+        patterns = ["data/train-*.parquet", "data/validation-*.parquet"]
+        shards = hub_files.find_or_fetch(partial(_find_shards, path), hub, "ILSVRC/imagenet-1k", patterns, path)
         classes, train, test = _read_shards(*shards, num_classes, Path(cache_dir))
         notes += filter(None, [hub_files.snapshot_note(shards[0])])
-    else:
-        raise FileNotFoundError(
-            f"{path} holds no ImageNet, {contents(path)}; put the folders train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC "
-            "2012 (www.image-net.org), or train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k there"
-        )
     for name, files, count in (("training", train, train_count), ("validation", test, test_count)):
         if count is not None and len(files.labels) != count:
             raise ValueError(
@@ -131,12 +129,14 @@ def _list_images(folder: Path, classes: Sequence[str]) -> tuple[FolderImages, in
 # Parquet
 
 
-def _find_shards(path: Path, hub: bool) -> tuple[list[Path], list[Path]] | None:
+def _find_shards(path: Path) -> tuple[list[Path], list[Path]]:
     shards = hub_files.shards(path, "train"), hub_files.shards(path, "validation")
-    if hub and not all(shards):
-        hub_files.fetch("ILSVRC/imagenet-1k", ["data/train-*.parquet", "data/validation-*.parquet"], path)
-        return _find_shards(path, False)
-    return shards if all(shards) else None
+    if not all(shards):
+        raise FileNotFoundError(
+            f"{path} holds no ImageNet, {contents(path)}; put the folders train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC "
+            "2012 (www.image-net.org), or train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k there"
+        )
+    return shards
 
 
 def _read_shards(

@@ -113,11 +113,11 @@ class CocoAP(Metric):
         rows, marks = rows[order], marks[order]
         objects = self.objects.cpu().numpy()
         by_class = []
-        for label in np.flatnonzero(objects.any(1)):
+        for label in range(self.num_classes):
             own = rows[:, 3] == label
             matched, skipped = ((marks[own, column, None] & _BITS) > 0 for column in (0, 1))
             by_class.append(curves(rows[own, 2], matched, skipped, objects[label]))
-        precision, recall = (np.stack(parts, -1) for parts in zip(*by_class, strict=True)) if by_class else _no_curves()
+        precision, recall = (np.stack(parts, -1) for parts in zip(*by_class, strict=True))
         values = {
             "ap": precision[:, 0],
             "ap50": precision[0, 0],
@@ -253,11 +253,6 @@ def _outside(areas: Floats) -> Bools:
 
 def _arrays(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: value.detach().cpu().numpy() for name, value in values.items()}
-
-
-def _no_curves() -> tuple[Floats, Floats]:
-    shape = (len(THRESHOLDS), len(AREAS))
-    return np.full((*shape, 1), np.nan), np.full((*shape, len(MAX_DETECTIONS), 1), np.nan)
 
 
 def _mean(values: Floats) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import normalise
-from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler, ResumableLoader, loader_options
+from datamodules.loading.batching import GlobalBatchSampler, ResumableLoader, evaluation_batches, loader_options
 from datamodules.readers.encoded import FolderImages, ImageSplits
 from datamodules.readers.objects import ObjectSplits
 from datamodules.readers.preparation import reporting_to
@@ -75,12 +75,12 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         """The checksum of the splits, 64 hex digits."""
         return self.splits.checksum()
 
-    def check_published(self) -> None:
-        """Raise ValueError unless the data has num_classes and sha256."""
+    def setup(self, stage: str | None = None) -> None:
+        """Load or list the data; raise ValueError unless it has num_classes and sha256."""
         classes = len(self.splits.classes)
         if self.num_classes not in (None, classes):
             raise ValueError(f"data.num_classes must be {classes}, the classes of the data, got {self.num_classes}")
-        if self.sha256 not in (None, self.checksum):
+        if self.sha256 is not None and self.sha256 != self.checksum:
             raise ValueError(
                 f"these are not the published images and splits: their checksum must be {self.sha256}, got {self.checksum}; "
                 "fetch the files again, or use them as another set (data.sha256=null)"
@@ -143,10 +143,6 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         """Return this rank's shard of the test split, in order; one loader per view where there are several."""
         return self._evaluation_loader("test")
 
-    def evaluation_sampler(self, count: int, batch_size: int) -> EvaluationSampler:
-        """Return this rank's shard of so many images, in order."""
-        return EvaluationSampler(count, batch_size, *self.rank_and_world_size())
-
     def rank_and_world_size(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -164,8 +160,8 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
 
     def _evaluation_workers_loader(self, batches: Dataset[Any], count: int, batch_size: int) -> DataLoader[Any]:
         """Return the evaluation loader of batches of so many images that workers make from files."""
-        options = loader_options(self._workers(), self._on_gpu())
-        return DataLoader(batches, sampler=self.evaluation_sampler(count, batch_size), **options)
+        sampler = evaluation_batches(count, batch_size, *self.rank_and_world_size())
+        return DataLoader(batches, sampler=sampler, **loader_options(self._workers(), self._on_gpu()))
 
     def _workers(self) -> int:
         if self.loader_workers is None:

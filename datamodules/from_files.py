@@ -16,7 +16,7 @@ from datamodules.augmentation.imagenet import ImageAugmentation
 from datamodules.augmentation.views import view_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import Batch
-from datamodules.loading.batching import EvaluationRows, TrainRows
+from datamodules.loading.batching import TrainRows
 from datamodules.readers.encoded import FolderImages, ImageSplit, ImageSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.stored_image import StoredImage
@@ -52,7 +52,7 @@ class _EvaluationBatches(Dataset[Batch]):
     mean: Tensor
     std: Tensor
 
-    def __getitem__(self, item: EvaluationRows) -> Batch:
+    def __getitem__(self, item: range) -> Batch:
         rows = slice(item.start, item.stop)
         views = [self.view(StoredImage(self.split.files, row)) for row in self.split.rows[rows]]
         batch = _empty_batch(len(views), *views[0].shape[:-3], 3, *views[0].shape[-3:-1])
@@ -93,10 +93,6 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
         self.augmentation = ImageAugmentation(self.augment, width)
         check_statistics(self.mean, self.std, channels=3)
 
-    def setup(self, stage: str | None = None) -> None:
-        """List the images and check what there is."""
-        _ = self.splits
-
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         mean, std = np.array(self.mean), np.array(self.std)
@@ -116,7 +112,7 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
         view, _ = self.views[0]
         batches = _EvaluationBatches(self.splits.train, view, *self.statistics())
         for rows in self.spaced_rows(count).split(batch_size):
-            images = [batches[EvaluationRows(row, row + 1)].images for row in rows.tolist()]
+            images = [batches[range(row, row + 1)].images for row in rows.tolist()]
             yield torch.cat(images).to(self.root_device())
 
     def read_view(self, path: Path, shape: Sequence[int]) -> Tensor:

@@ -14,7 +14,7 @@ from datamodules.augmentation.elastic import Elastic, ElasticDraws, Warped
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.base import CPU, SplitDataModule
 from datamodules.loading.batch import Batch, on_device
-from datamodules.loading.batching import EvaluationRows, ResumableLoader, TrainRows, loader_options
+from datamodules.loading.batching import ResumableLoader, TrainRows, evaluation_batches, loader_options
 from datamodules.readers.instances import InstanceSplit
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices
@@ -82,7 +82,7 @@ class EvaluationBatches(Dataset[Batch]):
     mean: Tensor
     std: Tensor
 
-    def __getitem__(self, item: EvaluationRows) -> Batch:
+    def __getitem__(self, item: range) -> Batch:
         # Images of different sizes come one by one.
         place = (slice(item.start, item.stop), ..., *self.split.extent(item.start))
         instances = self.split.instances[place] if isinstance(self.split, InstanceSplit) else None
@@ -129,9 +129,9 @@ class InMemoryDataModule(SplitDataModule[Splits]):
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data and check it against num_classes, sha256, mean, std and augment."""
+        super().setup(stage)
         train = self.splits.train
         self.image_size = train.images.shape[2:]
-        self.check_published()
         if not self.mean and not self.std:
             pixels = _pixels(train, train.images.transpose(0, 1)).double() / 255
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
@@ -201,7 +201,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
 
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split = self._placed(name)
-        sampler = self.evaluation_sampler(len(split), self.eval_batch_size)
+        sampler = evaluation_batches(len(split), self.eval_batch_size, *self.rank_and_world_size())
         batches = EvaluationBatches(split, *self.statistics(self.root_device()))
         return DataLoader(batches, sampler=sampler, **loader_options())
 

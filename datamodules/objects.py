@@ -14,7 +14,7 @@ from datamodules.augmentation.crops import check_statistics, normalise
 from datamodules.augmentation.objects import ObjectAugmentation, ObjectDraw, resized, scaled_size, targets_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import ObjectBatch
-from datamodules.loading.batching import EvaluationRows, GlobalBatchSampler, GroupedBatchSampler, TrainRows
+from datamodules.loading.batching import GlobalBatchSampler, GroupedBatchSampler, TrainRows
 from datamodules.readers import rle
 from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed
@@ -78,13 +78,12 @@ class EvaluationObjects(_Batches, Dataset[ObjectBatch]):
     shorter_side: int | None
     longest_side: int | None
 
-    def __getitem__(self, item: EvaluationRows) -> ObjectBatch:
-        rows = range(item.start, item.stop)
+    def __getitem__(self, item: range) -> ObjectBatch:
         before = [tuple(size) for size in self.split.sizes[item.start : item.stop].tolist()]
         sizes = [self._scaled(*size) for size in before]
-        images = self.empty(len(rows), sizes)
+        images = self.empty(len(item), sizes)
         targets = []
-        for image, row, old, new in zip(images, rows, before, sizes, strict=True):
+        for image, row, old, new in zip(images, item, before, sizes, strict=True):
             self.put(image, resized(self.split.image(row), new))
             objects = self.split.objects(row)
             known = {"boxes": objects.boxes, "crowd": objects.crowd, "area": objects.area}
@@ -140,8 +139,8 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
 
     def setup(self, stage: str | None = None) -> None:
         """Load or list the data and check it."""
+        super().setup(stage)
         splits = self.splits
-        self.check_published()
         pixels = splits.train.image(0)
         check_statistics(self.mean, self.std, 1 if pixels.ndim == 2 else pixels.shape[2])
         self.augmentation.check(splits.train.sizes, splits.upright)
@@ -173,7 +172,7 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         pixels = pixels[..., 0] if channels == 1 else pixels
         no_objects = np.zeros((1, *pixels.shape[:2]), np.int32)
         batches = self._evaluated(InstanceMaps(pixels[None], no_objects))
-        return batches[EvaluationRows(0, 1)], pixels, remark
+        return batches[range(1)], pixels, remark
 
     @staticmethod
     def results(

@@ -119,9 +119,7 @@ def cropped(objects: Objects, top: int, left: int, height: int, width: int) -> O
     """Return the objects of which a crop leaves SMALLEST_LEFT pixels, with boxes around what is left of their masks."""
     if objects.masks is not None:
         masks = objects.masks[:, top : top + height, left : left + width]
-        rest = objects.with_shapes(objects.boxes, masks).where(masks.sum((1, 2)) >= SMALLEST_LEFT)
-        assert rest.masks is not None
-        return rest.with_shapes(boxes_of(rest.masks), rest.masks)
+        return objects.with_shapes(boxes_of(masks), masks).where(masks.sum((1, 2)) >= SMALLEST_LEFT)
     boxes = (objects.boxes - [left, top, left, top]).clip(0, [width, height, width, height])
     return objects.with_shapes(boxes, None).where(np.prod(boxes[:, 2:] - boxes[:, :2], 1) >= SMALLEST_LEFT)
 

@@ -1,6 +1,6 @@
 """Which images make up which batch: a pure function of (seed, epoch), whatever the number of processes.
 
-Both samplers go to torch's DataLoader as `sampler=` with `batch_size=None`: each item names a whole batch.
+All go to torch's DataLoader as `sampler=` with `batch_size=None`: each item names a whole batch.
 """
 
 import signal
@@ -25,13 +25,6 @@ class TrainRows(NamedTuple):
     batch: int
     first: int
     global_rows: Tensor
-
-
-class EvaluationRows(NamedTuple):
-    """The consecutive images start..stop-1."""
-
-    start: int
-    stop: int
 
 
 def _check_rank(rank: int, world_size: int) -> None:
@@ -187,27 +180,17 @@ def ignore_stop_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class EvaluationSampler(Sampler[EvaluationRows]):
-    """Rank r of W sees rows n*r//W .. n*(r+1)//W - 1 of n, in order: nothing padded, repeated or dropped.
+def evaluation_batches(count: int, batch_size: int, rank: int, world_size: int) -> list[range]:
+    """Return the batches of rank r of W, rows n*r//W .. n*(r+1)//W - 1 of n, in order: nothing padded, repeated or dropped.
 
     count: n. batch_size: images per process and step; the last batch may be smaller. torch's DistributedSampler pads by
     repeating images, which changes the metrics (pytorch issue 25162).
     Raises ValueError if n < W, because every rank needs a batch, or if batch_size < 1.
     """
-
-    def __init__(self, count: int, batch_size: int, rank: int, world_size: int) -> None:
-        _check_rank(rank, world_size)
-        if batch_size < 1:
-            raise ValueError(f"the evaluation batch size must be at least 1, got {batch_size}")
-        if count < world_size:
-            raise ValueError(f"evaluation on {world_size} processes needs at least as many images, got {count}")
-        self.start = count * rank // world_size
-        self.stop = count * (rank + 1) // world_size
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return len(range(self.start, self.stop, self.batch_size))
-
-    def __iter__(self) -> Iterator[EvaluationRows]:
-        for start in range(self.start, self.stop, self.batch_size):
-            yield EvaluationRows(start, min(start + self.batch_size, self.stop))
+    _check_rank(rank, world_size)
+    if batch_size < 1:
+        raise ValueError(f"the evaluation batch size must be at least 1, got {batch_size}")
+    if count < world_size:
+        raise ValueError(f"evaluation on {world_size} processes needs at least as many images, got {count}")
+    rows = range(count * rank // world_size, count * (rank + 1) // world_size)
+    return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]

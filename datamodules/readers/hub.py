@@ -141,12 +141,6 @@ def opened(path: Path, image: str, label: str) -> Iterator[Any]:
         raise ValueError(f"{path} must be parquet with the columns {image} and {label} ({reason})") from error
 
 
-def _column(path: Path, names: Sequence[str], label: str) -> str:
-    """Return the first of these columns that a file has, the first of all where it has none."""
-    with opened(path, names[0], label) as file:
-        return next((name for name in names if name in file.schema_arrow.names), names[0])
-
-
 def decode_parquet(files: dict[str, list[Path]], images: Sequence[str], label: str, size: int) -> Decoded:
     """Decode images of size x size pixels, by split, from a column of images (structs with the bytes) and label (integers).
 
@@ -155,7 +149,8 @@ def decode_parquet(files: dict[str, list[Path]], images: Sequence[str], label: s
     Raises ValueError naming the file and the row that is no such image, ImportError without pyarrow.
     """
     formats: set[str | None] = set()
-    image = _column(next(iter(files.values()))[0], images, label)
+    with opened(next(iter(files.values()))[0], images[0], label) as file:
+        image = next((name for name in images if name in file.schema_arrow.names), images[0])
 
     def decode(encoded: dict[str, bytes], place: str) -> np.ndarray:
         try:

@@ -6,6 +6,7 @@ both together DenseNet-BC.
 
 import math
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -77,11 +78,11 @@ def normalised_again(norm: nn.Module, relu: nn.Module, conv: nn.Module, features
     return checkpoint(layers, *features, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
 
 
+@dataclass
 class StatisticsLeft:
     """A context in which norm normalises as before and updates copies: its running statistics have seen that batch already."""
 
-    def __init__(self, norm: nn.Module) -> None:
-        self.norm = norm
+    norm: nn.Module
 
     def __enter__(self) -> None:
         self.buffers = dict(self.norm.named_buffers(recurse=False))
@@ -178,17 +179,15 @@ class DenseNet(nn.Module):
 
         layers = _layers_per_block(depth, bottleneck, stem)
         channels = initial_channels
-        features: list[nn.Module]
         if stem == "cifar":
-            features = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
+            self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
         else:
-            features = [
+            self.stem = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(inplace=True),
                 nn.MaxPool2d(3, stride=2, padding=1),
-            ]
-        self.stem = nn.Sequential(*features)
+            )
         self.reduction = (1 if stem == "cifar" else 4) * 2 ** (len(layers) - 1)
 
         stages: list[nn.Module] = []

@@ -264,15 +264,13 @@ class FasterRCNN(nn.Module):
 
     def parts(self, height: int, width: int) -> list[Part]:
         """Return the parts of the work for an image of height x width pixels, and how often each is done."""
+        size = (self.map_channels, self.box_pool, self.box_pool)
+        each_region = self.proposals_in_test, self.regions_per_image, "regions"
         return [
             Part("dense", (self.in_channels, height, width), 1, 1, "images"),
-            *self._res5_part(self.proposals_in_test),
-            Part("box_head", (self.region_channels, 7, 7), self.proposals_in_test, self.regions_per_image, "regions"),
+            *([] if self.res5 is None else [Part("res5", size, *each_region)]),
+            Part("box_head", (self.region_channels, 7, 7), *each_region),
         ]
-
-    def _res5_part(self, test: int) -> list[Part]:
-        size = (self.map_channels, self.box_pool, self.box_pool)
-        return [] if self.res5 is None else [Part("res5", size, test, self.regions_per_image, "regions")]
 
     def load_backbone(self, state_dict: Mapping[str, Tensor]) -> None:
         """Begin with the stem and stages of a classifier's ``state_dict``, of the ResNet that the backbone is.

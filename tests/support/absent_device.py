@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datamodules.augmentation.crops import Augmentation
 from datamodules.augmentation.elastic import Elastic
 from datamodules.in_memory import DeformedBatches, EvaluationBatches, TrainBatches
-from datamodules.loading.batching import EvaluationRows, TrainRows
+from datamodules.loading.batching import TrainRows
 from datamodules.readers.splits import Split
 from lightning_modules.classifier import Classifier
 from lightning_modules.segmenter import Segmenter
@@ -106,7 +106,7 @@ def deformed() -> Any:
 
 
 def evaluated() -> Any:
-    return EvaluationBatches(CLASSES_SPLIT, torch.tensor([0.5] * 3), torch.tensor([0.2] * 3)), EvaluationRows(2, 7)
+    return EvaluationBatches(CLASSES_SPLIT, torch.tensor([0.5] * 3), torch.tensor([0.2] * 3)), range(2, 7)
 
 
 def classifier() -> tuple[Supervised, Tensor, Tensor]:

@@ -90,8 +90,7 @@ def split_of_instances(images: np.ndarray, instances: np.ndarray) -> InstanceSpl
 
     images: uint8 [N, C, H, W]; instances: int32 [N, H, W].
     """
-    targets = np.stack([object_mask(labels) for labels in instances])
-    return InstanceSplit(torch.from_numpy(images), torch.from_numpy(targets), torch.from_numpy(instances))
+    return split_of_images(images, [object_mask(labels) for labels in instances], instances)
 
 
 def object_mask(instances: np.ndarray) -> np.ndarray:
@@ -100,7 +99,7 @@ def object_mask(instances: np.ndarray) -> np.ndarray:
 
 
 def split_of_images(
-    images: Sequence[np.ndarray], masks: Sequence[np.ndarray], instances: Sequence[np.ndarray]
+    images: Sequence[np.ndarray] | np.ndarray, masks: Sequence[np.ndarray], instances: Sequence[np.ndarray] | np.ndarray
 ) -> InstanceSplit:
     """Return a split of images uint8 [C, H, W], masks uint8 [H, W] and instances int32 [H, W], of one size or of several."""
     sizes = torch.tensor([mask.shape for mask in masks])
@@ -108,7 +107,7 @@ def split_of_images(
     return InstanceSplit(pixels, targets, labels, None if bool((sizes == sizes[0]).all()) else sizes)
 
 
-def _side_by_side(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _side_by_side(arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Stack arrays [..., H, W], each in the upper left corner of zeros as large as the largest."""
     height, width = (max(array.shape[axis] for array in arrays) for axis in (-2, -1))
     stacked = np.zeros((len(arrays), *arrays[0].shape[:-2], height, width), dtype=arrays[0].dtype)

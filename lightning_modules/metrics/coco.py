@@ -29,6 +29,7 @@ Kind = Literal["box", "mask"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Window = tuple[slice, slice]  # rows and columns
+NOWHERE: Window = (slice(0, 0), slice(0, 0))  # of an empty mask
 
 
 class CocoAP(Metric):
@@ -205,7 +206,7 @@ class _Shapes(NamedTuple):
             crops = [arrays["map"][window] == number for number, window in enumerate(windows, start=1)]
         else:
             masks = arrays["masks"] != 0
-            windows = [_window(mask) for mask in masks]
+            windows = [(ndimage.find_objects(mask.view(np.uint8)) or [NOWHERE])[0] for mask in masks]
             crops = [mask[window] for mask, window in zip(masks, windows, strict=True)]
         edges = [[columns.start, rows.start, columns.stop, rows.stop] for rows, columns in windows]
         areas = np.array([np.count_nonzero(crop) for crop in crops], np.float64)
@@ -237,13 +238,6 @@ class _Shapes(NamedTuple):
             stops = [min(one.stop, two.stop) - one.start for one, two in zip(window, other, strict=True)]
             parts.append(crop[starts[0] : stops[0], starts[1] : stops[1]])
         return int(np.count_nonzero(parts[0] & parts[1]))
-
-
-def _window(mask: Bools) -> Window:
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def _outside(areas: Floats) -> Bools:

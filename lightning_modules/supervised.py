@@ -115,10 +115,9 @@ class Supervised(pl.LightningModule):
         optimizer = self._optimizer(self.net.parameters() if self.decay_norms_and_biases else self._two_groups())
         if not self.schedules:
             return optimizer
-        if not self.by_step:
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer)}}
-        scheduler = self._scheduler(optimizer, total_steps=self._training_steps())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        steps = {"total_steps": self._training_steps()} if self.by_step else {}
+        schedule = {"scheduler": self._scheduler(optimizer, **steps), "interval": "step" if self.by_step else "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _two_groups(self) -> list[dict[str, Any]]:
         """Return the weights of layers, and without weight decay biases and what normalisation learns: vectors and numbers."""

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -22,7 +22,6 @@ from datamodules.readers.splits import hold_out_each
 
 _WNID = re.compile(r"n\d{8}")
 _SUFFIXES = (".jpeg", ".jpg")
-_BATCH = 64  # rows of a shard in memory at a time
 _COPYING = "copying images from parquet"
 _LOOK_S = 0.5
 
@@ -179,23 +178,13 @@ def _unpack(shard: Path, folder: Path) -> None:
     sizes: list[int] = []
     labels: list[int] = []
     with whole_file(folder / f"{shard.stem}.bin") as out:
-        for encoded, label in _rows(shard):
-            sizes.append(out.write(encoded))
+        for row, (image, label) in enumerate(hub_files.rows(shard, "image", "label")):
+            if not image:
+                raise ValueError(f"{shard} row {row} has no image.bytes, and a path alone is not read")
+            sizes.append(out.write(image))
             labels.append(label)
     with whole_file(folder / f"{shard.stem}.npz") as out:
         np.savez(out, sizes=np.array(sizes, dtype=np.int64), labels=np.array(labels, dtype=np.int64))
-
-
-def _rows(shard: Path) -> Iterator[tuple[bytes, int]]:
-    """Return the encoded image and the class of each row."""
-    row = 0
-    with hub_files.opened(shard, "image", "label") as file:
-        for batch in file.iter_batches(_BATCH, columns=["image", "label"]):
-            for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
-                if not image["bytes"]:
-                    raise ValueError(f"{shard} row {row} has no image.bytes, and a path alone is not read")
-                yield image["bytes"], int(label)
-                row += 1
 
 
 def _packed(folder: Path, shards: Sequence[Path]) -> PackedImages:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import normalise
-from datamodules.loading.batching import GlobalBatchSampler, ResumableLoader, evaluation_batches, loader_options
+from datamodules.loading.batching import GlobalBatchSampler, evaluation_batches, loader_options
 from datamodules.readers.encoded import FolderImages, ImageSplits
 from datamodules.readers.objects import ObjectSplits
 from datamodules.readers.preparation import reporting_to
@@ -153,10 +153,6 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
 
     def _evaluation_loader(self, name: str) -> DataLoader[Any]:
         raise NotImplementedError
-
-    def _train_workers_loader(self, batches: Dataset[Any]) -> ResumableLoader:
-        """Return the training loader of batches that workers make from files."""
-        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
 
     def _evaluation_workers_loader(self, batches: Dataset[Any], count: int, batch_size: int) -> DataLoader[Any]:
         """Return the evaluation loader of batches of so many images that workers make from files."""

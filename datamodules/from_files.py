@@ -16,7 +16,7 @@ from datamodules.augmentation.imagenet import ImageAugmentation
 from datamodules.augmentation.views import view_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import Batch
-from datamodules.loading.batching import TrainRows
+from datamodules.loading.batching import ResumableLoader, TrainRows
 from datamodules.readers.encoded import FolderImages, ImageSplit, ImageSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.stored_image import StoredImage
@@ -97,7 +97,7 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         mean, std = np.array(self.mean), np.array(self.std)
         batches = _TrainBatches(self.splits.train, self.augmentation, mean, std, self.seed)
-        return self._train_workers_loader(batches)
+        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's shard of the validation split, in order, as the first test view has it."""

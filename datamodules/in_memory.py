@@ -56,7 +56,7 @@ class DeformedBatches(Dataset[Batch]):
         device = self.split.images.device
         draws = self.elastic.draw(self.seed, item.epoch, item.rows)
         placed = ElasticDraws(*(on_device(values, device) for values in draws))
-        if has_sizes(self.split):
+        if self.split.sizes is not None:
             tiles = [
                 self._tile(row, ElasticDraws(*(values[[place]] for values in placed)))
                 for place, row in enumerate(item.rows.tolist())
@@ -90,14 +90,9 @@ class EvaluationBatches(Dataset[Batch]):
         return Batch(normalise(self.split.images[place], self.mean, self.std), targets.long(), instances=instances)
 
 
-def has_sizes(split: Split) -> bool:
-    """Whether the images of a split are of different sizes."""
-    return isinstance(split, InstanceSplit) and split.sizes is not None
-
-
 def _pixels(split: Split, values: Tensor) -> Tensor:
     """Return the values [C, N, H, W] that are of images, [C, pixels]."""
-    if not has_sizes(split):
+    if split.sizes is None:
         return values.flatten(1)
     return torch.cat([values[(slice(None), row, *split.extent(row))].flatten(1) for row in range(len(split))], dim=1)
 
@@ -137,7 +132,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
         check_statistics(self.mean, self.std, train.images.shape[1])
         self.augmentation.check(train)
-        if any(has_sizes(split) for split in self.splits.named().values()):
+        if any(split.sizes is not None for split in self.splits.named().values()):
             if self.elastic is None:
                 raise ValueError(
                     "the images are of different sizes: a recipe that cuts tiles out of them is needed (augment.elastic), as "

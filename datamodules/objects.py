@@ -14,7 +14,7 @@ from datamodules.augmentation.crops import check_statistics, normalise
 from datamodules.augmentation.objects import ObjectAugmentation, ObjectDraw, resized, scaled_size, targets_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import ObjectBatch
-from datamodules.loading.batching import GlobalBatchSampler, GroupedBatchSampler, TrainRows
+from datamodules.loading.batching import GlobalBatchSampler, GroupedBatchSampler, ResumableLoader, TrainRows
 from datamodules.readers import rle
 from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed
@@ -79,8 +79,9 @@ class EvaluationObjects(_Batches, Dataset[ObjectBatch]):
     longest_side: int | None
 
     def __getitem__(self, item: range) -> ObjectBatch:
-        before = [tuple(size) for size in self.split.sizes[item.start : item.stop].tolist()]
-        sizes = [self._scaled(*size) for size in before]
+        sizes = before = [(height, width) for height, width in self.split.sizes[item.start : item.stop].tolist()]
+        if self.shorter_side is not None:
+            sizes = [scaled_size(*size, self.shorter_side, self.longest_side) for size in before]
         images = self.empty(len(item), sizes)
         targets = []
         for image, row, old, new in zip(images, item, before, sizes, strict=True):
@@ -91,11 +92,6 @@ class EvaluationObjects(_Batches, Dataset[ObjectBatch]):
                 target(objects, row, old, new) | {name: torch.from_numpy(values) for name, values in known.items()}
             )
         return ObjectBatch(images, targets)
-
-    def _scaled(self, height: int, width: int) -> tuple[int, int]:
-        if self.shorter_side is None:
-            return height, width
-        return scaled_size(height, width, self.shorter_side, self.longest_side)
 
 
 def target(objects: Objects, row: int, before: tuple[int, ...], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -157,7 +153,7 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
     def train_dataloader(self) -> DataLoader[ObjectBatch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         batches = TrainObjects(self.splits.train, *self.statistics(), self.pad_multiple, self.augmentation, self.seed)
-        return self._train_workers_loader(batches)
+        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
 
     def read(self, path: Path, channels: int) -> tuple[ObjectBatch, np.ndarray, str]:
         """Return an image file as a batch of one, as evaluation has it, its pixels uint8 [H, W] or [H, W, 3], and what is to be

@@ -144,13 +144,13 @@ class InMemoryDataModule(SplitDataModule[Splits]):
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         sampler, device = self.train_sampler(), self.root_device()
-        numbers = *self.statistics(device), self.seed
+        mean, std = self.statistics(device)
         batches: Dataset[Batch]
         if self.elastic is not None:
             weights = self._weights(self.splits.train).to(device)
-            batches = DeformedBatches(self._placed("train"), self.elastic, weights, *numbers)
+            batches = DeformedBatches(self._placed("train"), self.elastic, weights, mean, std, self.seed)
         else:
-            batches = TrainBatches(self._placed("train"), self.augmentation, *numbers)
+            batches = TrainBatches(self._placed("train"), self.augmentation, mean, std, self.seed)
         workers = self.loader_workers if device == CPU else None
         return ResumableLoader(batches, sampler, workers or 0)
 

@@ -1,6 +1,6 @@
 """What the data modules share: splits, the place of this process, samplers and the manifest."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import normalise
-from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler, ResumableLoader, as_made, worker_options
+from datamodules.loading.batching import GlobalBatchSampler, evaluation_batches, loader_options
 from datamodules.readers.encoded import FolderImages, ImageSplits
 from datamodules.readers.objects import ObjectSplits
 from datamodules.readers.preparation import reporting_to
@@ -26,13 +26,15 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
     """Three splits in the same global batches at any number of processes.
 
     source: called once per process, returns the splits. batch_size: global, divided by the world size. eval_batch_size:
-    images per process and step. mean, std: per channel, of pixels divided by 255. seed: decides order and augmentation, both
-    anew in every epoch. loader_workers: processes beside this one that make batches; null for one per thread beside a GPU, and
-    ``workers_on_cpu`` without one, as the threads train there. num_classes, sha256: what the data must have, null for any.
+    images per process and step. augment: of the recipe. mean, std: per channel, of pixels divided by 255. seed: decides order
+    and augmentation, both anew in every epoch. loader_workers: processes beside this one that make batches; null for one per
+    thread beside a GPU, and ``workers_on_cpu`` without one, as the threads train there. num_classes, sha256: what the data must
+    have, null for any.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     """
 
     device: torch.device = CPU  # of the batches, where the module is used without a trainer
+    image_size: Sequence[int]  # of a training image, height and width, for which compute is counted
     workers_on_cpu = 0
 
     # For callers that have a data module and do not import this package.
@@ -43,10 +45,11 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         source: Callable[[], AnySplits],
         batch_size: int,
         eval_batch_size: int,
+        augment: Mapping[str, Any],
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
         seed: int,
-        loader_workers: int | None,
+        loader_workers: int | None = None,
         num_classes: int | None = None,
         sha256: str | None = None,
     ) -> None:
@@ -54,6 +57,7 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         self.source: Callable[[], AnySplits] = source
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
+        self.augment = augment
         self.mean: tuple[float, ...] = tuple(mean or ())
         self.std: tuple[float, ...] = tuple(std or ())
         self.seed = seed
@@ -71,20 +75,20 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         """The checksum of the splits, 64 hex digits."""
         return self.splits.checksum()
 
-    def check_published(self) -> None:
-        """Raise ValueError unless the data has num_classes and sha256."""
+    def setup(self, stage: str | None = None) -> None:
+        """Load or list the data; raise ValueError unless it has num_classes and sha256."""
         classes = len(self.splits.classes)
         if self.num_classes not in (None, classes):
             raise ValueError(f"data.num_classes must be {classes}, the classes of the data, got {self.num_classes}")
-        if self.sha256 not in (None, self.checksum):
+        if self.sha256 is not None and self.sha256 != self.checksum:
             raise ValueError(
                 f"these are not the published images and splits: their checksum must be {self.sha256}, got {self.checksum}; "
                 "fetch the files again, or use them as another set (data.sha256=null)"
             )
 
     def image_shape(self) -> list[int]:
-        """Return the shape [C, H, W] of an image, for the manifest."""
-        raise NotImplementedError
+        """Return the shape [C, H, W] of a training image, for the manifest."""
+        return [len(self.mean), *self.image_size]
 
     def manifest(self) -> dict[str, Any]:
         """Return what identifies the data in a record, as plain types: counts, classes, checksum, shape, statistics, notes and
@@ -110,13 +114,17 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         process and of the network's device."""
         raise NotImplementedError
 
+    def statistics(self, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
+        """Return mean and std, float32 [C], on a device."""
+        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+
     def read_view(self, path: Path, shape: Sequence[int]) -> Tensor:
         """Return an image file as an evaluation of classes sees it, float32 [C, H, W] of that shape, normalised.
 
         Raises ValueError or OSError naming the file.
         """
         pixels = StoredImage(FolderImages.single(path), 0).centre(*shape)
-        return normalise(torch.from_numpy(pixels)[None], torch.tensor(self.mean), torch.tensor(self.std))[0]
+        return normalise(torch.from_numpy(pixels)[None], *self.statistics())[0]
 
     def spaced_rows(self, count: int) -> Tensor:
         """Return the rows of ``count`` evenly spaced training images, of all where there are no more."""
@@ -135,10 +143,6 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         """Return this rank's shard of the test split, in order; one loader per view where there are several."""
         return self._evaluation_loader("test")
 
-    def evaluation_sampler(self, count: int, batch_size: int) -> EvaluationSampler:
-        """Return this rank's shard of so many images, in order."""
-        return EvaluationSampler(count, batch_size, *self.rank_and_world_size())
-
     def rank_and_world_size(self) -> tuple[int, int]:
         """Return the rank of this process and the number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -150,22 +154,10 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
     def _evaluation_loader(self, name: str) -> DataLoader[Any]:
         raise NotImplementedError
 
-    def _train_workers_loader(self, batches: Dataset[Any]) -> ResumableLoader:
-        """Return the training loader of batches that workers make from files."""
-        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
-
     def _evaluation_workers_loader(self, batches: Dataset[Any], count: int, batch_size: int) -> DataLoader[Any]:
         """Return the evaluation loader of batches of so many images that workers make from files."""
-        workers = self._workers()
-        return DataLoader(
-            batches,
-            sampler=self.evaluation_sampler(count, batch_size),
-            batch_size=None,
-            collate_fn=as_made,
-            num_workers=workers,
-            pin_memory=self._on_gpu(),
-            **worker_options(workers),
-        )
+        sampler = evaluation_batches(count, batch_size, *self.rank_and_world_size())
+        return DataLoader(batches, sampler=sampler, **loader_options(self._workers(), self._on_gpu()))
 
     def _workers(self) -> int:
         if self.loader_workers is None:

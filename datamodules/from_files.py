@@ -1,7 +1,8 @@
 """The LightningDataModule of ImageNet: images that are decoded, cropped and coloured anew in every epoch."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,21 @@ from datamodules.augmentation.imagenet import ImageAugmentation
 from datamodules.augmentation.views import view_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import Batch
-from datamodules.loading.batching import EvaluationRows, TrainRows
+from datamodules.loading.batching import ResumableLoader, TrainRows
 from datamodules.readers.encoded import FolderImages, ImageSplit, ImageSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.stored_image import StoredImage
 
 
+@dataclass(eq=False)
 class _TrainBatches(Dataset[Batch]):
     """Augmented batches; the augmentation is a pure function of (seed, epoch, image)."""
 
-    def __init__(
-        self, split: ImageSplit, augmentation: ImageAugmentation, mean: Sequence[float], std: Sequence[float], seed: int
-    ):
-        self.split = split
-        self.augmentation = augmentation
-        self.mean = np.array(mean)
-        self.std = np.array(std)
-        self.seed = seed
+    split: ImageSplit
+    augmentation: ImageAugmentation
+    mean: np.ndarray
+    std: np.ndarray
+    seed: int
 
     def __getitem__(self, item: TrainRows) -> Batch:
         size = self.augmentation.size
@@ -44,18 +43,16 @@ class _TrainBatches(Dataset[Batch]):
         return Batch(batch, torch.from_numpy(self.split.classes(item.rows.numpy())))
 
 
+@dataclass(eq=False)
 class _EvaluationBatches(Dataset[Batch]):
     """Normalised batches of a view of consecutive images."""
 
-    def __init__(
-        self, split: ImageSplit, view: Callable[[StoredImage], np.ndarray], mean: Sequence[float], std: Sequence[float]
-    ):
-        self.split = split
-        self.view = view
-        self.mean = torch.tensor(mean)
-        self.std = torch.tensor(std)
+    split: ImageSplit
+    view: Callable[[StoredImage], np.ndarray]
+    mean: Tensor
+    std: Tensor
 
-    def __getitem__(self, item: EvaluationRows) -> Batch:
+    def __getitem__(self, item: range) -> Batch:
         rows = slice(item.start, item.stop)
         views = [self.view(StoredImage(self.split.files, row)) for row in self.split.rows[rows]]
         batch = _empty_batch(len(views), *views[0].shape[:-3], 3, *views[0].shape[-3:-1])
@@ -86,35 +83,21 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
     workers_on_cpu = 1
 
     def __init__(
-        self,
-        source: Callable[[], ImageSplits],
-        image_size: Sequence[int],
-        batch_size: int,
-        eval_batch_size: int,
-        test_views: Sequence[str | int],
-        augment: Mapping[str, Any],
-        mean: Sequence[float],
-        std: Sequence[float],
-        seed: int,
-        loader_workers: int | None = None,
+        self, *arguments: Any, image_size: Sequence[int], test_views: Sequence[str | int], **options: Any
     ) -> None:
-        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers)
-        height, width = image_size
+        super().__init__(*arguments, **options)
+        self.image_size = height, width = image_size
         if height != width:
             raise ValueError(f"data.image_size must be a square, got {height}x{width}")
-        self.size = width
-        self.views = [view_of(view, self.size) for view in ("1crop", *test_views)]
-        self.augmentation = ImageAugmentation(augment, self.size)
-        check_statistics(mean, std, channels=3)
-
-    def setup(self, stage: str | None = None) -> None:
-        """List the images and check what there is."""
-        _ = self.splits
+        self.views = [view_of(view, width) for view in ("1crop", *test_views)]
+        self.augmentation = ImageAugmentation(self.augment, width)
+        check_statistics(self.mean, self.std, channels=3)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
-        batches = _TrainBatches(self.splits.train, self.augmentation, self.mean, self.std, self.seed)
-        return self._train_workers_loader(batches)
+        mean, std = np.array(self.mean), np.array(self.std)
+        batches = _TrainBatches(self.splits.train, self.augmentation, mean, std, self.seed)
+        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's shard of the validation split, in order, as the first test view has it."""
@@ -127,27 +110,21 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
     def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Yield evenly spaced training images in the first test view; see SplitDataModule."""
         view, _ = self.views[0]
-        split = self.splits.train
-        batches = _EvaluationBatches(split, view, self.mean, self.std)
+        batches = _EvaluationBatches(self.splits.train, view, *self.statistics())
         for rows in self.spaced_rows(count).split(batch_size):
-            images = [batches[EvaluationRows(row, row + 1)].images for row in rows.tolist()]
+            images = [batches[range(row, row + 1)].images for row in rows.tolist()]
             yield torch.cat(images).to(self.root_device())
 
     def read_view(self, path: Path, shape: Sequence[int]) -> Tensor:
         """Return an image file in the first test view; see SplitDataModule."""
         view, _ = self.views[0]
         pixels = torch.from_numpy(view(StoredImage(FolderImages.single(path), 0))).movedim(-1, -3)
-        return normalise(pixels[None], torch.tensor(self.mean), torch.tensor(self.std))[0]
-
-    def image_shape(self) -> list[int]:
-        """Return the shape [C, H, W] of a crop."""
-        return [3, self.size, self.size]
+        return normalise(pixels[None], *self.statistics())[0]
 
     def _view_loader(
         self, split: ImageSplit, view: Callable[[StoredImage], np.ndarray], crops: int
     ) -> DataLoader[Batch]:
         # No more pixels in a batch than in one of the usual view: those of the network's activations count.
         batch_size = max(1, self.eval_batch_size // crops)
-        return self._evaluation_workers_loader(
-            _EvaluationBatches(split, view, self.mean, self.std), len(split), batch_size
-        )
+        batches = _EvaluationBatches(split, view, *self.statistics())
+        return self._evaluation_workers_loader(batches, len(split), batch_size)

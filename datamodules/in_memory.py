@@ -1,6 +1,7 @@
 """The LightningDataModule of every data set that fits in memory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +13,57 @@ from datamodules.augmentation.crops import Augmentation, check_statistics, norma
 from datamodules.augmentation.elastic import Elastic, ElasticDraws, Warped
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.base import CPU, SplitDataModule
-from datamodules.loading.batch import Batch
-from datamodules.loading.batching import EvaluationRows, ResumableLoader, TrainRows, as_made
-from datamodules.readers.device import on_device
+from datamodules.loading.batch import Batch, on_device
+from datamodules.loading.batching import ResumableLoader, TrainRows, evaluation_batches, loader_options
 from datamodules.readers.instances import InstanceSplit
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices
 from datamodules.readers.splits import Split, Splits
 
 
+@dataclass(eq=False)
 class TrainBatches(Dataset[Batch]):
     """Augmented batches; the augmentation is a pure function of (seed, epoch, batch, place in the global batch)."""
 
-    def __init__(
-        self, split: Split, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], seed: int
-    ):
-        self.split = split
-        self.augmentation = augmentation
-        self.device = split.images.device
-        self.mean = torch.tensor(mean, device=self.device)
-        self.std = torch.tensor(std, device=self.device)
-        self.seed = seed
+    split: Split
+    augmentation: Augmentation
+    mean: Tensor
+    std: Tensor
+    seed: int
 
     def __getitem__(self, item: TrainRows) -> Batch:
+        device = self.split.images.device
         generator = torch.Generator().manual_seed(mix_seed("augmentation", self.seed, item.epoch, item.batch))
         height, width = self.split.images.shape[-2:]
         draws = self.augmentation.draw(len(item.global_rows), height, width, generator).part(item.first, len(item.rows))
-        rows = on_device(item.rows, self.device)
+        rows = on_device(item.rows, device)
         images, targets = self.split.images.index_select(0, rows), self.split.targets.index_select(0, rows)
-        return self.augmentation.apply(images, targets, draws.to(self.device), self.mean, self.std)
+        return self.augmentation.apply(images, targets, draws.to(device), self.mean, self.std)
 
 
+@dataclass(eq=False)
 class DeformedBatches(Dataset[Batch]):
     """Tiles cut out, deformed and weighted as U-Net's training has them; a pure function of (seed, epoch, image)."""
 
-    def __init__(
-        self, split: Split, elastic: Elastic, weights: Tensor, mean: Sequence[float], std: Sequence[float], seed: int
-    ):
-        self.split = split
-        self.elastic = elastic
-        self.device = split.images.device
-        self.weights = weights.to(self.device)
-        self.mean = torch.tensor(mean, device=self.device)
-        self.std = torch.tensor(std, device=self.device)
-        self.seed = seed
+    split: Split
+    elastic: Elastic
+    weights: Tensor
+    mean: Tensor
+    std: Tensor
+    seed: int
 
     def __getitem__(self, item: TrainRows) -> Batch:
+        device = self.split.images.device
         draws = self.elastic.draw(self.seed, item.epoch, item.rows)
-        placed = ElasticDraws(*(on_device(values, self.device) for values in draws))
-        if has_sizes(self.split):
+        placed = ElasticDraws(*(on_device(values, device) for values in draws))
+        if self.split.sizes is not None:
             tiles = [
                 self._tile(row, ElasticDraws(*(values[[place]] for values in placed)))
                 for place, row in enumerate(item.rows.tolist())
             ]
             warped = Warped(*map(torch.cat, zip(*tiles, strict=True)))
         else:
-            rows = on_device(item.rows, self.device)
+            rows = on_device(item.rows, device)
             images, targets = self.split.images.index_select(0, rows), self.split.targets.index_select(0, rows)
             warped = self.elastic.apply(images, targets, self.weights.index_select(0, rows), placed)
         return Batch(normalise(warped.images, self.mean, self.std), warped.targets.long(), warped.weights)
@@ -78,15 +74,15 @@ class DeformedBatches(Dataset[Batch]):
         return self.elastic.apply(self.split.images[place], self.split.targets[place], self.weights[place], draws)
 
 
+@dataclass(eq=False)
 class EvaluationBatches(Dataset[Batch]):
     """Normalised batches of consecutive images."""
 
-    def __init__(self, split: Split, mean: Sequence[float], std: Sequence[float]):
-        self.split = split
-        self.mean = torch.tensor(mean, device=split.images.device)
-        self.std = torch.tensor(std, device=split.images.device)
+    split: Split
+    mean: Tensor
+    std: Tensor
 
-    def __getitem__(self, item: EvaluationRows) -> Batch:
+    def __getitem__(self, item: range) -> Batch:
         # Images of different sizes come one by one.
         place = (slice(item.start, item.stop), ..., *self.split.extent(item.start))
         instances = self.split.instances[place] if isinstance(self.split, InstanceSplit) else None
@@ -94,14 +90,9 @@ class EvaluationBatches(Dataset[Batch]):
         return Batch(normalise(self.split.images[place], self.mean, self.std), targets.long(), instances=instances)
 
 
-def has_sizes(split: Split) -> bool:
-    """Whether the images of a split are of different sizes."""
-    return isinstance(split, InstanceSplit) and split.sizes is not None
-
-
 def _pixels(split: Split, values: Tensor) -> Tensor:
     """Return the values [C, N, H, W] that are of images, [C, pixels]."""
-    if not has_sizes(split):
+    if split.sizes is None:
         return values.flatten(1)
     return torch.cat([values[(slice(None), row, *split.extent(row))].flatten(1) for row in range(len(split))], dim=1)
 
@@ -112,28 +103,15 @@ class InMemoryDataModule(SplitDataModule[Splits]):
     augment: see Augmentation; or for masks elastic, the arguments of Elastic, and border_weights, those of border_weights,
     null for none. mean, std: both null for those of the training split. cache_dir: where weight maps are kept.
     loader_workers: null for none; batches do not depend on it. Evaluation batches are slices and made here. On a GPU the
-    arrays are copied there once, and all batches are made there, without loader_workers. num_classes: those that the network
-    is built for. sha256: what Splits.checksum gives for the published set, null where that is not known.
+    arrays are copied there once, and all batches are made there, without loader_workers.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, those of num_classes, sha256,
     mean, std and the image sizes in setup, batch sizes' when a loader is made, once the world size is known.
     """
 
-    def __init__(
-        self,
-        source: Callable[[], Splits],
-        batch_size: int,
-        eval_batch_size: int,
-        augment: Mapping[str, Any],
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        seed: int,
-        cache_dir: str | Path = "cache",
-        loader_workers: int | None = None,
-        num_classes: int | None = None,
-        sha256: str | None = None,
-    ) -> None:
-        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers, num_classes, sha256)
+    def __init__(self, *arguments: Any, cache_dir: str | Path = "cache", **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.elastic, self.border_weights = None, None
+        augment = self.augment
         if "elastic" in augment:
             if unknown := sorted(augment.keys() - {"elastic", "border_weights"}):
                 raise ValueError(
@@ -146,14 +124,15 @@ class InMemoryDataModule(SplitDataModule[Splits]):
 
     def setup(self, stage: str | None = None) -> None:
         """Load the data and check it against num_classes, sha256, mean, std and augment."""
+        super().setup(stage)
         train = self.splits.train
-        self.check_published()
+        self.image_size = train.images.shape[2:]
         if not self.mean and not self.std:
             pixels = _pixels(train, train.images.transpose(0, 1)).double() / 255
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
         check_statistics(self.mean, self.std, train.images.shape[1])
         self.augmentation.check(train)
-        if any(has_sizes(split) for split in self.splits.named().values()):
+        if any(split.sizes is not None for split in self.splits.named().values()):
             if self.elastic is None:
                 raise ValueError(
                     "the images are of different sizes: a recipe that cuts tiles out of them is needed (augment.elastic), as "
@@ -164,31 +143,28 @@ class InMemoryDataModule(SplitDataModule[Splits]):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
-        train, sampler = self.splits.train, self.train_sampler()
+        sampler, device = self.train_sampler(), self.root_device()
+        mean, std = self.statistics(device)
         batches: Dataset[Batch]
         if self.elastic is not None:
-            weights = self._weights(train)
-            batches = DeformedBatches(self._placed("train"), self.elastic, weights, self.mean, self.std, self.seed)
+            weights = self._weights(self.splits.train).to(device)
+            batches = DeformedBatches(self._placed("train"), self.elastic, weights, mean, std, self.seed)
         else:
-            batches = TrainBatches(self._placed("train"), self.augmentation, self.mean, self.std, self.seed)
-        workers = self.loader_workers if self.root_device() == CPU else None
+            batches = TrainBatches(self._placed("train"), self.augmentation, mean, std, self.seed)
+        workers = self.loader_workers if device == CPU else None
         return ResumableLoader(batches, sampler, workers or 0)
 
     def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Yield evenly spaced training images; see SplitDataModule."""
-        split = self._placed("train")
-        mean, std = (torch.tensor(values, device=split.images.device) for values in (self.mean, self.std))
+        images, device = self._placed("train").images, self.root_device()
+        mean, std = self.statistics(device)
         for rows in self.spaced_rows(count).split(batch_size):
-            yield normalise(split.images.index_select(0, on_device(rows, split.images.device)), mean, std)
+            yield normalise(images.index_select(0, on_device(rows, device)), mean, std)
 
     def read_slices(self, path: Path, channels: int, grey_range: Sequence[int] | None) -> tuple[Tensor, str]:
         """Return the slices of an image file as the network takes them, float32 [N, C, H, W], normalised; see read_slices."""
         pixels, remark = read_slices(path, channels, grey_range)
-        return normalise(pixels, torch.tensor(self.mean), torch.tensor(self.std)), remark
-
-    def image_shape(self) -> list[int]:
-        """Return the shape [C, H, W] of a stored training image, before any crop."""
-        return list(self.splits.train.images.shape[1:])
+        return normalise(pixels, *self.statistics()), remark
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest with the share of the foreground and the range of grey values."""
@@ -220,9 +196,9 @@ class InMemoryDataModule(SplitDataModule[Splits]):
 
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         split = self._placed(name)
-        sampler = self.evaluation_sampler(len(split), self.eval_batch_size)
-        batches = EvaluationBatches(split, self.mean, self.std)
-        return DataLoader(batches, sampler=sampler, batch_size=None, collate_fn=as_made)
+        sampler = evaluation_batches(len(split), self.eval_batch_size, *self.rank_and_world_size())
+        batches = EvaluationBatches(split, *self.statistics(self.root_device()))
+        return DataLoader(batches, sampler=sampler, **loader_options())
 
     def _placed(self, name: str) -> Split:
         """Return a split, on the network's device."""

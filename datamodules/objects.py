@@ -1,6 +1,7 @@
 """The LightningDataModule of detection: images of any size with any number of objects."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,21 @@ from datamodules.augmentation.crops import check_statistics, normalise
 from datamodules.augmentation.objects import ObjectAugmentation, ObjectDraw, resized, scaled_size, targets_of
 from datamodules.base import SplitDataModule
 from datamodules.loading.batch import ObjectBatch
-from datamodules.loading.batching import EvaluationRows, GlobalBatchSampler, GroupedBatchSampler, TrainRows
+from datamodules.loading.batching import GlobalBatchSampler, GroupedBatchSampler, ResumableLoader, TrainRows
 from datamodules.readers import rle
 from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices
 
 
+@dataclass(eq=False)
 class _Batches:
     """Normalised images side by side in a batch, each in its upper left corner; the rest is 0, the mean colour."""
 
-    def __init__(self, split: ObjectSplit, mean: Sequence[float], std: Sequence[float], pad_multiple: int) -> None:
-        self.split = split
-        self.mean = torch.tensor(mean)
-        self.std = torch.tensor(std)
-        self.pad_multiple = pad_multiple
+    split: ObjectSplit
+    mean: Tensor
+    std: Tensor
+    pad_multiple: int
 
     def empty(self, count: int, sizes: Sequence[tuple[int, int]]) -> Tensor:
         """Return zeros for so many images, large enough for every size, a multiple of pad_multiple."""
@@ -42,14 +43,13 @@ class _Batches:
         image[:, : pixels.shape[0], : pixels.shape[1]] = normalise(channels, self.mean, self.std)
 
 
+@dataclass(eq=False)
 class TrainObjects(_Batches, Dataset[ObjectBatch]):
     """Augmented batches; the augmentation is a pure function of (seed, epoch, image), and a batch is padded to the size of
     the global batch, so that nothing depends on the number of processes."""
 
-    def __init__(self, *arguments: Any, augmentation: ObjectAugmentation, seed: int) -> None:
-        super().__init__(*arguments)
-        self.augmentation = augmentation
-        self.seed = seed
+    augmentation: ObjectAugmentation
+    seed: int
 
     def __getitem__(self, item: TrainRows) -> ObjectBatch:
         draws = [self._draw(item.epoch, row) for row in item.global_rows.tolist()]
@@ -71,21 +71,20 @@ class TrainObjects(_Batches, Dataset[ObjectBatch]):
         return self.augmentation.draw(height, width, generator)
 
 
+@dataclass(eq=False)
 class EvaluationObjects(_Batches, Dataset[ObjectBatch]):
     """Batches of consecutive images with all their objects. shorter_side, longest_side: see scaled_size; None: no scaling."""
 
-    def __init__(self, *arguments: Any, shorter_side: int | None, longest_side: int | None) -> None:
-        super().__init__(*arguments)
-        self.shorter_side = shorter_side
-        self.longest_side = longest_side
+    shorter_side: int | None
+    longest_side: int | None
 
-    def __getitem__(self, item: EvaluationRows) -> ObjectBatch:
-        rows = range(item.start, item.stop)
-        before = [tuple(size) for size in self.split.sizes[item.start : item.stop].tolist()]
-        sizes = [self._scaled(*size) for size in before]
-        images = self.empty(len(rows), sizes)
+    def __getitem__(self, item: range) -> ObjectBatch:
+        sizes = before = [(height, width) for height, width in self.split.sizes[item.start : item.stop].tolist()]
+        if self.shorter_side is not None:
+            sizes = [scaled_size(*size, self.shorter_side, self.longest_side) for size in before]
+        images = self.empty(len(item), sizes)
         targets = []
-        for image, row, old, new in zip(images, rows, before, sizes, strict=True):
+        for image, row, old, new in zip(images, item, before, sizes, strict=True):
             self.put(image, resized(self.split.image(row), new))
             objects = self.split.objects(row)
             known = {"boxes": objects.boxes, "crowd": objects.crowd, "area": objects.area}
@@ -93,11 +92,6 @@ class EvaluationObjects(_Batches, Dataset[ObjectBatch]):
                 target(objects, row, old, new) | {name: torch.from_numpy(values) for name, values in known.items()}
             )
         return ObjectBatch(images, targets)
-
-    def _scaled(self, height: int, width: int) -> tuple[int, int]:
-        if self.shorter_side is None:
-            return height, width
-        return scaled_size(height, width, self.shorter_side, self.longest_side)
 
 
 def target(objects: Objects, row: int, before: tuple[int, ...], size: tuple[int, int]) -> dict[str, Tensor]:
@@ -116,41 +110,33 @@ def target(objects: Objects, row: int, before: tuple[int, ...], size: tuple[int,
 class ObjectDataModule(SplitDataModule[ObjectSplits]):
     """Batches of images with objects, the same at any number of workers and processes; see SplitDataModule.
 
-    image_size: of a training image, [H, W], for which compute is counted. eval_batch_size: 1 where images differ in size, as
-    those of one batch are padded to one size. augment: see ObjectAugmentation. pad_multiple: what the sides of a batch are a
-    multiple of. shorter_side, longest_side: what evaluation scales an image to.
+    eval_batch_size: 1 where images differ in size, as those of one batch are padded to one size. augment: see
+    ObjectAugmentation. pad_multiple: what the sides of a batch are a multiple of. shorter_side, longest_side: what evaluation
+    scales an image to.
     Raises ValueError on arguments that contradict one another or the data, those of augment at once, others in setup; and for
     an image or annotation that cannot be read when it is needed.
     """
 
     def __init__(
         self,
-        source: Callable[[], ObjectSplits],
+        *arguments: Any,
         image_size: Sequence[int],
-        batch_size: int,
-        eval_batch_size: int,
-        augment: Mapping[str, Any],
-        mean: Sequence[float],
-        std: Sequence[float],
-        seed: int,
-        loader_workers: int | None = None,
-        num_classes: int | None = None,
-        sha256: str | None = None,
         pad_multiple: int = 32,
         shorter_side: int | None = None,
         longest_side: int | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(source, batch_size, eval_batch_size, mean, std, seed, loader_workers, num_classes, sha256)
-        self.image_size = list(image_size)
-        self.augmentation = ObjectAugmentation(augment)
+        super().__init__(*arguments, **options)
+        self.image_size = image_size
+        self.augmentation = ObjectAugmentation(self.augment)
         self.pad_multiple = pad_multiple
         self.shorter_side = shorter_side
         self.longest_side = longest_side
 
     def setup(self, stage: str | None = None) -> None:
         """Load or list the data and check it."""
+        super().setup(stage)
         splits = self.splits
-        self.check_published()
         pixels = splits.train.image(0)
         check_statistics(self.mean, self.std, 1 if pixels.ndim == 2 else pixels.shape[2])
         self.augmentation.check(splits.train.sizes, splits.upright)
@@ -166,8 +152,8 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
 
     def train_dataloader(self) -> DataLoader[ObjectBatch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
-        batches = TrainObjects(*self._arguments("train"), augmentation=self.augmentation, seed=self.seed)
-        return self._train_workers_loader(batches)
+        batches = TrainObjects(self.splits.train, *self.statistics(), self.pad_multiple, self.augmentation, self.seed)
+        return ResumableLoader(batches, self.train_sampler(), self._workers(), pin_memory=self._on_gpu())
 
     def read(self, path: Path, channels: int) -> tuple[ObjectBatch, np.ndarray, str]:
         """Return an image file as a batch of one, as evaluation has it, its pixels uint8 [H, W] or [H, W, 3], and what is to be
@@ -181,15 +167,8 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         pixels = slices[0].round().byte().permute(1, 2, 0).numpy()
         pixels = pixels[..., 0] if channels == 1 else pixels
         no_objects = np.zeros((1, *pixels.shape[:2]), np.int32)
-        batches = EvaluationObjects(
-            InstanceMaps(pixels[None], no_objects),
-            self.mean,
-            self.std,
-            self.pad_multiple,
-            shorter_side=self.shorter_side,
-            longest_side=self.longest_side,
-        )
-        return batches[EvaluationRows(0, 1)], pixels, remark
+        batches = self._evaluated(InstanceMaps(pixels[None], no_objects))
+        return batches[range(1)], pixels, remark
 
     @staticmethod
     def results(
@@ -216,18 +195,13 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
             results.append(result)
         return results
 
-    def image_shape(self) -> list[int]:
-        """Return the shape [C, H, W] of a training image."""
-        return [len(self.mean), *self.image_size]
-
     def manifest(self) -> dict[str, Any]:
         """Return the manifest with what an annotation file calls the classes."""
         return super().manifest() | {"category_ids": list(self.splits.category_ids)}
 
-    def _arguments(self, name: str) -> tuple[Any, ...]:
-        return self.splits.named()[name], self.mean, self.std, self.pad_multiple
+    def _evaluated(self, split: ObjectSplit) -> EvaluationObjects:
+        return EvaluationObjects(split, *self.statistics(), self.pad_multiple, self.shorter_side, self.longest_side)
 
     def _evaluation_loader(self, name: str) -> DataLoader[ObjectBatch]:
-        arguments = self._arguments(name)
-        batches = EvaluationObjects(*arguments, shorter_side=self.shorter_side, longest_side=self.longest_side)
-        return self._evaluation_workers_loader(batches, len(arguments[0]), self.eval_batch_size)
+        split = self.splits.named()[name]
+        return self._evaluation_workers_loader(self._evaluated(split), len(split), self.eval_batch_size)

@@ -95,21 +95,12 @@ class Detector(Supervised):
         detections = self.net(images, torch.stack([target["size"] for target in targets]))
         return [_in_annotation(detection, target) for detection, target in zip(detections, targets, strict=True)]
 
-    def predict(self, image: Tensor, scale: Sequence[float] = (1.0, 1.0)) -> dict[str, Tensor]:
-        """Return the prediction for a normalised image (C, H, W), in pixels of the image divided by scale (x, y)."""
-        target = {"size": torch.tensor(image.shape[-2:]), "scale": torch.tensor(scale, device=image.device)}
-        return self.detect(image[None], [target])[0]
-
     def on_validation_epoch_end(self) -> None:
         """Report the ``val`` metrics, and the training losses since the last evaluation."""
         super().on_validation_epoch_end()
         for name, metric in self.part_losses.items():
             if metric.update_called:
                 self._report({f"train/loss_{name}": computed(metric)[0]})
-
-    def on_test_epoch_end(self) -> None:
-        """Report the ``test`` metrics."""
-        self._report(self._metrics("test"))
 
     def _generators(self, targets: Targets) -> list[torch.Generator]:
         """Return the generator of each image in this step."""

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_modules.metrics.outcomes import Outcomes
-from lightning_modules.metrics.sums import MeanLoss
+from lightning_modules.metrics.sums import MeanLoss, Outcomes
 
 # images, targets, and for masks: weights of pixels (training), instance labels (evaluation)
 Batch = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
@@ -116,10 +115,9 @@ class Supervised(pl.LightningModule):
         optimizer = self._optimizer(self.net.parameters() if self.decay_norms_and_biases else self._two_groups())
         if not self.schedules:
             return optimizer
-        if not self.by_step:
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer)}}
-        scheduler = self._scheduler(optimizer, total_steps=self._training_steps())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        steps = {"total_steps": self._training_steps()} if self.by_step else {}
+        schedule = {"scheduler": self._scheduler(optimizer, **steps), "interval": "step" if self.by_step else "epoch"}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def _two_groups(self) -> list[dict[str, Any]]:
         """Return the weights of layers, and without weight decay biases and what normalisation learns: vectors and numbers."""
@@ -182,9 +180,10 @@ class Supervised(pl.LightningModule):
         self._report(self._metrics("val"))
 
     def on_test_epoch_end(self) -> None:
-        """Report the ``test`` metrics; keep the outcomes."""
+        """Report the ``test`` metrics; keep the outcomes, where the task has some."""
         self._report(self._metrics("test"))
-        self.outcomes = computed(self.test_outcomes).cpu()
+        if self.test_outcomes.update_called:
+            self.outcomes = computed(self.test_outcomes).cpu()
 
     def _accumulate(self, inputs: Sequence[Any]) -> Tensor:
         """Add the gradients of all micro-batches but the last; return the mean loss, whose gradient is the part of the last.

@@ -70,22 +70,18 @@ def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
     output = net.output_size(tile, tile)[0]
     stride = _stride(net, tile)
     if output < tile:
+        border, side = (tile - output) // 2, output
         if margin is not None:
-            raise ValueError(
-                f"an unpadded network drops its own margin of {(tile - output) // 2} pixels: leave margin out"
-            )
-        border = (tile - output) // 2
-        side = output
+            raise ValueError(f"an unpadded network drops its own margin of {border} pixels: leave margin out")
+    elif margin is None:
+        raise ValueError("a padded network needs margin, the pixels of output to drop on each side of a tile")
     else:
-        if margin is None:
-            raise ValueError("a padded network needs margin, the pixels of output to drop on each side of a tile")
+        border, side = margin, tile - 2 * margin
         if margin < 0 or margin % stride:
             below = max(margin // stride, 0) * stride
             raise ValueError(
                 f"margin must be a multiple of the network's stride {stride}, as {below} and {below + stride} are, got {margin}"
             )
-        border = margin
-        side = tile - 2 * margin
     if side < stride:
         smallest = tile + -(-(stride - side) // stride) * stride
         raise ValueError(
@@ -119,8 +115,6 @@ def _cut(image: Tensor, top: int, left: int, tile: int) -> Tensor:
 
 
 def _mirrored(positions: Tensor, size: int) -> Tensor:
-    if size == 1:
-        return torch.zeros_like(positions)
-    period = 2 * (size - 1)
+    period = max(2 * (size - 1), 1)  # 1: a single pixel is its own mirror image
     folded = positions % period
     return torch.minimum(folded, period - folded)

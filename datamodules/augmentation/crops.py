@@ -4,16 +4,14 @@ Order as in the papers' code (fb.resnet.torch and DenseNet's fork of it, dataset
 HorizontalFlip, RandomCrop): the zeros of the padding are added after normalisation, so they are the mean colour.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.loading.batch import Batch
-from datamodules.readers.device import on_device
+from datamodules.loading.batch import Batch, on_device
 from datamodules.readers.splits import Split
 
 
@@ -51,8 +49,7 @@ def _choose(versions: list[Tensor], chosen: Tensor) -> Tensor:
     return torch.cat(versions).index_select(0, chosen * count + torch.arange(count, device=chosen.device))
 
 
-@dataclass(frozen=True)
-class Draws:
+class Draws(NamedTuple):
     """The random numbers of a batch: [B] each, or None for a transform that is off."""
 
     top: Tensor | None
@@ -63,15 +60,11 @@ class Draws:
 
     def part(self, first: int, count: int) -> "Draws":
         """Return the numbers of images first..first+count-1, one rank's share of the batch."""
-        return self._each(lambda value: value[first : first + count])
+        return Draws(*(None if values is None else values[first : first + count] for values in self))
 
     def to(self, device: torch.device) -> "Draws":
         """Copy the numbers to a device."""
-        return self._each(lambda value: on_device(value, device))
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Draws":
-        values = (getattr(self, item.name) for item in fields(self))
-        return Draws(*(None if value is None else change(value) for value in values))
+        return Draws(*(None if values is None else on_device(values, device) for values in self))
 
 
 def check_values(augment: Mapping[str, Any], known: Sequence[str], what: str = "") -> None:

@@ -5,7 +5,7 @@ Detectron and its successors: the shorter side at random one of some lengths, th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -112,32 +112,30 @@ def targets_of(objects: Objects, height: int, width: int) -> Objects:
     good = ~objects.crowd & (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)
     if objects.masks is not None:
         good &= objects.masks.any((1, 2))
-    return objects.with_shapes(boxes, objects.masks).where(good)
+    return replace(objects, boxes=boxes).where(good)
 
 
 def cropped(objects: Objects, top: int, left: int, height: int, width: int) -> Objects:
     """Return the objects of which a crop leaves SMALLEST_LEFT pixels, with boxes around what is left of their masks."""
     if objects.masks is not None:
         masks = objects.masks[:, top : top + height, left : left + width]
-        rest = objects.with_shapes(objects.boxes, masks).where(masks.sum((1, 2)) >= SMALLEST_LEFT)
-        assert rest.masks is not None
-        return rest.with_shapes(boxes_of(rest.masks), rest.masks)
+        return replace(objects, boxes=boxes_of(masks), masks=masks).where(masks.sum((1, 2)) >= SMALLEST_LEFT)
     boxes = (objects.boxes - [left, top, left, top]).clip(0, [width, height, width, height])
-    return objects.with_shapes(boxes, None).where(np.prod(boxes[:, 2:] - boxes[:, :2], 1) >= SMALLEST_LEFT)
+    return replace(objects, boxes=boxes).where(np.prod(boxes[:, 2:] - boxes[:, :2], 1) >= SMALLEST_LEFT)
 
 
 def mirrored(objects: Objects, width: int) -> Objects:
     """Return the objects of the image mirrored left and right."""
     boxes = objects.boxes[:, [2, 1, 0, 3]]
     boxes[:, [0, 2]] = width - boxes[:, [0, 2]]
-    return objects.with_shapes(boxes, None if objects.masks is None else objects.masks[..., ::-1])
+    return replace(objects, boxes=boxes, masks=None if objects.masks is None else objects.masks[..., ::-1])
 
 
 def turned(objects: Objects, width: int) -> Objects:
     """Return the objects of the image of this width turned anticlockwise by a quarter."""
     x0, y0, x1, y1 = objects.boxes.T
     boxes = np.stack([y0, width - x1, y1, width - x0], 1)
-    return objects.with_shapes(boxes, None if objects.masks is None else np.rot90(objects.masks, axes=(1, 2)))
+    return replace(objects, boxes=boxes, masks=None if objects.masks is None else np.rot90(objects.masks, axes=(1, 2)))
 
 
 def scaled_size(height: int, width: int, shorter: int, longest: int | None) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -25,3 +26,8 @@ class ObjectBatch(NamedTuple):
 
     images: Tensor
     targets: list[dict[str, Tensor]]
+
+
+def on_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return ``values``, which lie in the machine's memory, on ``device``; nothing waits for the copy."""
+    return values if device.type == "cpu" else values.pin_memory().to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """Which images make up which batch: a pure function of (seed, epoch), whatever the number of processes.
 
-Both samplers go to torch's DataLoader as `sampler=` with `batch_size=None`: each item names a whole batch.
+All go to torch's DataLoader as `sampler=` with `batch_size=None`: each item names a whole batch.
 """
 
 import signal
@@ -25,13 +25,6 @@ class TrainRows(NamedTuple):
     batch: int
     first: int
     global_rows: Tensor
-
-
-class EvaluationRows(NamedTuple):
-    """The consecutive images start..stop-1."""
-
-    start: int
-    stop: int
 
 
 def _check_rank(rank: int, world_size: int) -> None:
@@ -134,15 +127,7 @@ class ResumableLoader(DataLoader[Any]):
     ) -> None:
         if not isinstance(workers, int) or workers < 0:
             raise ValueError(f"cluster.loader_workers is a whole number from 0, got {workers!r}")
-        super().__init__(
-            dataset,
-            sampler=sampler,
-            batch_size=None,
-            collate_fn=as_made,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            **worker_options(workers),
-        )
+        super().__init__(dataset, sampler=sampler, **loader_options(workers, pin_memory))
         self._batches = sampler
         self._place = {"epoch": 0, "batch": 0}
         self._begun: tuple[dict[str, int], Iterator[Any]] | None = None
@@ -173,14 +158,20 @@ def as_made(batch: Any) -> Any:
     return batch
 
 
-def worker_options(workers: int) -> dict[str, Any]:
-    """Return a loader's options for workers: forked, so that they import and copy nothing, started once, deaf to stop signals.
+def loader_options(workers: int = 0, pin_memory: bool = False) -> dict[str, Any]:
+    """Return a loader's options for items that name whole batches, and for workers: forked, so that they import and copy
+    nothing, started once, deaf to stop signals.
 
     A process that a fork server has started would by default have its workers from another server, which imports torch.
     """
+    options = {"batch_size": None, "collate_fn": as_made, "num_workers": workers, "pin_memory": pin_memory}
     if workers == 0:
-        return {}
-    return {"multiprocessing_context": "fork", "persistent_workers": True, "worker_init_fn": ignore_stop_signals}
+        return options
+    return options | {
+        "multiprocessing_context": "fork",
+        "persistent_workers": True,
+        "worker_init_fn": ignore_stop_signals,
+    }
 
 
 def ignore_stop_signals(worker: int) -> None:
@@ -189,27 +180,17 @@ def ignore_stop_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class EvaluationSampler(Sampler[EvaluationRows]):
-    """Rank r of W sees rows n*r//W .. n*(r+1)//W - 1 of n, in order: nothing padded, repeated or dropped.
+def evaluation_batches(count: int, batch_size: int, rank: int, world_size: int) -> list[range]:
+    """Return the batches of rank r of W, rows n*r//W .. n*(r+1)//W - 1 of n, in order: nothing padded, repeated or dropped.
 
     count: n. batch_size: images per process and step; the last batch may be smaller. torch's DistributedSampler pads by
     repeating images, which changes the metrics (pytorch issue 25162).
     Raises ValueError if n < W, because every rank needs a batch, or if batch_size < 1.
     """
-
-    def __init__(self, count: int, batch_size: int, rank: int, world_size: int) -> None:
-        _check_rank(rank, world_size)
-        if batch_size < 1:
-            raise ValueError(f"the evaluation batch size must be at least 1, got {batch_size}")
-        if count < world_size:
-            raise ValueError(f"evaluation on {world_size} processes needs at least as many images, got {count}")
-        self.start = count * rank // world_size
-        self.stop = count * (rank + 1) // world_size
-        self.batch_size = batch_size
-
-    def __len__(self) -> int:
-        return len(range(self.start, self.stop, self.batch_size))
-
-    def __iter__(self) -> Iterator[EvaluationRows]:
-        for start in range(self.start, self.stop, self.batch_size):
-            yield EvaluationRows(start, min(start + self.batch_size, self.stop))
+    _check_rank(rank, world_size)
+    if batch_size < 1:
+        raise ValueError(f"the evaluation batch size must be at least 1, got {batch_size}")
+    if count < world_size:
+        raise ValueError(f"evaluation on {world_size} processes needs at least as many images, got {count}")
+    rows = range(count * rank // world_size, count * (rank + 1) // world_size)
+    return [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]

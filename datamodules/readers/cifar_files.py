@@ -21,26 +21,23 @@ _PIXELS = 3 * 32 * 32  # red, green and blue planes, row by row
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """One form of a set: the folder that its archive unpacks to, and the files in it."""
+    """One form of a set: the folder that its archive unpacks to, the files in it, and what reads their bytes.
+
+    class_names, images: called with what a message calls a file and its bytes; raise ValueError, beginning with the former.
+    """
 
     folder: str
     archive: str
     train_files: tuple[str, ...]
     test_file: str
     names_file: str
+    class_names: Callable[[str, bytes], tuple[str, ...]]
+    images: Callable[[str, bytes], Part]
 
     @property
     def files(self) -> tuple[str, ...]:
         """All files by name."""
         return (*self.train_files, self.test_file, self.names_file)
-
-    def class_names(self, name: str, data: bytes) -> tuple[str, ...]:
-        """Return the classes that names_file holds. Raises ValueError, beginning with name."""
-        raise NotImplementedError
-
-    def images(self, name: str, data: bytes) -> Part:
-        """Return the images and labels of one file. Raises ValueError, beginning with name."""
-        raise NotImplementedError
 
     def decode_folder(self, classes: tuple[str, ...], folder: Path) -> Decoded:
         """Return the images of a folder.
@@ -81,52 +78,33 @@ class CifarFiles:
         return Decoded({"train": part(self.train_files), "test": part((self.test_file,))})
 
 
-@dataclass(frozen=True)
-class BinaryFiles(CifarFiles):
-    """Records of label_bytes and the pixels of an image. The last label byte is the label, those before are coarser labels."""
-
-    label_bytes: int
-
-    def class_names(self, name: str, data: bytes) -> tuple[str, ...]:
-        """Return the lines of a text."""
-        return tuple(data.decode("ascii", "replace").split())
-
-    def images(self, name: str, data: bytes) -> Part:
-        """Return the records."""
-        size = self.label_bytes + _PIXELS
-        if not data or len(data) % size:
-            raise ValueError(
-                f"{name} must be a whole number of {size}-byte records, got {len(data)} bytes; fetch it again"
-            )
-        records = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
-        return Part(
-            records[:, self.label_bytes :].reshape(-1, *SHAPE), records[:, self.label_bytes - 1].astype(np.int64)
-        )
+def names_of_text(name: str, data: bytes) -> tuple[str, ...]:
+    """Return the lines of a text."""
+    return tuple(data.decode("ascii", "replace").split())
 
 
-@dataclass(frozen=True)
-class PickledFiles(CifarFiles):
-    """Pickled dicts: of the images under data, of their labels and of the names of classes under these keys."""
+def images_of_records(name: str, data: bytes, label_bytes: int) -> Part:
+    """Return the images of records: label_bytes, of which the last is the label and others are coarser ones, and pixels."""
+    size = label_bytes + _PIXELS
+    if not data or len(data) % size:
+        raise ValueError(f"{name} must be a whole number of {size}-byte records, got {len(data)} bytes; fetch it again")
+    records = np.frombuffer(data, dtype=np.uint8).reshape(-1, size)
+    return Part(records[:, label_bytes:].reshape(-1, *SHAPE), records[:, label_bytes - 1].astype(np.int64))
 
-    labels_key: str
-    names_key: str
 
-    def class_names(self, name: str, data: bytes) -> tuple[str, ...]:
-        """Return the list of names."""
-        return tuple(map(_text, _entries(name, data, self.names_key)))
+def names_of_pickle(name: str, data: bytes, key: str) -> tuple[str, ...]:
+    """Return the list of names under a key of a pickled dict."""
+    return tuple(map(_text, _entries(name, data, key)))
 
-    def images(self, name: str, data: bytes) -> Part:
-        """Return the arrays."""
-        images, labels = (_entries(name, data, key) for key in ("data", self.labels_key))
-        if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
-            raise ValueError(f"{name} must hold images uint8 [N, {_PIXELS}] under data")
-        if (
-            not isinstance(labels, list)
-            or len(labels) != len(images)
-            or not all(type(label) is int for label in labels)
-        ):
-            raise ValueError(f"{name} must hold {len(images)} integers under {self.labels_key}")
-        return Part(images.reshape(-1, *SHAPE), np.array(labels, dtype=np.int64))
+
+def images_of_pickle(name: str, data: bytes, key: str) -> Part:
+    """Return the images under data of a pickled dict, and their labels under a key."""
+    images, labels = (_entries(name, data, entry) for entry in ("data", key))
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
+        raise ValueError(f"{name} must hold images uint8 [N, {_PIXELS}] under data")
+    if not isinstance(labels, list) or len(labels) != len(images) or not all(type(label) is int for label in labels):
+        raise ValueError(f"{name} must hold {len(images)} integers under {key}")
+    return Part(images.reshape(-1, *SHAPE), np.array(labels, dtype=np.int64))
 
 
 def folder_in(path: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from datamodules.readers import preparation, rle
 from datamodules.readers.objects import Objects
 
-LISTS = ("images", "annotations", "categories")
+LISTS = "images, annotations and categories"
 Fail = Callable[[str], ValueError]  # what is wrong with an annotation, to the error that names it
 
 
@@ -154,9 +154,10 @@ def _load(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); fetch or write it again") from error
     if isinstance(dataset, list):
-        raise ValueError(f"{path} holds a list, as detections are written; annotations are an object with {_listed()}")
-    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(name), list) for name in LISTS):
-        raise ValueError(f"{path} is not COCO's JSON: it must be an object with the lists {_listed()}")
+        raise ValueError(f"{path} holds a list, as detections are written; annotations are an object with {LISTS}")
+    names = ("images", "annotations", "categories")
+    if not isinstance(dataset, dict) or not all(isinstance(dataset.get(name), list) for name in names):
+        raise ValueError(f"{path} is not COCO's JSON: it must be an object with the lists {LISTS}")
     for name in ("images", "categories"):
         if not dataset[name]:
             raise ValueError(f"{path} lists no {name}")
@@ -226,10 +227,6 @@ def _note(path: Path, annotations: Sequence[int], what: str) -> list[str]:
     if not annotations:
         return []
     return [f"{path.name}: {len(annotations)} annotations {what} (first: annotation {annotations[0]})"]
-
-
-def _listed() -> str:
-    return f"{', '.join(LISTS[:-1])} and {LISTS[-1]}"
 
 
 def _pycocotools() -> Any:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -43,27 +43,12 @@ def unreadable(name: object, error: BaseException) -> str:
     return f"{name} cannot be read as an image ({why}); {remedy}"
 
 
-class ImageFiles(Protocol):
-    """Encoded images in a fixed order."""
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """int64 [N], in bytes."""
-
-    @property
-    def labels(self) -> np.ndarray:
-        """int64 [N], the classes."""
-
-    def name(self, row: int) -> str:
-        """Return what a message calls image `row`, and a checksum, which is not to depend on where the data lie."""
-
-    def read(self, row: int) -> bytes:
-        """Return the encoded image. Raises OSError."""
-
-
 @dataclass(frozen=True, eq=False)
 class FolderImages:
-    """Files below root. paths: bytes [N], relative to it."""
+    """Files below root. paths: bytes [N], relative to it. sizes: int64 [N], in bytes. labels: int64 [N], the classes.
+
+    A name is what messages call an image, and the checksum, which is not to depend on where the data lie.
+    """
 
     root: Path
     paths: np.ndarray
@@ -86,7 +71,8 @@ class FolderImages:
 
 @dataclass(frozen=True, eq=False)
 class PackedImages:
-    """Images one behind the other in some files. files: int64 [N], the file of each; offsets: int64 [N], its first byte."""
+    """Images one behind the other in some files. files: int64 [N], the file of each; offsets: int64 [N], its first byte; for
+    the rest see FolderImages."""
 
     paths: Sequence[Path]
     files: np.ndarray
@@ -104,6 +90,9 @@ class PackedImages:
         with open(self.paths[self.files[row]], "rb") as file:
             file.seek(self.offsets[row])
             return file.read(self.sizes[row])
+
+
+ImageFiles = FolderImages | PackedImages
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from datamodules.readers.encoded import PILLOW_ERRORS
 
 Found = TypeVar("Found")
 
-_BATCH = 1000  # rows decoded at a time: bounds what is in memory beside the result
+_BATCH = 64  # rows in memory at a time
 
 
 def shards(folder: Path, split: str, config: str = "") -> list[Path]:
@@ -141,10 +141,12 @@ def opened(path: Path, image: str, label: str) -> Iterator[Any]:
         raise ValueError(f"{path} must be parquet with the columns {image} and {label} ({reason})") from error
 
 
-def _column(path: Path, names: Sequence[str], label: str) -> str:
-    """Return the first of these columns that a file has, the first of all where it has none."""
-    with opened(path, names[0], label) as file:
-        return next((name for name in names if name in file.schema_arrow.names), names[0])
+def rows(path: Path, image: str, label: str) -> Iterator[tuple[bytes | None, int]]:
+    """Yield of each row the bytes of the image, a struct, None where it has none, and the class. Raises as ``opened``."""
+    with opened(path, image, label) as file:
+        for batch in file.iter_batches(_BATCH, columns=[image, label]):
+            for encoded, number in zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True):
+                yield encoded.get("bytes") if isinstance(encoded, dict) else None, int(number)
 
 
 def decode_parquet(files: dict[str, list[Path]], images: Sequence[str], label: str, size: int) -> Decoded:
@@ -155,13 +157,14 @@ def decode_parquet(files: dict[str, list[Path]], images: Sequence[str], label: s
     Raises ValueError naming the file and the row that is no such image, ImportError without pyarrow.
     """
     formats: set[str | None] = set()
-    image = _column(next(iter(files.values()))[0], images, label)
+    with opened(next(iter(files.values()))[0], images[0], label) as file:
+        image = next((name for name in images if name in file.schema_arrow.names), images[0])
 
-    def decode(encoded: dict[str, bytes], place: str) -> np.ndarray:
+    def decode(encoded: bytes | None, place: str) -> np.ndarray:
         try:
-            picture = Image.open(io.BytesIO(encoded["bytes"]))
+            picture = Image.open(io.BytesIO(encoded or b""))
             pixels = np.asarray(picture.convert("RGB"))
-        except (*PILLOW_ERRORS, KeyError) as error:
+        except PILLOW_ERRORS as error:
             raise ValueError(f"{place}: {image}.bytes must be an encoded image ({error})") from error
         if pixels.shape != (size, size, 3):
             raise ValueError(f"{place}: an image must be {size}x{size}, got {picture.height}x{picture.width}")
@@ -176,13 +179,9 @@ def decode_parquet(files: dict[str, list[Path]], images: Sequence[str], label: s
         pixels = np.empty((sum(map(count, paths)), 3, size, size), dtype=np.uint8)
         labels: list[int] = []
         for path in paths:
-            first = len(labels)
-            with opened(path, image, label) as file:
-                for batch in file.iter_batches(_BATCH, columns=[image, label]):
-                    start = len(labels)
-                    labels.extend(batch.column(label).to_pylist())
-                    for row, encoded in enumerate(batch.column(image).to_pylist(), start):
-                        pixels[row] = decode(encoded, f"{path} row {row - first}")
+            for row, (encoded, number) in enumerate(rows(path, image, label)):
+                pixels[len(labels)] = decode(encoded, f"{path} row {row}")
+                labels.append(number)
         return Part(pixels, np.array(labels, dtype=np.int64))
 
     parts = {split: read(paths) for split, paths in files.items()}

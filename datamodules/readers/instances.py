@@ -17,14 +17,11 @@ class InstanceSplit(Split):
 
     instances: int32 [N, H, W], 0 for background, any other value one object of that image; the annotation as published.
     A pixel may be background in targets and belong to an instance (the gap between two that touch), never the reverse.
-    sizes: int64 [N, 2], height and width of images of different sizes: each lies in the upper left corner of the arrays, and
-    what is beyond belongs to no image; None where all are as large as the arrays.
     only_scored: whether nothing is learned from the instances; they are then no part of the checksum.
     Raises ValueError on another dtype or shape, a negative label or a foreground pixel without an instance.
     """
 
     instances: Tensor
-    sizes: Tensor | None = None
     only_scored: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -47,13 +44,6 @@ class InstanceSplit(Split):
         instances = {} if self.only_scored else {"instances": self.instances}
         sizes = {} if self.sizes is None else {"sizes": self.sizes}
         return super().arrays() | instances | sizes
-
-    def extent(self, row: int) -> tuple[slice, slice]:
-        """Return the rows and columns of the arrays that are of one image."""
-        if self.sizes is None:
-            return super().extent(row)
-        height, width = self.sizes[row].tolist()
-        return slice(height), slice(width)
 
 
 def components(mask: np.ndarray) -> np.ndarray:
@@ -90,8 +80,7 @@ def split_of_instances(images: np.ndarray, instances: np.ndarray) -> InstanceSpl
 
     images: uint8 [N, C, H, W]; instances: int32 [N, H, W].
     """
-    targets = np.stack([object_mask(labels) for labels in instances])
-    return InstanceSplit(torch.from_numpy(images), torch.from_numpy(targets), torch.from_numpy(instances))
+    return split_of_images(images, [object_mask(labels) for labels in instances], instances)
 
 
 def object_mask(instances: np.ndarray) -> np.ndarray:
@@ -100,15 +89,15 @@ def object_mask(instances: np.ndarray) -> np.ndarray:
 
 
 def split_of_images(
-    images: Sequence[np.ndarray], masks: Sequence[np.ndarray], instances: Sequence[np.ndarray]
+    images: Sequence[np.ndarray] | np.ndarray, masks: Sequence[np.ndarray], instances: Sequence[np.ndarray] | np.ndarray
 ) -> InstanceSplit:
     """Return a split of images uint8 [C, H, W], masks uint8 [H, W] and instances int32 [H, W], of one size or of several."""
     sizes = torch.tensor([mask.shape for mask in masks])
     pixels, targets, labels = (torch.from_numpy(_side_by_side(part)) for part in (images, masks, instances))
-    return InstanceSplit(pixels, targets, labels, None if bool((sizes == sizes[0]).all()) else sizes)
+    return InstanceSplit(pixels, targets, labels, sizes=None if bool((sizes == sizes[0]).all()) else sizes)
 
 
-def _side_by_side(arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _side_by_side(arrays: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Stack arrays [..., H, W], each in the upper left corner of zeros as large as the largest."""
     height, width = (max(array.shape[axis] for array in arrays) for axis in (-2, -1))
     stacked = np.zeros((len(arrays), *arrays[0].shape[:-2], height, width), dtype=arrays[0].dtype)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,10 +33,6 @@ class Objects:
             return self
         masks = None if self.masks is None else self.masks[chosen]
         return Objects(self.boxes[chosen], self.labels[chosen], self.area[chosen], self.crowd[chosen], masks)
-
-    def with_shapes(self, boxes: np.ndarray, masks: np.ndarray | None) -> "Objects":
-        """Return the objects with other boxes and masks."""
-        return replace(self, boxes=boxes, masks=masks)
 
 
 def boxes_of(masks: np.ndarray) -> np.ndarray:

@@ -25,12 +25,12 @@ def image_mask_pairs(path: Path, mask_suffix: str | None = None) -> tuple[list[t
     suffixes = ("", _MASK_SUFFIX) if mask_suffix is None else (mask_suffix,)
     pairs: list[tuple[Path, Path]] = []
     paired: set[str] = set()
+    counts = f"({len(images)} images, {len(masks)} masks)"
     for stem, image in images.items():
         channel = _CHANNEL.fullmatch(stem)
         stems = [stem] if channel is None else [stem, channel[1]]
         names = [f"{one}{suffix}" for one in stems for suffix in suffixes]
         mask = next((name for name in names if name in masks), None)
-        counts = f"({len(images)} images, {len(masks)} masks)"
         if mask is None:
             wanted = " or ".join(f"{name}.*" for name in names)
             raise ValueError(
@@ -44,7 +44,6 @@ def image_mask_pairs(path: Path, mask_suffix: str | None = None) -> tuple[list[t
         paired.add(mask)
         pairs.append((image, masks[mask]))
     if alone := sorted(masks.keys() - paired):
-        counts = f"({len(images)} images, {len(masks)} masks)"
         raise ValueError(
             f"{masks[alone[0]]} has no image; {_folder(path, _IMAGES)} must hold a file of its name {counts}"
         )

@@ -18,11 +18,14 @@ class Split:
     """Images and their targets.
 
     images: uint8 [N, C, H, W]. targets: int64 [N] (one class per image) or uint8 [N, H, W] (a mask of class indices).
+    sizes: int64 [N, 2], height and width of images of different sizes: each lies in the upper left corner of the arrays, and
+    what is beyond belongs to no image; None where all are as large as the arrays.
     Raises ValueError on any other dtype or shape, on an empty split and on counts that differ.
     """
 
     images: Tensor
     targets: Tensor
+    sizes: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         images, targets = self.images, self.targets
@@ -50,7 +53,8 @@ class Split:
 
     def extent(self, row: int) -> tuple[slice, slice]:
         """Return the rows and columns of the arrays that are of one image: all, where images are of one size."""
-        return slice(self.images.shape[2]), slice(self.images.shape[3])
+        height, width = self.images.shape[2:] if self.sizes is None else self.sizes[row].tolist()
+        return slice(height), slice(width)
 
     def to(self, device: torch.device) -> Self:
         """The split with its arrays on another device; itself where they are there already."""

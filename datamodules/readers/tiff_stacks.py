@@ -1,6 +1,8 @@
 """The slices of TIFF files as a viewer shows them."""
 
 import logging
+import sys
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +39,6 @@ def page_count(path: Path) -> int:
         return 0
 
 
-class _Complaints(logging.Handler):
-    """Collects the errors that tifffile only logs: of a truncated file it returns the pages that are left."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-
 def read_stack(path: Path) -> np.ndarray:
     """Return the slices of a TIFF file as a viewer shows them, [N, H, W] of its own dtype.
 
@@ -71,7 +62,9 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the slices of a TIFF file as stored and as shown, both turned as a viewer turns them."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; a folder of this layout holds {VOLUME} and {LABELS}")
-    complaints = _Complaints()
+    # tifffile only logs some errors: of a truncated file it returns the pages that are left.
+    complaints = BufferingHandler(sys.maxsize)
+    complaints.setLevel(logging.ERROR)
     logger = logging.getLogger("tifffile")
     logger.addHandler(complaints)
     try:
@@ -80,8 +73,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
             stack = file.asarray()
             shown, tag = as_shown(stack, page), page.tags.get("Orientation")
             orientation = 1 if tag is None else int(tag.value)
-        if complaints.messages:
-            raise ValueError(complaints.messages[0])
+        if complaints.buffer:
+            raise ValueError(complaints.buffer[0].getMessage())
     except Exception as error:  # damaged files make tifffile raise what any codec raises
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if "imagecodecs" in reason:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.readers.cifar_files import SHAPE, BinaryFiles, CifarFiles, PickledFiles, folder_in
+from datamodules.readers import cifar_files
 from datamodules.readers.decoded import Decoded, decoded_once, gather
 from datamodules.readers.hub import decode_parquet, find_or_fetch, shards, snapshot_note
 from datamodules.readers.listing import contents
@@ -34,7 +34,7 @@ class _Published:
 
     title: str
     classes: tuple[str, ...]
-    forms: tuple[CifarFiles, ...]
+    forms: tuple[cifar_files.CifarFiles, ...]
     repository: str
     label_column: str
 
@@ -44,22 +44,23 @@ PUBLISHED = {
         title="CIFAR-10",
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         forms=(
-            BinaryFiles(
+            cifar_files.CifarFiles(
                 folder="cifar-10-batches-bin",
                 archive="cifar-10-binary.tar.gz",
                 train_files=tuple(f"data_batch_{number}.bin" for number in range(1, 6)),
                 test_file="test_batch.bin",
                 names_file="batches.meta.txt",
-                label_bytes=1,
+                class_names=cifar_files.names_of_text,
+                images=partial(cifar_files.images_of_records, label_bytes=1),
             ),
-            PickledFiles(
+            cifar_files.CifarFiles(
                 folder="cifar-10-batches-py",
                 archive="cifar-10-python.tar.gz",
                 train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
                 test_file="test_batch",
                 names_file="batches.meta",
-                labels_key="labels",
-                names_key="label_names",
+                class_names=partial(cifar_files.names_of_pickle, key="label_names"),
+                images=partial(cifar_files.images_of_pickle, key="labels"),
             ),
         ),
         repository="uoft-cs/cifar10",
@@ -69,22 +70,23 @@ PUBLISHED = {
         title="CIFAR-100",
         classes=tuple(_FINE_LABELS.split()),
         forms=(
-            BinaryFiles(
+            cifar_files.CifarFiles(
                 folder="cifar-100-binary",
                 archive="cifar-100-binary.tar.gz",
                 train_files=("train.bin",),
                 test_file="test.bin",
                 names_file="fine_label_names.txt",
-                label_bytes=2,
+                class_names=cifar_files.names_of_text,
+                images=partial(cifar_files.images_of_records, label_bytes=2),
             ),
-            PickledFiles(
+            cifar_files.CifarFiles(
                 folder="cifar-100-python",
                 archive="cifar-100-python.tar.gz",
                 train_files=("train",),
                 test_file="test",
                 names_file="meta",
-                labels_key="fine_labels",
-                names_key="fine_label_names",
+                class_names=partial(cifar_files.names_of_pickle, key="fine_label_names"),
+                images=partial(cifar_files.images_of_pickle, key="fine_labels"),
             ),
         ),
         repository="uoft-cs/cifar100",
@@ -110,7 +112,7 @@ def _find(published: _Published, path: Path) -> tuple[list[Path], Callable[[], D
     files = {part: shards(path, part) for part in _PARTS}
     if all(files.values()):
         columns = IMAGE_COLUMNS, published.label_column
-        return sum(files.values(), []), partial(decode_parquet, files, *columns, SHAPE[-1])
+        return sum(files.values(), []), partial(decode_parquet, files, *columns, cifar_files.SHAPE[-1])
     forms = " or ".join(f"{form.archive} or its unpacked {form.folder}" for form in published.forms)
     raise FileNotFoundError(
         f"{path} holds no {published.title}, {contents(path)}; put {forms} (www.cs.toronto.edu/~kriz/cifar.html), or the "
@@ -119,9 +121,9 @@ def _find(published: _Published, path: Path) -> tuple[list[Path], Callable[[], D
     )
 
 
-def _form_of(published: _Published, path: Path) -> CifarFiles:
+def _form_of(published: _Published, path: Path) -> cifar_files.CifarFiles:
     """Return the form of an archive."""
-    folder = folder_in(path) if path.name.endswith((".tar.gz", ".tgz")) else ""
+    folder = cifar_files.folder_in(path) if path.name.endswith((".tar.gz", ".tgz")) else ""
     for form in published.forms:
         if form.folder == folder:
             return form

@@ -8,10 +8,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from datamodules.readers.decoded import Part, gather
 from datamodules.readers.listing import contents
-from datamodules.readers.splits import Split, Splits, hold_out
+from datamodules.readers.splits import Splits, hold_out
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -87,31 +87,26 @@ def load_idx(
             raise ValueError(f"{paths[0]} must hold {count} entries, got {len(array)}")
         return array
 
-    images = read("train-images-idx3-ubyte", 3, train_count)
-    targets = read("train-labels-idx1-ubyte", 1, train_count)
-    test_images = read("t10k-images-idx3-ubyte", 3, test_count)
-    test_targets = read("t10k-labels-idx1-ubyte", 1, test_count)
+    def part(prefix: str, count: int) -> Part:
+        images = read(f"{prefix}-images-idx3-ubyte", 3, count)[:, None]
+        return Part(images, read(f"{prefix}-labels-idx1-ubyte", 1, count).astype(np.int64))
 
-    for name, labels in (("training", targets), ("test", test_targets)):
-        if sorted(set(labels.tolist())) != list(range(len(classes))):
-            raise ValueError(
-                f"{folder}: {name} labels must be 0..{len(classes) - 1}, got {sorted(set(labels.tolist()))}"
-            )
-    decoded = _mean_and_std(images)
+    train, test = part("train", train_count), part("t10k", test_count)
+    for name, labels in (("training", train.labels), ("test", test.labels)):
+        present = np.unique(labels).tolist()
+        if present != list(range(len(classes))):
+            raise ValueError(f"{folder}: {name} labels must be 0..{len(classes) - 1}, got {present}")
+    decoded = _mean_and_std(train.images)
     if abs(decoded[0] - mean) > 5e-5 or abs(decoded[1] - std) > 5e-5:
         raise ValueError(
             f"{folder} holds other images: the training pixels must have mean {mean:.4f} and standard deviation "
             f"{std:.4f}, got {decoded[0]:.4f} and {decoded[1]:.4f}"
         )
-
-    def split(pixels: np.ndarray, labels: np.ndarray) -> Split:
-        return Split(torch.from_numpy(pixels.copy()).unsqueeze(1), torch.from_numpy(labels.astype(np.int64)))
-
-    train, val = hold_out(targets, val_count, seed=0)
+    rest, held_out = hold_out(train.labels, val_count, seed=0)
     return Splits(
-        train=split(images[train], targets[train]),
-        val=split(images[val], targets[val]),
-        test=split(test_images, test_targets),
+        train=gather([(train, rest)]),
+        val=gather([(train, held_out)]),
+        test=gather([(test, np.arange(test_count))]),
         classes=classes,
     )
 

@@ -26,7 +26,7 @@ def load_image_mask_folder(
     """Return the images uint8 [N, C, H, W], masks uint8 [N, H, W] and instances, drawn into train, val and test by split_seed.
 
     path, mask_suffix: see image_mask_pairs; images are grey of 8 or 16 bits, colour or palette, with or without alpha, masks
-    grey, palette, RGB or RGBA. Images may differ in size; see InstanceSplit. classes: names, or how many. instance_masks
+    grey, palette, RGB or RGBA. Images may differ in size; see Split. classes: names, or how many. instance_masks
     false: masks hold class indices, or 0 and 255 for two classes, and an instance is a 4-connected component of one class.
     true: every value or colour but 0, black or transparent is one object; there are two classes and touching objects are a
     gap apart in the masks. A mask may be all background. in_channels: 3, where grey images become RGB, or 1; None: as the

@@ -6,7 +6,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +22,6 @@ from datamodules.readers.splits import hold_out_each
 
 _WNID = re.compile(r"n\d{8}")
 _SUFFIXES = (".jpeg", ".jpg")
-_BATCH = 64  # rows of a shard in memory at a time
 _COPYING = "copying images from parquet"
 _LOOK_S = 0.5
 
@@ -52,14 +52,11 @@ def load_imagenet(
     if (path / "train").is_dir() or (path / "val").is_dir():
         classes, train, test, strays = _read_folders(path, num_classes)
         notes += stray_note(strays)
-    elif shards := _find_shards(path, hub):
+    else:
+        patterns = ["data/train-*.parquet", "data/validation-*.parquet"]
+        shards = hub_files.find_or_fetch(partial(_find_shards, path), hub, "ILSVRC/imagenet-1k", patterns, path)
         classes, train, test = _read_shards(*shards, num_classes, Path(cache_dir))
         notes += filter(None, [hub_files.snapshot_note(shards[0])])
-    else:
-        raise FileNotFoundError(
-            f"{path} holds no ImageNet, {contents(path)}; put the folders train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC "
-            "2012 (www.image-net.org), or train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k there"
-        )
     for name, files, count in (("training", train, train_count), ("validation", test, test_count)):
         if count is not None and len(files.labels) != count:
             raise ValueError(
@@ -131,12 +128,14 @@ def _list_images(folder: Path, classes: Sequence[str]) -> tuple[FolderImages, in
 # Parquet
 
 
-def _find_shards(path: Path, hub: bool) -> tuple[list[Path], list[Path]] | None:
+def _find_shards(path: Path) -> tuple[list[Path], list[Path]]:
     shards = hub_files.shards(path, "train"), hub_files.shards(path, "validation")
-    if hub and not all(shards):
-        hub_files.fetch("ILSVRC/imagenet-1k", ["data/train-*.parquet", "data/validation-*.parquet"], path)
-        return _find_shards(path, False)
-    return shards if all(shards) else None
+    if not all(shards):
+        raise FileNotFoundError(
+            f"{path} holds no ImageNet, {contents(path)}; put the folders train/<wnid>/*.JPEG and val/<wnid>/*.JPEG of ILSVRC "
+            "2012 (www.image-net.org), or train-*.parquet and validation-*.parquet of the hub's ILSVRC/imagenet-1k there"
+        )
+    return shards
 
 
 def _read_shards(
@@ -179,23 +178,13 @@ def _unpack(shard: Path, folder: Path) -> None:
     sizes: list[int] = []
     labels: list[int] = []
     with whole_file(folder / f"{shard.stem}.bin") as out:
-        for encoded, label in _rows(shard):
-            sizes.append(out.write(encoded))
+        for row, (image, label) in enumerate(hub_files.rows(shard, "image", "label")):
+            if not image:
+                raise ValueError(f"{shard} row {row} has no image.bytes, and a path alone is not read")
+            sizes.append(out.write(image))
             labels.append(label)
     with whole_file(folder / f"{shard.stem}.npz") as out:
         np.savez(out, sizes=np.array(sizes, dtype=np.int64), labels=np.array(labels, dtype=np.int64))
-
-
-def _rows(shard: Path) -> Iterator[tuple[bytes, int]]:
-    """Return the encoded image and the class of each row."""
-    row = 0
-    with hub_files.opened(shard, "image", "label") as file:
-        for batch in file.iter_batches(_BATCH, columns=["image", "label"]):
-            for image, label in zip(batch["image"].to_pylist(), batch["label"].to_pylist(), strict=True):
-                if not image["bytes"]:
-                    raise ValueError(f"{shard} row {row} has no image.bytes, and a path alone is not read")
-                yield image["bytes"], int(label)
-                row += 1
 
 
 def _packed(folder: Path, shards: Sequence[Path]) -> PackedImages:

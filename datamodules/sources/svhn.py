@@ -94,16 +94,12 @@ def load_svhn(
     per_class = (
         {"train": val_from_train, "extra": val_from_extra} if extra else {"train": val_from_train + val_from_extra}
     )
+    notes = {one.notes for one in decoded.values()} | {snapshot_note(files) for files, _ in sources.values()}
     drawn = [(parts[name], *hold_out_each(parts[name].labels, count, seed=0)) for name, count in per_class.items()]
     return Splits(
         train=gather([(part, rest) for part, rest, _ in drawn]),
         val=gather([(part, held_out) for part, _, held_out in drawn]),
         test=gather([(parts["test"], np.arange(test_count))]),
         classes=tuple(str(digit) for digit in range(_CLASSES)),
-        notes="; ".join(
-            sorted(
-                {*(one.notes for one in decoded.values()), *(snapshot_note(files) for files, _ in sources.values())}
-                - {""}
-            )
-        ),
+        notes="; ".join(sorted(notes - {""})),
     )

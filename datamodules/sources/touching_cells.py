@@ -1,13 +1,15 @@
 """Synthetic images of touching cells, with exact instance labels: for tests of losses and weight maps and for runs that
 measure speed. No microscope was involved, and no result on them says anything about one."""
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
 from datamodules.readers.instances import InstanceSplit, components, split_of_instances
 from datamodules.readers.objects import InstanceMaps, ObjectSplits
 from datamodules.readers.seeds import mix_seed
-from datamodules.readers.splits import Split, Splits
+from datamodules.readers.splits import Splits
 
 # Lengths in pixels. A cell is an ellipse; harmonics 3..7 of its outline make it ragged.
 SEMI_AXES = (8.0, 16.0)
@@ -137,11 +139,6 @@ def load_touching_cells(
 
 def load_touching_cells_instances(**arguments: int) -> ObjectSplits:
     """Return the same images with every cell as an object of its own. arguments: those of load_touching_cells."""
-
-    def split(masks: Split) -> InstanceMaps:
-        assert isinstance(masks, InstanceSplit)
-        return InstanceMaps(masks.images[:, 0].numpy(), masks.instances.numpy())
-
-    splits = load_touching_cells(**arguments)
-    train, val, test = (split(masks) for masks in splits.named().values())
+    splits: Any = load_touching_cells(**arguments).named().values()
+    train, val, test = (InstanceMaps(split.images[:, 0].numpy(), split.instances.numpy()) for split in splits)
     return ObjectSplits(train=train, val=val, test=test, classes=("synthetic cell",), notes=NOTES)

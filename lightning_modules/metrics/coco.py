@@ -29,6 +29,7 @@ Kind = Literal["box", "mask"]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Window = tuple[slice, slice]  # rows and columns
+NOWHERE: Window = (slice(0, 0), slice(0, 0))  # of an empty mask
 
 
 class CocoAP(Metric):
@@ -113,11 +114,11 @@ class CocoAP(Metric):
         rows, marks = rows[order], marks[order]
         objects = self.objects.cpu().numpy()
         by_class = []
-        for label in np.flatnonzero(objects.any(1)):
+        for label in range(self.num_classes):
             own = rows[:, 3] == label
             matched, skipped = ((marks[own, column, None] & _BITS) > 0 for column in (0, 1))
             by_class.append(curves(rows[own, 2], matched, skipped, objects[label]))
-        precision, recall = (np.stack(parts, -1) for parts in zip(*by_class, strict=True)) if by_class else _no_curves()
+        precision, recall = (np.stack(parts, -1) for parts in zip(*by_class, strict=True))
         values = {
             "ap": precision[:, 0],
             "ap50": precision[0, 0],
@@ -205,7 +206,7 @@ class _Shapes(NamedTuple):
             crops = [arrays["map"][window] == number for number, window in enumerate(windows, start=1)]
         else:
             masks = arrays["masks"] != 0
-            windows = [_window(mask) for mask in masks]
+            windows = [(ndimage.find_objects(mask.view(np.uint8)) or [NOWHERE])[0] for mask in masks]
             crops = [mask[window] for mask, window in zip(masks, windows, strict=True)]
         edges = [[columns.start, rows.start, columns.stop, rows.stop] for rows, columns in windows]
         areas = np.array([np.count_nonzero(crop) for crop in crops], np.float64)
@@ -239,13 +240,6 @@ class _Shapes(NamedTuple):
         return int(np.count_nonzero(parts[0] & parts[1]))
 
 
-def _window(mask: Bools) -> Window:
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-
-
 def _outside(areas: Floats) -> Bools:
     """Return whether each area [n] is outside of each range, [A, n]."""
     return (areas < AREAS[:, :1]) | (areas > AREAS[:, 1:])
@@ -253,11 +247,6 @@ def _outside(areas: Floats) -> Bools:
 
 def _arrays(values: Mapping[str, Any]) -> dict[str, np.ndarray]:
     return {name: value.detach().cpu().numpy() for name, value in values.items()}
-
-
-def _no_curves() -> tuple[Floats, Floats]:
-    shape = (len(THRESHOLDS), len(AREAS))
-    return np.full((*shape, 1), np.nan), np.full((*shape, len(MAX_DETECTIONS), 1), np.nan)
 
 
 def _mean(values: Floats) -> float:

@@ -47,13 +47,10 @@ class ComponentAP(Metric):
         for certainty, truth in zip(foreground.cpu().numpy(), instances.cpu().numpy(), strict=True):
             # Shards are consecutive images in the order of ranks: this number is in the order of the split.
             number = rank * IMAGES_OF_A_RANK + len(self.score.detections)
-            prediction = _objects(segments(certainty))
-            count = len(prediction["labels"])
-            sure = np.reshape(ndimage.mean(certainty, prediction["map"], np.arange(1, count + 1)), count)
-            target = _objects(np.searchsorted(np.unique(truth[truth > 0]), truth, side="right"))
-            self.score.update(
-                [_tensors(prediction | {"scores": sure})], [_tensors(target | {"image": np.array(number)})]
-            )
+            found, true = segments(certainty), np.searchsorted(np.unique(truth[truth > 0]), truth, side="right")
+            numbers = np.arange(1, found.max(initial=0) + 1)
+            sure = torch.from_numpy(np.reshape(ndimage.mean(certainty, found, numbers), len(numbers)))
+            self.score.update([_objects(found) | {"scores": sure}], [_objects(true) | {"image": torch.tensor(number)}])
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores by name, float64."""
@@ -66,10 +63,6 @@ class ComponentAP(Metric):
         self.score.reset()
 
 
-def _objects(numbered: NDArray[Any]) -> dict[str, NDArray[Any]]:
+def _objects(numbered: NDArray[Any]) -> dict[str, Tensor]:
     """Return the objects of a map [H, W] of their numbers 1, 2, …, without one missing, all of one class."""
-    return {"map": numbered, "labels": np.zeros(numbered.max(initial=0), np.int64)}
-
-
-def _tensors(arrays: dict[str, NDArray[Any]]) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {"map": torch.from_numpy(numbered), "labels": torch.zeros(int(numbered.max(initial=0)), dtype=torch.int64)}

@@ -1,9 +1,10 @@
-"""Sums over samples and processes that are updated without waiting for a GPU."""
+"""Sums over samples and processes, and lists of them, that are updated without waiting for a GPU."""
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassConfusionMatrix
+from torchmetrics.utilities.data import dim_zero_cat
 
 
 class MeanLoss(Metric):
@@ -28,6 +29,27 @@ class MeanLoss(Metric):
     def compute(self) -> tuple[Tensor, Tensor]:
         """Return mean, float64, NaN of nothing, and number of samples, int64."""
         return self.total / self.count, self.count
+
+
+class Outcomes(Metric):
+    """Rows of integers, what came out for each image of a split; those of all processes one after the other.
+
+    Shards of evaluation are consecutive images in the order of ranks, so the rows are in the order of the split.
+    """
+
+    rows: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("rows", [], dist_reduce_fx="cat")
+
+    def update(self, rows: Tensor) -> None:
+        """Add images: integers (N, …)."""
+        self.rows.append(rows.int())
+
+    def compute(self) -> Tensor:
+        """Return int32 (images, …)."""
+        return dim_zero_cat(self.rows)
 
 
 class ConfusionMatrix(MulticlassConfusionMatrix):

@@ -44,7 +44,7 @@ def warp(truth: Array, proposal: Probabilities, threshold: float) -> Mask:
     if simple, in passes until one flips nothing (Jain et al., CVPR 2010, §3). Outside the image is background.
     """
     warped = np.pad(truth != 0, 1)
-    width = warped.shape[1]
+    height, width = warped.shape
     columns, rows = np.nonzero(((truth != 0) != (proposal > threshold)).T)
     order = np.argsort(-np.abs(proposal[rows, columns] - threshold), kind="stable")
     remaining = ((rows + 1) * width + columns + 1)[order].tolist()
@@ -52,7 +52,8 @@ def warp(truth: Array, proposal: Probabilities, threshold: float) -> Mask:
     # The neighbourhood of every pixel as a state of simple_points, kept up to date at each flip.
     states = np.zeros(warped.shape, dtype=np.uint8)
     for bit, (row, column) in enumerate(RING):
-        states[1:-1, 1:-1] |= _shifted(warped, row, column).astype(np.uint8) << bit
+        shifted = warped[1 + row : height - 1 + row, 1 + column : width - 1 + column]
+        states[1:-1, 1:-1] |= shifted.astype(np.uint8) << bit
     codes = bytearray(states.tobytes())
     seen_by = [(-(row * width + column), 1 << bit) for bit, (row, column) in enumerate(RING)]
     simple = simple_points()
@@ -116,8 +117,3 @@ def warping_error(truths: Array, proposals: Probabilities, thresholds: Sequence[
         for t in thresholds
     ]
     return np.array(wrong) / truths.size
-
-
-def _shifted(framed: Mask, row: int, column: int) -> Mask:
-    height, width = framed.shape
-    return framed[1 + row : height - 1 + row, 1 + column : width - 1 + column]

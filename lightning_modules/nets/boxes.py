@@ -29,10 +29,8 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 def encode(boxes: Tensor, references: Tensor, weights: tuple[float, float, float, float]) -> Tensor:
     """Return the deltas [N, 4] (t_x, t_y, t_w, t_h) that move each reference box [N, 4] to its box [N, 4], times weights."""
     size, centre = boxes[:, 2:] - boxes[:, :2], (boxes[:, 2:] + boxes[:, :2]) / 2
-    reference_size, reference_centre = (
-        references[:, 2:] - references[:, :2],
-        (references[:, 2:] + references[:, :2]) / 2,
-    )
+    reference_size = references[:, 2:] - references[:, :2]
+    reference_centre = (references[:, 2:] + references[:, :2]) / 2
     deltas = torch.cat([(centre - reference_centre) / reference_size, (size / reference_size).log()], dim=1)
     return deltas * deltas.new_tensor(weights)
 

@@ -6,11 +6,14 @@ both together DenseNet-BC.
 
 import math
 from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
+
+from lightning_modules.nets.checks import check_counts, check_reduction
 
 # Huang et al. 2017, Table 1; DenseNet-161 (k = 48) from the authors' repository.
 IMAGENET_LAYERS = {
@@ -75,11 +78,11 @@ def normalised_again(norm: nn.Module, relu: nn.Module, conv: nn.Module, features
     return checkpoint(layers, *features, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: contexts)
 
 
+@dataclass
 class StatisticsLeft:
     """A context in which norm normalises as before and updates copies: its running statistics have seen that batch already."""
 
-    def __init__(self, norm: nn.Module) -> None:
-        self.norm = norm
+    norm: nn.Module
 
     def __enter__(self) -> None:
         self.buffers = dict(self.norm.named_buffers(recurse=False))
@@ -171,29 +174,20 @@ class DenseNet(nn.Module):
             raise ValueError(f"dropout must be in [0, 1), 0 for none, got {dropout!r}")
         if initial_channels is None:
             initial_channels = 2 * growth_rate if stem == "imagenet" or (bottleneck and compression < 1) else 16
-        for name, value in {
-            "depth": depth,
-            "growth_rate": growth_rate,
-            "initial_channels": initial_channels,
-            "in_channels": in_channels,
-            "num_classes": num_classes,
-        }.items():
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        check_counts(depth=depth, growth_rate=growth_rate, initial_channels=initial_channels)
+        check_counts(in_channels=in_channels, num_classes=num_classes)
 
         layers = _layers_per_block(depth, bottleneck, stem)
         channels = initial_channels
-        features: list[nn.Module]
         if stem == "cifar":
-            features = [nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)]
+            self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False))
         else:
-            features = [
+            self.stem = nn.Sequential(
                 nn.Conv2d(in_channels, channels, 7, stride=2, padding=3, bias=False),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(inplace=True),
                 nn.MaxPool2d(3, stride=2, padding=1),
-            ]
-        self.stem = nn.Sequential(*features)
+            )
         self.reduction = (1 if stem == "cifar" else 4) * 2 ** (len(layers) - 1)
 
         stages: list[nn.Module] = []
@@ -230,11 +224,7 @@ class DenseNet(nn.Module):
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise ValueError for an image (in pixels) of which the transitions would leave nothing."""
-        if min(height, width) < self.reduction:
-            raise ValueError(
-                f"an image of {height}x{width} is too small: this DenseNet reduces it {self.reduction} times, "
-                f"so the smallest is {self.reduction}x{self.reduction}"
-            )
+        check_reduction(height, width, self.reduction, "this DenseNet reduces it")
 
 
 def _layers_per_block(depth: int, bottleneck: bool, stem: str) -> tuple[int, ...]:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.nets.boxes import are_large, clip, decode, encode, iou, nms
+from lightning_modules.nets.checks import check_reduction
 from lightning_modules.nets.fpn import FPN
-from lightning_modules.nets.frozen_norm import freeze, freeze_norms
+from lightning_modules.nets.frozen_norm import freeze_norms
 from lightning_modules.nets.heads import BoxHead, RegionPooling
 from lightning_modules.nets.resnet import ResNet
 from lightning_modules.nets.rpn import RPN
@@ -24,9 +25,7 @@ from lightning_modules.nets.sampling import sample
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the deltas of regions (Fast R-CNN's code: deltas of unit variance)
 POSITIVE = 0.5  # overlap of a region with a true box (Mask R-CNN, §3.1)
-POSITIVE_SHARE = (
-    0.25  # of the regions of an image that are learned from (Mask R-CNN, §3.1: 1:3 of positives to negatives)
-)
+POSITIVE_SHARE = 0.25  # of an image's regions that are learned from (Mask R-CNN, §3.1: 1:3 of positives to negatives)
 LEAST_SCORE = 0.05  # of a detection (Detectron)
 NMS = 0.5  # overlap of two detections of a class (Detectron)
 DETECTIONS = 100  # of an image (Mask R-CNN, §3.1)
@@ -141,7 +140,7 @@ class FasterRCNN(nn.Module):
         if frozen_norm:
             freeze_norms(backbone)
         for frozen in (backbone.stem, backbone.stages[0])[:freeze_at]:
-            freeze(frozen)
+            frozen.requires_grad_(False)
         finest = backbone.reduction // 2 ** (len(backbone.stages) - 1)
         strides = [finest * 2**level for level in range(taken + 1)]
         if not pyramid:
@@ -265,15 +264,13 @@ class FasterRCNN(nn.Module):
 
     def parts(self, height: int, width: int) -> list[Part]:
         """Return the parts of the work for an image of height x width pixels, and how often each is done."""
+        size = (self.map_channels, self.box_pool, self.box_pool)
+        each_region = self.proposals_in_test, self.regions_per_image, "regions"
         return [
             Part("dense", (self.in_channels, height, width), 1, 1, "images"),
-            *self._res5_part(self.proposals_in_test),
-            Part("box_head", (self.region_channels, 7, 7), self.proposals_in_test, self.regions_per_image, "regions"),
+            *([] if self.res5 is None else [Part("res5", size, *each_region)]),
+            Part("box_head", (self.region_channels, 7, 7), *each_region),
         ]
-
-    def _res5_part(self, test: int) -> list[Part]:
-        size = (self.map_channels, self.box_pool, self.box_pool)
-        return [] if self.res5 is None else [Part("res5", size, test, self.regions_per_image, "regions")]
 
     def load_backbone(self, state_dict: Mapping[str, Tensor]) -> None:
         """Begin with the stem and stages of a classifier's ``state_dict``, of the ResNet that the backbone is.
@@ -284,18 +281,13 @@ class FasterRCNN(nn.Module):
         own = self.backbone.state_dict()
         self.backbone.load_state_dict({name: state_dict[name] for name in own if name in state_dict})
         if self.res5 is not None:
-            last = {
-                name.removeprefix("stages.3."): state_dict[name] for name in state_dict if name.startswith("stages.3.")
-            }
+            prefix = "stages.3."
+            last = {name.removeprefix(prefix): value for name, value in state_dict.items() if name.startswith(prefix)}
             self.res5.load_state_dict(last)
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise ValueError for an image (in pixels) so small that the last map would be less than a pixel."""
-        if min(height, width) < self.reduction:
-            raise ValueError(
-                f"an image of {height}x{width} is too small: the last map is reduced {self.reduction} times, "
-                f"so the smallest is {self.reduction}x{self.reduction}"
-            )
+        check_reduction(height, width, self.reduction, "the last map is reduced")
 
 
 def detect(probabilities: Tensor, boxes: Tensor) -> dict[str, Tensor]:

@@ -35,9 +35,3 @@ def freeze_norms(net: nn.Module) -> None:
             setattr(net, name, FrozenBatchNorm2d(child))
         else:
             freeze_norms(child)
-
-
-def freeze(net: nn.Module) -> None:
-    """Leave all parameters of ``net`` as they are in training."""
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)

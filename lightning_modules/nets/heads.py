@@ -76,10 +76,8 @@ class RegionPooling(nn.Module):
     def forward(self, maps: list[Tensor], boxes: list[Tensor], size: int) -> Tensor:
         """Return [R, C, size, size] of the boxes [R_n, 4] of all images, in their order."""
         every = torch.cat(boxes)
-        images = torch.repeat_interleave(
-            torch.arange(len(boxes), device=every.device),
-            torch.tensor([len(of_image) for of_image in boxes], device=every.device),
-        )
+        counts = torch.tensor([len(of_image) for of_image in boxes], device=every.device)
+        images = torch.repeat_interleave(counts)
         maps = maps[: len(self.strides)]
         return roi_align(maps, self.strides, every, images, self.levels(every), size, half_pixel=self.half_pixel)
 

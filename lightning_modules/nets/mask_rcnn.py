@@ -38,10 +38,8 @@ class MaskRCNN(FasterRCNN):
         if self.res5 is None:
             features = self.regions(maps, [chosen.boxes[: chosen.positives] for chosen in samples], self.mask_pool)
         else:  # the box branch has computed them
-            lengths = [len(chosen.boxes) for chosen in samples]
-            features = torch.cat(
-                [of_image[:count] for of_image, count in zip(features.split(lengths), counts, strict=True)]
-            )
+            of_images = features.split([len(chosen.boxes) for chosen in samples])
+            features = torch.cat([part[:count] for part, count in zip(of_images, counts, strict=True)])
         losses = []
         for logits, chosen, target in zip(
             self.mask_head(features).float().split(counts), samples, targets, strict=True

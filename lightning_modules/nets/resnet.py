@@ -8,6 +8,8 @@ width, not in number, from stage to stage. ResNeXt is the bottleneck ResNet with
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_modules.nets.checks import check_counts, check_reduction
+
 # He et al. 2016, Table 1; ResNet-200 from He et al., "Identity mappings in deep residual networks", ECCV 2016.
 IMAGENET_BLOCKS = {
     "basic": {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)},
@@ -150,15 +152,8 @@ class ResNet(nn.Module):
             raise ValueError("a basic block has no 1x1 convolution: stride_in must be '3x3'")
         if base_width is None:
             base_width = base_channels
-        for name, value in {
-            "depth": depth,
-            "cardinality": cardinality,
-            "base_channels": base_channels,
-            "in_channels": in_channels,
-            "num_classes": num_classes,
-        }.items():
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        check_counts(depth=depth, cardinality=cardinality, base_channels=base_channels)
+        check_counts(in_channels=in_channels, num_classes=num_classes)
         if type(base_width) is not int or base_width < 1:
             raise ValueError(
                 f"base_width must be an integer of at least 1: the channels of one of the {cardinality} groups "
@@ -205,11 +200,7 @@ class ResNet(nn.Module):
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raise ValueError for an image (in pixels) so small that the last stage would see less than one pixel."""
-        if min(height, width) < self.reduction:
-            raise ValueError(
-                f"an image of {height}x{width} is too small: this ResNet reduces it {self.reduction} times, "
-                f"so the smallest is {self.reduction}x{self.reduction}"
-            )
+        check_reduction(height, width, self.reduction, "this ResNet reduces it")
 
 
 def _blocks_per_stage(depth: int, block: str, stem: str) -> tuple[int, ...]:

@@ -125,10 +125,8 @@ class RPN(nn.Module):
             positive = rows[labels[rows] > 0]
             wanted = encode(target["boxes"][matches[positive]], every[positive], WEIGHTS)
             reg.append(F.smooth_l1_loss(move[positive], wanted, reduction="sum", beta=SMOOTH_L1))
-        return {
-            "rpn_cls": torch.stack(cls) / self.anchors_per_image,
-            "rpn_reg": torch.stack(reg) / self.anchors_per_image,
-        }
+        sums = {"rpn_cls": torch.stack(cls), "rpn_reg": torch.stack(reg)}
+        return {name: values / self.anchors_per_image for name, values in sums.items()}
 
 
 def label_anchors(anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_modules.nets.checks import check_counts
+
 
 def double_conv(in_channels: int, out_channels: int, padding: int) -> list[nn.Module]:
     """Return two 3x3 convolutions, each followed by a ReLU (§2)."""
@@ -40,11 +42,8 @@ class UNet(nn.Module):
         ValueError: for a size or rate that cannot be.
     """
 
-    recomputation_stages = (
-        "contracting.*",
-        "bottom",
-        "expanding.*",
-    )  # what trainer.gradient_checkpointing computes again
+    # What trainer.gradient_checkpointing computes again as one.
+    recomputation_stages = ("contracting.*", "bottom", "expanding.*")
     part_names = {"contracting": ("down",), "up_convs": ("up",), "expanding": ("up",)}  # of a module's children
 
     def __init__(
@@ -58,14 +57,7 @@ class UNet(nn.Module):
         release: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in {
-            "in_channels": in_channels,
-            "num_classes": num_classes,
-            "base_channels": base_channels,
-            "depth": depth,
-        }.items():
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+        check_counts(in_channels=in_channels, num_classes=num_classes, base_channels=base_channels, depth=depth)
         if not isinstance(padded, bool):
             raise ValueError(f"padded is true (output as large as the input) or false (as published), got {padded!r}")
         if type(dropout) not in (int, float) or not 0 <= dropout < 1:

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.loading.batching import EvaluationSampler, GlobalBatchSampler, ResumableLoader, TrainRows
+from datamodules.loading.batching import GlobalBatchSampler, ResumableLoader, TrainRows, evaluation_batches
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.splits import Split, Splits
 
@@ -215,7 +215,7 @@ def test_impossible_batches_are_refused(arguments, message):
 def test_evaluation_sees_each_image_exactly_once(count, batch_size, world_size):
     rows: list[int] = []
     for rank in range(world_size):
-        sampler = EvaluationSampler(count, batch_size, rank, world_size)
+        sampler = evaluation_batches(count, batch_size, rank, world_size)
         batches = [list(range(item.start, item.stop)) for item in sampler]
         assert len(batches) == len(sampler) >= 1
         assert all(1 <= len(batch) <= batch_size for batch in batches)
@@ -226,11 +226,11 @@ def test_evaluation_sees_each_image_exactly_once(count, batch_size, world_size):
 
 def test_impossible_evaluation_is_refused():
     with pytest.raises(ValueError, match="3 processes needs at least as many images, got 2"):
-        EvaluationSampler(2, 4, rank=0, world_size=3)
+        evaluation_batches(2, 4, rank=0, world_size=3)
     with pytest.raises(ValueError, match="at least 1, got 0"):
-        EvaluationSampler(2, 0, rank=0, world_size=1)
+        evaluation_batches(2, 0, rank=0, world_size=1)
     with pytest.raises(ValueError, match=r"0\.\.0 for world size 1, got -1"):
-        EvaluationSampler(2, 4, rank=-1, world_size=1)
+        evaluation_batches(2, 4, rank=-1, world_size=1)
 
 
 def test_a_loader_hands_whole_batches_to_the_dataset():

@@ -156,8 +156,8 @@ def test_coco_itself(tmp_path):
 def test_batches_of_a_folder(tmp_path):
     folder(tmp_path)
     data = ObjectDataModule(
-        lambda: load(tmp_path), [64, 96], 2, 1, {"shorter_side": [48, 64], "horizontal_flip": True},
-        [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 0, num_classes=3, shorter_side=60, longest_side=70,
+        lambda: load(tmp_path), 2, 1, {"shorter_side": [48, 64], "horizontal_flip": True},
+        [0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 0, image_size=[64, 96], num_classes=3, shorter_side=60, longest_side=70,
     )  # fmt: skip
     data.setup()
     for batch in data.train_dataloader():
@@ -306,7 +306,7 @@ def test_a_damaged_or_other_image_is_named(tmp_path):
 def test_a_worker_names_a_damaged_image_in_one_line(tmp_path):
     folder(tmp_path)
     data = ObjectDataModule(
-        lambda: load(tmp_path), [64, 96], 2, 1, {}, [0.5] * 3, [0.2] * 3, 0, loader_workers=1, num_classes=3
+        lambda: load(tmp_path), 2, 1, {}, [0.5] * 3, [0.2] * 3, 0, image_size=[64, 96], loader_workers=1, num_classes=3
     )
     data.setup()
     for path in (tmp_path / "images").iterdir():

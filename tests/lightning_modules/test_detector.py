@@ -104,7 +104,7 @@ def test_masks_of_scaled_images_are_learned_and_predicted_in_pixels_of_the_annot
     assert len(one["boxes"]) > 0
     assert one["masks"].shape == (len(one["boxes"]), SIDE, SIDE) and one["masks"].dtype == torch.bool
     assert half["masks"].shape == (len(one["boxes"]), SIDE // 2, SIDE // 2)
-    alone = module.predict(images[0], scale=(2.0, 2.0))
+    (alone,) = module.detect(images, [{"size": torch.tensor(images.shape[-2:]), "scale": torch.tensor([2.0, 2.0])}])
     assert alone["masks"].shape == half["masks"].shape and torch.equal(alone["boxes"], half["boxes"])
 
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from datamodules.augmentation.crops import Augmentation
 from datamodules.augmentation.elastic import Elastic
 from datamodules.in_memory import DeformedBatches, EvaluationBatches, TrainBatches
-from datamodules.loading.batching import EvaluationRows, TrainRows
+from datamodules.loading.batching import TrainRows
 from datamodules.readers.splits import Split
 from lightning_modules.classifier import Classifier
 from lightning_modules.segmenter import Segmenter
@@ -91,21 +91,22 @@ ROWS = TrainRows(torch.tensor([5, 0, 3, 2]), epoch=1, batch=2, first=0, global_r
 
 def augmented() -> Any:
     augmentation = Augmentation({"crop_padding": 2, "horizontal_flip": True})
-    return TrainBatches(CLASSES_SPLIT, augmentation, [0.5] * 3, [0.2] * 3, 0), ROWS
+    return TrainBatches(CLASSES_SPLIT, augmentation, torch.tensor([0.5] * 3), torch.tensor([0.2] * 3), 0), ROWS
 
 
 def turned() -> Any:
     augmentation = Augmentation({"crop_size": 8, "dihedral": True, "gain": 0.1})
-    return TrainBatches(MASKS_SPLIT, augmentation, [0.5], [0.2], 0), ROWS
+    return TrainBatches(MASKS_SPLIT, augmentation, torch.tensor([0.5]), torch.tensor([0.2]), 0), ROWS
 
 
 def deformed() -> Any:
     elastic = Elastic((12, 12), (8, 8), shift=2)
-    return DeformedBatches(MASKS_SPLIT, elastic, torch.zeros(COUNT, 16, 16), [0.5], [0.2], 0), ROWS
+    weights, mean, std = torch.zeros(COUNT, 16, 16), torch.tensor([0.5]), torch.tensor([0.2])
+    return DeformedBatches(MASKS_SPLIT, elastic, weights, mean, std, 0), ROWS
 
 
 def evaluated() -> Any:
-    return EvaluationBatches(CLASSES_SPLIT, [0.5] * 3, [0.2] * 3), EvaluationRows(2, 7)
+    return EvaluationBatches(CLASSES_SPLIT, torch.tensor([0.5] * 3), torch.tensor([0.2] * 3)), range(2, 7)
 
 
 def classifier() -> tuple[Supervised, Tensor, Tensor]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.performance.cases import CASES, EVALUATED, EVALUATION, INPUT, INPUT_STEPS, chosen
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, read_records, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.throughput import label
 from benchmarks.terminal import at_least
@@ -28,9 +28,7 @@ STEPS = MeasuredTable(
     "step_cost",
     "A training step beside a hand-written loop",
     {
-        "network": ("network", "s"),
-        "batch": ("batch", "d"),
-        "setting": ("setting", "s"),
+        **named(network="s", batch="d", setting="s"),
         "ours_ms": ("ours, ms", ".1f"),
         "bare_ms": ("bare, ms", ".1f"),
         **interval("ratio", "ratio", ".3f"),
@@ -66,10 +64,7 @@ EVALUATIONS = MeasuredTable(
     EVALUATION,
     "An evaluation beside the forward pass of its images",
     {
-        "network": ("network", "s"),
-        "images": ("images", ",d"),
-        "setting": ("setting", "s"),
-        "batch": ("batch", "d"),
+        **named(network="s", images=",d", setting="s", batch="d"),
         "ours_ms": ("ours, ms", ".1f"),
         "bare_ms": ("bare, ms", ".1f"),
         "bare_batch": ("bare batch", "d"),

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.config.compose import expand
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, this_machine
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.jpeg_tree import CLASSES, QUALITIES, generate
 from benchmarks.records.hardware import cores
@@ -46,12 +46,10 @@ WAITING = MeasuredTable(
     "decoding_trace",
     "Waiting for photographs",
     {
-        "workers": ("workers", "d"),
-        "batch": ("batch", "d"),
+        **named(workers="d", batch="d"),
         "period_ms": ("a batch every, ms", ".0f"),
         "step_ms": ("step, ms", ".0f"),
-        "steps": ("steps", "d"),
-        "stalls": ("stalls", "d"),
+        **named(steps="d", stalls="d"),
         "longest_ms": ("longest wait, ms", ".1f"),
         "first_ms": ("first batch, ms", ".0f"),
         "next_first_ms": ("first batch of the second epoch, ms", ".0f"),

@@ -59,6 +59,11 @@ def interval(key: str, heading: str, form: str) -> Columns:
     return {key: (heading, form), f"{key}_low": ("from", form), f"{key}_high": ("to", form)}
 
 
+def named(**forms: str) -> Columns:
+    """Return columns whose keys are their headings, by their formats."""
+    return {key: (key, form) for key, form in forms.items()}
+
+
 def add_write_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--write``, which every command has that measures."""
     parser.add_argument(

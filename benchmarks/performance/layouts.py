@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
 from benchmarks.performance.cases import chosen
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, read_records, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.records.files import write_atomic
@@ -49,9 +49,7 @@ TABLE = MeasuredTable(
     "layouts",
     "Layouts of images and weights",
     {
-        "network": ("network", "s"),
-        "batch": ("batch", "d"),
-        "precision": ("precision", "s"),
+        **named(network="s", batch="d", precision="s"),
         **interval("time_ratio", "time of a training step, channels_last to NCHW", ".3f"),
         **interval("forward_ratio", "forward", ".3f"),
         "rounds": ("rounds", "d"),

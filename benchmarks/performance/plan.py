@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
-from benchmarks.performance.document import HOURS, MIB, SI, Columns, table
+from benchmarks.performance.document import HOURS, MIB, SI, Columns, named, table
 from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, forecast
 from benchmarks.units import device_hours, plural, quantity
 
@@ -17,11 +17,7 @@ LIMITS = ("train_flops", "device_hours", "money")
 FOLD_ABOVE = 30  # rows
 NAMED = 10  # trials that cannot run
 COLUMNS: Columns = {
-    "network": ("network", "s"),
-    "data": ("data", "s"),
-    "recipe": ("recipe", "s"),
-    "seed": ("seed", "s"),
-    "params": ("params", SI),
+    **named(network="s", data="s", recipe="s", seed="s", params=SI),
     "train_flops": ("train\nFLOPs", SI),
     "device_s": ("device-\nhours", HOURS),
     "memory_bytes": ("memory,\nMiB", MIB),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.launch.process import clean_environment
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, read_records, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.launching import RUN
 from benchmarks.performance.peer_scripts import PEERS, check, write_images
@@ -33,10 +33,7 @@ TABLE = MeasuredTable(
     "processes",
     "Whole processes",
     {
-        "network": ("network", "s"),
-        "data": ("data", "s"),
-        "epochs": ("epochs", "d"),
-        "process": ("process", "s"),
+        **named(network="s", data="s", epochs="d", process="s"),
         "processor_s": ("processor, s", ".1f"),
         **interval("ratio", "ratio to bare", ".2f"),
         "wall_s": ("wall, s", ".1f"),

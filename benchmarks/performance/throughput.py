@@ -14,7 +14,7 @@ from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import MIB, MS, RATE, Columns, MeasuredTable, add_write_option, interval, table
+from benchmarks.performance.document import MIB, MS, RATE, MeasuredTable, add_write_option, interval, named, table
 from benchmarks.records import measured_speed
 from benchmarks.records.files import now
 from benchmarks.records.hardware import hardware
@@ -27,13 +27,8 @@ MEASURED_S = 10.0  # of each pass
 LAYOUTS = {False: "NCHW", True: "channels_last"}
 EXECUTION = {False: "eager", True: "compile"}
 SAME = ("network", "image", "batch", "setting")
-NETWORK: Columns = {
-    "network": ("network", "s"),
-    "image": ("image", "s"),
-    "batch": ("batch", "d"),
-    "setting": ("setting", "s"),
-}
-PASS: Columns = {
+NETWORK = named(network="s", image="s", batch="d", setting="s")
+PASS = {
     "pass": ("", "s"),
     "batch": ("batch", "d"),
     "median_s": ("ms, median", MS),

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from benchmarks.config.compose import expand
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, this_machine
+from benchmarks.config.compose import expand_all
+from benchmarks.performance.document import MeasuredTable, add_write_option, in_one_thread, interval, named
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.jpeg_tree import CLASSES, QUALITIES, generate
 from benchmarks.records.hardware import cores
@@ -92,13 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.images < BATCH + CLASSES:
         raise ValueError(f"--images must be at least {BATCH + CLASSES}, for a batch, got {arguments.images}")
-
-    import torch
-
-    from benchmarks.training.rank import quiet
-
-    quiet()
-    torch.set_num_threads(1)
+    environment = in_one_thread("cpu")
     tree = arguments.tree or Path("outputs", "cache", f"jpeg-{arguments.images}")
     contents = generate(tree, arguments.images)
     packages, missing = decoders()
@@ -121,8 +115,8 @@ def run(arguments: argparse.Namespace) -> None:
     trace["same_workers"] = "once" if same[workers] else "anew"
     if arguments.trace:
         arguments.trace.write_text(json.dumps(chrome_trace(steps)), encoding="utf-8")
-    DECODING.report(arguments, rows, this_machine("cpu"), note(contents, missing))
-    WAITING.report(arguments, [trace], this_machine("cpu"))
+    DECODING.report(arguments, rows, environment, note(contents, missing))
+    WAITING.report(arguments, [trace], environment)
 
 
 def note(contents: Mapping[str, Any], missing: Sequence[str]) -> str:
@@ -176,14 +170,12 @@ def data_module(tree: Path, batch: int, workers: int = 0, overrides: Sequence[st
     """Return the data module of ResNeXt's recipe, as a run has it."""
     from hydra.utils import instantiate
 
-    trial: Any = expand(
-        [
-            *("model=resnext", "data=imagenet", f"data.root={tree}", f"data.num_classes={CLASSES}"),
-            *("data.train_count=null", "data.test_count=null", "data.val_per_class=1", f"data.eval_batch_size={batch}"),
-            *(f"recipe.batch_size={batch}", f"cluster.loader_workers={workers}", "logger=none", *overrides),
-        ],
-        False,
-    )[0]
+    words = [
+        *("model=resnext", "data=imagenet", f"data.root={tree}", f"data.num_classes={CLASSES}"),
+        *("data.train_count=null", "data.test_count=null", "data.val_per_class=1", f"data.eval_batch_size={batch}"),
+        *(f"recipe.batch_size={batch}", f"cluster.loader_workers={workers}", "logger=none", *overrides),
+    ]
+    [trial] = expand_all(words, multirun=False)
     return instantiate(trial.config["datamodule"])
 
 
@@ -207,11 +199,11 @@ def decode(
         files = [split.files.read(split.rows[number]) for number in item.rows.tolist()]
         test = next(evaluated)
         work: dict[str, Callable[[], Any]] = {
-            f"decoding, {name}": partial(_all, decoder, files) for name, decoder in packages.items()
+            **{f"decoding, {name}": partial(_all, decoder, files) for name, decoder in packages.items()},
+            "training batch, the papers' augmentation": partial(full.dataset.__getitem__, item),
+            "training batch, crop and flip": partial(short.dataset.__getitem__, item),
+            "test batch": partial(tests.dataset.__getitem__, test),
         }
-        work["training batch, the papers' augmentation"] = partial(full.dataset.__getitem__, item)
-        work["training batch, crop and flip"] = partial(short.dataset.__getitem__, item)
-        work["test batch"] = partial(tests.dataset.__getitem__, test)
         counts = dict.fromkeys(work, round_images) | {"test batch": test.stop - test.start}
         [times] = interleave([*work.values()], time.thread_time, warm_up=0, fewest=1, most=1)
         for name, spent in zip(work, times, strict=True):
@@ -259,7 +251,7 @@ def train_step(batch: int) -> Callable[[Any], None]:
     import torch.nn.functional as F
     from hydra.utils import instantiate
 
-    trial: Any = expand([*NETWORK, "data=imagenet", f"data.num_classes={CLASSES}", "logger=none"], False)[0]
+    [trial] = expand_all([*NETWORK, "data=imagenet", f"data.num_classes={CLASSES}", "logger=none"], multirun=False)
     net = instantiate(trial.config["model"]).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     count = min(batch, NETWORK_IMAGES)
@@ -282,10 +274,10 @@ class Step(NamedTuple):
     done: float
 
 
-def run_steps(loader: Any, step: Callable[[Any], None], length: float, epochs: int = 2) -> list[Step]:
-    """Run training steps of ``length`` seconds at least, one batch after another."""
+def run_steps(loader: Any, step: Callable[[Any], None], length: float) -> list[Step]:
+    """Run two epochs of training steps of ``length`` seconds at least, one batch after another."""
     steps = []
-    for epoch in range(epochs):
+    for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         batches, requested = iter(loader), time.perf_counter()
         for batch in batches:
@@ -300,10 +292,8 @@ def run_steps(loader: Any, step: Callable[[Any], None], length: float, epochs: i
 def waiting(steps: Sequence[Step]) -> dict[str, Any]:
     """Return numbers of steps and of stalls, the longest wait for all but an epoch's first batch, and those waits; ms."""
     length = statistics.median(step.done - step.received for step in steps)
-    waits: dict[int, list[float]] = {}
-    for step in steps:
-        waits.setdefault(step.epoch, []).append(step.received - step.requested)
-    (first, *rest), (next_first, *next_rest) = waits[0], waits[1]
+    waits = ([step.received - step.requested for step in steps if step.epoch == epoch] for epoch in range(2))
+    (first, *rest), (next_first, *next_rest) = waits
     return {
         "step_ms": 1e3 * length,
         "steps": len(steps),
@@ -319,10 +309,8 @@ def chrome_trace(steps: Sequence[Step]) -> dict[str, Any]:
     start = steps[0].requested
     events = []
     for step in steps:
-        for name, begun, end in (
-            ("wait for the batch", step.requested, step.received),
-            ("step", step.received, step.done),
-        ):
+        spans = ("wait for the batch", step.requested, step.received), ("step", step.received, step.done)
+        for name, begun, end in spans:
             place = {"ph": "X", "pid": 0, "tid": 0, "ts": 1e6 * (begun - start), "dur": 1e6 * (end - begun)}
             events.append({"name": name, **place})
     return {"traceEvents": events, "displayTimeUnit": "ms"}

@@ -80,6 +80,24 @@ def this_machine(device: str | None = None) -> dict[str, Any]:
     return environment(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
 
 
+def in_one_thread(device: str | None = None) -> dict[str, Any]:
+    """Compute in one thread from here on, and let Lightning be quiet; return the environment, as ``this_machine``."""
+    import torch
+
+    from benchmarks.training.rank import quiet
+
+    quiet()
+    torch.set_num_threads(1)
+    return this_machine(device)
+
+
+def exit_code(problems: Sequence[str]) -> int:
+    """Print problems on standard error, a line each; return 1 where there is one, else 0."""
+    for line in problems:
+        print(line, file=sys.stderr)
+    return int(bool(problems))
+
+
 @dataclass(frozen=True)
 class MeasuredTable:
     """A table of docs/performance.md, which a command measures.
@@ -144,6 +162,11 @@ class MeasuredTable:
         content = {"title": self.title, "command": command, "measured": now(), "environment": dict(environment)}
         write_json(path, content | {"columns": dict(self.columns), "rows": rows, "note": self.note + more})
         return path
+
+    def committed(self, device: str) -> list[dict[str, Any]]:
+        """Return the committed rows of a device; empty where there are none."""
+        rows: list[dict[str, Any]] = read_records().get(f"{self.kind}-{device}", {"rows": []})["rows"]
+        return rows
 
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
 from benchmarks.performance.cases import chosen
-from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, this_machine
+from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, exit_code, this_machine
 from benchmarks.performance.launching import ONE_STEP, RUN
 from benchmarks.performance.processes import adopt_orphans, whole
 from benchmarks.records.hardware import cores
@@ -97,9 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         steep = above_linear(rows)
     if "cores" in parts:
         CORES.report(arguments, over_cores(), this_machine("cpu") | {"threads": cores()})
-    for line in steep:
-        print(line, file=sys.stderr)
-    return int(bool(steep))
+    return exit_code(steep)
 
 
 def sweep_of(size: int) -> list[str]:
@@ -126,14 +124,8 @@ def over_runs(sizes: Sequence[int]) -> list[dict[str, Any]]:
             sweep = [*sweep_of(size), f"output_root={root}"]
             planned, _ = whole(benchmarks("plan", *sweep, "--flops-per-s", "1e12"))
             rows.append({"what": "plan", "runs": size, **planned})
-            whole(
-                [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.performance.growth_runs",
-                    json.dumps({"overrides": sweep, "runs": str(trained)}),
-                ]
-            )
+            runs = json.dumps({"overrides": sweep, "runs": str(trained)})
+            whole([sys.executable, "-m", "benchmarks.performance.growth_runs", runs])
             for what, command in commands(root, sweep).items():
                 rows.append({"what": what, "runs": size, **whole(command)[0]})
     return with_added(rows)
@@ -170,14 +162,12 @@ def over_trials(sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 def with_added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows by command and number of runs, each with the milliseconds that a run adds since the row before."""
-    result = []
-    for _, own in itertools.groupby(sorted(rows, key=lambda row: row["what"]), lambda row: row["what"]):
-        previous: dict[str, Any] | None = None
-        for row in sorted(own, key=lambda row: row["runs"]):
-            seconds = row["processor_s"] - previous["processor_s"] if previous else None
-            added = None if seconds is None or previous is None else 1e3 * seconds / (row["runs"] - previous["runs"])
-            result.append({**row, "added_ms": added})
-            previous = row
+    result: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["what"], row["runs"])):
+        added = None
+        if result and (before := result[-1])["what"] == row["what"]:
+            added = 1e3 * (row["processor_s"] - before["processor_s"]) / (row["runs"] - before["runs"])
+        result.append({**row, "added_ms": added})
     return result
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
 from benchmarks.performance.cases import chosen
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.records.files import write_atomic
@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     finally:  # what is interrupted keeps what it has measured
         TABLE.report(arguments, rows, environment)
         if arguments.write and rows:
-            write_decisions(decided := decisions(kept_rows(environment["device"]), environment["device"]))
+            write_decisions(decided := decisions(TABLE.committed(environment["device"]), environment["device"]))
             for row in decided:
                 print(f"default    {', '.join(row[name] for name in FIELDS[:-1])}")
 
@@ -133,11 +133,6 @@ def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, A
         **with_interval("forward_ratio", forward["ratios"]),
         "rounds": len(training["ratios"]),
     }
-
-
-def kept_rows(device: str) -> list[dict[str, Any]]:
-    """Return the committed measurements of a device; empty where there are none."""
-    return read_records().get(f"{TABLE.kind}-{device}", {"rows": []})["rows"]
 
 
 def decisions(rows: Sequence[Mapping[str, Any]], device: str) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.performance import cases
 from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case, chosen
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, in_one_thread, interval, named
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.terminal import at_least
 
@@ -92,18 +92,13 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: no such case.
     """
     names = chosen(arguments.cases, [*CASES, INPUT], "case")
-
-    import torch
+    environment = in_one_thread()
 
     from benchmarks.performance.other_loops import find_peers
-    from benchmarks.training.rank import quiet
 
-    quiet()
-    torch.set_num_threads(1)
     peers, left_out = find_peers(arguments.torchvision, arguments.timm)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    environment = this_machine()
     missing = "".join(f" Left out: {line}." for line in left_out)
     for name in names:  # each is written at once: a later one may be interrupted
         if name == INPUT:

@@ -161,19 +161,14 @@ def _row(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
     """Return a line of the table: one trial, or those that differ in the seed alone."""
     trial: Any = group[0].trial
     done = sum(one.finished for one in group)
+    status = "done" if done == len(group) else f"{done} done" if done else ""
     return {
         "network": trial.config["name"],
         "data": trial.config["data"]["name"],
         "recipe": trial.directory.parent.name,
         "seed": str(len(group) if len(group) > 1 else trial.config["seed"]),
         "params": group[0].params,
-        "status": "no data"
-        if group[0].problem
-        else ""
-        if not done
-        else "done"
-        if done == len(group)
-        else f"{done} done",
+        "status": "no data" if group[0].problem else status,
         **_sums(group, price),
     }
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.launch.process import clean_environment
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, exit_code, interval, named, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.launching import RUN
 from benchmarks.performance.peer_scripts import PEERS, check, write_images
@@ -28,7 +28,6 @@ OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # argu
 SCRIPTS = ("lightning", "bare")
 BESIDE = "bare"
 TOLERANCE = 0.1  # of a committed ratio
-SAME = ("network", "data", "epochs", "process")
 TABLE = MeasuredTable(
     "processes",
     "Whole processes",
@@ -52,7 +51,7 @@ TABLE = MeasuredTable(
     "folders, which are written before; the others read their own source, as their users do. The scripts have no option for a "
     "padded crop, and torchvision's none for mean, deviation and flip: these are replaced by ours. Nor do they test "
     "after training: a few lines after them do, on the same files. timm decays no biases and no normalisation.",
-    same=SAME,
+    same=("network", "data", "epochs", "process"),
 )
 
 
@@ -104,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name in PEERS
         if name not in chosen
     )
-    committed = read_records().get(f"{TABLE.kind}-cpu", {"rows": []})["rows"]
+    committed = TABLE.committed("cpu")  # before they are written anew
     results: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as root:
         peers = peer_commands(config, chosen, arguments.python, Path(root))
@@ -117,10 +116,7 @@ def run(arguments: argparse.Namespace) -> int:
     TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1}, more)
     if left_out:
         print(f"left out   {left_out}")
-    slow = slower(rows, committed) if arguments.check else []
-    for line in slow:
-        print(line, file=sys.stderr)
-    return int(bool(slow))
+    return exit_code(slower(rows, committed) if arguments.check else [])
 
 
 def peer_commands(
@@ -211,25 +207,23 @@ def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output, stderr=errors, env=clean_environment(1))
-        processor_s, memory_kib, wall_s = 0.0, 0, 0.0
-        own: dict[str, float] = {}
+        measured = {"processor_s": 0.0, "wall_s": 0.0, "memory_mib": 0.0}
         with suppress(ChildProcessError):  # none is left
             while True:
                 pid, status, usage = os.wait4(-1, 0)
-                processor_s += usage.ru_utime + usage.ru_stime
-                memory_kib = max(memory_kib, usage.ru_maxrss)
+                processor_s, memory_mib = usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**10
+                measured["processor_s"] += processor_s
+                measured["memory_mib"] = max(measured["memory_mib"], memory_mib)
                 if pid == process.pid:
-                    wall_s = time.perf_counter() - started
-                    own = {"processor_s": usage.ru_utime + usage.ru_stime, "memory_mib": usage.ru_maxrss / 2**10}
+                    measured["wall_s"] = time.perf_counter() - started
+                    measured |= {"own_processor_s": processor_s, "own_memory_mib": memory_mib}
                     process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
             reason = (errors.read().strip().splitlines() or [""])[-1]
             raise RuntimeError(f"{' '.join(command)[:200]} failed with exit code {process.returncode}: {reason}")
         output.seek(0)
-        text = output.read()
-    measured = {"processor_s": processor_s, "wall_s": wall_s, "memory_mib": memory_kib / 2**10}
-    return measured | {f"own_{key}": value for key, value in own.items()}, text
+        return measured, output.read()
 
 
 def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -250,12 +244,12 @@ def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]], config: Mappin
 def slower(rows: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return where ours takes more processor time than allowed, a line each; the lower end of its interval is compared."""
     ratios = {row["process"]: row["ratio"] for row in rows}
-    before = {tuple(row[key] for key in SAME): row["ratio"] for row in committed}
+    before = {tuple(row[key] for key in TABLE.same): row["ratio"] for row in committed}
     lines = []
     for row in rows:
         if row["process"] not in OURS:
             continue
-        allowed = before.get(tuple(row[key] for key in SAME), 0.0) * (1 + TOLERANCE) or ratios["lightning"]
+        allowed = before.get(tuple(row[key] for key in TABLE.same), 0.0) * (1 + TOLERANCE) or ratios["lightning"]
         if row["ratio_low"] > allowed:
             lines.append(
                 f"{row['network']}, {row['process']}: {row['ratio']:.2f} times the processor time of a bare loop "

@@ -23,7 +23,7 @@ from benchmarks.training import tuned_settings
 from benchmarks.units import duration, quantity
 
 FACTORS = (0.25, 0.5, 2, 4)  # of the recipe's batch; auto changes none but the evaluation's
-MOST_WORKERS = 16
+LOADER_WORKERS = (0, 1, 2, 4, 8, 16)  # as far as a process's cores go
 PASSES = {"forward": "flops", "train": "train_flops_per_sample"}  # name -> its FLOPs in ``counts``
 GUESS_S = {False: 20, True: 120}  # a measurement, by whether it compiles
 FIGURES: Columns = {
@@ -169,7 +169,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
             others.append(figures.of(row, result))
         loading = []
         if problem is None:
-            workers = _workers(config)
+            workers = [count for count in LOADER_WORKERS if count <= cores() // config["trainer"]["devices"]]
             result = measure("loader workers", exact, partial(_measure_loading, config, base, exact, workers))
             loading = [figures.loading(batch, *one) for one in zip(workers, result["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
@@ -210,12 +210,6 @@ def _print(console: Console, title: str, entry: Mapping[str, Any], best: Mapping
     console.print(f"100 %      the best of a few products of matrices here: {rates}", markup=False, style="dim")
 
 
-def _workers(config: Mapping[str, Any]) -> list[int]:
-    """Return 0, 1, 2, 4, … as far as a process's cores go."""
-    share = cores() // config["trainer"]["devices"]
-    return [0, *itertools.takewhile(lambda n: n <= min(share, MOST_WORKERS), (2**power for power in range(16)))]
-
-
 class Figures:
     """Seconds, images per second and share of the peak, with times as ratios to the plain setting's.
 
@@ -245,12 +239,8 @@ class Figures:
                 seconds = self._seconds(name, result)
                 images, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], result["options"])
                 share = peak and images * self._cost[PASSES[name]] / peak
-                values = {
-                    "s": seconds,
-                    "images_per_s": images,
-                    "of_peak": share,
-                    "memory_bytes": result["memory_bytes"],
-                }
+                values = {"s": seconds, "images_per_s": images, "of_peak": share}
+                values["memory_bytes"] = result["memory_bytes"]
             figures |= {f"{name}_{key}": value for key, value in values.items()}
         return figures
 

@@ -77,10 +77,11 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     net = copy.deepcopy(net).cpu().eval()
     params = sum(parameter.numel() for parameter in net.parameters())
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), _attention_taken_apart():
-        counted = _count_parts(net, input_size) if hasattr(net, "parts") else _count_twice(net, input_size, False)
-    layers, uncounted = counted
+        layers, uncounted = (
+            _count_parts(net, input_size) if hasattr(net, "parts") else _count_twice(net, input_size, False)
+        )
     return Complexity(
-        input_size=(input_size[0], input_size[1], input_size[2]),
+        input_size=input_size,
         layers=tuple(layers),
         params=params,
         macs=sum(layer.macs for layer in layers),

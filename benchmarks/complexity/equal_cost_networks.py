@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 
 from benchmarks import terminal
+from benchmarks.complexity.profile import network_and_cost
+from benchmarks.complexity.reference_counts import check
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
 
@@ -105,17 +107,13 @@ def _row(overrides: Sequence[str], quantity: str, target: int, match: "Match") -
     Raises:
         RuntimeError: the network does not measure as the match says.
     """
-    from benchmarks.complexity.counting import build
-    from benchmarks.complexity.reference_counts import check
-
     [(trial, _)] = _trials(overrides)
-    data = trial.config["data"]
-    _, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
+    _, cost = network_and_cost(trial.config)
     if (cost.macs, cost.params) != (match.macs, match.params):
         raise RuntimeError(f"{' '.join(overrides)} measures {cost.macs} MACs and {cost.params} parameters, not {match}")
     name = trial.config["name"]
     try:
-        check(name, data["num_classes"], cost)
+        check(name, trial.config["data"]["num_classes"], cost)
     except ValueError:
         name += "".join(f"_{key}{value}" for key, value in match.arguments.items())
         overrides = [*overrides, f"name={name}"]

@@ -1,11 +1,8 @@
 """The operators of detectors beside torchvision's.
 
-``PYTHON -m benchmarks.performance.beside_torchvision '{"seconds": 20}'`` prints JSON. PYTHON may be of another environment: it
-needs torch and torchvision, and nothing else that the suite needs.
+``main`` may run in another environment: it needs torch and torchvision, and nothing else that the suite needs.
 """
 
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -128,8 +125,8 @@ def beside(inputs: Inputs, ops: Any, seconds: float) -> dict[str, dict[str, floa
     return rows
 
 
-def main(specification: Mapping[str, Any]) -> int:
-    """Print the rows and the versions; return 0.
+def main(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rows, as ``beside`` has them, the device's type and the versions.
 
     Args:
         specification: seconds, of all rounds; on a GPU where there is one.
@@ -139,9 +136,4 @@ def main(specification: Mapping[str, Any]) -> int:
     ops = import_module("torchvision.ops")
     versions = {"torch": torch.__version__, "torchvision": metadata.version("torchvision")}
     rows = beside(Inputs(device), ops, specification["seconds"])
-    print(json.dumps({"rows": rows, "device": device.type, "versions": versions}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    return {"rows": rows, "device": device.type, "versions": versions}

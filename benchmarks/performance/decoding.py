@@ -222,27 +222,22 @@ def summarise(name: str, seconds: Sequence[float], plain: Sequence[float]) -> di
     return {"what": name, **with_interval("images_per_s", [1 / one for one in seconds]), "ratio": ratio}
 
 
-def processes() -> set[int]:
-    """Return the process ids of this process's children, the workers."""
-    return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
-
-
 def load(tree: Path, batch: int, workers: int) -> tuple[float, bool]:
     """Return images a second over an epoch, and whether the same processes made a second epoch's first batch.
 
     By the clock, the start of the workers left out.
     """
     loader = data_module(tree, batch, workers).train_dataloader()
-    before = processes()
+    before = set(multiprocessing.active_children())
     batches = iter(loader)
     next(batches)
     begun = time.perf_counter()
     count = sum(len(one.images) for one in batches)
     rate = count / (time.perf_counter() - begun)
-    first = processes() - before
+    first = set(multiprocessing.active_children()) - before
     loader.sampler.set_epoch(1)
     next(iter(loader))
-    return rate, len(first) == workers and processes() - before == first
+    return rate, len(first) == workers and set(multiprocessing.active_children()) - before == first
 
 
 def train_step(batch: int) -> Callable[[Any], None]:

@@ -86,12 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: not on Linux, or no such part.
         RuntimeError: a command fails.
     """
-    if sys.platform != "linux":
-        raise ValueError("the processor time of all that a process has started is known on Linux alone")
+    adopt_orphans()
     parts = chosen(arguments.parts, PARTS, "part")
     steep: list[str] = []
     if "runs" in parts:
-        adopt_orphans()
         rows = [*over_runs([size for size in SHAPES if size <= arguments.most]), *over_trials(LAUNCHED)]
         TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1})
         steep = above_linear(rows)

@@ -95,8 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = trainable(overrides).config
     if config["data"]["task"] != "classification" or config["data"].get("loading", "memory") != "memory":
         raise ValueError("the scripts beside ours classify images that are in memory, as data=digits and data=cifar10")
-    if sys.platform != "linux":
-        raise ValueError("the processor time of all that a process has started is known on Linux alone")
+    adopt_orphans()
     chosen = {name: folder for name in PEERS if (folder := getattr(arguments, name))}
     left_out = "; ".join(
         f"{name}: give its sources by --{name}, and --python where its packages are elsewhere"
@@ -107,7 +106,6 @@ def run(arguments: argparse.Namespace) -> int:
     results: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as root:
         peers = peer_commands(config, chosen, arguments.python, Path(root))
-        adopt_orphans()
         for _ in with_bar(range(arguments.repeats), "processes"):
             for name, one in in_turn(config, overrides, peers).items():
                 results.setdefault(name, []).append(one)
@@ -189,7 +187,13 @@ def script(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of all that its children leave behind, so that their processor time is counted."""
+    """Make this process the parent of all that its children leave behind, so that their processor time is counted.
+
+    Raises:
+        ValueError: not on Linux.
+    """
+    if sys.platform != "linux":
+        raise ValueError("the processor time of all that a process has started is known on Linux alone")
     pr_set_child_subreaper = 36
     ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
 

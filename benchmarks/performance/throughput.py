@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import terminal
+from benchmarks.complexity.profile import network_and_cost
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import missing_resources, refusal
@@ -127,10 +128,7 @@ def counts(config: dict[str, Any]) -> dict[str, int]:
     Raises:
         ValueError: there is no such network, or it does not take such images.
     """
-    from benchmarks.complexity.counting import build
-
-    data = config["data"]
-    cost = build(config["model"], (data["in_channels"], *data["image_size"]))[1].as_dict()
+    cost = network_and_cost(config)[1].as_dict()
     return {key: cost[key] for key in ("params", "activations", "macs", "flops", "train_flops_per_sample")}
 
 
@@ -152,7 +150,7 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
     """Return FLOPs a second of matrix products in the precision of convolutions; None where it was not measured.
 
     Args:
-        peaks: as ``benchmarks.performance.peak`` prints them.
+        peaks: as ``main`` of ``benchmarks.performance.peak`` returns them.
         in_effect: as ``TrainingOptions.as_dict``. By default a GPU's convolutions are in TF32.
     """
     if precision == "32-true":

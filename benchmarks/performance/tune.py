@@ -92,7 +92,7 @@ def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str
     """Return the combinations that a machine has, the plain one first, and why others are left out, a line each.
 
     Args:
-        has: as ``benchmarks.training.options`` prints it.
+        has: as ``main`` of ``benchmarks.training.options`` returns it.
         checkpointing: whether stages are computed again, which goes with no compilation.
     """
     left_out = []
@@ -124,7 +124,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     config = trial.config
     base = tuned_settings.specification(config)
     threads, batch = base["threads"], base["batch"]
-    has = subprocesses.ask("training.options", int(on_gpu(config)), threads)
+    has = subprocesses.ask("training.options", on_gpu(config), threads)
     machine, key = has["hardware"], tuned_settings.key_of(base)
     unfinished = Results(
         tuned_settings.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"),
@@ -215,7 +215,7 @@ class Figures:
 
     Args:
         measured: results of ``_measure``, from which the plain setting's time is taken.
-        peaks: as ``benchmarks.performance.peak`` prints them.
+        peaks: as ``main`` of ``benchmarks.performance.peak`` returns them.
         cost: as ``counts``.
     """
 

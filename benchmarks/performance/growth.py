@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         ValueError: not on Linux, or no such part.
         RuntimeError: a command fails.
     """
-    adopt_orphans()
     parts = chosen(arguments.parts, PARTS, "part")
+    adopt_orphans()
     steep: list[str] = []
     if "runs" in parts:
         rows = [*over_runs([size for size in SHAPES if size <= arguments.most]), *over_trials(LAUNCHED)]

@@ -21,11 +21,8 @@ from benchmarks.terminal import at_least, with_bar
 
 RUN = ROOT / "run.py"
 ONE_STEP = (
-    "model=resnet",
-    "data=digits",
-    "recipe.epochs=1",
-    "trainer.limit_train_batches=1",
-    "trainer.accelerator=cpu",
+    *("model=resnet", "data=digits", "recipe.epochs=1"),
+    *("trainer.limit_train_batches=1", "trainer.accelerator=cpu"),
 )
 PARTS = ("start", "tracking")
 TRIALS = 20

@@ -95,7 +95,6 @@ def run(arguments: argparse.Namespace) -> int:
     config = trainable(overrides).config
     if config["data"]["task"] != "classification" or config["data"].get("loading", "memory") != "memory":
         raise ValueError("the scripts beside ours classify images that are in memory, as data=digits and data=cifar10")
-    adopt_orphans()
     chosen = {name: folder for name in PEERS if (folder := getattr(arguments, name))}
     left_out = "; ".join(
         f"{name}: give its sources by --{name}, and --python where its packages are elsewhere"
@@ -106,6 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     results: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as root:
         peers = peer_commands(config, chosen, arguments.python, Path(root))
+        adopt_orphans()
         for _ in with_bar(range(arguments.repeats), "processes"):
             for name, one in in_turn(config, overrides, peers).items():
                 results.setdefault(name, []).append(one)

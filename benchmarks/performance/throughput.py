@@ -32,9 +32,7 @@ NETWORK = named(network="s", image="s", batch="d", setting="s")
 PASS = {
     "pass": ("", "s"),
     "batch": ("batch", "d"),
-    "median_s": ("ms, median", MS),
-    "lower_s": ("from", MS),
-    "upper_s": ("to", MS),
+    **interval("median_s", "ms, median", MS),
     "steps": ("steps", "d"),
     "images_per_s": ("images/s", RATE),
     "of_peak": ("of peak", ".0%"),
@@ -223,9 +221,7 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any], loa
         "network": network(trial),
         "name": config["name"],
         "data": config["data"]["name"],
-        "image": base["image"],
-        "precision": base["precision"],
-        "options": base["options"],
+        **{key: base[key] for key in ("image", "precision", "options")},
         "processes": processes,
         "threads": base["threads"],
         **cost,
@@ -260,7 +256,7 @@ def _print(console: Console, measurement: dict[str, Any]) -> None:
     rows = []
     for name in PASSES:
         lower, upper = measurement[name]["quartiles_s"]
-        rows.append({"pass": name, "lower_s": lower, "upper_s": upper, **measurement[name]})
+        rows.append({"pass": name, "median_s_low": lower, "median_s_high": upper, **measurement[name]})
     console.print(table(PASS, rows, f"{measurement['network']}, images of {image}, {how}"))
     console.print(
         f"{measurement['params']:,} parameters; of one image {measurement['activations']:,} activations, "

@@ -52,11 +52,7 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
 
 
 def check_image_size(net: Any, height: int, width: int) -> None:
-    """Let pass what a network that has a ``check_image_size`` takes; another says itself what it does not take.
-
-    Raises:
-        ValueError: it does not take images of this size.
-    """
+    """Raise ValueError where a network's ``check_image_size`` does not take such images; one without it says so itself."""
     if hasattr(net, "check_image_size"):
         net.check_image_size(height, width)
 

@@ -27,11 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print a table for each network.
-
-    Raises:
-        ValueError: a network cannot be built, or does not take the images.
-    """
+    """Print a table for each network; raise ValueError for one that cannot be built, or does not take the images."""
     for trial in expand_all(arguments.overrides):
         _, cost = network_and_cost(trial.config)
         if arguments.csv:
@@ -41,11 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def network_and_cost(config: Mapping[str, Any]) -> tuple[Any, Complexity]:
-    """Return the network of a configuration and what it costs for one of its images.
-
-    Raises:
-        ValueError: there is no such network, or it does not take such images.
-    """
+    """Return the network of a configuration and its cost for one of its images; raise ValueError as ``build`` does."""
     from benchmarks.complexity.counting import build
 
     return build(config["model"], (config["data"]["in_channels"], *config["data"]["image_size"]))

@@ -170,11 +170,7 @@ class MeasuredTable:
 
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:
-    """Return the records by the stems of their files, in the page's order.
-
-    Raises:
-        ValueError: a file that is no such record.
-    """
+    """Return the records by the stems of their files, in the page's order; raise ValueError for a file that is none."""
     records = {}
     for path in sorted(root.glob("*.json"), key=_place):
         record = read_json(path)

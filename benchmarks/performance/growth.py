@@ -101,12 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
 def sweep_of(size: int) -> list[str]:
     """Return the overrides of a sweep of so many trials."""
     widths, rates = SHAPES[size]
-    listed = ",".join(f"{(rate + 1) / 1000:g}" for rate in range(rates))
     return [
         *SHARED,
         "model=resnet",
         "model.base_channels=" + ",".join(str(width + 2) for width in range(widths)),
-        f"recipe.optimizer.lr={listed}",
+        "recipe.optimizer.lr=" + ",".join(f"{(rate + 1) / 1000:g}" for rate in range(rates)),
         f"seed=range({SEEDS})",
     ]
 

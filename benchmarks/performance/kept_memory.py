@@ -143,11 +143,7 @@ def growth(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def view(rows: Sequence[dict[str, Any]]) -> View:
-    """Draw memory over depth.
-
-    Raises:
-        ValueError: one depth alone, or other things differ than the depth.
-    """
+    """Draw memory over depth; raise ValueError for one depth alone, and where other things differ than the depth."""
     depths = [row["depth"] for row in rows]
     if len(set(depths)) < len(rows) or len(rows) < 2 or len({row["batch"] for row in rows}) > 1:
         raise ValueError("--page draws over depth: give several, as model.depth=40,70,100, and nothing else twice")

@@ -96,11 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the tables; return 0, or 1 where a figure is above its limit.
-
-    Raises:
-        ValueError: no such part.
-    """
+    """Print the tables; return 0, or 1 where a figure is above its limit; raise ValueError where there is no such part."""
     parts = chosen(arguments.parts, PARTS, "part")
     too_long = False
     if "start" in parts:

@@ -105,11 +105,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, Any]:
-    """Return a row of the table.
-
-    Raises:
-        ValueError: the network cannot be trained here in this precision.
-    """
+    """Return a row of the table; raise ValueError where the network cannot be trained here in this precision."""
     overrides, *batches = NETWORKS[name]
     [trial] = expand_all(
         [*overrides, *ONE_THREAD, f"recipe.batch_size={batches[gpu]}", f"trainer.precision={precision}"], multirun=False

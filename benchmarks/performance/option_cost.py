@@ -74,11 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the table.
-
-    Raises:
-        ValueError: there is no such network.
-    """
+    """Print the table; raise ValueError where there is no such network."""
     if arguments.kept:
         kept_memory.report(arguments)
         return

@@ -86,11 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure and print the tables, and name the loops that are left out.
-
-    Raises:
-        ValueError: no such case.
-    """
+    """Measure and print the tables, and name the loops that are left out; raise ValueError where there is no such case."""
     names = chosen(arguments.cases, [*CASES, INPUT], "case")
     environment = in_one_thread()
 

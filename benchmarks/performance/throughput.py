@@ -121,11 +121,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def counts(config: dict[str, Any]) -> dict[str, int]:
-    """Return parameters, activations, MACs and FLOPs of a configuration's network for one image.
-
-    Raises:
-        ValueError: there is no such network, or it does not take such images.
-    """
+    """Return parameters, activations, MACs and FLOPs of a configuration's network for one image; raise as ``build`` does."""
     cost = network_and_cost(config)[1].as_dict()
     return {key: cost[key] for key in ("params", "activations", "macs", "flops", "train_flops_per_sample")}
 
@@ -157,11 +153,7 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
 
 
 def trainable(overrides: Sequence[str]) -> Trial:
-    """Return the one trial of ``overrides``.
-
-    Raises:
-        ConfigurationError: they compose to none, or it must not start.
-    """
+    """Return the one trial of ``overrides``; raise ConfigurationError where they compose to none, or it must not start."""
     [trial] = expand_all(overrides, multirun=False)
     if problem := refusal(trial):
         raise ConfigurationError(problem)

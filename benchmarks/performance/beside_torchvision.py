@@ -83,15 +83,6 @@ def _work(pooled: Callable[[], Tensor], kept: Callable[[], Tensor], inputs: Inpu
     }
 
 
-def check_equal(ours: Work, torchvisions: Work) -> None:
-    """Raise ValueError unless both compute the same, float32: to 1e-4 of the largest, and the same rows."""
-    for name, operator in ours.items():
-        # What is no tensor is several; a tensor is gone through by its rows.
-        a, b = (torch.cat([part.flatten() for part in work()]) for work in (operator, torchvisions[name]))
-        if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * float(b.abs().max()):
-            raise ValueError(f"{name} is not what torchvision computes")
-
-
 def times(work: Work, device: torch.device, seconds: float) -> dict[str, list[float]]:
     """Return the seconds of each piece of work in every round, by name: interleaved, on a CPU of processor time."""
     gpu = device.type == "cuda"
@@ -111,10 +102,14 @@ def beside(inputs: Inputs, ops: Any, seconds: float) -> dict[str, dict[str, floa
     """Return by operator its median seconds, ours (``here``) and torchvision's, and their ratio with its interval.
 
     Raises:
-        ValueError: they do not compute the same.
+        ValueError: they do not compute the same, float32: to 1e-4 of the largest, and the same rows.
     """
     ours, torchvisions = operators(inputs), torchvision_operators(ops, inputs)
-    check_equal(ours, torchvisions)
+    for name, operator in ours.items():
+        # What is no tensor is several; a tensor is gone through by its rows.
+        a, b = (torch.cat([part.flatten() for part in work()]) for work in (operator, torchvisions[name]))
+        if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * float(b.abs().max()):
+            raise ValueError(f"{name} is not what torchvision computes")
     both = {**ours, **{f"torchvision's {name}": work for name, work in torchvisions.items()}}
     taken = times(both, inputs.boxes.device, seconds)
     rows = {}

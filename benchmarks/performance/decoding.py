@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> None:
     packages, missing = decoders()
     for name in missing:
         print(f"{name} is not installed: left out", file=sys.stderr)
-    rows = decode(tree, arguments.images, ROUND_IMAGES, packages)
+    rows = decode(tree, arguments.images, packages)
     plain = rows[0]["images_per_s"]
     rates, same = {}, {}
     for workers in WORKERS:
@@ -110,7 +110,7 @@ def run(arguments: argparse.Namespace) -> None:
     period = BATCH / rates[workers]
     print(f"training beside {workers} workers", file=sys.stderr)
     loader = data_module(tree, BATCH, workers).train_dataloader()
-    steps = run_steps(loader, train_step(BATCH), PACE * period)
+    steps = run_steps(loader, train_step(), PACE * period)
     trace: dict[str, Any] = {"workers": workers, "batch": BATCH, "period_ms": 1e3 * period, **waiting(steps)}
     trace["same_workers"] = "once" if same[workers] else "anew"
     if arguments.trace:
@@ -179,22 +179,20 @@ def data_module(tree: Path, batch: int, workers: int = 0, overrides: Sequence[st
     return instantiate(trial.config["datamodule"])
 
 
-def decode(
-    tree: Path, images: int, round_images: int, packages: Mapping[str, Callable[[bytes], Any]]
-) -> list[dict[str, Any]]:
+def decode(tree: Path, images: int, packages: Mapping[str, Callable[[bytes], Any]]) -> list[dict[str, Any]]:
     """Measure images a second of one thread, by its processor time.
 
-    Plain decoding, our batches for training and our batches for testing take rounds of ``round_images`` images; all but
+    Plain decoding, our batches for training and our batches for testing take rounds of ``ROUND_IMAGES`` images; all but
     the test batches are of the same images.
     """
     plain = ("recipe.augment.colour_jitter=0", "recipe.augment.lighting=0")
-    full, short = (data_module(tree, round_images, overrides=values).train_dataloader() for values in ((), plain))
-    tests = data_module(tree, round_images).test_dataloader()[0]
+    full, short = (data_module(tree, ROUND_IMAGES, overrides=values).train_dataloader() for values in ((), plain))
+    tests = data_module(tree, ROUND_IMAGES).test_dataloader()[0]
     split = full.dataset.split
-    whole = [item for item in tests.sampler if item.stop - item.start == round_images]
+    whole = [item for item in tests.sampler if item.stop - item.start == ROUND_IMAGES]
     evaluated = cycle(whole or list(tests.sampler))
     seconds: dict[str, list[float]] = {}
-    items = list(full.sampler)[: max(1, images // round_images)]
+    items = list(full.sampler)[: max(1, images // ROUND_IMAGES)]
     for item in with_bar(items, "decoding"):
         files = [split.files.read(split.rows[number]) for number in item.rows.tolist()]
         test = next(evaluated)
@@ -204,7 +202,7 @@ def decode(
             "training batch, crop and flip": partial(short.dataset.__getitem__, item),
             "test batch": partial(tests.dataset.__getitem__, test),
         }
-        counts = dict.fromkeys(work, round_images) | {"test batch": test.stop - test.start}
+        counts = dict.fromkeys(work, ROUND_IMAGES) | {"test batch": test.stop - test.start}
         [times] = interleave([*work.values()], time.thread_time, warm_up=0, fewest=1, most=1)
         for name, spent in zip(work, times, strict=True):
             seconds.setdefault(name, []).append(spent / counts[name])
@@ -240,7 +238,7 @@ def load(tree: Path, batch: int, workers: int) -> tuple[float, bool]:
     return rate, len(first) == workers and set(multiprocessing.active_children()) - before == first
 
 
-def train_step(batch: int) -> Callable[[Any], None]:
+def train_step() -> Callable[[Any], None]:
     """Return a training step of a small ResNet on the first images of a batch."""
     import torch
     import torch.nn.functional as F
@@ -249,10 +247,9 @@ def train_step(batch: int) -> Callable[[Any], None]:
     [trial] = expand_all([*NETWORK, "data=imagenet", f"data.num_classes={CLASSES}", "logger=none"], multirun=False)
     net = instantiate(trial.config["model"]).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    count = min(batch, NETWORK_IMAGES)
 
-    def step(data: Any) -> None:
-        loss = F.cross_entropy(net(data.images[:count]), data.targets[:count])
+    def step(batch: Any) -> None:
+        loss = F.cross_entropy(net(batch.images[:NETWORK_IMAGES]), batch.targets[:NETWORK_IMAGES])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -170,7 +170,9 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
         loading = []
         if problem is None:
             workers = [count for count in LOADER_WORKERS if count <= cores() // config["trainer"]["devices"]]
-            result = measure("loader workers", exact, partial(_measure_loading, config, base, exact, workers))
+            data = config["datamodule"] | {"batch_size": batch}
+            each = [{"datamodule": data | {"loader_workers": count}} for count in workers]
+            result = measure("loader workers", exact, lambda: {"passes": _steps(_specification(base, exact), each)})
             loading = [figures.loading(batch, *one) for one in zip(workers, result["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
     entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peak["peaks"]}
@@ -259,18 +261,9 @@ def _measure(base: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     specification = _specification(base, row) | {"batch": row["batch"]}
     passes = [{"forward": True}, {"forward": False}]
     try:
-        results = subprocesses.steps(specification, passes)
+        return {"passes": subprocesses.steps(specification, passes)}
     except ValueError as error:  # the process was killed: the forward pass alone needs less
-        results = [*_steps(specification, passes[:1]), {"error": str(error)}]
-    return {"passes": results}
-
-
-def _measure_loading(
-    config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any], workers: Sequence[int]
-) -> dict[str, Any]:
-    """Return ``passes``: training steps on the data set's own batches, with each number of loader workers."""
-    loaders = [config["datamodule"] | {"batch_size": base["batch"], "loader_workers": number} for number in workers]
-    return {"passes": _steps(_specification(base, setting), [{"datamodule": loader} for loader in loaders])}
+        return {"passes": [*_steps(specification, passes[:1]), {"error": str(error)}]}
 
 
 def _steps(specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

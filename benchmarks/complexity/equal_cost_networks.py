@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from benchmarks.complexity.match import QUANTITIES, Network, Unreachable
 
     quantity = "macs" if arguments.macs else "params"
-    rows, lines, problems = [], [], []
+    found, problems = [], []
     try:
         for trial, job in _trials(arguments.overrides):
             network = Network(trial.config)
@@ -58,19 +58,17 @@ def run(arguments: argparse.Namespace) -> None:
                 except Unreachable as error:
                     problems.append(f"{trial.config['name']} on {trial.config['data']['name']}: {error}")
                 else:
-                    line, row = _row(_overrides(job, trial.config["model"], match), quantity, target, match)
-                    lines.append(line)
-                    rows.append(row)
+                    found.append(_row(_overrides(job, trial.config["model"], match), quantity, target, match))
     except ValueError as error:
         problems.append(str(error))
-    if rows:
+    if found:
         table = Table(box=box.SIMPLE_HEAD)
         for name in ("network", f"{QUANTITIES[quantity]} wanted", "MACs", "parameters", "miss", "changed"):
             table.add_column(name, justify="left" if name in {"network", "changed"} else "right", overflow="fold")
-        for row in rows:
+        for _, row in found:
             table.add_row(*row)
         terminal.console(markup=False).print(table)
-        print("\n".join(f"python run.py {' '.join(line)}" for line in lines))
+        print("\n".join(f"python run.py {' '.join(overrides)}" for overrides, _ in found))
     if problems:
         raise ValueError("; ".join(problems))
 

@@ -43,7 +43,7 @@ class Work:
     """What a loop is to do.
 
     Attributes:
-        net: in training mode, on its device.
+        net: in training mode, on ``device``.
         optimizer, scheduler: of the network; the schedule goes by epochs.
         loader: batches of images and targets; its sampler is told the epoch.
         classes: of the network.
@@ -57,11 +57,7 @@ class Work:
     epochs: int
     classes: int
     folder: Path
-
-    @property
-    def device(self) -> torch.device:
-        """Return the network's."""
-        return next(self.net.parameters()).device
+    device: torch.device
 
 
 class Pictures(Dataset[Any]):
@@ -303,7 +299,7 @@ def train_interleaved(case: Case, steps: int, peer: Peer, own_batches: bool = Fa
         optimizer = instantiate(recipe["optimizer"])(net.parameters())
         scheduler = instantiate(recipe["scheduler"])(optimizer)
         epochs, classes = config["trainer"]["max_epochs"], config["data"]["num_classes"]
-        work = Work(net, optimizer, scheduler, beside, epochs, classes, Path(root))
+        work = Work(net, optimizer, scheduler, beside, epochs, classes, Path(root), device)
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             peer.train(work)
     return beside

@@ -32,7 +32,7 @@ def main(specification: dict[str, Any]) -> dict[str, Any]:
     ``environment``.
 
     Args:
-        specification: gpu, threads.
+        specification: of a step, of which gpu and threads count.
     """
     torch.set_num_threads(specification["threads"])
     device = torch.device("cuda" if specification["gpu"] else "cpu")

@@ -110,9 +110,9 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
         price = trial.config["launch"]["price_per_device_hour"]
         place = trial.config["name"], trial.config["data"]["name"], trial.directory.parent
         folded.setdefault(place if len(possible) > FOLD_ABOVE else index, []).append(one)
-    rows = [_row(group, price) for group in folded.values()]
+    rows, total = [_row(group, price) for group in folded.values()], _sums(left, price)
     if left:
-        rows.append({"network": "remains", "seed": plural(len(left), "run"), **_sums(left, price)})
+        rows.append({"network": "remains", "seed": plural(len(left), "run"), **total})
     columns = {key: column for key, column in COLUMNS.items() if key != "money" or price is not None}
     if len(possible) > FOLD_ABOVE:
         columns["seed"] = ("seeds", "s")
@@ -122,7 +122,6 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    total = _sums(left, price)
     finished = sum(one.finished for one in forecasts)
     hours = "" if total["device_s"] is None else f", {device_hours(total['device_s'])}"
     done = f"; {finished} done" if finished else ""

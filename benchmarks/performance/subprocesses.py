@@ -78,14 +78,13 @@ def ask(
     """
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [python, *torchrun, "-m", "benchmarks.performance", module, json.dumps(argument)]
-    environment = clean_environment(threads)
     try:
         done = subprocess.run(
             command,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=environment,
+            env=clean_environment(threads),
             timeout=limit_s,
             check=False,
         )

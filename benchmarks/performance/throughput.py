@@ -173,7 +173,7 @@ def _measure_all(trials: Sequence[Trial], load: float | None) -> list[dict[str, 
     for trial, base in zip(terminal.with_bar(trials, "measuring"), bases, strict=True):
         base["threads"] = threads = trial.config["cluster"]["threads_per_process"] or fewest
         if threads not in machines:
-            machines[threads] = subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
+            machines[threads] = subprocesses.ask("performance.peak", base, threads)
         measurements.append(_measure(trial, base, machines[threads], load))
     return measurements
 

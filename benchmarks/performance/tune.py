@@ -132,9 +132,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     )
     combinations, left_out = settings(has, bool(base["options"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
-    peak = unfinished.get(
-        "peak", lambda: subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
-    )
+    peak = unfinished.get("peak", lambda: subprocesses.ask("performance.peak", base, threads))
     problem = _data_problem(config)
     if problem is not None:
         print(f"loader workers are not measured: {problem}", file=sys.stderr)
@@ -171,8 +169,8 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
         if problem is None:
             workers = [count for count in LOADER_WORKERS if count <= cores() // config["trainer"]["devices"]]
             data = config["datamodule"] | {"batch_size": batch}
-            each = [{"datamodule": data | {"loader_workers": count}} for count in workers]
-            result = measure("loader workers", exact, lambda: {"passes": _steps(_specification(base, exact), each)})
+            loaders = [{"datamodule": data | {"loader_workers": count}} for count in workers]
+            result = measure("loader workers", exact, lambda: {"passes": _steps(_specification(base, exact), loaders)})
             loading = [figures.loading(batch, *one) for one in zip(workers, result["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
     entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peak["peaks"]}

@@ -110,7 +110,8 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
         price = trial.config["launch"]["price_per_device_hour"]
         place = trial.config["name"], trial.config["data"]["name"], trial.directory.parent
         folded.setdefault(place if len(possible) > FOLD_ABOVE else index, []).append(one)
-    rows, total = [_row(group, price) for group in folded.values()], _sums(left, price)
+    rows = [_row(group, price) for group in folded.values()]
+    total = _sums(left, price)
     if left:
         rows.append({"network": "remains", "seed": plural(len(left), "run"), **total})
     columns = {key: column for key, column in COLUMNS.items() if key != "money" or price is not None}

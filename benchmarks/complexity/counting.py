@@ -15,9 +15,10 @@ also counts the networks that the second cannot trace.
 
 import copy
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -51,11 +52,7 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
 
 
 def check_image_size(net: Any, height: int, width: int) -> None:
-    """Let pass what a network that has a ``check_image_size`` takes; another says itself what it does not take.
-
-    Raises:
-        ValueError: it does not take images of this size.
-    """
+    """Raise ValueError where a network's ``check_image_size`` does not take such images; one without it says so itself."""
     if hasattr(net, "check_image_size"):
         net.check_image_size(height, width)
 
@@ -77,10 +74,11 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     net = copy.deepcopy(net).cpu().eval()
     params = sum(parameter.numel() for parameter in net.parameters())
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), _attention_taken_apart():
-        counted = _count_parts(net, input_size) if hasattr(net, "parts") else _count_twice(net, input_size, False)
-    layers, uncounted = counted
+        layers, uncounted = (
+            _count_parts(net, input_size) if hasattr(net, "parts") else _count_twice(net, input_size, False)
+        )
     return Complexity(
-        input_size=(input_size[0], input_size[1], input_size[2]),
+        input_size=input_size,
         layers=tuple(layers),
         params=params,
         macs=sum(layer.macs for layer in layers),
@@ -100,23 +98,21 @@ def _attention_taken_apart() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-class ImageCost:
-    """Training MACs of a detector's part that is done once for an image, for images of any height and width.
+def image_cost(net: nn.Module) -> Callable[[int, int], int]:
+    """Return what counts the training MACs of a detector's part that is done once for an image, by height and width.
 
     By torch's counter on the meta device: shapes differ from batch to batch.
     """
+    on_meta: Any = copy.deepcopy(net).to("meta").eval()
 
-    def __init__(self, net: nn.Module) -> None:
-        self._net = copy.deepcopy(net).to("meta").eval()
-        self._known: dict[tuple[int, int], int] = {}
+    @cache
+    def training_macs(height: int, width: int) -> int:
+        part = next(part for part in on_meta.parts(height, width) if part.counted_by == "images")
+        with torch.enable_grad():
+            layers, _ = _count_on_meta(_PartOfNet(on_meta, part.method), part.input_size, False)
+        return sum(layer.training_macs for layer in layers)
 
-    def __call__(self, height: int, width: int) -> int:
-        if (height, width) not in self._known:
-            part = next(part for part in self._net.parts(height, width) if part.counted_by == "images")  # type: ignore[operator]
-            with torch.enable_grad():
-                layers, _ = _count_on_meta(_PartOfNet(self._net, part.method), part.input_size, False)
-            self._known[height, width] = sum(layer.training_macs for layer in layers)
-        return self._known[height, width]
+    return training_macs
 
 
 class _PartOfNet(nn.Module):

@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 
 from benchmarks import terminal
+from benchmarks.complexity.profile import network_and_cost
+from benchmarks.complexity.reference_counts import check
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
 
@@ -46,7 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
     from benchmarks.complexity.match import QUANTITIES, Network, Unreachable
 
     quantity = "macs" if arguments.macs else "params"
-    rows, lines, problems = [], [], []
+    found, problems = [], []
     try:
         for trial, job in _trials(arguments.overrides):
             network = Network(trial.config)
@@ -56,19 +58,17 @@ def run(arguments: argparse.Namespace) -> None:
                 except Unreachable as error:
                     problems.append(f"{trial.config['name']} on {trial.config['data']['name']}: {error}")
                 else:
-                    line, row = _row(_overrides(job, trial.config["model"], match), quantity, target, match)
-                    lines.append(line)
-                    rows.append(row)
+                    found.append(_row(_overrides(job, trial.config["model"], match), quantity, target, match))
     except ValueError as error:
         problems.append(str(error))
-    if rows:
+    if found:
         table = Table(box=box.SIMPLE_HEAD)
         for name in ("network", f"{QUANTITIES[quantity]} wanted", "MACs", "parameters", "miss", "changed"):
             table.add_column(name, justify="left" if name in {"network", "changed"} else "right", overflow="fold")
-        for row in rows:
+        for _, row in found:
             table.add_row(*row)
         terminal.console(markup=False).print(table)
-        print("\n".join(f"python run.py {' '.join(line)}" for line in lines))
+        print("\n".join(f"python run.py {' '.join(overrides)}" for overrides, _ in found))
     if problems:
         raise ValueError("; ".join(problems))
 
@@ -105,17 +105,13 @@ def _row(overrides: Sequence[str], quantity: str, target: int, match: "Match") -
     Raises:
         RuntimeError: the network does not measure as the match says.
     """
-    from benchmarks.complexity.counting import build
-    from benchmarks.complexity.reference_counts import check
-
     [(trial, _)] = _trials(overrides)
-    data = trial.config["data"]
-    _, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
+    _, cost = network_and_cost(trial.config)
     if (cost.macs, cost.params) != (match.macs, match.params):
         raise RuntimeError(f"{' '.join(overrides)} measures {cost.macs} MACs and {cost.params} parameters, not {match}")
     name = trial.config["name"]
     try:
-        check(name, data["num_classes"], cost)
+        check(name, trial.config["data"]["num_classes"], cost)
     except ValueError:
         name += "".join(f"_{key}{value}" for key, value in match.arguments.items())
         overrides = [*overrides, f"name={name}"]

@@ -6,12 +6,8 @@ from typing import NamedTuple
 from torch import nn
 
 LAYERS: dict[type[nn.Module], str] = {
-    nn.Conv1d: "conv",
-    nn.Conv2d: "conv",
-    nn.Conv3d: "conv",
-    nn.ConvTranspose1d: "conv_transpose",
-    nn.ConvTranspose2d: "conv_transpose",
-    nn.ConvTranspose3d: "conv_transpose",
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), "conv"),
+    **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), "conv_transpose"),
     nn.Linear: "linear",
 }
 

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import sys
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rich import box
@@ -26,32 +27,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print a table for each network.
-
-    Raises:
-        ValueError: a network cannot be built, or does not take the images.
-    """
+    """Print a table for each network; raise ValueError for one that cannot be built, or does not take the images."""
     for trial in expand_all(arguments.overrides):
-        _profile(trial, arguments.csv)
+        _, cost = network_and_cost(trial.config)
+        if arguments.csv:
+            _print_csv(trial.config["name"], cost)
+        else:
+            _print_table(f"{trial.config['name']} on {trial.config['data']['name']}", cost)
 
 
-def _profile(trial: Trial, as_csv: bool) -> None:
+def network_and_cost(config: Mapping[str, Any]) -> tuple[Any, Complexity]:
+    """Return the network of a configuration and its cost for one of its images; raise ValueError as ``build`` does."""
     from benchmarks.complexity.counting import build
 
-    data = trial.config["data"]
-    _, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
-    if as_csv:
-        writer = csv.writer(sys.stdout)
-        writer.writerow(["network", "layer", "kind", "params", "macs", "activations", "train_macs"])
-        for row in cost.layers:
-            writer.writerow(
-                [trial.config["name"], row.name, row.kind, row.params, row.macs, row.activations, row.training_macs]
-            )
-        return
+    return build(config["model"], (config["data"]["in_channels"], *config["data"]["image_size"]))
+
+
+def _print_csv(name: str, cost: Complexity) -> None:
+    writer = csv.writer(sys.stdout)
+    writer.writerow(["network", "layer", "kind", "params", "macs", "activations", "train_macs"])
+    for row in cost.layers:
+        writer.writerow([name, row.name, row.kind, row.params, row.macs, row.activations, row.training_macs])
+
+
+def _print_table(title: str, cost: Complexity) -> None:
     size = "×".join(str(n) for n in cost.input_size)
-    table = Table(
-        title=f"{trial.config['name']} on {data['name']}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True
-    )
+    table = Table(title=f"{title}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("layer", "all", overflow="fold")
     table.add_column("kind", "")
     table.add_column("parameters", f"{cost.params:,}", justify="right")
@@ -93,10 +94,7 @@ class PlacedLayer(NamedTuple):
 
 def layers_in_order(trial: Trial) -> tuple[Complexity, list[PlacedLayer]]:
     """The cost, and the layers in the order in which an image meets them."""
-    from benchmarks.complexity.counting import build
-
-    data = trial.config["data"]
-    net, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
+    net, cost = network_and_cost(trial.config)
     names = {module: name for name, module in net.named_modules()}
     costs: dict[str, list[LayerCost]] = {}
     for layer in cost.layers:

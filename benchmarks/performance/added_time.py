@@ -10,11 +10,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.performance.cases import CASES, EVALUATED, EVALUATION, INPUT, INPUT_STEPS, chosen
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, exit_code, in_one_thread, interval, named
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.throughput import label
 from benchmarks.terminal import at_least
@@ -22,15 +23,12 @@ from benchmarks.terminal import at_least
 LIMIT, SHARE_LIMIT = 1.02, 0.02  # of a hand-written step: ours; of it, making the batch
 TOLERANCE, SHARE_TOLERANCE = 0.02, 0.01  # that --check allows beyond the committed figures
 SETTINGS = ("trainer.precision", "trainer.tf32", "trainer.channels_last", "trainer.compile")  # that both loops have
-SAME = ("network", "batch", "setting")  # rows of one measurement
 INPUT_BATCHES = (64, 128)
 STEPS = MeasuredTable(
     "step_cost",
     "A training step beside a hand-written loop",
     {
-        "network": ("network", "s"),
-        "batch": ("batch", "d"),
-        "setting": ("setting", "s"),
+        **named(network="s", batch="d", setting="s"),
         "ours_ms": ("ours, ms", ".1f"),
         "bare_ms": ("bare, ms", ".1f"),
         **interval("ratio", "ratio", ".3f"),
@@ -52,7 +50,7 @@ STEPS = MeasuredTable(
     "empty hooks of callbacks, its broadcast of signals, and the search for parameters where it notes a hook's name. What "
     "remains is its loop, and stays: one of our own would save at most what is added here, and would have to show precision, "
     "several processes, accumulation and resumption to the bit anew.",
-    same=SAME,
+    same=("network", "batch", "setting"),
 )
 BATCHES = MeasuredTable(
     INPUT,
@@ -66,10 +64,7 @@ EVALUATIONS = MeasuredTable(
     EVALUATION,
     "An evaluation beside the forward pass of its images",
     {
-        "network": ("network", "s"),
-        "images": ("images", ",d"),
-        "setting": ("setting", "s"),
-        "batch": ("batch", "d"),
+        **named(network="s", images=",d", setting="s", batch="d"),
         "ours_ms": ("ours, ms", ".1f"),
         "bare_ms": ("bare, ms", ".1f"),
         "bare_batch": ("bare batch", "d"),
@@ -120,16 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
     if unknown := [word for word in overrides if word.partition("=")[0] not in SETTINGS]:
         raise ValueError(f"of run.py's values both loops take {', '.join(SETTINGS)}, got {unknown[0]}")
 
-    import torch
-
     from benchmarks.performance.evaluation_time import evaluation_row
     from benchmarks.performance.hand_written_loop import measure, summarise
-    from benchmarks.training.rank import quiet
 
-    quiet()
-    torch.set_num_threads(1)
-    environment = this_machine()
+    environment = in_one_thread()
     gpu = environment["device"] == "cuda"
+    # Read before they are written anew.
+    committed = STEPS.committed(environment["device"]) if arguments.check else []
     steps: list[dict[str, Any]] = []
     for name in (name for name in names if name in CASES):
         print(f"measuring {name}", file=sys.stderr)
@@ -139,29 +131,21 @@ def run(arguments: argparse.Namespace) -> int:
         global_batch = measured.record["parallel"]["global_batch_size"]
         row = {"network": name, "batch": global_batch, "setting": label(measured.settings)}
         steps.append(row | summarise(measured.beside.rounds, not gpu))
-    # Read before they are written anew.
-    committed = read_records().get(f"{STEPS.kind}-{environment['device']}", {"rows": []}) if arguments.check else None
     STEPS.report(arguments, steps, environment)
     BATCHES.report(arguments, [input_path(batch) for batch in INPUT_BATCHES if INPUT in names], environment)
     evaluated = EVALUATED if EVALUATION in names else {}
     rows = [evaluation_row(name, case, overrides) for name, case in evaluated.items()]
     EVALUATIONS.report(arguments, rows, environment)
-    slow = slower(steps, committed["rows"] if committed else [])
-    for line in slow:
-        print(line, file=sys.stderr)
-    return 1 if slow else 0
+    return exit_code(slower(steps, committed))
 
 
 def input_path(batch: int) -> dict[str, Any]:
     """Return images a second of the training loader alone, CIFAR-sized, cropped, flipped and normalised, by processor time."""
-    from hydra.utils import instantiate
+    from benchmarks.performance.hand_written_loop import WARM_UP, prepare
 
-    from benchmarks.performance.hand_written_loop import WARM_UP, configuration
-
-    case = CASES["resnext29_8x64d"]
     with tempfile.TemporaryDirectory() as root:
-        config = configuration(case, Path(root), batch, INPUT_STEPS, ()).config
-    batches = iter(instantiate(config["datamodule"]).train_dataloader())
+        _, datamodule = prepare(replace(CASES["resnext29_8x64d"], batch=batch), INPUT_STEPS, Path(root))
+    batches = iter(datamodule.train_dataloader())
     count = INPUT_STEPS - WARM_UP
     rounds = interleave([lambda: next(batches)], time.thread_time, warm_up=WARM_UP, fewest=count, most=count)
     return {"batch": batch, **with_interval("images_per_s", [batch / seconds for [seconds] in rounds])}
@@ -174,9 +158,9 @@ def slower(rows: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, A
     and setting. The lower end of a ratio's interval is compared: noise is no reason.
     """
     lines = []
-    before = {tuple(row[key] for key in SAME): row for row in committed}
+    before = {tuple(row[key] for key in STEPS.same): row for row in committed}
     for row in rows:
-        network, known = row["network"], before.get(tuple(row[key] for key in SAME))
+        network, known = row["network"], before.get(tuple(row[key] for key in STEPS.same))
         if known is not None:
             ratio, share = known["ratio"] + TOLERANCE, known["batch_share"] + SHARE_TOLERANCE
         elif CASES[network].limited:

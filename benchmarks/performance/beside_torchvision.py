@@ -1,13 +1,11 @@
 """The operators of detectors beside torchvision's.
 
-``PYTHON -m benchmarks.performance.beside_torchvision '{"seconds": 20}'`` prints JSON. PYTHON may be of another environment: it
-needs torch and torchvision, and nothing else that the suite needs.
+``main`` may run in another environment: it needs torch and torchvision, and nothing else that the suite needs.
 """
 
-import json
-import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module, metadata
 from statistics import median
 from typing import Any
@@ -85,34 +83,18 @@ def _work(pooled: Callable[[], Tensor], kept: Callable[[], Tensor], inputs: Inpu
     }
 
 
-def check_equal(ours: Work, torchvisions: Work) -> None:
-    """Raise ValueError unless both compute the same, float32: to 1e-4 of the largest, and the same rows."""
-    for name, operator in ours.items():
-        a, b = (torch.cat([part.flatten() for part in _parts(work())]) for work in (operator, torchvisions[name]))
-        if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * float(b.abs().max()):
-            raise ValueError(f"{name} is not what torchvision computes")
-
-
-def _parts(result: Any) -> list[Tensor]:
-    return [result] if isinstance(result, Tensor) else list(result)
-
-
 def times(work: Work, device: torch.device, seconds: float) -> dict[str, list[float]]:
     """Return the seconds of each piece of work in every round, by name: interleaved, on a CPU of processor time."""
     gpu = device.type == "cuda"
 
-    def ended(operator: Callable[[], object]) -> Callable[[], None]:
-        def once() -> None:
-            operator()
-            if gpu:
-                torch.cuda.synchronize()
-
-        return once
+    def to_its_end(operator: Callable[[], object]) -> None:
+        operator()
+        if gpu:
+            torch.cuda.synchronize()
 
     clock = time.perf_counter if gpu else time.thread_time
-    rounds = interleave(
-        [ended(each) for each in work.values()], clock, warm_up=2, fewest=FEWEST, most=MOST, seconds=seconds
-    )
+    pieces = [partial(to_its_end, operator) for operator in work.values()]
+    rounds = interleave(pieces, clock, warm_up=2, fewest=FEWEST, most=MOST, seconds=seconds)
     return dict(zip(work, map(list, zip(*rounds, strict=True)), strict=True))
 
 
@@ -120,26 +102,26 @@ def beside(inputs: Inputs, ops: Any, seconds: float) -> dict[str, dict[str, floa
     """Return by operator its median seconds, ours (``here``) and torchvision's, and their ratio with its interval.
 
     Raises:
-        ValueError: they do not compute the same.
+        ValueError: they do not compute the same, float32: to 1e-4 of the largest, and the same rows.
     """
     ours, torchvisions = operators(inputs), torchvision_operators(ops, inputs)
-    check_equal(ours, torchvisions)
-    both = {
-        (whose, name): work
-        for whose, of in (("ours", ours), ("torchvision", torchvisions))
-        for name, work in of.items()
-    }
-    taken = times({" ".join(key): work for key, work in both.items()}, inputs.boxes.device, seconds)
+    for name, operator in ours.items():
+        # What is no tensor is several; a tensor is gone through by its rows.
+        a, b = (torch.cat([part.flatten() for part in work()]) for work in (operator, torchvisions[name]))
+        if a.shape != b.shape or float((a - b).abs().max()) > 1e-4 * float(b.abs().max()):
+            raise ValueError(f"{name} is not what torchvision computes")
+    both = {**ours, **{f"torchvision's {name}": work for name, work in torchvisions.items()}}
+    taken = times(both, inputs.boxes.device, seconds)
     rows = {}
     for name in ours:
-        one, other = taken[f"ours {name}"], taken[f"torchvision {name}"]
+        one, other = taken[name], taken[f"torchvision's {name}"]
         ratio = with_interval("ratio", [a / b for a, b in zip(one, other, strict=True)])
         rows[name] = {"here": median(one), "torchvision": median(other), **ratio}
     return rows
 
 
-def main(specification: Mapping[str, Any]) -> int:
-    """Print the rows and the versions; return 0.
+def main(specification: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rows, as ``beside`` has them, the device's type and the versions.
 
     Args:
         specification: seconds, of all rounds; on a GPU where there is one.
@@ -149,9 +131,4 @@ def main(specification: Mapping[str, Any]) -> int:
     ops = import_module("torchvision.ops")
     versions = {"torch": torch.__version__, "torchvision": metadata.version("torchvision")}
     rows = beside(Inputs(device), ops, specification["seconds"])
-    print(json.dumps({"rows": rows, "device": device.type, "versions": versions}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    return {"rows": rows, "device": device.type, "versions": versions}

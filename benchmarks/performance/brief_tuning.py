@@ -1,10 +1,6 @@
-"""What ``trainer=auto`` measures before the first run of a sweep, of networks of which nothing is kept: layouts and precisions.
-
-``python -m benchmarks.performance.brief_tuning FILE`` measures the configurations in a JSON file, and prints JSON.
-"""
+"""What ``trainer=auto`` measures before the first run of a sweep, of networks of which nothing is kept: layout, precision."""
 
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -118,17 +114,12 @@ def measure(config: dict[str, Any]) -> str:
     return f"{config['name']}: {label(chosen)}; images/s as a multiple of those of {label(rows[0])}: {others} ({taken})"
 
 
-def main(path: str) -> int:
-    """Print ``lines``, one of each configuration; return the exit code."""
+def main(path: str) -> dict[str, list[str]]:
+    """Measure the configurations in a JSON file, in a process of its own; return ``lines``, one of each."""
     lines = []
     for config in json.loads(Path(path).read_text(encoding="utf-8")):
         try:
             lines.append(measure(config))
         except ValueError as error:
             lines.append(f"{config['name']}: nothing was measured ({error}), the default setting stays")
-    print(json.dumps({"lines": lines}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    return {"lines": lines}

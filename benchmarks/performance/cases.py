@@ -42,11 +42,7 @@ INPUT_STEPS = 200
 
 
 def chosen(words: Sequence[str], known: Collection[str], noun: str) -> list[str]:
-    """Return what is to be measured, all that is known by default.
-
-    Raises:
-        ValueError: no such one.
-    """
+    """Return what is to be measured, all that is known by default; raise ValueError for what is not known."""
     if unknown := [word for word in words if word not in known]:
         raise ValueError(f"no {noun} {unknown[0]}; there are {', '.join(known)}")
     return list(words) or list(known)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from benchmarks.config.compose import expand
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
+from benchmarks.config.compose import expand_all
+from benchmarks.performance.document import MeasuredTable, add_write_option, in_one_thread, interval, named
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.performance.jpeg_tree import CLASSES, QUALITIES, generate
 from benchmarks.records.hardware import cores
@@ -46,12 +46,10 @@ WAITING = MeasuredTable(
     "decoding_trace",
     "Waiting for photographs",
     {
-        "workers": ("workers", "d"),
-        "batch": ("batch", "d"),
+        **named(workers="d", batch="d"),
         "period_ms": ("a batch every, ms", ".0f"),
         "step_ms": ("step, ms", ".0f"),
-        "steps": ("steps", "d"),
-        "stalls": ("stalls", "d"),
+        **named(steps="d", stalls="d"),
         "longest_ms": ("longest wait, ms", ".1f"),
         "first_ms": ("first batch, ms", ".0f"),
         "next_first_ms": ("first batch of the second epoch, ms", ".0f"),
@@ -94,19 +92,13 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.images < BATCH + CLASSES:
         raise ValueError(f"--images must be at least {BATCH + CLASSES}, for a batch, got {arguments.images}")
-
-    import torch
-
-    from benchmarks.training.rank import quiet
-
-    quiet()
-    torch.set_num_threads(1)
+    environment = in_one_thread("cpu")
     tree = arguments.tree or Path("outputs", "cache", f"jpeg-{arguments.images}")
     contents = generate(tree, arguments.images)
     packages, missing = decoders()
     for name in missing:
         print(f"{name} is not installed: left out", file=sys.stderr)
-    rows = decode(tree, arguments.images, ROUND_IMAGES, packages)
+    rows = decode(tree, arguments.images, packages)
     plain = rows[0]["images_per_s"]
     rates, same = {}, {}
     for workers in WORKERS:
@@ -118,13 +110,13 @@ def run(arguments: argparse.Namespace) -> None:
     period = BATCH / rates[workers]
     print(f"training beside {workers} workers", file=sys.stderr)
     loader = data_module(tree, BATCH, workers).train_dataloader()
-    steps = run_steps(loader, train_step(BATCH), PACE * period)
+    steps = run_steps(loader, train_step(), PACE * period)
     trace: dict[str, Any] = {"workers": workers, "batch": BATCH, "period_ms": 1e3 * period, **waiting(steps)}
     trace["same_workers"] = "once" if same[workers] else "anew"
     if arguments.trace:
         arguments.trace.write_text(json.dumps(chrome_trace(steps)), encoding="utf-8")
-    DECODING.report(arguments, rows, this_machine("cpu"), note(contents, missing))
-    WAITING.report(arguments, [trace], this_machine("cpu"))
+    DECODING.report(arguments, rows, environment, note(contents, missing))
+    WAITING.report(arguments, [trace], environment)
 
 
 def note(contents: Mapping[str, Any], missing: Sequence[str]) -> str:
@@ -178,43 +170,39 @@ def data_module(tree: Path, batch: int, workers: int = 0, overrides: Sequence[st
     """Return the data module of ResNeXt's recipe, as a run has it."""
     from hydra.utils import instantiate
 
-    trial: Any = expand(
-        [
-            *("model=resnext", "data=imagenet", f"data.root={tree}", f"data.num_classes={CLASSES}"),
-            *("data.train_count=null", "data.test_count=null", "data.val_per_class=1", f"data.eval_batch_size={batch}"),
-            *(f"recipe.batch_size={batch}", f"cluster.loader_workers={workers}", "logger=none", *overrides),
-        ],
-        False,
-    )[0]
+    words = [
+        *("model=resnext", "data=imagenet", f"data.root={tree}", f"data.num_classes={CLASSES}"),
+        *("data.train_count=null", "data.test_count=null", "data.val_per_class=1", f"data.eval_batch_size={batch}"),
+        *(f"recipe.batch_size={batch}", f"cluster.loader_workers={workers}", "logger=none", *overrides),
+    ]
+    [trial] = expand_all(words, multirun=False)
     return instantiate(trial.config["datamodule"])
 
 
-def decode(
-    tree: Path, images: int, round_images: int, packages: Mapping[str, Callable[[bytes], Any]]
-) -> list[dict[str, Any]]:
+def decode(tree: Path, images: int, packages: Mapping[str, Callable[[bytes], Any]]) -> list[dict[str, Any]]:
     """Measure images a second of one thread, by its processor time.
 
-    Plain decoding, our batches for training and our batches for testing take rounds of ``round_images`` images; all but
+    Plain decoding, our batches for training and our batches for testing take rounds of ``ROUND_IMAGES`` images; all but
     the test batches are of the same images.
     """
     plain = ("recipe.augment.colour_jitter=0", "recipe.augment.lighting=0")
-    full, short = (data_module(tree, round_images, overrides=values).train_dataloader() for values in ((), plain))
-    tests = data_module(tree, round_images).test_dataloader()[0]
+    full, short = (data_module(tree, ROUND_IMAGES, overrides=values).train_dataloader() for values in ((), plain))
+    tests = data_module(tree, ROUND_IMAGES).test_dataloader()[0]
     split = full.dataset.split
-    whole = [item for item in tests.sampler if item.stop - item.start == round_images]
+    whole = [item for item in tests.sampler if item.stop - item.start == ROUND_IMAGES]
     evaluated = cycle(whole or list(tests.sampler))
     seconds: dict[str, list[float]] = {}
-    items = list(full.sampler)[: max(1, images // round_images)]
+    items = list(full.sampler)[: max(1, images // ROUND_IMAGES)]
     for item in with_bar(items, "decoding"):
         files = [split.files.read(split.rows[number]) for number in item.rows.tolist()]
         test = next(evaluated)
         work: dict[str, Callable[[], Any]] = {
-            f"decoding, {name}": partial(_all, decoder, files) for name, decoder in packages.items()
+            **{f"decoding, {name}": partial(_all, decoder, files) for name, decoder in packages.items()},
+            "training batch, the papers' augmentation": partial(full.dataset.__getitem__, item),
+            "training batch, crop and flip": partial(short.dataset.__getitem__, item),
+            "test batch": partial(tests.dataset.__getitem__, test),
         }
-        work["training batch, the papers' augmentation"] = partial(full.dataset.__getitem__, item)
-        work["training batch, crop and flip"] = partial(short.dataset.__getitem__, item)
-        work["test batch"] = partial(tests.dataset.__getitem__, test)
-        counts = dict.fromkeys(work, round_images) | {"test batch": test.stop - test.start}
+        counts = dict.fromkeys(work, ROUND_IMAGES) | {"test batch": test.stop - test.start}
         [times] = interleave([*work.values()], time.thread_time, warm_up=0, fewest=1, most=1)
         for name, spent in zip(work, times, strict=True):
             seconds.setdefault(name, []).append(spent / counts[name])
@@ -232,42 +220,36 @@ def summarise(name: str, seconds: Sequence[float], plain: Sequence[float]) -> di
     return {"what": name, **with_interval("images_per_s", [1 / one for one in seconds]), "ratio": ratio}
 
 
-def processes() -> set[int]:
-    """Return the process ids of this process's children, the workers."""
-    return {child.pid for child in multiprocessing.active_children() if child.pid is not None}
-
-
 def load(tree: Path, batch: int, workers: int) -> tuple[float, bool]:
     """Return images a second over an epoch, and whether the same processes made a second epoch's first batch.
 
     By the clock, the start of the workers left out.
     """
     loader = data_module(tree, batch, workers).train_dataloader()
-    before = processes()
+    before = set(multiprocessing.active_children())
     batches = iter(loader)
     next(batches)
     begun = time.perf_counter()
     count = sum(len(one.images) for one in batches)
     rate = count / (time.perf_counter() - begun)
-    first = processes() - before
+    first = set(multiprocessing.active_children()) - before
     loader.sampler.set_epoch(1)
     next(iter(loader))
-    return rate, len(first) == workers and processes() - before == first
+    return rate, len(first) == workers and set(multiprocessing.active_children()) - before == first
 
 
-def train_step(batch: int) -> Callable[[Any], None]:
+def train_step() -> Callable[[Any], None]:
     """Return a training step of a small ResNet on the first images of a batch."""
     import torch
     import torch.nn.functional as F
     from hydra.utils import instantiate
 
-    trial: Any = expand([*NETWORK, "data=imagenet", f"data.num_classes={CLASSES}", "logger=none"], False)[0]
+    [trial] = expand_all([*NETWORK, "data=imagenet", f"data.num_classes={CLASSES}", "logger=none"], multirun=False)
     net = instantiate(trial.config["model"]).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
-    count = min(batch, NETWORK_IMAGES)
 
-    def step(data: Any) -> None:
-        loss = F.cross_entropy(net(data.images[:count]), data.targets[:count])
+    def step(batch: Any) -> None:
+        loss = F.cross_entropy(net(batch.images[:NETWORK_IMAGES]), batch.targets[:NETWORK_IMAGES])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -284,10 +266,10 @@ class Step(NamedTuple):
     done: float
 
 
-def run_steps(loader: Any, step: Callable[[Any], None], length: float, epochs: int = 2) -> list[Step]:
-    """Run training steps of ``length`` seconds at least, one batch after another."""
+def run_steps(loader: Any, step: Callable[[Any], None], length: float) -> list[Step]:
+    """Run two epochs of training steps of ``length`` seconds at least, one batch after another."""
     steps = []
-    for epoch in range(epochs):
+    for epoch in range(2):
         loader.sampler.set_epoch(epoch)
         batches, requested = iter(loader), time.perf_counter()
         for batch in batches:
@@ -302,10 +284,8 @@ def run_steps(loader: Any, step: Callable[[Any], None], length: float, epochs: i
 def waiting(steps: Sequence[Step]) -> dict[str, Any]:
     """Return numbers of steps and of stalls, the longest wait for all but an epoch's first batch, and those waits; ms."""
     length = statistics.median(step.done - step.received for step in steps)
-    waits: dict[int, list[float]] = {}
-    for step in steps:
-        waits.setdefault(step.epoch, []).append(step.received - step.requested)
-    (first, *rest), (next_first, *next_rest) = waits[0], waits[1]
+    waits = ([step.received - step.requested for step in steps if step.epoch == epoch] for epoch in range(2))
+    (first, *rest), (next_first, *next_rest) = waits
     return {
         "step_ms": 1e3 * length,
         "steps": len(steps),
@@ -321,10 +301,8 @@ def chrome_trace(steps: Sequence[Step]) -> dict[str, Any]:
     start = steps[0].requested
     events = []
     for step in steps:
-        for name, begun, end in (
-            ("wait for the batch", step.requested, step.received),
-            ("step", step.received, step.done),
-        ):
+        spans = ("wait for the batch", step.requested, step.received), ("step", step.received, step.done)
+        for name, begun, end in spans:
             place = {"ph": "X", "pid": 0, "tid": 0, "ts": 1e6 * (begun - start), "dur": 1e6 * (end - begun)}
             events.append({"name": name, **place})
     return {"traceEvents": events, "displayTimeUnit": "ms"}

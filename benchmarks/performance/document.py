@@ -59,6 +59,11 @@ def interval(key: str, heading: str, form: str) -> Columns:
     return {key: (heading, form), f"{key}_low": ("from", form), f"{key}_high": ("to", form)}
 
 
+def named(**forms: str) -> Columns:
+    """Return columns whose keys are their headings, by their formats."""
+    return {key: (key, form) for key, form in forms.items()}
+
+
 def add_write_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--write``, which every command has that measures."""
     parser.add_argument(
@@ -73,6 +78,24 @@ def this_machine(device: str | None = None) -> dict[str, Any]:
     from benchmarks.training.environment import environment
 
     return environment(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+
+
+def in_one_thread(device: str | None = None) -> dict[str, Any]:
+    """Compute in one thread from here on, and let Lightning be quiet; return the environment, as ``this_machine``."""
+    import torch
+
+    from benchmarks.training.rank import quiet
+
+    quiet()
+    torch.set_num_threads(1)
+    return this_machine(device)
+
+
+def exit_code(problems: Sequence[str]) -> int:
+    """Print problems on standard error, a line each; return 1 where there is one, else 0."""
+    for line in problems:
+        print(line, file=sys.stderr)
+    return int(bool(problems))
 
 
 @dataclass(frozen=True)
@@ -140,13 +163,14 @@ class MeasuredTable:
         write_json(path, content | {"columns": dict(self.columns), "rows": rows, "note": self.note + more})
         return path
 
+    def committed(self, device: str) -> list[dict[str, Any]]:
+        """Return the committed rows of a device; empty where there are none."""
+        rows: list[dict[str, Any]] = read_records().get(f"{self.kind}-{device}", {"rows": []})["rows"]
+        return rows
+
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:
-    """Return the records by the stems of their files, in the page's order.
-
-    Raises:
-        ValueError: a file that is no such record.
-    """
+    """Return the records by the stems of their files, in the page's order; raise ValueError for a file that is none."""
     records = {}
     for path in sorted(root.glob("*.json"), key=_place):
         record = read_json(path)

@@ -68,7 +68,7 @@ def forecast(
     if any(isinstance(trial, Trial) and trial.config["mode"] == "test" for trial in trials):
         raise ConfigurationError("mode=test trains nothing: it has no forecast, and launch.budget does not apply to it")
     forecasts = []
-    results: dict[str, Results] = {}
+    results_of = cache(kept_results)
     costs_by_root: dict[str, dict[str, Any]] = {}
     try:
         for trial in with_bar(trials, "forecast"):
@@ -76,9 +76,7 @@ def forecast(
                 forecasts.append(Forecast(trial, problem=trial.error))
                 continue
             root = trial.config["output_root"]
-            if root not in results:
-                results[root] = kept_results(root)
-            one = _forecast(trial, results[root], flops_per_s, measure)
+            one = _forecast(trial, results_of(root), flops_per_s, measure)
             forecasts.append(one)
             if one.train_flops is not None and not one.finished:
                 costs = {name: getattr(one, name) for name in ("train_flops", "device_s", "memory_bytes", "hardware")}

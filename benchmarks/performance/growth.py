@@ -15,9 +15,9 @@ from typing import Any
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
 from benchmarks.performance.cases import chosen
-from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, this_machine
+from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, exit_code, this_machine
 from benchmarks.performance.launching import ONE_STEP, RUN
-from benchmarks.performance.processes import adopt_orphans, whole
+from benchmarks.performance.processes import whole
 from benchmarks.records.hardware import cores
 from benchmarks.terminal import at_least, with_bar
 from benchmarks.training.tuned_settings import specification
@@ -83,34 +83,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the tables; return 0, or 1 where a command grows faster than the runs.
 
     Raises:
-        ValueError: not on Linux, or no such part.
-        RuntimeError: a command fails.
+        ValueError: not on Linux, no such part, or a command that fails.
     """
-    if sys.platform != "linux":
-        raise ValueError("the processor time of all that a process has started is known on Linux alone")
     parts = chosen(arguments.parts, PARTS, "part")
     steep: list[str] = []
     if "runs" in parts:
-        adopt_orphans()
         rows = [*over_runs([size for size in SHAPES if size <= arguments.most]), *over_trials(LAUNCHED)]
         TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1})
         steep = above_linear(rows)
     if "cores" in parts:
         CORES.report(arguments, over_cores(), this_machine("cpu") | {"threads": cores()})
-    for line in steep:
-        print(line, file=sys.stderr)
-    return int(bool(steep))
+    return exit_code(steep)
 
 
 def sweep_of(size: int) -> list[str]:
     """Return the overrides of a sweep of so many trials."""
     widths, rates = SHAPES[size]
-    listed = ",".join(f"{(rate + 1) / 1000:g}" for rate in range(rates))
     return [
         *SHARED,
         "model=resnet",
         "model.base_channels=" + ",".join(str(width + 2) for width in range(widths)),
-        f"recipe.optimizer.lr={listed}",
+        "recipe.optimizer.lr=" + ",".join(f"{(rate + 1) / 1000:g}" for rate in range(rates)),
         f"seed=range({SEEDS})",
     ]
 
@@ -126,14 +119,8 @@ def over_runs(sizes: Sequence[int]) -> list[dict[str, Any]]:
             sweep = [*sweep_of(size), f"output_root={root}"]
             planned, _ = whole(benchmarks("plan", *sweep, "--flops-per-s", "1e12"))
             rows.append({"what": "plan", "runs": size, **planned})
-            whole(
-                [
-                    sys.executable,
-                    "-m",
-                    "benchmarks.performance.growth_runs",
-                    json.dumps({"overrides": sweep, "runs": str(trained)}),
-                ]
-            )
+            runs = json.dumps({"overrides": sweep, "runs": str(trained)})
+            whole([sys.executable, "-m", "benchmarks.performance.growth_runs", runs])
             for what, command in commands(root, sweep).items():
                 rows.append({"what": what, "runs": size, **whole(command)[0]})
     return with_added(rows)
@@ -170,14 +157,12 @@ def over_trials(sizes: Sequence[int]) -> list[dict[str, Any]]:
 
 def with_added(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows by command and number of runs, each with the milliseconds that a run adds since the row before."""
-    result = []
-    for _, own in itertools.groupby(sorted(rows, key=lambda row: row["what"]), lambda row: row["what"]):
-        previous: dict[str, Any] | None = None
-        for row in sorted(own, key=lambda row: row["runs"]):
-            seconds = row["processor_s"] - previous["processor_s"] if previous else None
-            added = None if seconds is None or previous is None else 1e3 * seconds / (row["runs"] - previous["runs"])
-            result.append({**row, "added_ms": added})
-            previous = row
+    result: list[dict[str, Any]] = []
+    for row in sorted(rows, key=lambda row: (row["what"], row["runs"])):
+        added = None
+        if result and (before := result[-1])["what"] == row["what"]:
+            added = 1e3 * (row["processor_s"] - before["processor_s"]) / (row["runs"] - before["runs"])
+        result.append({**row, "added_ms": added})
     return result
 
 

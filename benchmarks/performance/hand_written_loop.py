@@ -16,7 +16,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from torch import Tensor, nn
 
 from benchmarks.config.compose import expand_all
@@ -211,11 +211,10 @@ class Trainer(pl.Trainer):
         super().fit(model, datamodule=datamodule, **keywords)
 
 
-def random_classes(splits: Any, split: Any, count: int, held_out: int, shape: Sequence[int], classes: int) -> Any:
-    """Return random images uint8 of a data set's size: ``count`` for training, ``held_out`` each for val and test.
-
-    splits, split: the classes that hold data, as datamodules and benchmarks do not know each other.
-    """
+def random_classes(count: int, held_out: int, shape: Sequence[int], classes: int) -> Any:
+    """Return random images uint8 of a data set's size: ``count`` for training, ``held_out`` each for val and test."""
+    # By their names, as a configuration has them: datamodules and benchmarks do not know each other.
+    splits, split = (get_class(f"datamodules.readers.splits.{name}") for name in ("Splits", "Split"))
     generator = torch.Generator().manual_seed(0)
 
     def part(count: int) -> Any:
@@ -240,8 +239,6 @@ def configuration(case: Case, root: Path, batch: int | None, steps: int, overrid
         config["datamodule"]["source"] = {
             "_target_": f"{__name__}.random_classes",
             "_partial_": True,
-            "splits": {"_target_": "hydra.utils.get_class", "path": "datamodules.readers.splits.Splits"},
-            "split": {"_target_": "hydra.utils.get_class", "path": "datamodules.readers.splits.Split"},
             "count": images,
             "held_out": case.held_out,
             "shape": [data["in_channels"], *data["image_size"]],

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError
-from benchmarks.performance.document import MeasuredTable, interval, this_machine
+from benchmarks.performance.document import MeasuredTable, interval, named, this_machine
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.records.files import write_atomic
 from benchmarks.records.hardware import on_gpu
@@ -32,8 +32,7 @@ TABLE = MeasuredTable(
     "memory",
     "What a DenseNet keeps for its backward pass",
     {
-        "network": ("network", "s"),
-        "batch": ("batch", "d"),
+        **named(network="s", batch="d"),
         "kept_plain_mib": ("kept, plain, MiB", ",.1f"),
         "kept_efficient_mib": ("kept, memory-efficient, MiB", ",.1f"),
         "peak_plain_mib": ("peak, plain, MiB", ",.0f"),
@@ -144,11 +143,7 @@ def growth(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def view(rows: Sequence[dict[str, Any]]) -> View:
-    """Draw memory over depth.
-
-    Raises:
-        ValueError: one depth alone, or other things differ than the depth.
-    """
+    """Draw memory over depth; raise ValueError for one depth alone, and where other things differ than the depth."""
     depths = [row["depth"] for row in rows]
     if len(set(depths)) < len(rows) or len(rows) < 2 or len({row["batch"] for row in rows}) > 1:
         raise ValueError("--page draws over depth: give several, as model.depth=40,70,100, and nothing else twice")

@@ -21,11 +21,8 @@ from benchmarks.terminal import at_least, with_bar
 
 RUN = ROOT / "run.py"
 ONE_STEP = (
-    "model=resnet",
-    "data=digits",
-    "recipe.epochs=1",
-    "trainer.limit_train_batches=1",
-    "trainer.accelerator=cpu",
+    *("model=resnet", "data=digits", "recipe.epochs=1"),
+    *("trainer.limit_train_batches=1", "trainer.accelerator=cpu"),
 )
 PARTS = ("start", "tracking")
 TRIALS = 20
@@ -99,11 +96,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the tables; return 0, or 1 where a figure is above its limit.
-
-    Raises:
-        ValueError: no such part.
-    """
+    """Print the tables; return 0, or 1 where a figure is above its limit; raise ValueError where there is no such part."""
     parts = chosen(arguments.parts, PARTS, "part")
     too_long = False
     if "start" in parts:

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.config.compose import expand_all
 from benchmarks.performance import subprocesses
 from benchmarks.performance.cases import chosen
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.records.files import write_atomic
@@ -49,9 +49,7 @@ TABLE = MeasuredTable(
     "layouts",
     "Layouts of images and weights",
     {
-        "network": ("network", "s"),
-        "batch": ("batch", "d"),
-        "precision": ("precision", "s"),
+        **named(network="s", batch="d", precision="s"),
         **interval("time_ratio", "time of a training step, channels_last to NCHW", ".3f"),
         **interval("forward_ratio", "forward", ".3f"),
         "rounds": ("rounds", "d"),
@@ -101,17 +99,13 @@ def run(arguments: argparse.Namespace) -> None:
     finally:  # what is interrupted keeps what it has measured
         TABLE.report(arguments, rows, environment)
         if arguments.write and rows:
-            write_decisions(decided := decisions(kept_rows(environment["device"]), environment["device"]))
+            write_decisions(decided := decisions(TABLE.committed(environment["device"]), environment["device"]))
             for row in decided:
                 print(f"default    {', '.join(row[name] for name in FIELDS[:-1])}")
 
 
 def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, Any]:
-    """Return a row of the table.
-
-    Raises:
-        ValueError: the network cannot be trained here in this precision.
-    """
+    """Return a row of the table; raise ValueError where the network cannot be trained here in this precision."""
     overrides, *batches = NETWORKS[name]
     [trial] = expand_all(
         [*overrides, *ONE_THREAD, f"recipe.batch_size={batches[gpu]}", f"trainer.precision={precision}"], multirun=False
@@ -135,11 +129,6 @@ def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, A
         **with_interval("forward_ratio", forward["ratios"]),
         "rounds": len(training["ratios"]),
     }
-
-
-def kept_rows(device: str) -> list[dict[str, Any]]:
-    """Return the committed measurements of a device; empty where there are none."""
-    return read_records().get(f"{TABLE.kind}-{device}", {"rows": []})["rows"]
 
 
 def decisions(rows: Sequence[Mapping[str, Any]], device: str) -> list[dict[str, str]]:

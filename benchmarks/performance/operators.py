@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def ask_torchvision(python: str, seconds: float, device: str) -> dict[str, Any]:
-    """Return what ``beside_torchvision`` prints in another interpreter.
+    """Return what ``beside_torchvision`` finds in another interpreter.
 
     Raises:
         ValueError: it fails there, or it ran on another device.

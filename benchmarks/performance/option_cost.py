@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.performance import kept_memory
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, interval, named, this_machine
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.performance.throughput import trainable
@@ -36,8 +36,7 @@ TABLE = MeasuredTable(
     "switch_cost",
     "What each training option costs or saves",
     {
-        "network": ("network", "s"),
-        "batch": ("batch", "d"),
+        **named(network="s", batch="d"),
         "option": ("training option", "s"),
         **interval("time_ratio", "time of a step, ratio", ".2f"),
         "memory_plain_mib": ("memory without, MiB", ",.0f"),
@@ -75,11 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the table.
-
-    Raises:
-        ValueError: there is no such network.
-    """
+    """Print the table; raise ValueError where there is no such network."""
     if arguments.kept:
         kept_memory.report(arguments)
         return

@@ -43,7 +43,7 @@ class Work:
     """What a loop is to do.
 
     Attributes:
-        net: in training mode, on its device.
+        net: in training mode, on ``device``.
         optimizer, scheduler: of the network; the schedule goes by epochs.
         loader: batches of images and targets; its sampler is told the epoch.
         classes: of the network.
@@ -57,18 +57,7 @@ class Work:
     epochs: int
     classes: int
     folder: Path
-
-    @property
-    def device(self) -> torch.device:
-        """Return the network's."""
-        return next(self.net.parameters()).device
-
-    def by_epochs(self, train: Callable[[int], object]) -> None:
-        """Call ``train`` with the number of each epoch, as the scripts' main functions do."""
-        for epoch in range(self.epochs):
-            self.loader.sampler.set_epoch(epoch)
-            train(epoch)
-            self.scheduler.step()
+    device: torch.device
 
 
 class Pictures(Dataset[Any]):
@@ -170,16 +159,13 @@ def ignite_peer() -> Peer:
     return Peer("ignite", version("pytorch-ignite"), train)
 
 
-def script_peer(name: str, path: Path, parse: Callable[[ModuleType], Any], batches: Callable[..., Any]) -> Peer:
-    """Return the loop of a training script, its function ``train_one_epoch``, with the script's default arguments.
-
-    Args:
-        parse: returns the arguments that the function is given.
-        batches: the project's own loader, whose first argument are torchvision's transforms.
+def script_peer(name: str, path: Path) -> Peer:
+    """Return the loop of a training script of ``SCRIPTS``, its function ``train_one_epoch``, with the default arguments.
 
     Raises:
         TypeError: the function needs an argument that is not known here.
     """
+    parse, batches = SCRIPTS[name]
     script, digest = read_script(path)
     signature = inspect.signature(script.train_one_epoch)
     shared = {"args": parse(script), **dict.fromkeys(("criterion", "loss_fn"), nn.CrossEntropyLoss())}
@@ -187,32 +173,15 @@ def script_peer(name: str, path: Path, parse: Callable[[ModuleType], Any], batch
     def train(work: Work) -> None:
         values = shared | {"model": work.net, "optimizer": work.optimizer, "device": work.device}
         values |= dict.fromkeys(("data_loader", "loader"), work.loader)
-        work.by_epochs(lambda epoch: script.train_one_epoch(**{key: (values | {"epoch": epoch})[key] for key in takes}))
+        for epoch in range(work.epochs):  # as the scripts' main functions do
+            work.loader.sampler.set_epoch(epoch)
+            script.train_one_epoch(**{key: (values | {"epoch": epoch})[key] for key in takes})
+            work.scheduler.step()
 
     takes = [key for key in signature.parameters if key in ARGUMENTS]
     signature.bind(**dict.fromkeys(takes))
-    return Peer(
-        name, f"{version(name)}, train_one_epoch {digest}", train, partial(batches, script.torchvision.transforms)
-    )
-
-
-def torchvision_peer(folder: Path) -> Peer:
-    """Return the loop of references/classification, and the usual transforms for CIFAR."""
-    return script_peer(
-        "torchvision", folder / "train.py", lambda script: script.get_args_parser().parse_args([]), torchvision_batches
-    )
-
-
-def timm_peer(path: Path) -> Peer:
-    """Return the loop of train.py, and timm's loader."""
-
-    def parse(script: ModuleType) -> Any:
-        arguments = script.parser.parse_args([])
-        # What the script's main function sets; the loader's batches are moved once more, for nothing.
-        vars(arguments).update(prefetcher=False, distributed=False, world_size=1, rank=0)
-        return arguments
-
-    return script_peer("timm", path, parse, timm_batches)
+    loader = partial(batches, script.torchvision.transforms)
+    return Peer(name, f"{version(name)}, train_one_epoch {digest}", train, loader)
 
 
 def read_script(path: Path) -> tuple[ModuleType, str]:
@@ -229,6 +198,19 @@ def read_script(path: Path) -> tuple[ModuleType, str]:
     finally:
         sys.path.remove(str(path.parent))
     return module, hashlib.sha256(inspect.getsource(module.train_one_epoch).encode()).hexdigest()[:8]
+
+
+def torchvision_arguments(script: ModuleType) -> Any:
+    """Return the default arguments of references/classification/train.py."""
+    return script.get_args_parser().parse_args([])
+
+
+def timm_arguments(script: ModuleType) -> Any:
+    """Return the default arguments of timm's train.py, with what its main function sets."""
+    arguments = script.parser.parse_args([])
+    # The loader's batches are moved once more, for nothing.
+    vars(arguments).update(prefetcher=False, distributed=False, world_size=1, rank=0)
+    return arguments
 
 
 def torchvision_batches(transforms: ModuleType, pictures: Pictures, batch: int, device: torch.device) -> Any:
@@ -268,6 +250,13 @@ def timm_batches(transforms: ModuleType, pictures: Pictures, batch: int, device:
     return loader
 
 
+# By project: what its train_one_epoch is given as arguments, and its loader of pictures.
+SCRIPTS: dict[str, tuple[Callable[[ModuleType], Any], Callable[..., Any]]] = {
+    "torchvision": (torchvision_arguments, torchvision_batches),
+    "timm": (timm_arguments, timm_batches),
+}
+
+
 def find_peers(torchvision: Path | None, timm: Path | None) -> tuple[list[Peer], list[str]]:
     """Return ours and those that can be had here, and for each other one a line that says why not.
 
@@ -276,8 +265,8 @@ def find_peers(torchvision: Path | None, timm: Path | None) -> tuple[list[Peer],
         timm: train.py of its sources.
     """
     peers, left_out = [Peer("ours", version("compute-accuracy"), None)], []
-    scripts = {"torchvision": (torchvision_peer, torchvision), "timm": (timm_peer, timm)}
-    makers = {name: partial(make, path) if path else None for name, (make, path) in scripts.items()}
+    paths = {"torchvision": torchvision and torchvision / "train.py", "timm": timm}
+    makers = {name: partial(script_peer, name, path) if path else None for name, path in paths.items()}
     for name, maker in {**makers, "lightning": lightning_peer, "ignite": ignite_peer}.items():
         if maker is None:
             left_out.append(f"{name}: --{name} does not say where its training script is")
@@ -310,7 +299,7 @@ def train_interleaved(case: Case, steps: int, peer: Peer, own_batches: bool = Fa
         optimizer = instantiate(recipe["optimizer"])(net.parameters())
         scheduler = instantiate(recipe["scheduler"])(optimizer)
         epochs, classes = config["trainer"]["max_epochs"], config["data"]["num_classes"]
-        work = Work(net, optimizer, scheduler, beside, epochs, classes, Path(root))
+        work = Work(net, optimizer, scheduler, beside, epochs, classes, Path(root), device)
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
             peer.train(work)
     return beside

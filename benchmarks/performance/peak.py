@@ -1,10 +1,5 @@
-"""The most FLOPs a second that matrix products reach here.
+"""The most FLOPs a second that matrix products reach here: measured in a process of its own."""
 
-``python -m benchmarks.performance.peak SPECIFICATION`` prints JSON.
-"""
-
-import json
-import sys
 import time
 from typing import Any
 
@@ -32,12 +27,12 @@ def matmul_flops_per_s(device: torch.device, dtype: torch.dtype, tf32: bool = Fa
     return 2 * side**3 / min(rounds)[0]
 
 
-def main(specification: dict[str, Any]) -> int:
-    """Print ``peaks``, the rate by precision: ``32-true``, and where the device has them ``tf32`` and ``bf16-mixed``; and the
-    ``environment``. Return the exit code.
+def main(specification: dict[str, Any]) -> dict[str, Any]:
+    """Return ``peaks``, the rate by precision: ``32-true``, and where the device has them ``tf32`` and ``bf16-mixed``; and the
+    ``environment``.
 
     Args:
-        specification: gpu, threads.
+        specification: of a step, of which gpu and threads count.
     """
     torch.set_num_threads(specification["threads"])
     device = torch.device("cuda" if specification["gpu"] else "cpu")
@@ -46,9 +41,4 @@ def main(specification: dict[str, Any]) -> int:
         peaks["tf32"] = matmul_flops_per_s(device, torch.float32, tf32=True)
     if has_bf16(device):
         peaks["bf16-mixed"] = matmul_flops_per_s(device, torch.bfloat16)
-    print(json.dumps({"peaks": peaks, "environment": environment(device)}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    return {"peaks": peaks, "environment": environment(device)}

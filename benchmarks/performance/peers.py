@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.performance import cases
 from benchmarks.performance.cases import INPUT, INPUT_STEPS, Case, chosen
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, in_one_thread, interval, named
 from benchmarks.performance.interleaved import interleave, with_interval
 from benchmarks.terminal import at_least
 
@@ -31,10 +31,7 @@ STEPS = MeasuredTable(
     "peers",
     "Public training loops beside a hand-written loop",
     {
-        "network": ("network", "s"),
-        "batch": ("batch", "d"),
-        "loop": ("loop", "s"),
-        "version": ("version", "s"),
+        **named(network="s", batch="d", loop="s", version="s"),
         "images_per_s": ("images/s", ".1f"),
         **interval("ratio", "ratio to bare", ".3f"),
         "added_us": ("added, µs", ".0f"),
@@ -57,8 +54,7 @@ BATCHES = MeasuredTable(
     "Making batches of small images, and whole steps with them",
     {
         "loop": ("pipeline", "s"),
-        "version": ("version", "s"),
-        "batch": ("batch", "d"),
+        **named(version="s", batch="d"),
         **interval("images_per_s", "images/s on one core", ",.0f"),
         "times": ("time of ours", ".1f"),
         "whole_images_per_s": ("ResNet-20 with it, images/s", ".1f"),
@@ -90,24 +86,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Measure and print the tables, and name the loops that are left out.
-
-    Raises:
-        ValueError: no such case.
-    """
+    """Measure and print the tables, and name the loops that are left out; raise ValueError where there is no such case."""
     names = chosen(arguments.cases, [*CASES, INPUT], "case")
-
-    import torch
+    environment = in_one_thread()
 
     from benchmarks.performance.other_loops import find_peers
-    from benchmarks.training.rank import quiet
 
-    quiet()
-    torch.set_num_threads(1)
     peers, left_out = find_peers(arguments.torchvision, arguments.timm)
     for line in left_out:
         print(f"left out: {line}", file=sys.stderr)
-    environment = this_machine()
     missing = "".join(f" Left out: {line}." for line in left_out)
     for name in names:  # each is written at once: a later one may be interrupted
         if name == INPUT:

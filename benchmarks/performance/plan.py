@@ -9,7 +9,7 @@ from rich.console import Console
 from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
-from benchmarks.performance.document import HOURS, MIB, SI, Columns, table
+from benchmarks.performance.document import HOURS, MIB, SI, Columns, named, table
 from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, forecast
 from benchmarks.units import device_hours, plural, quantity
 
@@ -17,11 +17,7 @@ LIMITS = ("train_flops", "device_hours", "money")
 FOLD_ABOVE = 30  # rows
 NAMED = 10  # trials that cannot run
 COLUMNS: Columns = {
-    "network": ("network", "s"),
-    "data": ("data", "s"),
-    "recipe": ("recipe", "s"),
-    "seed": ("seed", "s"),
-    "params": ("params", SI),
+    **named(network="s", data="s", recipe="s", seed="s", params=SI),
     "train_flops": ("train\nFLOPs", SI),
     "device_s": ("device-\nhours", HOURS),
     "memory_bytes": ("memory,\nMiB", MIB),
@@ -115,8 +111,9 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
         place = trial.config["name"], trial.config["data"]["name"], trial.directory.parent
         folded.setdefault(place if len(possible) > FOLD_ABOVE else index, []).append(one)
     rows = [_row(group, price) for group in folded.values()]
+    total = _sums(left, price)
     if left:
-        rows.append({"network": "remains", "seed": plural(len(left), "run"), **_sums(left, price)})
+        rows.append({"network": "remains", "seed": plural(len(left), "run"), **total})
     columns = {key: column for key, column in COLUMNS.items() if key != "money" or price is not None}
     if len(possible) > FOLD_ABOVE:
         columns["seed"] = ("seeds", "s")
@@ -126,7 +123,6 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
     def say(text: str, style: str | None = None) -> None:
         console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
-    total = _sums(left, price)
     finished = sum(one.finished for one in forecasts)
     hours = "" if total["device_s"] is None else f", {device_hours(total['device_s'])}"
     done = f"; {finished} done" if finished else ""
@@ -165,19 +161,14 @@ def _row(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
     """Return a line of the table: one trial, or those that differ in the seed alone."""
     trial: Any = group[0].trial
     done = sum(one.finished for one in group)
+    status = "done" if done == len(group) else f"{done} done" if done else ""
     return {
         "network": trial.config["name"],
         "data": trial.config["data"]["name"],
         "recipe": trial.directory.parent.name,
         "seed": str(len(group) if len(group) > 1 else trial.config["seed"]),
         "params": group[0].params,
-        "status": "no data"
-        if group[0].problem
-        else ""
-        if not done
-        else "done"
-        if done == len(group)
-        else f"{done} done",
+        "status": "no data" if group[0].problem else status,
         **_sums(group, price),
     }
 

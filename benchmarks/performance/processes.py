@@ -1,24 +1,19 @@
 """Whole processes in turns, ours beside scripts without the suite: ``python -m benchmarks measure processes``."""
 
 import argparse
-import ctypes
 import json
-import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.launch.process import clean_environment
-from benchmarks.performance.document import MeasuredTable, add_write_option, interval, read_records, this_machine
+from benchmarks.performance.document import MeasuredTable, add_write_option, exit_code, interval, named, this_machine
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.performance.launching import RUN
 from benchmarks.performance.peer_scripts import PEERS, check, write_images
+from benchmarks.performance.subprocesses import ask
 from benchmarks.performance.throughput import trainable
 from benchmarks.records.files import RECORD, read_json
 from benchmarks.terminal import at_least, with_bar
@@ -29,15 +24,12 @@ SCRIPTS = ("lightning", "bare")
 BESIDE = "bare"
 TOLERANCE = 0.1  # of a committed ratio
 CACHE = "cache"  # of decoded images, in the folder of runs
-SAME = ("network", "data", "epochs", "process")
+DAY_S = 86_400  # no process takes as long
 TABLE = MeasuredTable(
     "processes",
     "Whole processes",
     {
-        "network": ("network", "s"),
-        "data": ("data", "s"),
-        "epochs": ("epochs", "d"),
-        "process": ("process", "s"),
+        **named(network="s", data="s", epochs="d", process="s"),
         "processor_s": ("processor, s", ".1f"),
         **interval("ratio", "ratio to bare", ".2f"),
         "wall_s": ("wall, s", ".1f"),
@@ -57,7 +49,7 @@ TABLE = MeasuredTable(
     "once decoded. The scripts have no option for a "
     "padded crop, and torchvision's none for mean, deviation and flip: these are replaced by ours. Nor do they test "
     "after training: a few lines after them do, on the same files. timm decays no biases and no normalisation.",
-    same=SAME,
+    same=("network", "data", "epochs", "process"),
 )
 
 
@@ -94,8 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table; return 0, or 1 where ``--check`` finds ours slower than allowed.
 
     Raises:
-        ValueError: a network that cannot be trained here, or another task.
-        RuntimeError: a process fails.
+        ValueError: a network that cannot be trained here, another task, or a process that fails.
     """
     from hydra.utils import instantiate
 
@@ -106,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
         for name in PEERS
         if name not in chosen
     )
-    committed = read_records().get(f"{TABLE.kind}-cpu", {"rows": []})["rows"]
+    committed = TABLE.committed("cpu")  # before they are written anew
     results: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -115,13 +106,10 @@ def run(arguments: argparse.Namespace) -> int:
             raise ValueError(
                 "the scripts beside ours classify images that are in memory, as data=digits and data=cifar10"
             )
-        if sys.platform != "linux":
-            raise ValueError("the processor time of all that a process has started is known on Linux alone")
         (root / CACHE).mkdir()
         splits = instantiate(config["datamodule"]["source"])()  # decoded here once, if need be, for all that follow
         peers = peer_commands(config, chosen, arguments.python, root, splits)
         del splits
-        adopt_orphans()
         for _ in with_bar(range(arguments.repeats), "processes"):
             for name, one in in_turn(config, overrides, peers, root).items():
                 results.setdefault(name, []).append(one)
@@ -130,10 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1}, more)
     if left_out:
         print(f"left out   {left_out}")
-    slow = slower(rows, committed) if arguments.check else []
-    for line in slow:
-        print(line, file=sys.stderr)
-    return int(bool(slow))
+    return exit_code(slower(rows, committed) if arguments.check else [])
 
 
 def peer_commands(
@@ -205,44 +190,13 @@ def script(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     }
 
 
-def adopt_orphans() -> None:
-    """Make this process the parent of all that its children leave behind, so that their processor time is counted."""
-    pr_set_child_subreaper = 36
-    ctypes.CDLL(None).prctl(pr_set_child_subreaper, 1)
-
-
 def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:
-    """Run a command to its end; return its processor and wall seconds, peak memory in MiB, and what it printed.
+    """Run a command to its end in one thread; return what it takes, see ``whole_process``, and what it printed.
 
-    Processor time is of all its processes, memory of the largest; ``own_processor_s`` and ``own_memory_mib`` are of the one
-    that was started and of those that it has waited for. A run's own process is started by a server, which its launcher does
-    not wait for: it comes to us, see ``adopt_orphans``.
-
-    Raises:
-        RuntimeError: it fails.
+    Raises ValueError: it fails, or this is not Linux.
     """
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        started = time.perf_counter()
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=clean_environment(1))
-        processor_s, memory_kib, wall_s = 0.0, 0, 0.0
-        own: dict[str, float] = {}
-        with suppress(ChildProcessError):  # none is left
-            while True:
-                pid, status, usage = os.wait4(-1, 0)
-                processor_s += usage.ru_utime + usage.ru_stime
-                memory_kib = max(memory_kib, usage.ru_maxrss)
-                if pid == process.pid:
-                    wall_s = time.perf_counter() - started
-                    own = {"processor_s": usage.ru_utime + usage.ru_stime, "memory_mib": usage.ru_maxrss / 2**10}
-                    process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            errors.seek(0)
-            reason = (errors.read().strip().splitlines() or [""])[-1]
-            raise RuntimeError(f"{' '.join(command)[:200]} failed with exit code {process.returncode}: {reason}")
-        output.seek(0)
-        text = output.read()
-    measured = {"processor_s": processor_s, "wall_s": wall_s, "memory_mib": memory_kib / 2**10}
-    return measured | {f"own_{key}": value for key, value in own.items()}, text
+    answer = ask("performance.whole_process", list(command), 1, limit_s=DAY_S)
+    return answer["measured"], answer["output"]
 
 
 def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -263,12 +217,12 @@ def summarise(results: Mapping[str, Sequence[Mapping[str, Any]]], config: Mappin
 def slower(rows: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return where ours takes more processor time than allowed, a line each; the lower end of its interval is compared."""
     ratios = {row["process"]: row["ratio"] for row in rows}
-    before = {tuple(row[key] for key in SAME): row["ratio"] for row in committed}
+    before = {tuple(row[key] for key in TABLE.same): row["ratio"] for row in committed}
     lines = []
     for row in rows:
         if row["process"] not in OURS:
             continue
-        allowed = before.get(tuple(row[key] for key in SAME), 0.0) * (1 + TOLERANCE) or ratios["lightning"]
+        allowed = before.get(tuple(row[key] for key in TABLE.same), 0.0) * (1 + TOLERANCE) or ratios["lightning"]
         if row["ratio_low"] > allowed:
             lines.append(
                 f"{row['network']}, {row['process']}: {row['ratio']:.2f} times the processor time of a bare loop "

@@ -1,4 +1,4 @@
-"""Time and memory of training steps on random images: ``python -m benchmarks.performance.step_time SPECIFICATION`` prints JSON.
+"""Time and memory of training steps on random images.
 
 Forward, backward and the optimiser's step as in training, or the forward of evaluation; not what Lightning adds to a step, nor
 the making of batches unless it is asked for. In a process of its own, under torchrun where a trial has several, so that peak
@@ -7,7 +7,6 @@ memory is this network's.
 
 import ctypes
 import gc
-import json
 import os
 import statistics
 import sys
@@ -38,9 +37,9 @@ INTERLEAVED = {"clock": "perf_counter", "warm_up": 0, "fewest": 5, "most": MOST_
 HALF = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
-def main(specification: dict[str, Any]) -> int:
-    """Print ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network),
-    ``options`` in effect and ``hardware``, or ``error`` where memory does not suffice; return the exit code.
+def main(specification: dict[str, Any]) -> dict[str, Any]:
+    """Return ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network),
+    ``options`` in effect and ``hardware``, or ``error`` where memory does not suffice.
 
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
@@ -48,14 +47,12 @@ def main(specification: dict[str, Any]) -> int:
             (configuration node whose training batches are made and used), measured_s (how long to measure) and beside (what
             of the specification differs in a step that is interleaved with this one afterwards, as ``interleaved`` says in
             arguments of ``interleave``: ``beside_s`` and ``ratios`` are added). Where it has passes, a list of what differs
-            from one measurement to the next, the one that takes least memory first, the JSON is ``{"passes": [...]}``; what
+            from one measurement to the next, the one that takes least memory first, it is ``{"passes": [...]}``; what
             follows one that memory does not suffice for is not tried.
     """
     passes = specification.pop("passes", None)
     results = _measured(specification, passes or [{}])
-    if int(os.environ.get("RANK", 0)) == 0:
-        print(json.dumps(results[0] if passes is None else {"passes": results}))
-    return 0
+    return results[0] if passes is None else {"passes": results}
 
 
 def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -242,7 +239,3 @@ def _peak(device: torch.device, reset: bool = False) -> int:
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): the peak becomes what is in use
     [line] = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))

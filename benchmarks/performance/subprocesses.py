@@ -71,21 +71,20 @@ def warn_if_busy() -> float | None:
 def ask(
     module: str, argument: Any, threads: int, ranks: int = 1, limit_s: int = TIMEOUT_S, python: str = sys.executable
 ) -> dict[str, Any]:
-    """Return the JSON that ``python -m benchmarks.<module> ARGUMENT`` prints, under torchrun for several ranks.
+    """Return what the ``main`` of ``benchmarks.<module>`` returns in a process of its own, under torchrun for several ranks.
 
     Raises:
         ValueError: it failed, with the reason in one line.
     """
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
-    command = [python, *torchrun, "-m", f"benchmarks.{module}", json.dumps(argument)]
-    environment = clean_environment(threads)
+    command = [python, *torchrun, "-m", "benchmarks.performance", module, json.dumps(argument)]
     try:
         done = subprocess.run(
             command,
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            env=environment,
+            env=clean_environment(threads),
             timeout=limit_s,
             check=False,
         )

@@ -10,11 +10,12 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks import terminal
+from benchmarks.complexity.profile import network_and_cost
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.performance import subprocesses
-from benchmarks.performance.document import MIB, MS, RATE, Columns, MeasuredTable, add_write_option, interval, table
+from benchmarks.performance.document import MIB, MS, RATE, MeasuredTable, add_write_option, interval, named, table
 from benchmarks.records import measured_speed
 from benchmarks.records.files import now
 from benchmarks.records.hardware import hardware
@@ -27,18 +28,11 @@ MEASURED_S = 10.0  # of each pass
 LAYOUTS = {False: "NCHW", True: "channels_last"}
 EXECUTION = {False: "eager", True: "compile"}
 SAME = ("network", "image", "batch", "setting")
-NETWORK: Columns = {
-    "network": ("network", "s"),
-    "image": ("image", "s"),
-    "batch": ("batch", "d"),
-    "setting": ("setting", "s"),
-}
-PASS: Columns = {
+NETWORK = named(network="s", image="s", batch="d", setting="s")
+PASS = {
     "pass": ("", "s"),
     "batch": ("batch", "d"),
-    "median_s": ("ms, median", MS),
-    "lower_s": ("from", MS),
-    "upper_s": ("to", MS),
+    **interval("median_s", "ms, median", MS),
     "steps": ("steps", "d"),
     "images_per_s": ("images/s", RATE),
     "of_peak": ("of peak", ".0%"),
@@ -127,15 +121,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def counts(config: dict[str, Any]) -> dict[str, int]:
-    """Return parameters, activations, MACs and FLOPs of a configuration's network for one image.
-
-    Raises:
-        ValueError: there is no such network, or it does not take such images.
-    """
-    from benchmarks.complexity.counting import build
-
-    data = config["data"]
-    cost = build(config["model"], (data["in_channels"], *data["image_size"]))[1].as_dict()
+    """Return parameters, activations, MACs and FLOPs of a configuration's network for one image; raise as ``build`` does."""
+    cost = network_and_cost(config)[1].as_dict()
     return {key: cost[key] for key in ("params", "activations", "macs", "flops", "train_flops_per_sample")}
 
 
@@ -157,7 +144,7 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
     """Return FLOPs a second of matrix products in the precision of convolutions; None where it was not measured.
 
     Args:
-        peaks: as ``benchmarks.performance.peak`` prints them.
+        peaks: as ``main`` of ``benchmarks.performance.peak`` returns them.
         in_effect: as ``TrainingOptions.as_dict``. By default a GPU's convolutions are in TF32.
     """
     if precision == "32-true":
@@ -166,11 +153,7 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
 
 
 def trainable(overrides: Sequence[str]) -> Trial:
-    """Return the one trial of ``overrides``.
-
-    Raises:
-        ConfigurationError: they compose to none, or it must not start.
-    """
+    """Return the one trial of ``overrides``; raise ConfigurationError where they compose to none, or it must not start."""
     [trial] = expand_all(overrides, multirun=False)
     if problem := refusal(trial):
         raise ConfigurationError(problem)
@@ -190,7 +173,7 @@ def _measure_all(trials: Sequence[Trial], load: float | None) -> list[dict[str, 
     for trial, base in zip(terminal.with_bar(trials, "measuring"), bases, strict=True):
         base["threads"] = threads = trial.config["cluster"]["threads_per_process"] or fewest
         if threads not in machines:
-            machines[threads] = subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
+            machines[threads] = subprocesses.ask("performance.peak", base, threads)
         measurements.append(_measure(trial, base, machines[threads], load))
     return measurements
 
@@ -230,9 +213,7 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any], loa
         "network": network(trial),
         "name": config["name"],
         "data": config["data"]["name"],
-        "image": base["image"],
-        "precision": base["precision"],
-        "options": base["options"],
+        **{key: base[key] for key in ("image", "precision", "options")},
         "processes": processes,
         "threads": base["threads"],
         **cost,
@@ -267,7 +248,7 @@ def _print(console: Console, measurement: dict[str, Any]) -> None:
     rows = []
     for name in PASSES:
         lower, upper = measurement[name]["quartiles_s"]
-        rows.append({"pass": name, "lower_s": lower, "upper_s": upper, **measurement[name]})
+        rows.append({"pass": name, "median_s_low": lower, "median_s_high": upper, **measurement[name]})
     console.print(table(PASS, rows, f"{measurement['network']}, images of {image}, {how}"))
     console.print(
         f"{measurement['params']:,} parameters; of one image {measurement['activations']:,} activations, "

@@ -4,7 +4,6 @@ import resource
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
@@ -61,37 +60,30 @@ class Clocks(Profiler):
         self.wall[action_name] += time.perf_counter()
 
 
-def measure(root: Path, epochs: int, mode: str) -> dict[str, float]:
-    """Train ResNeXt on the digits in this process, with one thread, by the code of every trial.
+def row(epochs: int, mode: str) -> dict[str, Any]:
+    """Train ResNeXt on the digits in this process, with one thread, by the code of every trial; ``mode`` is W&B's.
 
-    Return seconds of a step: ``step`` and ``tracking`` are processor time of the training thread, which does not depend on
-    what else the machine does; ``waiting`` is what the tracker's writing waits for the disk and the machine.
+    Return the row of the table: ``step_ms`` and ``tracking_ms`` are processor time of the training thread, which does not
+    depend on what else the machine does; ``waiting_ms`` is what the tracker's writing waits for the disk and the machine.
     """
-    place = (f"output_root={root}", "trainer.accelerator=cpu", "cluster.threads_per_process=1", f"logger.mode={mode}")
-    [trial] = expand_all(["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place], multirun=False)
-    trial.config["trainer"]["profiler"] = {"_target_": f"{__name__}.Clocks"}
-    trial.directory.mkdir(parents=True)
-    write_atomic(trial.directory / CONFIG, yaml.safe_dump(trial.config, sort_keys=False))
-    write_json(trial.directory / RECORD, to_json(new_record(trial.config, trial.overrides, None)))
-    Clocks.processor.clear()
-    Clocks.wall.clear()
-    code = rank.main(trial.directory)
-    record = read_json(trial.directory / RECORD)
+    place = ("trainer.accelerator=cpu", "cluster.threads_per_process=1", f"logger.mode={mode}")
+    with tempfile.TemporaryDirectory() as root:
+        words = ["model=resnext", "data=digits", f"recipe.epochs={epochs}", *place, f"output_root={root}"]
+        [trial] = expand_all(words, multirun=False)
+        trial.config["trainer"]["profiler"] = {"_target_": f"{__name__}.Clocks"}
+        trial.directory.mkdir(parents=True)
+        write_atomic(trial.directory / CONFIG, yaml.safe_dump(trial.config, sort_keys=False))
+        write_json(trial.directory / RECORD, to_json(new_record(trial.config, trial.overrides, None)))
+        code = rank.main(trial.directory)
+        record = read_json(trial.directory / RECORD)
     if code or record is None:
         raise RuntimeError(f"the run failed: {record and record['error']}")
     tracking, wall = (sum(clock[action] for action in TRACKING) for clock in (Clocks.processor, Clocks.wall))
     seconds = {"step": Clocks.processor[STEP], "tracking": tracking, "waiting": wall - tracking}
-    return {name: spent / record["compute"]["steps"] for name, spent in seconds.items()}
-
-
-def row(epochs: int, mode: str) -> dict[str, Any]:
-    """Measure and return the row of the table; ``mode`` is W&B's."""
-    with tempfile.TemporaryDirectory() as root:
-        seconds = measure(Path(root), epochs, mode)
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return {
         "network": "resnext20_8x4d",
-        "share": seconds["tracking"] / seconds["step"],
-        **{f"{name}_ms": 1e3 * one for name, one in seconds.items()},
+        "share": tracking / Clocks.processor[STEP],
+        **{f"{name}_ms": 1e3 * spent / record["compute"]["steps"] for name, spent in seconds.items()},
         "mirror_s": children.ru_utime + children.ru_stime,
     }

@@ -23,7 +23,7 @@ from benchmarks.training import tuned_settings
 from benchmarks.units import duration, quantity
 
 FACTORS = (0.25, 0.5, 2, 4)  # of the recipe's batch; auto changes none but the evaluation's
-MOST_WORKERS = 16
+LOADER_WORKERS = (0, 1, 2, 4, 8, 16)  # as far as a process's cores go
 PASSES = {"forward": "flops", "train": "train_flops_per_sample"}  # name -> its FLOPs in ``counts``
 GUESS_S = {False: 20, True: 120}  # a measurement, by whether it compiles
 FIGURES: Columns = {
@@ -92,7 +92,7 @@ def settings(has: Mapping[str, Any], checkpointing: bool) -> tuple[list[dict[str
     """Return the combinations that a machine has, the plain one first, and why others are left out, a line each.
 
     Args:
-        has: as ``benchmarks.training.options`` prints it.
+        has: as ``main`` of ``benchmarks.training.options`` returns it.
         checkpointing: whether stages are computed again, which goes with no compilation.
     """
     left_out = []
@@ -124,7 +124,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     config = trial.config
     base = tuned_settings.specification(config)
     threads, batch = base["threads"], base["batch"]
-    has = subprocesses.ask("training.options", int(on_gpu(config)), threads)
+    has = subprocesses.ask("training.options", on_gpu(config), threads)
     machine, key = has["hardware"], tuned_settings.key_of(base)
     unfinished = Results(
         tuned_settings.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"),
@@ -132,9 +132,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     )
     combinations, left_out = settings(has, bool(base["options"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
-    peak = unfinished.get(
-        "peak", lambda: subprocesses.ask("performance.peak", {"gpu": base["gpu"], "threads": threads}, threads)
-    )
+    peak = unfinished.get("peak", lambda: subprocesses.ask("performance.peak", base, threads))
     problem = _data_problem(config)
     if problem is not None:
         print(f"loader workers are not measured: {problem}", file=sys.stderr)
@@ -169,8 +167,10 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
             others.append(figures.of(row, result))
         loading = []
         if problem is None:
-            workers = _workers(config)
-            result = measure("loader workers", exact, partial(_measure_loading, config, base, exact, workers))
+            workers = [count for count in LOADER_WORKERS if count <= cores() // config["trainer"]["devices"]]
+            data = config["datamodule"] | {"batch_size": batch}
+            loaders = [{"datamodule": data | {"loader_workers": count}} for count in workers]
+            result = measure("loader workers", exact, lambda: {"passes": _steps(_specification(base, exact), loaders)})
             loading = [figures.loading(batch, *one) for one in zip(workers, result["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
     entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peak["peaks"]}
@@ -210,18 +210,12 @@ def _print(console: Console, title: str, entry: Mapping[str, Any], best: Mapping
     console.print(f"100 %      the best of a few products of matrices here: {rates}", markup=False, style="dim")
 
 
-def _workers(config: Mapping[str, Any]) -> list[int]:
-    """Return 0, 1, 2, 4, … as far as a process's cores go."""
-    share = cores() // config["trainer"]["devices"]
-    return [0, *itertools.takewhile(lambda n: n <= min(share, MOST_WORKERS), (2**power for power in range(16)))]
-
-
 class Figures:
     """Seconds, images per second and share of the peak, with times as ratios to the plain setting's.
 
     Args:
         measured: results of ``_measure``, from which the plain setting's time is taken.
-        peaks: as ``benchmarks.performance.peak`` prints them.
+        peaks: as ``main`` of ``benchmarks.performance.peak`` returns them.
         cost: as ``counts``.
     """
 
@@ -245,12 +239,8 @@ class Figures:
                 seconds = self._seconds(name, result)
                 images, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], result["options"])
                 share = peak and images * self._cost[PASSES[name]] / peak
-                values = {
-                    "s": seconds,
-                    "images_per_s": images,
-                    "of_peak": share,
-                    "memory_bytes": result["memory_bytes"],
-                }
+                values = {"s": seconds, "images_per_s": images, "of_peak": share}
+                values["memory_bytes"] = result["memory_bytes"]
             figures |= {f"{name}_{key}": value for key, value in values.items()}
         return figures
 
@@ -269,18 +259,9 @@ def _measure(base: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     specification = _specification(base, row) | {"batch": row["batch"]}
     passes = [{"forward": True}, {"forward": False}]
     try:
-        results = subprocesses.steps(specification, passes)
+        return {"passes": subprocesses.steps(specification, passes)}
     except ValueError as error:  # the process was killed: the forward pass alone needs less
-        results = [*_steps(specification, passes[:1]), {"error": str(error)}]
-    return {"passes": results}
-
-
-def _measure_loading(
-    config: Mapping[str, Any], base: Mapping[str, Any], setting: Mapping[str, Any], workers: Sequence[int]
-) -> dict[str, Any]:
-    """Return ``passes``: training steps on the data set's own batches, with each number of loader workers."""
-    loaders = [config["datamodule"] | {"batch_size": base["batch"], "loader_workers": number} for number in workers]
-    return {"passes": _steps(_specification(base, setting), [{"datamodule": loader} for loader in loaders])}
+        return {"passes": [*_steps(specification, passes[:1]), {"error": str(error)}]}
 
 
 def _steps(specification: Mapping[str, Any], passes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

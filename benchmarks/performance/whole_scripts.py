@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from hydra.utils import get_method, instantiate
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 
-class Batches:
+class Batches(IterableDataset[Any]):
     """The training batches of a run, one epoch each time that they are asked for.
 
     Args:
@@ -48,7 +49,7 @@ class Batches:
             yield tuple(self.augmentation.apply(images, targets, draws, self.mean, self.std)[:2])
 
 
-class Evaluation:
+class Evaluation(IterableDataset[Any]):
     """Batches of images in order, normalised."""
 
     def __init__(self, specification: dict[str, Any], split: Any) -> None:
@@ -134,9 +135,9 @@ def lightning(specification: dict[str, Any]) -> float:
 
     splits = instantiate(specification["datamodule"]["source"])()
     # Batches are made whole, as in the suite: images one by one would be slower.
-    training = DataLoader(_Iterable(Batches(specification, splits.train)), batch_size=None)
+    training = DataLoader(Batches(specification, splits.train), batch_size=None)
     validation, test = (
-        DataLoader(_Iterable(Evaluation(specification, split)), batch_size=None) for split in (splits.val, splits.test)
+        DataLoader(Evaluation(specification, split), batch_size=None) for split in (splits.val, splits.test)
     )
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
@@ -149,17 +150,6 @@ def lightning(specification: dict[str, Any]) -> float:
         trainer.fit(module, training, validation)
         [results] = trainer.test(module, test, verbose=False)
     return 100 * (1 - results["test_acc"])
-
-
-class _Iterable(torch.utils.data.IterableDataset[Any]):
-    def __init__(self, batches: Batches | Evaluation) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
 
 
 SCRIPTS: dict[str, Callable[[dict[str, Any]], float]] = {"bare": bare, "lightning": lightning}

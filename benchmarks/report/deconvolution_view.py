@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.complexity.profile import network_and_cost
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.records.lazy import np
 from benchmarks.report.figures import LEGEND, figure
@@ -57,10 +58,7 @@ def up_convolutions(trial: Trial) -> tuple[int, list[UpConvolution]]:
     Raises:
         ValueError: a network that cannot be, or that does not take the data set's images.
     """
-    from benchmarks.complexity.counting import build
-
-    data = trial.config["data"]
-    net, cost = build(trial.config["model"], (data["in_channels"], *data["image_size"]))
+    net, cost = network_and_cost(trial.config)
     placed = [(layer, net.get_submodule(layer.name)) for layer in cost.layers if layer.kind == "conv_transpose"]
     return cost.macs, [
         UpConvolution(

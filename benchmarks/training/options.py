@@ -1,10 +1,6 @@
-"""What makes a step faster or smaller and leaves its network as it is: layout, compilation, TF32, recomputation, parts.
-
-``python -m benchmarks.training.options GPU`` (0 or 1) prints what of it this machine has, as JSON.
-"""
+"""What makes a step faster or smaller and leaves its network as it is: layout, compilation, TF32, recomputation, parts."""
 
 import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -152,14 +148,9 @@ def _channels_last(net: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tenso
     return tuple(images.contiguous(memory_format=torch.channels_last) for images in arguments)
 
 
-def main(gpu: bool) -> int:
-    """Print what of it this machine has, and ``hardware``; return the exit code."""
+def main(gpu: bool) -> dict[str, Any]:
+    """Return what of it this machine has, and ``hardware``: asked of a process of its own."""
     device = torch.device("cuda" if gpu else "cpu")
     has: dict[str, Callable[[torch.device], Any]] = {"tf32": has_tf32, "bf16": has_bf16, "compile": compile_problem}
     options = {name: ask(device) for name, ask in has.items()}
-    print(json.dumps(options | {"hardware": hardware(environment(device))}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1] == "1"))
+    return options | {"hardware": hardware(environment(device))}

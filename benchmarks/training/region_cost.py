@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.complexity.cost import Complexity
-from benchmarks.complexity.counting import ImageCost
+from benchmarks.complexity.counting import image_cost
 from benchmarks.records.record import Compute
 from benchmarks.training.cost_meter import CostMeter
 
@@ -27,7 +27,7 @@ class RegionCostMeter(CostMeter):
     def __init__(self, net: nn.Module, complexity: Complexity, global_batch_size: int) -> None:
         super().__init__(complexity.train_macs_per_sample, global_batch_size)
         self.processed = {part.counted_by: 0 for part in complexity.parts() if part.counted_by != "images"}
-        self._image_macs = ImageCost(net)
+        self._image_macs = image_cost(net)
         self._macs_of_each = {name: complexity.train_macs_by(name) for name in self.processed}
         self._macs_of_images = 0
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.complexity.counting import ImageCost, measure
+from benchmarks.complexity.counting import image_cost, measure
 from lightning_modules.nets import FasterRCNN, MaskRCNN, ResNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,7 +36,7 @@ def test_torchvision_publishes_the_macs_of_this_composition():
     counter on torchvision's own model (0.29.1). Per region of 80 classes 14,304,256, and of a mask 529,858,560."""
     with torch.device("meta"):
         net = FasterRCNN(ResNet(50), 90, release="torchvision", freeze_at=0)
-    images = ImageCost(net)(800, 800)
+    images = image_cost(net)(800, 800)
     first = 64 * 3 * 7 * 7 * 400 * 400  # the first layer has no gradient to its input
     assert (images + first) % 3 == 0
     region = 256 * 49 * 1024 + 1024 * 1024 + 1024 * (91 + 4 * 91)
@@ -53,7 +53,7 @@ def test_parts_add_up_to_the_whole(form):
     assert cost.train_macs_per_sample == sum(part.train * part.train_macs for part in parts.values())
     assert (parts["box_head"].test, parts["box_head"].train, parts["mask_head"].train) == (30, 24, 6)
     assert cost.params == sum(parameter.numel() for parameter in net.parameters())
-    assert cost.train_macs_by("images") == ImageCost(net)(96, 128) == parts["dense"].train_macs
+    assert cost.train_macs_by("images") == image_cost(net)(96, 128) == parts["dense"].train_macs
     assert "rpn.conv" in {layer.name for layer in cost.layers}  # applied to every level, one layer
 
 

@@ -55,7 +55,7 @@ def test_the_committed_table_is_what_the_committed_measurements_decide() -> None
     rows = {tuple(one.values())[:3]: one for one in csv.DictReader(default_settings.LAYOUTS.open(newline=""))}
     assert rows, "there are defaults"
     for device in ("cpu", "cuda"):
-        for decided in layouts.decisions(layouts.kept_rows(device), device):
+        for decided in layouts.decisions(layouts.TABLE.committed(device), device):
             assert rows[tuple(decided.values())[:3]] == decided
 
 

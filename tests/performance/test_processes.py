@@ -1,14 +1,12 @@
 """Whole processes: what is counted of them, and whether the scripts beside ours do the same work."""
 
-import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from support.benchmark_command import command
-from support.commands import CLEAN, ROOT, run
+from support.commands import run
 from support.configurations import trial
 
 from benchmarks.performance import processes, whole_scripts
@@ -27,19 +25,17 @@ def test_the_time_of_a_process_that_nobody_has_waited_for_is_counted(tmp_path: P
         f"import subprocess, sys\nprint('said')\nsubprocess.Popen([sys.executable, {str(child)!r}])\n"
         + BURN.format(seconds=0.2)
     )
-    # In a process of its own: it waits for all children that it has.
-    code = (
-        "import json, sys\nfrom benchmarks.performance import processes\nprocesses.adopt_orphans()\n"
-        "print(json.dumps(processes.whole(sys.argv[1:])))"
-    )
-
-    def whole(*command: str) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-c", code, sys.executable, *command]
-        return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=CLEAN, check=False, timeout=60)
-
-    measured, output = json.loads(whole(str(parent)).stdout)
+    measured, output = processes.whole([sys.executable, str(parent)])
     assert output == "said\n" and 0.8 <= measured["processor_s"] < 1.8
-    assert "failed with exit code 3" in whole("-c", "raise SystemExit(3)").stderr
+    with pytest.raises(ValueError, match="failed with exit code 3"):
+        processes.whole([sys.executable, "-c", "raise SystemExit(3)"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone counts orphans")
+def test_peak_memory_is_not_that_of_the_process_that_asks() -> None:
+    here = bytearray(300 * 2**20)
+    measured, _ = processes.whole([sys.executable, "-c", "there = bytearray(100 * 2**20)"])
+    assert 100 < measured["memory_mib"] < 150 and len(here) > 2 * 100 * 2**20
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.seeds import all_but_seed, short_condition
 from benchmarks.records.runs import OF_ITS_LENGTH, Run
-from benchmarks.units import number, quantity, short_value
+from benchmarks.units import grouped, number, quantity, short_value
 
 OWN = "each family’s own recipe"
 EVERYTHING = "all recipes and budgets"
@@ -78,10 +78,7 @@ def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
 
 
 def _by_recipe(runs: Sequence[Run], but: str = "") -> list[list[Run]]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(_recipe(run, but), sort_keys=True, default=str), []).append(run)
-    return list(groups.values())
+    return list(grouped(runs, lambda run: json.dumps(_recipe(run, but), sort_keys=True, default=str)).values())
 
 
 def recipe_title(run: Run) -> str:

@@ -10,14 +10,16 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
 
 from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
 from benchmarks.analysis.learning_rates import KEY as RATE
+from benchmarks.analysis.seeds import latest_by_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import duration, number, quantity
+from benchmarks.units import duration, grouped, number, quantity
 
 EXPERIMENT = "iso_compute"
 SPENT = {"train_flops": "training FLOPs", "train_seconds": "seconds of training", "train_joules": "joules of training"}
@@ -127,16 +129,13 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
         if run.value is not None and limit is not None and budget.get("kind") in SPENT:
             conditions = json.dumps(run.conditions, sort_keys=True)
             limited.append((run, limit, (run.data, budget["kind"], run.name, _recipe(run, but=RATE), conditions)))
-    rates: dict[tuple[Any, ...], set[str]] = {}
-    for run, limit, key in limited:
-        rates.setdefault((*key, limit), set()).add(_recipe(run))
-    several = {key[:-1] for key, recipes in rates.items() if len(recipes) > 1}
-    by_curve: dict[tuple[Any, ...], dict[float, dict[int, Run]]] = {}
-    for run, limit, key in limited:
-        of_curve = (*key, _recipe(run)) if key in several else key
-        seeds = by_curve.setdefault(of_curve, {}).setdefault(limit, {})
-        if run.seed not in seeds or str(run.record.get("started")) > str(seeds[run.seed].record.get("started")):
-            seeds[run.seed] = run
+    at_budgets = grouped(limited, lambda one: (*one[2], one[1]))
+    several = {key[:-1] for key, same in at_budgets.items() if len({_recipe(run) for run, *_ in same}) > 1}
+    curves_of = grouped(limited, lambda one: (*one[2], _recipe(one[0])) if one[2] in several else one[2])
+    by_curve = {
+        key: {limit: latest_by_seed(run for run, *_ in same) for limit, same in grouped(members, itemgetter(1)).items()}
+        for key, members in curves_of.items()
+    }
     groups = [tuple(seeds.values()) for by_budget in by_curve.values() for seeds in by_budget.values()]
     estimated = iter(estimates(groups))
     result = [
@@ -227,7 +226,7 @@ def budget_text(budget: float, kind: str) -> str:
 def _curve(kind: str, by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estimate]) -> Curve:
     run = next(iter(next(iter(by_budget.values())).values()))
     errors = {
-        limit: {seed: one.value for seed, one in sorted(seeds.items()) if one.value is not None}
+        limit: {seed: one.value for seed, one in seeds.items() if one.value is not None}
         for limit, seeds in sorted(by_budget.items())
     }
     recipes = {_recipe(one) for seeds in by_budget.values() for one in seeds.values()}

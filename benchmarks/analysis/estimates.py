@@ -28,7 +28,7 @@ from benchmarks.analysis.error_rates import (
 )
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import number
+from benchmarks.units import grouped, number
 
 SEEDS_ALONE = "seeds alone"
 TOLERANCE = 1e-5  # of a rate: between the outcomes' score and the recorded one, which is in single precision
@@ -145,12 +145,9 @@ def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool |
     """
     groups = [tuple(group) for group in groups]
     unpooled = [_estimate(group, figure, percent) for group in groups]
-    pools: dict[str, list[int]] = {}
-    for index, (group, one) in enumerate(zip(groups, unpooled, strict=True)):
-        if one.parts is not None:
-            pools.setdefault(_comparable(group[0]), []).append(index)
+    several = (index for index, one in enumerate(unpooled) if one.parts is not None)
     result = list(unpooled)
-    for members in pools.values():
+    for members in grouped(several, lambda index: _comparable(groups[index][0])).values():
         together = pooled([part for index in members if (part := unpooled[index].parts) is not None])
         ends = _limits(together)
         telling = sum(0 < parts.mean < 1 for parts in together)  # one that never or always errs has no spread to pool

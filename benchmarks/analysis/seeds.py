@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.published import FIGURES
 from benchmarks.records.runs import Run, overrides_text
-from benchmarks.units import MISSING, mean_text, number, score
+from benchmarks.units import MISSING, grouped, mean_text, number, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,15 +82,14 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
 
 def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
     """Return the finished runs in groups that differ in the seed alone, by seed; single runs too."""
-    groups: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        if run.value is None:
-            continue
-        seeds = groups.setdefault(all_but_seed(run), {})
-        other = seeds.get(run.seed)
-        if other is None or str(run.record.get("started")) > str(other.record.get("started")):
-            seeds[run.seed] = run
-    return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
+    finished = grouped((run for run in runs if run.value is not None), all_but_seed)
+    return [tuple(latest_by_seed(members).values()) for members in finished.values()]
+
+
+def latest_by_seed(runs: Iterable[Run]) -> dict[int, Run]:
+    """Return the runs by seed, ascending; of several of a seed the one that was started last."""
+    by_seed = sorted(grouped(runs, lambda run: run.seed).items())
+    return {seed: max(same, key=lambda run: str(run.record.get("started"))) for seed, same in by_seed}
 
 
 def shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:
@@ -122,10 +121,9 @@ def short_labels(runs: Sequence[Run], *, seeds: bool = True, said: Container[str
 
 def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
     """Labels of groups, with the conditions in which groups of the same name on the same data differ."""
-    named: dict[tuple[str, str], list[Run]] = {}
-    for label, run in zip(labels, runs, strict=True):
-        named.setdefault((label, run.data), []).append(run)
-    notes = {run: note for same in named.values() for run, note in zip(same, differing_conditions(same), strict=True)}
+    named = grouped(zip(labels, runs, strict=True), lambda one: (one[0], one[1].data))
+    groups = [[run for _, run in same] for same in named.values()]
+    notes = {run: note for same in groups for run, note in zip(same, differing_conditions(same), strict=True)}
     return [
         f"{label} ({', '.join(notes[run])})" if notes[run] else label for label, run in zip(labels, runs, strict=True)
     ]
@@ -172,8 +170,7 @@ class Baseline:
 def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
     """Every baseline that the records hold, in the order of `runs`, beside the nets (label, figure)."""
     result = []
-    for data in dict.fromkeys(run.data for run in runs):
-        here = [run for run in runs if run.data == data]
+    for data, here in grouped(runs, lambda run: run.data).items():
         labels = short_labels(here)
         for key, value in dict.fromkeys(item for run in here for item in run.baselines.items()):
             method, metric = baseline_names(key, {name for run in here for name in run.definitions})

@@ -25,7 +25,7 @@ from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
 from benchmarks.report.style import family_look, legend_key, look_of
 from benchmarks.report.tables import Cell, Table
-from benchmarks.units import one_line
+from benchmarks.units import grouped, one_line
 
 SCRIPTS = (
     *("charts", "page", "scales", "labels", "cost", "training", "share", "marks", "leaderboard", "state", "controls"),
@@ -95,11 +95,11 @@ def _render(
     looks = {key: looks[key] for key in dict.fromkeys([*legend, *looks])}
     drawable = bool(drawn.curves or drawn.networks)
     strips, left_out = pictures(drawn)
-    names = dict.fromkeys(run.data for run in runs)
     tables = [table_of_runs(runs), sections.uncounted(runs), sections.not_finished(runs, states)]
     tables += [*sections.scaling(runs), *sections.scores(runs)]
     tables += map(published_table, published)
-    tables += [replace(sections.baselines([run for run in runs if run.data == data]), data=data) for data in names]
+    by_data = grouped(runs, lambda run: run.data)
+    tables += [replace(sections.baselines(members), data=data) for data, members in by_data.items()]
     return render_template(
         "page.html",
         title="Accuracy against compute",
@@ -178,8 +178,7 @@ def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
 def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return what the charts know of each run; `path` names it in the page's address."""
     labels: dict[int, str] = {}
-    for data in dict.fromkeys(run.data for run in runs):
-        members = [run for run in runs if run.data == data]
+    for members in grouped(runs, lambda run: run.data).values():
         labels |= dict(zip(map(id, members), short_labels(members), strict=True))
     return [
         {

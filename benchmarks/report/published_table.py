@@ -22,7 +22,7 @@ from benchmarks.records.files import write_atomic
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
-from benchmarks.units import MISSING, csv_text, duration, one_line, quantity, si
+from benchmarks.units import MISSING, csv_text, duration, grouped, one_line, quantity, si
 
 VERDICT_STYLES = {NOT_RUN: "dim", UNDER_POWERED: "yellow", REPRODUCED: "green", DIFFERS: "bold red"}
 WORDS = ("row", "figure", "verdict")
@@ -105,13 +105,10 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
     if any(one.parts is not None and one.parts.shared for one in estimated):
         notes.append("the spread over seeds is pooled over rows where Bartlett's test does not tell it apart (5 %)")
     notes += dict.fromkeys(f"left out: {text}" for one in estimated for text in one.left_out)
-    labels_of: dict[str, list[str]] = {}
-    for row in table.rows:
-        labels_of.setdefault(row.note, []).append(row.label)
-    runnable = [row.label for row in table.rows if row.runnable]
-    for note, labels in labels_of.items():
+    runnable = [row for row in table.rows if row.runnable]
+    for note, noted in grouped(table.rows, lambda row: row.note).items():
         if note:
-            notes.append(note if labels == runnable else f"{', '.join(labels)}: {note}")
+            notes.append(note if noted == runnable else f"{', '.join(row.label for row in noted)}: {note}")
     unread = [row.label for row in table.rows if row.status == "memory-only"]
     if unread:
         notes.append(f"not read in any source, from memory: {', '.join(unread)}")

@@ -107,7 +107,12 @@ def metric_text(value: float | None, label: str) -> str:
 def score(value: float, label: str) -> tuple[str, float, str]:
     """Return name, value and unit of a metric as people know it: of ``test 100 − Dice (%)`` the Dice score."""
     name, unit = label.removesuffix(" (%)"), "%" if label.endswith("(%)") else ""
-    return (name.replace("100 − ", ""), 100 - value, unit) if "100 − " in name else (name, value, unit)
+    return (name.replace("100 − ", ""), 100 - value, unit) if is_score(label) else (name, value, unit)
+
+
+def is_score(label: str) -> bool:
+    """Whether people know a metric as its distance from 100, as ``score`` returns it."""
+    return "100 − " in label
 
 
 def score_label(label: str) -> str:

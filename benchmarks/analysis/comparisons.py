@@ -107,17 +107,16 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
     Args:
         recipes: whether recipe and budget are said too.
     """
-    arguments: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for run in runs:
-        own = {key: value for key, value in run.part("overrides").items() if key.startswith("model.")}
-        arguments.setdefault(run.name, {})[json.dumps(own, sort_keys=True, default=str)] = own
+    variants = {
+        name: list({_network(run): run.arguments for run in same}.values())
+        for name, same in grouped(runs, lambda run: run.name).items()
+    }
     labels = []
     for run in runs:
-        variants = list(arguments[run.name].values())
         telling = [
-            f"{key.removeprefix('model.')}={short_value(value)}"
-            for key, value in sorted(run.part("overrides").items())
-            if key.startswith("model.") and any(other.get(key) != value for other in variants)
+            f"{key}={short_value(value)}"
+            for key, value in run.arguments.items()
+            if any(other.get(key) != value for other in variants[run.name])
         ]
         labels.append(" · ".join(filter(None, (", ".join([run.name, *telling]), recipe_title(run) if recipes else ""))))
     return labels
@@ -151,8 +150,7 @@ def _recipe(run: Run, but: str) -> list[Any]:
 
 
 def _network(run: Run) -> str:
-    own = {key: value for key, value in run.part("overrides").items() if key.startswith("model.")}
-    return json.dumps([run.name, own], sort_keys=True, default=str)
+    return json.dumps([run.name, run.arguments], sort_keys=True, default=str)
 
 
 def _rate(run: Run) -> str:

@@ -70,8 +70,5 @@ def _folder(run: Run) -> Path:
 
 
 def _comparable(one: Run, other: Run, networks: int) -> bool:
-    same_test = [(run.metric, run.n, run.part("dataset").get("sha256")) for run in (one, other)]
-    if same_test[0] != same_test[1]:
-        return False
-    costs = sorted((one.macs or 0, other.macs or 0))
-    return networks <= ALL_PAIRS_UP_TO or costs[1] <= (1 + EQUAL_COST) * costs[0]
+    low, high = sorted((one.macs or 0, other.macs or 0))
+    return one.test == other.test and (networks <= ALL_PAIRS_UP_TO or high <= (1 + EQUAL_COST) * low)

@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.published import FIGURES
 from benchmarks.records.runs import Run, overrides_text
-from benchmarks.units import MISSING, grouped, mean_text, number, score
+from benchmarks.units import MISSING, grouped, is_score, mean_text, number, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class SeedGroup:
         """The mean as people know the metric: `1.85 ± 0.21 %`, and of 100 − Dice `Dice 93.48 ± 0.21 %`."""
         name, mean, _ = score(self.mean, self.runs[0].metric_label)
         text = mean_text(mean, self.std, self.runs[0].metric_label)
-        return f"{name.removeprefix('test ')} {text}" if self._is_score else text
+        return f"{name.removeprefix('test ')} {text}" if is_score(self.runs[0].metric_label) else text
 
     @property
     def interval_text(self) -> str:
@@ -45,14 +45,10 @@ class SeedGroup:
         if self.estimate.interval is None:
             return MISSING
         low, high = self.estimate.interval
-        if self._is_score:
+        if is_score(self.runs[0].metric_label):
             low, high = 100 - high, 100 - low
         digits = 2 if "%" in self.runs[0].metric_label else 3
         return f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-    @property
-    def _is_score(self) -> bool:
-        return score(0.0, self.runs[0].metric_label)[1] != 0
 
     @property
     def seeds_text(self) -> str:

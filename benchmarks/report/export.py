@@ -35,7 +35,7 @@ def runs_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
     """
     rows, problems = [], []
     for run in runs:
-        rows.append({**run.record, "directory": _directory(run, root)})
+        rows.append({**run.record, "directory": run.directory.relative_to(root).as_posix()})
         try:
             config = read_config(run.directory)
         except FileNotFoundError:  # a record alone
@@ -53,7 +53,7 @@ def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
     rows: list[dict[str, Any]] = []
     problems = []
     for run in runs:
-        of_run = {"directory": _directory(run, root), "run_id": run.record.get("run_id")}
+        of_run = {"directory": run.directory.relative_to(root).as_posix(), "run_id": run.record.get("run_id")}
         of_run |= {"name": run.name, "seed": run.seed}
         try:
             rows += [{**of_run, **row} for row in run.history]
@@ -67,7 +67,9 @@ def write_table(table: Table, path: Path) -> None:
 
     In Parquet a column of JSON text has the metadata `json`; in CSV null is empty.
     """
-    write_atomic(path, _parquet(table) if path.suffix == ".parquet" else _csv(table))
+    rows = zip(*table.values(), strict=True)
+    in_parquet = path.suffix == ".parquet"
+    write_atomic(path, _parquet(table) if in_parquet else csv_text([table, *(map(_as_json, row) for row in rows)]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,10 +113,6 @@ def run(arguments: argparse.Namespace) -> None:
         print(f"not read: {problem}", file=sys.stderr)
     if not runs:
         raise ValueError(f"no runs in {root}: nothing to export")
-
-
-def _directory(run: Run, root: Path) -> str:
-    return run.directory.relative_to(root).as_posix()
 
 
 def _unflattened(rows: Iterable[Mapping[str, Any]]) -> set[str]:
@@ -189,11 +187,6 @@ def _exact_array(values: Sequence[Any]) -> Any:
         with suppress(pa.ArrowException, OverflowError):
             return pa.array(values, arrow_type)
     return None
-
-
-def _csv(table: Table) -> str:
-    rows = zip(*table.values(), strict=True)
-    return csv_text([table, *(map(_as_json, row) for row in rows)])
 
 
 def _as_json(value: Any) -> Any:

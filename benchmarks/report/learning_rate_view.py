@@ -39,11 +39,11 @@ def learning_rate_view(output_root: Path) -> View:
 
 def rate_lines(output_root: Path) -> list[str]:
     """Return a line for each network: its rate, and whether one beyond those tried could be better."""
-    lines = []
-    for network in rate_trials(load_runs(output_root)[0]):
-        end = ", at an end of those tried" if network.is_at_an_end else ""
-        lines.append(f"{network.first.data}  {network.first.network}  {KEY}={network.best:g}{end}")
-    return lines
+    return [
+        f"{network.first.data}  {network.first.network}  {KEY}={network.best:g}"
+        + ", at an end of those tried" * network.is_at_an_end
+        for network in rate_trials(load_runs(output_root)[0])
+    ]
 
 
 def _caption(networks: Sequence[RateTrials]) -> str:

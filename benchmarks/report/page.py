@@ -194,10 +194,8 @@ def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _legend(runs: Sequence[Run]) -> dict[str, str]:
     """Return the names of families by how they are drawn: those without a style of their own share one."""
-    names: dict[str, dict[str, None]] = {}
-    for run in runs:
-        names.setdefault(legend_key(run), {})[one_line(run.family)] = None
-    return {key: ", ".join(families) for key, families in names.items()}
+    drawn_alike = grouped(runs, legend_key)
+    return {key: ", ".join(dict.fromkeys(one_line(run.family) for run in same)) for key, same in drawn_alike.items()}
 
 
 def _nothing_to_draw(runs: Sequence[Run]) -> str:

@@ -4,6 +4,7 @@ For every row and figure the paper's value, ours as mean with 95 % interval over
 from the paper, and the cost. What differs is found by comparing the configuration that the experiment composes with the run's.
 """
 
+import itertools
 import json
 import math
 from collections import Counter
@@ -38,18 +39,14 @@ def texts(rows: Sequence[Line]) -> list[dict[str, str]]:
     What all rows differ in is left out; see `legend`.
     """
     common = common_differences(rows)
-    result = []
-    previous: Line | None = None
-    for line in rows:
-        first = previous is None or (previous.row, previous.runs) != (line.row, line.runs)
-        again = previous is not None and previous.row == line.row
-        result.append(dict(zip(HEADERS, _texts(line, first, again, common), strict=True)))
-        previous = line
-    return result
+    pairs = itertools.pairwise([None, *rows])
+    return [dict(zip(HEADERS, _texts(line, above, common), strict=True)) for above, line in pairs if line]
 
 
-def _texts(line: Line, first: bool, again: bool, common: Sequence[str]) -> list[str]:
+def _texts(line: Line, above: Line | None, common: Sequence[str]) -> list[str]:
     row, figure = line.row, line.figure
+    again = above is not None and above.row == row
+    first = above is None or (above.row, above.runs) != (row, line.runs)
     run = line.runs[0] if line.runs else None
     verdict, reason = line.verdict()
     runs = "" if row.runs == 1 or line.paper is None else f" ({row.statistic})"

@@ -71,9 +71,7 @@ def trial_states(
     problems = [*problems, *unread]
     states = [_of_run(run, output_root) for run in runs]
     known = {run.directory for run in runs}
-    for directory in listed:
-        if output_root / directory not in known:
-            states.append(_trial_state(Path(directory), "missing"))
+    states += [_trial_state(Path(name), "missing") for name in listed if output_root / name not in known]
     return sorted(states, key=lambda trial: (trial.data, trial.row, trial.seed)), problems
 
 

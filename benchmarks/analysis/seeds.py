@@ -6,7 +6,7 @@ import math
 import re
 import statistics
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.analysis.estimates import Estimate, estimates
@@ -45,10 +45,8 @@ class SeedGroup:
         if self.estimate.interval is None:
             return MISSING
         low, high = self.estimate.interval
-        if is_score(self.runs[0].metric_label):
-            low, high = 100 - high, 100 - low
-        digits = 2 if "%" in self.runs[0].metric_label else 3
-        return f"[{low:.{digits}f}, {high:.{digits}f}]"
+        shown = (100 - high, 100 - low) if is_score(self.runs[0].metric_label) else (low, high)
+        return replace(self.estimate, interval=shown).interval_text
 
     @property
     def seeds_text(self) -> str:

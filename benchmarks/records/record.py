@@ -257,11 +257,7 @@ def to_json(block: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type, content: dict[str, Any]) -> Any:
-    """Return the block that ``to_json`` has written.
-
-    Raises:
-        TypeError: the content has other keys than the block.
-    """
+    """Return the block that ``to_json`` has written. Raises TypeError where the content has other keys than the block."""
     hints = _hints(kind)
     return kind(**{key: _read(value, hints.get(key, Any)) for key, value in content.items()})
 

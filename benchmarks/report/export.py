@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.trial import WIRING
+from benchmarks.config.trial import WIRING, flatten
 from benchmarks.records.files import read_config, write_atomic
 from benchmarks.records.runs import Run, load_runs, uncollected
 from benchmarks.terminal import with_bar
@@ -45,7 +45,8 @@ def runs_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
             continue
         rows[-1]["config"] = {key: value for key, value in config.items() if key not in WIRING}
     whole = _unflattened(rows)
-    return _table([_flat(row, whole) for row in rows], ALWAYS), problems
+    flat = [{key: value for key, value in flatten(row, whole=whole).items() if value != {}} for row in rows]
+    return _table(flat, ALWAYS), problems
 
 
 def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
@@ -135,17 +136,6 @@ def _unflattened(rows: Iterable[Mapping[str, Any]]) -> set[str]:
         for key, value in row.items():
             visit(key, value)
     return whole | (nested & plain)
-
-
-def _flat(row: Mapping[str, Any], whole: set[str], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        here = f"{path}{key}"
-        if isinstance(value, Mapping) and here not in whole:
-            flat |= _flat(value, whole, f"{here}.")
-        elif value is not None and value != {}:
-            flat[here] = value
-    return flat
 
 
 def _table(rows: Sequence[Mapping[str, Any]], always: Sequence[str]) -> Table:

@@ -60,7 +60,7 @@ def write_page(
     path = out or root / "report.html"
     curves = KeptCurves(root, runs)
     with uncollected():
-        write_atomic(path, _render(runs, curves, states, published, problems, datetime.now(UTC)))
+        write_atomic(path, _render(runs, curves, states, published, problems))
     curves.write()
     return path
 
@@ -86,7 +86,6 @@ def _render(
     states: Sequence[TrialState],
     published: Sequence[dict[str, Any]],
     problems: Sequence[str],
-    written: datetime,
 ) -> str:
     drawn = charts_of(runs, curves.read)
     legend = _legend(runs)
@@ -104,7 +103,7 @@ def _render(
         "page.html",
         title="Accuracy against compute",
         scripts=SCRIPTS,
-        written=written.strftime("%Y-%m-%d %H:%M UTC"),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         summary=sections.summary(runs, states),
         notice="" if drawable else _nothing_to_draw(runs),
         data_sets=drawn.data_sets,

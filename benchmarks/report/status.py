@@ -174,11 +174,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the grid.
-
-    Raises:
-        FileNotFoundError: no such folder.
-    """
+    """Print the grid. Raises FileNotFoundError where there is no such folder."""
     states, problems = trial_states(Path(arguments.output_root))
     print_status(states, terminal.console(markup=False))
     for problem in problems:

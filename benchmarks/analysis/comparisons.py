@@ -40,22 +40,21 @@ def protocols(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
     A run that has not got as far as its test goes with the first that agrees in what it has.
     """
-    members: dict[str, dict[str, list[Run]]] = {}
-    facts: dict[str, dict[str, dict[str, Any]]] = {}
-    for run in sorted(runs, key=lambda run: run.value is None):
-        own, known = _protocol(run), facts.setdefault(run.data, {})
-        complete = run.value is not None
-        key = next((key for key, other in known.items() if not complete and _agree(own, other)), None)
-        key = key or json.dumps(own, sort_keys=True, default=str)
-        known.setdefault(key, own)
-        members.setdefault(run.data, {}).setdefault(key, []).append(run)
     titled = {}
-    for data in sorted(members):
-        several = list(facts[data].values())
-        differing = [name for name in several[0] if any(own.get(name) != several[0][name] for own in several)]
-        for key, group in members[data].items():
-            notes = [f"{name} {short_condition(facts[data][key].get(name))}" for name in differing]
-            titled[f"{data} ({', '.join(notes)})" if len(several) > 1 else data] = group
+    for data, of_data in sorted(grouped(runs, lambda run: run.data).items()):
+        facts: dict[str, dict[str, Any]] = {}
+        members: dict[str, list[Run]] = {}
+        for run in sorted(of_data, key=lambda run: run.value is None):
+            own = _protocol(run)
+            agreeing = (key for key, other in facts.items() if run.value is None and _agree(own, other))
+            key = next(agreeing, None) or json.dumps(own, sort_keys=True, default=str)
+            facts.setdefault(key, own)
+            members.setdefault(key, []).append(run)
+        first, *others = facts.values()
+        differing = [name for name in first if any(own.get(name) != first[name] for own in others)]
+        for key, group in members.items():
+            notes = [f"{name} {short_condition(facts[key].get(name))}" for name in differing]
+            titled[f"{data} ({', '.join(notes)})" if others else data] = group
     return titled
 
 

@@ -167,8 +167,7 @@ class Run:
     @property
     def uncounted(self) -> list[str]:
         """Operators of the network whose arithmetic is in no count."""
-        names = self.part("complexity").get("uncounted")
-        return [str(name) for name in names] if isinstance(names, list) else []
+        return [str(name) for name in self.part("complexity").get("uncounted") or ()]
 
     @property
     def train_flops(self) -> float | None:
@@ -189,8 +188,7 @@ class Run:
     @property
     def definitions(self) -> dict[str, Any]:
         """What each metric is, by name."""
-        definitions = self.part("protocol").get("definitions")
-        return definitions if isinstance(definitions, dict) else {}
+        return self.part("protocol").get("definitions") or {}
 
     @cached_property
     def conditions(self) -> dict[str, Any]:

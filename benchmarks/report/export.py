@@ -66,11 +66,13 @@ def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
 def write_table(table: Table, path: Path) -> None:
     """Write a table as Parquet or CSV, by the name of the file, which is replaced atomically.
 
-    In Parquet a column of JSON text has the metadata `json`; in CSV null is empty.
+    In Parquet a column of JSON text has the metadata `json`; in CSV null is empty, and truth values are JSON too.
     """
-    rows = zip(*table.values(), strict=True)
-    in_parquet = path.suffix == ".parquet"
-    write_atomic(path, _parquet(table) if in_parquet else csv_text([table, *(map(_as_json, row) for row in rows)]))
+    rows = (
+        [json.dumps(value) if isinstance(value, (bool, list, dict)) else value for value in row]
+        for row in zip(*table.values(), strict=True)
+    )
+    write_atomic(path, _parquet(table) if path.suffix == ".parquet" else csv_text([table, *rows]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -177,8 +179,3 @@ def _exact_array(values: Sequence[Any]) -> Any:
         with suppress(pa.ArrowException, OverflowError):
             return pa.array(values, arrow_type)
     return None
-
-
-def _as_json(value: Any) -> Any:
-    """Truth values, lists and objects as JSON; others as they are."""
-    return json.dumps(value) if isinstance(value, (bool, list, dict)) else value

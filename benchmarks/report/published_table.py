@@ -5,7 +5,6 @@ from the paper, and the cost. What differs is found by comparing the configurati
 """
 
 import itertools
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from rich.text import Text
 from benchmarks.analysis.estimates import SEEDS_ALONE
 from benchmarks.analysis.published import FIGURES, Table, tables
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, common_differences
-from benchmarks.records.files import write_atomic
+from benchmarks.records.files import write_atomic, write_json
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
@@ -212,7 +211,6 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
     """Write `<output_root>/tables/<table>.{md,tex,csv,json}`, the last for the page; return the first three paths."""
     folder = output_root / TABLES
     folder.mkdir(exist_ok=True)
-    stem = folder / table.name
     page = {
         "title": table.title,
         "name": table.name,
@@ -221,15 +219,12 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
         "lines": [list(line.values()) for line in texts(rows)],
         "legend": legend(table, rows),
     }
-    contents = {
-        "md": markdown(table, rows),
-        "tex": latex(table, rows),
-        "csv": as_csv(rows),
-        "json": json.dumps(page, ensure_ascii=False, indent=1) + "\n",
-    }
-    for suffix, content in contents.items():
-        write_atomic(stem.with_suffix(f".{suffix}"), content)
-    return [stem.with_suffix(f".{suffix}") for suffix in ("md", "tex", "csv")]
+    write_json(folder / f"{table.name}.json", page)
+    texts_of = {"md": markdown(table, rows), "tex": latex(table, rows), "csv": as_csv(rows)}
+    paths = {folder / f"{table.name}.{suffix}": text for suffix, text in texts_of.items()}
+    for path, text in paths.items():
+        write_atomic(path, text)
+    return list(paths)
 
 
 def print_list(output_root: Path, console: Console) -> None:

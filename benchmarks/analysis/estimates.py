@@ -230,8 +230,7 @@ def _without_limits(values: Sequence[float], percent: bool) -> Estimate:
 
 
 def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
-    unequal = low == low  # a number
-    missing = _without(one, bool(one.test_set)) or ("" if unequal else f"{one.n} equal runs, no interval")
+    missing = _without(one, bool(one.test_set)) or (f"{one.n} equal runs, no interval" if np.isnan(low) else "")
     return replace(one, interval=None if missing else (one.scale * low, one.scale * high), missing=missing)
 
 

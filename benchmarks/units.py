@@ -1,4 +1,4 @@
-"""Numbers, durations and values as people read them. Imports nothing of the suite."""
+"""Numbers, durations and values as people read them, and items by what they share. Imports nothing of the suite."""
 
 import csv
 import difflib
@@ -6,9 +6,11 @@ import io
 import json
 import math
 import signal
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, TypeVar
 
+Item = TypeVar("Item")
+Key = TypeVar("Key", bound=Hashable)
 MISSING = "–"
 # Folders of an output root that hold no runs to show.
 NO_RUNS = ("wandb", "cache", "sweeps", "superseded", "views", "tables", "slurm", "tuning", "mlartifacts")
@@ -105,7 +107,12 @@ def metric_text(value: float | None, label: str) -> str:
 def score(value: float, label: str) -> tuple[str, float, str]:
     """Return name, value and unit of a metric as people know it: of ``test 100 − Dice (%)`` the Dice score."""
     name, unit = label.removesuffix(" (%)"), "%" if label.endswith("(%)") else ""
-    return (name.replace("100 − ", ""), 100 - value, unit) if "100 − " in name else (name, value, unit)
+    return (name.replace("100 − ", ""), 100 - value, unit) if is_score(label) else (name, value, unit)
+
+
+def is_score(label: str) -> bool:
+    """Whether people know a metric as its distance from 100, as ``score`` returns it."""
+    return "100 − " in label
 
 
 def score_label(label: str) -> str:
@@ -170,3 +177,11 @@ def nearest(word: str, known: Iterable[str]) -> str:
     swapped = [other for other in words if sorted(other) == sorted(word)]  # modle is model rather than mode
     close = swapped or difflib.get_close_matches(word, words, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Return the items by their key, keys and items in the order in which they come."""
+    groups: dict[Key, list[Item]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups

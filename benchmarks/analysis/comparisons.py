@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.seeds import all_but_seed, short_condition
 from benchmarks.records.runs import OF_ITS_LENGTH, Run
-from benchmarks.units import number, quantity, short_value
+from benchmarks.units import grouped, number, quantity, short_value
 
 OWN = "each family’s own recipe"
 EVERYTHING = "all recipes and budgets"
@@ -40,22 +40,21 @@ def protocols(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
     A run that has not got as far as its test goes with the first that agrees in what it has.
     """
-    members: dict[str, dict[str, list[Run]]] = {}
-    facts: dict[str, dict[str, dict[str, Any]]] = {}
-    for run in sorted(runs, key=lambda run: run.value is None):
-        own, known = _protocol(run), facts.setdefault(run.data, {})
-        complete = run.value is not None
-        key = next((key for key, other in known.items() if not complete and _agree(own, other)), None)
-        key = key or json.dumps(own, sort_keys=True, default=str)
-        known.setdefault(key, own)
-        members.setdefault(run.data, {}).setdefault(key, []).append(run)
     titled = {}
-    for data in sorted(members):
-        several = list(facts[data].values())
-        differing = [name for name in several[0] if any(own.get(name) != several[0][name] for own in several)]
-        for key, group in members[data].items():
-            notes = [f"{name} {short_condition(facts[data][key].get(name))}" for name in differing]
-            titled[f"{data} ({', '.join(notes)})" if len(several) > 1 else data] = group
+    for data, of_data in sorted(grouped(runs, lambda run: run.data).items()):
+        facts: dict[str, dict[str, Any]] = {}
+        members: dict[str, list[Run]] = {}
+        for run in sorted(of_data, key=lambda run: run.value is None):
+            own = _protocol(run)
+            agreeing = (key for key, other in facts.items() if run.value is None and _agree(own, other))
+            key = next(agreeing, None) or json.dumps(own, sort_keys=True, default=str)
+            facts.setdefault(key, own)
+            members.setdefault(key, []).append(run)
+        first, *others = facts.values()
+        differing = [name for name in first if any(own.get(name) != first[name] for own in others)]
+        for key, group in members.items():
+            notes = [f"{name} {short_condition(facts[key].get(name))}" for name in differing]
+            titled[f"{data} ({', '.join(notes)})" if others else data] = group
     return titled
 
 
@@ -78,10 +77,7 @@ def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
 
 
 def _by_recipe(runs: Sequence[Run], but: str = "") -> list[list[Run]]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(_recipe(run, but), sort_keys=True, default=str), []).append(run)
-    return list(groups.values())
+    return list(grouped(runs, lambda run: json.dumps(_recipe(run, but), sort_keys=True, default=str)).values())
 
 
 def recipe_title(run: Run) -> str:
@@ -110,17 +106,16 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
     Args:
         recipes: whether recipe and budget are said too.
     """
-    arguments: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for run in runs:
-        own = {key: value for key, value in run.part("overrides").items() if key.startswith("model.")}
-        arguments.setdefault(run.name, {})[json.dumps(own, sort_keys=True, default=str)] = own
+    variants = {
+        name: list({_network(run): run.arguments for run in same}.values())
+        for name, same in grouped(runs, lambda run: run.name).items()
+    }
     labels = []
     for run in runs:
-        variants = list(arguments[run.name].values())
         telling = [
-            f"{key.removeprefix('model.')}={short_value(value)}"
-            for key, value in sorted(run.part("overrides").items())
-            if key.startswith("model.") and any(other.get(key) != value for other in variants)
+            f"{key}={short_value(value)}"
+            for key, value in run.arguments.items()
+            if any(other.get(key) != value for other in variants[run.name])
         ]
         labels.append(" · ".join(filter(None, (", ".join([run.name, *telling]), recipe_title(run) if recipes else ""))))
     return labels
@@ -154,8 +149,7 @@ def _recipe(run: Run, but: str) -> list[Any]:
 
 
 def _network(run: Run) -> str:
-    own = {key: value for key, value in run.part("overrides").items() if key.startswith("model.")}
-    return json.dumps([run.name, own], sort_keys=True, default=str)
+    return json.dumps([run.name, run.arguments], sort_keys=True, default=str)
 
 
 def _rate(run: Run) -> str:

@@ -15,9 +15,10 @@ from typing import Any
 from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
 from benchmarks.analysis.learning_rates import KEY as RATE
+from benchmarks.analysis.seeds import latest_by_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import duration, number, quantity
+from benchmarks.units import duration, grouped, number, quantity
 
 EXPERIMENT = "iso_compute"
 SPENT = {"train_flops": "training FLOPs", "train_seconds": "seconds of training", "train_joules": "joules of training"}
@@ -120,29 +121,16 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
 
     A network may have a learning rate of its own at each budget; several at one budget are curves of their own.
     """
-    limited = []
-    for run in runs:
-        budget = run.part("protocol").get("budget") or {}
-        limit = number(budget.get("limit"))
-        if run.value is not None and limit is not None and budget.get("kind") in SPENT:
-            conditions = json.dumps(run.conditions, sort_keys=True)
-            limited.append((run, limit, (run.data, budget["kind"], run.name, _recipe(run, but=RATE), conditions)))
-    rates: dict[tuple[Any, ...], set[str]] = {}
-    for run, limit, key in limited:
-        rates.setdefault((*key, limit), set()).add(_recipe(run))
-    several = {key[:-1] for key, recipes in rates.items() if len(recipes) > 1}
-    by_curve: dict[tuple[Any, ...], dict[float, dict[int, Run]]] = {}
-    for run, limit, key in limited:
-        of_curve = (*key, _recipe(run)) if key in several else key
-        seeds = by_curve.setdefault(of_curve, {}).setdefault(limit, {})
-        if run.seed not in seeds or str(run.record.get("started")) > str(seeds[run.seed].record.get("started")):
-            seeds[run.seed] = run
-    groups = [tuple(seeds.values()) for by_budget in by_curve.values() for seeds in by_budget.values()]
-    estimated = iter(estimates(groups))
-    result = [
-        _curve(kind, by_budget, {limit: next(estimated) for limit in by_budget})
-        for (_, kind, *_), by_budget in by_curve.items()
+    limited = [run for run in runs if run.value is not None and _budget(run)[1]]
+    at_budgets = grouped(limited, lambda run: (_all_but_rate(run), _budget(run)))
+    several = {key for (key, _), same in at_budgets.items() if len(set(map(_recipe, same))) > 1}
+    curves_of = grouped(limited, lambda run: (_all_but_rate(run), _all_but_rate(run) in several and _recipe(run)))
+    by_curve = [
+        {limit: latest_by_seed(same) for (_, limit), same in grouped(members, _budget).items()}
+        for members in curves_of.values()
     ]
+    estimated = iter(estimates([tuple(seeds.values()) for by_budget in by_curve for seeds in by_budget.values()]))
+    result = [_curve(by_budget, {limit: next(estimated) for limit in by_budget}) for by_budget in by_curve]
     names = [(curve.group, curve.name) for curve in result]
     return [
         replace(curve, name=f"{curve.name} ({curve.recipe})") if names.count((curve.group, curve.name)) > 1 else curve
@@ -224,15 +212,27 @@ def budget_text(budget: float, kind: str) -> str:
     return quantity(budget, "FLOPs" if kind == "train_flops" else "J")
 
 
-def _curve(kind: str, by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estimate]) -> Curve:
+def _budget(run: Run) -> tuple[str, float]:
+    """Return the kind of budget that a run has ended with, and the budget; 0 without one."""
+    budget = run.part("protocol").get("budget") or {}
+    kind = str(budget.get("kind"))
+    return kind, (number(budget.get("limit")) or 0.0) if kind in SPENT else 0.0
+
+
+def _all_but_rate(run: Run) -> tuple[str, ...]:
+    conditions = json.dumps(run.conditions, sort_keys=True)
+    return run.data, _budget(run)[0], run.name, _recipe(run, but=RATE), conditions
+
+
+def _curve(by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estimate]) -> Curve:
     run = next(iter(next(iter(by_budget.values())).values()))
     errors = {
-        limit: {seed: one.value for seed, one in sorted(seeds.items()) if one.value is not None}
+        limit: {seed: one.value for seed, one in seeds.items() if one.value is not None}
         for limit, seeds in sorted(by_budget.items())
     }
     recipes = {_recipe(one) for seeds in by_budget.values() for one in seeds.values()}
     recipe = _recipe(run) if len(recipes) == 1 else f"{_recipe(run, but=RATE)}, each budget's learning rate"
-    described = (run.data, run.name, recipe, run.family, kind, run.metric_label)
+    described = (run.data, run.name, recipe, run.family, _budget(run)[0], run.metric_label)
     return Curve(*described, errors, dict(sorted(estimated.items())), run.look)
 
 

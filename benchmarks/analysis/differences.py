@@ -9,6 +9,7 @@ from benchmarks.analysis.error_rates import holm
 from benchmarks.analysis.estimates import Comparison, compare, estimates, percent_of
 from benchmarks.analysis.seeds import same_but_seed, short_labels
 from benchmarks.records.runs import Run
+from benchmarks.units import grouped
 
 ALL_PAIRS_UP_TO = 6  # networks
 EQUAL_COST = 0.05  # of more networks, those whose MACs are that near each other are compared
@@ -48,8 +49,7 @@ def differences(runs: Iterable[Run], said: Container[str] = ()) -> list[Differen
     groups = [group for group in same_but_seed(runs) if len(group) > 1]
     estimated = estimates(groups)
     result = []
-    for data in dict.fromkeys(group[0].data for group in groups):
-        here = [index for index, group in enumerate(groups) if group[0].data == data]
+    for data, here in grouped(range(len(groups)), lambda index: groups[index][0].data).items():
         first = {index: groups[index][0] for index in here}
         labels = dict(zip(here, short_labels(list(first.values()), seeds=False, said=said), strict=True))
         pairs = [
@@ -70,8 +70,5 @@ def _folder(run: Run) -> Path:
 
 
 def _comparable(one: Run, other: Run, networks: int) -> bool:
-    same_test = [(run.metric, run.n, run.part("dataset").get("sha256")) for run in (one, other)]
-    if same_test[0] != same_test[1]:
-        return False
-    costs = sorted((one.macs or 0, other.macs or 0))
-    return networks <= ALL_PAIRS_UP_TO or costs[1] <= (1 + EQUAL_COST) * costs[0]
+    low, high = sorted((one.macs or 0, other.macs or 0))
+    return one.test == other.test and (networks <= ALL_PAIRS_UP_TO or high <= (1 + EQUAL_COST) * low)

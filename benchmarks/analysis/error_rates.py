@@ -6,6 +6,7 @@ could have been tested. Their variance has two parts that are kept apart: more s
 Rates are in [0, 1]. Every function takes arrays with any leading axes, so that a simulation calls what a table would.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -265,13 +266,8 @@ def seeds_to_show(compared: Contrast, difference: float) -> int | None:
     """Return how many seeds of each network show `difference` with power 0.8; None above 1,000 or if it takes other images."""
     if difference <= detectable(compared, MOST_SEEDS):
         return None
-    low, high = 1, 2
-    while detectable(compared, high) > difference:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if detectable(compared, middle) <= difference else (middle, high)
-    return high
+    numbers = range(2, MOST_SEEDS + 1)
+    return numbers[bisect_left(numbers, True, key=lambda seeds: detectable(compared, seeds) <= difference)]
 
 
 @cache

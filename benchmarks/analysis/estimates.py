@@ -28,7 +28,7 @@ from benchmarks.analysis.error_rates import (
 )
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import number
+from benchmarks.units import grouped, number
 
 SEEDS_ALONE = "seeds alone"
 TOLERANCE = 1e-5  # of a rate: between the outcomes' score and the recorded one, which is in single precision
@@ -102,13 +102,13 @@ class Comparison:
 
     @property
     def seeds_missing(self) -> int | None:
-        """Return how many more seeds of each would show a difference as large as the mean; None if no number would."""
+        """How many more seeds of each would show a difference as large as the mean; None if no number would."""
         if self.contrast is None:
             return None
         needed = seeds_to_show(self.contrast, abs(self.mean) / self.scale)
         return None if needed is None else max(0, needed - min(self.n))
 
-    def text(self, unit: str = "points", p: float | None = None, of: int = 1) -> str:
+    def text(self, unit: str, p: float, of: int) -> str:
         """`-0.30 points [-1.44, +0.84], n = 3, p = 0.5; smallest detectable difference with 3 seeds: 1.50 points; 18 more
         seeds would show 0.30`.
 
@@ -121,10 +121,9 @@ class Comparison:
         low, high = self.interval
         seeds = str(self.n[0]) if self.n[0] == self.n[1] else f"{self.n[0]} and {self.n[1]}"
         text = f"{self.mean:+.2f}{unit} [{low:+.2f}, {high:+.2f}], n = {seeds}, p = {self.p:.2g}"
-        corrected = self.p if p is None else p
-        text += f" (Holm over {of} pairs: {corrected:.2g})" if of > 1 else ""
+        text += f" (Holm over {of} pairs: {p:.2g})" if of > 1 else ""
         text += "" if self.paired else f"; {SEEDS_ALONE}"
-        if corrected <= 0.05:
+        if p <= 0.05:
             return text
         text += f"; smallest detectable difference with {seeds} seeds: {self.detectable:.2f}{unit}"
         missing = self.seeds_missing
@@ -145,12 +144,9 @@ def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool |
     """
     groups = [tuple(group) for group in groups]
     unpooled = [_estimate(group, figure, percent) for group in groups]
-    pools: dict[str, list[int]] = {}
-    for index, (group, one) in enumerate(zip(groups, unpooled, strict=True)):
-        if one.parts is not None:
-            pools.setdefault(_comparable(group[0]), []).append(index)
+    several = (index for index, one in enumerate(unpooled) if one.parts is not None)
     result = list(unpooled)
-    for members in pools.values():
+    for members in grouped(several, lambda index: _comparable(groups[index][0])).values():
         together = pooled([part for index in members if (part := unpooled[index].parts) is not None])
         ends = _limits(together)
         telling = sum(0 < parts.mean < 1 for parts in together)  # one that never or always errs has no spread to pool
@@ -234,12 +230,8 @@ def _without_limits(values: Sequence[float], percent: bool) -> Estimate:
 
 
 def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
-    missing = _without(one, bool(one.test_set))
-    if not missing and low != low:  # not a number
-        missing = f"{one.n} equal runs, no interval"
-    if missing:
-        return replace(one, missing=missing)
-    return replace(one, interval=(one.scale * low, one.scale * high), missing="")
+    missing = _without(one, bool(one.test_set)) or (f"{one.n} equal runs, no interval" if np.isnan(low) else "")
+    return replace(one, interval=None if missing else (one.scale * low, one.scale * high), missing=missing)
 
 
 def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:
@@ -313,6 +305,5 @@ def _errors(outcomes: Any, name: str) -> Any:
 def _comparable(run: Run) -> str:
     """What agrees between networks whose spread over seeds may be pooled: test images, budget and training options."""
     overrides = {key: value for key, value in run.part("overrides").items() if not key.startswith("model.")}
-    test = (run.data, run.metric, run.n, run.part("dataset").get("sha256"))
     budget = run.part("protocol").get("budget") or {}
-    return json.dumps([test, budget.get("kind"), budget.get("limit"), overrides], sort_keys=True, default=str)
+    return json.dumps([run.test, budget.get("kind"), budget.get("limit"), overrides], sort_keys=True, default=str)

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.records.files import read_config
 from benchmarks.records.runs import Run
-from benchmarks.units import number
+from benchmarks.units import grouped, number
 
 KEY = "recipe.optimizer.lr"
 
@@ -52,19 +52,20 @@ class RateTrials:
 
 def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
     """Return what was tried at two rates or more and differs in nothing else but the seed, in the order of ``runs``."""
-    networks: dict[tuple[Any, ...], dict[float, list[Run]]] = {}
-    for run in runs:
-        if run.value is not None and _final_loss(run) is not None:
-            others = {key: value for key, value in run.part("overrides").items() if key != KEY}
-            settings = (run.data, run.network, run.record.get("recipe"), repr(sorted(others.items())))
-            networks.setdefault(settings, {}).setdefault(_rate(run), []).append(run)
+    finished = (run for run in runs if run.value is not None and _final_loss(run) is not None)
     trials = []
-    for by_rate in networks.values():
+    for members in grouped(finished, _all_but_rate_and_seed).values():
+        by_rate = grouped(members, _rate)
         if len(by_rate) > 1:
             seeds = max(map(len, by_rate.values()))
             whole = {rate: by_rate[rate] for rate in sorted(by_rate) if len(by_rate[rate]) == seeds}
             trials.append(RateTrials(whole, sorted(by_rate.keys() - whole.keys())))
     return trials
+
+
+def _all_but_rate_and_seed(run: Run) -> tuple[Any, ...]:
+    others = {key: value for key, value in run.part("overrides").items() if key != KEY}
+    return run.data, run.network, run.record.get("recipe"), repr(sorted(others.items()))
 
 
 def _rate(run: Run) -> float:

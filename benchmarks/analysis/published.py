@@ -161,11 +161,10 @@ def _rows(table: str) -> tuple[Row, ...]:
     path = TABLES / f"{table}.csv"
     if not path.exists():
         return ()
-    rows = []
-    for line in _lines(path):
-        printed = {name: line[name] for name in FIGURES if line.get(name)}
-        rows.append(Row(**{word: line[word] for word in WORDS}, printed=printed))
-    return tuple(rows)
+    return tuple(
+        Row(**{word: line[word] for word in WORDS}, printed={name: line[name] for name in FIGURES if line.get(name)})
+        for line in _lines(path)
+    )
 
 
 def _lines(path: Path) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from benchmarks.analysis.pareto import drawn_errors
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import si
+from benchmarks.units import grouped, si
 
 FEWEST = 4  # different costs: one more than there are parameters
 APART = 1.05  # costs closer than this are one
@@ -138,22 +138,21 @@ def families(runs: Iterable[Run]) -> list[Family]:
     """Return the families of each data set whose finished runs have intervals at enough different costs for a curve."""
     groups = [group for group in same_but_seed(runs) if group[0].train_flops]
     result = []
-    for key in dict.fromkeys(_test(group[0]) for group in groups):
-        here = [group for group in groups if _test(group[0]) == key]
+    for here in grouped(groups, lambda group: (*group[0].test, group[0].metric_label)).values():
         known = [(group, one) for group, one in zip(here, estimates(here), strict=True) if one.interval is not None]
         if not known:
             continue
         estimated = [one for _, one in known]
         errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
-        for name in dict.fromkeys(group[0].kind for group, _ in known):
-            places = [place for place, (group, _) in enumerate(known) if group[0].kind == name]
+        kinds = [group[0].kind for group, _ in known]
+        for name, places in grouped(range(len(known)), kinds.__getitem__).items():
             cost_of = {place: fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places}
             order = sorted(places, key=cost_of.__getitem__)
             costs = [cost_of[place] for place in order]
             if _different(costs) >= FEWEST:
-                data, label, *_ = key
+                first = known[order[0]][0][0]
                 law = fit(costs, errors[:, order])
-                result.append(Family(data, name, label, known[order[0]][0][0], costs, errors[:, order], law))
+                result.append(Family(first.data, name, first.metric_label, first, costs, errors[:, order], law))
     return result
 
 
@@ -176,10 +175,6 @@ def _different(costs: Sequence[float]) -> int:
         if cost > APART * last:
             number, last = number + 1, cost
     return number
-
-
-def _test(run: Run) -> tuple[str, str, Any, Any]:
-    return run.data, run.metric_label, run.n, run.part("dataset").get("sha256")
 
 
 def _interval(values: Any) -> tuple[float, float]:

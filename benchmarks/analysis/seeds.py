@@ -6,13 +6,13 @@ import math
 import re
 import statistics
 from collections.abc import Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.published import FIGURES
 from benchmarks.records.runs import Run, overrides_text
-from benchmarks.units import MISSING, mean_text, number, score
+from benchmarks.units import MISSING, grouped, is_score, mean_text, number, score
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class SeedGroup:
         """The mean as people know the metric: `1.85 ± 0.21 %`, and of 100 − Dice `Dice 93.48 ± 0.21 %`."""
         name, mean, _ = score(self.mean, self.runs[0].metric_label)
         text = mean_text(mean, self.std, self.runs[0].metric_label)
-        return f"{name.removeprefix('test ')} {text}" if self._is_score else text
+        return f"{name.removeprefix('test ')} {text}" if is_score(self.runs[0].metric_label) else text
 
     @property
     def interval_text(self) -> str:
@@ -45,14 +45,8 @@ class SeedGroup:
         if self.estimate.interval is None:
             return MISSING
         low, high = self.estimate.interval
-        if self._is_score:
-            low, high = 100 - high, 100 - low
-        digits = 2 if "%" in self.runs[0].metric_label else 3
-        return f"[{low:.{digits}f}, {high:.{digits}f}]"
-
-    @property
-    def _is_score(self) -> bool:
-        return score(0.0, self.runs[0].metric_label)[1] != 0
+        shown = (100 - high, 100 - low) if is_score(self.runs[0].metric_label) else (low, high)
+        return replace(self.estimate, interval=shown).interval_text
 
     @property
     def seeds_text(self) -> str:
@@ -82,15 +76,14 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
 
 def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
     """Return the finished runs in groups that differ in the seed alone, by seed; single runs too."""
-    groups: dict[str, dict[int, Run]] = {}
-    for run in runs:
-        if run.value is None:
-            continue
-        seeds = groups.setdefault(all_but_seed(run), {})
-        other = seeds.get(run.seed)
-        if other is None or str(run.record.get("started")) > str(other.record.get("started")):
-            seeds[run.seed] = run
-    return [tuple(seeds[seed] for seed in sorted(seeds)) for seeds in groups.values()]
+    finished = grouped((run for run in runs if run.value is not None), all_but_seed)
+    return [tuple(latest_by_seed(members).values()) for members in finished.values()]
+
+
+def latest_by_seed(runs: Iterable[Run]) -> dict[int, Run]:
+    """Return the runs by seed, ascending; of several of a seed the one that was started last."""
+    by_seed = sorted(grouped(runs, lambda run: run.seed).items())
+    return {seed: max(same, key=lambda run: str(run.record.get("started"))) for seed, same in by_seed}
 
 
 def shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:
@@ -122,10 +115,9 @@ def short_labels(runs: Sequence[Run], *, seeds: bool = True, said: Container[str
 
 def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
     """Labels of groups, with the conditions in which groups of the same name on the same data differ."""
-    named: dict[tuple[str, str], list[Run]] = {}
-    for label, run in zip(labels, runs, strict=True):
-        named.setdefault((label, run.data), []).append(run)
-    notes = {run: note for same in named.values() for run, note in zip(same, differing_conditions(same), strict=True)}
+    named = grouped(zip(labels, runs, strict=True), lambda one: (one[0], one[1].data))
+    groups = [[run for _, run in same] for same in named.values()]
+    notes = {run: note for same in groups for run, note in zip(same, differing_conditions(same), strict=True)}
     return [
         f"{label} ({', '.join(notes[run])})" if notes[run] else label for label, run in zip(labels, runs, strict=True)
     ]
@@ -172,8 +164,7 @@ class Baseline:
 def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
     """Every baseline that the records hold, in the order of `runs`, beside the nets (label, figure)."""
     result = []
-    for data in dict.fromkeys(run.data for run in runs):
-        here = [run for run in runs if run.data == data]
+    for data, here in grouped(runs, lambda run: run.data).items():
         labels = short_labels(here)
         for key, value in dict.fromkeys(item for run in here for item in run.baselines.items()):
             method, metric = baseline_names(key, {name for run in here for name in run.definitions})

@@ -164,11 +164,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def last_row(path: Path) -> dict[str, Any] | None:
-    """Return the last whole row of a history, or None.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """Return the last whole row of a history, or None. Raises ValueError where it is damaged."""
     if not path.exists():
         return None
     lines = read_bytes(path).split(b"\n")[:-1]

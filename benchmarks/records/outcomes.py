@@ -78,11 +78,7 @@ def read_outcomes(directory: Path) -> Outcomes | None:
     Raises:
         ValueError: the file is torn or not one of ours, in one line that names it.
     """
-    return read_outcomes_file(directory / OUTCOMES)
-
-
-def read_outcomes_file(path: Path) -> Outcomes | None:
-    """Read a file of any name as ``read_outcomes`` reads a run's."""
+    path = directory / OUTCOMES
     try:
         content = json.loads(read_bytes(path))
     except FileNotFoundError:

@@ -257,39 +257,34 @@ def to_json(block: Any) -> dict[str, Any]:
 
 
 def from_json(kind: type, content: dict[str, Any]) -> Any:
-    """Return the block that ``to_json`` has written.
-
-    Raises:
-        TypeError: the content has other keys than the block.
-    """
+    """Return the block that ``to_json`` has written. Raises TypeError where the content has other keys than the block."""
     hints = _hints(kind)
     return kind(**{key: _read(value, hints.get(key, Any)) for key, value in content.items()})
 
 
-def wrong_value(record: dict[str, Any]) -> str | None:
+def wrong_value(content: dict[str, Any], block: type = Record, prefix: str = "") -> str | None:
     """Return which value is of another type than a run writes, and of which it must be; None if all are right.
 
     Blocks and values that are absent or null are right, as are keys of other versions.
+
+    Args:
+        block: the class of the content, whose keys are named after ``prefix``.
     """
-    return _wrong_field(Record, record, "")
+    wrong = (_wrong(content.get(key), hint, f"{prefix}{key}") for key, hint in _hints(block).items())
+    return next(filter(None, wrong), None)
 
 
 _hints = lru_cache(get_type_hints)
-
-
-def _wrong_field(block: type, content: dict[str, Any], prefix: str) -> str | None:
-    for key, hint in _hints(block).items():
-        if (wrong := _wrong(content.get(key), hint, f"{prefix}{key}")) is not None:
-            return wrong
-    return None
 
 
 def _wrong(value: Any, hint: Any, key: str) -> str | None:
     if value is None or hint is Any:
         return None
     kind, is_block, of_items = _parts(hint)
+    if (is_block or kind is dict) and not isinstance(value, dict):
+        return f"{key} must be an object, got {type(value).__name__}"
     if is_block:
-        return _wrong_field(kind, value, f"{key}.") if isinstance(value, dict) else f"{key} must be an object"
+        return wrong_value(value, kind, f"{key}.")
     if kind in (int, float):
         is_number = isinstance(value, float) or number(value) is not None
         return None if is_number else f"{key} must be a number"

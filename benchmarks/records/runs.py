@@ -26,10 +26,6 @@ TABLES = "tables"  # folder of an output root: published tables beside the runs
 OF_ITS_LENGTH = ("budget", "batch_norm_images")  # in a run's protocol: what configuration and number of steps decide
 OUTPUT_ROOT = 4  # among the parents of a record's file: DATA/NAME/RECIPE/SEED lie between
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
-_MAPPINGS = (
-    *("overrides", "code", "environment", "parallel", "dataset", "counts"),
-    *("complexity", "compute", "protocol", "metrics", "baselines", "wandb", "throughput", "look"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,18 +75,21 @@ class Run:
         """What departs from the recipe, as in `epochs=5, optimizer.lr=0.2`; empty for the recipe itself."""
         return overrides_text(self.part("overrides"))
 
+    @cached_property
+    def arguments(self) -> dict[str, Any]:
+        """The overrides of the network, by name: `{"shortcut": "A"}`."""
+        overrides = sorted(self.part("overrides").items())
+        return {key.removeprefix("model."): value for key, value in overrides if key.startswith("model.")}
+
     @property
     def network(self) -> str:
         """The name, with the arguments of the network that it does not show: `resnet34 model.shortcut=A`."""
-        overrides = sorted(self.part("overrides").items())
-        shown = [f"{key}={short_value(value)}" for key, value in overrides if key.startswith("model.")]
-        return " ".join([self.name, *shown])
+        return " ".join([self.name, *(f"model.{key}={short_value(value)}" for key, value in self.arguments.items())])
 
     @property
     def kind(self) -> str:
         """The family, with arguments of the network that are text or true or false, so no sizes: `resnet shortcut=none`."""
-        arguments = {key: value for key, value in self.part("overrides").items() if key.startswith("model.")}
-        texts = {key.removeprefix("model."): value for key, value in arguments.items() if isinstance(value, str | bool)}
+        texts = {key: value for key, value in self.arguments.items() if isinstance(value, str | bool)}
         return " ".join(filter(None, (self.family, overrides_text(texts))))
 
     @cached_property
@@ -152,6 +151,11 @@ class Run:
         return None if n is None else int(n)
 
     @property
+    def test(self) -> tuple[Any, ...]:
+        """What must agree for results to be compared: data set, metric, number of test images, checksum."""
+        return self.data, self.metric, self.n, self.part("dataset").get("sha256")
+
+    @property
     def parameters(self) -> float | None:
         return number(self.part("complexity").get("params"))
 
@@ -163,8 +167,7 @@ class Run:
     @property
     def uncounted(self) -> list[str]:
         """Operators of the network whose arithmetic is in no count."""
-        names = self.part("complexity").get("uncounted")
-        return [str(name) for name in names] if isinstance(names, list) else []
+        return [str(name) for name in self.part("complexity").get("uncounted") or ()]
 
     @property
     def train_flops(self) -> float | None:
@@ -185,20 +188,20 @@ class Run:
     @property
     def definitions(self) -> dict[str, Any]:
         """What each metric is, by name."""
-        definitions = self.part("protocol").get("definitions")
-        return definitions if isinstance(definitions, dict) else {}
+        return self.part("protocol").get("definitions") or {}
 
     @cached_property
     def conditions(self) -> dict[str, Any]:
         """What must agree, beside the configuration, for results to be averaged."""
         protocol = {key: value for key, value in self.part("protocol").items() if key not in OF_ITS_LENGTH}
+        own = self.part("code").get("user_code")
         return {
             "protocol": protocol,
             "test images": self.n,
             "data": self.part("dataset").get("sha256"),
             "precision": self.part("parallel").get("precision"),
             "code": self.part("code").get("training_sha256"),
-            "own code": _digest(self.part("code").get("user_code")),
+            "own code": hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() if own else None,
         }
 
     @property
@@ -342,17 +345,11 @@ def _read_record(path: Path) -> dict[str, Any]:
             raise ValueError(f"{key} must be a {kind.__name__}, got {record.get(key)!r:.80}")
     if record["status"] not in STATUSES:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {record['status']!r:.80}")
-    for key in _MAPPINGS:
-        if not isinstance(record.get(key), dict | None):
-            raise ValueError(f"{key} must be an object, got {type(record[key]).__name__}")
+    if not isinstance(record.get(measured_speed.BLOCK), dict | None):  # which no run writes
+        raise ValueError(f"{measured_speed.BLOCK} must be an object, got {type(record[measured_speed.BLOCK]).__name__}")
     if (wrong := wrong_value(record)) is not None:
         raise ValueError(wrong)
     return record
-
-
-def _digest(content: Any) -> str | None:
-    """Return a hash of what a record holds, None of what it does not hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest() if content else None
 
 
 def _order(run: Run) -> tuple[Any, ...]:

@@ -70,11 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a verdict for each row; return 0, or 1 if a row fails.
-
-    Raises:
-        ValueError: there is no such table.
-    """
+    """Print a verdict for each row; return 0, or 1 if a row fails. Raises ValueError where there is no such table."""
     runnable = {name: table for name, table in tables().items() if any(row.runnable for row in table.rows)}
     for name in arguments.tables:
         if name not in runnable:

@@ -15,7 +15,7 @@ from benchmarks.report.figures import front_line
 from benchmarks.report.learning_curves import Rows, drawn_together, points_per_curve, read_curves, thinned
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
-from benchmarks.units import count, one_line, score, score_label
+from benchmarks.units import count, grouped, is_score, one_line, score_label
 
 
 @dataclass
@@ -106,9 +106,7 @@ def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, 
         ]
         return {"networks": points, "fronts": _fronts(networks, points, known, physical)}
 
-    machines: dict[str, list[Run]] = {}
-    for run in runs:
-        machines.setdefault(machine(run), []).append(run)
+    machines = grouped(runs, machine)
     most_first = sorted(machines, key=lambda name: -len(machines[name]))
     as_published = described and described.metric == "test/top1_err" and not any(run.is_reencoded for run in runs)
     return {
@@ -117,7 +115,7 @@ def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, 
         "mixed": comparison.mixed,
         "val_label": score_label(one_line(described.val_label)) if described else "validation error",
         "test_label": score_label(one_line(described.metric_label)) if described else "test error",
-        "flipped": described is not None and score(0, described.metric_label)[1] != 0,
+        "flipped": described is not None and is_score(described.metric_label),
         "protocol": _protocol_line(runs),
         "runs": [known.index_of[run] for run in runs],
         "series": [named(members) for members in together if id(members[0]) in labels],

@@ -12,6 +12,7 @@ from benchmarks.records.files import write_atomic
 from benchmarks.report.figures import Trace, figure, plain, points, seed_curve, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View, render
+from benchmarks.units import grouped
 
 DRAWN = 40  # points of a curve from one budget to the next
 
@@ -23,8 +24,7 @@ CAPTION = (
 def write_plot(curves: Sequence[Curve], path: Path) -> Path:
     """Write a chart for each data set to `path`, one HTML file that opens from disk with no network, and return `path`."""
     figures = []
-    for group in dict.fromkeys(curve.group for curve in curves):
-        members = [curve for curve in curves if curve.group == group]
+    for members in grouped(curves, lambda curve: curve.group).values():
         figures.append(Figure(members[0].data, CAPTION, [_figure(members)], height=620, width=720))
     lead = "Every run has its recipe’s complete schedule: a point is a training that was planned for that budget."
     write_atomic(path, render(View("Error by training budget", lead, figures)))

@@ -127,6 +127,8 @@ def _boards(random: bool) -> dict[str, Any]:
         weights = generator.random((kernel, kernel)) if random else np.ones((kernel, kernel))
         values = pattern(weights, stride, SHOWN)
         taps = pattern(np.ones((kernel, kernel)), stride, SHOWN).astype(int)
+        least, most = taps.min(), taps.max()
+        told = f"{plural(most, 'tap')} each" if least == most else f"{least}–{most} taps"
         left = (place - 1) % len(KERNELS) * (side + GAP)
         top = (place - 1) // len(KERNELS) * (side + GAP + TITLE)
         hidden = {"showgrid": False, "showline": False, "showticklabels": False, "ticks": "", "zeroline": False}
@@ -150,7 +152,7 @@ def _boards(random: bool) -> dict[str, Any]:
         )
         layout["annotations"].append(
             note(
-                f"<b>{kernel}×{kernel}, stride {stride}</b><br>{_taps(int(taps.min()), int(taps.max()))}",
+                f"<b>{kernel}×{kernel}, stride {stride}</b><br>{told}",
                 left / width,
                 1 - top / height,
                 xref="paper",
@@ -159,10 +161,6 @@ def _boards(random: bool) -> dict[str, Any]:
             )
         )
     return {"traces": traces, "layout": layout}
-
-
-def _taps(least: int, most: int) -> str:
-    return f"{plural(most, 'tap')} each" if least == most else f"{least}–{most} taps"
 
 
 def _cost(trial: Trial) -> Figure:

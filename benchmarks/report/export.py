@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.trial import WIRING
+from benchmarks.config.trial import WIRING, flatten
 from benchmarks.records.files import read_config, write_atomic
 from benchmarks.records.runs import Run, load_runs, uncollected
 from benchmarks.terminal import with_bar
@@ -35,7 +35,7 @@ def runs_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
     """
     rows, problems = [], []
     for run in runs:
-        rows.append({**run.record, "directory": _directory(run, root)})
+        rows.append({**run.record, "directory": run.directory.relative_to(root).as_posix()})
         try:
             config = read_config(run.directory)
         except FileNotFoundError:  # a record alone
@@ -45,7 +45,8 @@ def runs_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
             continue
         rows[-1]["config"] = {key: value for key, value in config.items() if key not in WIRING}
     whole = _unflattened(rows)
-    return _table([_flat(row, whole) for row in rows], ALWAYS), problems
+    flat = [{key: value for key, value in flatten(row, whole=whole).items() if value != {}} for row in rows]
+    return _table(flat, ALWAYS), problems
 
 
 def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
@@ -53,7 +54,7 @@ def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
     rows: list[dict[str, Any]] = []
     problems = []
     for run in runs:
-        of_run = {"directory": _directory(run, root), "run_id": run.record.get("run_id")}
+        of_run = {"directory": run.directory.relative_to(root).as_posix(), "run_id": run.record.get("run_id")}
         of_run |= {"name": run.name, "seed": run.seed}
         try:
             rows += [{**of_run, **row} for row in run.history]
@@ -65,9 +66,13 @@ def history_table(runs: Iterable[Run], root: Path) -> tuple[Table, list[str]]:
 def write_table(table: Table, path: Path) -> None:
     """Write a table as Parquet or CSV, by the name of the file, which is replaced atomically.
 
-    In Parquet a column of JSON text has the metadata `json`; in CSV null is empty.
+    In Parquet a column of JSON text has the metadata `json`; in CSV null is empty, and truth values are JSON too.
     """
-    write_atomic(path, _parquet(table) if path.suffix == ".parquet" else _csv(table))
+    rows = (
+        [json.dumps(value) if isinstance(value, (bool, list, dict)) else value for value in row]
+        for row in zip(*table.values(), strict=True)
+    )
+    write_atomic(path, _parquet(table) if path.suffix == ".parquet" else csv_text([table, *rows]))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,10 +118,6 @@ def run(arguments: argparse.Namespace) -> None:
         raise ValueError(f"no runs in {root}: nothing to export")
 
 
-def _directory(run: Run, root: Path) -> str:
-    return run.directory.relative_to(root).as_posix()
-
-
 def _unflattened(rows: Iterable[Mapping[str, Any]]) -> set[str]:
     """Return the paths of mappings that stay whole: where a key has a dot, or another row has no mapping there."""
     whole, nested, plain = set(FREE), set(), set()
@@ -137,17 +138,6 @@ def _unflattened(rows: Iterable[Mapping[str, Any]]) -> set[str]:
         for key, value in row.items():
             visit(key, value)
     return whole | (nested & plain)
-
-
-def _flat(row: Mapping[str, Any], whole: set[str], path: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in row.items():
-        here = f"{path}{key}"
-        if isinstance(value, Mapping) and here not in whole:
-            flat |= _flat(value, whole, f"{here}.")
-        elif value is not None and value != {}:
-            flat[here] = value
-    return flat
 
 
 def _table(rows: Sequence[Mapping[str, Any]], always: Sequence[str]) -> Table:
@@ -189,13 +179,3 @@ def _exact_array(values: Sequence[Any]) -> Any:
         with suppress(pa.ArrowException, OverflowError):
             return pa.array(values, arrow_type)
     return None
-
-
-def _csv(table: Table) -> str:
-    rows = zip(*table.values(), strict=True)
-    return csv_text([table, *(map(_as_json, row) for row in rows)])
-
-
-def _as_json(value: Any) -> Any:
-    """Truth values, lists and objects as JSON; others as they are."""
-    return json.dumps(value) if isinstance(value, (bool, list, dict)) else value

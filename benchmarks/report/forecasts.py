@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any, TypeGuard
 
 from benchmarks.analysis.published import Table
 from benchmarks.analysis.reproduction import Line, trials_of
@@ -19,11 +20,7 @@ def comparison(runs: Sequence[Run]) -> str | None:
     roots = {run.directory.parents[3] for run in runs if len(run.directory.parents) > 3}
     forecasts = {digest: forecast for root in roots for digest, forecast in (read_json(root / FORECASTS) or {}).items()}
     pairs = [(forecasts.get(str(run.record.get("config_hash"))), run) for run in runs if run.status == "ok"]
-    forecast_runs = [
-        (forecast, run)
-        for forecast, run in pairs
-        if isinstance(forecast, dict) and number(forecast.get("train_flops")) is not None
-    ]
+    forecast_runs = [(forecast, run) for forecast, run in pairs if _is_forecast(forecast)]
     if not forecast_runs:
         return None
     predicted = [quantity(sum(forecast["train_flops"] for forecast, _ in forecast_runs), "FLOPs")]
@@ -44,8 +41,12 @@ def with_forecasts(rows: Sequence[Line], table: Table, output_root: Path) -> lis
     return [line if line.runs else replace(line, forecast=_cost(costs.get(line.row.row))) for line in rows]
 
 
-def _cost(forecast: object) -> str:
-    if not isinstance(forecast, dict) or number(forecast.get("train_flops")) is None:
+def _is_forecast(content: Any) -> TypeGuard[dict[str, Any]]:
+    return isinstance(content, dict) and number(content.get("train_flops")) is not None
+
+
+def _cost(forecast: Any) -> str:
+    if not _is_forecast(forecast):
         return ""
     seconds = number(forecast.get("device_s"))
     hours = f", {device_hours(seconds)} on {forecast.get('hardware')}" if seconds else ""

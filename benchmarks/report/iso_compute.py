@@ -16,14 +16,13 @@ from benchmarks.records.runs import Run
 from benchmarks.report.crossover_view import write_plot
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Table, print_table
-from benchmarks.units import MISSING, one_line
+from benchmarks.units import MISSING, grouped, one_line
 
 
 def print_crossovers(curves: Sequence[Curve], console: Console | None = None) -> None:
     """Print, for every data set, the errors by budget, where each pair of networks crosses, and what the seeds can show."""
     console = console or terminal.console()
-    for group in dict.fromkeys(curve.group for curve in curves):
-        members = [curve for curve in curves if curve.group == group]
+    for members in grouped(curves, lambda curve: curve.group).values():
         print_table(_table(members), console)
         console.print(Text(_legend(members), style="dim"))
         pairs = [pair for pair in itertools.starmap(cross, itertools.combinations(members, 2)) if pair is not None]

@@ -41,11 +41,7 @@ class KeptCurves:
                     self._lines[content.partition(b"\t")[0].decode()] = line
 
     def read(self, run: Run) -> Rows:
-        """Return what is drawn of the rows of ``Run.curve``.
-
-        Raises:
-            OSError, ValueError: the history cannot be read.
-        """
+        """Return what is drawn of the rows of ``Run.curve``. Raises OSError or ValueError where they cannot be read."""
         if run.is_debug or not self._is_worth_it:
             return run.curve()
         names = (*COSTS, run.val_metric, *BESIDE)

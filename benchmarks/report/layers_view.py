@@ -1,5 +1,6 @@
 """Cost of a network layer by layer, as a page."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -47,11 +48,10 @@ def layers_view(trials: Sequence[Trial]) -> View:
 
 def _summary(cost: Complexity, layers: Sequence[PlacedLayer]) -> str:
     """Return the totals, and in what kinds of layers the multiply-adds are."""
-    by_kind: dict[str, int] = {}
+    by_kind: Counter[str] = Counter()
     for layer in layers:
-        by_kind[layer.kind] = by_kind.get(layer.kind, 0) + layer.cost.macs
-    largest = sorted(by_kind.items(), key=lambda entry: -entry[1])
-    shares = ", ".join(f"{_share(macs, cost.macs)} {kind}" for kind, macs in largest)
+        by_kind[layer.kind] += layer.cost.macs
+    shares = ", ".join(f"{_share(macs, cost.macs)} {kind}" for kind, macs in by_kind.most_common())
     size = "×".join(map(str, cost.input_size))
     return f"{len(layers)} layers, an image of {size}: {cost.macs:,} MACs ({shares}), {cost.params:,} parameters."
 

@@ -9,7 +9,7 @@ from benchmarks.records.runs import load_runs
 from benchmarks.report.figures import Trace, figure, line, plain, points, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View
-from benchmarks.units import si
+from benchmarks.units import grouped, si
 
 
 def learning_rate_view(output_root: Path) -> View:
@@ -24,9 +24,7 @@ def learning_rate_view(output_root: Path) -> View:
             f"no network has finished at two learning rates in {output_root}: run.py experiment=learning_rates, or "
             f"run.py -m {KEY}=0.05,0.1,0.2 …"
         )
-    kinds: dict[tuple[str, str], list[RateTrials]] = {}
-    for network in networks:
-        kinds.setdefault((network.first.data, network.first.family), []).append(network)
+    kinds = grouped(networks, lambda network: (network.first.data, network.first.family))
     cost = sum(network.train_flops for network in networks)
     return View(
         "Learning rates of the controlled comparison",
@@ -41,11 +39,11 @@ def learning_rate_view(output_root: Path) -> View:
 
 def rate_lines(output_root: Path) -> list[str]:
     """Return a line for each network: its rate, and whether one beyond those tried could be better."""
-    lines = []
-    for network in rate_trials(load_runs(output_root)[0]):
-        end = ", at an end of those tried" if network.is_at_an_end else ""
-        lines.append(f"{network.first.data}  {network.first.network}  {KEY}={network.best:g}{end}")
-    return lines
+    return [
+        f"{network.first.data}  {network.first.network}  {KEY}={network.best:g}"
+        + ", at an end of those tried" * network.is_at_an_end
+        for network in rate_trials(load_runs(output_root)[0])
+    ]
 
 
 def _caption(networks: Sequence[RateTrials]) -> str:

@@ -25,7 +25,7 @@ from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
 from benchmarks.report.style import family_look, legend_key, look_of
 from benchmarks.report.tables import Cell, Table
-from benchmarks.units import one_line
+from benchmarks.units import grouped, one_line
 
 SCRIPTS = (
     *("charts", "page", "scales", "labels", "cost", "training", "share", "marks", "leaderboard", "state", "controls"),
@@ -60,7 +60,7 @@ def write_page(
     path = out or root / "report.html"
     curves = KeptCurves(root, runs)
     with uncollected():
-        write_atomic(path, _render(runs, curves, states, published, problems, datetime.now(UTC)))
+        write_atomic(path, _render(runs, curves, states, published, problems))
     curves.write()
     return path
 
@@ -86,7 +86,6 @@ def _render(
     states: Sequence[TrialState],
     published: Sequence[dict[str, Any]],
     problems: Sequence[str],
-    written: datetime,
 ) -> str:
     drawn = charts_of(runs, curves.read)
     legend = _legend(runs)
@@ -95,16 +94,16 @@ def _render(
     looks = {key: looks[key] for key in dict.fromkeys([*legend, *looks])}
     drawable = bool(drawn.curves or drawn.networks)
     strips, left_out = pictures(drawn)
-    names = dict.fromkeys(run.data for run in runs)
     tables = [table_of_runs(runs), sections.uncounted(runs), sections.not_finished(runs, states)]
     tables += [*sections.scaling(runs), *sections.scores(runs)]
     tables += map(published_table, published)
-    tables += [replace(sections.baselines([run for run in runs if run.data == data]), data=data) for data in names]
+    by_data = grouped(runs, lambda run: run.data)
+    tables += [replace(sections.baselines(members), data=data) for data, members in by_data.items()]
     return render_template(
         "page.html",
         title="Accuracy against compute",
         scripts=SCRIPTS,
-        written=written.strftime("%Y-%m-%d %H:%M UTC"),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         summary=sections.summary(runs, states),
         notice="" if drawable else _nothing_to_draw(runs),
         data_sets=drawn.data_sets,
@@ -178,8 +177,7 @@ def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
 def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Return what the charts know of each run; `path` names it in the page's address."""
     labels: dict[int, str] = {}
-    for data in dict.fromkeys(run.data for run in runs):
-        members = [run for run in runs if run.data == data]
+    for members in grouped(runs, lambda run: run.data).values():
         labels |= dict(zip(map(id, members), short_labels(members), strict=True))
     return [
         {
@@ -195,10 +193,8 @@ def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def _legend(runs: Sequence[Run]) -> dict[str, str]:
     """Return the names of families by how they are drawn: those without a style of their own share one."""
-    names: dict[str, dict[str, None]] = {}
-    for run in runs:
-        names.setdefault(legend_key(run), {})[one_line(run.family)] = None
-    return {key: ", ".join(families) for key, families in names.items()}
+    drawn_alike = grouped(runs, legend_key)
+    return {key: ", ".join(dict.fromkeys(one_line(run.family) for run in same)) for key, same in drawn_alike.items()}
 
 
 def _nothing_to_draw(runs: Sequence[Run]) -> str:

@@ -4,7 +4,7 @@ For every row and figure the paper's value, ours as mean with 95 % interval over
 from the paper, and the cost. What differs is found by comparing the configuration that the experiment composes with the run's.
 """
 
-import json
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from rich.text import Text
 from benchmarks.analysis.estimates import SEEDS_ALONE
 from benchmarks.analysis.published import FIGURES, Table, tables
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, common_differences
-from benchmarks.records.files import write_atomic
+from benchmarks.records.files import write_atomic, write_json
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.tables import Cell, print_table
 from benchmarks.report.tables import Table as Printed
-from benchmarks.units import MISSING, csv_text, duration, one_line, quantity, si
+from benchmarks.units import MISSING, csv_text, duration, grouped, one_line, quantity, si
 
 VERDICT_STYLES = {NOT_RUN: "dim", UNDER_POWERED: "yellow", REPRODUCED: "green", DIFFERS: "bold red"}
 WORDS = ("row", "figure", "verdict")
@@ -38,18 +38,14 @@ def texts(rows: Sequence[Line]) -> list[dict[str, str]]:
     What all rows differ in is left out; see `legend`.
     """
     common = common_differences(rows)
-    result = []
-    previous: Line | None = None
-    for line in rows:
-        first = previous is None or (previous.row, previous.runs) != (line.row, line.runs)
-        again = previous is not None and previous.row == line.row
-        result.append(dict(zip(HEADERS, _texts(line, first, again, common), strict=True)))
-        previous = line
-    return result
+    pairs = itertools.pairwise([None, *rows])
+    return [dict(zip(HEADERS, _texts(line, above, common), strict=True)) for above, line in pairs if line]
 
 
-def _texts(line: Line, first: bool, again: bool, common: Sequence[str]) -> list[str]:
+def _texts(line: Line, above: Line | None, common: Sequence[str]) -> list[str]:
     row, figure = line.row, line.figure
+    again = above is not None and above.row == row
+    first = above is None or (above.row, above.runs) != (row, line.runs)
     run = line.runs[0] if line.runs else None
     verdict, reason = line.verdict()
     runs = "" if row.runs == 1 or line.paper is None else f" ({row.statistic})"
@@ -105,13 +101,10 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
     if any(one.parts is not None and one.parts.shared for one in estimated):
         notes.append("the spread over seeds is pooled over rows where Bartlett's test does not tell it apart (5 %)")
     notes += dict.fromkeys(f"left out: {text}" for one in estimated for text in one.left_out)
-    labels_of: dict[str, list[str]] = {}
-    for row in table.rows:
-        labels_of.setdefault(row.note, []).append(row.label)
-    runnable = [row.label for row in table.rows if row.runnable]
-    for note, labels in labels_of.items():
+    runnable = [row for row in table.rows if row.runnable]
+    for note, noted in grouped(table.rows, lambda row: row.note).items():
         if note:
-            notes.append(note if labels == runnable else f"{', '.join(labels)}: {note}")
+            notes.append(note if noted == runnable else f"{', '.join(row.label for row in noted)}: {note}")
     unread = [row.label for row in table.rows if row.status == "memory-only"]
     if unread:
         notes.append(f"not read in any source, from memory: {', '.join(unread)}")
@@ -218,7 +211,6 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
     """Write `<output_root>/tables/<table>.{md,tex,csv,json}`, the last for the page; return the first three paths."""
     folder = output_root / TABLES
     folder.mkdir(exist_ok=True)
-    stem = folder / table.name
     page = {
         "title": table.title,
         "name": table.name,
@@ -227,15 +219,12 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
         "lines": [list(line.values()) for line in texts(rows)],
         "legend": legend(table, rows),
     }
-    contents = {
-        "md": markdown(table, rows),
-        "tex": latex(table, rows),
-        "csv": as_csv(rows),
-        "json": json.dumps(page, ensure_ascii=False, indent=1) + "\n",
-    }
-    for suffix, content in contents.items():
-        write_atomic(stem.with_suffix(f".{suffix}"), content)
-    return [stem.with_suffix(f".{suffix}") for suffix in ("md", "tex", "csv")]
+    write_json(folder / f"{table.name}.json", page)
+    texts_of = {"md": markdown(table, rows), "tex": latex(table, rows), "csv": as_csv(rows)}
+    paths = {folder / f"{table.name}.{suffix}": text for suffix, text in texts_of.items()}
+    for path, text in paths.items():
+        write_atomic(path, text)
+    return list(paths)
 
 
 def print_list(output_root: Path, console: Console) -> None:

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from benchmarks.records.runs import Run
-from benchmarks.units import MISSING, count, duration, metric_text, number, quantity, score
+from benchmarks.units import MISSING, count, duration, is_score, metric_text, number, quantity, score
 
 THROUGHPUT = "python -m benchmarks throughput"
 
@@ -141,17 +141,13 @@ def shown_result(run: Run) -> str:
         return MISSING
     name, value, _ = score(run.value, run.metric_label)
     text = metric_text(value, run.metric_label)
-    return f"{name.removeprefix('test ')} {text}" if _is_score(run) else text
+    return f"{name.removeprefix('test ')} {text}" if is_score(run.metric_label) else text
 
 
 def result_title(runs: Iterable[Run]) -> str:
     """Return the head of a column of results: errors, or scores too; of what runs will have that have none yet is not known."""
     known = [run for run in runs if run.metric]
-    return "test error" if known and not any(map(_is_score, known)) else "test result"
-
-
-def _is_score(run: Run) -> bool:
-    return score(0, run.metric_label)[1] != 0
+    return "test error" if known and not any(is_score(run.metric_label) for run in known) else "test result"
 
 
 ERROR = RunColumn("test error", lambda run: run.value, shown_result, "test\nerror")

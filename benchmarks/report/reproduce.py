@@ -42,11 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, print the table, write the verdict; return its exit code.
-
-    Raises:
-        ValueError: there is no such table.
-    """
+    """Train, print the table, write the verdict; return its exit code. Raises ValueError where there is no such table."""
     table = published.tables().get(arguments.table)
     if table is None:
         raise ValueError(

@@ -34,9 +34,10 @@ def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
     details = []
     for run in runs:
         own = []
-        for part in _parts(run):
+        for key, content in _parts(run):
+            part = key, json.dumps(content)
             if part not in places:
-                section = _section(*part)
+                section = _section(key, content)
                 places[part] = len(sections) if section[1] else None
                 sections += [section] if section[1] else []
             own.append(places[part])
@@ -45,8 +46,8 @@ def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
     return {"sections": sections, "runs": details}
 
 
-def _parts(run: Run) -> list[tuple[str, str]]:
-    """Return name and text of each part of a run's record, its reference counts, and its configuration in several parts."""
+def _parts(run: Run) -> list[tuple[str, Any]]:
+    """Return name and content of each part of a run's record, its reference counts, and its configuration in several parts."""
     tables = {
         "run": {"folder": str(run.directory), "overrides": run.overrides or "none"},
         "reference counts": reference_counts(run),
@@ -58,20 +59,18 @@ def _parts(run: Run) -> list[tuple[str, str]]:
             tables["run"][key] = value
         elif key != "overrides":
             tables[key] = value
-    parts = [(key, json.dumps(values)) for key, values in tables.items()]
     classes, counts = run.part("dataset").get("classes"), run.record.get(CONFUSION)
-    if isinstance(classes, list) and isinstance(counts, list):
-        parts.append((CONFUSION, json.dumps([classes, counts])))
-    return parts + [(CONFIGURATION, lines) for lines in _configuration(run.directory / CONFIG)]
+    confusion = [(CONFUSION, (classes, counts))] if isinstance(classes, list) and isinstance(counts, list) else []
+    return [*tables.items(), *confusion, *((CONFIGURATION, lines) for lines in _configuration(run.directory / CONFIG))]
 
 
-def _section(key: str, text: str) -> Section:
+def _section(key: str, content: Any) -> Section:
     """Return the section of a part; an empty one where nothing of it can be shown."""
     if key == CONFIGURATION:
-        return "Configuration", text
+        return "Configuration", content
     if key == CONFUSION:
-        return "Confusion matrix", _confusion(*json.loads(text))
-    values = {name: value for name, value in flatten(json.loads(text)).items() if value not in (None, "", [], {})}
+        return "Confusion matrix", _confusion(*content)
+    values = {name: value for name, value in flatten(content).items() if value not in (None, "", [], {})}
     title = TITLES.get(key, one_line(key).capitalize())
     return title, [(one_line(name), one_line(_plain(value))) for name, value in values.items()]
 

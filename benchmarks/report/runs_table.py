@@ -22,7 +22,7 @@ from benchmarks.report.published_table import print_list, print_published, write
 from benchmarks.report.quantities import DATA, ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
-from benchmarks.units import one_line
+from benchmarks.units import grouped, one_line
 
 
 def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
@@ -156,10 +156,8 @@ def _table(runs: Sequence[Run], said: Container[str]) -> Table:
 
 def _recipe_notes(runs: Sequence[Run], said: Container[str]) -> list[str]:
     """Return a note on each run's recipe: overrides but those of `said`, and its name where a family has more than one."""
-    recipes: dict[tuple[str, str], set[str]] = {}
-    for run in runs:
-        recipes.setdefault((run.data, run.family), set()).add(run.record["recipe"])
-    several = any(len(names) > 1 for names in recipes.values())
+    recipes = {(run.data, run.family, run.record["recipe"]) for run in runs}
+    several = len(recipes) > len({(run.data, run.family) for run in runs})
     notes = []
     for run in runs:
         own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in said})
@@ -168,12 +166,10 @@ def _recipe_notes(runs: Sequence[Run], said: Container[str]) -> list[str]:
 
 
 def _legend(runs: Sequence[Run], said: Mapping[str, Any]) -> str:
-    labels: dict[str, dict[str, None]] = {}
-    for run in runs:
-        if run.metric:
-            labels.setdefault(one_line(run.metric_label), {})[run.data] = None
+    labels = grouped((run for run in runs if run.metric), lambda run: one_line(run.metric_label))
     metrics = [
-        f"{label} on {', '.join(map(one_line, names))}" if len(labels) > 1 else label for label, names in labels.items()
+        f"{label} on {', '.join(dict.fromkeys(one_line(run.data) for run in same))}" if len(labels) > 1 else label
+        for label, same in labels.items()
     ]
     in_all = f"In all runs: {one_line(overrides_text(said))}. " if said else ""
     reported = f"Reported: {'; '.join(metrics)}. " if metrics else ""

@@ -12,7 +12,7 @@ from benchmarks.records.runs import load_runs
 from benchmarks.report.figures import Trace, band, figure, line, plain, points, ticks
 from benchmarks.report.style import another_look, look_of
 from benchmarks.report.view import Figure, View
-from benchmarks.units import metric_text, score, score_label, si
+from benchmarks.units import grouped, metric_text, score, score_label, si
 
 FARTHEST = 2.0  # times the largest run: a curve says nothing beyond
 STEPS = 60  # points of a curve
@@ -30,9 +30,7 @@ def scaling_view(output_root: Path) -> View:
             f"no family in {output_root} has finished runs of several seeds at {FEWEST} different training costs: "
             "run.py -m model=… recipe.epochs=2,4,8,15 seed=0,1,2"
         )
-    charts: dict[tuple[str, str], list[Family]] = {}
-    for one in members:
-        charts.setdefault((one.data, one.label), []).append(one)
+    charts = grouped(members, lambda one: (one.data, one.label))
     return View(
         "Error over training compute",
         "A power law with a floor, fitted to the means over seeds (marks, with their 95 % intervals), in its 95 % band: "

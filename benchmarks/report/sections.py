@@ -15,7 +15,7 @@ from benchmarks.report.quantities import ALONE
 from benchmarks.report.status import STATES, TrialState
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
-from benchmarks.units import MISSING, count, number
+from benchmarks.units import MISSING, count, grouped, number
 
 STOPPED = ("failed", "interrupted", "preempted")
 BUSY_MARK = " *"
@@ -112,8 +112,7 @@ def scores(runs: Sequence[Run]) -> list[Table]:
         and not run.is_debug
         and (run.record.get("task") == "segmentation" or published.scores_of(run))
     ]
-    for data in dict.fromkeys(run.data for _, run in finished):
-        members = [(index, run) for index, run in finished if run.data == data]
+    for data, members in grouped(finished, lambda one: one[1].data).items():
         figures = [_scores(run) for _, run in members]
         names = list(dict.fromkeys(name for scores in figures for name in scores))
         labels = short_labels([run for _, run in members])
@@ -161,12 +160,10 @@ def not_finished(runs: Sequence[Run], states: Sequence[TrialState] = ()) -> Tabl
         for trial in states
         if trial.state == "killed"
     ]
-    seeds_of: dict[tuple[str, str], list[int]] = {}
-    for trial in states:
-        if trial.state == "missing":
-            seeds_of.setdefault((trial.data, trial.row), []).append(trial.seed)
-    for (data, row), seeds in seeds_of.items():
-        text = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds[:SEEDS_NAMED]))}"
+    missing = (trial for trial in states if trial.state == "missing")
+    for (data, row), seeds in grouped(missing, lambda trial: (trial.data, trial.row)).items():
+        named = ", ".join(str(trial.seed) for trial in seeds[:SEEDS_NAMED])
+        text = f"seed{'s' if len(seeds) > 1 else ''} {named}"
         more = f" and {len(seeds) - SEEDS_NAMED:,} more" if len(seeds) > SEEDS_NAMED else ""
         rows.append([Cell("not started", status="missing"), data, row, text + more])
     return Table("Not finished", ("status", "data set", "run", "cause"), rows)

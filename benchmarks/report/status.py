@@ -19,7 +19,7 @@ from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
 from benchmarks.records.progress import part_of, progress_parts, read_progress
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.tables import Cell, Row, Table, print_table
-from benchmarks.units import one_line, plural
+from benchmarks.units import grouped, one_line, plural
 
 # state: glyph, colour, meaning
 STATES = {
@@ -71,9 +71,7 @@ def trial_states(
     problems = [*problems, *unread]
     states = [_of_run(run, output_root) for run in runs]
     known = {run.directory for run in runs}
-    for directory in listed:
-        if output_root / directory not in known:
-            states.append(_trial_state(Path(directory), "missing"))
+    states += [_trial_state(Path(name), "missing") for name in listed if output_root / name not in known]
     return sorted(states, key=lambda trial: (trial.data, trial.row, trial.seed)), problems
 
 
@@ -83,8 +81,8 @@ def print_status(states: Sequence[TrialState], console: Console) -> None:
     console.print(
         f"{plural(len(states), 'trial')}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     )
-    for data in dict.fromkeys(trial.data for trial in states):
-        print_table(_grid(data, [trial for trial in states if trial.data == data], console.width), console)
+    for data, trials in grouped(states, lambda trial: trial.data).items():
+        print_table(_grid(data, trials, console.width), console)
     for state, (glyph, style, meaning) in STATES.items():
         if counts[state]:
             console.print(Text.assemble("  ", (glyph, style), f" {meaning}"))
@@ -176,11 +174,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the grid.
-
-    Raises:
-        FileNotFoundError: no such folder.
-    """
+    """Print the grid. Raises FileNotFoundError where there is no such folder."""
     states, problems = trial_states(Path(arguments.output_root))
     print_status(states, terminal.console(markup=False))
     for problem in problems:

@@ -27,10 +27,7 @@ def add_layers_arguments(parser: argparse.ArgumentParser) -> None:
         "MACs, parameters and activations of every convolution and linear layer, in the order in which an image meets them: a "
         "bar chart per network."
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several charts"
-    )
-    _add_out(parser, "OUTPUT_ROOT/views/layers.html")
+    _add_overrides(parser, "layers", "; several values make several charts")
 
 
 def run_layers(arguments: argparse.Namespace) -> None:
@@ -44,8 +41,7 @@ def add_cardinality_arguments(parser: argparse.ArgumentParser) -> None:
         f"Test error over cardinality from the finished runs of experiment={EXPERIMENT}, in a band from the lowest to the "
         "highest seed, and below it what the networks cost. Without runs the cost alone."
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: data=digits …")
-    _add_out(parser, "OUTPUT_ROOT/views/cardinality.html")
+    _add_overrides(parser, "cardinality", ": data=digits …")
 
 
 def run_cardinality(arguments: argparse.Namespace) -> None:
@@ -59,10 +55,7 @@ def add_deconvolution_arguments(parser: argparse.ArgumentParser) -> None:
         "What an up-convolution computes and costs: checkerboards of kernel against stride, and the multiply-adds of each "
         "up-convolution of a network beside what could stand in its place."
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help=f"as for run.py (default: {' '.join(DEFAULT)})"
-    )
-    _add_out(parser, "OUTPUT_ROOT/views/deconvolution.html")
+    _add_overrides(parser, "deconvolution", f" (default: {' '.join(DEFAULT)})")
 
 
 def run_deconvolution(arguments: argparse.Namespace) -> None:
@@ -129,6 +122,12 @@ def add_reuse_arguments(parser: argparse.ArgumentParser) -> None:
 def run_reuse(arguments: argparse.Namespace) -> None:
     """Write the view of feature reuse."""
     _write(arguments, reuse_view(arguments.run, arguments.checkpoint), arguments.run / REUSE)
+
+
+def _add_overrides(parser: argparse.ArgumentParser, name: str, more: str) -> None:
+    """Describe the arguments of a view of configurations."""
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"as for run.py{more}")
+    _add_out(parser, f"OUTPUT_ROOT/views/{name}.html")
 
 
 def _add_root(parser: argparse.ArgumentParser, name: str) -> None:

@@ -34,9 +34,4 @@ def _folders(path: Path) -> int:
 
 def folder_name(root: str) -> str:
     """Return the last part of a folder's full path, as a name in paths."""
-    return re.sub(r"[^\w.+-]+", "-", Path(real_path(root)).name)
-
-
-def real_path(root: str) -> str:
-    """Return the full path of a folder, without links."""
-    return os.path.realpath(root)
+    return re.sub(r"[^\w.+-]+", "-", Path(os.path.realpath(root)).name)

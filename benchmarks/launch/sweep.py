@@ -16,6 +16,7 @@ from benchmarks.config.trial import ConfigurationError, Impossible, Trial, confi
 from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
+from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
 from benchmarks.records import files
 from benchmarks.records.code_version import targets
@@ -50,22 +51,6 @@ class Executor(Protocol):
 
     def ended(self, job: Any) -> None:
         """Takes back what the job had."""
-
-
-class Watcher(Protocol):
-    """An observer of the trials, each under its place in the sweep."""
-
-    def begin(self, index: int, label: str) -> None:
-        """A trial starts."""
-
-    def update(self, index: int, progress: dict[str, Any]) -> None:
-        """A trial has written its progress."""
-
-    def wait(self, index: int, label: str, reason: str) -> None:
-        """A trial is with another launcher."""
-
-    def end(self, index: int, label: str, outcome: Outcome) -> None:
-        """A trial has ended."""
 
 
 class LocalExecutor:
@@ -130,7 +115,9 @@ class Sweep:
         outcomes: by the trial's place; those of all trials after ``run``, of the ended ones after an interrupt.
     """
 
-    def __init__(self, trials: Sequence[Trial | Impossible], watcher: Watcher, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self, trials: Sequence[Trial | Impossible], watcher: SweepProgress, command: Sequence[str] = ()
+    ) -> None:
         self.trials = trials
         self.command = command
         self.watcher = watcher

@@ -90,10 +90,6 @@ class Budget(BatchCallback):
         self._restart()
         trainer.should_stop = trainer.should_stop or self.over
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the meter."""
-        self._restart()
-
     def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Sets the learning rate of this step."""
         for group in trainer.optimizers[0].param_groups:
@@ -104,10 +100,6 @@ class Budget(BatchCallback):
         self.done += 1 if self._meter is None else self._since(self._meter, trainer.strategy.root_device)
         trainer.should_stop = trainer.should_stop or self.over
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the meter again: evaluation is not counted."""
-        self._restart()
-
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
         return {"done": self.done}
@@ -116,9 +108,11 @@ class Budget(BatchCallback):
         """Goes on from what was spent before."""
         self.done = state_dict["done"]
 
-    def _restart(self) -> None:
+    def _restart(self, *arguments: Any) -> None:
         if self._meter is not None:
             self._read = self._meter()
+
+    on_train_epoch_start = on_validation_end = _restart  # evaluation is not counted
 
     def _since(self, meter: Callable[[], int], device: torch.device) -> int:
         """Units spent by all processes since the last reading, the same number on each."""

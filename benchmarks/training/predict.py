@@ -98,13 +98,12 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         if task == "segmentation":
-            grey_range = dataset.get("grey_range")
-            _write_masks(module, datamodule, targets, data["in_channels"], data["num_classes"], grey_range, bars)
+            _write_masks(module, datamodule, targets, data, dataset.get("grey_range"), bars)
         elif task == "detection":
             write_objects(module, datamodule, targets, data["in_channels"], dataset, together, bars)
         else:
-            shape, names = [data["in_channels"], *data["image_size"]], dataset["classes"]
-            write_classes(module, datamodule, images, shape, names, together, bars)
+            shape = [data["in_channels"], *data["image_size"]]
+            write_classes(module, datamodule, images, shape, dataset["classes"], together, bars)
 
 
 def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
@@ -123,13 +122,7 @@ def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
 
 
 def _write_masks(
-    module: Any,
-    datamodule: Any,
-    targets: Mapping[Path, Path],
-    channels: int,
-    classes: int,
-    grey_range: Sequence[int] | None,
-    bars: Progress,
+    module: Any, datamodule: Any, targets: Mapping[Path, Path], data: Mapping[str, Any], grey_range: Any, bars: Progress
 ) -> None:
     import numpy as np
     import tifffile
@@ -138,7 +131,7 @@ def _write_masks(
     whole = bars.add_task("images", total=len(targets))
     for image, target in targets.items():
         masks = []
-        slices, remark = datamodule.read_slices(image, channels, grey_range)
+        slices, remark = datamodule.read_slices(image, data["in_channels"], grey_range)
         if remark:
             print(remark, file=sys.stderr)
         for number, pixels in enumerate(slices, start=1):
@@ -146,7 +139,7 @@ def _write_masks(
             mask = module.predict(
                 pixels, lambda done, total, task=tiles: bars.update(task, completed=done, total=total)
             )
-            masks.append((mask.cpu().numpy() * 255 // (classes - 1)).astype(np.uint8))
+            masks.append((mask.cpu().numpy() * 255 // (data["num_classes"] - 1)).astype(np.uint8))
             bars.remove_task(tiles)
         if target.suffix == ".tif":
             tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")

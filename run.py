@@ -166,11 +166,8 @@ def _finish(console: Console, launched: Launched) -> int:
 
 
 def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[str]) -> int:
-    """Run few seeds of each network, and more where a comparison is open; return the exit code.
-
-    Raises:
-        ConfigurationError: as `_launch`, or there are no two networks to compare.
-    """
+    """Run few seeds of each network, and more where a comparison is open; return the exit code. Raises ConfigurationError as
+    `_launch`, and where there are no two networks to compare."""
     from benchmarks.analysis.sequential import LOOKS, Judged, Pair, judge
     from benchmarks.config.compose import expand
 

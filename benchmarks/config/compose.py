@@ -59,11 +59,8 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
 
 
 def defaults_used(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that choose the default recipe or variant, where the network and the data set have none.
-
-    Raises:
-        ConfigurationError: as ``expand``.
-    """
+    """Return the overrides that choose the default recipe or variant, where the network and the data set have none. Raises as
+    ``expand``."""
     with _hydra():
         parsed = parse_overrides(overrides)
         check_overrides(parsed)
@@ -74,11 +71,8 @@ def defaults_used(overrides: Sequence[str]) -> list[str]:
 
 
 def paper_facts(experiment: str) -> dict[str, Any]:
-    """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block.
-
-    Raises:
-        ConfigurationError: there is no such experiment.
-    """
+    """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block. Raises
+    ConfigurationError where there is no such experiment."""
     with _hydra():
         facts: Any = OmegaConf.to_container(compose_overrides([f"experiment={experiment}"]).paper)
     return flatten(facts)
@@ -171,11 +165,8 @@ def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ..
 
 
 def expand_all(overrides: Sequence[str], multirun: bool = True) -> list[Trial]:
-    """Return the trials of ``overrides``, each of which must compose.
-
-    Raises:
-        ConfigurationError: as ``expand``, and for the first trial that cannot be composed.
-    """
+    """Return the trials of ``overrides``. Raises ConfigurationError as ``expand``, and for the first trial that cannot be
+    composed."""
     trials = []
     for trial in expand(overrides, multirun):
         if not isinstance(trial, Trial):

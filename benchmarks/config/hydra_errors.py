@@ -21,9 +21,7 @@ from benchmarks.units import nearest, one_line
 
 def compose_overrides(overrides: Sequence[str]) -> DictConfig:
     """Hydra's ``compose`` with its own node; a default recipe or variant serves where a network and a data set have none.
-
-    Raises ConfigurationError: Hydra's error as one line that names what is nearest.
-    """
+    Raises ConfigurationError, which says Hydra's error in one line that names what is nearest."""
     try:
         try:
             return compose("config", overrides=list(overrides), return_hydra_config=True)

@@ -137,11 +137,8 @@ class Sweep:
             preload(_modules(composed))
 
     def run(self) -> None:
-        """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``.
-
-        Raises:
-            KeyboardInterrupt: after all running trials have saved and stopped.
-        """
+        """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``. Raises
+        KeyboardInterrupt after all running trials have saved and stopped."""
         try:
             while (self._queue or self._jobs or self._elsewhere) and not self._failed_fast():
                 self._step()

@@ -58,11 +58,8 @@ class Mirror:
         self._process = start("mirror", directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     def open(self) -> None:
-        """Open the run as its written record describes it.
-
-        Raises:
-            ValueError: with ``mode: online``, the server has refused the key.
-        """
+        """Open the run as its written record describes it. Raises ValueError where, with ``mode: online``, the server refuses
+        the key."""
         self._opened = True
         self._write(OPEN)
         if self.mode == "online":
@@ -70,11 +67,8 @@ class Mirror:
             self._look(ANSWER_S)
 
     def check(self) -> None:
-        """Look at what the server said, without waiting; does nothing once the run is open there or offline.
-
-        Raises:
-            ValueError: with ``mode: online``, it refuses the key or the entity.
-        """
+        """Look at what the server said, without waiting; does nothing once the run is open there or offline. Raises ValueError
+        where, with ``mode: online``, it refuses the key or the entity."""
         self._look(0)
 
     def finish(self) -> str:

@@ -33,12 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write what is missing; return 0 if the mirror holds every run, else 1.
-
-    Raises:
-        ValueError: the mirror's package is not installed.
-        FileNotFoundError: there is no such folder.
-    """
+    """Write what is missing; return 0 if the mirror holds every run, else 1. Raises ValueError where the mirror's package is
+    not installed, FileNotFoundError where there is no such folder."""
     name = arguments.to
     try:
         writer = writer_class(name)

@@ -38,10 +38,7 @@ COLUMNS = (
 
 def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mapping[str, Any]) -> None:
     """Write the report of a sweep's finished runs, once for the same results; returns within the logger's limits and 30 s.
-
-    Args:
-        logger: the configuration's node; ``mode: none`` does nothing.
-    """
+    ``logger`` is the configuration's node; its ``mode: none`` does nothing."""
     root = Path(output_root)
     finished = [
         run
@@ -69,11 +66,7 @@ def report_id(runs: Sequence[Run]) -> str:
 
 
 def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
-    """Write the report's run; the client's errors are raised.
-
-    Raises:
-        ValueError: a run of the report is no longer there.
-    """
+    """Write the report's run; the client's errors are raised, and ValueError where a run of the report is no longer there."""
     import plotly.graph_objects as go
     import wandb
 

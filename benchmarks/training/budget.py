@@ -68,11 +68,7 @@ class Budget(BatchCallback):
         return SpentBudget(kind=self.kind, limit=self.limit, spent=spent)
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Takes the schedule over from Lightning.
-
-        Raises:
-            ValueError: joules, on a device without an energy counter.
-        """
+        """Takes the schedule over from Lightning. Raises ValueError for joules, on a device without an energy counter."""
         if stage != "fit":
             return
         count = self.epochs
@@ -108,7 +104,7 @@ class Budget(BatchCallback):
         """Goes on from what was spent before."""
         self.done = state_dict["done"]
 
-    def _restart(self, *arguments: Any) -> None:
+    def _restart(self, *arguments: Any, **keywords: Any) -> None:
         if self._meter is not None:
             self._read = self._meter()
 
@@ -126,12 +122,10 @@ class Budget(BatchCallback):
 
 
 def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: StopRequest) -> Budget | None:
-    """Return the budget that the trainer's ``arguments`` set, or None for epochs.
+    """Return the budget that the trainer's ``arguments`` set, or None for epochs. Raises ValueError for more than one, or one
+    that does not cover a step.
 
     Takes its keys out of them, as Lightning's trainer has none of that name, and with a budget the limit of epochs too.
-
-    Raises:
-        ValueError: more than one budget, or one that does not cover a step.
     """
     limits = {key: arguments.pop(key, None) for key in KEYS}
     limits_set = {key: limit for key, limit in limits.items() if limit is not None}

@@ -108,11 +108,11 @@ class CostMeter(BatchCallback):
     def _most_memory(self, trainer: pl.Trainer) -> int:
         return max(self._peak_memory, peak_memory_bytes(trainer.strategy.root_device))
 
-    def _start_clock(self, *arguments: Any) -> None:
+    def _start_clock(self, *arguments: Any, **keywords: Any) -> None:
         self._training_since = time.perf_counter()
         self.energy.start()
 
-    def _stop_clock(self, *arguments: Any) -> None:
+    def _stop_clock(self, *arguments: Any, **keywords: Any) -> None:
         self.train_s, self._training_since = self._trained(), None
         self.energy.stop()
 

@@ -16,11 +16,8 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class FiniteLoss(BatchCallback):
-    """Ends a run whose loss is NaN or infinite, before such a state is evaluated or saved.
-
-    Raises:
-        NonFiniteLossError: from its hooks, on the rank that has met the loss.
-    """
+    """Ends a run whose loss is NaN or infinite, before such a state is evaluated or saved: its hooks raise NonFiniteLossError
+    on the rank that has met the loss."""
 
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
@@ -37,7 +34,7 @@ class FiniteLoss(BatchCallback):
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"validation loss is {loss} after epoch {trainer.current_epoch + 1}")
 
-    def _check(self, trainer: pl.Trainer, *arguments: Any) -> None:
+    def _check(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
         """Check the training losses, before each evaluation and each checkpoint too."""
         if self._losses and not torch.stack(self._losses).isfinite().all():
             raise NonFiniteLossError(

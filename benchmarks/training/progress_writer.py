@@ -84,7 +84,7 @@ class ProgressWriter(BatchCallback):
         trained = self._training(trainer)
         self._write("test", trained | {"done": trained["total"]})
 
-    def _training(self, trainer: pl.Trainer) -> dict[str, int]:
+    def _training(self, trainer: pl.Trainer) -> dict[str, float]:
         """Epoch, epochs, and the steps or units of the budget that are done and that there are."""
         assert self.cost is not None
         trained, epochs = self.cost.steps, trainer.max_epochs or 0
@@ -102,15 +102,15 @@ class ProgressWriter(BatchCallback):
         self._phase, self._last = phase, now
         return True
 
-    def _write(self, phase: str, counts: dict[str, int], **more: str) -> None:
+    def _write(self, phase: str, counts: dict[str, float], **more: str) -> None:
         content = self._content(phase, counts) | more | {"evaluation": self._evaluation}
         write_json(self.directory / PROGRESS, content, durable=False)
 
-    def _content(self, phase: str, counts: dict[str, int]) -> dict[str, Any]:
+    def _content(self, phase: str, counts: dict[str, float]) -> dict[str, Any]:
         metrics = {"metrics": self._metrics, "label": self._label}
         pace = {} if self.cost is None else {"elapsed_s": self.cost.wall_s, "images_per_s": self.cost.images_per_s}
         return {"phase": phase, **counts, **pace, **metrics, "time": time.time(), "pid": os.getpid()}
 
 
-def _counts(done: int, total: int, epoch: int = 0, epochs: int = 0) -> dict[str, int]:
+def _counts(done: float, total: float, epoch: int = 0, epochs: int = 0) -> dict[str, float]:
     return {"epoch": epoch, "epochs": epochs, "done": done, "total": total}

@@ -16,7 +16,7 @@ class ValidationInterval(BatchCallback):
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
         """Set the interval: training may be to stop with this batch."""
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         trainer.check_val_every_n_epoch = 1 if is_last else self.epochs

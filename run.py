@@ -159,7 +159,11 @@ def _finish(console: Console, launched: Launched) -> int:
     runs = _runs(trials, loaded)
     _show(console, trials, outcomes, runs)
     if len(trials) > 1 and not launched.interrupted:
-        _report_to_wandb(trials, runs)
+        from benchmarks.tracking.sweep_report import write_report_run
+
+        logger = next(trial.config["logger"] for trial in trials if isinstance(trial, Trial))
+        for root, members in runs.items():
+            write_report_run(root, members, logger)
     if launched.interrupted:
         return 128 + signal.SIGINT
     return 0 if launched.complete else 1
@@ -229,15 +233,6 @@ def _runs(trials: Iterable[Trial | Impossible], loaded: Mapping[Path, Loaded]) -
     """Return the runs of this call that have left a record, by output root."""
     directories = {trial.directory.resolve() for trial in trials if isinstance(trial, Trial)}
     return {root: [run for run in runs if run.directory.resolve() in directories] for root, (runs, _) in loaded.items()}
-
-
-def _report_to_wandb(trials: Sequence[Trial | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
-    """The sweep's report as a run of its own, where runs are tracked."""
-    from benchmarks.tracking.sweep_report import write_report_run
-
-    logger = next(trial.config["logger"] for trial in trials if isinstance(trial, Trial))
-    for root, members in runs.items():
-        write_report_run(root, members, logger)
 
 
 class PageWriter(SweepProgress):

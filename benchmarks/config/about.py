@@ -63,12 +63,8 @@ class Second:
 
 @dataclass(frozen=True)
 class Matching:
-    """What ``complexity match`` varies.
-
-    Attributes:
-        width: the argument that makes the network wider.
-        second: candidates for the second argument, of which the first applies that fits the network.
-    """
+    """What ``complexity match`` varies: the argument ``width`` makes the network wider; of the candidates for a ``second``
+    argument the first applies that fits the network."""
 
     width: str
     second: tuple[Second, ...] = ()

@@ -48,8 +48,7 @@ class HostsExecutor(LocalExecutor):
             return Outcome("refused", f"cluster=hosts is for several machines, got trainer.num_nodes={machines}")
         if self._node >= machines:
             return Outcome("refused", f"cluster.node={self._node} of trainer.num_nodes={machines} machines")
-        lacking = missing_resources(trial, machines=machines)
-        if lacking is not None:
+        if lacking := missing_resources(trial, machines=machines):
             return Outcome("refused", lacking)
         digest = config_hash(trial.config)
         node = Node(self._node, machines, self._endpoint, digest, self._address, self._restarts)

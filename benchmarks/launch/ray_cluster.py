@@ -215,15 +215,13 @@ class RayExecutor:
 
     def start(self, trial: Trial) -> RayJob | Outcome:
         """Submits a trial, unless no node could run it."""
-        done = settled(trial)
-        if done is not None:
+        if done := settled(trial):
             return done
         nodes = trial.config["trainer"]["num_nodes"]
         if nodes > 1:
             needed = f"trainer.num_nodes={nodes} needs cluster=slurm or cluster=hosts: a task of Ray's is on one node"
             return Outcome("refused", needed)
-        lacking = self._cluster.lacking(trial)
-        if lacking is not None:
+        if lacking := self._cluster.lacking(trial):
             return Outcome("refused", lacking)
         if held(trial.directory / LAUNCHER):
             return with_another(trial)
@@ -243,13 +241,7 @@ class RayExecutor:
 
 
 def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outcome:
-    """Run a trial on this node to its end, as a task of Ray.
-
-    Args:
-        trial: to run.
-        folder: the launcher's, from which paths start.
-        environment: variables for the ranks.
-    """
+    """Run a trial on this node to its end, as a task of Ray, from the launcher's ``folder``, with variables for the ranks."""
     cancelled = 0
 
     def note(number: int, frame: Any) -> None:
@@ -262,8 +254,7 @@ def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outc
             return Outcome("refused", f"node {socket.gethostname()} does not share the launcher's {path}")
     os.chdir(folder)
     os.environ.update(environment)
-    lacking = missing_resources(trial)
-    if lacking is not None:
+    if lacking := missing_resources(trial):
         return Outcome("refused", lacking)
     if can_fork():
         preload(["ray"])  # which the main module of Ray's workers imports, and so does each process forked for them
@@ -294,8 +285,7 @@ def _find(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ConfigurationError(f"cluster.address is null, local, auto or host:port, got {address!r}")
-    silent = _silence(address)
-    if silent is not None:
+    if silent := _silence(address):
         raise ConfigurationError(f"no Ray at {address}: {silent}")
     return address
 

@@ -135,15 +135,8 @@ class _Result(pickle.Unpickler):
 
 
 class SlurmExecutor:
-    """Submits every trial as a job; those of the sweep that are in Slurm's hands already it only watches.
-
-    Args:
-        launch: the configuration's block of that name.
-
-    Raises:
-        ValueError: submitit is not installed.
-        TimeoutError: there is no Slurm here, or it does not answer.
-    """
+    """Submits every trial as a job; those of the sweep that are in Slurm's hands already it only watches. Raises ValueError
+    where submitit is not installed, TimeoutError where there is no Slurm here, or it does not answer."""
 
     def __init__(self, launch: Mapping[str, Any]) -> None:
         try:

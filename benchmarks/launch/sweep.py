@@ -69,8 +69,7 @@ class LocalExecutor:
 
     def start(self, trial: Trial) -> Job | Outcome:
         """Starts a trial in processes of its own."""
-        refused = refusal(trial) or missing_resources(trial, self.workers)
-        if refused is not None:
+        if refused := refusal(trial) or missing_resources(trial, self.workers):
             return Outcome("refused", refused)
         own = self._take_gpus(trial.config) if self.workers > 1 and on_gpu(trial.config) else None
         started = start_trial(trial, own)
@@ -133,8 +132,8 @@ class Sweep:
             self._executor: Executor = instantiate(config["cluster"]["executor"], launch=config["launch"])
         except InstantiationException as error:
             raise ConfigurationError(str(error.__cause__ or error).splitlines()[0]) from error
-        if can_fork():
-            preload(_modules(composed))
+        if can_fork():  # what `_target_` keys name is imported once for all
+            preload(sorted({target.rpartition(".")[0] for trial in composed for target in targets(trial.config)}))
 
     def run(self) -> None:
         """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``. Raises
@@ -234,8 +233,3 @@ def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) ->
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(path, {"command": list(command), "made": files.now(), "trials": rows})
-
-
-def _modules(trials: Iterable[Trial]) -> list[str]:
-    """Return the modules that the trials' ``_target_`` keys name, to be imported once for all."""
-    return sorted({target.rpartition(".")[0] for trial in trials for target in targets(trial.config)})

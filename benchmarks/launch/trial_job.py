@@ -268,8 +268,7 @@ class TrialJob:
 
 def start_trial(trial: Trial, gpus: Sequence[str] | None = None, node: Node | None = None) -> TrialJob | Outcome:
     """Starts a trial, unless it is finished, refused, or with another launcher."""
-    done = settled(trial)
-    if done is not None:
+    if done := settled(trial):
         return done
     try:
         trial.directory.mkdir(parents=True, exist_ok=True)
@@ -302,8 +301,7 @@ def _not_written(directory: Path, error: OSError) -> str:
 
 def settled(trial: Trial) -> Outcome | None:
     """Return the outcome of a trial that is not to be started, as refused or finished already; None if it is to be started."""
-    refused = refusal(trial)
-    if refused is not None:
+    if refused := refusal(trial):
         return Outcome("refused", refused)
     return Outcome("finished") if is_finished(trial) else None
 

@@ -128,12 +128,10 @@ def run_name(record: Mapping[str, Any]) -> str:
 
 
 def mirrored(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a history as a mirror has it: before each evaluation, a row for each point of the training that led to it.
+    """Return a history as a mirror has it: before each evaluation, a row for each point of the training that led to it. Raises
+    ValueError where the points are damaged.
 
     Compute is under ``compute/``; what is absent or not finite is left out.
-
-    Raises:
-        ValueError: the points are damaged.
     """
     names = {"step": STEP, "loss": STEP_LOSS} | {name: f"compute/{name}" for name in COMPUTE}
     flat: list[dict[str, Any]] = []
@@ -156,10 +154,7 @@ def metrics(record: Mapping[str, Any]) -> list[str]:
 
 def summary(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics, best validation.
-
-    Args:
-        rows: of the history, under the record's names or the mirror's.
-    """
+    The ``rows`` are of the history, under the record's names or the mirror's."""
     named = {
         "status": record["status"],
         "error": record["error"],

@@ -42,12 +42,8 @@ ABSENT = "not on the server"
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
-    """A run folder that belongs on the server.
-
-    Attributes:
-        record: its record; of a run that was killed with its launcher, closed as such.
-        rows: its history under the server's names.
-    """
+    """A run folder that belongs on the server: ``record``, of a run that was killed with its launcher closed as such, and
+    ``rows``, its history under the server's names."""
 
     directory: Path
     record: dict[str, Any]

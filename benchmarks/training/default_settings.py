@@ -29,10 +29,7 @@ def layouts() -> dict[Key, tuple[bool, float]]:
 def complete(config: Mapping[str, Any], trainer: Mapping[str, Any], gpu: bool) -> tuple[dict[str, Any], str | None]:
     """Return a trainer's arguments with precision and layout set, and why the default layout is not NCHW, in one line or None.
 
-    Args:
-        config: of the run.
-        trainer: its arguments, ``config["trainer"]`` or what tuning made of it.
-        gpu: whether the run is on one.
+    ``trainer`` are its arguments: ``config["trainer"]`` or what tuning made of it. ``gpu``: whether the run is on one.
     """
     precision = exact_precision(trainer["precision"], gpu)
     completed = {**trainer, "precision": precision}

@@ -19,16 +19,13 @@ STEPS_EVERY = 50  # steps, from the start of training
 
 
 class HistoryWriter(BatchCallback):
-    """Appends a row to ``history.jsonl`` after each evaluation: metrics, and what training has cost so far.
+    """Appends a row to ``history.jsonl`` of the run's ``directory`` after each evaluation: metrics, and what training has cost
+    so far.
 
     Its ``steps`` are the training since the evaluation before, a point every ``STEPS_EVERY`` steps: the mean loss of these
     steps on the images of the first process, and the learning rate of the last of them. Losses stay on the device until then.
 
     A row that is there already, of an epoch that was killed and trained again, is not written twice.
-
-    Args:
-        directory: the run's.
-        cost: what training costs.
     """
 
     def __init__(self, directory: Path, cost: CostMeter) -> None:

@@ -46,11 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write a mask for each image, or the classes or objects of all.
-
-    Raises:
-        ValueError, OSError: no such run or image, a tile that memory does not hold, or a file that would be overwritten.
-    """
+    """Write a mask for each image, or the classes or objects of all. Raises ValueError or OSError where there is no such run or
+    image, for a tile that memory does not hold, and a file that would be overwritten."""
     run, images, tile = arguments.run, arguments.images, arguments.tile
     out = arguments.out or run / "predictions"
     weights = run / "checkpoints" / f"{arguments.checkpoint}.ckpt"

@@ -69,15 +69,14 @@ def from_published(path: Path, name: str, layout: str = "torchvision") -> Weight
     if name in ARCHITECTURES:
         present = {modern_name(key): tensor for key, tensor in weights.items()}
         network = _network(name, present)
+        published_name, of = torchvision_name, class_of(network)
     else:
         present = published_detectors.prepared(weights, layout, name, published is not None)
         network = published_detectors.network(layout, name, present)
+        published_name, of = published_detectors.published_name, layout
     with torch.device("meta"):
         state_dict: dict[str, Tensor] = instantiate(network).state_dict()
-    if name in ARCHITECTURES:
-        names = {key: torchvision_name(key, class_of(network)) for key in state_dict}
-    else:
-        names = {key: published_detectors.published_name(key, layout) for key in state_dict}
+    names = {key: published_name(key, of) for key in state_dict}
     expected = {names[key]: tensor for key, tensor in state_dict.items()}
     for key, tensor in expected.items():
         if key.endswith(".num_batches_tracked"):  # files of before torch 0.4.1 have none

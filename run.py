@@ -1,7 +1,6 @@
 """Trains and tests networks: composes the trials, runs each in a process of its own, shows the results."""
 
 import argparse
-import errno
 import signal
 import sys
 import textwrap
@@ -23,7 +22,7 @@ from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.terminal import outlive_readers
-from benchmarks.units import FULL_DISK, plural, signal_name
+from benchmarks.units import FULL_DISK, full_disk, plural, signal_name
 
 HYDRA_FLAGS = (
     "--cfg",
@@ -146,8 +145,7 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
         ended = len(sweep.outcomes)
         console.print(f"interrupted; {ended} of {plural(len(trials), 'run')} ended, the same command goes on from here")
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise NotWritten(FULL_DISK if full else f"{error.filename}: {error.strerror}") from error
+        raise NotWritten(FULL_DISK if full_disk(error) else f"{error.filename}: {error.strerror}") from error
     return Launched(trials, sweep.outcomes, interrupted, watcher)
 
 

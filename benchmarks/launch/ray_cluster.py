@@ -19,6 +19,7 @@ from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import is_finished, missing_resources
 from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
+from benchmarks.launch.sweep import Executor
 from benchmarks.launch.trial_job import POLL_S, SAVE_S, STOP_S, Outcome, TrialJob, settled, start_trial, with_another
 from benchmarks.records import files
 from benchmarks.records.code_version import ROOT
@@ -166,8 +167,8 @@ class Cluster:
             self._answered = self._asked
 
 
-class RayExecutor:
-    """Submits every trial as a task. A Ray that is started here ends with this process, by itself.
+class RayExecutor(Executor):
+    """Submits every trial as a task; Ray frees what it had. A Ray that is started here ends with this process, by itself.
 
     Args:
         launch: the configuration's block of that name.
@@ -209,10 +210,6 @@ class RayExecutor:
         self._retries = launch["retries"]
         self._cluster = Cluster()
 
-    def room(self) -> bool:
-        """Return true: Ray has the queue."""
-        return True
-
     def start(self, trial: Trial) -> RayJob | Outcome:
         """Submits a trial, unless no node could run it."""
         if done := settled(trial):
@@ -235,9 +232,6 @@ class RayExecutor:
             name=trial.label, num_cpus=needs["CPU"], num_gpus=needs.get("GPU", 0), max_retries=self._retries
         ).remote(trial, os.getcwd(), tracking)
         return RayJob(trial, task, self._cluster)
-
-    def ended(self, job: RayJob) -> None:
-        """Do nothing: Ray frees what the task had."""
 
 
 def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outcome:

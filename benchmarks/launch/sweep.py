@@ -41,10 +41,11 @@ class Job(Protocol):
 
 
 class Executor(Protocol):
-    """Where trials run."""
+    """Where trials run: by default where others keep the queue."""
 
     def room(self) -> bool:
         """Whether one more may start now."""
+        return True
 
     def start(self, trial: Trial) -> Job | Outcome:
         """Starts a trial, or says why not."""
@@ -53,10 +54,9 @@ class Executor(Protocol):
         """Takes back what the job had."""
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Trials on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each, or share them by
-    ``cluster.oversubscribe``.
-    """
+    ``cluster.oversubscribe``."""
 
     def __init__(self, launch: Mapping[str, Any]) -> None:
         self.workers = launch["workers"]

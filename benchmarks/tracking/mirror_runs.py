@@ -80,7 +80,4 @@ def _mirror(run: Run, name: str, writer_of: Any) -> int:
 
 def default_of(name: str) -> dict[str, Any]:
     """Return the settings that a mirror's file has."""
-    path = option_file("logger", name)
-    if path is None:
-        raise ValueError(f"no conf/logger/{name}.yaml")
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.load(option_file("logger", name)), resolve=True)  # type: ignore[arg-type, return-value]

@@ -158,7 +158,8 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
 
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else _free_memory()
     at_legal = 4 * measure(net, (channels, legal, legal)).activations  # float32
-    if at_legal * (tile / legal) ** 2 <= free:
+    need = at_legal * (tile / legal) ** 2
+    if need <= free:
         return
     fits = int(legal * (free / at_legal) ** 0.5)
     while fits > 0:
@@ -167,7 +168,6 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
             break
         except ValueError:
             fits -= 1
-    need = at_legal * (tile / legal) ** 2
     raise ValueError(f"a tile of {tile} needs up to {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: {fits} fits")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +69,8 @@ def from_published(path: Path, name: str, layout: str = "torchvision") -> Weight
     if name in ARCHITECTURES:
         present = {modern_name(key): tensor for key, tensor in weights.items()}
         network = _network(name, present)
-        published_name, of = torchvision_name, class_of(network)
+        published_name: Callable[[str, str], str] = torchvision_name
+        of = class_of(network)
     else:
         present = published_detectors.prepared(weights, layout, name, published is not None)
         network = published_detectors.network(layout, name, present)

@@ -97,11 +97,9 @@ class Budget(BatchCallback):
         trainer.should_stop = trainer.should_stop or self.over
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on from."""
         return {"done": self.done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what was spent before."""
         self.done = state_dict["done"]
 
     def _restart(self, *arguments: Any, **keywords: Any) -> None:

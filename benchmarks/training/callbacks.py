@@ -51,7 +51,7 @@ def training_callbacks(
         run.cost = RegionCostMeter(module.net, complexity, recipe["batch_size"])
     else:
         run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
-    run.progress.follow(run.cost, run.budget)
+    run.progress.cost, run.progress.budget = run.cost, run.budget
     if images := recipe.get("batch_norm_images"):
         run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
     return [

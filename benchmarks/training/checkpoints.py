@@ -167,11 +167,9 @@ class Checkpoints(BatchCallback):
             metrics[name]._update_count = updates
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the best value so far."""
         self.best = state_dict["best"]
 
 

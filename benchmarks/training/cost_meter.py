@@ -90,7 +90,6 @@ class CostMeter(BatchCallback):
         self._start_clock()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run continues from."""
         return {
             "samples_seen": self.samples_seen,
             "wall_s": self.wall_s,
@@ -99,7 +98,6 @@ class CostMeter(BatchCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the compute, time and energy spent before."""
         self.samples_seen = state_dict["samples_seen"]
         self._resumed_wall_s = state_dict["wall_s"]
         self.train_s = state_dict["train_s"]

@@ -80,11 +80,9 @@ class HistoryWriter(BatchCallback):
             self._written = row["step"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run's next row goes on from."""
         return {"losses": [float(loss) for loss in self._losses], "points": self._means()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the losses before."""
         self._losses = list(torch.tensor(state_dict["losses"]))
         self._points = state_dict["points"]
 

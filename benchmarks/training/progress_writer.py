@@ -27,6 +27,7 @@ class ProgressWriter(BatchCallback):
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        # By these the progress of training is counted: by a budget where it has one.
         self.cost: CostMeter | None = None
         self.budget: Budget | None = None
         self._last = -math.inf
@@ -35,10 +36,6 @@ class ProgressWriter(BatchCallback):
         self._metrics: dict[str, float] = {}
         self._label = ""
         self._evaluation = ""  # the line of the last one
-
-    def follow(self, cost: CostMeter, budget: Budget | None) -> None:
-        """Count the progress of training by ``cost``, or by its ``budget`` where it has one."""
-        self.cost, self.budget = cost, budget
 
     def prepare(self, what: str, done: int, total: int) -> None:
         """Write that ``done`` of ``total`` is prepared of ``what``; 0 where a number is not known."""

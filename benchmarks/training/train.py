@@ -232,9 +232,8 @@ def fit_evaluation_batch(config: dict[str, Any], trainer: pl.Trainer, module: An
     if config["data"]["task"] != "classification":
         return
     if device.type != "cuda":
-        if (
-            pixels <= 32 * 32
-        ):  # 64 of CIFAR-10's stay in a CPU's caches and take three quarters of the time of 500 at once
+        # 64 of CIFAR-10's stay in a CPU's caches and take three quarters of the time of 500 at once.
+        if pixels <= 32 * 32:
             data.eval_batch_size = min(data.eval_batch_size, 64 * 32 * 32 // pixels)
         return
     start, counts = data.eval_batch_size, data.manifest()["counts"]

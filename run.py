@@ -334,11 +334,8 @@ def _hydra(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = {group: ", ".join(choices(group)) for group in GROUPS}
-    groups = "\n".join(
-        textwrap.fill(f"{group:<10} {options or 'none yet'}", 118, initial_indent="  ", subsequent_indent=" " * 13)
-        for group, options in listed.items()
-    )
+    listed = (f"{group:<10} {', '.join(choices(group)) or 'none yet'}" for group in GROUPS)
+    groups = "\n".join(textwrap.fill(line, 118, initial_indent="  ", subsequent_indent=" " * 13) for line in listed)
     keys = (
         "  seed=0           output_root=outputs\n"
         "  model.*          the network: model.depth, model.cardinality, model.growth_rate, model.base_channels, …\n"

@@ -108,7 +108,8 @@ class SweepProgress:
 
     def begin(self, index: int, label: str) -> None:
         """A trial starts."""
-        self.runs[index] = self.bars.add_task(self._short(label), total=None, progress=STARTING)
+        short = shortened(label, max(16, self.console.width // 4))
+        self.runs[index] = self.bars.add_task(short, total=None, progress=STARTING)
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
         """A trial has written ``progress.json``, or waits in a queue."""
@@ -154,9 +155,6 @@ class SweepProgress:
         debug = "debug" if run.is_debug else ""
         texts = (result_text(run.measured, run.metric_label), duration(run.wall_s), debug, before)
         return "   ".join(filter(None, texts))
-
-    def _short(self, label: str) -> str:
-        return shortened(label, max(16, self.console.width // 4))
 
     def _ended_text(self) -> str:
         failed = f", {self.failed} without a result" if self.failed else ""

@@ -141,16 +141,16 @@ class Sweep:
         try:
             while (self._queue or self._jobs or self._elsewhere) and not self._failed_fast():
                 self._step()
-            self._stop("interrupted", "stopped, as another trial has failed (launch.fail_fast)")
+            self._stop("stopped, as another trial has failed (launch.fail_fast)")
         except KeyboardInterrupt as interrupt:
             cause = f"interrupted by {str(interrupt) or 'Ctrl-C'}"
             try:
-                self._stop("interrupted", cause)
+                self._stop(cause)
             except KeyboardInterrupt:
-                self._stop("interrupted", f"{cause}, twice", at_once=True)
+                self._stop(f"{cause}, twice", at_once=True)
             raise
         except Exception as error:
-            self._stop("interrupted", f"the launcher failed: {error}", at_once=True)
+            self._stop(f"the launcher failed: {error}", at_once=True)
             raise
 
     def _step(self) -> None:
@@ -205,9 +205,9 @@ class Sweep:
     def _failed_fast(self) -> bool:
         return self._fail_fast and not all(outcome.good for outcome in self.outcomes.values())
 
-    def _stop(self, status: str, error: str, at_once: bool = False) -> None:
+    def _stop(self, error: str, at_once: bool = False) -> None:
         for job in self._jobs.values():
-            job.stop(status, error, at_once)
+            job.stop("interrupted", error, at_once)
         while self._jobs:
             self._poll()
             time.sleep(POLL_S)

@@ -60,8 +60,7 @@ codecs.register_error(READABLE, _readable)
 
 
 class Outliving:
-    """Standard output or error whose reader may go away (``| head -1``) or whose disk may be full: what nobody takes is
-    dropped."""
+    """A standard stream whose reader may go away (``| head -1``) or whose disk may be full: what nobody takes is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

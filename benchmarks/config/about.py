@@ -84,8 +84,7 @@ def _look_in(path: str) -> Look | None:
 
 
 def read_look(about: Mapping[str, Any]) -> Look | None:
-    """Return the look that an ``about`` block says, None without one. Raises ConfigurationError for one that cannot be
-    drawn."""
+    """Return the look of an ``about`` block, None without one. Raises ConfigurationError for one that cannot be drawn."""
     look = about.get("look")
     if look is None:
         return None

@@ -59,7 +59,7 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
 
 
 def defaults_used(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that choose the default recipe or variant, where the network and the data set have none. Raises as
+    """Return the overrides that choose the default recipe or variant, where network and data set have none. Raises as
     ``expand``."""
     with _hydra():
         parsed = parse_overrides(overrides)
@@ -165,7 +165,7 @@ def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ..
 
 
 def expand_all(overrides: Sequence[str], multirun: bool = True) -> list[Trial]:
-    """Return the trials of ``overrides``. Raises ConfigurationError as ``expand``, and for the first trial that cannot be
+    """Return the trials of ``overrides``. Raises ConfigurationError as ``expand``, and for the first that cannot be
     composed."""
     trials = []
     for trial in expand(overrides, multirun):

@@ -72,8 +72,7 @@ def _escaped(value: str) -> str:
 
 
 def check_overrides(parsed: Sequence[Override]) -> None:
-    """Raise ConfigurationError for an override that would be ignored, names an option that there is not, or sweeps over no
-    value."""
+    """Raise ConfigurationError for an override that would be ignored, names an unknown option, or sweeps over no value."""
     for override in parsed:
         key, text = str(override.key_or_group), str(override.input_line)
         if re.split("[./]", key)[0] == "hydra":

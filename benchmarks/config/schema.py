@@ -205,8 +205,7 @@ KEYS: Mapping[str, Kind] = {
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Raise ConfigurationError for a value of a resolved configuration of another kind, or missing, saying which would be
-    right."""
+    """Raise ConfigurationError, saying what would be right, for a value that is missing or of another kind than its key's."""
     for key, kind in KEYS.items():
         _check_value(config, key, kind)
 

@@ -144,8 +144,7 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
 
 
 def check_mirrors(trials: Iterable[Trial | Impossible]) -> None:
-    """Raise ConfigurationError where a package is not installed that a mirror needs: a mirror is named like its package and
-    extra."""
+    """Raise ConfigurationError where a mirror's package, which is named like it and like its extra, is not installed."""
     loggers = [trial.config["logger"] for trial in trials if isinstance(trial, Trial)]
     names = dict.fromkeys(name for logger in loggers for name, node in logger.items() if isinstance(node, dict))
     for name in names:

@@ -58,8 +58,8 @@ class Mirror:
         self._process = start("mirror", directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     def open(self) -> None:
-        """Open the run as its written record describes it. Raises ValueError where, with ``mode: online``, the server refuses
-        the key."""
+        """Open the run as its written record says. Raises ValueError where, with ``mode: online``, the server refuses the
+        key."""
         self._opened = True
         tell(self._process, OPEN)
         if self.mode == "online":

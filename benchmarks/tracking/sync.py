@@ -67,8 +67,8 @@ class Tracked:
         return cls(run.directory, ended(run), config, mirrored(run.history))
 
     def missing(self, api: Any) -> str | None:
-        """Return what the server lacks first, in words; None if it holds the run as it is here. Raises ValueError where sending
-        cannot help."""
+        """Return what the server lacks first, in words; None if it holds the run. Raises ValueError where sending cannot
+        help."""
         logger, run_id = self.config["logger"], self.record["run_id"]
         remote = find(api, "/".join(filter(None, (logger["entity"], logger["project"], run_id))))
         if remote is None:

@@ -19,8 +19,7 @@ STEPS_EVERY = 50  # steps, from the start of training
 
 
 class HistoryWriter(BatchCallback):
-    """Appends a row to ``history.jsonl`` of the run's ``directory`` after each evaluation: metrics, and what training has cost
-    so far.
+    """Appends a row to the run's ``history.jsonl`` after each evaluation: metrics, and what training has cost so far.
 
     Its ``steps`` are the training since the evaluation before, a point every ``STEPS_EVERY`` steps: the mean loss of these
     steps on the images of the first process, and the learning rate of the last of them. Losses stay on the device until then.

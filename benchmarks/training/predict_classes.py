@@ -19,8 +19,7 @@ def write_classes(
     path: Path,
     bars: Progress,
 ) -> None:
-    """Print the most probable class of each image; write the probabilities of all classes to the table ``path``, a row for
-    each.
+    """Print each image's most probable class; write the probabilities of all classes to ``path``, a row for each image.
 
     The network takes images of ``shape`` [C, H, W]; ``names`` are those of the classes.
     """

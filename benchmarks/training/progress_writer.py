@@ -18,8 +18,7 @@ PROGRESS_EVERY_S = 0.5
 
 
 class ProgressWriter(BatchCallback):
-    """Writes ``progress.json`` of a run's ``directory``: where something new begins at once, then at most every
-    ``PROGRESS_EVERY_S``.
+    """Writes the run's ``progress.json``: at once where something new begins, then at most every ``PROGRESS_EVERY_S``.
 
     Before training it says what is prepared: a data set that is fetched, copied or listed, compilation. In training it counts
     steps, or the units of the budget. A test after training counts as the end of it; a run that only tests counts its batches.

@@ -26,7 +26,7 @@ def interruption_behind(error: BaseException | None) -> Interrupted | None:
 
 
 class StopRequest:
-    """Whether this process, or in training any of the ranks, has been asked to stop. A rank waits ``timeout_s`` for its peers'
+    """Whether this process, or in training any rank, has been asked to stop. A rank waits ``timeout_s`` for its peers'
     answer."""
 
     def __init__(self, timeout_s: float) -> None:

@@ -130,8 +130,7 @@ def count_compute(run: OpenRun, module: Any) -> Complexity:
 
 
 def imported_weights(config: dict[str, Any]) -> Weights | None:
-    """Return the weights that ``mode=test`` evaluates, None for a run that trains. Raises ValueError for those of another
-    network."""
+    """Return the weights that ``mode=test`` evaluates, None for a run that trains. Raises ValueError for another network's."""
     if config["mode"] != "test":
         return None
     weights = Weights.read(Path(config["weights"]), trusted=[config["module"]["net"]["_target_"]])
@@ -187,8 +186,7 @@ def device_of(accelerator: str) -> torch.device:
 def apply_options(
     run: OpenRun, options: TrainingOptions, arguments: dict[str, Any], module: Any, complexity: Complexity
 ) -> None:
-    """Set up the network and this process by the training options. Raises ValueError where device or network do not allow
-    one."""
+    """Set up network and process by the training options. Raises ValueError where device or network do not allow one."""
     options.check(device_of(arguments["accelerator"]), str(arguments["precision"]))
     if options.gradient_checkpointing:
         run.recomputed_macs = recomputed_macs(module.net, complexity)
@@ -201,8 +199,7 @@ def apply_options(
 def make_trainer(
     run: OpenRun, arguments: dict[str, Any], callbacks: Sequence[pl.Callback], module: pl.LightningModule
 ) -> pl.Trainer:
-    """Return the trainer of this rank. Raises RuntimeError where another number of processes was started than the configuration
-    says."""
+    """Return this rank's trainer. Raises RuntimeError where another number of processes was started than was asked for."""
     config = run.config["trainer"]
     world_size = config["devices"] * config["num_nodes"]
     timeout = timedelta(seconds=run.config["launch"]["collective_timeout_s"])

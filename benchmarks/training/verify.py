@@ -35,8 +35,7 @@ TOLERANCE = 1e-3  # of a metric in percent: the record's is in single precision
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a run says of itself, and whether it ``agrees`` with what was derived anew; None where that cannot be done
-    here."""
+    """One thing that a run says of itself: whether it ``agrees`` with what was derived anew, None where that cannot be done."""
 
     subject: str
     agrees: bool | None

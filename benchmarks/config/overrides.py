@@ -18,9 +18,8 @@ from benchmarks.units import nearest
 
 SEVERAL = "logger"  # the group of which a run may have several options at once
 HOME = re.compile(r"(?<=[=,])~(?=/|,|$)")
-OF_HYDRA = {
-    "hydra.run": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
-    "hydra.sweep": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
+OF_HYDRA = {  # by patterns of keys
+    "hydra.(run|sweep)": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
     "hydra.job": "set name=… or output_root=DIR",
     "hydra.launcher": "set cluster=local, hosts, slurm or ray, and launch.workers",
     "hydra.sweeper": "list the values: -m KEY=A,B",

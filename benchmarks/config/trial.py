@@ -54,8 +54,8 @@ class Trial:
         data, recipe = (self.config.get(group) for group in ("data", "recipe"))
         for key, group in {"data.name": data, "name": self.config, "recipe.name": recipe}.items():
             name = group.get("name") if isinstance(group, Mapping) else None
-            plain = isinstance(name, str) and name.isprintable() and name.strip() == name
-            if not plain or "/" in name or name in ("", ".", ".."):
+            plain = isinstance(name, str) and name.isprintable() and name.strip() == name and "/" not in name
+            if not plain or name in ("", ".", ".."):
                 raise ConfigurationError(f"{key} is the name of a folder, without / and no ., got {name!r}")
         data_name = self.config["data"]["name"]
         if data_name in NO_RUNS:

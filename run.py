@@ -1,7 +1,6 @@
 """Trains and tests networks: composes the trials, runs each in a process of its own, shows the results."""
 
 import argparse
-import errno
 import signal
 import sys
 import textwrap
@@ -23,7 +22,7 @@ from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.terminal import outlive_readers
-from benchmarks.units import FULL_DISK, plural, signal_name
+from benchmarks.units import FULL_DISK, full_disk, plural, signal_name
 
 HYDRA_FLAGS = (
     "--cfg",
@@ -146,8 +145,7 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
         ended = len(sweep.outcomes)
         console.print(f"interrupted; {ended} of {plural(len(trials), 'run')} ended, the same command goes on from here")
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        raise NotWritten(FULL_DISK if full else f"{error.filename}: {error.strerror}") from error
+        raise NotWritten(FULL_DISK if full_disk(error) else f"{error.filename}: {error.strerror}") from error
     return Launched(trials, sweep.outcomes, interrupted, watcher)
 
 
@@ -159,18 +157,19 @@ def _finish(console: Console, launched: Launched) -> int:
     runs = _runs(trials, loaded)
     _show(console, trials, outcomes, runs)
     if len(trials) > 1 and not launched.interrupted:
-        _report_to_wandb(trials, runs)
+        from benchmarks.tracking.sweep_report import write_report_run
+
+        logger = next(trial.config["logger"] for trial in trials if isinstance(trial, Trial))
+        for root, members in runs.items():
+            write_report_run(root, members, logger)
     if launched.interrupted:
         return 128 + signal.SIGINT
     return 0 if launched.complete else 1
 
 
 def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[str]) -> int:
-    """Run few seeds of each network, and more where a comparison is open; return the exit code.
-
-    Raises:
-        ConfigurationError: as `_launch`, or there are no two networks to compare.
-    """
+    """Run few seeds of each network, and more where a comparison is open; return the exit code. Raises ConfigurationError as
+    `_launch`, and where there are no two networks to compare."""
     from benchmarks.analysis.sequential import LOOKS, Judged, Pair, judge
     from benchmarks.config.compose import expand
 
@@ -232,15 +231,6 @@ def _runs(trials: Iterable[Trial | Impossible], loaded: Mapping[Path, Loaded]) -
     """Return the runs of this call that have left a record, by output root."""
     directories = {trial.directory.resolve() for trial in trials if isinstance(trial, Trial)}
     return {root: [run for run in runs if run.directory.resolve() in directories] for root, (runs, _) in loaded.items()}
-
-
-def _report_to_wandb(trials: Sequence[Trial | Impossible], runs: Mapping[Path, Sequence[Run]]) -> None:
-    """The sweep's report as a run of its own, where runs are tracked."""
-    from benchmarks.tracking.sweep_report import write_report_run
-
-    logger = next(trial.config["logger"] for trial in trials if isinstance(trial, Trial))
-    for root, members in runs.items():
-        write_report_run(root, members, logger)
 
 
 class PageWriter(SweepProgress):
@@ -344,11 +334,8 @@ def _hydra(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    listed = {group: ", ".join(choices(group)) for group in GROUPS}
-    groups = "\n".join(
-        textwrap.fill(f"{group:<10} {options or 'none yet'}", 118, initial_indent="  ", subsequent_indent=" " * 13)
-        for group, options in listed.items()
-    )
+    listed = (f"{group:<10} {', '.join(choices(group)) or 'none yet'}" for group in GROUPS)
+    groups = "\n".join(textwrap.fill(line, 118, initial_indent="  ", subsequent_indent=" " * 13) for line in listed)
     keys = (
         "  seed=0           output_root=outputs\n"
         "  model.*          the network: model.depth, model.cardinality, model.growth_rate, model.base_channels, …\n"

@@ -60,11 +60,7 @@ codecs.register_error(READABLE, _readable)
 
 
 class Outliving:
-    """A stream whose reader may go away (``| head -1``) or whose disk may be full: what nobody takes any more is dropped.
-
-    Args:
-        stream: standard output or standard error.
-    """
+    """A standard stream whose reader may go away (``| head -1``) or whose disk may be full: what nobody takes is dropped."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import errno
 import io
 import json
 import math
@@ -15,6 +16,11 @@ MISSING = "–"
 # Folders of an output root that hold no runs to show.
 NO_RUNS = ("wandb", "cache", "sweeps", "superseded", "views", "tables", "slurm", "tuning", "mlartifacts")
 FULL_DISK = "no space left on the disk, or no inodes; what was written before is intact"
+
+
+def full_disk(error: BaseException) -> bool:
+    """Whether an error is that of a disk, or a user's share of it, without space or inodes."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def quantity(value: float, unit: str) -> str:

@@ -64,12 +64,8 @@ class Second:
 
 @dataclass(frozen=True)
 class Matching:
-    """What ``complexity match`` varies.
-
-    Attributes:
-        width: the argument that makes the network wider.
-        second: candidates for the second argument, of which the first applies that fits the network.
-    """
+    """What ``complexity match`` varies: the argument ``width`` makes the network wider; of the candidates for a ``second``
+    argument the first applies that fits the network."""
 
     width: str
     second: tuple[Second, ...] = ()
@@ -91,11 +87,7 @@ def _look_in(_: tuple[Path, ...], family: str) -> Look | None:
 
 
 def read_look(about: Mapping[str, Any]) -> Look | None:
-    """Return the look that an ``about`` block says, None without one.
-
-    Raises:
-        ConfigurationError: it is none that can be drawn.
-    """
+    """Return the look of an ``about`` block, None without one. Raises ConfigurationError for one that cannot be drawn."""
     look = about.get("look")
     if look is None:
         return None
@@ -110,11 +102,8 @@ def read_look(about: Mapping[str, Any]) -> Look | None:
 
 
 def read_matching(about: Mapping[str, Any]) -> Matching | None:
-    """Return what ``complexity match`` varies, None where the ``about`` block does not say it.
-
-    Raises:
-        ConfigurationError: a key that is none of its.
-    """
+    """Return what ``complexity match`` varies, None where the ``about`` block does not say it. Raises ConfigurationError for a
+    key that is none of its."""
     match = about.get("match")
     if match is None:
         return None
@@ -126,11 +115,7 @@ def read_matching(about: Mapping[str, Any]) -> Matching | None:
 
 
 def check_about(config: Mapping[str, Any]) -> None:
-    """Let a configuration pass whose ``about`` block can be read.
-
-    Raises:
-        ConfigurationError: it cannot.
-    """
+    """Raise ConfigurationError for a configuration whose ``about`` block cannot be read."""
     about = config.get("about") or {}
     if not isinstance(about, Mapping) or not set(about) <= {"look", "match"}:
         raise ConfigurationError(f"about has a look and a match, got {about!r}")

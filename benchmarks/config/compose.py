@@ -1,7 +1,8 @@
 """From command-line overrides to trials."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from os.path import realpath
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -17,7 +18,7 @@ from benchmarks.config.fast_composition import speed_up
 from benchmarks.config.folders import added_folders
 from benchmarks.config.hydra_errors import compose_overrides
 from benchmarks.config.overrides import as_text, check_overrides, parse_overrides
-from benchmarks.config.own_folders import class_folders, folder_name, real_path
+from benchmarks.config.own_folders import class_folders, folder_name
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
 from benchmarks.units import nearest
 
@@ -58,11 +59,8 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
 
 
 def defaults_used(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that choose the default recipe or variant, where the network and the data set have none.
-
-    Raises:
-        ConfigurationError: as ``expand``.
-    """
+    """Return the overrides that choose the default recipe or variant, where network and data set have none. Raises as
+    ``expand``."""
     with _hydra():
         parsed = parse_overrides(overrides)
         check_overrides(parsed)
@@ -73,11 +71,8 @@ def defaults_used(overrides: Sequence[str]) -> list[str]:
 
 
 def paper_facts(experiment: str) -> dict[str, Any]:
-    """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block.
-
-    Raises:
-        ConfigurationError: there is no such experiment.
-    """
+    """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block. Raises
+    ConfigurationError where there is no such experiment."""
     with _hydra():
         facts: Any = OmegaConf.to_container(compose_overrides([f"experiment={experiment}"]).paper)
     return flatten(facts)
@@ -86,25 +81,21 @@ def paper_facts(experiment: str) -> dict[str, Any]:
 def register_resolvers() -> None:
     """The functions that names in ``conf/model`` use: text where a flag holds, whether a number is below one, θ unless it
     is the papers', and of a detector its backbone and what stands on it; and those of ``conf/data`` on one's own folders."""
-    for function in (class_folders, folder_name, real_path):
-        OmegaConf.register_new_resolver(function.__name__, function, replace=True)
-    OmegaConf.register_new_resolver("when", lambda flag, text: text if flag else "", replace=True)
-    OmegaConf.register_new_resolver("below_one", lambda number: number < 1, replace=True)
-    OmegaConf.register_new_resolver(
-        "theta", lambda number: "" if number in (0.5, 1) else f"_theta{number:g}", replace=True
-    )
-    OmegaConf.register_new_resolver(
-        "backbone",
-        lambda depth, groups, width: f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{width}d",
-        replace=True,
-    )
-    OmegaConf.register_new_resolver(
-        "neck",
-        lambda channels: (
-            "c4" if not channels else "fpn" if channels == 256 else f"fpn{channels}"
-        ),  # 256: Lin et al. 2017
-        replace=True,
-    )
+    resolvers: dict[str, Callable[..., Any]] = {
+        "class_folders": class_folders,
+        "folder_name": folder_name,
+        "real_path": realpath,
+        "when": lambda flag, text: text if flag else "",
+        "below_one": lambda number: number < 1,
+        "theta": lambda number: "" if number in (0.5, 1) else f"_theta{number:g}",
+        "backbone": lambda depth, groups, width: (
+            f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{width}d"
+        ),
+        # 256: Lin et al. 2017
+        "neck": lambda channels: "c4" if not channels else "fpn" if channels == 256 else f"fpn{channels}",
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
 
 
 class _ConfigDirs(SearchPathPlugin):
@@ -174,11 +165,8 @@ def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ..
 
 
 def expand_all(overrides: Sequence[str], multirun: bool = True) -> list[Trial]:
-    """Return the trials of ``overrides``, each of which must compose.
-
-    Raises:
-        ConfigurationError: as ``expand``, and for the first trial that cannot be composed.
-    """
+    """Return the trials of ``overrides``. Raises ConfigurationError as ``expand``, and for the first that cannot be
+    composed."""
     trials = []
     for trial in expand(overrides, multirun):
         if not isinstance(trial, Trial):

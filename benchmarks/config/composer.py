@@ -80,12 +80,8 @@ class Composer:
         self._computed: set[str] = set()  # keys of numbers with which something is computed
 
     def trial(self, job: Sequence[str]) -> Trial:
-        """The trial of these overrides.
-
-        Raises:
-            ConfigurationError: they compose to nothing, to a key that nothing reads, or to a value of another kind than its
-                key's.
-        """
+        """The trial of these overrides. Raises ConfigurationError where they compose to nothing, to a key that nothing reads,
+        or to a value of another kind than its key's."""
         template, numbers = self._template(job)
         config = _filled(template.config, numbers)
         # A data set may count what is in its folder.

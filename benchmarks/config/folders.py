@@ -22,10 +22,7 @@ def add_config_dir_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_config_dir(folder: str | None) -> None:
     """Take configurations from ``folder`` too, and let Python find the modules in it, here and in processes that are started.
-
-    Raises:
-        ConfigurationError: it is no folder of configurations, or one of its files would never be read.
-    """
+    Raises ConfigurationError where it is no folder of configurations, or one of its files would never be read."""
     if folder is None:
         return
     path = Path(folder).resolve()

@@ -2,8 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,22 +20,15 @@ from benchmarks.units import nearest, one_line
 
 
 def compose_overrides(overrides: Sequence[str]) -> DictConfig:
-    """Hydra's ``compose`` with its own node; a default recipe or variant serves where a network and a data set have none."""
-    with one_line_of(overrides):
+    """Hydra's ``compose`` with its own node; a default recipe or variant serves where a network and a data set have none.
+    Raises ConfigurationError, which says Hydra's error in one line that names what is nearest."""
+    try:
         try:
             return compose("config", overrides=list(overrides), return_hydra_config=True)
         except MissingConfigException as error:
             default = _default_for(error.missing_cfg_file or "", overrides)
             if not default:
                 raise
-    return compose_overrides([*overrides, *default])
-
-
-@contextmanager
-def one_line_of(overrides: Sequence[str]) -> Iterator[None]:
-    """Hydra's errors about these overrides become one line that names what is nearest."""
-    try:
-        yield
     except MissingConfigException as error:
         raise ConfigurationError(_missing_option(error.missing_cfg_file or "")) from error
     except ConfigCompositionException as error:
@@ -49,6 +41,7 @@ def one_line_of(overrides: Sequence[str]) -> Iterator[None]:
         raise ConfigurationError(one_line(str(error))) from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of a file's "# @package" line
         raise ConfigurationError(first_line(error)) from error
+    return compose_overrides([*overrides, *default])
 
 
 def _default_for(missing: str, overrides: Sequence[str]) -> list[str]:

@@ -18,9 +18,8 @@ from benchmarks.units import nearest
 
 SEVERAL = "logger"  # the group of which a run may have several options at once
 HOME = re.compile(r"(?<=[=,])~(?=/|,|$)")
-OF_HYDRA = {
-    "hydra.run": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
-    "hydra.sweep": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
+OF_HYDRA = {  # by patterns of keys
+    "hydra.(run|sweep)": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
     "hydra.job": "set name=… or output_root=DIR",
     "hydra.launcher": "set cluster=local, hosts, slurm or ray, and launch.workers",
     "hydra.sweeper": "list the values: -m KEY=A,B",
@@ -30,10 +29,7 @@ OF_HYDRA = {
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Parse ``KEY=VALUE``s; ``~`` is the home folder, and a value that Hydra's grammar cannot read is a text as it stands.
-
-    Raises:
-        ConfigurationError: one has no such form.
-    """
+    Raises ConfigurationError for what has no such form."""
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         raise RuntimeError("parse_overrides is called inside compose._hydra()")
@@ -75,11 +71,7 @@ def _escaped(value: str) -> str:
 
 
 def check_overrides(parsed: Sequence[Override]) -> None:
-    """Let overrides pass that reach something.
-
-    Raises:
-        ConfigurationError: one would be ignored, names an option that there is not, or sweeps over no value.
-    """
+    """Raise ConfigurationError for an override that would be ignored, names an unknown option, or sweeps over no value."""
     for override in parsed:
         key, text = str(override.key_or_group), str(override.input_line)
         if re.split("[./]", key)[0] == "hydra":

@@ -6,11 +6,8 @@ from pathlib import Path
 
 
 def class_folders(root: str) -> int:
-    """Return the number of classes in a folder: of the folders in it, or in its train/ where that holds folders.
-
-    Raises:
-        ValueError: there is no such folder, less than two classes in it, or a link in it that leads nowhere.
-    """
+    """Return the number of classes in a folder: of the folders in it, or in its train/ where that holds folders. Raises
+    ValueError where there is no such folder, less than two classes in it, or a link in it that leads nowhere."""
     path = Path(root)
     if not path.is_dir():
         raise ValueError(f"data.root={root} is no folder: it holds a folder of images for each class")
@@ -34,9 +31,4 @@ def _folders(path: Path) -> int:
 
 def folder_name(root: str) -> str:
     """Return the last part of a folder's full path, as a name in paths."""
-    return re.sub(r"[^\w.+-]+", "-", Path(real_path(root)).name)
-
-
-def real_path(root: str) -> str:
-    """Return the full path of a folder, without links."""
-    return os.path.realpath(root)
+    return re.sub(r"[^\w.+-]+", "-", Path(os.path.realpath(root)).name)

@@ -205,11 +205,7 @@ KEYS: Mapping[str, Kind] = {
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Check the values of a resolved configuration.
-
-    Raises:
-        ConfigurationError: one of them is of another kind, or missing; the message says which would be right.
-    """
+    """Raise ConfigurationError, saying what would be right, for a value that is missing or of another kind than its key's."""
     for key, kind in KEYS.items():
         _check_value(config, key, kind)
 
@@ -230,11 +226,7 @@ def _check_value(config: Mapping[str, Any], key: str, kind: Kind) -> None:
 
 
 def check_value(key: str, value: Any) -> None:
-    """Check a value for a key of the table.
-
-    Raises:
-        ConfigurationError: it is of another kind.
-    """
+    """Raise ConfigurationError where a value is of another kind than the table's for its key."""
     kind = KEYS[key]
     if kind.holds(value):
         return

@@ -54,7 +54,8 @@ class Trial:
         data, recipe = (self.config.get(group) for group in ("data", "recipe"))
         for key, group in {"data.name": data, "name": self.config, "recipe.name": recipe}.items():
             name = group.get("name") if isinstance(group, Mapping) else None
-            if not _is_folder_name(name):
+            plain = isinstance(name, str) and name.isprintable() and name.strip() == name and "/" not in name
+            if not plain or name in ("", ".", ".."):
                 raise ConfigurationError(f"{key} is the name of a folder, without / and no ., got {name!r}")
         data_name = self.config["data"]["name"]
         if data_name in NO_RUNS:
@@ -92,16 +93,6 @@ class Impossible:
     def label(self) -> str:
         """The overrides themselves: there is no network to name."""
         return " ".join(self.overrides)
-
-
-def _is_folder_name(name: Any) -> bool:
-    return (
-        isinstance(name, str)
-        and name.isprintable()
-        and "/" not in name
-        and name.strip() == name
-        and name not in ("", ".", "..")
-    )
 
 
 def _shortened(name: str) -> str:

@@ -1,8 +1,9 @@
 """Runs the ranks of one trial on this machine with torch's elastic agent, the engine of torchrun.
 
-``python -m benchmarks.launch.agent DIRECTORY RANKS [KEY=VALUE…]``; the keys are those of ``Node``.
+``python -m benchmarks.launch.agent DIRECTORY RANKS [NODE]``; NODE is a ``Node`` as JSON.
 """
 
+import json
 import os
 import signal
 import sys
@@ -91,12 +92,9 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--rank":
         _rank(Path(arguments[1]))
         return 0
-    place = dict(argument.split("=", 1) for argument in arguments[2:])
-    node = None
-    if place:
-        numbers = {key: int(place.pop(key)) for key in ("rank", "count", "restarts")}
-        node = Node(**numbers, **place)  # type: ignore[arg-type]
-    return run_ranks(Path(arguments[0]), int(arguments[1]), node, fork=False)
+    directory, ranks, *place = arguments
+    node = Node(**json.loads(place[0])) if place else None
+    return run_ranks(Path(directory), int(ranks), node, fork=False)
 
 
 if __name__ == "__main__":

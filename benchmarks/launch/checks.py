@@ -123,12 +123,8 @@ def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1
 
 
 def check_mode(trials: Iterable[Trial | Impossible]) -> None:
-    """Let a sweep pass that trains, or tests given weights.
-
-    Raises:
-        ConfigurationError: both modes at once, one of ``mode=test`` and ``weights`` without the
-            other, or seeds of what draws nothing.
-    """
+    """Raise ConfigurationError for a sweep with both modes at once, one of ``mode=test`` and ``weights`` without the other, or
+    seeds of what draws nothing."""
     configs = [trial.config for trial in trials if isinstance(trial, Trial)]
     modes = {config["mode"] for config in configs}
     if len(modes) > 1:
@@ -148,11 +144,7 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
 
 
 def check_mirrors(trials: Iterable[Trial | Impossible]) -> None:
-    """Let trials pass whose mirrors have what they need. A mirror is named like its package and its extra.
-
-    Raises:
-        ConfigurationError: a package is not installed.
-    """
+    """Raise ConfigurationError where a mirror's package, which is named like it and like its extra, is not installed."""
     loggers = [trial.config["logger"] for trial in trials if isinstance(trial, Trial)]
     names = dict.fromkeys(name for logger in loggers for name, node in logger.items() if isinstance(node, dict))
     for name in names:

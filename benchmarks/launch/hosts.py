@@ -7,10 +7,11 @@ from typing import Any
 from benchmarks.config.trial import Trial, config_hash
 from benchmarks.launch.checks import missing_resources
 from benchmarks.launch.process import Node
+from benchmarks.launch.sweep import LocalExecutor
 from benchmarks.launch.trial_job import Outcome, TrialJob, start_trial
 
 
-class HostsExecutor:
+class HostsExecutor(LocalExecutor):
     """This machine's part of each trial, one trial after the other; machine 0 leads and keeps the records.
 
     Args:
@@ -34,15 +35,11 @@ class HostsExecutor:
             raise ValueError(f"cluster.node is this machine's number, from 0, got {node!r}")
         if launch["workers"] != 1:
             raise ValueError(f"cluster=hosts runs one trial at a time, got launch.workers={launch['workers']}")
+        super().__init__(launch)
         self._endpoint = str(rendezvous)
         self._node = node
         self._address = address
         self._restarts = launch["retries"]
-        self._busy = False
-
-    def room(self) -> bool:
-        """Whether no trial runs."""
-        return not self._busy
 
     def start(self, trial: Trial) -> TrialJob | Outcome:
         """Starts this machine's ranks; all but machine 0 wait for it."""
@@ -51,15 +48,10 @@ class HostsExecutor:
             return Outcome("refused", f"cluster=hosts is for several machines, got trainer.num_nodes={machines}")
         if self._node >= machines:
             return Outcome("refused", f"cluster.node={self._node} of trainer.num_nodes={machines} machines")
-        lacking = missing_resources(trial, machines=machines)
-        if lacking is not None:
+        if lacking := missing_resources(trial, machines=machines):
             return Outcome("refused", lacking)
         digest = config_hash(trial.config)
         node = Node(self._node, machines, self._endpoint, digest, self._address, self._restarts)
         started = start_trial(trial, node=node)
-        self._busy = isinstance(started, TrialJob)
+        self._running += isinstance(started, TrialJob)
         return started
-
-    def ended(self, job: TrialJob) -> None:
-        """Makes room for the next."""
-        self._busy = False

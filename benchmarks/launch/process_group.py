@@ -4,6 +4,7 @@ On a CPU they are forked from a server that has imported everything and computed
 a fresh interpreter takes six. On GPUs, and where there is no fork, they are fresh interpreters.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -52,23 +53,22 @@ class ProcessGroup:
         node: Node | None = None,
     ) -> None:
         environment = clean_environment(threads, gpus)
-        self._forked: BaseProcess | None = None
-        self._fresh: subprocess.Popen[bytes] | None = None
+        self._process: BaseProcess | subprocess.Popen[bytes]
         if fork:
             _start_server()
-            self._forked = _server().Process(target=_in_fork, args=(directory, ranks, log, node, environment))
+            self._process = _server().Process(target=_in_fork, args=(directory, ranks, log, node, environment))
             try:
-                self._forked.start()
+                self._process.start()
             except EOFError as error:  # the server has ended while it imported
                 raise OSError(_import_error(environment)) from error
-            self.pid = self._forked.pid or 0
+            self.pid = self._process.pid or 0
             return
         program = ["-m", "benchmarks.training.rank", str(directory)]
         if ranks > 1 or node is not None:
-            place = [f"{key}={value}" for key, value in vars(node).items() if value is not None] if node else []
+            place = [json.dumps(vars(node))] if node else []
             program = ["-m", "benchmarks.launch.agent", str(directory), str(ranks), *place]
         with open(log, "ab") as file:
-            self._fresh = subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, *program],
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -77,11 +77,11 @@ class ProcessGroup:
                 start_new_session=True,
                 preexec_fn=_as_child,
             )
-        self.pid = self._fresh.pid
+        self.pid = self._process.pid
 
     def poll(self) -> int | None:
         """The exit code of the first process, negative for a signal; None while it runs."""
-        return self._fresh.poll() if self._fresh else self._forked.exitcode if self._forked else None
+        return self._process.exitcode if isinstance(self._process, BaseProcess) else self._process.poll()
 
     def signal(self, number: int) -> None:
         """Sends a signal to every process of the group that is left."""

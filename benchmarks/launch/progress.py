@@ -4,7 +4,6 @@ import sys
 import termios
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -103,15 +102,14 @@ class SweepProgress:
         self.bars.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.bars.stop()
         self._terminal.close()
 
     def begin(self, index: int, label: str) -> None:
         """A trial starts."""
-        self.runs[index] = self.bars.add_task(self._short(label), total=None, progress=STARTING)
+        short = shortened(label, max(16, self.console.width // 4))
+        self.runs[index] = self.bars.add_task(short, total=None, progress=STARTING)
 
     def update(self, index: int, progress: dict[str, Any]) -> None:
         """A trial has written ``progress.json``, or waits in a queue."""
@@ -157,9 +155,6 @@ class SweepProgress:
         debug = "debug" if run.is_debug else ""
         texts = (result_text(run.measured, run.metric_label), duration(run.wall_s), debug, before)
         return "   ".join(filter(None, texts))
-
-    def _short(self, label: str) -> str:
-        return shortened(label, max(16, self.console.width // 4))
 
     def _ended_text(self) -> str:
         failed = f", {self.failed} without a result" if self.failed else ""

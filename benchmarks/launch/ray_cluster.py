@@ -19,6 +19,7 @@ from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import is_finished, missing_resources
 from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
+from benchmarks.launch.sweep import Executor
 from benchmarks.launch.trial_job import POLL_S, SAVE_S, STOP_S, Outcome, TrialJob, settled, start_trial, with_another
 from benchmarks.records import files
 from benchmarks.records.code_version import ROOT
@@ -166,8 +167,8 @@ class Cluster:
             self._answered = self._asked
 
 
-class RayExecutor:
-    """Submits every trial as a task. A Ray that is started here ends with this process, by itself.
+class RayExecutor(Executor):
+    """Submits every trial as a task; Ray frees what it had. A Ray that is started here ends with this process, by itself.
 
     Args:
         launch: the configuration's block of that name.
@@ -209,21 +210,15 @@ class RayExecutor:
         self._retries = launch["retries"]
         self._cluster = Cluster()
 
-    def room(self) -> bool:
-        """Return true: Ray has the queue."""
-        return True
-
     def start(self, trial: Trial) -> RayJob | Outcome:
         """Submits a trial, unless no node could run it."""
-        done = settled(trial)
-        if done is not None:
+        if done := settled(trial):
             return done
         nodes = trial.config["trainer"]["num_nodes"]
         if nodes > 1:
             needed = f"trainer.num_nodes={nodes} needs cluster=slurm or cluster=hosts: a task of Ray's is on one node"
             return Outcome("refused", needed)
-        lacking = self._cluster.lacking(trial)
-        if lacking is not None:
+        if lacking := self._cluster.lacking(trial):
             return Outcome("refused", lacking)
         if held(trial.directory / LAUNCHER):
             return with_another(trial)
@@ -238,18 +233,9 @@ class RayExecutor:
         ).remote(trial, os.getcwd(), tracking)
         return RayJob(trial, task, self._cluster)
 
-    def ended(self, job: RayJob) -> None:
-        """Do nothing: Ray frees what the task had."""
-
 
 def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outcome:
-    """Run a trial on this node to its end, as a task of Ray.
-
-    Args:
-        trial: to run.
-        folder: the launcher's, from which paths start.
-        environment: variables for the ranks.
-    """
+    """Run a trial on this node to its end, as a task of Ray, from the launcher's ``folder``, with variables for the ranks."""
     cancelled = 0
 
     def note(number: int, frame: Any) -> None:
@@ -262,8 +248,7 @@ def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outc
             return Outcome("refused", f"node {socket.gethostname()} does not share the launcher's {path}")
     os.chdir(folder)
     os.environ.update(environment)
-    lacking = missing_resources(trial)
-    if lacking is not None:
+    if lacking := missing_resources(trial):
         return Outcome("refused", lacking)
     if can_fork():
         preload(["ray"])  # which the main module of Ray's workers imports, and so does each process forked for them
@@ -294,8 +279,7 @@ def _find(address: str) -> str:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise ConfigurationError(f"cluster.address is null, local, auto or host:port, got {address!r}")
-    silent = _silence(address)
-    if silent is not None:
+    if silent := _silence(address):
         raise ConfigurationError(f"no Ray at {address}: {silent}")
     return address
 

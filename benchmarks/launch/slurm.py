@@ -19,6 +19,7 @@ from benchmarks.config.folders import added_folders
 from benchmarks.config.trial import Trial
 from benchmarks.launch.slurm_queue import ENDED, LOOK_S, SACCT, Queue, Ticket, answer_lines, find_slurm, job_name
 from benchmarks.launch.slurm_task import GOES_ON, Task, amend_record
+from benchmarks.launch.sweep import Executor
 from benchmarks.launch.trial_job import Outcome, settled, with_another
 from benchmarks.records import files
 from benchmarks.records.code_version import ROOT
@@ -134,16 +135,9 @@ class _Result(pickle.Unpickler):
         return Outcome
 
 
-class SlurmExecutor:
-    """Submits every trial as a job; those of the sweep that are in Slurm's hands already it only watches.
-
-    Args:
-        launch: the configuration's block of that name.
-
-    Raises:
-        ValueError: submitit is not installed.
-        TimeoutError: there is no Slurm here, or it does not answer.
-    """
+class SlurmExecutor(Executor):
+    """Submits every trial as a job; those of the sweep that are in Slurm's hands already it only watches. Raises ValueError
+    where submitit is not installed, TimeoutError where there is no Slurm here, or it does not answer."""
 
     def __init__(self, launch: Mapping[str, Any]) -> None:
         try:
@@ -153,14 +147,9 @@ class SlurmExecutor:
         find_slurm()
         self._queue = Queue()
 
-    def room(self) -> bool:
-        """Always: Slurm has the queue."""
-        return True
-
     def start(self, trial: Trial) -> SlurmJob | Outcome:
         """Submits a trial, or finds the job that has it."""
-        done = settled(trial)
-        if done is not None:
+        if done := settled(trial):
             return done
         try:
             trial.directory.mkdir(parents=True, exist_ok=True)

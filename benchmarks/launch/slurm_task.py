@@ -34,8 +34,7 @@ class Task:
         """Runs them to the end, or until Slurm wants the node back: then they save, and the job goes on later."""
         wish = Wish()
         trainer = self.trial.config["trainer"]
-        wrong = mismatch(trainer) or missing_resources(self.trial, machines=trainer["num_nodes"])
-        if wrong is not None:
+        if wrong := mismatch(trainer) or missing_resources(self.trial, machines=trainer["num_nodes"]):
             return Outcome("refused", wrong)
         if can_fork() and not on_gpu(self.trial.config):
             preload(())
@@ -95,11 +94,7 @@ class Task:
 
 class Wish:
     """Slurm's signal that the job is to end: SIGUSR2 before the time limit, SIGTERM when it is pre-empted or cancelled.
-
-    Attributes:
-        signal: the first that came.
-        requeue: submitit's handler.
-    """
+    ``signal`` is the first that came, ``requeue`` submitit's handler."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None

@@ -16,6 +16,7 @@ from benchmarks.config.trial import ConfigurationError, Impossible, Trial, confi
 from benchmarks.launch.checks import missing_resources, refusal
 from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
+from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
 from benchmarks.records import files
 from benchmarks.records.code_version import targets
@@ -40,10 +41,11 @@ class Job(Protocol):
 
 
 class Executor(Protocol):
-    """Where trials run."""
+    """Where trials run: by default where others keep the queue."""
 
     def room(self) -> bool:
         """Whether one more may start now."""
+        return True
 
     def start(self, trial: Trial) -> Job | Outcome:
         """Starts a trial, or says why not."""
@@ -52,26 +54,9 @@ class Executor(Protocol):
         """Takes back what the job had."""
 
 
-class Watcher(Protocol):
-    """An observer of the trials, each under its place in the sweep."""
-
-    def begin(self, index: int, label: str) -> None:
-        """A trial starts."""
-
-    def update(self, index: int, progress: dict[str, Any]) -> None:
-        """A trial has written its progress."""
-
-    def wait(self, index: int, label: str, reason: str) -> None:
-        """A trial is with another launcher."""
-
-    def end(self, index: int, label: str, outcome: Outcome) -> None:
-        """A trial has ended."""
-
-
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Trials on this machine, ``launch.workers`` at a time; several at a time have their own GPUs each, or share them by
-    ``cluster.oversubscribe``.
-    """
+    ``cluster.oversubscribe``."""
 
     def __init__(self, launch: Mapping[str, Any]) -> None:
         self.workers = launch["workers"]
@@ -84,8 +69,7 @@ class LocalExecutor:
 
     def start(self, trial: Trial) -> Job | Outcome:
         """Starts a trial in processes of its own."""
-        refused = refusal(trial) or missing_resources(trial, self.workers)
-        if refused is not None:
+        if refused := refusal(trial) or missing_resources(trial, self.workers):
             return Outcome("refused", refused)
         own = self._take_gpus(trial.config) if self.workers > 1 and on_gpu(trial.config) else None
         started = start_trial(trial, own)
@@ -130,7 +114,9 @@ class Sweep:
         outcomes: by the trial's place; those of all trials after ``run``, of the ended ones after an interrupt.
     """
 
-    def __init__(self, trials: Sequence[Trial | Impossible], watcher: Watcher, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self, trials: Sequence[Trial | Impossible], watcher: SweepProgress, command: Sequence[str] = ()
+    ) -> None:
         self.trials = trials
         self.command = command
         self.watcher = watcher
@@ -146,28 +132,25 @@ class Sweep:
             self._executor: Executor = instantiate(config["cluster"]["executor"], launch=config["launch"])
         except InstantiationException as error:
             raise ConfigurationError(str(error.__cause__ or error).splitlines()[0]) from error
-        if can_fork():
-            preload(_modules(composed))
+        if can_fork():  # what `_target_` keys name is imported once for all
+            preload(sorted({target.rpartition(".")[0] for trial in composed for target in targets(trial.config)}))
 
     def run(self) -> None:
-        """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``.
-
-        Raises:
-            KeyboardInterrupt: after all running trials have saved and stopped.
-        """
+        """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``. Raises
+        KeyboardInterrupt after all running trials have saved and stopped."""
         try:
             while (self._queue or self._jobs or self._elsewhere) and not self._failed_fast():
                 self._step()
-            self._stop("interrupted", "stopped, as another trial has failed (launch.fail_fast)")
+            self._stop("stopped, as another trial has failed (launch.fail_fast)")
         except KeyboardInterrupt as interrupt:
             cause = f"interrupted by {str(interrupt) or 'Ctrl-C'}"
             try:
-                self._stop("interrupted", cause)
+                self._stop(cause)
             except KeyboardInterrupt:
-                self._stop("interrupted", f"{cause}, twice", at_once=True)
+                self._stop(f"{cause}, twice", at_once=True)
             raise
         except Exception as error:
-            self._stop("interrupted", f"the launcher failed: {error}", at_once=True)
+            self._stop(f"the launcher failed: {error}", at_once=True)
             raise
 
     def _step(self) -> None:
@@ -222,9 +205,9 @@ class Sweep:
     def _failed_fast(self) -> bool:
         return self._fail_fast and not all(outcome.good for outcome in self.outcomes.values())
 
-    def _stop(self, status: str, error: str, at_once: bool = False) -> None:
+    def _stop(self, error: str, at_once: bool = False) -> None:
         for job in self._jobs.values():
-            job.stop(status, error, at_once)
+            job.stop("interrupted", error, at_once)
         while self._jobs:
             self._poll()
             time.sleep(POLL_S)
@@ -250,8 +233,3 @@ def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) ->
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             files.write_json(path, {"command": list(command), "made": files.now(), "trials": rows})
-
-
-def _modules(trials: Iterable[Trial]) -> list[str]:
-    """Return the modules that the trials' ``_target_`` keys name, to be imported once for all."""
-    return sorted({target.rpartition(".")[0] for trial in trials for target in targets(trial.config)})

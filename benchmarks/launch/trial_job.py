@@ -4,7 +4,6 @@ A trial is driven by ``poll``, so that one thread watches many. No rank re-enter
 the cause is recorded, and the next trial starts.
 """
 
-import errno
 import math
 import os
 import signal
@@ -30,7 +29,7 @@ from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.records.locks import LAUNCHER, RANKS, Lock, held, holder
 from benchmarks.records.progress import read_progress
 from benchmarks.records.record import to_json
-from benchmarks.units import FULL_DISK
+from benchmarks.units import FULL_DISK, full_disk
 
 POLL_S = 0.05
 LONGEST_POLL_S = 5.0  # between two polls of a launcher that ran all the time; the page is written between some
@@ -268,8 +267,7 @@ class TrialJob:
 
 def start_trial(trial: Trial, gpus: Sequence[str] | None = None, node: Node | None = None) -> TrialJob | Outcome:
     """Starts a trial, unless it is finished, refused, or with another launcher."""
-    done = settled(trial)
-    if done is not None:
+    if done := settled(trial):
         return done
     try:
         trial.directory.mkdir(parents=True, exist_ok=True)
@@ -294,7 +292,7 @@ def is_full(directory: Path) -> bool:
 
 def _not_written(directory: Path, error: OSError) -> str:
     """Return in one line why a trial's files cannot be written."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if full_disk(error):
         return f"{FULL_DISK}: nothing can be written to {directory}"
     place = error.filename if isinstance(error.filename, str) else directory
     return f"cannot write to {place}: {error.strerror}"
@@ -302,8 +300,7 @@ def _not_written(directory: Path, error: OSError) -> str:
 
 def settled(trial: Trial) -> Outcome | None:
     """Return the outcome of a trial that is not to be started, as refused or finished already; None if it is to be started."""
-    refused = refusal(trial)
-    if refused is not None:
+    if refused := refusal(trial):
         return Outcome("refused", refused)
     return Outcome("finished") if is_finished(trial) else None
 

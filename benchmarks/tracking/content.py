@@ -35,11 +35,8 @@ class Row(dict[str, Any]):
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a run's folder holds now, for a mirror of its own.
-
-    Attributes:
-        settings: of the mirror, from the run's configuration or from the mirror's file.
-    """
+    """What a run's folder holds now, for a mirror of its own, whose ``settings`` are of the run's configuration or of the
+    mirror's file."""
 
     directory: Path
     record: dict[str, Any]
@@ -94,11 +91,7 @@ class Content:
 
 
 def content_of(directory: Path, settings: Mapping[str, Any]) -> Content:
-    """Read a run's folder.
-
-    Raises:
-        OSError, ValueError: its record or configuration cannot be read.
-    """
+    """Read a run's folder. Raises OSError or ValueError where its record or configuration cannot be read."""
     return Content(directory, record_of(directory), read_config(directory), settings)
 
 
@@ -111,11 +104,8 @@ def record_of(directory: Path) -> dict[str, Any]:
 
 
 def ended(run: Run) -> dict[str, Any]:
-    """Return the record of a run that no process works on; one that was killed with its launcher is closed as such.
-
-    Raises:
-        ValueError: it has no id, or its own process is still sending it.
-    """
+    """Return the record of a run that no process works on; one that was killed with its launcher is closed as such. Raises
+    ValueError where it has no id, or its own process is still sending it."""
     record = run.record
     if not isinstance(record.get("run_id"), str):
         raise ValueError(f"{RECORD} has no run_id: another version made it")
@@ -138,12 +128,10 @@ def run_name(record: Mapping[str, Any]) -> str:
 
 
 def mirrored(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a history as a mirror has it: before each evaluation, a row for each point of the training that led to it.
+    """Return a history as a mirror has it: before each evaluation, a row for each point of the training that led to it. Raises
+    ValueError where the points are damaged.
 
     Compute is under ``compute/``; what is absent or not finite is left out.
-
-    Raises:
-        ValueError: the points are damaged.
     """
     names = {"step": STEP, "loss": STEP_LOSS} | {name: f"compute/{name}" for name in COMPUTE}
     flat: list[dict[str, Any]] = []
@@ -166,10 +154,7 @@ def metrics(record: Mapping[str, Any]) -> list[str]:
 
 def summary(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return flat keys, for tables and panels: outcome, cost of the network, cost of the run, test metrics, best validation.
-
-    Args:
-        rows: of the history, under the record's names or the mirror's.
-    """
+    The ``rows`` are of the history, under the record's names or the mirror's."""
     named = {
         "status": record["status"],
         "error": record["error"],

@@ -20,11 +20,8 @@ from benchmarks.tracking.process import FINISH, LOOK_S, finish, ignore_signals, 
 
 
 class Writer(Protocol):
-    """What writes one run to its mirror. Built with the run's content; errors are of any class.
-
-    Attributes:
-        rows: how many rows of the history the mirror holds already, from the first.
-    """
+    """What writes one run to its mirror. Built with the run's content; errors are of any class. ``rows`` is how many rows of
+    the history the mirror holds already, from the first."""
 
     rows: int
 

@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks.records.files import HISTORY, read_config
 from benchmarks.records.runs import read_history
 from benchmarks.tracking.content import mirrored, reason, record_of
-from benchmarks.tracking.process import FINISH, LOOK_S, end, ignore_signals, kill, start
+from benchmarks.tracking.process import LOOK_S, finish, ignore_signals, kill, start, tell
 
 WATCH_S = 10.0  # between looks at the server in a run
 ANSWER_S = 1.0  # for a server's word on the key, once the run is set up; a later one is heeded when it comes
@@ -58,23 +58,17 @@ class Mirror:
         self._process = start("mirror", directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     def open(self) -> None:
-        """Open the run as its written record describes it.
-
-        Raises:
-            ValueError: with ``mode: online``, the server has refused the key.
-        """
+        """Open the run as its written record says. Raises ValueError where, with ``mode: online``, the server refuses the
+        key."""
         self._opened = True
-        self._write(OPEN)
+        tell(self._process, OPEN)
         if self.mode == "online":
             self._look(self._init_s)  # until the process asks, which is no matter of the server
             self._look(ANSWER_S)
 
     def check(self) -> None:
-        """Look at what the server said, without waiting; does nothing once the run is open there or offline.
-
-        Raises:
-            ValueError: with ``mode: online``, it refuses the key or the entity.
-        """
+        """Look at what the server said, without waiting; does nothing once the run is open there or offline. Raises ValueError
+        where, with ``mode: online``, it refuses the key or the entity."""
         self._look(0)
 
     def finish(self) -> str:
@@ -82,16 +76,11 @@ class Mirror:
         if not self._opened:
             kill(self._process)
             return self.mode
-        self._write(FINISH)
-        end(self._process, self._finish_s, "W&B: not everything was sent", SYNC)
+        finish(self._process, self._finish_s, "W&B: not everything was sent", SYNC)
         with suppress(ValueError):  # the run is over
             for _ in range(4):  # the words of main(), and its end
                 self._look(0)
         return self.mode
-
-    def _write(self, line: bytes) -> None:
-        with suppress(OSError):  # it has ended before
-            os.write(self._process.stdin.fileno(), line)  # type: ignore[union-attr]
 
     def _look(self, wait_s: float) -> None:
         answers: Any = self._process.stdout
@@ -121,7 +110,7 @@ def main(directory: Path) -> int:
     def answer(**word: str) -> None:
         print(json.dumps(word), file=answers, flush=True)
 
-    watching = threading.Event()
+    unwatched = threading.Event()
     try:
         answer()  # that the server is asked now
         mode = resolve_mode(config["logger"]["mode"])
@@ -129,14 +118,13 @@ def main(directory: Path) -> int:
         if os.read(0, len(OPEN)) != OPEN:
             return 0  # rank 0 has ended before its run was set up
         if mode == "online":
-            watching.set()
-            threading.Thread(target=give_up_without_server, args=(watching, _finishing), daemon=True).start()
+            threading.Thread(target=give_up_without_server, args=(unwatched, _finishing), daemon=True).start()
         run, mode = _start(directory, config, root, mode)
     except ConnectionRefusedError as refused:
         answer(refused=str(refused), mode="offline")
         return 1
     if mode != "online":
-        watching.clear()
+        unwatched.set()
     answer(mode=mode)
     if run is None:
         return 0
@@ -166,12 +154,12 @@ def _waiting() -> int:
     return int.from_bytes(fcntl.ioctl(0, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def give_up_without_server(watching: threading.Event, finishing: Callable[[float], bool]) -> None:
+def give_up_without_server(unwatched: threading.Event, finishing: Callable[[float], bool]) -> None:
     """End this process when there is nothing but sending left to do and the server has twice in a row not answered: the
     client would go on trying for minutes. What is missed during the run counts, so that its end is short.
 
     Args:
-        watching: cleared once there is no server to be watched.
+        unwatched: set once there is no server to be watched.
         finishing: waits for so many seconds, and tells whether nothing but sending is left.
     """
     from benchmarks.tracking.wandb_run import unreachable
@@ -183,7 +171,7 @@ def give_up_without_server(watching: threading.Event, finishing: Callable[[float
         finished = finished or finishing(WATCH_S)
         problem = unreachable()
         failures = 0 if problem is None else failures + 1
-        if not watching.is_set():
+        if unwatched.is_set():
             return
     print(f"W&B: {problem}; {SYNC}", file=sys.stderr, flush=True)
     os._exit(1)

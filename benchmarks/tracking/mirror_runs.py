@@ -33,12 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write what is missing; return 0 if the mirror holds every run, else 1.
-
-    Raises:
-        ValueError: the mirror's package is not installed.
-        FileNotFoundError: there is no such folder.
-    """
+    """Write what is missing; return 0 if the mirror holds every run, else 1. Raises ValueError where the mirror's package is
+    not installed, FileNotFoundError where there is no such folder."""
     name = arguments.to
     try:
         writer = writer_class(name)
@@ -84,7 +80,4 @@ def _mirror(run: Run, name: str, writer_of: Any) -> int:
 
 def default_of(name: str) -> dict[str, Any]:
     """Return the settings that a mirror's file has."""
-    path = option_file("logger", name)
-    if path is None:
-        raise ValueError(f"no conf/logger/{name}.yaml")
-    return OmegaConf.to_container(OmegaConf.load(path), resolve=True)  # type: ignore[return-value]
+    return OmegaConf.to_container(OmegaConf.load(option_file("logger", name)), resolve=True)  # type: ignore[arg-type, return-value]

@@ -20,10 +20,15 @@ def start(module: str, path: Path, *arguments: str, **streams: Any) -> subproces
     return subprocess.Popen(command, env=environment, start_new_session=True, **streams)
 
 
+def tell(process: subprocess.Popen[bytes], line: bytes) -> None:
+    """Write a line to a process, which may have ended before."""
+    with suppress(OSError):
+        os.write(process.stdin.fileno(), line)  # type: ignore[union-attr]
+
+
 def finish(process: subprocess.Popen[bytes], limit_s: float, problem: str, remedy: str) -> None:
     """Tell a process that the run's record is closed, and ``end`` it."""
-    with suppress(OSError):  # it has ended before
-        os.write(process.stdin.fileno(), FINISH)  # type: ignore[union-attr]
+    tell(process, FINISH)
     end(process, limit_s, problem, remedy)
 
 

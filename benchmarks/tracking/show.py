@@ -32,11 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Hand over to `wandb leet` and return its exit code.
-
-    Raises:
-        ValueError: there is nothing to show, or no terminal to show it on.
-    """
+    """Hand over to `wandb leet` and return its exit code. Raises ValueError where there is nothing to show, or no terminal."""
     folder = Path(arguments.folder)
     runs = folder_of(folder) / "wandb"
     if not folder.is_dir():

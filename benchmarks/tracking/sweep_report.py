@@ -38,10 +38,7 @@ COLUMNS = (
 
 def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mapping[str, Any]) -> None:
     """Write the report of a sweep's finished runs, once for the same results; returns within the logger's limits and 30 s.
-
-    Args:
-        logger: the configuration's node; ``mode: none`` does nothing.
-    """
+    ``logger`` is the configuration's node; its ``mode: none`` does nothing."""
     root = Path(output_root)
     finished = [
         run
@@ -69,11 +66,7 @@ def report_id(runs: Sequence[Run]) -> str:
 
 
 def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
-    """Write the report's run; the client's errors are raised.
-
-    Raises:
-        ValueError: a run of the report is no longer there.
-    """
+    """Write the report's run; the client's errors are raised, and ValueError where a run of the report is no longer there."""
     import plotly.graph_objects as go
     import wandb
 
@@ -127,16 +120,10 @@ def table(runs: Sequence[Run]) -> list[list[Any]]:
         for index, (group, one) in enumerate(zip(groups, estimated, strict=True)):
             first = group[0]
             spent = fmean(run.train_flops or 0 for run in group)
-            named = [
-                data,
-                first.name,
-                first.recipe,
-                len(group),
-                first.metric_label,
-                one.mean,
-                *(one.interval or (None, None)),
-            ]
-            rows.append([*named, first.parameters, first.macs, spent, index in on_front, probabilities[index]])
+            of_runs = [data, first.name, first.recipe, len(group), first.metric_label]
+            of_mean = [one.mean, *(one.interval or (None, None))]
+            of_cost = [first.parameters, first.macs, spent, index in on_front, probabilities[index]]
+            rows.append([*of_runs, *of_mean, *of_cost])
     return rows
 
 
@@ -197,9 +184,8 @@ def main(request: Path) -> int:
     try:
         mode = resolve_mode(content["logger"]["mode"])
         if mode == "online":
-            watching = threading.Event()
-            watching.set()
-            threading.Thread(target=give_up_without_server, args=(watching, lambda wait_s: True), daemon=True).start()
+            watched = threading.Event(), lambda wait_s: True
+            threading.Thread(target=give_up_without_server, args=watched, daemon=True).start()
         send(request, content["logger"], mode)
     except Exception as error:  # of the client, its service or the network: of many classes
         print(f"W&B: the report: {reason(error)}; {SYNC}", file=sys.stderr)

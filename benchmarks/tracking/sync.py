@@ -42,12 +42,8 @@ ABSENT = "not on the server"
 
 @dataclass(frozen=True, eq=False)
 class Tracked:
-    """A run folder that belongs on the server.
-
-    Attributes:
-        record: its record; of a run that was killed with its launcher, closed as such.
-        rows: its history under the server's names.
-    """
+    """A run folder that belongs on the server: ``record``, of a run that was killed with its launcher closed as such, and
+    ``rows``, its history under the server's names."""
 
     directory: Path
     record: dict[str, Any]
@@ -56,11 +52,8 @@ class Tracked:
 
     @classmethod
     def of(cls, run: Run, to: Mapping[str, str]) -> "Tracked | None":
-        """Read the folder; return None for a run without W&B. Raises ValueError where it is not fit to be sent.
-
-        Args:
-            to: entity and project, where they are not to be those of the run.
-        """
+        """Read the folder; return None for a run without W&B. ``to``: entity and project, where they are not to be those of the
+        run. Raises ValueError where it is not fit to be sent."""
         try:
             config = read_config(run.directory, {"logger": dict, "logger.mode": str})
             logger = config["logger"]
@@ -74,10 +67,8 @@ class Tracked:
         return cls(run.directory, ended(run), config, mirrored(run.history))
 
     def missing(self, api: Any) -> str | None:
-        """Return what the server lacks first, in words; None if it holds the run as it is here.
-
-        Raises ValueError where sending cannot help.
-        """
+        """Return what the server lacks first, in words; None if it holds the run. Raises ValueError where sending cannot
+        help."""
         logger, run_id = self.config["logger"], self.record["run_id"]
         remote = find(api, "/".join(filter(None, (logger["entity"], logger["project"], run_id))))
         if remote is None:
@@ -209,12 +200,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send what is missing; return 0 if every run is on the server, complete, else 1.
-
-    Raises:
-        ValueError: ``--to`` is not ENTITY/PROJECT, or the server refuses the client.
-        FileNotFoundError: there is no such folder.
-    """
+    """Send what is missing; return 0 if every run is on the server, complete, else 1. Raises ValueError where ``--to`` is not
+    ENTITY/PROJECT or the server refuses the client, FileNotFoundError where there is no such folder."""
     names = arguments.to.split("/") if arguments.to else []
     to = dict(zip(("entity", "project"), names, strict=False))
     if arguments.to is not None and (len(names) != 2 or not all(names)):

@@ -3,8 +3,8 @@
 import fcntl
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,9 @@ class Writer:
 def _open(content: Content) -> tuple[MlflowClient, str]:
     """Return the client and the id of the experiment, which is made where there is none."""
     uri, name = content.settings["tracking_uri"], content.settings["experiment"]
-    with _first(content.root / ".mlflow.lock" if uri is None else None):
+    with ExitStack() as stack:
+        if uri is None:  # one process at a time makes the tables of a database
+            fcntl.flock(stack.enter_context(open(content.root / ".mlflow.lock", "w")), fcntl.LOCK_EX)
         client = MlflowClient(uri or _database(content.root))
         try:
             place = None if uri else (content.root / "mlartifacts").as_uri()
@@ -107,14 +109,3 @@ def _open(content: Content) -> tuple[MlflowClient, str]:
 
 def _database(root: Path) -> str:
     return f"sqlite:///{root / 'mlflow.db'}"
-
-
-@contextmanager
-def _first(path: Path | None) -> Iterator[None]:
-    """Let one process at a time make the tables of a database."""
-    if path is None:
-        yield
-        return
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -79,11 +79,8 @@ def unreachable() -> str | None:
 
 
 def ask() -> str | None:
-    """Return why the configured server cannot be used, in one line; None if it answers.
-
-    Raises:
-        ConnectionRefusedError: it refuses the configured key.
-    """
+    """Return why the configured server cannot be used, in one line; None if it answers. Raises ConnectionRefusedError where it
+    refuses the configured key."""
     settings = _settings()
     url, key = settings.base_url, settings.api_key or key_in_netrc(settings.base_url)
     host = urlparse(url).hostname
@@ -105,11 +102,8 @@ def ask() -> str | None:
 
 
 def connect(folder: Path) -> Any:
-    """Return the server's reading side, ``wandb.Api``. ``folder`` holds the runs.
-
-    Raises:
-        ValueError: there is none, with the reason in one line.
-    """
+    """Return the server's reading side, ``wandb.Api``, for the runs in ``folder``. Raises ValueError where there is none, which
+    says why in one line."""
     if switched_off() == "disabled":
         raise ValueError("W&B is disabled: by WANDB_MODE, WANDB_DISABLED or `wandb disabled`")
     prepare(folder.resolve())
@@ -169,11 +163,8 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
 
 
 def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Send all but the history, and close the run with its true outcome.
-
-    Raises:
-        TimeoutError: the server has not taken everything within the client's ``finish_timeout``.
-    """
+    """Send all but the history, and close the run with its true outcome. Raises TimeoutError where the server has not taken
+    everything within the client's ``finish_timeout``."""
     import wandb
 
     if not run.resumed:

@@ -73,11 +73,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Save the workspace and the report.
-
-    Raises:
-        ValueError: no ENTITY/PROJECT, wandb-workspaces is not installed, or the server refuses.
-    """
+    """Save the workspace and the report. Raises ValueError where there is no ENTITY/PROJECT, wandb-workspaces is not installed,
+    or the server refuses."""
     entity, _, project = arguments.project.partition("/")
     if not entity or not project or "/" in project:
         raise ValueError(f"ENTITY/PROJECT is needed, as in my-team/compute-accuracy, got {arguments.project!r}")

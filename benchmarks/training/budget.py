@@ -68,11 +68,7 @@ class Budget(BatchCallback):
         return SpentBudget(kind=self.kind, limit=self.limit, spent=spent)
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Takes the schedule over from Lightning.
-
-        Raises:
-            ValueError: joules, on a device without an energy counter.
-        """
+        """Takes the schedule over from Lightning. Raises ValueError for joules, on a device without an energy counter."""
         if stage != "fit":
             return
         count = self.epochs
@@ -90,10 +86,6 @@ class Budget(BatchCallback):
         self._restart()
         trainer.should_stop = trainer.should_stop or self.over
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the meter."""
-        self._restart()
-
     def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Sets the learning rate of this step."""
         for group in trainer.optimizers[0].param_groups:
@@ -104,21 +96,17 @@ class Budget(BatchCallback):
         self.done += 1 if self._meter is None else self._since(self._meter, trainer.strategy.root_device)
         trainer.should_stop = trainer.should_stop or self.over
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the meter again: evaluation is not counted."""
-        self._restart()
-
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run goes on from."""
         return {"done": self.done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what was spent before."""
         self.done = state_dict["done"]
 
-    def _restart(self) -> None:
+    def _restart(self, *arguments: Any, **keywords: Any) -> None:
         if self._meter is not None:
             self._read = self._meter()
+
+    on_train_epoch_start = on_validation_end = _restart  # evaluation is not counted
 
     def _since(self, meter: Callable[[], int], device: torch.device) -> int:
         """Units spent by all processes since the last reading, the same number on each."""
@@ -132,12 +120,10 @@ class Budget(BatchCallback):
 
 
 def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: StopRequest) -> Budget | None:
-    """Return the budget that the trainer's ``arguments`` set, or None for epochs.
+    """Return the budget that the trainer's ``arguments`` set, or None for epochs. Raises ValueError for more than one, or one
+    that does not cover a step.
 
     Takes its keys out of them, as Lightning's trainer has none of that name, and with a budget the limit of epochs too.
-
-    Raises:
-        ValueError: more than one budget, or one that does not cover a step.
     """
     limits = {key: arguments.pop(key, None) for key in KEYS}
     limits_set = {key: limit for key, limit in limits.items() if limit is not None}

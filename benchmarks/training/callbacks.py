@@ -5,19 +5,30 @@ from typing import Any
 import pytorch_lightning as pl
 
 from benchmarks.complexity.cost import Complexity
+from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.batch_statistics import BatchStatistics
 from benchmarks.training.budget import take_budget
 from benchmarks.training.checkpoints import CHECKPOINTS, Averaging, Checkpoints
 from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.finite_loss import FiniteLoss
 from benchmarks.training.history import HistoryWriter
-from benchmarks.training.mirror_check import MirrorCheck
 from benchmarks.training.open_run import OpenRun
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.out_of_memory import OutOfMemory
 from benchmarks.training.region_cost import RegionCostMeter
 from benchmarks.training.step_seed import StepSeed
 from benchmarks.training.validation_interval import ValidationInterval
+
+
+class MirrorCheck(BatchCallback):
+    """Ends a run, with a ValueError, that its mirror's server refuses, where the word comes only once training has begun."""
+
+    def __init__(self, mirror: Any) -> None:
+        self._mirror = mirror
+
+    def on_train_batch_end(self, *arguments: Any) -> None:
+        """Look at what the server said, without waiting."""
+        self._mirror.check()
 
 
 def training_callbacks(
@@ -40,7 +51,7 @@ def training_callbacks(
         run.cost = RegionCostMeter(module.net, complexity, recipe["batch_size"])
     else:
         run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
-    run.progress.follow(run.cost, run.budget)
+    run.progress.cost, run.progress.budget = run.cost, run.budget
     if images := recipe.get("batch_norm_images"):
         run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
     return [

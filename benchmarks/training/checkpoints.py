@@ -33,11 +33,8 @@ RESUMABLE = {"loops", "optimizer_states", "lr_schedulers", "partial_metrics", *W
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the target, syncs and renames: a full disk or a kill leaves the checkpoints before intact.
 
-    The one that ``last.ckpt`` replaces becomes ``previous.ckpt``. Weights are stored under their plain names, which
-    ``torch.compile`` prefixes.
-
-    Args:
-        module: whose weights they are.
+    The one that ``last.ckpt`` replaces becomes ``previous.ckpt``. The weights, of ``module``, are stored under their plain
+    names, which ``torch.compile`` prefixes.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -170,21 +167,17 @@ class Checkpoints(BatchCallback):
             metrics[name]._update_count = updates
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the best value so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the best value so far."""
         self.best = state_dict["best"]
 
 
 def newest_intact(directory: Path) -> tuple[Path | None, dict[str, Any], list[str]]:
-    """Return the newest checkpoint of the two whose checksums are right, its content, and what is wrong with newer ones.
+    """Return the newest checkpoint of the two whose checksums are right, its content, and what is wrong with newer ones. Raises
+    ValueError where it loads, but is no checkpoint to go on from.
 
     Torch writes a checksum of every record (CRC-32) and does not look at it when it loads.
-
-    Raises:
-        ValueError: it loads, but is no checkpoint to go on from.
     """
     wrong = []
     for path in (directory / LAST, directory / PREVIOUS):

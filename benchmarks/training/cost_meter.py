@@ -74,17 +74,9 @@ class CostMeter(BatchCallback):
         self.energy.attach(trainer)
         self._start_clock()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the training clock."""
-        self._start_clock()
-
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Add the batch."""
         self.samples_seen += self.global_batch_size
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop the training clock: what follows is saving."""
-        self._stop_clock()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the training clock."""
@@ -98,7 +90,6 @@ class CostMeter(BatchCallback):
         self._start_clock()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run continues from."""
         return {
             "samples_seen": self.samples_seen,
             "wall_s": self.wall_s,
@@ -107,7 +98,6 @@ class CostMeter(BatchCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the compute, time and energy spent before."""
         self.samples_seen = state_dict["samples_seen"]
         self._resumed_wall_s = state_dict["wall_s"]
         self.train_s = state_dict["train_s"]
@@ -116,13 +106,16 @@ class CostMeter(BatchCallback):
     def _most_memory(self, trainer: pl.Trainer) -> int:
         return max(self._peak_memory, peak_memory_bytes(trainer.strategy.root_device))
 
-    def _start_clock(self) -> None:
+    def _start_clock(self, *arguments: Any, **keywords: Any) -> None:
         self._training_since = time.perf_counter()
         self.energy.start()
 
-    def _stop_clock(self) -> None:
+    def _stop_clock(self, *arguments: Any, **keywords: Any) -> None:
         self.train_s, self._training_since = self._trained(), None
         self.energy.stop()
+
+    on_train_epoch_start = _start_clock
+    on_train_epoch_end = _stop_clock  # what follows is saving
 
     def _trained(self) -> float:
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since

@@ -29,17 +29,12 @@ def layouts() -> dict[Key, tuple[bool, float]]:
 def complete(config: Mapping[str, Any], trainer: Mapping[str, Any], gpu: bool) -> tuple[dict[str, Any], str | None]:
     """Return a trainer's arguments with precision and layout set, and why the default layout is not NCHW, in one line or None.
 
-    Args:
-        config: of the run.
-        trainer: its arguments, ``config["trainer"]`` or what tuning made of it.
-        gpu: whether the run is on one.
+    ``trainer`` are its arguments: ``config["trainer"]`` or what tuning made of it. ``gpu``: whether the run is on one.
     """
     precision = exact_precision(trainer["precision"], gpu)
     completed = {**trainer, "precision": precision}
-    if trainer.get("channels_last") is not None:
-        return completed, None
     faster, ratio = layouts().get(("cuda" if gpu else "cpu", config["family"], precision), (False, 1.0))
-    if not faster:
+    if not faster or trainer.get("channels_last") is not None:
         return completed, None
     what = f"{config['family']} in {precision} on a {'GPU' if gpu else 'CPU'}"
     note = f"layout: channels_last, in which {what} was measured to take {ratio:.2f} times as long a step as in NCHW"

@@ -7,11 +7,8 @@ import torch
 
 
 class EnergyMeter:
-    """Counts from ``start`` to ``stop``, again and again.
-
-    Attributes:
-        millijoules: counted up to the last ``stop``; None where any part of the run has no counter. Never a zero in its place.
-    """
+    """Counts from ``start`` to ``stop``, again and again: ``millijoules`` up to the last ``stop``; None, and never a zero in
+    its place, where any part of the run has no counter."""
 
     def __init__(self) -> None:
         self.millijoules: int | None = 0
@@ -53,11 +50,8 @@ class EnergyMeter:
 
 
 def energy_counter(device: torch.device) -> Callable[[], int]:
-    """A function that reads the energy that a GPU has used, in mJ, as NVML counts it; updated some ten times a second.
-
-    Raises:
-        ValueError: the device has no such counter, or the package nvidia-ml-py is not installed.
-    """
+    """A function that reads the energy that a GPU has used, in mJ, as NVML counts it; updated some ten times a second. Raises
+    ValueError where the device has no such counter, or the package nvidia-ml-py is not installed."""
     refusal = (
         "this machine has no energy counter: trainer.max_train_joules needs nvidia-ml-py and an NVIDIA GPU since Volta"
     )

@@ -1,6 +1,5 @@
 """Why a run failed: the cause in one line, whether it would come again, and whose it is."""
 
-import errno
 import re
 import time
 from pathlib import Path
@@ -10,7 +9,7 @@ from hydra.errors import InstantiationException
 
 from benchmarks.records import files
 from benchmarks.training.environment import process_rank
-from benchmarks.units import FULL_DISK
+from benchmarks.units import FULL_DISK, full_disk
 
 # What gloo, NCCL and torch's store say when a peer is gone or silent.
 PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|timed out", re.IGNORECASE)
@@ -19,7 +18,7 @@ PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|time
 def describe(error: BaseException) -> str:
     """Return the cause in one line, without Hydra's wrapping."""
     error = _unwrapped(error)
-    if _is_full_disk(error):
+    if full_disk(error):
         return FULL_DISK
     text, *others = str(error).strip().splitlines() or [""]
     if text.endswith(":") and others:  # of a target that cannot be imported, as Hydra says it
@@ -31,7 +30,7 @@ def is_known(error: BaseException) -> bool:
     """Tell whether an error is the program's own clear one, which would come again."""
     error = _unwrapped(error)
     known = ValueError | FileNotFoundError | ArithmeticError | ImportError | MemoryError
-    return isinstance(error, known) or _is_full_disk(error)
+    return isinstance(error, known) or full_disk(error)
 
 
 def is_of_a_peer(error: BaseException) -> bool:
@@ -63,7 +62,3 @@ def _unwrapped(error: BaseException) -> BaseException:
     while isinstance(error, InstantiationException) and error.__cause__ is not None:
         error = error.__cause__
     return error
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -16,11 +16,8 @@ class NonFiniteLossError(ArithmeticError):
 
 
 class FiniteLoss(BatchCallback):
-    """Ends a run whose loss is NaN or infinite, before such a state is evaluated or saved.
-
-    Raises:
-        NonFiniteLossError: from its hooks, on the rank that has met the loss.
-    """
+    """Ends a run whose loss is NaN or infinite, before such a state is evaluated or saved: its hooks raise NonFiniteLossError
+    on the rank that has met the loss."""
 
     def __init__(self) -> None:
         self._losses: list[torch.Tensor] = []
@@ -31,24 +28,19 @@ class FiniteLoss(BatchCallback):
         if len(self._losses) >= CHECK_EVERY:
             self._check(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the training losses before each evaluation."""
-        self._check(trainer)
-
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the validation loss, where the task has one."""
         loss = float(trainer.callback_metrics.get("val/loss", 0))
         if not math.isfinite(loss):
             raise NonFiniteLossError(f"validation loss is {loss} after epoch {trainer.current_epoch + 1}")
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Check the training losses before each checkpoint."""
-        self._check(trainer)
-
-    def _check(self, trainer: pl.Trainer) -> None:
+    def _check(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Check the training losses, before each evaluation and each checkpoint too."""
         if self._losses and not torch.stack(self._losses).isfinite().all():
             raise NonFiniteLossError(
                 f"training loss is not finite in epoch {trainer.current_epoch + 1}, by step {trainer.global_step}: "
                 "a lower learning rate is the usual remedy"
             )
         self._losses.clear()
+
+    on_validation_start = on_save_checkpoint = _check

@@ -19,16 +19,12 @@ STEPS_EVERY = 50  # steps, from the start of training
 
 
 class HistoryWriter(BatchCallback):
-    """Appends a row to ``history.jsonl`` after each evaluation: metrics, and what training has cost so far.
+    """Appends a row to the run's ``history.jsonl`` after each evaluation: metrics, and what training has cost so far.
 
     Its ``steps`` are the training since the evaluation before, a point every ``STEPS_EVERY`` steps: the mean loss of these
     steps on the images of the first process, and the learning rate of the last of them. Losses stay on the device until then.
 
     A row that is there already, of an epoch that was killed and trained again, is not written twice.
-
-    Args:
-        directory: the run's.
-        cost: what training costs.
     """
 
     def __init__(self, directory: Path, cost: CostMeter) -> None:
@@ -83,11 +79,9 @@ class HistoryWriter(BatchCallback):
             self._written = row["step"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run's next row goes on from."""
         return {"losses": [float(loss) for loss in self._losses], "points": self._means()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the losses before."""
         self._losses = list(torch.tensor(state_dict["losses"]))
         self._points = state_dict["points"]
 

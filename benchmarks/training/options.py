@@ -62,11 +62,8 @@ class TrainingOptions:
             )
 
     def apply(self, net: nn.Module) -> None:
-        """Set up ``net`` and, for TF32, this process. Names of weights stay as they are.
-
-        Raises:
-            ValueError: recomputation of a network that has no stages; compilation of one that does not train by its forward.
-        """
+        """Set up ``net`` and, for TF32, this process. Names of weights stay as they are. Raises ValueError for recomputation of
+        a network that has no stages, and compilation of one that does not train by its forward."""
         if (self.compile or self.cuda_graph) and hasattr(net, "losses"):
             option, done = ("compile", "compiled") if self.compile else ("cuda_graph", "captured")
             raise ValueError(

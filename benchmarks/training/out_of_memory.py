@@ -38,11 +38,7 @@ class OutOfMemory(BatchCallback):
         self.error: MemoryError | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Finds the number of parts.
-
-        Raises:
-            MemoryError: on some process not one image fits.
-        """
+        """Finds the number of parts. Raises MemoryError where on some process not one image fits."""
         if not self.accumulate:
             return
         mine = torch.tensor(fewest_parts(trainer, pl_module, pl_module.micro_batches) or 0)
@@ -103,15 +99,8 @@ def fewest_parts(trainer: pl.Trainer, module: Any, least: int) -> int | None:
 
 
 def largest_evaluation_batch(trainer: pl.Trainer, module: Any, image: Sequence[int], start: int, most: int) -> int:
-    """Images that this process can evaluate at once beside what training keeps: ``start`` doubled as often as it fits, up to
-    ``most``, or halved until it fits.
-
-    Args:
-        image: C, H, W.
-
-    Raises:
-        MemoryError: not one image fits.
-    """
+    """Images (C, H, W = ``image``) that this process can evaluate at once beside what training keeps: ``start`` doubled as
+    often as it fits, up to ``most``, or halved until it fits. Raises MemoryError where not one image fits."""
     device = trainer.strategy.root_device
     module.to(device).eval()
 

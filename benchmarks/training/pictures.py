@@ -76,25 +76,25 @@ def objects_beside_truth(
 ) -> np.ndarray:
     """Return the true objects and the detected ones, each drawn on the image (C, H, W), side by side, uint8."""
     pixels = _pixels(image, *np.percentile(image, (0.5, 99.5)))
-    left, right = (np.asarray(drawing(pixels, objects, classes)) for objects in (truth, prediction))
-    return np.concatenate([left, np.full((len(left), GAP, 3), 255, dtype=np.uint8), right], axis=1)
+    return _side_by_side(*(np.asarray(drawing(pixels, objects, classes)) for objects in (truth, prediction)))
 
 
 def panels(image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Image, truth, prediction and errors side by side, uint8 [H, 4 W + gaps, 3]. Classes are grey levels; in the last panel
     missed foreground is blue, invented foreground orange, one foreground class taken for another pink."""
-    low, high = np.percentile(image, (0.5, 99.5))
-    grey = (255 * np.clip((image - low) / max(high - low, 1e-12), 0, 1)).astype(np.uint8)
+    grey = _pixels(image[None], *np.percentile(image, (0.5, 99.5)))
     scale = 255 // max(int(truth.max()), int(prediction.max()), 1)
-    errors = np.repeat((grey // 2 + 64)[..., None], 3, axis=2)
+    errors = grey // 2 + 64
     errors[(truth != prediction)] = WRONG_CLASS
     errors[(truth != 0) & (prediction == 0)] = MISSED
     errors[(truth == 0) & (prediction != 0)] = INVENTED
-    flat = [
-        np.repeat(part.astype(np.uint8)[..., None], 3, axis=2) for part in (grey, truth * scale, prediction * scale)
-    ]
-    gap = np.full((image.shape[0], GAP, 3), 255, dtype=np.uint8)
-    return np.concatenate([flat[0], gap, flat[1], gap, flat[2], gap, errors], axis=1)
+    levels = [np.repeat((part * scale).astype(np.uint8)[..., None], 3, axis=2) for part in (truth, prediction)]
+    return _side_by_side(grey, *levels, errors)
+
+
+def _side_by_side(*parts: np.ndarray) -> np.ndarray:
+    padded = [np.pad(part, ((0, 0), (0, GAP), (0, 0)), constant_values=255) for part in parts]
+    return np.concatenate(padded, axis=1)[:, :-GAP]
 
 
 def drawing(pixels: np.ndarray, objects: Mapping[str, np.ndarray], classes: Sequence[str]) -> Image.Image:

@@ -46,11 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write a mask for each image, or the classes or objects of all.
-
-    Raises:
-        ValueError, OSError: no such run or image, a tile that memory does not hold, or a file that would be overwritten.
-    """
+    """Write a mask for each image, or the classes or objects of all. Raises ValueError or OSError where there is no such run or
+    image, for a tile that memory does not hold, and a file that would be overwritten."""
     run, images, tile = arguments.run, arguments.images, arguments.tile
     out = arguments.out or run / "predictions"
     weights = run / "checkpoints" / f"{arguments.checkpoint}.ckpt"
@@ -98,13 +95,12 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         if task == "segmentation":
-            grey_range = dataset.get("grey_range")
-            _write_masks(module, datamodule, targets, data["in_channels"], data["num_classes"], grey_range, bars)
+            _write_masks(module, datamodule, targets, data, dataset.get("grey_range"), bars)
         elif task == "detection":
             write_objects(module, datamodule, targets, data["in_channels"], dataset, together, bars)
         else:
-            shape, names = [data["in_channels"], *data["image_size"]], dataset["classes"]
-            write_classes(module, datamodule, images, shape, names, together, bars)
+            shape = [data["in_channels"], *data["image_size"]]
+            write_classes(module, datamodule, images, shape, dataset["classes"], together, bars)
 
 
 def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
@@ -123,13 +119,7 @@ def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
 
 
 def _write_masks(
-    module: Any,
-    datamodule: Any,
-    targets: Mapping[Path, Path],
-    channels: int,
-    classes: int,
-    grey_range: Sequence[int] | None,
-    bars: Progress,
+    module: Any, datamodule: Any, targets: Mapping[Path, Path], data: Mapping[str, Any], grey_range: Any, bars: Progress
 ) -> None:
     import numpy as np
     import tifffile
@@ -138,7 +128,7 @@ def _write_masks(
     whole = bars.add_task("images", total=len(targets))
     for image, target in targets.items():
         masks = []
-        slices, remark = datamodule.read_slices(image, channels, grey_range)
+        slices, remark = datamodule.read_slices(image, data["in_channels"], grey_range)
         if remark:
             print(remark, file=sys.stderr)
         for number, pixels in enumerate(slices, start=1):
@@ -146,7 +136,7 @@ def _write_masks(
             mask = module.predict(
                 pixels, lambda done, total, task=tiles: bars.update(task, completed=done, total=total)
             )
-            masks.append((mask.cpu().numpy() * 255 // (classes - 1)).astype(np.uint8))
+            masks.append((mask.cpu().numpy() * 255 // (data["num_classes"] - 1)).astype(np.uint8))
             bars.remove_task(tiles)
         if target.suffix == ".tif":
             tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")
@@ -168,7 +158,8 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
 
     free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else _free_memory()
     at_legal = 4 * measure(net, (channels, legal, legal)).activations  # float32
-    if at_legal * (tile / legal) ** 2 <= free:
+    need = at_legal * (tile / legal) ** 2
+    if need <= free:
         return
     fits = int(legal * (free / at_legal) ** 0.5)
     while fits > 0:
@@ -177,7 +168,6 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
             break
         except ValueError:
             fits -= 1
-    need = at_legal * (tile / legal) ** 2
     raise ValueError(f"a tile of {tile} needs up to {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: {fits} fits")
 
 

@@ -19,15 +19,9 @@ def write_classes(
     path: Path,
     bars: Progress,
 ) -> None:
-    """Print each image's most probable class; write the probabilities of all classes, a row for each image.
+    """Print each image's most probable class; write the probabilities of all classes to ``path``, a row for each image.
 
-    Args:
-        module, datamodule: the run's.
-        images: files.
-        shape: [C, H, W] that the network takes.
-        names: of the classes.
-        path: of the table.
-        bars: where progress is shown.
+    The network takes images of ``shape`` [C, H, W]; ``names`` are those of the classes.
     """
     import torch
 

@@ -18,17 +18,15 @@ PROGRESS_EVERY_S = 0.5
 
 
 class ProgressWriter(BatchCallback):
-    """Writes ``progress.json``: at once where something new begins, then at most every ``PROGRESS_EVERY_S``.
+    """Writes the run's ``progress.json``: at once where something new begins, then at most every ``PROGRESS_EVERY_S``.
 
     Before training it says what is prepared: a data set that is fetched, copied or listed, compilation. In training it counts
     steps, or the units of the budget. A test after training counts as the end of it; a run that only tests counts its batches.
-
-    Args:
-        directory: the run's.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        # By these the progress of training is counted: by a budget where it has one.
         self.cost: CostMeter | None = None
         self.budget: Budget | None = None
         self._last = -math.inf
@@ -38,22 +36,10 @@ class ProgressWriter(BatchCallback):
         self._label = ""
         self._evaluation = ""  # the line of the last one
 
-    def follow(self, cost: CostMeter, budget: Budget | None) -> None:
-        """Count the progress of training by ``cost``, or by its ``budget`` where it has one."""
-        self.cost, self.budget = cost, budget
-
     def prepare(self, what: str, done: int, total: int) -> None:
         """Write that ``done`` of ``total`` is prepared of ``what``; 0 where a number is not known."""
         if self._is_due(what):
-            self._write("prepare", done=done, total=total, what=what)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Write how far training is."""
-        self._trained(trainer)
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
-        """Show that the run is alive."""
-        self._trained(trainer)
+            self._write("prepare", _counts(done, total), what=what)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the metrics of this evaluation, to the log too."""
@@ -62,8 +48,7 @@ class ProgressWriter(BatchCallback):
         self._metrics = {name: float(metrics[name]) for name in names if name in metrics} or self._metrics
         self._phase, self._label = "", pl_module.label
         if trainer.is_global_zero:
-            epoch, epochs, done, total = self._training(trainer)
-            self._evaluation = progress_line(self._content("train", epoch=epoch, epochs=epochs, done=done, total=total))
+            self._evaluation = progress_line(self._content("train", self._training(trainer)))
             print(self._evaluation, flush=True)
         self._trained(trainer)
 
@@ -77,21 +62,23 @@ class ProgressWriter(BatchCallback):
         self._batches_tested += 1
         self._tested(trainer)
 
-    def _trained(self, trainer: pl.Trainer) -> None:
+    def _trained(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Write how far training is; in an evaluation this shows that the run is alive."""
         if trainer.is_global_zero and self._is_due("train"):
-            epoch, epochs, done, total = self._training(trainer)
-            self._write("train", epoch=epoch, epochs=epochs, done=done, total=total)
+            self._write("train", self._training(trainer))
+
+    on_train_batch_end = on_validation_batch_end = _trained
 
     def _tested(self, trainer: pl.Trainer) -> None:
         if not (trainer.is_global_zero and self._is_due("test")):
             return
         if self.cost is None:
-            self._write("test", done=self._batches_tested, total=sum(trainer.num_test_batches))
+            self._write("test", _counts(self._batches_tested, sum(trainer.num_test_batches)))
             return
-        epoch, epochs, _, total = self._training(trainer)
-        self._write("test", epoch=epoch, epochs=epochs, done=total, total=total)
+        trained = self._training(trainer)
+        self._write("test", trained | {"done": trained["total"]})
 
-    def _training(self, trainer: pl.Trainer) -> tuple[int, int, int, int]:
+    def _training(self, trainer: pl.Trainer) -> dict[str, float]:
         """Epoch, epochs, and the steps or units of the budget that are done and that there are."""
         assert self.cost is not None
         trained, epochs = self.cost.steps, trainer.max_epochs or 0
@@ -100,7 +87,7 @@ class ProgressWriter(BatchCallback):
         if self.budget is not None:
             done, total = self.budget.done, self.budget.total
             epochs = math.ceil(trained * total / max(done, 1) / steps)  # at the pace so far
-        return min(trainer.current_epoch + 1, epochs), epochs, done, total
+        return _counts(done, total, min(trainer.current_epoch + 1, epochs), epochs)
 
     def _is_due(self, phase: str) -> bool:
         now = time.perf_counter()
@@ -109,12 +96,15 @@ class ProgressWriter(BatchCallback):
         self._phase, self._last = phase, now
         return True
 
-    def _write(self, phase: str, done: float, total: float, epoch: int = 0, epochs: int = 0, **more: str) -> None:
-        content = self._content(phase, done, total, epoch, epochs) | more | {"evaluation": self._evaluation}
+    def _write(self, phase: str, counts: dict[str, float], **more: str) -> None:
+        content = self._content(phase, counts) | more | {"evaluation": self._evaluation}
         write_json(self.directory / PROGRESS, content, durable=False)
 
-    def _content(self, phase: str, done: float, total: float, epoch: int = 0, epochs: int = 0) -> dict[str, Any]:
-        counts = {"epoch": epoch, "epochs": epochs, "done": done, "total": total}
+    def _content(self, phase: str, counts: dict[str, float]) -> dict[str, Any]:
         metrics = {"metrics": self._metrics, "label": self._label}
         pace = {} if self.cost is None else {"elapsed_s": self.cost.wall_s, "images_per_s": self.cost.images_per_s}
         return {"phase": phase, **counts, **pace, **metrics, "time": time.time(), "pid": os.getpid()}
+
+
+def _counts(done: float, total: float, epoch: int = 0, epochs: int = 0) -> dict[str, float]:
+    return {"epoch": epoch, "epochs": epochs, "done": done, "total": total}

@@ -15,10 +15,7 @@ from benchmarks.complexity.cost import Complexity
 
 def recompute_stages(net: nn.Module) -> None:
     """Make each stage of ``net`` keep its input alone in training. Outputs, gradients and running statistics stay the same.
-
-    Raises:
-        ValueError: it has no stages, or recomputes already.
-    """
+    Raises ValueError where it has no stages, or recomputes already."""
     if any(getattr(module, "memory_efficient", False) for module in net.modules()):
         raise ValueError("trainer.gradient_checkpointing and model.memory_efficient compute the same again: choose one")
     stages_of_net = stages(net)

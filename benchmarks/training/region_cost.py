@@ -55,11 +55,9 @@ class RegionCostMeter(CostMeter):
             self.processed[name] += count
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run continues from."""
         return super().state_dict() | {"macs_of_images": self._macs_of_images, "processed": dict(self.processed)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the compute, time and energy spent before."""
         super().load_state_dict(state_dict)
         self._macs_of_images = state_dict["macs_of_images"]
         self.processed = dict(state_dict["processed"])

@@ -10,11 +10,7 @@ from benchmarks.training.batch_hooks import BatchCallback
 
 
 class StepSeed(BatchCallback):
-    """Makes the network's randomness a function of seed, step and rank: a resumed run draws what an uninterrupted one draws.
-
-    Args:
-        seed: of the run.
-    """
+    """Makes the network's randomness a function of seed, step and rank: a resumed run draws what an uninterrupted one draws."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed

@@ -26,11 +26,8 @@ def interruption_behind(error: BaseException | None) -> Interrupted | None:
 
 
 class StopRequest:
-    """Whether this process, or in training any of the ranks, has been asked to stop.
-
-    Args:
-        timeout_s: that a rank waits for its peers' answer.
-    """
+    """Whether this process, or in training any rank, has been asked to stop. A rank waits ``timeout_s`` for its peers'
+    answer."""
 
     def __init__(self, timeout_s: float) -> None:
         self.received: str | None = None

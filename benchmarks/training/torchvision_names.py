@@ -18,11 +18,8 @@ OUTSIDE_STAGES = {
 
 
 def torchvision_name(key: str, network: str) -> str:
-    """torchvision's name of ``key``, a name in a state dict of our class ``network``.
-
-    Raises:
-        ValueError: torchvision's layout has no place for it.
-    """
+    """torchvision's name of ``key`` in a state dict of our class ``network``. Raises ValueError where it has no place for
+    it."""
     try:
         match [network, *key.split(".")]:
             case ["ResNet", "stages", stage, block, "residual", place, tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +54,7 @@ def recognise(file_name: str, known: Iterable[str] = ARCHITECTURES) -> str | Non
 
 def from_published(path: Path, name: str, layout: str = "torchvision") -> Weights:
     """The weights of a file that holds a state dict of the network ``name`` as ``layout`` has it, of any number of classes.
-
-    Raises:
-        ValueError, FileNotFoundError: it holds something else, is damaged or missing.
-    """
+    Raises ValueError or FileNotFoundError where it holds something else, is damaged or missing."""
     import torch
     from hydra.utils import instantiate
 
@@ -72,15 +69,15 @@ def from_published(path: Path, name: str, layout: str = "torchvision") -> Weight
     if name in ARCHITECTURES:
         present = {modern_name(key): tensor for key, tensor in weights.items()}
         network = _network(name, present)
+        published_name: Callable[[str, str], str] = torchvision_name
+        of = class_of(network)
     else:
         present = published_detectors.prepared(weights, layout, name, published is not None)
         network = published_detectors.network(layout, name, present)
+        published_name, of = published_detectors.published_name, layout
     with torch.device("meta"):
         state_dict: dict[str, Tensor] = instantiate(network).state_dict()
-    if name in ARCHITECTURES:
-        names = {key: torchvision_name(key, class_of(network)) for key in state_dict}
-    else:
-        names = {key: published_detectors.published_name(key, layout) for key in state_dict}
+    names = {key: published_name(key, of) for key in state_dict}
     expected = {names[key]: tensor for key, tensor in state_dict.items()}
     for key, tensor in expected.items():
         if key.endswith(".num_batches_tracked"):  # files of before torch 0.4.1 have none
@@ -93,11 +90,7 @@ def from_published(path: Path, name: str, layout: str = "torchvision") -> Weight
 
 
 def to_torchvision(weights: Weights) -> dict[str, Tensor]:
-    """The state dict as torchvision names it.
-
-    Raises:
-        ValueError: torchvision has no such network.
-    """
+    """The state dict as torchvision names it. Raises ValueError where torchvision has no such network."""
     from benchmarks.training.weights import network_arguments
 
     arguments = network_arguments(weights.network)
@@ -112,16 +105,8 @@ def to_torchvision(weights: Weights) -> dict[str, Tensor]:
 
 
 def of_run(run: Path, checkpoint: str, trusted: Collection[str] = ()) -> Weights:
-    """The weights of a run's ``last`` or ``best`` checkpoint.
-
-    Args:
-        run: its folder.
-        checkpoint: which one.
-        trusted: networks that the run may name beside those of ``check_targets``.
-
-    Raises:
-        ValueError, FileNotFoundError: there is none, or it is damaged.
-    """
+    """The weights of the ``last`` or ``best`` checkpoint of the run in a folder. It may name the ``trusted`` networks beside
+    those of ``check_targets``. Raises ValueError or FileNotFoundError where there is none, or it is damaged."""
     from benchmarks.training.weights import Weights, checkpoint_weights
 
     path = run / "checkpoints" / f"{checkpoint}.ckpt"
@@ -170,11 +155,8 @@ def _add_force(parser: argparse.ArgumentParser) -> None:
 
 
 def run_import(arguments: argparse.Namespace) -> None:
-    """Write the weights of a published file as our network has them.
-
-    Raises:
-        ValueError, OSError: the file is missing, damaged or of another network, or ``--out`` is there already.
-    """
+    """Write the weights of a published file as our network has them. Raises ValueError or OSError where the file is missing,
+    damaged or of another network, or ``--out`` is there already."""
     known = _known()[arguments.layout]
     name = arguments.model or recognise(arguments.file.name, known)
     if name is None:
@@ -196,11 +178,8 @@ def run_import(arguments: argparse.Namespace) -> None:
 
 
 def run_export(arguments: argparse.Namespace) -> None:
-    """Write our weights in a published layout.
-
-    Raises:
-        ValueError, OSError: there are no such weights, torchvision has no such network, or ``--out`` is there already.
-    """
+    """Write our weights in a published layout. Raises ValueError or OSError where there are no such weights, torchvision has no
+    such network, or ``--out`` is there already."""
     from benchmarks.training.weights import Weights, save_file
 
     source: Path = arguments.source

@@ -107,11 +107,8 @@ def load_data(run: OpenRun, loading: dict[str, Any]) -> Any:
 
 
 def build(run: OpenRun, layout_note: str | None) -> Any:
-    """Return the module with its network; a detector that is to train has its backbone's weights.
-
-    Raises:
-        ValueError: the network does not take images of this size, or the backbone's weights are of another.
-    """
+    """Return the module with its network; a detector that is to train has its backbone's weights. Raises ValueError where the
+    network does not take images of this size, or the backbone's weights are of another."""
     config = run.config
     module = instantiate(config["module"])
     check_image_size(module.net, *config["data"]["image_size"])
@@ -122,11 +119,7 @@ def build(run: OpenRun, layout_note: str | None) -> Any:
 
 
 def count_compute(run: OpenRun, module: Any) -> Complexity:
-    """Return the cost of the network.
-
-    Raises:
-        ValueError: it has a published network's name and not its counts.
-    """
+    """Return the cost of the network. Raises ValueError where it has a published network's name and not its counts."""
     config = run.config
     run.progress.prepare("counting MACs", 0, 0)
     complexity = measure(module.net, image_shape(config))
@@ -137,11 +130,7 @@ def count_compute(run: OpenRun, module: Any) -> Complexity:
 
 
 def imported_weights(config: dict[str, Any]) -> Weights | None:
-    """Return the weights that ``mode=test`` evaluates, None for a run that trains.
-
-    Raises:
-        ValueError: they are of another network.
-    """
+    """Return the weights that ``mode=test`` evaluates, None for a run that trains. Raises ValueError for another network's."""
     if config["mode"] != "test":
         return None
     weights = Weights.read(Path(config["weights"]), trusted=[config["module"]["net"]["_target_"]])
@@ -150,13 +139,11 @@ def imported_weights(config: dict[str, Any]) -> Weights | None:
 
 
 def tuned_arguments(config: dict[str, Any], directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the trainer's arguments, and those of the data module that tuning sets.
+    """Return the trainer's arguments, and those of the data module that tuning sets. Raises ValueError where what was measured,
+    or what the run has started with, was altered.
 
     With ``trainer.tuned`` both are what was measured as fastest on this machine. A run keeps what it has started with as long
     as it stays on its kind of machine.
-
-    Raises:
-        ValueError: what was measured, or what the run has started with, was altered.
     """
     arguments = dict(config["trainer"])
     if not arguments.get("tuned"):
@@ -181,14 +168,8 @@ def image_shape(config: dict[str, Any]) -> tuple[int, int, int]:
 
 
 def check_images(config: dict[str, Any], stored: Sequence[int]) -> None:
-    """Check that the network is built for, and its compute counted on, images as they are; masks are trained on in tiles.
-
-    Args:
-        stored: channels, height and width of an image.
-
-    Raises:
-        ValueError: they are others.
-    """
+    """Raise ValueError where images as they are ``stored``, [C, H, W], are not those for which the network is built, and on
+    which its compute is counted; masks are trained on in tiles."""
     channels, *size = image_shape(config)
     if stored[0] != channels:
         raise ValueError(f"data.in_channels must be {stored[0]}, the channels of the images, got {channels}")
@@ -205,11 +186,7 @@ def device_of(accelerator: str) -> torch.device:
 def apply_options(
     run: OpenRun, options: TrainingOptions, arguments: dict[str, Any], module: Any, complexity: Complexity
 ) -> None:
-    """Set up the network and this process by the training options.
-
-    Raises:
-        ValueError: the device or the network does not allow one of them.
-    """
+    """Set up network and process by the training options. Raises ValueError where device or network do not allow one."""
     options.check(device_of(arguments["accelerator"]), str(arguments["precision"]))
     if options.gradient_checkpointing:
         run.recomputed_macs = recomputed_macs(module.net, complexity)
@@ -222,11 +199,7 @@ def apply_options(
 def make_trainer(
     run: OpenRun, arguments: dict[str, Any], callbacks: Sequence[pl.Callback], module: pl.LightningModule
 ) -> pl.Trainer:
-    """Return the trainer of this rank.
-
-    Raises:
-        RuntimeError: another number of processes was started than the configuration asks for.
-    """
+    """Return this rank's trainer. Raises RuntimeError where another number of processes was started than was asked for."""
     config = run.config["trainer"]
     world_size = config["devices"] * config["num_nodes"]
     timeout = timedelta(seconds=run.config["launch"]["collective_timeout_s"])
@@ -256,9 +229,8 @@ def fit_evaluation_batch(config: dict[str, Any], trainer: pl.Trainer, module: An
     if config["data"]["task"] != "classification":
         return
     if device.type != "cuda":
-        if (
-            pixels <= 32 * 32
-        ):  # 64 of CIFAR-10's stay in a CPU's caches and take three quarters of the time of 500 at once
+        # 64 of CIFAR-10's stay in a CPU's caches and take three quarters of the time of 500 at once.
+        if pixels <= 32 * 32:
             data.eval_batch_size = min(data.eval_batch_size, 64 * 32 * 32 // pixels)
         return
     start, counts = data.eval_batch_size, data.manifest()["counts"]
@@ -317,11 +289,8 @@ def describe_run(
 
 
 def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> Path | None:
-    """Return the checkpoint to continue from, None to start anew; record which it is, and what is wrong with newer ones.
-
-    Raises:
-        ValueError: it is of another network, other code or other images than ``origin`` says.
-    """
+    """Return the checkpoint to continue from, None to start anew; record which it is, and what is wrong with newer ones. Raises
+    ValueError where it is of another network, other code or other images than ``origin`` says."""
     path, checkpoint, problems = newest_intact(run.directory / CHECKPOINTS)
     if path is not None:
         check_fits(path, checkpoint["state_dict"], module)
@@ -339,11 +308,8 @@ def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> 
 
 
 def record_test(run: OpenRun, trainer: pl.Trainer, module: Any, data: Any) -> None:
-    """Record the metrics of the test, its confusion matrix and pictures, and the checksum of the weights.
-
-    Raises:
-        RuntimeError: not every test image was counted once.
-    """
+    """Record the metrics of the test, its confusion matrix and pictures, and the checksum of the weights. Raises RuntimeError
+    where not every test image was counted once."""
     manifest = data.manifest()
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
     views = [f"test/n_{view}" for view in run.config["data"].get("test_views", ())]

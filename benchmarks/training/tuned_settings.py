@@ -20,9 +20,9 @@ STEP_OPTIONS = (
 FOLDER = "tuning"
 CHOSEN = "tuned.json"  # in a run's directory: it goes on with what it started with
 WORTH = 1.03  # times as many images per second: below, the plain setting stays, as timings scatter
-SETTING = ("precision", "tf32", "channels_last", "compile")
-LOADING = ("loader_workers", "eval_batch_size")
 PLAIN: dict[str, Any] = {"precision": "32-true", "tf32": None, "channels_last": False, "compile": False}
+SETTING = tuple(PLAIN)
+LOADING = ("loader_workers", "eval_batch_size")
 
 
 def key_of(specification: Mapping[str, Any]) -> str:

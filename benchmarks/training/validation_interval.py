@@ -16,18 +16,10 @@ class ValidationInterval(BatchCallback):
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the interval: a run that is resumed before a validation asks for it first of all."""
-        self._set(trainer)
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Set the interval of this epoch."""
-        self._set(trainer)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Set the interval where training is to stop with this batch."""
-        self._set(trainer)
-
-    def _set(self, trainer: pl.Trainer) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any, **keywords: Any) -> None:
+        """Set the interval: training may be to stop with this batch."""
         is_last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         trainer.check_val_every_n_epoch = 1 if is_last else self.epochs
+
+    # A run that is resumed before a validation asks for it first of all.
+    on_train_start = on_train_epoch_start = on_train_batch_end

@@ -35,11 +35,7 @@ TOLERANCE = 1e-3  # of a metric in percent: the record's is in single precision
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a run says of itself.
-
-    Attributes:
-        agrees: with what was derived anew; None where that cannot be done here.
-    """
+    """One thing that a run says of itself: whether it ``agrees`` with what was derived anew, None where that cannot be done."""
 
     subject: str
     agrees: bool | None
@@ -65,11 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print what agrees and what does not; return 0 where nothing differs, else 1.
-
-    Raises:
-        ValueError, OSError: there is no finished run, or N steps are too few to replay it.
-    """
+    """Print what agrees and what does not; return 0 where nothing differs, else 1. Raises ValueError or OSError where there is
+    no finished run, or N steps are too few to replay it."""
     directory: Path = arguments.run
     if arguments.replay < 0:
         raise ValueError(f"--replay {arguments.replay}: a number of steps from 1")
@@ -203,11 +196,8 @@ def weights(run: Run, config: dict[str, Any]) -> Finding:
 
 
 def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> Finding:
-    """Train the last ``steps`` steps again in a folder of their own, and compare weights, metrics and history.
-
-    Args:
-        start: the checkpoint to begin from; None for the start of training.
-    """
+    """Train the last ``steps`` steps again in a folder of their own, from the checkpoint ``start`` or, for None, from the start
+    of training, and compare weights, metrics and history."""
     from benchmarks.training.checkpoints import LAST
     from benchmarks.training.tuned_settings import CHOSEN
 

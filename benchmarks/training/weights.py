@@ -53,15 +53,8 @@ class Weights:
 
     @classmethod
     def read(cls, path: Path, trusted: Collection[str] = ()) -> Self:
-        """What ``write`` wrote.
-
-        Args:
-            path: of the file.
-            trusted: networks that it may name beside those of ``check_targets``.
-
-        Raises:
-            ValueError, OSError: it is something else, damaged or missing.
-        """
+        """What ``write`` wrote; it may name the ``trusted`` networks beside those of ``check_targets``. Raises ValueError or
+        OSError where the file is something else, damaged or missing."""
         content, digest = load_file(path)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{path} was not written by `python -m benchmarks weights import`: import it first")
@@ -110,11 +103,8 @@ def class_of(network: Mapping[str, Any]) -> str:
 
 
 def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a network, with the defaults of its class, and that itself as ``network``.
-
-    Raises:
-        ValueError: there is no such class, or it has no such arguments.
-    """
+    """All arguments of a network, with the defaults of its class, and that itself as ``network``. Raises ValueError where there
+    is no such class, or it has no such arguments."""
     arguments = {key: value for key, value in network.items() if key != "_target_"}
     try:
         bound = inspect.signature(get_class(network["_target_"])).bind(**arguments)
@@ -176,11 +166,8 @@ def load_file(path: Path) -> tuple[Any, str]:
 
 
 def checkpoint_weights(path: Path, module: nn.Module | None = None) -> tuple[dict[str, Tensor], str]:
-    """The state dict of a run's checkpoint and the file's SHA-256.
-
-    Raises:
-        ValueError, OSError: it is damaged or missing, is no checkpoint, or is not of ``module``.
-    """
+    """The state dict of a run's checkpoint and the file's SHA-256. Raises ValueError or OSError where it is damaged or missing,
+    is no checkpoint, or is not of ``module``."""
     content, digest = load_file(path)
     state_dict = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state_dict, dict) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):

@@ -12,15 +12,8 @@ COUNTERS = {"n_averaged"}
 
 
 def unwrapped(content: Any, path: Any) -> tuple[dict[str, Any], str]:
-    """Return the state dict in what a file holds, and what was unwrapped, in words ("" for a plain one).
-
-    Args:
-        content: as ``torch.load`` returned it.
-        path: of the file, for messages.
-
-    Raises:
-        ValueError: it holds no state dict, naming what it holds.
-    """
+    """Return the state dict in what ``torch.load`` returned of the file ``path``, and what was unwrapped, in words ("" for a
+    plain one). Raises ValueError where it holds no state dict, naming what it holds."""
     said = []
     if not _is_state_dict(content):
         key = next((key for key in KEYS if isinstance(content, Mapping) and _is_state_dict(content.get(key))), None)

@@ -1,8 +1,6 @@
 """What a network costs, layer by layer: ``python -m benchmarks complexity model=resnext data=cifar10``."""
 
 import argparse
-import csv
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +12,7 @@ from benchmarks.complexity.cost import Complexity, LayerCost
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.records.lazy import torch
-from benchmarks.units import si
+from benchmarks.units import csv_text, si
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,10 +42,9 @@ def network_and_cost(config: Mapping[str, Any]) -> tuple[Any, Complexity]:
 
 
 def _print_csv(name: str, cost: Complexity) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow(["network", "layer", "kind", "params", "macs", "activations", "train_macs"])
-    for row in cost.layers:
-        writer.writerow([name, row.name, row.kind, row.params, row.macs, row.activations, row.training_macs])
+    header = ["network", "layer", "kind", "params", "macs", "activations", "train_macs"]
+    rows = ([name, row.name, row.kind, row.params, row.macs, row.activations, row.training_macs] for row in cost.layers)
+    print(csv_text([header, *rows]), end="")
 
 
 def _print_table(title: str, cost: Complexity) -> None:

@@ -1,11 +1,12 @@
 """Classes of images: ``python -m benchmarks predict RUN IMAGE…`` for a run of classification."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
+
+from benchmarks.units import csv_text
 
 CLASSES = "classes.csv"
 
@@ -35,6 +36,5 @@ def write_classes(
         rows.append([str(image), names[best], *(f"{value:.6f}" for value in probabilities)])
         bars.advance(task)
         print(f"{image}: {names[best]} ({100 * probabilities[best]:.1f} %)")
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([["image", "class", *names], *rows])
+    path.write_text(csv_text([["image", "class", *names], *rows]), encoding="utf-8", newline="")
     print(path)

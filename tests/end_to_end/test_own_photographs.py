@@ -19,13 +19,13 @@ QUICK = (  # a small network and small images
 def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pets = photographs(tmp_path / "my pets", {"cats": 20, "dogs": 20})
+    pets = photographs(tmp_path / "my pets", {"=cats": 20, "dogs": 20})
     root = tmp_path / "outputs"
     done = run_here("data=image_folder", f"data.root={pets.parent}/my\\ pets", *QUICK, root=root)
     assert done.returncode == 0, done.stdout + done.stderr
     [record] = records(root).values()
     assert (record["data"], record["recipe"]) == ("image_folder_my-pets", "image_folder")
-    assert record["dataset"]["classes"] == ["cats", "dogs"]
+    assert record["dataset"]["classes"] == ["=cats", "dogs"]
     assert record["counts"] == {"train": 28, "val": 6, "test": 6} and record["metrics"]["test/n"] == 6
     assert record["metrics"]["test/top1_err"] == 0  # red and green
     assert "val and test drawn from my pets by a hash of file names" in record["dataset"]["notes"]
@@ -37,11 +37,11 @@ def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
     images = [tmp_path / "new" / name for name in ("a/0.jpg", "a/1.jpg", "b/0.jpg")]
     assert command("predict")([str(directory), *map(str, images)]) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert [line.split(": ")[1].split()[0] for line in printed[:3]] == ["cats", "cats", "dogs"]
+    assert [line.split(": ")[1].split()[0] for line in printed[:3]] == ["=cats", "=cats", "dogs"]
     with (directory / "predictions" / "classes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["class"] for row in rows] == ["cats", "cats", "dogs"]
-    assert all(float(row["cats"]) + float(row["dogs"]) == pytest.approx(1, abs=1e-5) for row in rows)
+    assert [row["class"] for row in rows] == ["'=cats", "'=cats", "dogs"]  # no formula
+    assert all(float(row["'=cats"]) + float(row["dogs"]) == pytest.approx(1, abs=1e-5) for row in rows)
     for arguments, message in (
         ([str(images[0])], "classes.csv would be overwritten"),
         ([str(images[0]), "--tile", "64", "--out", str(tmp_path)], "--tile is of segmentation"),

@@ -15,7 +15,7 @@ test: .venv/test ## install and run the tests (about 7 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 3 $(ORDER)
 
 test-slow: .venv/slow ## the slow tests and those in a real browser
-	$(BIN)/python -m pytest -n 2 $(ORDER) -m 'slow or browser' -rs
+	$(BIN)/python -m pytest -n 3 $(ORDER) -m 'slow or browser' -rs --durations=20
 
 test-timm: .venv/timm/installed ## networks of timm and torchvision, in an environment of their own
 	.venv/timm/bin/python -m pytest -m timm -rs

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,21 +70,24 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_config(directory, NEEDED)
     for part in BUILT:
         check_targets(config[part], directory / CONFIG, [*arguments.trust, TRAINER])
-    start, steps = _start(finished, arguments.replay) if arguments.replay else (None, 0)
-    checks: list[Callable[[], Sequence[Finding]]] = [
-        lambda: [identity(finished, config)],
-        lambda: [counts(finished, config)],
-        lambda: data_and_score(finished, config),
-        lambda: [weights(finished, config)],
-    ]
-    if arguments.replay:
-        checks.append(lambda: [replay(finished, config, start, steps)])
+    start = _start(finished, arguments.replay) if arguments.replay else None
     differs = False
-    for check in checks:
-        for finding in check():
-            print(finding, flush=True)
-            differs |= finding.agrees is False
+    for finding in findings(finished, config, start):
+        print(finding, flush=True)
+        differs |= finding.agrees is False
     return int(differs)
+
+
+def findings(run: Run, config: dict[str, Any], start: tuple[Path | None, int] | None) -> Iterator[Finding]:
+    """Yield what is found, one check after the other; ``start`` is what ``_start`` returns, None for no replay."""
+    yield identity(run, config)
+    yield counts(run, config)
+    data_finding, test_sha256 = data(run, config)
+    yield data_finding
+    yield score(run, test_sha256)
+    yield weights(run, config)
+    if start is not None:
+        yield replay(run, config, *start)
 
 
 def identity(run: Run, config: dict[str, Any]) -> Finding:
@@ -122,26 +125,22 @@ def counts(run: Run, config: dict[str, Any]) -> Finding:
     return Finding("counts", not differing, "; ".join(differing) or text)
 
 
-def data_and_score(run: Run, config: dict[str, Any]) -> list[Finding]:
-    """Read the data and compare checksums; compute the score from the stored outcomes of these test images."""
+def data(run: Run, config: dict[str, Any]) -> tuple[Finding, str | None]:
+    """Read the data and compare checksums; return that of the test images too, None where they cannot be read."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    test_sha256 = None
     try:
-        data = instantiate(config["datamodule"])
-        data.setup("fit")
-        manifest = data.manifest()
-        test_sha256 = data.splits.checksum(["test"])
+        datamodule = instantiate(config["datamodule"])
+        datamodule.setup("fit")
+        manifest, test_sha256 = datamodule.manifest(), datamodule.splits.checksum(["test"])
     except (OSError, ValueError, InstantiationException) as error:
-        data_finding = Finding("data", None, f"cannot be read here: {error.__cause__ or error}")
-    else:
-        recorded = run.part("dataset").get("sha256")
-        agrees = manifest["sha256"] == recorded and manifest["counts"] == run.part("counts")
-        images = ", ".join(f"{number:,} {name}" for name, number in manifest["counts"].items())
-        text = f"{images}, checksum {manifest['sha256'][:12]}"
-        data_finding = Finding("data", agrees, text if agrees else f"{text}; the record has {str(recorded)[:12]}")
-    return [data_finding, score(run, test_sha256)]
+        return Finding("data", None, f"cannot be read here: {error.__cause__ or error}"), None
+    recorded = run.part("dataset").get("sha256")
+    agrees = manifest["sha256"] == recorded and manifest["counts"] == run.part("counts")
+    images = ", ".join(f"{number:,} {name}" for name, number in manifest["counts"].items())
+    text = f"{images}, checksum {manifest['sha256'][:12]}"
+    return Finding("data", agrees, text if agrees else f"{text}; the record has {str(recorded)[:12]}"), test_sha256
 
 
 def score(run: Run, test_sha256: str | None) -> Finding:
@@ -186,10 +185,7 @@ def weights(run: Run, config: dict[str, Any]) -> Finding:
         state_dict, _ = checkpoint_weights(path)
     except ValueError as error:
         return Finding("weights", False, str(error))
-    prefix = "net."
-    digest = weights_sha256(
-        {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    )
+    digest = weights_sha256({key[len("net.") :]: value for key, value in state_dict.items() if key.startswith("net.")})
     agrees = digest == run.record.get("weights_sha256")
     recorded = str(run.record.get("weights_sha256"))[:12]
     return Finding("weights", agrees, f"{LAST} has {digest[:12]}" + ("" if agrees else f", the record {recorded}"))
@@ -208,11 +204,9 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
         if start is not None:
             (directory / "checkpoints").mkdir()
             shutil.copy(start, directory / "checkpoints" / LAST)
-        for name in (CONFIG, CHOSEN):
-            if (run.directory / name).exists():
-                shutil.copy(run.directory / name, directory / name)
-        config = config | {"logger": {"mode": "none"}}
-        write_json(directory / CONFIG, config)  # JSON is YAML
+        if (run.directory / CHOSEN).exists():
+            shutil.copy(run.directory / CHOSEN, directory / CHOSEN)
+        write_json(directory / CONFIG, config | {"logger": {"mode": "none"}})  # JSON is YAML
         record = read_json(run.directory / RECORD) or {}
         left = {key: value for key, value in record.items() if key not in RESULTS}
         write_json(directory / RECORD, left | {"status": "running", "error": None, "finished": None, "wandb": None})

@@ -68,16 +68,12 @@ def _mirror(run: Run, name: str, writer_of: Any) -> int:
         raise ValueError(f"no readable {CONFIG}") from None
     logger = config.get("logger")
     settings = logger.get(name) if isinstance(logger, dict) else None
-    content = Content(run.directory, ended(run), config, settings if isinstance(settings, dict) else default_of(name))
-    rows = content.rows
+    if not isinstance(settings, dict):
+        settings = OmegaConf.to_container(OmegaConf.load(option_file("logger", name)), resolve=True)  # type: ignore[arg-type]
+    content = Content(run.directory, ended(run), config, settings)
     writer: Writer = writer_of(content)
-    missing = rows[writer.rows :]
+    missing = content.rows[writer.rows :]
     if missing:
         writer.write(missing)
     writer.close(content)
     return len(missing)
-
-
-def default_of(name: str) -> dict[str, Any]:
-    """Return the settings that a mirror's file has."""
-    return OmegaConf.to_container(OmegaConf.load(option_file("logger", name)), resolve=True)  # type: ignore[arg-type, return-value]

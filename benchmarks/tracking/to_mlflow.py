@@ -63,8 +63,7 @@ class Writer:
 
     def close(self, content: Content) -> None:
         """Write costs, errors and outcome, the record, and the pictures."""
-        rows = content.rows
-        last = rows[-1] if rows else {STEP: 0}
+        last = (content.rows or [{STEP: 0}])[-1]
         time = round(content.time_of(last) * 1000)
         metrics, tags = [], []
         for name, value in content.summary.items():

@@ -45,8 +45,7 @@ class Writer:
 
     def close(self, content: Content) -> None:
         """Write what the run computes, its costs and errors, its pictures, and how it has ended."""
-        rows = content.rows
-        last = rows[-1] if rows else {STEP: 0}
+        last = (content.rows or [{STEP: 0}])[-1]
         numbers = {name: value for name, value in content.summary.items() if number(value) is not None}
         values = [_scalar(*pair) for pair in numbers.items()]
         for path in content.pictures:

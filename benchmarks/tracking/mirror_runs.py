@@ -67,7 +67,7 @@ def _mirror(run: Run, name: str, writer_of: Any) -> int:
     except (OSError, ValueError):
         raise ValueError(f"no readable {CONFIG}") from None
     logger = config.get("logger")
-    settings = logger.get(name) if isinstance(logger, dict) else None
+    settings: Any = logger.get(name) if isinstance(logger, dict) else None
     if not isinstance(settings, dict):
         settings = OmegaConf.to_container(OmegaConf.load(option_file("logger", name)), resolve=True)  # type: ignore[arg-type]
     content = Content(run.directory, ended(run), config, settings)

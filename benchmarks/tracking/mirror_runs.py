@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from benchmarks.config.folders import choices, option_file
+from benchmarks.config.folders import choices, read_option
 from benchmarks.records.files import CONFIG, HISTORY, read_config
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.terminal import with_bar
@@ -69,7 +69,7 @@ def _mirror(run: Run, name: str, writer_of: Any) -> int:
     logger = config.get("logger")
     settings: Any = logger.get(name) if isinstance(logger, dict) else None
     if not isinstance(settings, dict):
-        settings = OmegaConf.to_container(OmegaConf.load(option_file("logger", name)), resolve=True)  # type: ignore[arg-type]
+        settings = OmegaConf.to_container(OmegaConf.create({**read_option("logger", name)}), resolve=True)
     content = Content(run.directory, ended(run), config, settings)
     writer: Writer = writer_of(content)
     missing = content.rows[writer.rows :]

@@ -8,9 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from benchmarks.config.trial import CONF
+from benchmarks.config.folders import read_option
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, read_config
 from benchmarks.training.torchvision_names import modern_name, torchvision_name
@@ -251,7 +249,7 @@ def _overrides(name: str, layout: str, classes: int) -> list[str]:
 def _network(name: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """`_target_` and arguments of torchvision's network ``name``, with the number of classes that ``weights`` have."""
     model, arguments = ARCHITECTURES[name]
-    target = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text(encoding="utf-8"))["model"]["_target_"]
+    target = read_option("model", model)["model"]["_target_"]
     kind = target.rpartition(".")[2]
     head = weights.get(torchvision_name("classifier.weight", kind))
     classes = len(head) if head is not None and head.ndim == 2 else IMAGENET_CLASSES

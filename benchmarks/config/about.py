@@ -3,13 +3,9 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from benchmarks.config.folders import added_folders, option_file
+from benchmarks.config.folders import read_option
 from benchmarks.config.trial import ConfigurationError
 
 # Plotly's names, each with the character that stands for it in the terminal; `report/templates/macros.html` draws them.
@@ -73,17 +69,7 @@ class Matching:
 
 def look_of_family(family: str) -> Look | None:
     """Return the look that the family's file says; None where there is no such file, or none in it."""
-    return _look_in(added_folders(), family)
-
-
-@cache
-def _look_in(_: tuple[Path, ...], family: str) -> Look | None:
-    """Return the look of a family for the folders that are added; it is asked for once for every run that is drawn."""
-    path = option_file("model", family)
-    if path is None:
-        return None
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return read_look(content.get("about") or {}) if isinstance(content, dict) else None
+    return read_look(read_option("model", family).get("about") or {})
 
 
 def read_look(about: Mapping[str, Any]) -> Look | None:

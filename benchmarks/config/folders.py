@@ -3,7 +3,12 @@
 import argparse
 import os
 import sys
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from benchmarks.config.trial import CONF, ConfigurationError
 
@@ -56,7 +61,14 @@ def choices(group: str) -> list[str]:
     return sorted({path.stem for folder in (CONF, *_added) for path in (folder / group).glob("*.yaml")})
 
 
-def option_file(group: str, option: str) -> Path | None:
-    """Return the file of an option; None where there is none."""
-    paths = (folder / group / f"{option}.yaml" for folder in (CONF, *_added))
-    return next((path for path in paths if path.is_file()), None)
+def read_option(group: str, option: str) -> Mapping[str, Any]:
+    """Return what the file of an option holds; empty where there is no such file, or no mapping in it."""
+    return _read((CONF, *_added), group, option)
+
+
+@cache
+def _read(folders: tuple[Path, ...], group: str, option: str) -> dict[str, Any]:
+    paths = (folder / group / f"{option}.yaml" for folder in folders)
+    path = next((path for path in paths if path.is_file()), None)
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
+    return content if isinstance(content, dict) else {}

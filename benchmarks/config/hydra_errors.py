@@ -12,7 +12,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from benchmarks.config.folders import GROUPS, choices, option_file
+from benchmarks.config.folders import GROUPS, choices, read_option
 from benchmarks.config.known_keys import instead, is_read, of_other_options, references
 from benchmarks.config.overrides import parse_overrides
 from benchmarks.config.trial import WIRING, ConfigurationError, flatten
@@ -59,8 +59,7 @@ def _default_for(missing: str, overrides: Sequence[str]) -> list[str]:
 
 def _default_names(group: str, family: str, data: str) -> list[str]:
     """Return the names of files that would serve: a recipe of the data set or by the task, a variant by stem or task."""
-    path = option_file("data", data)
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else {}
+    content = read_option("data", data)
     kinds = [str(content.get(key)) for key in ("stem", "task") if content.get(key)]
     return [data, *kinds[-1:]] if group == "recipe" else [f"{family}_{kind}" for kind in kinds]
 

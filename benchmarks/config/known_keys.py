@@ -3,14 +3,10 @@
 import inspect
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-import yaml
-
-from benchmarks.config.folders import choices, option_file
+from benchmarks.config.folders import choices, read_option
 from benchmarks.config.schema import CLOSED, KEYS
 from benchmarks.config.trial import ConfigurationError, flatten
 from benchmarks.units import nearest
@@ -74,18 +70,9 @@ def of_other_options(key: str, chosen: Mapping[str, str]) -> str:
 
 def _keys_of(group: str, option: str) -> set[str]:
     """Return the keys that an option's file sets, or a file that it begins with."""
-    path = option_file(group, option)
-    if path is None:
-        return set()
-    keys, below = _read(path)
-    return keys.union(*(_keys_of(group, text) for text in below))
-
-
-@cache
-def _read(path: Path) -> tuple[set[str], list[str]]:
-    """Return the keys of a file, and the options that it begins with."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    return set(content), [text for text in content.get("defaults", ()) if isinstance(text, str) and text != "_self_"]
+    content = read_option(group, option)
+    below = [text for text in content.get("defaults", ()) if isinstance(text, str) and text != "_self_"]
+    return set(content).union(*(_keys_of(group, text) for text in below))
 
 
 def is_read(key: str, config: Mapping[str, Any], named: Iterable[str]) -> bool:

@@ -207,22 +207,18 @@ KEYS: Mapping[str, Kind] = {
 def check_values(config: Mapping[str, Any]) -> None:
     """Raise ConfigurationError, saying what would be right, for a value that is missing or of another kind than its key's."""
     for key, kind in KEYS.items():
-        _check_value(config, key, kind)
-
-
-def _check_value(config: Mapping[str, Any], key: str, kind: Kind) -> None:
-    node: Any = config
-    walked: list[str] = []
-    for name in key.split("."):
-        if not isinstance(node, Mapping):
-            raise ConfigurationError(f"{'.'.join(walked)} is {BLOCK.words}, got {shown(node)}")
-        if name not in node:
-            if not kind.required:
-                return
-            raise ConfigurationError(f"{key} is missing; it is {kind.words}")
-        walked.append(name)
-        node = node[name]
-    check_value(key, node)
+        node: Any = config
+        names = key.split(".")
+        for place, name in enumerate(names):
+            if not isinstance(node, Mapping):
+                raise ConfigurationError(f"{'.'.join(names[:place])} is {BLOCK.words}, got {shown(node)}")
+            if name not in node:
+                if kind.required:
+                    raise ConfigurationError(f"{key} is missing; it is {kind.words}")
+                break
+            node = node[name]
+        else:
+            check_value(key, node)
 
 
 def check_value(key: str, value: Any) -> None:

@@ -102,12 +102,12 @@ def _shortened(name: str) -> str:
     return f"{name.encode()[: LONGEST_NAME - 13].decode(errors='ignore')},{digest}"
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "", whole: Container[str] = ()) -> dict[str, Any]:
-    """Dotted keys of all leaves; a list is a leaf, as are the mappings of ``whole``."""
+def flatten(config: Mapping[str, Any], prefix: str = "", whole: Container[str] = (), dot: str = ".") -> dict[str, Any]:
+    """Dotted keys of all leaves; a list is a leaf, as are the mappings of ``whole`` and those without a key."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value and f"{prefix}{key}" not in whole:
-            flat |= flatten(value, f"{prefix}{key}.", whole)
+            flat |= flatten(value, f"{prefix}{key}{dot}", whole, dot)
         else:
             flat[f"{prefix}{key}"] = value
     return flat

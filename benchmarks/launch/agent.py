@@ -1,4 +1,4 @@
-"""Runs the ranks of one trial on this machine with torch's elastic agent, the engine of torchrun.
+"""Runs the ranks of one trial on this machine: one by itself, several with torch's elastic agent, the engine of torchrun.
 
 ``python -m benchmarks.launch.agent DIRECTORY RANKS [NODE]``; NODE is a ``Node`` as JSON.
 """
@@ -36,6 +36,8 @@ def run_ranks(directory: Path, ranks: int, node: Node | None, fork: bool) -> int
         node: of a trial over several machines.
         fork: the ranks from this process, which must have computed nothing; else as fresh interpreters.
     """
+    if ranks == 1 and node is None:
+        return run_rank(directory)
     # A new store for each start of the ranks. In the agents' shared one they meet under their agent's number of restarts, which
     # differs between machines after an outage (torch 2.13): one then takes the other's old address.
     if node is not None:

@@ -19,10 +19,12 @@ OF_ALL_STARTS = ("run_id", "started", "resumptions", "restarts", "code")  # what
 def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict[str, Any] | None) -> Record:
     """Return the record of a run that starts, or that is resumed where ``previous`` is its own."""
     digest = config_hash(config)
+    # That which `wandb agent` has given to the run of this process; a second run has its own.
+    id_of_agent = os.environ.pop("WANDB_RUN_ID", None) if os.environ.get("WANDB_SWEEP_ID") else None
     record = Record(
         status="running",
         error=None,
-        run_id=_id_of_agent() or f"{digest[:12]}-{uuid.uuid4().hex[:8]}",
+        run_id=id_of_agent or f"{digest[:12]}-{uuid.uuid4().hex[:8]}",
         experiment=config["experiment"],
         row=config["row"],
         data=config["data"]["name"],
@@ -46,11 +48,6 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
         return from_json(Record, to_json(record) | earlier)
     except (TypeError, AttributeError):  # damaged, or of another version: what is known of earlier starts is lost
         return record
-
-
-def _id_of_agent() -> str | None:
-    """Take the id that ``wandb agent`` has given to the run of this process; a second run has its own."""
-    return os.environ.pop("WANDB_RUN_ID", None) if os.environ.get("WANDB_SWEEP_ID") else None
 
 
 def _notes(config: dict[str, Any]) -> list[str]:

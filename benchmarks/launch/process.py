@@ -43,13 +43,6 @@ class Node:
     restarts: int = 0
 
 
-def short_tmpdir() -> str | None:
-    """Return a folder for sockets where the environment's own has too long a name; None where it is short enough."""
-    if len(tempfile.gettempdir()) <= LONGEST_TMPDIR:
-        return None
-    return next((folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK)), None)
-
-
 def can_fork() -> bool:
     """Whether processes can be forked safely from one that has imported PyTorch: on Linux."""
     return sys.platform == "linux"
@@ -73,6 +66,7 @@ def clean_environment(threads: int, gpus: Sequence[str] | None = None) -> dict[s
         "PYTHONIOENCODING": "utf-8:backslashreplace",  # a log's, whatever the terminal's is
         "PYTHONUNBUFFERED": "1",
     }
-    if (short := short_tmpdir()) is not None:
-        environment["TMPDIR"] = short
+    if len(tempfile.gettempdir()) > LONGEST_TMPDIR:
+        short = [folder for folder in ("/tmp", "/var/tmp") if os.access(folder, os.W_OK)]
+        environment |= {"TMPDIR": short[0]} if short else {}
     return environment if gpus is None else environment | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}

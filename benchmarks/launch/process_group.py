@@ -21,7 +21,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.launch.process import SPIN_COUNT, Node, clean_environment, die_with_parent, short_tmpdir
+from benchmarks.launch.process import Node, can_fork, clean_environment, die_with_parent
 
 DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -63,13 +63,10 @@ class ProcessGroup:
                 raise OSError(_import_error(environment)) from error
             self.pid = self._process.pid or 0
             return
-        program = ["-m", "benchmarks.training.rank", str(directory)]
-        if ranks > 1 or node is not None:
-            place = [json.dumps(vars(node))] if node else []
-            program = ["-m", "benchmarks.launch.agent", str(directory), str(ranks), *place]
+        place = [json.dumps(vars(node))] if node else []
         with open(log, "ab") as file:
             self._process = subprocess.Popen(
-                [sys.executable, *program],
+                [sys.executable, "-m", "benchmarks.launch.agent", str(directory), str(ranks), *place],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
@@ -107,8 +104,9 @@ def _import_error(environment: Mapping[str, str]) -> str:
 
 
 def preload(modules: Sequence[str]) -> None:
-    """Says, before the first trial starts, what the server imports once for all trials."""
-    _server().set_forkserver_preload(["benchmarks.launch.agent", *modules])
+    """Says, before the first trial starts, what the server imports once for all trials, where there is one."""
+    if can_fork():
+        _server().set_forkserver_preload(["benchmarks.launch.agent", *modules])
 
 
 @lru_cache
@@ -124,10 +122,9 @@ def _start_server() -> None:
 @lru_cache
 def _server() -> ForkServerContext:
     # The server takes its environment from here when it starts; the children get theirs from the caller.
-    os.environ["PYTHONPATH"] = clean_environment(1, None)["PYTHONPATH"]
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    if (short := short_tmpdir()) is not None:
-        os.environ["TMPDIR"] = tempfile.tempdir = short
+    environment = clean_environment(1)
+    os.environ |= {key: environment[key] for key in ("PYTHONPATH", "GOMP_SPINCOUNT", "TMPDIR") if key in environment}
+    tempfile.tempdir = None  # it is taken from TMPDIR anew
     return multiprocessing.get_context("forkserver")
 
 
@@ -154,10 +151,6 @@ def _in_fork(directory: Path, ranks: int, log: Path, node: Node | None, environm
         open(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         for number in (1, 2)
     )
-    if ranks > 1 or node is not None:
-        from benchmarks.launch.agent import run_ranks
+    from benchmarks.launch.agent import run_ranks
 
-        sys.exit(run_ranks(directory, ranks, node, fork=True))
-    from benchmarks.training.rank import main
-
-    sys.exit(main(directory))
+    sys.exit(run_ranks(directory, ranks, node, fork=True))

@@ -17,7 +17,6 @@ from typing import Any
 
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import is_finished, missing_resources
-from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.sweep import Executor
 from benchmarks.launch.trial_job import POLL_S, SAVE_S, STOP_S, Outcome, TrialJob, settled, start_trial, with_another
@@ -250,8 +249,7 @@ def run_trial(trial: Trial, folder: str, environment: Mapping[str, str]) -> Outc
     os.environ.update(environment)
     if lacking := missing_resources(trial):
         return Outcome("refused", lacking)
-    if can_fork():
-        preload(["ray"])  # which the main module of Ray's workers imports, and so does each process forked for them
+    preload(["ray"])  # which the main module of Ray's workers imports, and so does each process forked for them
     while not isinstance(job := start_trial(trial), TrialJob):
         if job.status != "busy" or cancelled:
             return job

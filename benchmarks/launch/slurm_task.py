@@ -12,12 +12,11 @@ from typing import Any
 
 from benchmarks.config.trial import Trial
 from benchmarks.launch.checks import missing_resources
-from benchmarks.launch.process import Node, can_fork
+from benchmarks.launch.process import Node
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.slurm_queue import LOOK_S, SACCT, Ticket, answer_lines, job_name, states_of
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
 from benchmarks.records import files
-from benchmarks.records.hardware import on_gpu
 from benchmarks.records.locks import LAUNCHER, held
 
 END_S = 600  # that a task waits for Slurm to end it: longer than a grace time
@@ -32,25 +31,27 @@ class Task:
 
     def __call__(self) -> Outcome:
         """Runs them to the end, or until Slurm wants the node back: then they save, and the job goes on later."""
-        wish = Wish()
+        wishes: list[signal.Signals] = []  # SIGUSR2 before the time limit, SIGTERM for pre-emption and cancelling
+        requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's
+        for number in (signal.SIGUSR2, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: wishes.append(signal.Signals(number)))
         trainer = self.trial.config["trainer"]
         if wrong := mismatch(trainer) or missing_resources(self.trial, machines=trainer["num_nodes"]):
             return Outcome("refused", wrong)
-        if can_fork() and not on_gpu(self.trial.config):
-            preload(())
+        preload(())
         node = _node(self.trial.config)
         job = self._start(node)
         outcome = job if isinstance(job, Outcome) else None
         stopping = False
         while isinstance(job, TrialJob) and (outcome := job.poll()) is None:
-            if wish.signal is not None and not stopping:
+            if wishes and not stopping:
                 stopping = True
-                job.stop("preempted", f"{wish.signal.name} from Slurm; it goes on by itself")
+                job.stop("preempted", f"{wishes[0].name} from Slurm; it goes on by itself")
             time.sleep(POLL_S)
         assert outcome is not None
-        if wish.signal is None or outcome.status not in {"preempted", "interrupted"}:
+        if not wishes or outcome.status not in {"preempted", "interrupted"}:
             return outcome
-        return self._leave(wish.signal, wish.requeue, first=node is None or node.rank == 0)
+        return self._leave(wishes[0], requeue, first=node is None or node.rank == 0)
 
     def checkpoint(self) -> Any:
         """Return what submitit runs when it has put the job back into the queue: this task again."""
@@ -90,20 +91,6 @@ class Task:
         ):
             amend_record(directory, "interrupted", f"Slurm job {job.id} was cancelled; {GOES_ON}")
         sys.exit(128 + signal.SIGTERM)  # no result: the trial has none yet
-
-
-class Wish:
-    """Slurm's signal that the job is to end: SIGUSR2 before the time limit, SIGTERM when it is pre-empted or cancelled.
-    ``signal`` is the first that came, ``requeue`` submitit's handler."""
-
-    def __init__(self) -> None:
-        self.signal: signal.Signals | None = None
-        self.requeue: Any = signal.getsignal(signal.SIGUSR2)
-        for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.signal = self.signal or signal.Signals(number)
 
 
 def mismatch(trainer: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,6 @@ from hydra.utils import instantiate
 
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import missing_resources, refusal
-from benchmarks.launch.process import can_fork
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
@@ -22,7 +21,7 @@ from benchmarks.records import files
 from benchmarks.records.code_version import targets
 from benchmarks.records.hardware import gpus, on_gpu
 from benchmarks.records.progress import read_progress
-from benchmarks.units import one_line
+from benchmarks.units import grouped, one_line
 
 ASK_AGAIN_S = 1.0  # after a trial was found with another launcher
 
@@ -132,8 +131,8 @@ class Sweep:
             self._executor: Executor = instantiate(config["cluster"]["executor"], launch=config["launch"])
         except InstantiationException as error:
             raise ConfigurationError(str(error.__cause__ or error).splitlines()[0]) from error
-        if can_fork():  # what `_target_` keys name is imported once for all
-            preload(sorted({target.rpartition(".")[0] for trial in composed for target in targets(trial.config)}))
+        # What `_target_` keys name is imported once for all.
+        preload(sorted({target.rpartition(".")[0] for trial in composed for target in targets(trial.config)}))
 
     def run(self) -> None:
         """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``. Raises
@@ -215,11 +214,8 @@ class Sweep:
 
 def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) -> None:
     """Keeps the list of a sweep's trials in ``<output_root>/sweeps/``, so that ``status`` knows what is missing."""
-    roots: dict[str, list[Trial]] = {}
-    for trial in trials:
-        if isinstance(trial, Trial):
-            roots.setdefault(trial.config["output_root"], []).append(trial)
-    for root, members in roots.items():
+    composed = [trial for trial in trials if isinstance(trial, Trial)]
+    for root, members in grouped(composed, lambda trial: trial.config["output_root"]).items():
         rows = [
             {
                 "directory": str(trial.directory.relative_to(root)),

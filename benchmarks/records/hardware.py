@@ -31,12 +31,17 @@ def multiplies_bf16(gpu: bool) -> bool | None:
         return bool(
             _asked("int(torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False))")
         )
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        return None
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith(("flags", "Features"))), [])
+    flags = linux_says("cpuinfo", "flags", "Features").split()
     return not BF16_FLAGS.isdisjoint(flags) if flags else None
+
+
+def linux_says(file: str, *names: str) -> str:
+    """Return what ``/proc/<file>`` has first under one of these names; empty where it has none, or on another system."""
+    try:
+        lines = Path("/proc", file).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
 def _asked(expression: str) -> int:

@@ -138,6 +138,11 @@ class Compute:
     processed: dict[str, int] | None = None
 
 
+# What of it a row of the history has; what is measured no second training repeats.
+MEASURED = ("wall_s", "train_s", "images_per_s", "peak_memory_bytes", "energy_j")
+COSTS = ("samples_seen", "train_macs", "train_flops", *MEASURED)
+
+
 @dataclass(kw_only=True)
 class SpentBudget:
     """A budget of training, ``train_flops``, ``train_seconds`` or ``train_joules``, and what of it is spent."""

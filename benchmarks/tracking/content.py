@@ -5,25 +5,22 @@ import io
 import math
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.trial import identity
+from benchmarks.config.trial import flatten, identity
 from benchmarks.records.files import HISTORY, LAYERS, RECORD, pictures, read_bytes, read_config, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held
+from benchmarks.records.record import COSTS
 from benchmarks.records.runs import OUTPUT_ROOT, Run, read_history
 from benchmarks.units import number, one_line
 
 STEP = "trainer/global_step"
 AXIS = "compute/train_flops"
 STEPS, STEP_LOSS = "steps", "train/loss_step"
-COMPUTE = (
-    *("train_flops", "train_macs", "samples_seen", "wall_s", "train_s"),
-    *("images_per_s", "peak_memory_bytes", "energy_j"),
-)
 KILLED = "killed by SIGKILL, and its launcher with it"
 
 
@@ -133,7 +130,7 @@ def mirrored(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     Compute is under ``compute/``; what is absent or not finite is left out.
     """
-    names = {"step": STEP, "loss": STEP_LOSS} | {name: f"compute/{name}" for name in COMPUTE}
+    names = {"step": STEP, "loss": STEP_LOSS} | {name: f"compute/{name}" for name in COSTS}
     flat: list[dict[str, Any]] = []
     for row in rows:
         points = row.get(STEPS, {})
@@ -148,7 +145,7 @@ def metrics(record: Mapping[str, Any]) -> list[str]:
     """Return the exact names of what rows hold beside their axis."""
     definitions = (record.get("protocol") or {}).get("definitions") or {}
     names = ["epoch", "lr", "train/loss", STEP_LOSS, "val/loss", "val/n", *map("val/{}".format, definitions)]
-    names += [f"compute/{name}" for name in COMPUTE if f"compute/{name}" != AXIS]
+    names += [f"compute/{name}" for name in COSTS if f"compute/{name}" != AXIS]
     return list(dict.fromkeys(names))
 
 
@@ -164,8 +161,7 @@ def summary(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dic
         **(record.get("metrics") or {}),
         **_best(record, rows),
     }
-    flat = {key: inner for name, value in named.items() for key, inner in _flat(name, value)}
-    return {name: value for name, value in flat.items() if _is_there(value)}
+    return {name: value for name, value in flatten(named, dot="/").items() if _is_there(value)}
 
 
 def tables(directory: Path, record: Mapping[str, Any]) -> dict[str, list[list[Any]]]:
@@ -207,14 +203,5 @@ def _best(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[
     return {"best_val": best, "best_val_step": row.get("step", row.get(STEP))}
 
 
-def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield a value with its name; of a mapping each value, with a name below."""
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _flat(f"{name}/{key}", inner)
-    else:
-        yield name, value
-
-
 def _is_there(value: Any) -> bool:
-    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    return value is not None and value != {} and not (isinstance(value, float) and not math.isfinite(value))

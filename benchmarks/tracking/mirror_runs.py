@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from benchmarks.config.folders import choices, option_file
+from benchmarks.config.folders import choices, read_option
 from benchmarks.records.files import CONFIG, HISTORY, read_config
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.terminal import with_bar
@@ -67,17 +67,13 @@ def _mirror(run: Run, name: str, writer_of: Any) -> int:
     except (OSError, ValueError):
         raise ValueError(f"no readable {CONFIG}") from None
     logger = config.get("logger")
-    settings = logger.get(name) if isinstance(logger, dict) else None
-    content = Content(run.directory, ended(run), config, settings if isinstance(settings, dict) else default_of(name))
-    rows = content.rows
+    settings: Any = logger.get(name) if isinstance(logger, dict) else None
+    if not isinstance(settings, dict):
+        settings = OmegaConf.to_container(OmegaConf.create({**read_option("logger", name)}), resolve=True)
+    content = Content(run.directory, ended(run), config, settings)
     writer: Writer = writer_of(content)
-    missing = rows[writer.rows :]
+    missing = content.rows[writer.rows :]
     if missing:
         writer.write(missing)
     writer.close(content)
     return len(missing)
-
-
-def default_of(name: str) -> dict[str, Any]:
-    """Return the settings that a mirror's file has."""
-    return OmegaConf.to_container(OmegaConf.load(option_file("logger", name)), resolve=True)  # type: ignore[arg-type, return-value]

@@ -15,7 +15,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
 from benchmarks.records.files import LAYERS, LOG, RECORD
-from benchmarks.tracking.content import STEP, Content
+from benchmarks.tracking.content import STEP, Content, Row
 from benchmarks.units import number
 
 logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table that it makes
@@ -63,8 +63,7 @@ class Writer:
 
     def close(self, content: Content) -> None:
         """Write costs, errors and outcome, the record, and the pictures."""
-        rows = content.rows
-        last = rows[-1] if rows else {STEP: 0}
+        last = (content.rows or [Row({STEP: 0})])[-1]
         time = round(content.time_of(last) * 1000)
         metrics, tags = [], []
         for name, value in content.summary.items():

@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.api_pb2 import Status
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from benchmarks.tracking.content import STEP, Content
+from benchmarks.tracking.content import STEP, Content, Row
 from benchmarks.units import number
 
 PNG_SIZE = slice(16, 24)  # width and height, four bytes each: PNG specification, §11.2.2
@@ -45,8 +45,7 @@ class Writer:
 
     def close(self, content: Content) -> None:
         """Write what the run computes, its costs and errors, its pictures, and how it has ended."""
-        rows = content.rows
-        last = rows[-1] if rows else {STEP: 0}
+        last = (content.rows or [Row({STEP: 0})])[-1]
         numbers = {name: value for name, value in content.summary.items() if number(value) is not None}
         values = [_scalar(*pair) for pair in numbers.items()]
         for path in content.pictures:

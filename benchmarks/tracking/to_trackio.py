@@ -11,7 +11,7 @@ from typing import Any
 import trackio
 from trackio.sqlite_storage import SQLiteStorage
 
-from benchmarks.tracking.content import STEP, Content
+from benchmarks.tracking.content import STEP, Content, Row
 
 OUTCOME = "status"  # stands in the closing log alone
 
@@ -35,8 +35,7 @@ class Writer:
 
     def close(self, content: Content) -> None:
         """Write costs, errors, outcome and pictures."""
-        rows = content.rows
-        last = rows[-1] if rows else {STEP: 0}
+        last = (content.rows or [Row({STEP: 0})])[-1]
         summary = {name: value for name, value in content.summary.items() if name not in last}
         if any((log.get(OUTCOME), log["step"]) == (summary[OUTCOME], last[STEP]) for log in self._logs):
             return

@@ -9,13 +9,12 @@ from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.batch_statistics import BatchStatistics
 from benchmarks.training.budget import take_budget
 from benchmarks.training.checkpoints import CHECKPOINTS, Averaging, Checkpoints
-from benchmarks.training.cost_meter import CostMeter
+from benchmarks.training.cost_meter import CostMeter, RegionCostMeter
 from benchmarks.training.finite_loss import FiniteLoss
 from benchmarks.training.history import HistoryWriter
 from benchmarks.training.open_run import OpenRun
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.out_of_memory import OutOfMemory
-from benchmarks.training.region_cost import RegionCostMeter
 from benchmarks.training.step_seed import StepSeed
 from benchmarks.training.validation_interval import ValidationInterval
 

@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT, training_sha256, user_code
+from benchmarks.records.hardware import linux_says
 from benchmarks.records.record import Code, Environment, to_json
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "fvcore", "wandb", "numpy", "scipy", "timm")
@@ -39,13 +39,14 @@ def code(config: Mapping[str, Any]) -> Code:
 def environment(device: torch.device) -> dict[str, Any]:
     """Return packages, processor, memory and threads of this process: a record's ``Environment`` as plain types."""
     cuda = device.type == "cuda"
+    processor = linux_says("cpuinfo", "model name") or platform.processor() or platform.machine()
     return to_json(
         Environment(
             python=platform.python_version(),
             platform=platform.platform(),
             packages={name: number for name in PACKAGES if (number := _version(name))},
             device=device.type,
-            device_name=torch.cuda.get_device_name(device) if cuda else _processor(),
+            device_name=torch.cuda.get_device_name(device) if cuda else processor,
             cores=os.cpu_count(),
             threads=torch.get_num_threads(),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -66,14 +67,6 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

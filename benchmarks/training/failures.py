@@ -2,6 +2,7 @@
 
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -49,13 +50,10 @@ def report_failure(directory: Path, reason: str, error: BaseException) -> None:
         "known": is_known(error),
         "peer": is_of_a_peer(error),
     }
-    path = directory / files.FAILURE
-    try:
-        first = files.read_json(path)
-        if first is None or (first.get("peer") and not failure["peer"]):
-            files.write_json(path, failure)
-    except OSError:
-        pass
+    first = files.read_json(directory / files.FAILURE)
+    if first is None or (first.get("peer") and not failure["peer"]):
+        with suppress(OSError):
+            files.write_json(directory / files.FAILURE, failure)
 
 
 def _unwrapped(error: BaseException) -> BaseException:

@@ -8,13 +8,10 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.records.files import HISTORY, append_row, last_row
+from benchmarks.records.record import COSTS
 from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.cost_meter import CostMeter
 
-COSTS = (
-    *("samples_seen", "train_macs", "train_flops", "wall_s", "train_s"),
-    *("images_per_s", "peak_memory_bytes", "energy_j"),
-)
 STEPS_EVERY = 50  # steps, from the start of training
 
 

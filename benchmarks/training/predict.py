@@ -1,6 +1,7 @@
 """Masks, classes or objects of images from a finished run: ``python -m benchmarks predict RUN IMAGE…``."""
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,12 +11,13 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.config.trusted import TRUST_HELP, check_targets
-from benchmarks.records.files import CONFIG, RECORD, read_config, read_json
+from benchmarks.records.files import CONFIG, RECORD, read_config, read_json, write_atomic
+from benchmarks.records.hardware import linux_says
 from benchmarks.terminal import at_least
-from benchmarks.training.pictures import SHOWN
-from benchmarks.training.predict_classes import CLASSES, write_classes
-from benchmarks.training.predict_objects import RESULTS, write_objects
+from benchmarks.training.pictures import SHOWN, drawing
+from benchmarks.units import csv_text
 
+CLASSES, RESULTS = "classes.csv", "results.json"
 # The file of what was found in all images together, by task; masks are a file for each image.
 TOGETHER = {"classification": CLASSES, "detection": RESULTS}
 TIFF = {".tif", ".tiff"}
@@ -97,10 +99,9 @@ def run(arguments: argparse.Namespace) -> None:
         if task == "segmentation":
             _write_masks(module, datamodule, targets, data, dataset.get("grey_range"), bars)
         elif task == "detection":
-            write_objects(module, datamodule, targets, data["in_channels"], dataset, together, bars)
+            _write_objects(module, datamodule, targets, data, dataset, together, bars)
         else:
-            shape = [data["in_channels"], *data["image_size"]]
-            write_classes(module, datamodule, images, shape, dataset["classes"], together, bars)
+            _write_classes(module, datamodule, images, data, dataset["classes"], together, bars)
 
 
 def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
@@ -125,8 +126,7 @@ def _write_masks(
     import tifffile
     from PIL import Image
 
-    whole = bars.add_task("images", total=len(targets))
-    for image, target in targets.items():
+    for image, target in bars.track(targets.items(), description="images"):
         masks = []
         slices, remark = datamodule.read_slices(image, data["in_channels"], grey_range)
         if remark:
@@ -142,8 +142,62 @@ def _write_masks(
             tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")
         else:
             Image.fromarray(masks[0]).save(target)
-        bars.advance(whole)
         print(target)
+
+
+def _write_classes(
+    module: Any,
+    datamodule: Any,
+    images: Sequence[Path],
+    data: Mapping[str, Any],
+    names: Sequence[str],
+    path: Path,
+    bars: Progress,
+) -> None:
+    """Print each image's most probable class; write the probabilities of all classes to ``path``, a row for each image."""
+    import torch
+
+    rows: list[list[str]] = []
+    for image in bars.track(images, description="images"):
+        pixels = datamodule.read_view(image, [data["in_channels"], *data["image_size"]])
+        with torch.no_grad():
+            probabilities = module(pixels[None].to(module.device)).softmax(dim=1)[0].tolist()
+        best = max(range(len(names)), key=probabilities.__getitem__)
+        rows.append([str(image), names[best], *(f"{value:.6f}" for value in probabilities)])
+        print(f"{image}: {names[best]} ({100 * probabilities[best]:.1f} %)")
+    path.write_text(csv_text([["image", "class", *names], *rows]), encoding="utf-8", newline="")
+    print(path)
+
+
+def _write_objects(
+    module: Any,
+    datamodule: Any,
+    targets: Mapping[Path, Path],
+    data: Mapping[str, Any],
+    dataset: Mapping[str, Any],
+    path: Path,
+    bars: Progress,
+) -> None:
+    """Write a drawing of each image, targets[image], and at last the results of all into ``path``.
+
+    An image's id is its name's number, as in COCO's files, or else the name before the dot. dataset: that of the record.
+    """
+    results: list[dict[str, Any]] = []
+    classes = dataset["classes"]
+    category_ids = dataset.get("category_ids") or list(range(1, len(classes) + 1))
+    for image, target in bars.track(targets.items(), description="images"):
+        batch, pixels, remark = datamodule.read(image, data["in_channels"])
+        if remark:
+            print(remark, file=sys.stderr)
+        on_device = [{name: value.to(module.device) for name, value in one.items()} for one in batch.targets]
+        [prediction] = module.detect(batch.images.to(module.device), on_device)
+        prediction = {name: value.cpu() for name, value in prediction.items()}
+        number = int(image.stem) if image.stem.isdecimal() else image.stem
+        results += datamodule.results(prediction, number, category_ids)
+        drawing(pixels, {name: value.numpy() for name, value in prediction.items()}, classes).save(target)
+        print(target)
+    write_atomic(path, json.dumps(results) + "\n")
+    print(path)
 
 
 def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
@@ -156,7 +210,10 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
 
     from benchmarks.complexity.counting import check_image_size, measure
 
-    free = torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else _free_memory()
+    if torch.cuda.is_available():
+        free: float = torch.cuda.mem_get_info()[0]
+    else:  # what a process may still take, as Linux estimates it in kB; elsewhere no bound is known
+        free = 1024 * float((linux_says("meminfo", "MemAvailable") or "inf").split()[0])
     at_legal = 4 * measure(net, (channels, legal, legal)).activations  # float32
     need = at_legal * (tile / legal) ** 2
     if need <= free:
@@ -169,12 +226,3 @@ def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:
         except ValueError:
             fits -= 1
     raise ValueError(f"a tile of {tile} needs up to {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: {fits} fits")
-
-
-def _free_memory() -> float:
-    """Bytes that a process may still take, as Linux estimates them; elsewhere no bound is known."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-        return 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-    except (OSError, StopIteration):
-        return float("inf")

@@ -67,6 +67,7 @@ CLS = {layout: names["box_head.cls"] for layout, names in MODULES.items()}
 OLDER = (
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    *((rf"roi_heads\.mask_head\.mask_fcn{n + 1}\.(.*)", rf"roi_heads.mask_head.{n}.0.\1") for n in range(4)),
 )
 # Their outputs are COCO's category ids, 0 for the background and 1 to 90, of which these are no category.
 WITH_GAPS = 91
@@ -130,10 +131,6 @@ def _of_torchvision(tensors: dict[str, Tensor], published: bool) -> dict[str, Te
 
     for pattern, replacement in OLDER:
         tensors = {re.sub(f"^{pattern}$", replacement, key): tensor for key, tensor in tensors.items()}
-    tensors = {
-        re.sub(r"^(roi_heads\.mask_head)\.mask_fcn(\d)", lambda m: f"{m[1]}.{int(m[2]) - 1}.0", key): tensor
-        for key, tensor in tensors.items()
-    }
     # A detection of an id that is no category cannot be right, so that only its share of the softmax goes.
     rows = torch.tensor([row for row in range(WITH_GAPS) if row not in GAPS])
     for module in ("box_predictor.cls_score", "box_predictor.bbox_pred", "mask_predictor.mask_fcn_logits"):

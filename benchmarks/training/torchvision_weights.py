@@ -8,13 +8,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from benchmarks.config.trial import CONF
+from benchmarks.config.folders import read_option
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, read_config
 from benchmarks.training.torchvision_names import modern_name, torchvision_name
-from benchmarks.training.wrapped_weights import unwrapped
 from benchmarks.units import nearest
 
 if TYPE_CHECKING:
@@ -44,6 +41,12 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "densenet201": ("densenet", {"depth": 201, "growth_rate": 32}),
 }
 IMAGENET_CLASSES = 1000
+# Where training scripts put the network's weights: PyTorch Lightning and timm; torchvision's references; both with averages.
+KEYS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+# What DistributedDataParallel, AveragedModel and torch.compile put before every name.
+PREFIXES = ("module.", "_orig_mod.")
+# Of torch.optim.swa_utils.AveragedModel, beside the weights.
+COUNTERS = {"n_averaged"}
 
 
 def recognise(file_name: str, known: Iterable[str] = ARCHITECTURES) -> str | None:
@@ -87,6 +90,33 @@ def from_published(path: Path, name: str, layout: str = "torchvision") -> Weight
     converted = {key: present[names[key]].to(tensor.dtype) for key, tensor in state_dict.items()}
     source = {"layout": layout, "file": path.name, "sha256": digest} | ({"taken": unwrapping} if unwrapping else {})
     return Weights(name, network, source, converted)
+
+
+def unwrapped(content: Any, path: Any) -> tuple[dict[str, Any], str]:
+    """Return the state dict in what ``torch.load`` returned of the file ``path``, and what was unwrapped, in words ("" for a
+    plain one). Raises ValueError where it holds no state dict, naming what it holds."""
+    said = []
+    if not _is_state_dict(content):
+        key = next((key for key in KEYS if isinstance(content, Mapping) and _is_state_dict(content.get(key))), None)
+        if key is None:
+            held = f" but {', '.join(map(str, content))}" if isinstance(content, Mapping) else ""
+            raise ValueError(
+                f"{path} holds no plain state dict{held}: names and tensors are needed, by themselves or as {', '.join(KEYS)}"
+            )
+        others = [str(other) for other in content if other != key]
+        said.append(f"its {key}" + (f", not its {', '.join(others)}" if others else ""))
+        content = content[key]
+    weights = {str(name): tensor for name, tensor in content.items() if name not in COUNTERS}
+    while prefix := next((one for one in PREFIXES if all(name.startswith(one) for name in weights)), None):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+        said.append(f"names without {prefix}")
+    return weights, "; ".join(said)
+
+
+def _is_state_dict(content: Any) -> bool:
+    from torch import Tensor
+
+    return isinstance(content, Mapping) and bool(content) and all(isinstance(one, Tensor) for one in content.values())
 
 
 def to_torchvision(weights: Weights) -> dict[str, Tensor]:
@@ -219,7 +249,7 @@ def _overrides(name: str, layout: str, classes: int) -> list[str]:
 def _network(name: str, weights: Mapping[str, Tensor]) -> dict[str, Any]:
     """`_target_` and arguments of torchvision's network ``name``, with the number of classes that ``weights`` have."""
     model, arguments = ARCHITECTURES[name]
-    target = yaml.safe_load((CONF / "model" / f"{model}.yaml").read_text(encoding="utf-8"))["model"]["_target_"]
+    target = read_option("model", model)["model"]["_target_"]
     kind = target.rpartition(".")[2]
     head = weights.get(torchvision_name("classifier.weight", kind))
     classes = len(head) if head is not None and head.ndim == 2 else IMAGENET_CLASSES

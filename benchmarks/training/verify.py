@@ -5,15 +5,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.config.trial import Trial, config_hash
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_config, read_json, write_json
 from benchmarks.records.outcomes import OUTCOMES, read_outcomes
+from benchmarks.records.record import MEASURED
 from benchmarks.records.runs import Run, load_runs, read_history
 from benchmarks.units import one_line, plural
 
@@ -23,27 +23,15 @@ NEEDED = {
 }
 BUILT, TRAINER = ("module", "datamodule", "trainer"), "pytorch_lightning.Trainer"
 RESULTS = ("metrics", "confusion", "weights_sha256", "compute", "error", "finished")
-CLOCK = (
-    "wall_s",
-    "train_s",
-    "images_per_s",
-    "peak_memory_bytes",
-    "energy_j",
-)  # of a row, what no second training repeats
+VERDICTS = {True: "ok", False: "DIFFERS", None: "not checked"}
 TOLERANCE = 1e-3  # of a metric in percent: the record's is in single precision
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a run says of itself: whether it ``agrees`` with what was derived anew, None where that cannot be done."""
+class Finding(NamedTuple):
+    """Whether something that a run says of itself ``agrees`` with what was derived anew, None where that cannot be done."""
 
-    subject: str
     agrees: bool | None
     text: str
-
-    def __str__(self) -> str:
-        verdict = {True: "ok", False: "DIFFERS", None: "not checked"}[self.agrees]
-        return f"{verdict:<12} {self.subject:<10} {one_line(self.text)}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,32 +58,35 @@ def run(arguments: argparse.Namespace) -> int:
     config = read_config(directory, NEEDED)
     for part in BUILT:
         check_targets(config[part], directory / CONFIG, [*arguments.trust, TRAINER])
-    start, steps = _start(finished, arguments.replay) if arguments.replay else (None, 0)
-    checks: list[Callable[[], Sequence[Finding]]] = [
-        lambda: [identity(finished, config)],
-        lambda: [counts(finished, config)],
-        lambda: data_and_score(finished, config),
-        lambda: [weights(finished, config)],
-    ]
-    if arguments.replay:
-        checks.append(lambda: [replay(finished, config, start, steps)])
+    start = _start(finished, arguments.replay) if arguments.replay else None
     differs = False
-    for check in checks:
-        for finding in check():
-            print(finding, flush=True)
-            differs |= finding.agrees is False
+    for subject, (agrees, text) in findings(finished, config, start):
+        print(f"{VERDICTS[agrees]:<12} {subject:<10} {one_line(text)}", flush=True)
+        differs |= agrees is False
     return int(differs)
+
+
+def findings(run: Run, config: dict[str, Any], start: tuple[Path | None, int] | None) -> Iterator[tuple[str, Finding]]:
+    """Yield what each check finds, with its subject; ``start`` is what ``_start`` returns, None for no replay."""
+    yield "identity", identity(run, config)
+    yield "counts", counts(run, config)
+    finding, test_sha256 = data(run, config)
+    yield "data", finding
+    yield "score", score(run, test_sha256)
+    yield "weights", weights(run, config)
+    if start is not None:
+        yield "replay", replay(run, config, *start)
 
 
 def identity(run: Run, config: dict[str, Any]) -> Finding:
     """Compare the configuration with its recorded hash, and the folder with the one that it gives."""
     digest, recorded = config_hash(config), run.record.get("config_hash")
     if digest != recorded:
-        return Finding("identity", False, f"{CONFIG} has the hash {digest[:12]}, the record {str(recorded)[:12]}")
+        return Finding(False, f"{CONFIG} has the hash {digest[:12]}, the record {str(recorded)[:12]}")
     place = Trial(config, run.part("overrides")).directory.relative_to(config["output_root"])
     if run.directory.resolve().parts[-len(place.parts) :] != place.parts:
-        return Finding("identity", False, f"the run of {place} lies in {run.directory}")
-    return Finding("identity", True, f"configuration {digest[:12]} of {place}")
+        return Finding(False, f"the run of {place} lies in {run.directory}")
+    return Finding(True, f"configuration {digest[:12]} of {place}")
 
 
 def counts(run: Run, config: dict[str, Any]) -> Finding:
@@ -111,7 +102,7 @@ def counts(run: Run, config: dict[str, Any]) -> Finding:
     try:
         check(config["name"], config["data"]["num_classes"], complexity)
     except ValueError as error:
-        return Finding("counts", False, str(error))
+        return Finding(False, str(error))
     here = to_json(complexity.totals())
     differing = [
         f"{key} {here.get(key)}, in the record {value}"
@@ -119,29 +110,25 @@ def counts(run: Run, config: dict[str, Any]) -> Finding:
         if here.get(key) != value
     ]
     text = f"{complexity.params:,} parameters, {complexity.macs:,} MACs"
-    return Finding("counts", not differing, "; ".join(differing) or text)
+    return Finding(not differing, "; ".join(differing) or text)
 
 
-def data_and_score(run: Run, config: dict[str, Any]) -> list[Finding]:
-    """Read the data and compare checksums; compute the score from the stored outcomes of these test images."""
+def data(run: Run, config: dict[str, Any]) -> tuple[Finding, str | None]:
+    """Read the data and compare checksums; return that of the test images too, None where they cannot be read."""
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    test_sha256 = None
     try:
-        data = instantiate(config["datamodule"])
-        data.setup("fit")
-        manifest = data.manifest()
-        test_sha256 = data.splits.checksum(["test"])
+        datamodule = instantiate(config["datamodule"])
+        datamodule.setup("fit")
+        manifest, test_sha256 = datamodule.manifest(), datamodule.splits.checksum(["test"])
     except (OSError, ValueError, InstantiationException) as error:
-        data_finding = Finding("data", None, f"cannot be read here: {error.__cause__ or error}")
-    else:
-        recorded = run.part("dataset").get("sha256")
-        agrees = manifest["sha256"] == recorded and manifest["counts"] == run.part("counts")
-        images = ", ".join(f"{number:,} {name}" for name, number in manifest["counts"].items())
-        text = f"{images}, checksum {manifest['sha256'][:12]}"
-        data_finding = Finding("data", agrees, text if agrees else f"{text}; the record has {str(recorded)[:12]}")
-    return [data_finding, score(run, test_sha256)]
+        return Finding(None, f"cannot be read here: {error.__cause__ or error}"), None
+    recorded = run.part("dataset").get("sha256")
+    agrees = manifest["sha256"] == recorded and manifest["counts"] == run.part("counts")
+    images = ", ".join(f"{number:,} {name}" for name, number in manifest["counts"].items())
+    text = f"{images}, checksum {manifest['sha256'][:12]}"
+    return Finding(agrees, text if agrees else f"{text}; the record has {str(recorded)[:12]}"), test_sha256
 
 
 def score(run: Run, test_sha256: str | None) -> Finding:
@@ -149,25 +136,25 @@ def score(run: Run, test_sha256: str | None) -> Finding:
     try:
         outcomes = read_outcomes(run.directory)
     except ValueError as error:
-        return Finding("score", False, str(error))
+        return Finding(False, str(error))
     if outcomes is None:
-        return Finding("score", None, f"the run has no {OUTCOMES}")
+        return Finding(None, f"the run has no {OUTCOMES}")
     name = (run.metric or "/").partition("/")[2]
     try:
         value = outcomes.score(name)
     except KeyError:
-        return Finding("score", None, f"{OUTCOMES} does not tell {name}")
+        return Finding(None, f"{OUTCOMES} does not tell {name}")
     if test_sha256 is not None and outcomes.test_sha256 != test_sha256:
         return Finding(
-            "score", False, f"{OUTCOMES} is of another test set ({outcomes.test_sha256[:12]}, here {test_sha256[:12]})"
+            False, f"{OUTCOMES} is of another test set ({outcomes.test_sha256[:12]}, here {test_sha256[:12]})"
         )
     if len(outcomes) != run.n:
-        return Finding("score", False, f"{OUTCOMES} has {len(outcomes):,} images, the run was tested on {run.n:,}")
+        return Finding(False, f"{OUTCOMES} has {len(outcomes):,} images, the run was tested on {run.n:,}")
     scale = 1 if "%" in run.metric_label else 100
     recorded = (run.measured or 0.0) * scale
     text = f"{value:.4f} % {name} from the outcomes of {len(outcomes):,} images"
     agrees = abs(value - recorded) <= TOLERANCE
-    return Finding("score", agrees, text if agrees else f"{text}, {recorded:.4f} in the record")
+    return Finding(agrees, text if agrees else f"{text}, {recorded:.4f} in the record")
 
 
 def weights(run: Run, config: dict[str, Any]) -> Finding:
@@ -176,23 +163,20 @@ def weights(run: Run, config: dict[str, Any]) -> Finding:
     from benchmarks.training.weights import checkpoint_weights
 
     if config.get("mode") == "test":
-        return Finding("weights", None, "imported, not trained")
+        return Finding(None, "imported, not trained")
     if run.part("protocol").get("batch_norm_images"):
-        return Finding("weights", None, "batch-norm statistics were computed anew for the test")
+        return Finding(None, "batch-norm statistics were computed anew for the test")
     path = run.directory / "checkpoints" / LAST
     if not path.is_file():
-        return Finding("weights", None, f"the run has no checkpoints/{LAST}")
+        return Finding(None, f"the run has no checkpoints/{LAST}")
     try:
         state_dict, _ = checkpoint_weights(path)
     except ValueError as error:
-        return Finding("weights", False, str(error))
-    prefix = "net."
-    digest = weights_sha256(
-        {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    )
+        return Finding(False, str(error))
+    digest = weights_sha256({key[len("net.") :]: value for key, value in state_dict.items() if key.startswith("net.")})
     agrees = digest == run.record.get("weights_sha256")
     recorded = str(run.record.get("weights_sha256"))[:12]
-    return Finding("weights", agrees, f"{LAST} has {digest[:12]}" + ("" if agrees else f", the record {recorded}"))
+    return Finding(agrees, f"{LAST} has {digest[:12]}" + ("" if agrees else f", the record {recorded}"))
 
 
 def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> Finding:
@@ -208,11 +192,9 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
         if start is not None:
             (directory / "checkpoints").mkdir()
             shutil.copy(start, directory / "checkpoints" / LAST)
-        for name in (CONFIG, CHOSEN):
-            if (run.directory / name).exists():
-                shutil.copy(run.directory / name, directory / name)
-        config = config | {"logger": {"mode": "none"}}
-        write_json(directory / CONFIG, config)  # JSON is YAML
+        if (run.directory / CHOSEN).exists():
+            shutil.copy(run.directory / CHOSEN, directory / CHOSEN)
+        write_json(directory / CONFIG, config | {"logger": {"mode": "none"}})  # JSON is YAML
         record = read_json(run.directory / RECORD) or {}
         left = {key: value for key, value in record.items() if key not in RESULTS}
         write_json(directory / RECORD, left | {"status": "running", "error": None, "finished": None, "wandb": None})
@@ -220,13 +202,13 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
         done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
         again = read_json(directory / RECORD) or {}
         if done.returncode != 0:
-            return Finding("replay", False, f"stopped: {again.get('error') or done.stderr[-300:]}")
+            return Finding(False, f"stopped: {again.get('error') or done.stderr[-300:]}")
         differing = _differing_results(run, again, read_history(directory / HISTORY))
         elsewhere = _elsewhere(run, again)
     text = f"{plural(steps, 'step')} from {origin}"
     if not differing:
-        return Finding("replay", True, f"{text}: the same weights, metrics and history, to the bit")
-    return Finding("replay", False, f"{text}: {differing}{elsewhere}")
+        return Finding(True, f"{text}: the same weights, metrics and history, to the bit")
+    return Finding(False, f"{text}: {differing}{elsewhere}")
 
 
 def _finished(directory: Path) -> Run:
@@ -270,7 +252,7 @@ def _differing_results(run: Run, again: dict[str, Any], rows: Sequence[dict[str,
         if before is None:
             return f"an evaluation after step {row['step']}, which the run's {HISTORY} has not"
         for key, value in row.items():
-            if key not in CLOCK and before.get(key) != value:
+            if key not in MEASURED and before.get(key) != value:
                 return f"{key} after step {row['step']} is {value}, in the run's {HISTORY} {before.get(key)}"
     for key, value in (again.get("metrics") or {}).items():
         if run.part("metrics").get(key) != value:

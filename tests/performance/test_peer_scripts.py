@@ -59,7 +59,8 @@ def test_a_script_trains_our_network_and_is_tested(tmp_path, monkeypatch, capsys
 
     monkeypatch.setitem(peer_scripts.PEERS, "numpy", Peer("train.py", options, register))  # a package that is installed
     config = trial(*NETWORK).config
-    [(name, argv)] = peer_commands(config, {"numpy": sources}, "python3", tmp_path).items()
+    splits = instantiate(config["datamodule"]["source"])()
+    [(name, argv)] = peer_commands(config, {"numpy": sources}, "python3", tmp_path, splits).items()
     assert (name, argv[:3]) == ("numpy", ["python3", "-m", "benchmarks.performance.peer_scripts"])
     assert main(json.loads(argv[3])) == 0
     lines = capsys.readouterr()
@@ -67,7 +68,7 @@ def test_a_script_trains_our_network_and_is_tested(tmp_path, monkeypatch, capsys
     assert "{not JSON 1197" in lines.err
     net = instantiate(config["model"])
     net.load_state_dict(torch.load(tmp_path / "weights"))
-    test = instantiate(config["datamodule"]["source"])().test
+    test = splits.test
     mean, std = config["datamodule"]["mean"][0], config["datamodule"]["std"][0]
     with torch.no_grad():
         wrong = net.eval()((test.images / 255 - mean) / std).argmax(1) != test.targets

@@ -5,7 +5,6 @@ Also what the launcher of a sweep takes for each trial, and how images/s grow wi
 
 import argparse
 import itertools
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from benchmarks.performance import subprocesses
 from benchmarks.performance.cases import chosen
 from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, exit_code, this_machine
 from benchmarks.performance.launching import ONE_STEP, RUN
-from benchmarks.performance.processes import whole
+from benchmarks.performance.processes import DAY_S, whole
 from benchmarks.records.hardware import cores
 from benchmarks.terminal import at_least, with_bar
 from benchmarks.training.tuned_settings import specification
@@ -119,8 +118,7 @@ def over_runs(sizes: Sequence[int]) -> list[dict[str, Any]]:
             sweep = [*sweep_of(size), f"output_root={root}"]
             planned, _ = whole(benchmarks("plan", *sweep, "--flops-per-s", "1e12"))
             rows.append({"what": "plan", "runs": size, **planned})
-            runs = json.dumps({"overrides": sweep, "runs": str(trained)})
-            whole([sys.executable, "-m", "benchmarks.performance.growth_runs", runs])
+            subprocesses.ask("performance.growth_runs", {"overrides": sweep, "runs": str(trained)}, 1, limit_s=DAY_S)
             for what, command in commands(root, sweep).items():
                 rows.append({"what": what, "runs": size, **whole(command)[0]})
     return with_added(rows)

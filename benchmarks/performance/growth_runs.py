@@ -1,11 +1,10 @@
-"""Write the run folders of a large sweep from a few real ones: ``python -m benchmarks.performance.growth_runs JSON``.
+"""Write the run folders of a large sweep from a few real ones.
 
 In a process of its own: what holds thousands of configurations would count as memory of each process that it starts.
 """
 
 import json
 import shutil
-import sys
 from typing import Any
 
 from benchmarks.config.compose import expand_all
@@ -14,8 +13,8 @@ from benchmarks.records.files import CONFIG, RECORD, read_json, write_json
 from benchmarks.records.runs import load_runs
 
 
-def main(argument: dict[str, Any]) -> int:
-    """Write a finished run for each trial of a sweep, and print how many. Return the exit code.
+def main(argument: dict[str, Any]) -> dict[str, int]:
+    """Write a finished run for each trial of a sweep; return how many ``runs``.
 
     Args:
         argument: ``overrides`` of the sweep; ``runs``, a folder of finished ones, whose results are taken in turns.
@@ -36,9 +35,4 @@ def main(argument: dict[str, Any]) -> int:
         write_json(trial.directory / RECORD, record)
         # JSON is YAML, and takes a tenth of the time to write.
         (trial.directory / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
-    print(json.dumps({"runs": len(trials)}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    return {"runs": len(trials)}

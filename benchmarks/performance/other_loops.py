@@ -285,7 +285,7 @@ def train_interleaved(case: Case, steps: int, peer: Peer, own_batches: bool = Fa
     own_batches: whether the loop's come from its own input path, where it has one.
     """
     if peer.train is None:
-        return measure(case, case.batch, steps).beside
+        return measure(case, case.batch, steps)[-1].beside
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as root:
         config, datamodule = prepare(case, steps, Path(root))

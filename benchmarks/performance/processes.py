@@ -149,7 +149,7 @@ def peer_commands(
             raise ValueError(f"--{name} {folder}: there is no {PEERS[name].script}")
         for bfloat16 in (False, True) if PEERS[name].bfloat16 else (False,):
             argument = json.dumps({**work, "peer": name, "folder": str(folder), "bfloat16": bfloat16})
-            command = [python, "-m", "benchmarks.performance.peer_scripts", argument]
+            command = [python, "-m", "benchmarks.performance", "performance.peer_scripts", argument]
             commands[f"{name}, bfloat16" if bfloat16 else name] = command
     write_images(root / "images", splits)
     return commands
@@ -169,25 +169,12 @@ def in_turn(
             assert record is not None
             torch = record["environment"]["packages"]["torch"]
             results[name] = measured | {"error": record["metrics"]["test/top1_err"], "versions": f"torch {torch}"}
-    scripts = {
-        name: [sys.executable, "-m", "benchmarks.performance.whole_scripts", json.dumps(script(config, name))]
-        for name in SCRIPTS
-    }
+    start = [sys.executable, "-m", "benchmarks.performance", "performance.whole_scripts"]
+    scripts = {name: [*start, json.dumps({"script": name, "config": config})] for name in SCRIPTS}
     for name, arguments in {**scripts, **peers}.items():
         measured, output = whole(arguments)
         results[name] = measured | json.loads(output.splitlines()[-1])
     return results
-
-
-def script(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what a script without the suite is given."""
-    recipe = config["recipe"]
-    return {
-        **{key: config[key] for key in ("model", "datamodule", "seed")},
-        **{key: recipe[key] for key in ("optimizer", "scheduler", "epochs")},
-        "script": name,
-        "threads": 1,
-    }
 
 
 def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:

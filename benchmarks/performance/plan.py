@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
 from benchmarks.performance.document import HOURS, MIB, SI, Columns, named, table
 from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, forecast
-from benchmarks.units import device_hours, plural, quantity
+from benchmarks.units import device_hours, grouped, plural, quantity
 
 LIMITS = ("train_flops", "device_hours", "money")
 FOLD_ABOVE = 30  # rows
@@ -187,10 +188,8 @@ def _sums(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
 
 def _by_reason(forecasts: Sequence[Forecast], attribute: str) -> dict[str, str]:
     """Return the trials that have a reason there, as ``label and 3 more``, by the reason."""
-    labels: dict[str, list[str]] = {}
-    for one in forecasts:
-        if reason := getattr(one, attribute):
-            labels.setdefault(reason, []).append(one.trial.label)
     return {
-        reason: first + (f" and {len(others)} more" if others else "") for reason, (first, *others) in labels.items()
+        reason: first.trial.label + (f" and {len(others)} more" if others else "")
+        for reason, (first, *others) in grouped(forecasts, attrgetter(attribute)).items()
+        if reason
     }

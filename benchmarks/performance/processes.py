@@ -98,7 +98,6 @@ def run(arguments: argparse.Namespace) -> int:
         if name not in chosen
     )
     committed = TABLE.committed("cpu")  # before they are written anew
-    results: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         config = trainable([*overrides, f"output_root={root}"]).config
@@ -110,9 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
         splits = instantiate(config["datamodule"]["source"])()  # decoded here once, if need be, for all that follow
         peers = peer_commands(config, chosen, arguments.python, root, splits)
         del splits
-        for _ in with_bar(range(arguments.repeats), "processes"):
-            for name, one in in_turn(config, overrides, peers, root).items():
-                results.setdefault(name, []).append(one)
+        repeats = range(arguments.repeats)
+        turns = [in_turn(config, overrides, peers, root) for _ in with_bar(repeats, "processes")]
+    results = {name: [turn[name] for turn in turns] for name in turns[0]}
     rows = summarise(results, config)
     more = f" Left out: {left_out}." if left_out else ""
     TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1}, more)

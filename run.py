@@ -90,12 +90,9 @@ def _main(argv: list[str]) -> int:
         if AUTO in arguments.overrides:
             return _until_decided(console, arguments.overrides, argv)
         return _finish(console, _launch(console, expand(arguments.overrides, arguments.multirun), argv))
-    except ConfigurationError as error:
+    except (ConfigurationError, NotWritten) as error:
         print(f"run.py: {error}", file=sys.stderr)
-        return 2
-    except NotWritten as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, NotWritten) else 2
 
 
 class NotWritten(Exception):

@@ -125,6 +125,11 @@ def number(least: float, words: str) -> Callable[[str], float]:
     return read
 
 
+def add_overrides(parser: argparse.ArgumentParser, more: str, nargs: str = "*") -> None:
+    """Add the overrides of a command over configurations; ``more`` ends their help."""
+    parser.add_argument("overrides", nargs=nargs, metavar="KEY=VALUE", help=f"as for run.py{more}")
+
+
 def console(markup: bool = True) -> Console:
     """Return a console as wide as the terminal; elsewhere (a pipe, a file) of a fixed width unless COLUMNS says another."""
     console = Console(highlight=False, markup=markup)

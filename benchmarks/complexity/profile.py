@@ -18,9 +18,7 @@ from benchmarks.units import csv_text, grouped, si
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``complexity``."""
     parser.description = "What a network costs, layer by layer: MACs, parameters, activations, training FLOPs."
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several tables"
-    )
+    terminal.add_overrides(parser, "; several values make several tables")
     parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
 
 

@@ -40,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "launch.price_per_device_hour=… adds money. The forecast is kept in OUTPUT_ROOT/forecasts.json, and the table of runs "
         "compares it with what was spent."
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py -m; several values make a sweep"
-    )
+    terminal.add_overrides(parser, " -m; several values make a sweep")
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # of a pasted run.py command
     parser.add_argument(
         "--flops-per-s",

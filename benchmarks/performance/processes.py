@@ -16,7 +16,7 @@ from benchmarks.performance.peer_scripts import PEERS, check, write_images
 from benchmarks.performance.subprocesses import ask
 from benchmarks.performance.throughput import trainable
 from benchmarks.records.files import RECORD, read_json
-from benchmarks.terminal import at_least, with_bar
+from benchmarks.terminal import add_overrides, at_least, with_bar
 
 USUAL = ("model=resnet", "data=digits", "recipe.epochs=5")
 OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # arguments of run.py
@@ -61,12 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check, ours takes more processor time than the Lightning script, or "
         f"{TOLERANCE:.0%} more than committed as a ratio to the bare loop."
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help=f"as for run.py, a classification in memory; default: {' '.join(USUAL)}",
-    )
+    add_overrides(parser, f", a classification in memory; default: {' '.join(USUAL)}")
     for name, peer in PEERS.items():
         parser.add_argument(
             f"--{name}", type=Path, metavar="FOLDER", help=f"sources of {name}, to time its {peer.script} as well"

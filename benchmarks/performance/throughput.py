@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe.batch_size=… The figures are kept in OUTPUT_ROOT/throughput.json, from which the page takes them as the "
         "costs of the finished runs that they hold for."
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make a sweep")
+    terminal.add_overrides(parser, "; several values make a sweep")
     parser.add_argument("--json", action="store_true", help="the figures as JSON, a list")
     add_write_option(parser)
 

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that is running, and the same command goes on with it."
     )
     parser.add_argument("table", metavar="TABLE", help="a published table (report --list names them)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: seed=…, row=…, output_root=…")
+    terminal.add_overrides(parser, ": seed=…, row=…, output_root=…")
     parser.add_argument(
         "--hours",
         type=number(0, "a number of hours from 0"),

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks import terminal
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.records.files import write_atomic
@@ -128,7 +129,7 @@ def run_reuse(arguments: argparse.Namespace) -> None:
 
 def _add_overrides(parser: argparse.ArgumentParser, name: str, more: str) -> None:
     """Describe the arguments of a view of configurations."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"as for run.py{more}")
+    terminal.add_overrides(parser, more)
     _add_out(parser, f"OUTPUT_ROOT/views/{name}.html")
 
 

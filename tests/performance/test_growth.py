@@ -9,7 +9,7 @@ from support.records import make_run
 from benchmarks.config.compose import expand_all
 from benchmarks.launch.checks import is_finished, refusal
 from benchmarks.performance.growth import SEEDS, SHAPES, above_linear, splits, sweep_of, with_added
-from benchmarks.performance.growth_runs import main as write_runs
+from benchmarks.performance.growth import main as write_runs
 from benchmarks.records.runs import load_runs
 
 

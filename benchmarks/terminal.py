@@ -1,4 +1,4 @@
-"""What all commands share: the terminal they print on, aligned tables, and the names that they had before."""
+"""What all commands share: the terminal they print on, aligned tables, arguments, and the names they had before."""
 
 import argparse
 import codecs

@@ -70,6 +70,9 @@ def main(argv: list[str] | None = None) -> int:
         return _main(sys.argv[1:] if argv is None else argv)
     except KeyboardInterrupt:  # before a run has started
         return 128 + signal.SIGINT
+    except (ConfigurationError, NotWritten) as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 1 if isinstance(error, NotWritten) else 2
 
 
 def _main(argv: list[str]) -> int:
@@ -85,17 +88,10 @@ def _main(argv: list[str]) -> int:
     from benchmarks.config.compose import expand
 
     console = Console(soft_wrap=True)
-    try:
-        add_config_dir(arguments.config_dir)
-        if AUTO in arguments.overrides:
-            return _until_decided(console, arguments.overrides, argv)
-        return _finish(console, _launch(console, expand(arguments.overrides, arguments.multirun), argv))
-    except ConfigurationError as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return 2
-    except NotWritten as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return 1
+    add_config_dir(arguments.config_dir)
+    if AUTO in arguments.overrides:
+        return _until_decided(console, arguments.overrides, argv)
+    return _finish(console, _launch(console, expand(arguments.overrides, arguments.multirun), argv))
 
 
 class NotWritten(Exception):
@@ -311,22 +307,18 @@ def _hydra(argv: list[str]) -> int:
 
     from benchmarks.config.compose import defaults_used, expand, register_resolvers
 
-    try:
-        known, others = _parser().parse_known_args(argv)
-        add_config_dir(known.config_dir)
-        overrides = [text for text in argv if "=" in text and not text.startswith("-")]
-        if known.resolve and known.cfg == "job" and not {*others} & {"--package", "-p"}:
-            # Not by Hydra, which cannot resolve a reference whose default is a list.
-            for trial in expand(overrides, known.multirun)[:1]:
-                if isinstance(trial, Impossible):
-                    raise ConfigurationError(trial.error)
-                print(yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True), end="")
-            return 0
-        place = argv.index(overrides[0]) if overrides else len(argv)
-        argv = [*argv[:place], *defaults_used(overrides), *argv[place:]]
-    except ConfigurationError as error:
-        print(f"run.py: {error}", file=sys.stderr)
-        return 2
+    known, others = _parser().parse_known_args(argv)
+    add_config_dir(known.config_dir)
+    overrides = [text for text in argv if "=" in text and not text.startswith("-")]
+    if known.resolve and known.cfg == "job" and not {*others} & {"--package", "-p"}:
+        # Not by Hydra, which cannot resolve a reference whose default is a list.
+        for trial in expand(overrides, known.multirun)[:1]:
+            if isinstance(trial, Impossible):
+                raise ConfigurationError(trial.error)
+            print(yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True), end="")
+        return 0
+    place = argv.index(overrides[0]) if overrides else len(argv)
+    argv = [*argv[:place], *defaults_used(overrides), *argv[place:]]
     register_resolvers()
     sys.argv = [sys.argv[0], *argv]
     hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()

@@ -1,4 +1,4 @@
-"""What all commands share: the terminal they print on, aligned tables, and the names that they had before."""
+"""What all commands share: the terminal they print on, aligned tables, arguments, and the names they had before."""
 
 import argparse
 import codecs
@@ -123,6 +123,11 @@ def number(least: float, words: str) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def add_overrides(parser: argparse.ArgumentParser, more: str, nargs: str = "*") -> None:
+    """Add the overrides of a command over configurations; ``more`` ends their help."""
+    parser.add_argument("overrides", nargs=nargs, metavar="KEY=VALUE", help=f"as for run.py{more}")
 
 
 def console(markup: bool = True) -> Console:

@@ -133,9 +133,13 @@ def result_text(value: float | None, label: str) -> str:
     return f"{name} {metric_text(None if value is None else shown, label)}"
 
 
-def mean_text(mean: float, std: float, label: str) -> str:
-    """`1.85 ± 0.21 %`, in the digits of `metric_text`."""
-    return f"{mean:.2f} ± {std:.2f} %" if "%" in label else f"{mean:.3f} ± {std:.3f}"
+def reported_text(value: float, label: str, spread: float | None = None) -> str:
+    """Return a test's metric as people know it, `1.78 %` or `1.85 ± 0.21 %`, and of 100 − Dice `Dice 93.48 %`."""
+    name, shown, _ = score(value, label)
+    text = metric_text(shown, label)
+    if spread is not None:
+        text = f"{shown:.2f} ± {spread:.2f} %" if "%" in label else f"{shown:.3f} ± {spread:.3f}"
+    return f"{name.removeprefix('test ')} {text}" if is_score(label) else text
 
 
 def count(n: int | None) -> str:

@@ -66,7 +66,7 @@ def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
     groups: list[list[Run]] = []
     for members in _by_recipe(runs, but=RATE):
         # A rate that is fitted for each network is the network's; several rates of one network are a comparison of rates.
-        fitted = len({_network(run) for run in members}) == len({(_network(run), _rate(run)) for run in members})
+        fitted = len({run.network for run in members}) == len({(run.network, _rate(run)) for run in members})
         groups += [members] if fitted else _by_recipe(members)
     made = [ComparableRuns(_title(members), tuple(members), _networks(members)) for members in groups]
     made.sort(key=lambda one: (-one.networks, -len(one.runs), _budget(one.runs[0])))
@@ -107,7 +107,7 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
         recipes: whether recipe and budget are said too.
     """
     variants = {
-        name: list({_network(run): run.arguments for run in same}.values())
+        name: list({run.network: run.arguments for run in same}.values())
         for name, same in grouped(runs, lambda run: run.name).items()
     }
     labels = []
@@ -146,10 +146,6 @@ def _recipe(run: Run, but: str) -> list[Any]:
     own = "" if _is_own(run) else run.record["recipe"]
     overrides = run.part("overrides").items()
     return [own, {key: value for key, value in overrides if not key.startswith(("model.", "data.")) and key != but}]
-
-
-def _network(run: Run) -> str:
-    return json.dumps([run.name, run.arguments], sort_keys=True, default=str)
 
 
 def _rate(run: Run) -> str:

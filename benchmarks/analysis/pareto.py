@@ -26,12 +26,12 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def matched(costs: Sequence[float]) -> list[float]:
-    """Return the costs with those that lie within 1 % of a lower one set to it: widths of `complexity match` differ by that."""
+def matched(costs: Sequence[float], apart: float = MATCHED) -> list[float]:
+    """Return the costs with those up to `apart` times a lower one set to it: widths of `complexity match` differ by 1 %."""
     result = list(costs)
     lowest = 0.0
     for index in sorted(range(len(costs)), key=costs.__getitem__):
-        if costs[index] > lowest * MATCHED:
+        if costs[index] > lowest * apart:
             lowest = costs[index]
         result[index] = lowest
     return result

@@ -12,7 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.estimates import estimates
-from benchmarks.analysis.pareto import drawn_errors
+from benchmarks.analysis.pareto import drawn_errors, matched
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
@@ -149,7 +149,7 @@ def families(runs: Iterable[Run]) -> list[Family]:
             cost_of = {place: fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places}
             order = sorted(places, key=cost_of.__getitem__)
             costs = [cost_of[place] for place in order]
-            if _different(costs) >= FEWEST:
+            if len(set(matched(costs, APART))) >= FEWEST:
                 first = known[order[0]][0][0]
                 law = fit(costs, errors[:, order])
                 result.append(Family(first.data, name, first.metric_label, first, costs, errors[:, order], law))
@@ -166,15 +166,6 @@ def equal_errors(members: Sequence[Family]) -> list[EqualError]:
             low, high = _interval(ratio[ratio == ratio])  # infinite costs of both have none
             result.append(EqualError(first, second, error, float(ratio[0]), low, high))
     return result
-
-
-def _different(costs: Sequence[float]) -> int:
-    """Return how many of ascending costs are apart from the one before."""
-    number, last = 0, 0.0
-    for cost in costs:
-        if cost > APART * last:
-            number, last = number + 1, cost
-    return number
 
 
 def _interval(values: Any) -> tuple[float, float]:

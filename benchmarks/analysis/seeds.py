@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.published import FIGURES
 from benchmarks.records.runs import Run, overrides_text
-from benchmarks.units import MISSING, grouped, is_score, mean_text, number, score
+from benchmarks.units import MISSING, grouped, is_score, number, reported_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +35,7 @@ class SeedGroup:
     @property
     def text(self) -> str:
         """The mean as people know the metric: `1.85 ± 0.21 %`, and of 100 − Dice `Dice 93.48 ± 0.21 %`."""
-        name, mean, _ = score(self.mean, self.runs[0].metric_label)
-        text = mean_text(mean, self.std, self.runs[0].metric_label)
-        return f"{name.removeprefix('test ')} {text}" if is_score(self.runs[0].metric_label) else text
+        return reported_text(self.mean, self.runs[0].metric_label, self.std)
 
     @property
     def interval_text(self) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.records.record import NetworkCost, PartCost, to_json
+from benchmarks.units import csv_text
 
 
 def uncounted_line(operators: Sequence[str]) -> str:
@@ -127,8 +128,6 @@ class Complexity:
 
     def layers_csv(self) -> str:
         """A line for each layer that is counted, in the order of the network; ``train_macs`` of one training image."""
-        lines = ["layer,kind,params,activations,macs,train_macs"]
-        for layer in self.layers:
-            fields = (layer.name, layer.kind, layer.params, layer.activations, layer.macs, layer.training_macs)
-            lines.append(",".join(map(str, fields)))
-        return "\n".join(lines) + "\n"
+        heads = ("layer", "kind", "params", "activations", "macs", "train_macs")
+        rows = ((one.name, one.kind, one.params, one.activations, one.macs, one.training_macs) for one in self.layers)
+        return csv_text([heads, *rows])

@@ -31,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "initial_channels of a DenseNet, base_width of a bottleneck ResNet, depth of one of basic blocks. For a cost out of "
         "reach the nearest ones in reach are printed, and the exit code is 2."
     )
-    parser.add_argument(
-        "overrides", nargs="+", metavar="KEY=VALUE", help="as for run.py; several values make several networks"
-    )
+    terminal.add_overrides(parser, "; several values make several networks", nargs="+")
     targets = parser.add_mutually_exclusive_group(required=True)
     targets.add_argument("--macs", type=_targets, metavar="N[,N…]", help="multiply-adds of one image, as 0.3e9")
     targets.add_argument("--params", type=_targets, metavar="N[,N…]", help="parameters, as 1.7e6")

@@ -4,6 +4,7 @@ import inspect
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class Network:
         exact = count(net, self.size)
         self._count = count_layers if count_layers(net, self.size) == exact else count
         self.default = self._default(self.second) if self.second else lambda width: 0
-        self.counts: dict[tuple[int, int], dict[str, int]] = {}
+        self.count = cache(self._cost)
 
     def solve(self, quantity: str, target: int) -> Match:
         """The width that makes ``target`` of ``quantity`` (``macs``, ``params``); the second number moves as little as can be.
@@ -159,12 +160,9 @@ class Network:
         places = [place for place in places if self.count(*place)["params"] <= LARGEST]
         return sorted(places, key=lambda place: abs(self.count(*place)[quantity] - target))
 
-    def count(self, width: int, step: int) -> dict[str, int]:
+    def _cost(self, width: int, step: int) -> dict[str, int]:
         """The exact cost: ``macs`` and ``params``."""
-        place = width, step
-        if place not in self.counts:
-            self.counts[place] = self._count(self._build(self.arguments(*place)), self.size)
-        return self.counts[place]
+        return self._count(self._build(self.arguments(width, step)), self.size)
 
     def arguments(self, width: int, step: int) -> dict[str, int]:
         """What the network is built with."""

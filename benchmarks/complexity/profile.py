@@ -12,15 +12,13 @@ from benchmarks.complexity.cost import Complexity, LayerCost
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.records.lazy import torch
-from benchmarks.units import csv_text, si
+from benchmarks.units import csv_text, grouped, si
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``complexity``."""
     parser.description = "What a network costs, layer by layer: MACs, parameters, activations, training FLOPs."
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make several tables"
-    )
+    terminal.add_overrides(parser, "; several values make several tables")
     parser.add_argument("--csv", action="store_true", help="exact numbers, comma-separated, a row per layer")
 
 
@@ -93,9 +91,7 @@ def layers_in_order(trial: Trial) -> tuple[Complexity, list[PlacedLayer]]:
     """The cost, and the layers in the order in which an image meets them."""
     net, cost = network_and_cost(trial.config)
     names = {module: name for name, module in net.named_modules()}
-    costs: dict[str, list[LayerCost]] = {}
-    for layer in cost.layers:
-        costs.setdefault(layer.name, []).append(layer)
+    costs = grouped(cost.layers, lambda layer: layer.name)
     met: dict[str, list[PlacedLayer]] = {}
 
     def meet(module: Any, _: Any) -> None:

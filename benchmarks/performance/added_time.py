@@ -127,10 +127,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"measuring {name}", file=sys.stderr)
         case = CASES[name]
         batch = arguments.batch or (None if gpu else case.batch)
-        measured = measure(case, batch, arguments.steps or case.steps, overrides)
-        global_batch = measured.record["parallel"]["global_batch_size"]
-        row = {"network": name, "batch": global_batch, "setting": label(measured.settings)}
-        steps.append(row | summarise(measured.beside.rounds, not gpu))
+        record, settings, trainer = measure(case, batch, arguments.steps or case.steps, overrides)
+        row = {"network": name, "batch": record["parallel"]["global_batch_size"], "setting": label(settings)}
+        steps.append(row | summarise(trainer.beside.rounds, not gpu))
     STEPS.report(arguments, steps, environment)
     BATCHES.report(arguments, [input_path(batch) for batch in INPUT_BATCHES if INPUT in names], environment)
     evaluated = EVALUATED if EVALUATION in names else {}

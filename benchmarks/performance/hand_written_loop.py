@@ -48,15 +48,6 @@ class Round:
     batch_processor: float
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A case's record, its trainer's configuration with what was in effect, and its two loops after training."""
-
-    record: dict[str, Any]
-    settings: dict[str, Any]
-    beside: "InterleavedLoader"
-
-
 class BareLoop:
     """Training as one would write it by hand.
 
@@ -258,13 +249,14 @@ def prepare(case: Case, steps: int, root: Path) -> tuple[dict[str, Any], Any]:
     return config, datamodule
 
 
-def measure(case: Case, batch: int | None, steps: int, overrides: Sequence[str] = ()) -> Measured:
-    """Run a case in this process, with one thread, tested and recorded as any run."""
+def measure(
+    case: Case, batch: int | None, steps: int, overrides: Sequence[str] = ()
+) -> tuple[dict[str, Any], dict[str, Any], Trainer]:
+    """Run a case in this process, with one thread, tested and recorded as any run; return what ``run_trial`` does."""
     with tempfile.TemporaryDirectory() as root:
         trial = configuration(case, Path(root), batch, steps, overrides)
         Trainer.recipe = trial.config["recipe"]
-        record, settings, trainer = run_trial(trial)
-    return Measured(record, settings, trainer.beside)
+        return run_trial(trial)
 
 
 def run_trial(trial: Any) -> tuple[dict[str, Any], dict[str, Any], Any]:

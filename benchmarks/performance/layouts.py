@@ -10,6 +10,7 @@ import itertools
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from benchmarks.config.compose import expand_all
@@ -22,7 +23,7 @@ from benchmarks.records.files import write_atomic
 from benchmarks.terminal import number, with_bar
 from benchmarks.training.default_settings import LAYOUTS
 from benchmarks.training.tuned_settings import WORTH, specification
-from benchmarks.units import csv_text
+from benchmarks.units import csv_text, grouped
 
 CIFAR, DIGITS, IMAGENET = "data=cifar10", "data=digits", "data=imagenet"
 # name -> overrides, images of a step on a CPU, on a GPU; none: not there. Batches are the recipes', fewer where a step would
@@ -133,11 +134,8 @@ def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, A
 
 def decisions(rows: Sequence[Mapping[str, Any]], device: str) -> list[dict[str, str]]:
     """Return the layout of each family in each precision on ``device``, as rows of the table of defaults."""
-    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault((row["family"], row["precision"]), []).append(row)
     table = []
-    for (family, precision), members in sorted(groups.items()):
+    for (family, precision), members in sorted(grouped(rows, itemgetter("family", "precision")).items()):
         ratios = [row["time_ratio"] for row in members]
         mean = statistics.geometric_mean(ratios)
         faster = mean < 1 / WORTH and max(ratios) < WORTH

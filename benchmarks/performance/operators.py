@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_write_option(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Print the table; return 0.
+def run(arguments: argparse.Namespace) -> None:
+    """Print the table.
 
     Raises:
         ValueError: the interpreter of ``--torchvision`` has no torchvision that computes the same on the same device.
@@ -58,7 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     rows = measure(environment["device"], arguments.seconds)
     table.report(arguments, [row | there.get(row["operator"], {}) for row in rows], environment, more)
-    return 0
 
 
 def ask_torchvision(python: str, seconds: float, device: str) -> dict[str, Any]:

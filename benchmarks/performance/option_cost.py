@@ -12,7 +12,7 @@ from benchmarks.performance.document import MeasuredTable, add_write_option, int
 from benchmarks.performance.kept_memory import ONE_THREAD
 from benchmarks.performance.subprocesses import compare_steps
 from benchmarks.performance.throughput import trainable
-from benchmarks.terminal import at_least, with_bar
+from benchmarks.terminal import add_overrides, at_least, with_bar
 from benchmarks.training.tuned_settings import specification
 
 SMALL = {  # on a CPU, where the recipe's batch would take minutes
@@ -60,12 +60,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{', '.join(SMALL)} with small batches. With --kept: what DenseNets keep in memory for their backward pass over their "
         f"depth, plainly and with model.{kept_memory.KEY}=true."
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help=f"as for run.py, one network: model=… data=…; of {', '.join(OPTIONS)} some, default: all; with --kept as for "
-        f"run.py -m, default: {' '.join(kept_memory.USUAL)}",
+    add_overrides(
+        parser,
+        f", one network: model=… data=…; of {', '.join(OPTIONS)} some, default: all; with --kept as for run.py -m, default: "
+        f"{' '.join(kept_memory.USUAL)}",
     )
     parser.add_argument("--kept", action="store_true", help="measure what DenseNets keep for their backward pass")
     parser.add_argument("--page", type=Path, metavar="FILE", help="with --kept: draw memory over depth, an HTML file")

@@ -200,11 +200,6 @@ def read_script(path: Path) -> tuple[ModuleType, str]:
     return module, hashlib.sha256(inspect.getsource(module.train_one_epoch).encode()).hexdigest()[:8]
 
 
-def torchvision_arguments(script: ModuleType) -> Any:
-    """Return the default arguments of references/classification/train.py."""
-    return script.get_args_parser().parse_args([])
-
-
 def timm_arguments(script: ModuleType) -> Any:
     """Return the default arguments of timm's train.py, with what its main function sets."""
     arguments = script.parser.parse_args([])
@@ -252,7 +247,7 @@ def timm_batches(transforms: ModuleType, pictures: Pictures, batch: int, device:
 
 # By project: what its train_one_epoch is given as arguments, and its loader of pictures.
 SCRIPTS: dict[str, tuple[Callable[[ModuleType], Any], Callable[..., Any]]] = {
-    "torchvision": (torchvision_arguments, torchvision_batches),
+    "torchvision": (lambda script: script.get_args_parser().parse_args([]), torchvision_batches),
     "timm": (timm_arguments, timm_batches),
 }
 
@@ -285,7 +280,7 @@ def train_interleaved(case: Case, steps: int, peer: Peer, own_batches: bool = Fa
     own_batches: whether the loop's come from its own input path, where it has one.
     """
     if peer.train is None:
-        return measure(case, case.batch, steps).beside
+        return measure(case, case.batch, steps)[-1].beside
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as root:
         config, datamodule = prepare(case, steps, Path(root))

@@ -1,12 +1,11 @@
 """Training scripts of other projects, started with a network of ours in the place of one of theirs.
 
-``PYTHON -m benchmarks.performance.peer_scripts SPECIFICATION`` runs a script to its end, tests the network, and prints JSON:
-``error``, the test error in percent, and ``versions``. PYTHON may be of another environment: it needs what the script needs.
+``PYTHON -m benchmarks.performance performance.peer_scripts WORK`` runs a script to its end, tests the network, and prints what
+``main`` returns. PYTHON may be of another environment: it needs what the script needs.
 The script is as its authors wrote it. It reads folders of PNG files: ``train``, ``val`` and ``test``, a folder for each class.
 """
 
 import hashlib
-import json
 import random
 import runpy
 import sys
@@ -196,8 +195,8 @@ def test_error(net: Any, work: Work) -> float:
     return 100 * (1 - hits / len(paths))
 
 
-def main(work: Work) -> int:
-    """Print the test error and the versions; return the exit code.
+def main(work: Work) -> dict[str, Any]:
+    """Return ``error``, the test error in percent, and ``versions``.
 
     Args:
         work: peer (of ``PEERS``), folder (of its sources), images (a folder), output (a folder), bfloat16; size (height,
@@ -211,9 +210,4 @@ def main(work: Work) -> int:
         net = train(work, peer)
     digest = hashlib.sha256((Path(work["folder"]) / peer.script).read_bytes()).hexdigest()[:8]
     versions = f"torch {torch.__version__}, {work['peer']} {metadata.version(work['peer'])}, train.py {digest}"
-    print(json.dumps({"error": test_error(net, work), "versions": versions}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    return {"error": test_error(net, work), "versions": versions}

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
 from benchmarks.performance.document import HOURS, MIB, SI, Columns, named, table
 from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, forecast
-from benchmarks.units import device_hours, plural, quantity
+from benchmarks.units import device_hours, grouped, plural, quantity
 
 LIMITS = ("train_flops", "device_hours", "money")
 FOLD_ABOVE = 30  # rows
@@ -39,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "launch.price_per_device_hour=… adds money. The forecast is kept in OUTPUT_ROOT/forecasts.json, and the table of runs "
         "compares it with what was spent."
     )
-    parser.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py -m; several values make a sweep"
-    )
+    terminal.add_overrides(parser, " -m; several values make a sweep")
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)  # of a pasted run.py command
     parser.add_argument(
         "--flops-per-s",
@@ -187,10 +186,8 @@ def _sums(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
 
 def _by_reason(forecasts: Sequence[Forecast], attribute: str) -> dict[str, str]:
     """Return the trials that have a reason there, as ``label and 3 more``, by the reason."""
-    labels: dict[str, list[str]] = {}
-    for one in forecasts:
-        if reason := getattr(one, attribute):
-            labels.setdefault(reason, []).append(one.trial.label)
     return {
-        reason: first + (f" and {len(others)} more" if others else "") for reason, (first, *others) in labels.items()
+        reason: first.trial.label + (f" and {len(others)} more" if others else "")
+        for reason, (first, *others) in grouped(forecasts, attrgetter(attribute)).items()
+        if reason
     }

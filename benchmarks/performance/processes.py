@@ -16,7 +16,7 @@ from benchmarks.performance.peer_scripts import PEERS, check, write_images
 from benchmarks.performance.subprocesses import ask
 from benchmarks.performance.throughput import trainable
 from benchmarks.records.files import RECORD, read_json
-from benchmarks.terminal import at_least, with_bar
+from benchmarks.terminal import add_overrides, at_least, with_bar
 
 USUAL = ("model=resnet", "data=digits", "recipe.epochs=5")
 OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # arguments of run.py
@@ -61,12 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--check, ours takes more processor time than the Lightning script, or "
         f"{TOLERANCE:.0%} more than committed as a ratio to the bare loop."
     )
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help=f"as for run.py, a classification in memory; default: {' '.join(USUAL)}",
-    )
+    add_overrides(parser, f", a classification in memory; default: {' '.join(USUAL)}")
     for name, peer in PEERS.items():
         parser.add_argument(
             f"--{name}", type=Path, metavar="FOLDER", help=f"sources of {name}, to time its {peer.script} as well"
@@ -98,7 +93,6 @@ def run(arguments: argparse.Namespace) -> int:
         if name not in chosen
     )
     committed = TABLE.committed("cpu")  # before they are written anew
-    results: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         config = trainable([*overrides, f"output_root={root}"]).config
@@ -110,9 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
         splits = instantiate(config["datamodule"]["source"])()  # decoded here once, if need be, for all that follow
         peers = peer_commands(config, chosen, arguments.python, root, splits)
         del splits
-        for _ in with_bar(range(arguments.repeats), "processes"):
-            for name, one in in_turn(config, overrides, peers, root).items():
-                results.setdefault(name, []).append(one)
+        repeats = range(arguments.repeats)
+        turns = [in_turn(config, overrides, peers, root) for _ in with_bar(repeats, "processes")]
+    results = {name: [turn[name] for turn in turns] for name in turns[0]}
     rows = summarise(results, config)
     more = f" Left out: {left_out}." if left_out else ""
     TABLE.report(arguments, rows, this_machine("cpu") | {"threads": 1}, more)
@@ -149,7 +143,7 @@ def peer_commands(
             raise ValueError(f"--{name} {folder}: there is no {PEERS[name].script}")
         for bfloat16 in (False, True) if PEERS[name].bfloat16 else (False,):
             argument = json.dumps({**work, "peer": name, "folder": str(folder), "bfloat16": bfloat16})
-            command = [python, "-m", "benchmarks.performance.peer_scripts", argument]
+            command = [python, "-m", "benchmarks.performance", "performance.peer_scripts", argument]
             commands[f"{name}, bfloat16" if bfloat16 else name] = command
     write_images(root / "images", splits)
     return commands
@@ -169,25 +163,12 @@ def in_turn(
             assert record is not None
             torch = record["environment"]["packages"]["torch"]
             results[name] = measured | {"error": record["metrics"]["test/top1_err"], "versions": f"torch {torch}"}
-    scripts = {
-        name: [sys.executable, "-m", "benchmarks.performance.whole_scripts", json.dumps(script(config, name))]
-        for name in SCRIPTS
-    }
+    start = [sys.executable, "-m", "benchmarks.performance", "performance.whole_scripts"]
+    scripts = {name: [*start, json.dumps({"script": name, "config": config})] for name in SCRIPTS}
     for name, arguments in {**scripts, **peers}.items():
         measured, output = whole(arguments)
         results[name] = measured | json.loads(output.splitlines()[-1])
     return results
-
-
-def script(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return what a script without the suite is given."""
-    recipe = config["recipe"]
-    return {
-        **{key: config[key] for key in ("model", "datamodule", "seed")},
-        **{key: recipe[key] for key in ("optimizer", "scheduler", "epochs")},
-        "script": name,
-        "threads": 1,
-    }
 
 
 def whole(command: Sequence[str]) -> tuple[dict[str, float], str]:

@@ -20,7 +20,6 @@ from benchmarks.records import measured_speed
 from benchmarks.records.files import now
 from benchmarks.records.hardware import hardware
 from benchmarks.training import tuned_settings
-from benchmarks.training.tuned_settings import specification
 from benchmarks.units import short_value
 
 PASSES = ("latency", "forward", "training")
@@ -88,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "recipe.batch_size=… The figures are kept in OUTPUT_ROOT/throughput.json, from which the page takes them as the "
         "costs of the finished runs that they hold for."
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py; several values make a sweep")
+    terminal.add_overrides(parser, "; several values make a sweep")
     parser.add_argument("--json", action="store_true", help="the figures as JSON, a list")
     add_write_option(parser)
 
@@ -166,7 +165,7 @@ def _measure_all(trials: Sequence[Trial], load: float | None) -> list[dict[str, 
     Args:
         load: of others on the machine, by which the figures are marked; None for none.
     """
-    bases = [specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
+    bases = [tuned_settings.specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
     fewest = min(base["threads"] for base in bases)
     measurements: list[dict[str, Any]] = []
     machines: dict[int, dict[str, Any]] = {}
@@ -182,7 +181,7 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any], loa
     config, cost = trial.config, counts(trial.config)
     processes, environment = config["trainer"]["devices"], machine["environment"]
     if config["trainer"].get("tuned"):
-        key = tuned_settings.key_of(specification(config))
+        key = tuned_settings.key_of(tuned_settings.specification(config))
         entry, line = tuned_settings.find(config["output_root"], hardware(environment), key)
         if line is not None:
             print(f"trainer=auto: {line}", file=sys.stderr)

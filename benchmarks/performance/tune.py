@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "OUTPUT_ROOT/tuning/MACHINE.json, by hardware and versions. Nothing else should run on the machine meanwhile. "
         "Interrupted, the same command goes on where it was."
     )
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: model=… data=…")
+    terminal.add_overrides(parser, ": model=… data=…")
     add_write_option(parser)
 
 

@@ -1,11 +1,9 @@
-"""Whole trainings without the suite: ``python -m benchmarks.performance.whole_scripts SPECIFICATION`` prints the test error.
+"""Whole trainings without the suite, each in a process of its own.
 
 ``bare`` is a loop in plain torch, ``lightning`` a script as Lightning's documentation writes it. Both train a network of the
 suite on the batches that the suite's run has, evaluate it after each epoch and test it at the end.
 """
 
-import json
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
@@ -20,13 +18,13 @@ class Batches(IterableDataset[Any]):
     """The training batches of a run, one epoch each time that they are asked for.
 
     Args:
-        specification: as ``main`` has it.
+        config: a run's configuration.
         split: the training images, a ``datamodules.readers.splits.Split``.
     """
 
-    def __init__(self, specification: dict[str, Any], split: Any) -> None:
-        data = specification["datamodule"]
-        self.split, self.seed = split, specification["seed"]
+    def __init__(self, config: dict[str, Any], split: Any) -> None:
+        data = config["datamodule"]
+        self.split, self.seed = split, config["seed"]
         self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
         # By their names, as a configuration has them: datamodules and benchmarks do not know each other.
         self.augmentation = get_method("datamodules.augmentation.crops.Augmentation")(data["augment"])
@@ -52,8 +50,8 @@ class Batches(IterableDataset[Any]):
 class Evaluation(IterableDataset[Any]):
     """Batches of images in order, normalised."""
 
-    def __init__(self, specification: dict[str, Any], split: Any) -> None:
-        data = specification["datamodule"]
+    def __init__(self, config: dict[str, Any], split: Any) -> None:
+        data = config["datamodule"]
         self.normalise = get_method("datamodules.augmentation.crops.normalise")
         self.split, self.size = split, data["eval_batch_size"]
         self.mean, self.std = torch.tensor(data["mean"]), torch.tensor(data["std"])
@@ -67,15 +65,15 @@ class Evaluation(IterableDataset[Any]):
             yield self.normalise(self.split.images[place], self.mean, self.std), self.split.targets[place].long()
 
 
-def bare(specification: dict[str, Any]) -> float:
+def bare(config: dict[str, Any]) -> float:
     """Train by a loop in plain torch; return the test error in percent."""
-    splits = instantiate(specification["datamodule"]["source"])()
-    training = Batches(specification, splits.train)
-    validation, test = (Evaluation(specification, split) for split in (splits.val, splits.test))
-    net = instantiate(specification["model"])
-    optimizer = instantiate(specification["optimizer"])(net.parameters())
-    scheduler = instantiate(specification["scheduler"])(optimizer)
-    for _ in range(specification["epochs"]):
+    splits = instantiate(config["datamodule"]["source"])()
+    training = Batches(config, splits.train)
+    validation, test = (Evaluation(config, split) for split in (splits.val, splits.test))
+    net = instantiate(config["model"])
+    optimizer = instantiate(config["recipe"]["optimizer"])(net.parameters())
+    scheduler = instantiate(config["recipe"]["scheduler"])(optimizer)
+    for _ in range(config["recipe"]["epochs"]):
         net.train()
         for images, targets in training:
             optimizer.zero_grad()
@@ -93,7 +91,7 @@ def _error(net: nn.Module, batches: Evaluation) -> float:
     return 100 * (1 - hits / len(batches.split))
 
 
-def lightning(specification: dict[str, Any]) -> float:
+def lightning(config: dict[str, Any]) -> float:
     """Train by a LightningModule and a Trainer with its own progress bar, logger and checkpoints; return the test error."""
     import tempfile
 
@@ -106,8 +104,8 @@ def lightning(specification: dict[str, Any]) -> float:
     class Plain(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
-            self.net = instantiate(specification["model"])
-            classes = specification["model"]["num_classes"]
+            self.net = instantiate(config["model"])
+            classes = config["model"]["num_classes"]
             self.accuracies = nn.ModuleDict(
                 {name: MulticlassAccuracy(classes, average="micro") for name in ("val", "test")}
             )
@@ -130,19 +128,17 @@ def lightning(specification: dict[str, Any]) -> float:
             self.log(f"{name}_acc", accuracy, prog_bar=True)
 
         def configure_optimizers(self) -> Any:
-            optimizer = instantiate(specification["optimizer"])(self.net.parameters())
-            return [optimizer], [instantiate(specification["scheduler"])(optimizer)]
+            optimizer = instantiate(config["recipe"]["optimizer"])(self.net.parameters())
+            return [optimizer], [instantiate(config["recipe"]["scheduler"])(optimizer)]
 
-    splits = instantiate(specification["datamodule"]["source"])()
+    splits = instantiate(config["datamodule"]["source"])()
     # Batches are made whole, as in the suite: images one by one would be slower.
-    training = DataLoader(Batches(specification, splits.train), batch_size=None)
-    validation, test = (
-        DataLoader(Evaluation(specification, split), batch_size=None) for split in (splits.val, splits.test)
-    )
+    training = DataLoader(Batches(config, splits.train), batch_size=None)
+    validation, test = (DataLoader(Evaluation(config, split), batch_size=None) for split in (splits.val, splits.test))
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="cpu",
-            max_epochs=specification["epochs"],
+            max_epochs=config["recipe"]["epochs"],
             logger=CSVLogger(folder),
             callbacks=[ModelCheckpoint(monitor="val_acc", mode="max")],
         )
@@ -155,19 +151,14 @@ def lightning(specification: dict[str, Any]) -> float:
 SCRIPTS: dict[str, Callable[[dict[str, Any]], float]] = {"bare": bare, "lightning": lightning}
 
 
-def main(specification: dict[str, Any]) -> int:
-    """Print ``error``, the test error in percent, and ``versions``; return the exit code.
+def main(specification: dict[str, Any]) -> dict[str, Any]:
+    """Return ``error``, the test error in percent, and ``versions``.
 
     Args:
-        specification: script (of ``SCRIPTS``), seed, threads, epochs, and nodes of a run's configuration: model, datamodule,
-            optimizer, scheduler.
+        specification: script (of ``SCRIPTS``) and config, a run's configuration, of which model, datamodule, recipe and seed
+            count.
     """
-    torch.set_num_threads(specification["threads"])
-    torch.manual_seed(specification["seed"])
-    error = SCRIPTS[specification["script"]](specification)
-    print(json.dumps({"error": error, "versions": f"torch {torch.__version__}"}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    config = specification["config"]
+    torch.set_num_threads(1)
+    torch.manual_seed(config["seed"])
+    return {"error": SCRIPTS[specification["script"]](config), "versions": f"torch {torch.__version__}"}

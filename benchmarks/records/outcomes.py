@@ -30,11 +30,6 @@ class Outcomes:
     hits: dict[str, np.ndarray]
     pixels: np.ndarray | None = None
 
-    @property
-    def correct(self) -> np.ndarray | None:
-        """Whether the first guess was right, bool (N,); None for masks."""
-        return self.hits.get("top1_err")
-
     def __len__(self) -> int:
         return len(next(iter(self.hits.values())) if self.pixels is None else self.pixels)
 

@@ -147,9 +147,3 @@ def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
         bargap=0.4,
         bargroupgap=0.08,
     )
-
-
-def with_experiment(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides with the experiment, unless they name one."""
-    named = any(override.startswith("experiment=") for override in overrides)
-    return [*overrides] if named else [f"experiment={EXPERIMENT}", *overrides]

@@ -108,17 +108,11 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
     unread = [row.label for row in table.rows if row.status == "memory-only"]
     if unread:
         notes.append(f"not read in any source, from memory: {', '.join(unread)}")
-    notes += _not_run(table, rows)
-    notes.append(f"paper: {table.paper}; sources: {', '.join(dict.fromkeys(row.source for row in table.rows))}")
-    return notes
-
-
-def _not_run(table: Table, rows: Sequence[Line]) -> list[str]:
-    """Return what the rows that were not run would cost, a run each, and how to learn it of the others."""
     missing = {line.row.label: line.forecast for line in rows if line.row.runnable and not line.runs}
-    notes = [f"{label}: a run would cost {forecast}" for label, forecast in missing.items() if forecast]
+    notes += [f"{label}: a run would cost {forecast}" for label, forecast in missing.items() if forecast]
     if not all(missing.values()):
         notes.append(f"what rows that were not run would cost: python -m benchmarks plan experiment={table.name}")
+    notes.append(f"paper: {table.paper}; sources: {', '.join(dict.fromkeys(row.source for row in table.rows))}")
     return notes
 
 

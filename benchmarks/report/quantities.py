@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from benchmarks.records.runs import Run
-from benchmarks.units import MISSING, count, duration, is_score, metric_text, number, quantity, score
+from benchmarks.units import MISSING, count, duration, is_score, number, quantity, reported_text
 
 THROUGHPUT = "python -m benchmarks throughput"
 
@@ -137,11 +137,7 @@ MODEL, DATA, RECIPE, STATUS = (
 
 def shown_result(run: Run) -> str:
     """Return the reported metric as people know it: `1.78 %`, and of 100 − Dice `Dice 93.48 %`."""
-    if run.value is None:
-        return MISSING
-    name, value, _ = score(run.value, run.metric_label)
-    text = metric_text(value, run.metric_label)
-    return f"{name.removeprefix('test ')} {text}" if is_score(run.metric_label) else text
+    return MISSING if run.value is None else reported_text(run.value, run.metric_label)
 
 
 def result_title(runs: Iterable[Run]) -> str:

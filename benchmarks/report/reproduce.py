@@ -13,7 +13,6 @@ from benchmarks.analysis.reproduction import DIFFERS, REPRODUCED, Line, lines
 from benchmarks.records.files import now, write_json
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.published_table import numbers, print_published, write_files
-from benchmarks.terminal import number
 from benchmarks.units import nearest
 
 OPEN = "open"
@@ -33,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that is running, and the same command goes on with it."
     )
     parser.add_argument("table", metavar="TABLE", help="a published table (report --list names them)")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for run.py: seed=…, row=…, output_root=…")
+    terminal.add_overrides(parser, ": seed=…, row=…, output_root=…")
     parser.add_argument(
         "--hours",
-        type=number(0, "a number of hours from 0"),
+        type=terminal.number(0, "a number of hours from 0"),
         help="train for no longer; 0 judges the runs that are there",
     )
 

@@ -7,12 +7,13 @@ import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks import terminal
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.records.files import write_atomic
 from benchmarks.report.accuracy_view import EXPERIMENT as MATCHED
 from benchmarks.report.accuracy_view import accuracy_view
-from benchmarks.report.cardinality_view import EXPERIMENT, cardinality_view, with_experiment
+from benchmarks.report.cardinality_view import EXPERIMENT, cardinality_view
 from benchmarks.report.deconvolution_view import DEFAULT, deconvolution_view
 from benchmarks.report.feature_reuse import REUSE, reuse_view
 from benchmarks.report.layers_view import layers_view
@@ -46,7 +47,9 @@ def add_cardinality_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_cardinality(arguments: argparse.Namespace) -> None:
     """Write the view of cardinality."""
-    _write(arguments, *_of_trials(cardinality_view, with_experiment(arguments.overrides)))
+    named = any(override.startswith("experiment=") for override in arguments.overrides)
+    experiment = [] if named else [f"experiment={EXPERIMENT}"]
+    _write(arguments, *_of_trials(cardinality_view, [*experiment, *arguments.overrides]))
 
 
 def add_deconvolution_arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +129,7 @@ def run_reuse(arguments: argparse.Namespace) -> None:
 
 def _add_overrides(parser: argparse.ArgumentParser, name: str, more: str) -> None:
     """Describe the arguments of a view of configurations."""
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help=f"as for run.py{more}")
+    terminal.add_overrides(parser, more)
     _add_out(parser, f"OUTPUT_ROOT/views/{name}.html")
 
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from datamodules.readers.splits import Split
+from datamodules.readers.splits import Split, Splits, hold_out
 
 # Part of the cache's key: raise it when any decoder changes what it returns.
 _DECODER_VERSION = 1
@@ -82,6 +82,13 @@ def gather(pieces: Sequence[tuple[Part, np.ndarray]]) -> Split:
         start += len(rows)
     labels = np.concatenate([part.labels[rows] for part, rows in pieces])
     return Split(torch.from_numpy(images), torch.from_numpy(labels))
+
+
+def splits_of(train: Part, test: Part, val_count: int, classes: tuple[str, ...], notes: str = "") -> Splits:
+    """Return the splits of a set without validation images: val_count of the training images, fixed and stratified, are val."""
+    rest, held_out = hold_out(train.labels, val_count, seed=0)
+    every = np.arange(len(test.labels))
+    return Splits(gather([(train, rest)]), gather([(train, held_out)]), gather([(test, every)]), classes, notes=notes)
 
 
 @contextmanager

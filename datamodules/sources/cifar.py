@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.readers import cifar_files
-from datamodules.readers.decoded import Decoded, decoded_once, gather
+from datamodules.readers.decoded import Decoded, decoded_once, splits_of
 from datamodules.readers.hub import decode_parquet, find_or_fetch, shards, snapshot_note
 from datamodules.readers.listing import contents
-from datamodules.readers.splits import Splits, hold_out
+from datamodules.readers.splits import Splits
 
 _PARTS = ("train", "test")
 _FINE_LABELS = """
@@ -167,12 +167,5 @@ def load_cifar(
                 )
 
     decoded = decoded_once(name, files, _PARTS, decode, check, Path(cache_dir))
-    train, test = decoded.parts["train"], decoded.parts["test"]
-    rest, held_out = hold_out(train.labels, val_count, seed=0)
-    return Splits(
-        train=gather([(train, rest)]),
-        val=gather([(train, held_out)]),
-        test=gather([(test, np.arange(len(test.labels)))]),
-        classes=published.classes,
-        notes="; ".join(filter(None, [decoded.notes, snapshot_note(files)])),
-    )
+    notes = "; ".join(filter(None, [decoded.notes, snapshot_note(files)]))
+    return splits_of(decoded.parts["train"], decoded.parts["test"], val_count, published.classes, notes)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.readers.decoded import Part, gather
+from datamodules.readers.decoded import Part, splits_of
 from datamodules.readers.listing import contents
-from datamodules.readers.splits import Splits, hold_out
+from datamodules.readers.splits import Splits
 
 FASHION_MNIST_CLASSES = (
     "T-shirt/top",
@@ -102,13 +102,7 @@ def load_idx(
             f"{folder} holds other images: the training pixels must have mean {mean:.4f} and standard deviation "
             f"{std:.4f}, got {decoded[0]:.4f} and {decoded[1]:.4f}"
         )
-    rest, held_out = hold_out(train.labels, val_count, seed=0)
-    return Splits(
-        train=gather([(train, rest)]),
-        val=gather([(train, held_out)]),
-        test=gather([(test, np.arange(test_count))]),
-        classes=classes,
-    )
+    return splits_of(train, test, val_count, classes)
 
 
 def _folder_of(root: Path, name: str) -> Path:

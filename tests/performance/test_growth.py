@@ -9,7 +9,7 @@ from support.records import make_run
 from benchmarks.config.compose import expand_all
 from benchmarks.launch.checks import is_finished, refusal
 from benchmarks.performance.growth import SEEDS, SHAPES, above_linear, splits, sweep_of, with_added
-from benchmarks.performance.growth_runs import main as write_runs
+from benchmarks.performance.growth import main as write_runs
 from benchmarks.records.runs import load_runs
 
 
@@ -44,14 +44,11 @@ def test_a_sweep_has_as_many_trials_as_it_says(size: int) -> None:
     assert (widths.count(",") + 1) * (rates.count(",") + 1) * SEEDS == size
 
 
-def test_the_written_runs_are_the_finished_ones_of_the_sweep(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_written_runs_are_the_finished_ones_of_the_sweep(tmp_path: Path) -> None:
     for seed in range(3):
         make_run(tmp_path / "real", seed=seed, name="resnet20")
     overrides = [*sweep_of(10), f"output_root={tmp_path / 'many'}"]
-    assert write_runs({"overrides": overrides, "runs": str(tmp_path / "real")}) == 0
-    assert capsys.readouterr().out == '{"runs": 10}\n'
+    assert write_runs({"overrides": overrides, "runs": str(tmp_path / "real")}) == {"runs": 10}
     trials = expand_all(overrides)
     assert all(is_finished(trial) and refusal(trial) is None for trial in trials)
     runs, problems = load_runs(tmp_path / "many")

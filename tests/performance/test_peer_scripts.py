@@ -59,19 +59,19 @@ def test_a_script_trains_our_network_and_is_tested(tmp_path, monkeypatch, capsys
 
     monkeypatch.setitem(peer_scripts.PEERS, "numpy", Peer("train.py", options, register))  # a package that is installed
     config = trial(*NETWORK).config
-    [(name, argv)] = peer_commands(config, {"numpy": sources}, "python3", tmp_path).items()
-    assert (name, argv[:3]) == ("numpy", ["python3", "-m", "benchmarks.performance.peer_scripts"])
-    assert main(json.loads(argv[3])) == 0
+    splits = instantiate(config["datamodule"]["source"])()
+    [(name, argv)] = peer_commands(config, {"numpy": sources}, "python3", tmp_path, splits).items()
+    assert (name, argv[:-1]) == ("numpy", ["python3", "-m", "benchmarks.performance", "performance.peer_scripts"])
+    result = main(json.loads(argv[-1]))
     lines = capsys.readouterr()
-    [line] = lines.out.splitlines()
+    assert lines.out == ""
     assert "{not JSON 1197" in lines.err
     net = instantiate(config["model"])
     net.load_state_dict(torch.load(tmp_path / "weights"))
-    test = instantiate(config["datamodule"]["source"])().test
+    test = splits.test
     mean, std = config["datamodule"]["mean"][0], config["datamodule"]["std"][0]
     with torch.no_grad():
         wrong = net.eval()((test.images / 255 - mean) / std).argmax(1) != test.targets
-    result = json.loads(line)
     assert result["error"] == pytest.approx(100 * float(wrong.float().mean()))
     assert result["versions"].startswith(f"torch {torch.__version__}, numpy ")
 

@@ -56,7 +56,7 @@ def test_the_scripts_end_with_the_error_of_our_run(tmp_path: Path) -> None:
     try:
         for name in processes.SCRIPTS:
             torch.manual_seed(config["seed"])
-            error = whole_scripts.SCRIPTS[name](processes.script(config, name))
+            error = whole_scripts.SCRIPTS[name](config)
             assert error == pytest.approx(record["metrics"]["test/top1_err"], abs=1e-4), name
     finally:
         torch.set_num_threads(threads)

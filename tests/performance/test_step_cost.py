@@ -53,17 +53,18 @@ def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
         step(self)
 
     monkeypatch.setattr(BareLoop, "step", watched)
-    done = measure(case, case.batch, case.steps)
-    assert weights_sha256(done.beside.bare.net.state_dict()) == done.record["weights_sha256"]
+    record, _, trainer = measure(case, case.batch, case.steps)
+    beside = trainer.beside
+    assert weights_sha256(beside.bare.net.state_dict()) == record["weights_sha256"]
     assert len(rates) == len(set(weights)) == steps
-    assert done.record["weights_sha256"] not in weights
-    assert len(set(rates)) == (steps if done.beside.bare.by_step else epochs)
+    assert record["weights_sha256"] not in weights
+    assert len(set(rates)) == (steps if beside.bare.by_step else epochs)
     # Evaluation follows the last step of an epoch.
-    assert len(done.beside.rounds) == steps - epochs
-    for timing in done.beside.rounds:
+    assert len(beside.rounds) == steps - epochs
+    for timing in beside.rounds:
         assert 0 < timing.batch_processor < timing.bare_processor and timing.suite_processor > 0 and timing.bare > 0
     if case.images is None:
-        assert done.record["counts"] == {"train": steps * case.batch, "val": case.held_out, "test": case.held_out}
+        assert record["counts"] == {"train": steps * case.batch, "val": case.held_out, "test": case.held_out}
 
 
 def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():

@@ -20,8 +20,7 @@ def test_hits_are_read_as_they_were_written(count: int, tmp_path: Path) -> None:
     write_outcomes(tmp_path, outcomes_of("a" * 64, rows.astype(np.int32), ["top1_err", "top5_err"]))
     outcomes = read_outcomes(tmp_path)
     assert outcomes is not None and outcomes.test_sha256 == "a" * 64 and len(outcomes) == count
-    assert outcomes.correct is not None
-    np.testing.assert_array_equal(outcomes.correct, rows[:, 0])
+    np.testing.assert_array_equal(outcomes.hits["top1_err"], rows[:, 0])
     np.testing.assert_array_equal(outcomes.hits["top5_err"], rows[:, 1])
     assert outcomes.score("top1_err") == pytest.approx(100 - 100 * rows[:, 0].mean())
 
@@ -37,7 +36,7 @@ def test_dice_is_that_of_pixels_pooled_over_images(tmp_path: Path) -> None:
     pixels = np.array([[[3, 1, 0], [0, 0, 0]], [[5, 0, 2], [0, 0, 0]]])
     write_outcomes(tmp_path, outcomes_of("b" * 64, pixels, ()))
     outcomes = read_outcomes(tmp_path)
-    assert outcomes is not None and outcomes.correct is None and len(outcomes) == 2
+    assert outcomes is not None and outcomes.hits == {} and len(outcomes) == 2
     assert outcomes.score("dice_err") == pytest.approx(100 * (1 - 16 / 19))
     with pytest.raises(KeyError):
         outcomes.score("top1_err")

@@ -122,9 +122,10 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
     A network may have a learning rate of its own at each budget; several at one budget are curves of their own.
     """
     limited = [run for run in runs if run.value is not None and _budget(run)[1]]
-    at_budgets = grouped(limited, lambda run: (_all_but_rate(run), _budget(run)))
+    keys = {run: _all_but_rate(run) for run in limited}
+    at_budgets = grouped(limited, lambda run: (keys[run], _budget(run)))
     several = {key for (key, _), same in at_budgets.items() if len(set(map(_recipe, same))) > 1}
-    curves_of = grouped(limited, lambda run: (_all_but_rate(run), _all_but_rate(run) in several and _recipe(run)))
+    curves_of = grouped(limited, lambda run: (keys[run], keys[run] in several and _recipe(run)))
     by_curve = [
         {limit: latest_by_seed(same) for (_, limit), same in grouped(members, _budget).items()}
         for members in curves_of.values()

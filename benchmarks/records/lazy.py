@@ -18,9 +18,7 @@ class Lazy:
         self._name = name
 
     def __getattr__(self, attribute: str) -> Any:
-        value = getattr(importlib.import_module(self._name), attribute)
-        setattr(self, attribute, value)  # the next time it is found without this function
-        return value
+        return getattr(importlib.import_module(self._name), attribute)
 
 
 class Deferred(ModuleType):

@@ -128,7 +128,7 @@ def _boards(random: bool) -> dict[str, Any]:
         values = pattern(weights, stride, SHOWN)
         taps = pattern(np.ones((kernel, kernel)), stride, SHOWN).astype(int)
         least, most = taps.min(), taps.max()
-        told = f"{plural(most, 'tap')} each" if least == most else f"{least}–{most} taps"
+        span = f"{plural(most, 'tap')} each" if least == most else f"{least}–{most} taps"
         left = (place - 1) % len(KERNELS) * (side + GAP)
         top = (place - 1) // len(KERNELS) * (side + GAP + TITLE)
         hidden = {"showgrid": False, "showline": False, "showticklabels": False, "ticks": "", "zeroline": False}
@@ -152,7 +152,7 @@ def _boards(random: bool) -> dict[str, Any]:
         )
         layout["annotations"].append(
             note(
-                f"<b>{kernel}×{kernel}, stride {stride}</b><br>{told}",
+                f"<b>{kernel}×{kernel}, stride {stride}</b><br>{span}",
                 left / width,
                 1 - top / height,
                 xref="paper",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.analysis.learning_rates import KEY as RATE
-from benchmarks.analysis.seeds import all_but_seed, short_condition
+from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import OF_ITS_LENGTH, Run
 from benchmarks.units import grouped, number, quantity, short_value
 
@@ -188,4 +188,4 @@ def _budget(run: Run) -> tuple[str, list[tuple[str, float, str]]]:
 
 
 def _networks(runs: Iterable[Run]) -> int:
-    return len({all_but_seed(run) for run in runs if run.value is not None})
+    return len({run.all_but_seed for run in runs if run.value is not None})

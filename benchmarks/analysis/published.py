@@ -174,6 +174,11 @@ def _lines(path: Path) -> list[dict[str, str]]:
 
 def scores_of(run: Run) -> dict[str, float]:
     """Test scores of a finished run by name: those that a published table has for its data set."""
-    names = dict.fromkeys(name for row in scores(run.data) for name in row.figures)
-    values = {name: number(run.part("metrics").get(f"test/{name}")) for name in (*names, "threshold_v_rand", "seg")}
+    values = {name: number(run.part("metrics").get(f"test/{name}")) for name in _score_names(run.data)}
     return {name: value for name, value in values.items() if value is not None and run.status == "ok"}
+
+
+@cache
+def _score_names(data: str) -> list[str]:
+    names = dict.fromkeys(name for row in scores(data) for name in row.figures)
+    return [*names, "threshold_v_rand", "seg"]

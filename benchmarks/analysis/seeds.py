@@ -74,7 +74,7 @@ def seed_groups(runs: Iterable[Run]) -> list[SeedGroup]:
 
 def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
     """Return the finished runs in groups that differ in the seed alone, by seed; single runs too."""
-    finished = grouped((run for run in runs if run.value is not None), all_but_seed)
+    finished = grouped((run for run in runs if run.value is not None), lambda run: run.all_but_seed)
     return [tuple(latest_by_seed(members).values()) for members in finished.values()]
 
 
@@ -176,8 +176,3 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
             title = FIGURES[metric].title if metric in FIGURES else metric.replace("_", " ").capitalize()
             result.append(Baseline(data, method, title, value, nets))
     return result
-
-
-def all_but_seed(run: Run) -> str:
-    same = (run.data, run.name, run.record["recipe"], run.part("overrides"), run.conditions)
-    return json.dumps(same, sort_keys=True, default=str)

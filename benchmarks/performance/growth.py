@@ -5,13 +5,14 @@ Also what the launcher of a sweep takes for each trial, and how images/s grow wi
 
 import argparse
 import itertools
-import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import config_hash
@@ -229,6 +230,7 @@ def main(argument: dict[str, Any]) -> dict[str, int]:
         for block, key in (("complexity", "params"), ("complexity", "macs"), ("compute", "train_flops")):
             record[block][key] = int(record[block][key] * scale)
         write_json(trial.directory / RECORD, record)
-        # JSON is YAML, and takes a tenth of the time to write.
-        (trial.directory / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+        # libyaml's dumper writes what a run writes, in a fifth of the time.
+        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+        (trial.directory / CONFIG).write_text(yaml.dump(config, Dumper=dumper, sort_keys=False), encoding="utf-8")
     return {"runs": len(trials)}

@@ -267,40 +267,50 @@ def from_json(kind: type, content: dict[str, Any]) -> Any:
     return kind(**{key: _read(value, hints.get(key, Any)) for key, value in content.items()})
 
 
-def wrong_value(content: dict[str, Any], block: type = Record, prefix: str = "") -> str | None:
+def wrong_value(content: dict[str, Any], block: type = Record) -> str | None:
     """Return which value is of another type than a run writes, and of which it must be; None if all are right.
 
     Blocks and values that are absent or null are right, as are keys of other versions.
 
     Args:
-        block: the class of the content, whose keys are named after ``prefix``.
+        block: the class of the content.
     """
-    wrong = (_wrong(content.get(key), hint, f"{prefix}{key}") for key, hint in _hints(block).items())
-    return next(filter(None, wrong), None)
+    for key, parts in _known_parts(block).items():
+        value = content.get(key)
+        if value is not None and (wrong := _wrong(value, parts)) is not None:
+            return key + wrong
+    return None
 
 
 _hints = lru_cache(get_type_hints)
 
 
-def _wrong(value: Any, hint: Any, key: str) -> str | None:
-    if value is None or hint is Any:
-        return None
-    kind, is_block, of_items = _parts(hint)
-    if (is_block or kind is dict) and not isinstance(value, dict):
-        return f"{key} must be an object, got {type(value).__name__}"
-    if is_block:
-        return wrong_value(value, kind, f"{key}.")
-    if kind in (int, float):
+def _wrong(value: Any, parts: tuple[Any, bool, Any]) -> str | None:
+    """Return what is wrong with a value, to stand behind its key: `` must be a number``, ``.epochs must be a number``."""
+    kind, is_block, of_items = parts
+    if is_block or kind is dict:
+        if not isinstance(value, dict):
+            return f" must be an object, got {type(value).__name__}"
+        if is_block:
+            wrong = wrong_value(value, kind)
+            return None if wrong is None else f".{wrong}"
+    elif kind in (int, float):
         is_number = isinstance(value, float) or number(value) is not None
-        return None if is_number else f"{key} must be a number"
-    if not isinstance(value, kind):
-        return f"{key} must be a {kind.__name__}"
+        return None if is_number else " must be a number"
+    elif not isinstance(value, kind):
+        return f" must be a {kind.__name__}"
     items = value.values() if kind is dict else value if kind is list else ()
     # The usual case, at once: thousands of records are read.
     usual = of_items in (str, int, float) and set(map(type, items)) <= {of_items}
-    if usual and (of_items is not int or max(map(abs, items), default=0) < 2**63):
+    if of_items is Any or (usual and (of_items is not int or max(map(abs, items), default=0) < 2**63)):
         return None
-    return next(filter(None, (_wrong(item, of_items, key) for item in items)), None)
+    return next(filter(None, (_wrong(item, _parts(of_items)) for item in items if item is not None)), None)
+
+
+@lru_cache
+def _known_parts(block: type) -> dict[str, tuple[Any, bool, Any]]:
+    """Return the `_parts` of a block's hints but those that take anything."""
+    return {key: _parts(hint) for key, hint in _hints(block).items() if hint is not Any}
 
 
 @lru_cache

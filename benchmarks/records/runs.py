@@ -133,7 +133,7 @@ class Run:
         """Whether its images are not the published pixels but were compressed again: published errors are not beside them."""
         return "lossy" in str(self.part("dataset").get("notes"))
 
-    @property
+    @cached_property
     def value(self) -> float | None:
         """The reported metric of a finished run; None for any other, whatever its record holds, and for one of debugging."""
         return None if self.is_debug else self.measured
@@ -203,6 +203,12 @@ class Run:
             "code": self.part("code").get("training_sha256"),
             "own code": hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() if own else None,
         }
+
+    @cached_property
+    def all_but_seed(self) -> str:
+        """What agrees between runs that differ in the seed alone."""
+        same = (self.data, self.name, self.record["recipe"], self.part("overrides"), self.conditions)
+        return json.dumps(same, sort_keys=True, default=str)
 
     @property
     def pictures(self) -> list[Path]:

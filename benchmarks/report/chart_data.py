@@ -9,13 +9,15 @@ from benchmarks.analysis import published
 from benchmarks.analysis.comparisons import ComparableRuns, comparisons, machine, network_labels, protocols
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.pareto import drawn_errors, front_probabilities, matched, pareto_front
-from benchmarks.analysis.seeds import all_but_seed, baseline_names, same_but_seed
+from benchmarks.analysis.seeds import baseline_names, same_but_seed
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
 from benchmarks.report.learning_curves import Rows, drawn_together, points_per_curve, read_curves, thinned
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
 from benchmarks.units import count, grouped, is_score, one_line, score_label
+
+Costs = dict[str, list[float | None]]  # of a network's seeds, by axis
 
 
 @dataclass
@@ -47,13 +49,14 @@ def charts_of(runs: Sequence[Run], read: Callable[[Run], Rows] = Run.curve) -> C
         members = sorted(unsorted, key=lambda run: index_of[id(run)])
         networks = same_but_seed(members)
         estimated = estimates(networks)
-        ids = {all_but_seed(group[0]): len(drawn.networks) + place for place, group in enumerate(networks)}
+        places = {group[0].all_but_seed: place for place, group in enumerate(networks)}
+        first = len(drawn.networks)
         drawn.networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
         rows = read_curves(members, read, drawn.problems)
         together = drawn_together(members, networks, rows)
         for group in together:
             drawn.curves |= zip((index_of[id(run)] for run in group), thinned(group, rows, limit), strict=True)
-        known = _Known({run: index_of[id(run)] for run in members}, ids, estimated, drawn_errors(estimated))
+        known = _Known({run: index_of[id(run)] for run in members}, first, places, estimated, drawn_errors(estimated))
         for comparison in comparisons(members):
             one = _chart(members[0].data, comparison, together, known)
             drawn.charts.append({"set": number, "data": one_line(title), **one})
@@ -66,18 +69,20 @@ class _Known:
 
     Attributes:
         index_of: runs' indices on the page.
-        ids: networks' indices on the page, by what all but their seed says; in the order of `estimates`.
+        first: the first network's index on the page.
+        places: networks' indices in `estimates`, by what all but their seed says.
         errors: of `drawn_errors` of these.
     """
 
     index_of: dict[Run, int]
-    ids: dict[str, int]
+    first: int
+    places: dict[str, int]
     estimates: Sequence[Estimate]
     errors: Any
 
     def of(self, networks: Sequence[tuple[Run, ...]]) -> tuple[list[Estimate], Any]:
         """Return estimates and drawn errors of networks, drawn again where seeds are missing from them."""
-        places = [list(self.ids).index(all_but_seed(group[0])) for group in networks]
+        places = [self.places[group[0].all_but_seed] for group in networks]
         whole = [self.estimates[place] for place in places]
         if all(one.n == len(group) for one, group in zip(whole, networks, strict=True)):
             return whole, self.errors[:, places]
@@ -100,11 +105,12 @@ def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, 
 
     def placed(members: Sequence[Run], physical: bool) -> dict[str, Any]:
         networks = same_but_seed(members)
-        ids = [known.ids[all_but_seed(group[0])] for group in networks]
+        costs = [{axis.key: [axis.value(run) for run in group] for axis in _axes(physical)} for group in networks]
         points = [
-            {"id": key, **named(group), **_point(group, physical)} for key, group in zip(ids, networks, strict=True)
+            {"id": known.first + known.places[group[0].all_but_seed], **named(group), **_point(group, cost)}
+            for group, cost in zip(networks, costs, strict=True)
         ]
-        return {"networks": points, "fronts": _fronts(networks, points, known, physical)}
+        return {"networks": points, "fronts": _fronts(networks, points, costs, known, physical)}
 
     machines = grouped(runs, machine)
     most_first = sorted(machines, key=lambda name: -len(machines[name]))
@@ -142,10 +148,9 @@ def _axes(physical: bool) -> list[Quantity]:
     return [axis for axis in QUANTITIES if axis.physical == physical]
 
 
-def _point(members: Sequence[Run], physical: bool) -> dict[str, Any]:
+def _point(members: Sequence[Run], costs: Costs) -> dict[str, Any]:
     """Return mean error and costs over the seeds, and the range of the errors; costs that a seed is missing are left out."""
     errors = [run.value for run in members if run.value is not None]
-    costs = {axis.key: [axis.value(run) for run in members] for axis in _axes(physical)}
     return {
         "error": fmean(errors),
         "low": min(errors),
@@ -158,7 +163,11 @@ def _point(members: Sequence[Run], physical: bool) -> dict[str, Any]:
 
 
 def _fronts(
-    networks: Sequence[tuple[Run, ...]], points: Sequence[dict[str, Any]], known: _Known, physical: bool
+    networks: Sequence[tuple[Run, ...]],
+    points: Sequence[dict[str, Any]],
+    costs: Sequence[Costs],
+    known: _Known,
+    physical: bool,
 ) -> dict[str, dict[str, Any]]:
     """Return the line of the front over each axis, and enter the axes into `front` and `probability` of the points.
 
@@ -177,11 +186,11 @@ def _fronts(
         if len(best) > 1:
             corners = [(points[placed[place]]["x"][axis.key], points[placed[place]]["error"]) for place in best]
             lines[axis.key] = front_line(corners, axis.more_is_better)
-        costs = [
-            [sign * (axis.value(run) or 0) + (one - own) for run in networks[index]]
+        of_seeds = [
+            [sign * (value or 0) + (one - own) for value in costs[index][axis.key]]
             for index, own, one in zip(placed, exact, equal, strict=True)
         ]
-        probabilities = front_probabilities(costs, errors[:, placed], [estimated[index] for index in placed])
+        probabilities = front_probabilities(of_seeds, errors[:, placed], [estimated[index] for index in placed])
         for index, probability in zip(placed, probabilities, strict=True):
             if probability is not None:
                 points[index]["probability"][axis.key] = round(probability, 3)

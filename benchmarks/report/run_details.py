@@ -35,7 +35,7 @@ def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
     for run in runs:
         own = []
         for key, content in _parts(run):
-            part = key, json.dumps(content)
+            part = key, content if isinstance(content, str) else json.dumps(content)
             if part not in places:
                 section = _section(key, content)
                 places[part] = len(sections) if section[1] else None

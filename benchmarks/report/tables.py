@@ -98,7 +98,7 @@ def print_table(table: Table, console: Console) -> None:
     if table.title:
         console.print(Text(f"\n{one_line(table.title)}", style="bold"))
     if len(table.rows) > terminal.STYLED:
-        console.print(_plain(table), soft_wrap=True, markup=False)
+        console.out(_plain(table), highlight=False)
     else:
         grid = Grid(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
         for column in table.columns:

@@ -139,11 +139,17 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def _short(overrides: Mapping[str, Any]) -> list[str]:
-    """``key=value`` with the last word of the key where that is unambiguous, safe in a path; of a file of weights its stem."""
+    """``key=value`` with the last word of the key where that is unambiguous, safe in a path; of a file of weights its name."""
     words = [key.rsplit(".", 1)[-1] for key in overrides]
     texts = []
     for word, (key, value) in zip(words, overrides.items(), strict=True):
-        shown = Path(str(value)).stem if key == "weights" else short_value(value)
+        shown = _weights_name(Path(str(value))) if key == "weights" else short_value(value)
         text = f"{word if words.count(word) == 1 else key}={shown}"
         texts.append(re.sub(r"[^\w.=+-]+", "-", text))
     return texts
+
+
+def _weights_name(path: Path) -> str:
+    """Return the stem of a file; of a run's ``resnet20/RECIPE/seed0/checkpoints/last.ckpt`` ``resnet20-seed0-last``."""
+    of_run = [path.parts[-5], path.parts[-3]] if path.parts[-2:-1] == ("checkpoints",) and len(path.parts) > 4 else []
+    return "-".join([*of_run, path.stem])

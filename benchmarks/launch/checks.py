@@ -45,6 +45,8 @@ def refusal(trial: Trial) -> str | None:
     devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
         return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
+    if config["mode"] == "test":  # in which batches are the evaluation's
+        return _other_run(trial)
     if batch % (devices * nodes):
         fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
         return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
@@ -136,7 +138,9 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
                 f"weights={weights} needs mode=test: training starts from the recipe's own weights"
             )
         if modes == {"test"} and weights is None:
-            raise ConfigurationError("mode=test needs weights=FILE, as `python -m benchmarks weights import` writes it")
+            raise ConfigurationError(
+                "mode=test needs weights=FILE: a run's checkpoint, or what `python -m benchmarks weights import` writes"
+            )
         if modes == {"test"} and config["seed"] != 0:
             raise ConfigurationError(
                 f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"

@@ -25,7 +25,7 @@ def load_backbone(config: Mapping[str, Any], net: Any) -> str | None:
         if config["model"]["frozen_norm"] or config["model"]["freeze_at"]:
             raise ValueError(
                 f"a backbone that stays as it is in part begins with trained weights: {KEY}=FILE, which `python -m benchmarks "
-                "weights import` wrote; from scratch: model.frozen_norm=false model.freeze_at=0"
+                "weights import` wrote, or a classifier's checkpoint; from scratch: model.frozen_norm=false model.freeze_at=0"
             )
         return "from scratch: the backbone begins with random weights"
     backbone = config["model"]["backbone"]

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.config.folders import read_option
-from benchmarks.config.trusted import TRUST_HELP, check_targets
-from benchmarks.records.files import CONFIG, read_config
+from benchmarks.config.trusted import TRUST_HELP
 from benchmarks.training.torchvision_names import modern_name, torchvision_name
 from benchmarks.units import nearest
 
@@ -135,19 +134,14 @@ def to_torchvision(weights: Weights) -> dict[str, Tensor]:
 
 
 def of_run(run: Path, checkpoint: str, trusted: Collection[str] = ()) -> Weights:
-    """The weights of the ``last`` or ``best`` checkpoint of the run in a folder. It may name the ``trusted`` networks beside
-    those of ``check_targets``. Raises ValueError or FileNotFoundError where there is none, or it is damaged."""
-    from benchmarks.training.weights import Weights, checkpoint_weights
+    """The weights of the ``last`` or ``best`` checkpoint of the run in a folder, as ``Weights.read``. Raises ValueError or
+    FileNotFoundError where there is none, or it is damaged."""
+    from benchmarks.training.weights import Weights
 
     path = run / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
-        raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: it is not the folder of a trained run")
-    config = read_config(run, {"name": str, "module.net": dict, "module.net._target_": str})
-    check_targets(config["module"]["net"], run / CONFIG, trusted)
-    weights, digest = checkpoint_weights(path)
-    state_dict = {key.removeprefix("net."): tensor for key, tensor in weights.items() if key.startswith("net.")}
-    source = {"layout": "run", "file": str(path), "sha256": digest}
-    return Weights(config["name"], config["module"]["net"], source, state_dict)
+        raise FileNotFoundError(f"{run} holds no checkpoints/{path.name}: it is not the folder of a trained run")
+    return Weights.read(path, trusted)
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:
@@ -172,7 +166,9 @@ def add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Writes a state dict in a published layout: torchvision's networks load it with load_state_dict."
     )
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="an imported file, or the folder of a trained run")
+    parser.add_argument(
+        "source", metavar="SOURCE", type=Path, help="an imported file, a run's checkpoint, or its folder"
+    )
     parser.add_argument("--to", choices=("torchvision",), default="torchvision", help="whose layout (the only one)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="of a run (default: last)")
     parser.add_argument("--out", metavar="PATH", type=Path, help="default: weights/<network>.pth")

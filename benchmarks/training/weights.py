@@ -1,6 +1,7 @@
 """Published weights into the suite's networks, and back into the layout in which they are published.
 
-``python -m benchmarks weights import|export``; ``run.py mode=test weights=FILE`` evaluates what was imported.
+``python -m benchmarks weights import|export``; ``run.py mode=test weights=FILE`` evaluates what was imported, or a run's
+checkpoint.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from benchmarks.config.trusted import check_targets
-from benchmarks.records.files import read_bytes, write_atomic
+from benchmarks.records.files import CONFIG, read_bytes, read_config, write_atomic
 from benchmarks.records.record import ImportedWeights
 from benchmarks.training.checkpoints import check_fits
 
@@ -53,11 +54,22 @@ class Weights:
 
     @classmethod
     def read(cls, path: Path, trusted: Collection[str] = ()) -> Self:
-        """What ``write`` wrote; it may name the ``trusted`` networks beside those of ``check_targets``. Raises ValueError or
-        OSError where the file is something else, damaged or missing."""
+        """What ``write`` wrote, or a checkpoint in a run's folder; it may name the ``trusted`` networks beside those of
+        ``check_targets``. Raises ValueError or OSError where the file is something else, damaged or missing."""
         content, digest = load_file(path)
+        run = path.parent.parent
+        if path.parent.name == "checkpoints" and (run / CONFIG).is_file():
+            config = read_config(run, {"name": str, "module.net": dict, "module.net._target_": str})
+            check_targets(config["module"]["net"], run / CONFIG, trusted)
+            weights = _of_checkpoint(content, path).items()
+            state_dict = {key.removeprefix("net."): tensor for key, tensor in weights if key.startswith("net.")}
+            source = {"layout": "run", "file": str(path), "sha256": digest}
+            return cls(config["name"], config["module"]["net"], source, state_dict, path, digest)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} was not written by `python -m benchmarks weights import`: import it first")
+            raise ValueError(
+                f"{path} was not written by `python -m benchmarks weights import`, nor is it a checkpoint in a run's folder: "
+                "import it first"
+            )
         for key, kind in {"name": str, "network": dict, "source": dict, "state_dict": dict}.items():
             if not isinstance(content.get(key), kind):
                 raise ValueError(f"{path} is damaged or of another version: {key} must be a {kind.__name__}")
@@ -169,12 +181,17 @@ def checkpoint_weights(path: Path, module: nn.Module | None = None) -> tuple[dic
     """The state dict of a run's checkpoint and the file's SHA-256. Raises ValueError or OSError where it is damaged or missing,
     is no checkpoint, or is not of ``module``."""
     content, digest = load_file(path)
-    state_dict = content.get("state_dict") if isinstance(content, dict) else None
-    if not isinstance(state_dict, dict) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
-        raise ValueError(f"{path} is no checkpoint of a run: it has no state_dict of tensors")
+    state_dict = _of_checkpoint(content, path)
     if module is not None:
         check_fits(path, state_dict, module)
     return state_dict, digest
+
+
+def _of_checkpoint(content: Any, path: Path) -> dict[str, Tensor]:
+    state_dict = content.get("state_dict") if isinstance(content, dict) else None
+    if not isinstance(state_dict, dict) or not all(isinstance(tensor, Tensor) for tensor in state_dict.values()):
+        raise ValueError(f"{path} is no checkpoint of a run: it has no state_dict of tensors")
+    return state_dict
 
 
 def save_file(content: Mapping[str, Any], path: Path) -> None:

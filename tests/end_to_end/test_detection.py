@@ -22,7 +22,6 @@ from support.plans import Plan, die
 from support.wandb_server import WandbServer
 
 from benchmarks.__main__ import main
-from benchmarks.training.torchvision_weights import of_run
 from datamodules.sources.coco import load_coco_folder
 from datamodules.sources.nuclei import load_nuclei_instances
 
@@ -318,10 +317,9 @@ def test_a_trained_detector_has_the_same_ap_at_1_2_and_3_processes(tmp_path: Pat
     done = run_here(*common, "recipe.epochs=4", root=tmp_path / "trained")
     assert done.returncode == 0, done.stdout
     [trained] = (tmp_path / "trained").glob("*/*/*/seed0")
-    of_run(trained, "last").write(tmp_path / "weights.pt")
-    tests = ("-m", *common, "mode=test", f"weights={tmp_path / 'weights.pt'}", "trainer.devices=1,2,3")
-    # A batch that three processes can share, though none trains.
-    done = run_here(*tests, "recipe.batch_size=12", "cluster.oversubscribe=true", root=tmp_path / "tested")
+    weights = trained / "checkpoints" / "last.ckpt"
+    tests = ("-m", *common, "mode=test", f"weights={weights}", "trainer.devices=1,2,3")
+    done = run_here(*tests, "cluster.oversubscribe=true", root=tmp_path / "tested")
     assert done.returncode == 0, done.stdout
     found = [json.loads(path.read_text()) for path in (tmp_path / "tested").glob("*/*/*/seed0/record.json")]
     metrics = {

@@ -145,11 +145,12 @@ def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> 
     from benchmarks.records.runs import load_runs
     from benchmarks.report.page import write_page
     from benchmarks.report.status import trial_states
-    from benchmarks.training.torchvision_weights import of_run
+    from benchmarks.training.weights import Weights
 
     root, _ = sweep
-    of_run(next(root.glob("digits/resnet20/*/seed0")), "last").write(tmp_path / "mine.pt")
-    trials = ("-m", "mode=test", "weights=mine.pt", "model=resnet,densenet", "trainer.devices=1,2", "logger=none")
+    [checkpoint] = root.glob("digits/resnet20/*/seed0/checkpoints/last.ckpt")
+    Weights.read(checkpoint).write(tmp_path / "mine.pt")
+    trials = ("-m", "mode=test", "weights=mine.pt", "model=resnet,densenet", "trainer.devices=1,3", "logger=none")
     done = run_here(*trials, "cluster.oversubscribe=true", "trainer.accelerator=cpu", root=tmp_path / "outputs")
     assert done.returncode == 1, done.stdout + done.stderr
     refused = [line for line in done.stdout.splitlines() if line.endswith(": a ResNet, and this is a DenseNet")]
@@ -171,7 +172,7 @@ def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> 
         assert tested.train_flops is None and tested.wall_s is None and tested.history == []
         assert not (tested.directory / "checkpoints").exists()
     names = {found.directory.parent.name for found in runs[2:]}
-    assert names == {"resnet_digits,weights=mine", "resnet_digits,devices=2,weights=mine"}
+    assert names == {"resnet_digits,weights=mine", "resnet_digits,devices=3,weights=mine"}  # of 3, no batch of training
 
     states, _ = trial_states(tmp_path / "outputs")
     assert sorted(state.state for state in states) == ["done", "done", "failed", "failed"]
@@ -179,6 +180,14 @@ def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> 
     assert digest in (tmp_path / "outputs" / "report.html").read_text()
     again = run_here("mode=test", "weights=mine.pt", "model=resnet", "logger=none", root=tmp_path / "outputs")
     assert again.returncode == 0 and "finished before" in again.stdout
+
+    done = run_here("mode=test", f"weights={checkpoint}", "model=resnet", "logger=none", root=tmp_path / "of_a_run")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [tested] = load_runs(tmp_path / "of_a_run")[0]
+    assert tested.record["metrics"] == runs[2].record["metrics"]
+    assert tested.directory.parent.name == "resnet_digits,weights=resnet20-seed0-last"
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert {digest} == {tested.part("protocol")["weights"][key] for key in ("sha256", "source_sha256")}
 
 
 def test_another_configuration_in_the_directory_is_refused(sweep) -> None:

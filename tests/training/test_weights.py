@@ -433,7 +433,10 @@ def test_what_torchvision_does_not_have_is_not_exported(
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["mode=test"], "mode=test needs weights=FILE, as `python -m benchmarks weights import` writes it"),
+        (
+            ["mode=test"],
+            "mode=test needs weights=FILE: a run's checkpoint, or what `python -m benchmarks weights import` writes",
+        ),
         (["weights=a.pt"], "weights=a.pt needs mode=test"),
         (["mode=test,train", "weights=a.pt"], "a sweep has mode=train or mode=test, not both"),
         (["mode=test", "weights=a.pt", "seed=0,1"], "leave out seed=1"),

@@ -197,6 +197,8 @@ def confidence_set(x: Sequence[float], pairs: Sequence[tuple[Parts, Parts]]) -> 
         Disjoint intervals, ascending.
     """
     intervals: list[tuple[float, float]] = []
+    if len(x) == 1:  # a stretch without length
+        x, pairs = [*x, *x], [*pairs, *pairs]
     for (left, right), (here, there) in zip(itertools.pairwise(x), itertools.pairwise(pairs), strict=True):
         for low, high in _not_excluded(here, there):
             start, end = (1 - low) * left + low * right, (1 - high) * left + high * right  # exact at 0 and 1

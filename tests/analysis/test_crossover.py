@@ -89,6 +89,15 @@ def pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[Parts, Parts]]:
     return [(of(one), of(other)) for one, other in zip(first, second, strict=True)]
 
 
+def test_at_a_single_budget_the_set_is_the_test_there() -> None:
+    told_apart = cross(curve("a", {1e9: [4.0, 4.2, 3.8]}), curve("b", {1e9: [9.0, 9.3, 8.7]}))
+    assert told_apart is not None and told_apart.intervals == []
+    assert told_apart.text() == "no crossing within the budgets: a better throughout"
+    alike = cross(curve("a", {3.7e13: [4.0, 4.2, 3.8]}), curve("b", {3.7e13: [4.1, 4.4, 3.6]}))
+    assert alike is not None and alike.intervals == [(3.7e13, 3.7e13)]
+    assert alike.text() == "no crossing within the budgets: a better throughout; a crossing anywhere is not excluded"
+
+
 @pytest.mark.parametrize(("n", "shared"), [(3, 0.0), (3, 0.002), (8, 0.004)])
 def test_the_confidence_set_holds_the_crossing_as_often_as_it_says(n: int, shared: float) -> None:
     # Seeds may share a part of their luck over budgets; the true curves cross at 4/3.

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
 from benchmarks.analysis.learning_rates import KEY as RATE
-from benchmarks.analysis.seeds import latest_by_seed
+from benchmarks.analysis.seeds import differing_conditions, latest_by_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
 from benchmarks.units import duration, grouped, number, quantity
@@ -31,12 +31,13 @@ class Curve:
     """A network under one recipe on one data set, trained to the end of several budgets.
 
     Attributes:
-        name: the network's, with its recipe where that is needed to tell two curves apart.
+        name: the network's, with its recipe and conditions where they are needed to tell two curves apart.
         kind: of the budget: `train_flops`, `train_seconds` or `train_joules`.
         label: of the reported metric, with its unit; lower is better.
         errors: by budget, ascending, then by seed.
         estimates: of the mean error, by budget.
         look: as a record has it.
+        test: what must agree for its errors to be compared, as `Run.test`.
     """
 
     data: str
@@ -48,11 +49,12 @@ class Curve:
     errors: dict[float, dict[int, float]]
     estimates: dict[float, Estimate]
     look: Mapping[str, Any] = field(default_factory=dict)
+    test: tuple[Any, ...] = ()
 
     @property
-    def group(self) -> tuple[str, str, str]:
+    def group(self) -> tuple[Any, ...]:
         """Curves of one group can be compared."""
-        return self.data, self.kind, self.label
+        return self.data, self.kind, self.label, self.test
 
     @property
     def unit(self) -> str:
@@ -132,10 +134,20 @@ def curves(runs: Iterable[Run]) -> list[Curve]:
     ]
     estimated = iter(estimates([tuple(seeds.values()) for by_budget in by_curve for seeds in by_budget.values()]))
     result = [_curve(by_budget, {limit: next(estimated) for limit in by_budget}) for by_budget in by_curve]
-    names = [(curve.group, curve.name) for curve in result]
+    return _told_apart(result, [_first(by_budget) for by_budget in by_curve])
+
+
+def _told_apart(found: Sequence[Curve], runs: Sequence[Run]) -> list[Curve]:
+    """Return the curves, those of one name with their recipe and, of one recipe too, the conditions in which a run differs."""
+    keys = [(curve.data, curve.kind, curve.label, curve.name) for curve in found]
+    notes: dict[int, list[str]] = {}
+    for places in grouped(range(len(found)), lambda place: (keys[place], found[place].recipe)).values():
+        notes |= zip(places, differing_conditions([runs[place] for place in places]), strict=True)
     return [
-        replace(curve, name=f"{curve.name} ({curve.recipe})") if names.count((curve.group, curve.name)) > 1 else curve
-        for curve in result
+        replace(curve, name=f"{curve.name} ({', '.join([curve.recipe, *notes[place]])})")
+        if keys.count(key) > 1
+        else curve
+        for place, (key, curve) in enumerate(zip(keys, found, strict=True))
     ]
 
 
@@ -228,7 +240,7 @@ def _all_but_rate(run: Run) -> tuple[str, ...]:
 
 
 def _curve(by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estimate]) -> Curve:
-    run = next(iter(next(iter(by_budget.values())).values()))
+    run = _first(by_budget)
     errors = {
         limit: {seed: one.value for seed, one in seeds.items() if one.value is not None}
         for limit, seeds in sorted(by_budget.items())
@@ -236,7 +248,11 @@ def _curve(by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estima
     recipes = {_recipe(one) for seeds in by_budget.values() for one in seeds.values()}
     recipe = _recipe(run) if len(recipes) == 1 else f"{_recipe(run, but=RATE)}, each budget's learning rate"
     described = (run.data, run.name, recipe, run.family, _budget(run)[0], run.metric_label)
-    return Curve(*described, errors, dict(sorted(estimated.items())), run.look)
+    return Curve(*described, errors, dict(sorted(estimated.items())), run.look, run.test)
+
+
+def _first(by_budget: dict[float, dict[int, Run]]) -> Run:
+    return next(iter(next(iter(by_budget.values())).values()))
 
 
 def _recipe(run: Run, but: str = "") -> str:

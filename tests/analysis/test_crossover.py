@@ -294,6 +294,28 @@ def test_runs_become_curves(tmp_path: Path) -> None:
     assert {"resnet20 (resnet_digits)", "resnet20 (resnet_digits, optimizer.lr=0.5)", "densenet40_k12"} < names
 
 
+def test_seeds_of_other_code_and_other_test_images_are_curves_that_say_so(tmp_path: Path) -> None:
+    seeds = itertools.count()
+    for sha256, code in (("a" * 64, "1" * 64), ("a" * 64, "2" * 64), ("b" * 64, "2" * 64)):
+        for name, seed in itertools.product(("resnet20", "resnet29"), (next(seeds), next(seeds))):
+            make_run(
+                tmp_path, name=name, seed=seed, experiment="iso_compute", recipe="common", dataset={"sha256": sha256},
+                protocol={"budget": {"kind": "train_flops", "limit": 3e10}}, code={"training_sha256": code},
+            )  # fmt: skip
+    found = curves(load_runs(tmp_path)[0])
+    assert len({one.name for one in found}) == 6
+    assert {one.name for one in found if one.name.startswith("resnet20")} == {
+        "resnet20 (common, data aaaaaaa, code 1111111)",
+        "resnet20 (common, data aaaaaaa, code 2222222)",
+        "resnet20 (common, data bbbbbbb, code 2222222)",
+    }
+    # Those of other test images stand in a table of their own and are compared with each other alone.
+    text = printed(*found)
+    assert text.count("digits: test error (%) by training FLOPs") == 2
+    against = re.findall(r"data (\w)\w+, .*? against .*?data (\w)", text)
+    assert sorted(against) == [("a", "a")] * 6 + [("b", "b")]
+
+
 def test_the_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_runs(tmp_path)
     assert main([str(tmp_path)]) == 0

@@ -22,6 +22,7 @@ FEWEST = 4  # different costs: one more than there are parameters
 APART = 1.05  # costs closer than this are one
 EXPONENTS = 200  # values of α that are tried
 QUANTILES = (0.025, 0.975)
+FLAT = 1e-9  # of a curve's scale: below it lies only the rounding of sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,16 +71,23 @@ class Family:
     law: PowerLaw
 
     @property
+    def group(self) -> tuple[Any, ...]:
+        """Families of one group can be compared."""
+        return *self.first.test, self.label
+
+    @property
     def formula(self) -> str:
         """`1.20 + 5.31 (C / 12.0 G)^-0.42`, C in training FLOPs."""
         a, b, alpha = (float(values[0]) for values in (self.law.floor, self.law.scale, self.law.exponent))
         return f"{a:.2f} + {b:.2f} (C / {si(self.law.unit)})^-{alpha:.2f}"
 
     def held_out(self) -> str:
-        """Return what the smaller runs predict of the largest, and what was measured; empty of too few runs."""
-        if len(self.costs) <= FEWEST:
+        """Return what the smaller costs predict of the largest, and what was measured; empty of too few different costs."""
+        different = matched(self.costs, APART)
+        smaller = different.index(different[-1])  # their number
+        if len(set(different[:smaller])) < FEWEST:
             return ""
-        law = fit(self.costs[:-1], self.errors[:, :-1])
+        law = fit(self.costs[:smaller], self.errors[:, :smaller])
         # What was measured has an uncertainty of its own, drawn with the images that it shares with the others.
         gap = law.error_at(self.costs[-1]) - self.errors[:, -1]
         low, high = _interval(gap)
@@ -157,12 +165,16 @@ def families(runs: Iterable[Run]) -> list[Family]:
 
 
 def equal_errors(members: Sequence[Family]) -> list[EqualError]:
-    """Return every pair of families of a data set, at the lowest error that the largest runs of both reach."""
+    """Return every pair of families on the same test images, at the lowest error that the largest runs of both reach.
+
+    A family whose error does not fall with compute is left out.
+    """
     result = []
-    for first, second in itertools.combinations(members, 2):
-        if (first.data, first.label) == (second.data, second.label):
+    for first, second in itertools.combinations([one for one in members if one.law.scale[0] > FLAT], 2):
+        if first.group == second.group:
             error = max(float(one.law.error_at(one.costs[-1])[0]) for one in (first, second))
-            ratio = first.law.cost_at(error) / second.law.cost_at(error)
+            with np.errstate(divide="ignore", invalid="ignore"):  # of drawn curves that do not fall
+                ratio = first.law.cost_at(error) / second.law.cost_at(error)
             low, high = _interval(ratio[ratio == ratio])  # infinite costs of both have none
             result.append(EqualError(first, second, error, float(ratio[0]), low, high))
     return result

@@ -30,14 +30,14 @@ def scaling_view(output_root: Path) -> View:
             f"no family in {output_root} has finished runs of several seeds at {FEWEST} different training costs: "
             "run.py -m model=… recipe.epochs=2,4,8,15 seed=0,1,2"
         )
-    charts = grouped(members, lambda one: (one.data, one.label))
+    charts = grouped(members, lambda one: one.group)
     return View(
         "Error over training compute",
         "A power law with a floor, fitted to the means over seeds (marks, with their 95 % intervals), in its 95 % band: "
         f"another training, other test images. No curve goes beyond {FARTHEST:g} times its largest run.",
         [
-            Figure(data, _caption(shown), [_over_compute(shown)], height=480, width=720)
-            for (data, _), shown in charts.items()
+            Figure(shown[0].data, _caption(shown), [_over_compute(shown)], height=480, width=720)
+            for shown in charts.values()
         ],
     )
 

@@ -1,5 +1,7 @@
 """Power laws with a floor: parameters that are known, a larger budget that was held out, families at equal error."""
 
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from support.records import make_run
 from benchmarks.analysis.scaling import QUANTILES, equal_errors, families, fit
 from benchmarks.records.outcomes import Outcomes, write_outcomes
 from benchmarks.records.runs import load_runs
+from benchmarks.report.scaling_view import scaling_view
 
 COSTS = (1e10, 3e10, 1e11, 3e11, 1e12)
 IMAGES = 2_000
@@ -35,7 +38,14 @@ def test_a_rising_error_has_no_slope_below_zero() -> None:
 
 
 def make_family(
-    root: Path, name: str, factor: float, costs: tuple[float, ...], seed: int = 0, family: str = "", **overrides: object
+    root: Path,
+    name: str,
+    factor: float,
+    costs: tuple[float, ...],
+    seed: int = 0,
+    family: str = "",
+    data_sha256: str = "a" * 64,
+    **overrides: object,
 ) -> None:
     """Three seeds at each cost, whose true error is 1 + 6 (C / 10¹¹ / factor)^-0.5 %, on the same images."""
     rng = np.random.default_rng(seed)
@@ -51,6 +61,7 @@ def make_family(
                 seed=number,
                 metrics=metrics,
                 compute={"train_flops": cost},
+                dataset={"sha256": data_sha256},
                 overrides={f"model.{key}": value for key, value in {"base_channels": width, **overrides}.items()},
             )
             write_outcomes(folder, Outcomes("a" * 64, {"top1_err": ~errors}))
@@ -94,3 +105,50 @@ def test_too_few_different_costs_make_no_curve(tmp_path: Path) -> None:
     [family] = families(load_runs(tmp_path)[0])
     assert (family.name, family.held_out()) == ("densenet", "")
     assert equal_errors([family]) == []
+
+
+def test_what_is_held_out_has_no_other_run_of_its_cost_beside_it(tmp_path: Path) -> None:
+    # Four different costs and a fifth run: without the largest cost there are three, as many as parameters.
+    for place, costs in enumerate(((*COSTS[:4], 1.01 * COSTS[3]), (COSTS[0], 1.01 * COSTS[0], *COSTS[1:4]))):
+        make_family(tmp_path / str(place), "resnet", 1.0, costs)
+        [family] = families(load_runs(tmp_path / str(place))[0])
+        assert (len(family.costs), family.held_out()) == (5, "")
+    make_family(tmp_path / "two", "resnet", 1.0, (*COSTS, 1.01 * COSTS[4]))
+    [family] = families(load_runs(tmp_path / "two")[0])
+    predicted = float(fit(COSTS[:4], family.errors[:1, :4]).error_at(1.01 * COSTS[4])[0])
+    assert family.held_out().startswith(f"{predicted:.2f} predicted, {family.errors[0, -1]:.2f} measured")
+
+
+@pytest.mark.filterwarnings("error")
+def test_families_on_other_test_images_are_not_compared(tmp_path: Path) -> None:
+    make_family(tmp_path, "resnet", 1.0, COSTS, 1)
+    make_family(tmp_path, "resnext", 1.0, COSTS, 2, data_sha256="b" * 64)
+    make_family(tmp_path, "densenet", 1.0, COSTS, 3, data_sha256="b" * 64)
+    pairs = equal_errors(families(load_runs(tmp_path)[0]))
+    assert [{pair.first.name, pair.second.name} for pair in pairs] == [{"resnext", "densenet"}]
+    titles = [one.title for one in scaling_view(tmp_path).figures]
+    assert titles == ["digits", "digits"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_families_that_never_err_have_no_ratio(tmp_path: Path) -> None:
+    for family in ("resnet", "densenet"):
+        for width, seed in itertools.product(range(4), range(3)):
+            folder = make_run(
+                tmp_path,
+                name=f"{family}{20 + width}",
+                seed=seed,
+                metrics={"test/top1_err": 0.0, "test/n": IMAGES},
+                compute={"train_flops": COSTS[width]},
+            )
+            write_outcomes(folder, Outcomes("a" * 64, {"top1_err": np.ones(IMAGES, dtype=bool)}))
+    members = families(load_runs(tmp_path)[0])
+    assert [one.formula[:4] for one in members] == ["0.00", "0.00"]
+    assert equal_errors(members) == []
+    # Nor has one whose error is the same at every cost, beside one that learns.
+    make_family(tmp_path / "learning", "resnext", 1.0, (*COSTS, 3e12, 1e13))
+    [learning] = families(load_runs(tmp_path / "learning")[0])
+    for level in np.arange(0.1, 30, 0.7):  # whose sums are rounded one way or the other
+        errors = np.full_like(learning.errors, level)
+        same = replace(learning, errors=errors, law=fit(learning.costs, errors))
+        assert equal_errors([same, learning]) == equal_errors([learning, same]) == []

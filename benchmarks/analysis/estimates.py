@@ -117,19 +117,21 @@ class Comparison:
         """
         unit = f" {unit}" if unit else ""
         if self.interval is None:
-            return f"{self.mean:+.2f}{unit}, {self.missing}"
+            return f"{self.mean:+z.2f}{unit}, {self.missing}"
         low, high = self.interval
         seeds = str(self.n[0]) if self.n[0] == self.n[1] else f"{self.n[0]} and {self.n[1]}"
-        text = f"{self.mean:+.2f}{unit} [{low:+.2f}, {high:+.2f}], n = {seeds}, p = {self.p:.2g}"
+        text = f"{self.mean:+z.2f}{unit} [{low:+.2f}, {high:+.2f}], n = {seeds}, p = {self.p:.2g}"
         text += f" (Holm over {of} pairs: {p:.2g})" if of > 1 else ""
         text += "" if self.paired else f"; {SEEDS_ALONE}"
         if p <= 0.05:
             return text
         text += f"; smallest detectable difference with {seeds} seeds: {self.detectable:.2f}{unit}"
-        missing = self.seeds_missing
+        missing, shown = self.seeds_missing, f"{abs(self.mean):.2f}"
+        if not float(shown):
+            return text
         if missing is None:
-            return f"{text}; more seeds would not show {abs(self.mean):.2f}, more images would" if self.paired else text
-        return f"{text}; {missing} more seed{'s' * (missing > 1)} would show {abs(self.mean):.2f}" if missing else text
+            return f"{text}; more seeds would not show {shown}, more images would" if self.paired else text
+        return f"{text}; {missing} more seed{'s' * (missing > 1)} would show {shown}" if missing else text
 
 
 def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool | None = None) -> list[Estimate]:

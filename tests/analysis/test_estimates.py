@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 
@@ -92,6 +93,18 @@ def test_a_difference_that_is_not_shown_says_what_would_show_it(tmp_path: Path) 
     )
     missing = difference.comparison.seeds_missing
     assert ("more seeds would not show" if missing is None else f"{missing} more seeds would show") in difference.text
+
+
+def test_nothing_would_show_a_difference_that_is_none(tmp_path: Path) -> None:
+    for name, counts, start in (("resnet20", (3, 4, 8), 0), ("resnet29", (3, 5, 7), 200)):  # 15 errors each
+        rows = np.zeros((3, IMAGES), dtype=bool)
+        for row, wrong in zip(rows, counts, strict=True):
+            row[start : start + wrong] = True
+        classified(tmp_path, name, rows)
+    [difference] = differences(load_runs(tmp_path)[0])
+    assert 0 < abs(difference.comparison.mean) < 1e-15  # the last bit of a mean
+    interval, smallest = r"\[-\d\.\d\d, \+\d\.\d\d\]", r"smallest detectable difference with 3 seeds: \d\.\d\d points"
+    assert re.fullmatch(rf"\+0\.00 points {interval}, n = 3, p = 1; {smallest}", difference.text)
 
 
 def torn(path: Path) -> None:

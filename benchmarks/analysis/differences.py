@@ -9,7 +9,7 @@ from benchmarks.analysis.error_rates import holm
 from benchmarks.analysis.estimates import Comparison, compare, estimates, percent_of
 from benchmarks.analysis.seeds import same_but_seed, short_labels
 from benchmarks.records.runs import Run
-from benchmarks.units import grouped
+from benchmarks.units import grouped, is_score, score
 
 ALL_PAIRS_UP_TO = 6  # networks
 EQUAL_COST = 0.05  # of more networks, those whose MACs are that near each other are compared
@@ -17,7 +17,7 @@ EQUAL_COST = 0.05  # of more networks, those whose MACs are that near each other
 
 @dataclass(frozen=True)
 class Difference:
-    """Two networks on a data set: the first's reported metric minus the second's.
+    """Two networks on a data set: the first's reported metric minus the second's, as people know it (of 100 − Dice, Dice).
 
     Attributes:
         folders: of the seeds of both.
@@ -60,6 +60,9 @@ def differences(runs: Iterable[Run], said: Container[str] = ()) -> list[Differen
         corrected = holm([comparison.p for *_, comparison in pairs])
         for (one, other, comparison), p in zip(pairs, corrected, strict=True):
             unit = "points" if percent_of(first[one]) else ""
+            if is_score(label := first[one].metric_label):
+                unit = " of ".join(filter(None, (unit, score(0, label)[0].removeprefix("test "))))
+                comparison = comparison.of_scores
             folders = _folder(first[one]), _folder(first[other])
             result.append(Difference(data, labels[one], labels[other], folders, unit, comparison, p, len(pairs)))
     return result

@@ -96,6 +96,12 @@ class Comparison:
     scale: float
 
     @property
+    def of_scores(self) -> "Comparison":
+        """The same for the metrics' distances from perfect: what errs less has the higher score."""
+        interval = self.interval and (-self.interval[1], -self.interval[0])
+        return replace(self, mean=-self.mean, interval=interval)
+
+    @property
     def detectable(self) -> float | None:
         """The smallest difference that this many seeds show with power 0.8; None where there is no interval."""
         return None if self.contrast is None else self.scale * detectable(self.contrast)

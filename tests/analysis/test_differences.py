@@ -40,6 +40,18 @@ def test_networks_are_compared_whatever_their_seeds(tmp_path: Path) -> None:
     assert "Holm" not in difference.text and "seeds alone" in difference.text
 
 
+def test_a_score_is_compared_as_its_means_are_shown(tmp_path: Path) -> None:
+    for name, errors in (("unet_a", (5.0, 5.1, 5.2)), ("unet_b", (7.0, 7.1, 7.2))):
+        for seed, error in enumerate(errors):
+            make_run(tmp_path, name=name, seed=seed, task="segmentation", metrics={"test/dice_err": error})
+    better, worse = seed_groups(load_runs(tmp_path)[0])
+    assert [group.text for group in (better, worse)] == ["Dice 94.90 ± 0.10 %", "Dice 92.90 ± 0.10 %"]
+    [difference] = found(tmp_path)
+    low, high = difference.comparison.interval or (0, 0)
+    assert difference.comparison.mean == pytest.approx(94.9 - 92.9) and low + high == pytest.approx(2 * (94.9 - 92.9))
+    assert difference.text.startswith(f"+2.00 points of Dice [{low:+.2f}, {high:+.2f}], n = 3, p = ")
+
+
 def test_the_p_values_of_a_data_set_are_corrected_together(tmp_path: Path) -> None:
     base = [3.0, 3.1, 3.3, 3.2, 3.0, 3.4, 3.1]
     for index, name in enumerate(("resnet20", "resnet29", "densenet40_k12")):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from benchmarks import terminal
 from benchmarks.analysis import published
-from benchmarks.analysis.reproduction import DIFFERS, REPRODUCED, Line, lines
+from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, Line, lines
 from benchmarks.records.files import now, write_json
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.published_table import numbers, print_published, write_files
-from benchmarks.units import nearest
+from benchmarks.units import grouped, nearest
 
 OPEN = "open"
 EXIT_CODES = {REPRODUCED: 0, DIFFERS: 1, OPEN: 2}
@@ -77,11 +77,17 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def overall(judged: Sequence[Line]) -> str:
-    """Return `differs` where any published figure does, `reproduced` where all are, else `open`."""
-    verdicts = [line.verdict()[0] for line in judged if line.row.runnable and line.paper is not None]
-    if DIFFERS in verdicts:
-        return DIFFERS
-    return REPRODUCED if verdicts and set(verdicts) == {REPRODUCED} else OPEN
+    """Return `differs` where any published figure does, `reproduced` where all are, else `open`.
+
+    A row that was run in several ways is judged by those that differ from the paper in the fewest things.
+    """
+    figures = [line for line in judged if line.row.runnable and line.paper is not None]
+    verdicts = []
+    for same in grouped(figures, lambda line: (line.row.row, line.figure)).values():
+        told = [(len(line.differences), line.verdict()[0]) for line in same if line.verdict()[0] != NOT_RUN]
+        fewest = {verdict for number, verdict in told if number == min(told)[0]}
+        verdicts.append(next((verdict for verdict in (DIFFERS, REPRODUCED) if verdict in fewest), OPEN))
+    return next((verdict for verdict in (DIFFERS, OPEN) if verdict in verdicts), REPRODUCED if verdicts else OPEN)
 
 
 def _train(command: Sequence[str], hours: float | None) -> str:

@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.analysis.published import tables
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
 
 reproduce = command("report reproduce")
 
@@ -16,12 +19,17 @@ ROW = next(row for row in tables()[TABLE].rows if row.network == "resnext29_8x64
 PAPER = ROW.figures["top1_err"]
 
 
-def make_runs(root: Path, errors: tuple[float, ...]) -> None:
+def make_runs(root: Path, errors: tuple[float, ...], epochs: int | None = None) -> None:
+    overrides = {} if epochs is None else {"recipe.epochs": epochs}
+    more = [f"{key}={value}" for key, value in overrides.items()]
     for seed, error in enumerate(errors):
-        make_run(
+        folder = make_run(
             root, data=ROW.data, name=ROW.network, recipe=ROW.recipe, seed=seed, experiment=TABLE, row=ROW.row,
-            metrics={"test/top1_err": error, "test/n": 10_000},
+            metrics={"test/top1_err": error, "test/n": 10_000}, overrides=overrides,
         )  # fmt: skip
+        [trial] = expand([f"experiment={TABLE}", f"row={ROW.row}", f"seed={seed}", *more], multirun=False)
+        assert isinstance(trial, Trial)
+        (folder / "config.yaml").write_text(yaml.safe_dump(trial.config), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -43,6 +51,29 @@ def test_the_exit_code_is_the_verdict_and_the_file_says_why(
     [row] = [row for row in content["rows"] if row["figure"] == "top1_err"]
     assert (row["paper"], row["n"]) == (PAPER, len(errors))
     assert f"{TABLE}: {verdict}, exit code {code}" in capsys.readouterr().out
+
+
+EQUAL, WORSE = (PAPER - 0.01, PAPER, PAPER + 0.01), (PAPER + 1.99, PAPER + 2, PAPER + 2.01)
+
+
+@pytest.mark.parametrize(
+    ("whole", "shorter", "code"),
+    [
+        (EQUAL, WORSE, 0),
+        (WORSE, EQUAL, 1),
+        (EQUAL[:1], EQUAL, 2),
+        (EQUAL[:1], WORSE, 2),
+        ((), WORSE, 1),
+        ((), EQUAL, 0),
+    ],
+    ids=["equal", "worse", "one seed", "one seed, shorter worse", "shorter alone, worse", "shorter alone"],
+)
+def test_a_shorter_training_does_not_judge_a_row_that_was_run_as_published(
+    tmp_path: Path, whole: tuple[float, ...], shorter: tuple[float, ...], code: int
+) -> None:
+    make_runs(tmp_path, whole)
+    make_runs(tmp_path, shorter, epochs=30)
+    assert reproduce([TABLE, f"row={ROW.row}", f"output_root={tmp_path}", "--hours", "0"]) == code
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -224,7 +224,8 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
 def print_list(output_root: Path, console: Console) -> None:
     """Print every published table with how many of its rows have been run."""
     runs = load_runs(output_root)[0] if output_root.is_dir() else []
-    done = Counter((run.data, run.network, run.record["recipe"]) for run in runs if run.status == "ok")
+    finished = {(run.data, run.network, run.record["recipe"], run.seed) for run in runs if run.value is not None}
+    done = Counter(seed_of[:3] for seed_of in finished)  # by network, its seeds
     listed = []
     for table in tables().values():
         rows = [row for row in table.rows if row.runnable]

@@ -126,8 +126,10 @@ def _chosen(arguments: argparse.Namespace) -> tuple[str, Published | None, Path]
     name, *places = (
         arguments.places if arguments.places[:1] and arguments.places[0] in names else ("", *arguments.places)
     )
-    if len(places) > 1 or (places and not name and not Path(places[0]).is_dir()):
+    if places and not name and not Path(places[0]).is_dir():
         raise ValueError(f"no table and no folder {places[0]!r}; the tables are {', '.join(names)}")
+    if len(places) > 1:
+        raise ValueError(f"report takes a table and one folder after it, not {' '.join(places)!r}")
     table = published.tables().get(name)
     if arguments.row and table is None:
         raise ValueError("--row needs a table: report TABLE --row ROW")

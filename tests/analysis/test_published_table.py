@@ -284,6 +284,9 @@ def test_before_any_run_a_table_shows_the_papers_figures_and_writes_nothing(
 def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
         finished(tmp_path, "model=resnext", "data=cifar10", f"seed={seed}", error=3.6)
+        finished(tmp_path, "model=resnext", "data=cifar10", f"seed={seed}", "recipe.epochs=30", error=5.6)
+    limited = ("model=resnext", "data=cifar10", "seed=9", "trainer.limit_train_batches=2")
+    finished(tmp_path, *limited, error=90.0)
     finished(tmp_path, f"experiment={TABLE}", "row=" + tables()[TABLE].rows[2].row, "data=digits", error=3.6)
     finished(tmp_path, "model=resnet", "data=cifar10", "model.depth=110", error=6.0, status="failed")
     assert main(["--list", str(tmp_path)]) == 0
@@ -300,6 +303,8 @@ def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixt
         (["resnext_table77"], "no table and no folder 'resnext_table77'; the tables are resnext_table1, "),
         ([TABLE, "--row", "resnext29_8x64d"], f"{TABLE} has no row 'resnext29_8x64d' (did you mean "),
         (["--row", "a"], "--row needs a table"),
+        ([".", TABLE], f"report takes a table and one folder after it, not '. {TABLE}'"),
+        ([TABLE, ".", "."], "report takes a table and one folder after it"),
     ],
 )
 def test_what_does_not_exist_is_refused_with_what_does(

@@ -131,7 +131,8 @@ class Comparison:
         text += "" if self.paired else f"; {SEEDS_ALONE}"
         if p <= 0.05:
             return text
-        text += f"; smallest detectable difference with {seeds} seeds: {self.detectable:.2f}{unit}"
+        alone = " of this pair alone" if of > 1 else ""  # Holm's correction asks for more
+        text += f"; smallest detectable difference{alone} with {seeds} seeds: {self.detectable:.2f}{unit}"
         missing, shown = self.seeds_missing, f"{abs(self.mean):.2f}"
         if not float(shown):
             return text

@@ -81,8 +81,8 @@ class Line:
 def margin(figure: str, paper: float, images: int | None) -> float:
     """The largest difference from the paper's figure that counts as none.
 
-    Of an error rate: the 95 % half-width of the paper's own figure under resampling of the test images (Wilson 1927), which two
-    test sets of that size would differ by. Of a score of masks: a tenth of its distance from perfect.
+    Of an error rate: the 95 % half-width of the paper's own figure under resampling of the test images (Wilson 1927). Two test
+    sets of that size would differ by more, by √2 times as much. Of a score of masks: a tenth of its distance from perfect.
     """
     if FIGURES[figure].percent:
         low, high = wilson_limits(paper / 100, images or 1)

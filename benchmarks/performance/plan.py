@@ -104,17 +104,18 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
     left = [one for one in possible if not one.finished]
     price = None
     folded: dict[Any, list[Forecast]] = {}
+    counted = len(possible) > FOLD_ABOVE
     for index, one in enumerate(possible):
         trial: Any = one.trial
         price = trial.config["launch"]["price_per_device_hour"]
         place = trial.config["name"], trial.config["data"]["name"], trial.directory.parent
-        folded.setdefault(place if len(possible) > FOLD_ABOVE else index, []).append(one)
-    rows = [_row(group, price) for group in folded.values()]
+        folded.setdefault(place if counted else index, []).append(one)
+    rows = [_row(group, price, counted) for group in folded.values()]
     total = _sums(left, price)
     if left:
         rows.append({"network": "remains", "seed": plural(len(left), "run"), **total})
     columns = {key: column for key, column in COLUMNS.items() if key != "money" or price is not None}
-    if len(possible) > FOLD_ABOVE:
+    if counted:
         columns["seed"] = ("seeds", "s")
     if rows:
         console.print(table(columns, rows, best={"network": "remains"}))
@@ -156,8 +157,8 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
         say(f"… and {len(impossible) - NAMED} more reasons.", "bold red")
 
 
-def _row(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
-    """Return a line of the table: one trial, or those that differ in the seed alone."""
+def _row(group: Sequence[Forecast], price: float | None, counted: bool) -> dict[str, Any]:
+    """Return a line of the table: one trial, or those that differ in the seed alone, whose number it has if `counted`."""
     trial: Any = group[0].trial
     done = sum(one.finished for one in group)
     status = "done" if done == len(group) else f"{done} done" if done else ""
@@ -165,7 +166,7 @@ def _row(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
         "network": trial.config["name"],
         "data": trial.config["data"]["name"],
         "recipe": trial.directory.parent.name,
-        "seed": str(len(group) if len(group) > 1 else trial.config["seed"]),
+        "seed": str(len(group) if counted else trial.config["seed"]),
         "params": group[0].params,
         "status": "no data" if group[0].problem else status,
         **_sums(group, price),

@@ -218,6 +218,10 @@ def test_many_trials_are_folded_and_the_impossible_named(kept: Path, capsys: pyt
     ]
     total = sum(one.train_flops or 0 for one in forecast(trials))
     assert f"40 of 60 runs remain: {total / 1e12:.1f} TFLOPs" in out
+    rates = ",".join(str(number / 100) for number in range(1, 32))  # of each one seed, whose number is 0
+    assert plan(["model=resnet", f"recipe.optimizer.lr={rates}", f"output_root={kept}", "--flops-per-s=1e10"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == ["resnet20"]]
+    assert [line[3] for line in lines] == ["1"] * 31
     assert "Cannot run: model=unet seed=0 " in out and " and 19 more: model=unet is not set up for data=digits" in out
     overrides = ["model=resnet", "seed=0,1", "launch.price_per_device_hour=1000", f"output_root={kept}"]
     few = expand(overrides, multirun=True)

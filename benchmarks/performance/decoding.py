@@ -90,8 +90,8 @@ def run(arguments: argparse.Namespace) -> None:
         ValueError: too few images, or a folder that holds something else.
         OSError: the tree or the trace cannot be written.
     """
-    if arguments.images < BATCH + CLASSES:
-        raise ValueError(f"--images must be at least {BATCH + CLASSES}, for a batch, got {arguments.images}")
+    if arguments.images < (fewest := 2 * BATCH + CLASSES):  # an epoch's first batch is left out
+        raise ValueError(f"--images must be at least {fewest}, for two batches, got {arguments.images}")
     environment = in_one_thread("cpu")
     tree = arguments.tree or Path("outputs", "cache", f"jpeg-{arguments.images}")
     contents = generate(tree, arguments.images)

@@ -132,8 +132,8 @@ def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def growth(rows: Sequence[dict[str, Any]]) -> str:
-    """Say how what is kept grows with depth, in words; empty for one depth."""
-    if len({row["depth"] for row in rows}) < 2:
+    """Say how what is kept grows with depth, in words; empty for one depth, and where a depth is there twice."""
+    if len({row["depth"] for row in rows}) < max(2, len(rows)):
         return ""
     powers = exponents(rows)
     return (

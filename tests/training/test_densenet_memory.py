@@ -219,6 +219,7 @@ def test_growth_is_told_by_its_powers():
     ]
     assert exponents(rows) == pytest.approx({"plain": 2, "efficient": 1})
     assert growth(rows).endswith("2.00 plain and 1.00 memory-efficient.") and growth(rows[:1]) == ""
+    assert growth([*rows, rows[-1]]) == ""  # the two deepest are as deep: of two growth rates, say
     traces = view(rows).figures[0].choices[0]["traces"]
     assert [trace["y"] for trace in traces[:2]] == [[300, 1200, 4800], [50, 100, 200]]
     with pytest.raises(ValueError, match="give several"):

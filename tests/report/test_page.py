@@ -545,8 +545,8 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def drawn(browser: Any, chart: str) -> list[dict[str, Any]]:
     """The traces that plotly holds for a chart, with how many of each it put into the document."""
     traces = browser.execute_script(
-        "return document.getElementById(arguments[0]).data.map(({x, y, name, mode, marker, line}) =>"
-        " ({x, y, name, mode, marker, line}))",
+        "return document.getElementById(arguments[0]).data.map(({x, y, name, mode, marker, line, text}) =>"
+        " ({x, y, name, mode, marker, line, text}))",
         chart,
     )
     shown = browser.execute_script(
@@ -623,12 +623,19 @@ def test_browser_draws_every_network_with_the_front(browser: Any, tmp_path: Path
 @pytest.mark.browser
 def test_browser_draws_the_share_of_runs_up_to_an_error(browser: Any, tmp_path: Path) -> None:
     folders = [make_run(tmp_path, name="resnet20", seed=seed) for seed in range(3)]
-    for seed in range(17):
+    for seed in range(15):
         make_run(tmp_path, seed=seed)
+    for seed, error in enumerate((2.0, 2.0, 3.0)):
+        make_run(tmp_path, name="densenet40_k12", seed=seed, metrics={"test/top1_err": error})
     visit(browser, write_page(tmp_path))
     shares = only(drawn(browser, "share"), "share")
     assert shares["resnet"]["x"][1:4] == sorted(record_of(folder)["metrics"]["test/top1_err"] for folder in folders)
     assert shares["resnet"]["y"][:4] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert [text.split("<br>")[1] for text in shares["densenet"]["text"]] == [
+        *["2 of 3 runs at or below 2.00"] * 3,
+        "3 of 3 runs at or below 3.00",
+        f"3 of 3 runs at or below {shares['densenet']['x'][-1]:.2f}",
+    ]
 
 
 AXES = [

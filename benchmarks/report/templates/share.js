@@ -10,12 +10,13 @@ function drawShare(chart) {
   for (const family of families()) {
     const own = results.filter(entry => entry.family === family).map(({result}) => result).sort((a, b) => a - b), look = looks[family];
     if (!own.length) continue;
-    const n = own.length, name = document.querySelector(`.legend [data-family="${family}"]`).textContent;
+    const n = own.length, upTo = own.map((_, i) => i + 1), name = document.querySelector(`.legend [data-family="${family}"]`).textContent;
+    for (let i = n - 2; i >= 0; i--) if (own[i] === own[i + 1]) upTo[i] = upTo[i + 1];  // equal results are one step
     traces.push({
       ...look.line, name: `share ${family}`, x: [own[0], ...own, range[1]], y: [0, ...own.map((_, i) => (i + 1) / n), 1],
       line: {...look.line.line, shape: "hv"},
       text: [own[0], ...own, range[1]].map((result, i) =>
-        `<b>${plain(name)}</b><br>${Math.min(i, n)} of ${n} runs at or below ${result.toFixed(places)}`),
+        `<b>${plain(name)}</b><br>${[upTo[0], ...upTo, n][i]} of ${n} runs at or below ${result.toFixed(places)}`),
     });
     const middle = Math.floor((n - 1) / 2);
     anchors.push({x: own[middle], y: (middle + 1) / n, label: `${name} (${plural(n, "run")})`, colour: look.colour});

@@ -31,8 +31,8 @@ def print_crossovers(curves: Sequence[Curve], console: Console | None = None) ->
         console.print()
 
 
-def report(runs: Iterable[Run], folder: Path) -> None:
-    """Print the crossovers of the experiment's runs in a folder, and write ``<folder>/iso_compute.html``.
+def report(runs: Iterable[Run], folder: Path, out: Path | None = None) -> None:
+    """Print the crossovers of the experiment's runs in a folder, and draw them in ``out``, or ``<folder>/iso_compute.html``.
 
     Raises:
         ValueError: there is no finished run of the experiment with a budget.
@@ -44,7 +44,7 @@ def report(runs: Iterable[Run], folder: Path) -> None:
             f"python run.py experiment={EXPERIMENT} makes some"
         )
     print_crossovers(all_curves)
-    print(f"plot      {write_plot(all_curves, folder / f'{EXPERIMENT}.html')}")
+    print(f"plot      {write_plot(all_curves, out or folder / f'{EXPERIMENT}.html')}")
 
 
 def _table(curves: Sequence[Curve]) -> Table:

@@ -46,7 +46,7 @@ def write_page(
 
     Args:
         loaded: what `load_runs` returned of the folder, where it has been read already.
-        out: the page's file; None for `<output_root>/report.html`.
+        out: the page's file, and nothing else is written; None for `<output_root>/report.html`.
 
     Raises:
         FileNotFoundError: there is no such folder, or plotly is not installed.
@@ -61,7 +61,8 @@ def write_page(
     curves = KeptCurves(root, runs)
     with uncollected():
         write_atomic(path, _render(runs, curves, states, published, problems))
-    curves.write()
+    if out is None:
+        curves.write()
     return path
 
 

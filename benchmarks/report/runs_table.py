@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--row", action="append", default=[], help="of TABLE; may be given several times")
     parser.add_argument("--strict", action="store_true", help="exit code 1 where a record cannot be read")
     parser.add_argument(
-        "--out", metavar="FILE", type=Path, help="the page, and no other file (default: OUTPUT_ROOT/report.html)"
+        "--out", metavar="FILE", type=Path, help="the page or, of iso_compute, the plot, and no other file"
     )
 
 
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"not read: {problem}", file=sys.stderr)
     try:
         if name == iso_compute.EXPERIMENT:
-            iso_compute.report(runs, root)
+            iso_compute.report(runs, root, arguments.out)
         elif table is not None:
             compared = with_forecasts(lines(table, runs), table, root)
             print_published(table, compared, console)

@@ -330,6 +330,10 @@ def test_the_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
     page = (tmp_path / "iso_compute.html").read_text(encoding="utf-8")
     assert not re.search(r'<(script|link|img)[^>]+(src|href)="(?!data:,")', page)
     assert all(name in page for name in ("resnet20", "resnext29_8x4d", "densenet40_k12", "#0072B2"))
+    (tmp_path / "iso_compute.html").unlink()
+    elsewhere = tmp_path / "elsewhere.html"
+    assert main([str(tmp_path), "--out", str(elsewhere)]) == 0
+    assert elsewhere.read_text(encoding="utf-8") == page and not (tmp_path / "iso_compute.html").exists()
 
 
 def test_without_such_runs_one_line_says_how_to_make_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

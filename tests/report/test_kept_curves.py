@@ -55,6 +55,13 @@ def test_histories_that_have_not_changed_are_not_read(kept: tuple[Path, str], ru
     assert from_nothing(runs) != kept[1]
 
 
+def test_a_page_elsewhere_leaves_the_folder_as_it_is(runs: Path, tmp_path: Path) -> None:
+    shutil.rmtree(runs / KEPT.parent)
+    before = sorted(runs.rglob("*"))
+    assert write_page(runs, out=tmp_path / "page.html").is_file()
+    assert sorted(runs.rglob("*")) == before
+
+
 def append(root: Path) -> None:
     path = history(root)
     *_, last = path.read_text(encoding="utf-8").splitlines()

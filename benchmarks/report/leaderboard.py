@@ -22,10 +22,8 @@ LEAD = (
     "would come out. ✓ marks the networks that are best at their cost: no other one errs less at the same cost (within 1 %) or "
     "a lower one. The percentage is the probability of being best, given from three seeds on."
 )
-ALONE = (
-    "Where the outcomes of the test images are not stored, an interval covers other trainings only. Point at it for "
-    "the standard error that the choice of test images adds."
-)
+ALONE = "Where the outcomes of the test images are not stored, an interval covers other trainings only."
+SAMPLING = "Point at it for the standard error that the choice of test images adds."
 POOLED = (
     "The spread over seeds is pooled over the networks between which Bartlett’s test finds no difference. Point at an interval "
     "for their number."
@@ -59,7 +57,9 @@ def leaderboard(charts: Charts) -> Table:
     numbers = (result_title(firsts), "95 % interval", "IoU", "seeds", "n", "parameters", "MACs", "training FLOPs")
     heads = ("network", "recipe", "data set", *numbers, BEST)
     basis = [estimate.basis_text for _, estimate, _ in charts.networks]
-    notes = [note for word, note in ((SEEDS_ALONE, ALONE), ("pooled", POOLED)) if any(word in text for text in basis)]
+    told = any(SeedGroup(group, estimate).sampling_text for group, estimate, _ in charts.networks)
+    alone = f"{ALONE} {SAMPLING}" if told else ALONE
+    notes = [note for word, note in ((SEEDS_ALONE, alone), ("pooled", POOLED)) if any(word in text for text in basis)]
     notes += [TWO_SEEDS] * any(1 < estimate.n < FEWEST for _, estimate, _ in charts.networks)
     left_out = dict.fromkeys(text for _, estimate, _ in charts.networks for text in estimate.left_out)
     notes += [f"Left out: {text}." for text in left_out]

@@ -406,6 +406,17 @@ def test_the_leaderboard_names_the_best_first_and_what_is_best_at_its_cost(tmp_p
         assert ("✓" in row[-1]) == ("macs" in charts[key]["front"])
 
 
+@pytest.mark.parametrize(("task", "known"), [("classification", True), ("segmentation", False)])
+def test_the_leaderboard_points_at_the_sampling_error_where_it_has_one(tmp_path: Path, task: str, known: bool) -> None:
+    for seed in range(3):
+        make_run(tmp_path, task=task, seed=seed)
+    page = Page(write_page(tmp_path))
+    assert "an interval covers other trainings only" in page.text
+    hints = [str(attributes.get("title")) for tag, attributes in page.elements if tag == "td"]
+    assert any("the choice of test images adds ±" in hint for hint in hints) == known
+    assert ("the standard error that the choice of test images adds" in page.text) == known
+
+
 def test_the_details_say_what_the_run_was(tmp_path: Path) -> None:
     folder = make_run(tmp_path, overrides={"recipe.epochs": 5})
     (folder / "config.yaml").write_text("name: x\nmodel:\n  depth: 20 # <b>\nseed: 0\ntext: a\x1b[31m\n")

@@ -1,4 +1,4 @@
-"""Another counter: torch's own, on the meta device, whose operators are those that remain when others are taken apart.
+"""Another counter: torch's own, whose operators are those that remain when others are taken apart.
 
 It sees the tensors themselves, so it knows which gradients training computes.
 """
@@ -26,7 +26,7 @@ def _vectors(shape: torch.Size, *others: Any, **options: Any) -> int:
 
 
 def count_by_dispatch(net: nn.Module, image: Tensor) -> Count:
-    """Count a network on the meta device, in eval mode, for one image of [1, C, H, W] there.
+    """Count a network in eval mode, for one image of [1, C, H, W] on its device: the meta device, or the CPU.
 
     torch.utils.flop_counter is right in the forward, 2 for each multiply-add.
     """

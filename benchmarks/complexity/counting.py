@@ -9,8 +9,8 @@ Training adds, for every product of two tensors, the gradient with respect to ea
 layer. Each costs the MACs of the forward, grouped and transposed convolutions included, so nothing has to be traced backward:
 torch.utils.flop_counter counts the weight gradient of a grouped convolution `groups` times (pytorch#183405).
 
-Two counters that share no formula must agree: torch's on the meta device, whose forward is right, and fvcore's trace. The first
-also counts the networks that the second cannot trace.
+Two counters that share no formula must agree: torch's, whose forward is right, on the meta device or on the CPU, and fvcore's
+trace. The first also counts the networks that the second cannot trace.
 """
 
 import copy
@@ -159,7 +159,7 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
         traced = count_by_trace(net, torch.zeros(1, *input_size))
     except NotTracedError as error:
         try:
-            counted = _count_on_meta(on_meta, input_size, gradient)
+            counted = _count_by_torch(net, on_meta, input_size, gradient)
         except ValueError:
             raise
         except Exception:  # what has ended the trace is the network's own error
@@ -169,7 +169,7 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
             file=sys.stderr,
         )
         return counted
-    layers, uncounted = _count_on_meta(on_meta, input_size, gradient)
+    layers, uncounted = _count_by_torch(net, on_meta, input_size, gradient)
     first, second = traced.totals().macs, sum(layer.macs for layer in layers)
     if first == second:
         return layers, traced.uncounted
@@ -178,6 +178,22 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
     raise ValueError(
         f"two counters differ for {type(net).__name__}: {first:,} MACs by fvcore, {second:,} by torch.utils.flop_counter"
     )
+
+
+def _count_by_torch(
+    net: nn.Module, on_meta: nn.Module, input_size: Sequence[int], gradient: bool
+) -> tuple[list[LayerCost], set[str]]:
+    """Return the same by torch's counter alone: on the meta device, or on the CPU for a network that needs values there.
+
+    Such are a tensor made in the forward pass without a device, and a branch on a tensor's value.
+    """
+    try:
+        return _count_on_meta(on_meta, input_size, gradient)
+    except ValueError:
+        raise
+    except Exception:  # one of the network's own comes again
+        count = count_by_dispatch(net, torch.zeros(1, *input_size, requires_grad=gradient))
+        return _layers(net, count), count.uncounted
 
 
 def _count_on_meta(net: nn.Module, input_size: Sequence[int], gradient: bool) -> tuple[list[LayerCost], set[str]]:

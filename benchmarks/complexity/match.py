@@ -17,6 +17,7 @@ from benchmarks.complexity.counting import check_image_size
 from benchmarks.complexity.operator_cost import LAYERS
 from benchmarks.config.about import Second, read_matching
 from benchmarks.config.trial import ConfigurationError
+from benchmarks.units import one_line
 
 TOLERANCE = 0.005
 LARGEST = 10**9  # parameters
@@ -111,9 +112,19 @@ class Network:
         self.first = matching.width
         second = next((one for one in matching.second if one.where.items() <= self.given.items()), Second(""))
         self.second, self.stride, self.least = second.argument, second.step, second.least
-        net = self._build({})
-        check_image_size(net, *data["image_size"])
-        exact = count(net, self.size)
+        try:
+            net = self._build({})
+            check_image_size(net, *data["image_size"])
+            exact = count(net, self.size)
+        except ValueError:
+            raise
+        except Exception as error:
+            with torch.no_grad():  # an error of the network's own comes again
+                self.network(**self.model).eval()(torch.zeros(1, *self.size))
+            raise ConfigurationError(
+                f"the widths of {config['name']} cannot be tried without values, on PyTorch's meta device: make every tensor "
+                f"on the image's device, and let nothing depend on a value ({one_line(str(error))})"
+            ) from error
         self._count = count_layers if count_layers(net, self.size) == exact else count
         self.default = self._default(self.second) if self.second else lambda width: 0
         self.count = cache(self._cost)

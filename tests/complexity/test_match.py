@@ -10,7 +10,7 @@ import torch
 import yaml
 from hydra.utils import instantiate
 from support.benchmark_command import command
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
@@ -180,6 +180,30 @@ def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixtur
     assert line.startswith(
         "python -m benchmarks complexity match: unet8_padded on nuclei: no base_channels makes 20,000,000 MACs"
     )
+
+
+class Scaled(nn.Sequential):
+    """A network that needs values: a tensor made without a device. With images of three channels it fails everywhere."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Conv2d(1, width, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[0](x) * torch.linspace(0, 1, 6)
+
+
+def test_a_network_that_needs_values_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    config = {"family": "scaled", "name": "scaled8", "about": {"match": {"width": "width"}}}
+    config |= {
+        "model": {"_target_": f"{__name__}.Scaled", "width": 8},
+        "data": {"in_channels": 1, "image_size": [8, 8]},
+    }
+    with pytest.raises(
+        ValueError, match="the widths of scaled8 cannot be tried without values, on PyTorch's meta device"
+    ):
+        Network(config)
+    with pytest.raises(RuntimeError, match="to have 1 channels"):
+        Network(config | {"data": {"in_channels": 3, "image_size": [8, 8]}})
 
 
 @pytest.mark.parametrize(

@@ -267,3 +267,30 @@ def test_no_product_of_tensors_is_free():
     assert not any(is_free(f"aten::{name}") for name in products.split())
     free = "aten::mul_ aten::silu aten::__and__ aten::hardswish_ aten::_softmax sigmoid"
     assert all(map(is_free, free.split()))
+
+
+class NeedsValues(nn.Module):
+    """A branch on a value, a number taken out of a tensor, and a tensor made without a device: nothing for the meta device."""
+
+    def __init__(self, needs: bool):
+        super().__init__()
+        self.needs = needs
+        self.first, self.second = nn.Conv2d(3, 8, 3, groups=1), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        if self.needs:
+            y = y * torch.linspace(0.5, 1.0, y.shape[-1]) / max(1.0, y.abs().max().item())
+            y = y if y.sum() > -math.inf else -y
+        return self.second(y)
+
+
+def test_a_network_that_needs_values_is_counted_on_the_cpu() -> None:
+    plain, needing = (measure(NeedsValues(needs), (3, 16, 16)) for needs in (False, True))
+    assert needing.macs == 14 * 14 * (3 * 9 * 8 + 8 * 4)
+    assert needing == plain  # layers with their gradients too
+
+
+def test_an_error_of_the_networks_own_is_the_one_that_is_raised() -> None:
+    with pytest.raises(RuntimeError, match="to have 3 channels"):
+        measure(NeedsValues(True), (1, 16, 16))

@@ -9,11 +9,12 @@ from typing import Any
 from benchmarks.analysis.comparisons import comparisons, network_labels, protocols
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.config.about import Look
+from benchmarks.config.folders import choices
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import another_look, look_of
 from benchmarks.report.view import Figure, View
-from benchmarks.units import count, score_label, si
+from benchmarks.units import count, nearest, score_label, si
 
 EXPERIMENT = "compute_accuracy"
 _ROW = re.compile(r"(.+)_[\d.]+e\d+")  # of an experiment whose rows are curves at several costs: plain_2.6e6
@@ -36,6 +37,8 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
     if experiment is None and not same_but_seed(runs):
         runs = every
     if not same_but_seed(runs):
+        if experiment is not None and experiment not in (known := choices("experiment")):
+            raise ValueError(f"no experiment {experiment!r}{nearest(experiment, known)}; there are {', '.join(known)}")
         of_experiment = f" of experiment={experiment}" if experiment else ""
         raise ValueError(
             f"no finished run{of_experiment} in {output_root}: run.py experiment={experiment or EXPERIMENT} seed=0,1,2"

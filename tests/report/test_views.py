@@ -245,6 +245,8 @@ def test_without_the_experiment_all_runs_are_drawn_by_the_score_that_people_know
     assert layout["xaxis"]["range"][0] < math.log10(1_900) and layout["xaxis"]["range"][1] > math.log10(3_000)
     with pytest.raises(ValueError, match="no finished run of experiment=connectivity"):
         accuracy_view(tmp_path, "connectivity")
+    with pytest.raises(ValueError, match=r"no experiment 'conectivity' \(did you mean 'connectivity'\?\); there are "):
+        accuracy_view(tmp_path, "conectivity")
 
 
 def test_a_network_of_another_kind_is_on_a_curve_of_its_own(tmp_path: Path) -> None:

@@ -23,8 +23,8 @@ class Segmenter(Supervised):
     """Pixel-wise cross-entropy training; Dice, IoU and pixel error pooled over all pixels of a split.
 
     Dice and IoU are those of the foreground: the mean over all classes but class 0. Where the test split tells objects apart,
-    COCO's AP of the foreground's components is beside them. Targets are cropped centrally to the size that an unpadded network
-    puts out.
+    COCO's AP of the foreground's components, each of one class, is beside them. Targets are cropped centrally to the size that
+    an unpadded network puts out.
 
     Args:
         net: images (N, C, H, W) to logits (N, num_classes, H', W') with H' ≤ H and W' ≤ W.
@@ -68,6 +68,8 @@ class Segmenter(Supervised):
         self.tiles = dict(tiles) if tiles else None
         self.test_time_dihedral = test_time_dihedral
         self.definitions = self.definitions | (getattr(scores, "definitions", {}))
+        if num_classes > 2:
+            self.definitions |= {name: f"{text}; each of one class" for name, text in ComponentAP.definitions.items()}
         if test_time_dihedral:
             averaged = "; of probabilities averaged over the 8 symmetries of the square"
             self.definitions = {name: text + averaged for name, text in self.definitions.items()}
@@ -120,7 +122,7 @@ class Segmenter(Supervised):
                     self.examples.append((image.mean(dim=0).cpu(), truth.cpu(), mask.cpu()))
             if instances is not None:
                 certainty = 1 - logits.softmax(dim=1)[:, 0]
-                self.objects.update(certainty * (masks != 0), _crop(instances, logits))
+                self.objects.update(certainty * (masks != 0), _crop(instances, logits), masks)
             if self.scores is not None:
                 self.scores.update(images, logits, targets, instances)
 

@@ -124,7 +124,9 @@ class Segmenter(Supervised):
                 certainty = 1 - logits.softmax(dim=1)[:, 0]
                 self.objects.update(certainty * (masks != 0), _crop(instances, logits), masks)
             if self.scores is not None:
-                self.scores.update(images, logits, targets, instances)
+                self.scores.update(
+                    *(part if part is None else _crop(part, logits) for part in (images, logits, targets, instances))
+                )
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
         """Return pooled scores; a class with no pixel in truth and prediction is left out of the means."""

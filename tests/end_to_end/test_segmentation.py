@@ -106,6 +106,20 @@ def test_whole_images_are_scored_by_tiles(tmp_path: Path) -> None:
     assert len(module.examples) == 3
 
 
+def test_an_unpadded_network_on_whole_images_is_scored_where_it_has_an_output() -> None:
+    net = UNet(1, 2, base_channels=2, depth=1)
+    module = Segmenter(net, 2, OPTIMISER, SCHEDULE, CellScores(), None).eval()
+    test = CELLS().test
+    batch = (test.images / 255, test.targets.long(), None, test.instances)
+    with torch.no_grad():
+        logits = module(batch[0])
+    module.update_metrics("test", logits, batch)
+    inner = slice(net.border, 64 - net.border)
+    results = np.stack([segments(mask) for mask in logits.argmax(dim=1).numpy()])
+    expected = seg(test.instances[:, inner, inner].numpy(), results)
+    assert float(module.compute_metrics("test")["seg"]) == pytest.approx(expected)
+
+
 def turned(images: torch.Tensor, symmetry: int) -> torch.Tensor:
     """One of the 8 symmetries of the square, applied to the last two dimensions."""
     mirrored = images.transpose(-2, -1) if symmetry % 2 else images

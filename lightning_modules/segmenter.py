@@ -12,10 +12,9 @@ from torchmetrics import Metric
 from lightning_modules.metrics.components import ComponentAP
 from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised, computed
-from lightning_modules.tiling import predict_by_tiles
+from lightning_modules.tiling import default_tiles, output_size, predict_by_tiles
 
 EXAMPLES = 4
-PADDED_TILES = {"tile": 384, "batch_size": 1, "margin": 96}  # margin: the reach of a padded U-Net of depth 4
 SYMMETRIES = 8  # of the square
 
 
@@ -27,7 +26,8 @@ class Segmenter(Supervised):
     an unpadded network puts out.
 
     Args:
-        net: images (N, C, H, W) to logits (N, num_classes, H', W') with H' ≤ H and W' ≤ W.
+        net: images (N, C, H, W) to logits (N, num_classes, H', W') with H' ≤ H and W' ≤ W, its output_size(H, W) where it has
+            that method, else as large as the images.
         num_classes: K ≥ 2, class 0 is the background.
         scores: of the test split beside Dice and IoU, or None.
         tiles: how whole images are evaluated, arguments of ``predict_by_tiles``; None for images that the network takes
@@ -62,6 +62,7 @@ class Segmenter(Supervised):
         **optimization: Any,
     ) -> None:
         super().__init__(net, optimizer, scheduler, **optimization)
+        self.num_classes = num_classes
         self.scores = scores
         self.objects = ComponentAP()
         self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -75,15 +76,23 @@ class Segmenter(Supervised):
             self.definitions = {name: text + averaged for name, text in self.definitions.items()}
         self.confusion_matrices = nn.ModuleDict({split: ConfusionMatrix(num_classes) for split in ("val", "test")})
 
+    def logits_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Return classes, height and width. Raises ValueError for sides that the network does not take."""
+        return self.num_classes, *output_size(self.net, height, width)
+
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Return the mean cross-entropy over each image's pixels, each times its weight (H, W) if given; shape (N,)."""
         losses = F.cross_entropy(logits, _crop(targets, logits), reduction="none")
         return (losses if weights is None else losses * _crop(weights, logits)).mean(dim=(1, 2))
 
+    def use_tiles(self, side: int) -> None:
+        """Take tiles of this side, in pixels, from now on."""
+        self.tiles = (self.tiles or default_tiles(self.net)) | {"tile": side}
+
     @torch.no_grad()
     def predict(self, image: Tensor, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """Return the classes (H, W) of a normalised image (C, H, W) of any size; ``progress`` gets tiles done and total."""
-        tiles: Any = self.tiles or PADDED_TILES
+        tiles: Any = self.tiles or default_tiles(self.net)
         if not self.test_time_dihedral:
             return predict_by_tiles(self.net, image, progress=progress, **tiles).argmax(dim=0)
         copies = iter(range(SYMMETRIES))

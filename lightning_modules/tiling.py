@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+TILE, MARGIN = 384, 96  # the margin: the reach of a padded U-Net of depth 4
+
 
 @torch.no_grad()
 def predict_by_tiles(
@@ -24,8 +26,8 @@ def predict_by_tiles(
     max pooling depends on where its grid begins: outputs of 388 pixels under 16-fold pooling (Figure 1) are laid every 384.
 
     Args:
-        net: maps tiles (N, C, tile, tile) to logits (N, K, h, w) on the device of its parameters, with (h, w) its
-            output_size(tile, tile), which raises ValueError for illegal sides. Legal sides are one total stride apart.
+        net: maps tiles (N, C, tile, tile) to logits (N, K, h, w) on the device of its parameters, with (h, w) the
+            output_size of (tile, tile), which raises ValueError for illegal sides. Legal sides are one total stride apart.
         image: pixels, on any device; the logits are returned there.
         tile: side in pixels of the square that goes into the network.
         batch_size: tiles per pass.
@@ -65,9 +67,32 @@ def predict_by_tiles(
     return logits
 
 
+def output_size(net: Any, height: int, width: int) -> tuple[int, int]:
+    """Return the height and width of the logits of an image: what the network's own ``output_size`` says, else the image's.
+
+    Raises:
+        ValueError: for sides that the network does not take.
+    """
+    if hasattr(net, "output_size"):
+        return net.output_size(height, width)
+    if hasattr(net, "check_image_size"):
+        net.check_image_size(height, width)
+    return height, width
+
+
+def default_tiles(net: Any) -> dict[str, int]:
+    """Return arguments of ``predict_by_tiles`` for a network of which none are known: TILE pixels, or the next side that it
+    takes, and where it is padded a margin of MARGIN, or the next multiple of its stride."""
+    tile = next((side for side in range(TILE, 2 * TILE) if _takes(net, side)), TILE)
+    if output_size(net, tile, tile)[0] < tile:
+        return {"tile": tile, "batch_size": 1}
+    stride = _stride(net, tile)
+    return {"tile": tile, "batch_size": 1, "margin": -(-MARGIN // stride) * stride}
+
+
 def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
     """Return the input pixels beside the kept output on each side, side of the kept output, and stride of the network."""
-    output = net.output_size(tile, tile)[0]
+    output = output_size(net, tile, tile)[0]
     stride = _stride(net, tile)
     if output < tile:
         border, side = (tile - output) // 2, output
@@ -94,12 +119,18 @@ def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
 def _stride(net: Any, tile: int) -> int:
     """Return the distance in pixels from a legal side to the next."""
     for distance in range(1, tile + 1):
-        try:
-            net.output_size(tile + distance, tile + distance)
-        except ValueError:
-            continue
-        return distance
+        if _takes(net, tile + distance):
+            return distance
     raise ValueError(f"the network takes no side from {tile + 1} to {2 * tile}, so its stride is unknown")
+
+
+def _takes(net: Any, side: int) -> bool:
+    """Tell whether a side in pixels is legal."""
+    try:
+        output_size(net, side, side)
+    except ValueError:
+        return False
+    return True
 
 
 def _starts(size: int, side: int, step: int) -> range:

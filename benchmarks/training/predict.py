@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if tile is not None:
         check_memory(module.net, config["data"]["in_channels"], config["data"]["image_size"][0], tile)
-        module.tiles = (module.tiles or {"batch_size": 1, "margin": 96}) | {"tile": tile}
+        module.use_tiles(tile)
     data = config["data"]
     out.mkdir(parents=True, exist_ok=True)
     console = Console()

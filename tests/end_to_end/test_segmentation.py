@@ -220,6 +220,9 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
     UNet(1, 2, base_channels=2, padded=True).check_image_size(fits, fits)
     code, error = predict(directory, image, "--out", tmp_path / "small", "--tile", 256)
     assert code == 0, error
+    (tmp_path / "no.png").write_bytes(b"no image")
+    code, error = predict(directory, tmp_path / "no.png", image, "--out", tmp_path / "some")
+    assert code == 2 and "no.png cannot be read as an image" in error and (tmp_path / "some" / "odd_mask.png").is_file()
     code, error = predict(tmp_path, image)
     assert code == 2 and "RUN is the folder of a trained run" in error
 

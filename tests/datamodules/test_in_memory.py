@@ -10,6 +10,7 @@ import torch
 import yaml
 from support.data_files import CONF, REAL_FASHION_MNIST, one_line
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.splits import Split, Splits
@@ -166,6 +167,32 @@ def test_the_source_is_called_once():
 def test_settings_that_do_not_fit_are_refused_before_training(changes, message):
     with pytest.raises(ValueError, match=message):
         datamodule(**changes)
+
+
+class LargeFloats(TorchDispatchMode):
+    """Notes the memory of every float64 array of so many numbers that is made."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count, self.places = count, set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64 and result.numel() >= self.count:
+            self.places.add(result.data_ptr())
+        return result
+
+
+def test_statistics_of_the_training_images_take_one_copy_of_them_in_float64():
+    module = datamodule(mean=None, std=None)
+    module.mean = module.std = ()
+    pixels = module.splits.train.images.double().numpy() / 255
+    with LargeFloats(pixels.size) as made:
+        module.setup()
+    assert len(made.places) == 1
+    assert module.mean == pytest.approx(pixels.mean((0, 2, 3))) and module.std == pytest.approx(
+        pixels.std((0, 2, 3), ddof=1)
+    )
 
 
 def test_batches_that_do_not_divide_are_refused():

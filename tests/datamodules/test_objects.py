@@ -320,7 +320,7 @@ def inked(image: torch.Tensor) -> torch.Tensor:
         ({"augment": {"dihedral": 1}}, "augment.dihedral must be true or false, got 1"),
         ({"source": of_sizes, "augment": {"dihedral": True}}, "augment.dihedral needs square images or a crop_size"),
         ({"num_classes": 2}, "data.num_classes must be 1, the classes of the data, got 2"),
-        ({"mean": [0.1] * 3, "std": [0.1] * 3}, "mean and std need one value per channel, 1, got 3 and 3"),
+        ({"mean": [0.1] * 3, "std": [0.1] * 3}, "data.mean and data.std need one value per channel, 1,"),
         ({"sha256": "0"}, "these are not the published images and splits"),
         ({"source": partial(load_digit_scenes, 1, 1, 1), "num_classes": 10}, "change what these objects are: leave them out"),
     ],

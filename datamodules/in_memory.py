@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import Augmentation, check_statistics, normalise
 from datamodules.augmentation.elastic import Elastic, ElasticDraws, Warped
-from datamodules.augmentation.weight_map import class_weights, weight_maps
+from datamodules.augmentation.weight_map import checked_border_weights, class_weights, weight_maps
 from datamodules.base import CPU, SplitDataModule
 from datamodules.loading.batch import Batch, on_device
 from datamodules.loading.batching import ResumableLoader, TrainRows, evaluation_batches, loader_options
@@ -117,7 +117,14 @@ class InMemoryDataModule(SplitDataModule[Splits]):
                 raise ValueError(
                     f"augment takes elastic and border_weights together, and no {', '.join(unknown)} beside them"
                 )
-            self.elastic, self.border_weights = Elastic(**augment["elastic"]), augment.get("border_weights")
+            try:
+                self.elastic = Elastic(**augment["elastic"])
+            except TypeError as error:
+                raise ValueError(
+                    "augment.elastic takes input_size and output_size, as [256, 256], and numbers as displacement, shift, "
+                    f"rotation, contrast and brightness, where 0 changes nothing; got {augment['elastic']}"
+                ) from error
+            self.border_weights = checked_border_weights(augment.get("border_weights"))
         self.augmentation = Augmentation({} if self.elastic else augment)
         self.cache_dir = cache_dir
         self._copies: dict[str, Split] = {}

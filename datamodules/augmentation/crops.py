@@ -76,7 +76,7 @@ def check_values(augment: Mapping[str, Any], known: Sequence[str], what: str = "
             raise ValueError(
                 f"augment.{key} must be a positive number of pixels (leave it out for none), got {value!r}"
             )
-        if key == "gain" and (isinstance(value, bool) or not 0 < value <= 1):
+        if key == "gain" and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1):
             raise ValueError(f"augment.gain must be above 0 and at most 1 (leave it out for none), got {value!r}")
         if key in ("horizontal_flip", "dihedral") and not isinstance(value, bool):
             raise ValueError(f"augment.{key} must be true or false, got {value!r}")

@@ -18,6 +18,8 @@ from datamodules.sources.digits import load_digits
 from datamodules.sources.fashion_mnist import load_fashion_mnist
 from datamodules.sources.nuclei import load_nuclei
 
+TILE = {"input_size": [8, 8], "output_size": [8, 8]}
+
 
 def small_splits() -> Splits:
     """21, 7 and 5 images of 3x8x8."""
@@ -162,6 +164,15 @@ def test_the_source_is_called_once():
         ({"num_classes": 3}, "data.num_classes must be 2, the classes of the data, got 3"),
         ({"augment": {"dihedral": True}}, "are for masks"),
         ({"augment": {"mixup": 1}}, "unknown augmentation 'mixup'"),
+        ({"augment": {"elastic": None}}, "augment.elastic takes input_size and output_size, as .*; got None"),
+        ({"augment": {"elastic": {"input_size": [8, 8]}}}, "augment.elastic takes input_size and output_size, as"),
+        ({"augment": {"elastic": TILE | {"scale": 2}}}, "augment.elastic takes .*; got .*'scale': 2"),
+        ({"augment": {"elastic": TILE | {"rotation": "x"}}}, "augment.elastic takes .*; got .*'rotation': 'x'"),
+        (
+            {"augment": {"elastic": TILE, "border_weights": True}},
+            "border_weights takes numbers as w0 and sigma, or is null",
+        ),
+        ({"augment": {"elastic": TILE, "border_weights": {"w": 1}}}, "border_weights takes numbers as w0 and sigma"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_training(changes, message):

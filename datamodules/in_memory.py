@@ -150,6 +150,14 @@ class InMemoryDataModule(SplitDataModule[Splits]):
             if self.eval_batch_size != 1:
                 raise ValueError(f"images of different sizes need data.eval_batch_size=1, got {self.eval_batch_size}")
 
+    def training_shape(self) -> list[int]:
+        """Return the shape [C, H, W] of what is trained on: of a tile, where the recipe cuts some."""
+        side = self.augmentation.crop_size
+        return [
+            len(self.mean),
+            *(self.elastic.input_size if self.elastic else (side, side) if side else self.image_size),
+        ]
+
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""
         sampler, device = self.train_sampler(), self.root_device()

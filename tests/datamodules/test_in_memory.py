@@ -180,6 +180,22 @@ def test_settings_that_do_not_fit_are_refused_before_training(changes, message):
         datamodule(**changes)
 
 
+@pytest.mark.parametrize(
+    ("augment", "shape"),
+    [
+        ({"horizontal_flip": True}, [1, 16, 16]),
+        ({"crop_size": 12, "dihedral": True}, [1, 12, 12]),
+        ({"elastic": {"input_size": [24, 20], "output_size": [16, 12]}}, [1, 24, 20]),
+    ],
+    ids=["whole", "crops", "tiles"],
+)
+def test_what_is_trained_on_has_the_shape_for_which_compute_is_counted(augment, shape):
+    module = InMemoryDataModule(small_masks, 2, 2, augment, [0.5], [0.5], 0)
+    module.setup()
+    batch = next(iter(module.train_dataloader()))
+    assert module.training_shape() == list(batch.images.shape[1:]) == shape
+
+
 class LargeFloats(TorchDispatchMode):
     """Notes the memory of every float64 array of so many numbers that is made."""
 

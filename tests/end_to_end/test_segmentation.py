@@ -34,6 +34,7 @@ ELASTIC = {"input_size": [64, 64], "output_size": [32, 32], "displacement": 3}
 SMALL = (  # touching_cells with few and small images
     *("+data.source.train_count=16", "+data.source.val_count=1", "+data.source.test_count=4", "+data.source.size=64"),
     *("recipe.augment.elastic.input_size=[64,64]", "recipe.augment.elastic.output_size=[64,64]"),
+    "data.image_size=[64,64]",
 )
 OPTIMISER = partial(torch.optim.SGD, lr=0.1)
 SCHEDULE = partial(torch.optim.lr_scheduler.ConstantLR)

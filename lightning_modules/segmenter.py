@@ -12,7 +12,7 @@ from torchmetrics import Metric
 from lightning_modules.metrics.components import ComponentAP
 from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised, computed
-from lightning_modules.tiling import default_tiles, output_size, predict_by_tiles
+from lightning_modules.tiling import checked_tiles, default_tiles, output_size, predict_by_tiles
 
 EXAMPLES = 4
 SYMMETRIES = 8  # of the square
@@ -66,7 +66,7 @@ class Segmenter(Supervised):
         self.scores = scores
         self.objects = ComponentAP()
         self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.tiles = dict(tiles) if tiles else None
+        self.tiles = checked_tiles(net, tiles) if tiles else None
         self.test_time_dihedral = test_time_dihedral
         self.definitions = self.definitions | (getattr(scores, "definitions", {}))
         if num_classes > 2:

@@ -1,6 +1,6 @@
 """Overlap-tile inference: images of any size, piece by piece (Ronneberger et al., MICCAI 2015, §2 and Figure 2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -41,8 +41,7 @@ def predict_by_tiles(
     """
     if image.ndim != 3 or not image.numel():
         raise ValueError(f"one image [C, H, W] with pixels is needed, got shape {tuple(image.shape)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    _check_batch_size(batch_size)
     if any(module.training for module in net.modules()):
         raise ValueError("the network is in training mode: call net.eval() first")
     border, side, stride = _layout(net, tile, margin)
@@ -80,6 +79,17 @@ def output_size(net: Any, height: int, width: int) -> tuple[int, int]:
     return height, width
 
 
+def checked_tiles(net: Any, tiles: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return arguments of ``predict_by_tiles`` as they are. Raises ValueError where it would, or where they are none."""
+    wrong = tiles.keys() - {"tile", "batch_size", "margin"}
+    numbers = {name: value for name, value in tiles.items() if not (name == "margin" and value is None)}
+    if wrong or not {"tile", "batch_size"} <= tiles.keys() or not all(type(value) is int for value in numbers.values()):
+        raise ValueError(f"recipe.tiles takes whole numbers as tile, batch_size and margin, got {dict(tiles)}")
+    _check_batch_size(tiles["batch_size"])
+    _layout(net, tiles["tile"], tiles.get("margin"))
+    return dict(tiles)
+
+
 def default_tiles(net: Any) -> dict[str, int]:
     """Return arguments of ``predict_by_tiles`` for a network of which none are known: TILE pixels, or the next side that it
     takes, and where it is padded a margin of MARGIN, or the next multiple of its stride."""
@@ -88,6 +98,11 @@ def default_tiles(net: Any) -> dict[str, int]:
         return {"tile": tile, "batch_size": 1}
     stride = _stride(net, tile)
     return {"tile": tile, "batch_size": 1, "margin": -(-MARGIN // stride) * stride}
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
 
 
 def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:

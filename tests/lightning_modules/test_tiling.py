@@ -260,6 +260,29 @@ def test_padded_tiles_and_margins_that_do_not_fit_are_refused(tile, margin, mess
     predict_by_tiles(unet(padded=True), picture(5, 5), 104, 1, 48)
 
 
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        ({"tile": 104, "batch_size": 1, "margin": 47}, "margin must be a multiple of the network's stride 8"),
+        ({"tile": 100, "batch_size": 1, "margin": 48}, "the legal sides nearest to 100 are 96 and 104"),
+        ({"tile": 104, "batch_size": 1, "margin": None}, "a padded network needs margin"),
+        ({"tile": 104, "batch_size": 0, "margin": 48}, "batch_size must be at least 1, got 0"),
+        (
+            {"tile": "a", "batch_size": 1, "margin": 48},
+            "recipe.tiles takes whole numbers as tile, batch_size and margin, got",
+        ),
+        (
+            {"tile": 104, "batch_size": 1, "overlap": 48},
+            "recipe.tiles takes whole numbers as tile, batch_size and margin, got",
+        ),
+        ({"tile": 104}, "recipe.tiles takes whole numbers as tile, batch_size and margin, got"),
+    ],
+)
+def test_tiles_that_do_not_fit_are_refused_before_training(tiles, message):
+    with pytest.raises(ValueError, match=message):
+        Segmenter(unet(padded=True), 3, None, None, None, tiles)
+
+
 def test_other_impossible_values_are_refused():
     net = unet()
     with pytest.raises(ValueError, match="drops its own margin of 44"):

@@ -60,6 +60,8 @@ class Supervised(pl.LightningModule):
         clip_gradient_norm: float | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"model._target_ makes a network, a torch.nn.Module, got a {type(net).__name__}")
         self.net = net
         self.decay_norms_and_biases = decay_norms_and_biases
         self.clip_gradient_norm = clip_gradient_norm

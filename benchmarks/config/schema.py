@@ -226,7 +226,8 @@ def check_values(config: Mapping[str, Any]) -> None:
                 raise ConfigurationError(f"{'.'.join(names[:place])} is {BLOCK.words}, got {shown(node)}")
             if name not in node:
                 if kind.required:
-                    raise ConfigurationError(f"{key} is missing; it is {kind.words}")
+                    hint = "; a network's file sets it, below the line `# @package _global_`" if key == "name" else ""
+                    raise ConfigurationError(f"{key} is missing; it is {kind.words}{hint}")
                 break
             node = node[name]
         else:

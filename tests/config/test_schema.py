@@ -28,6 +28,7 @@ REFUSED = {
     "output_root=2024": "output_root is a text, got 2024; in quotes it is one: 'output_root=\"2024\"'",
     "output_root=": "output_root is a text, got ''",
     "name=null": "name is a text, got null",
+    "~name": "name is missing; it is a text; a network's file sets it, below the line `# @package _global_`",
     "mode=tset": "mode is train or test, got 'tset'; `python -m benchmarks plan` forecasts",
     "mode=null": "mode is train or test, got null; `python -m benchmarks plan` forecasts",
     "weights=3": "weights is null or a text, got 3",

@@ -51,6 +51,12 @@ def test_a_network_that_gives_no_logits_of_the_classes_is_refused_in_one_line(ne
     assert str(error.value).endswith(given)
 
 
+def test_what_is_no_network_is_refused() -> None:
+    several: Any = (net(), "its tools")  # as some of torch.hub's functions return
+    with pytest.raises(ValueError, match="model._target_ makes a network, a torch.nn.Module, got a tuple"):
+        Classifier(several, 3, SGD, CONSTANT)
+
+
 def trained(module: Classifier, steps: int = 3, parts: int = 1) -> dict[str, Tensor]:
     module.micro_batches = parts
     generator = torch.Generator().manual_seed(1)

@@ -69,8 +69,8 @@ def read_coco_file(path: Path) -> CocoFile:
     Left out, with a count in the notes: objects whose every polygon has fewer than three points; in training also those with a
     box under a pixel wide or high, which evaluation keeps, as COCO does.
     Raises FileNotFoundError if it is missing. ValueError naming the file, and the annotation where there is one: it is not
-    COCO's JSON, ids are used twice, an annotation has an unknown image or category, no box, or one that is reversed or outside
-    its image, an area or iscrowd that is none, or a mask of another size; or some objects have a mask and others none.
+    COCO's JSON, ids or files are used twice, an annotation has an unknown image or category, no box, or one that is reversed or
+    outside its image, an area or iscrowd that is none, or a mask of another size; or some objects have a mask and others none.
     ImportError without pycocotools where there are polygons.
     """
     dataset = _load(path)
@@ -86,6 +86,14 @@ def read_coco_file(path: Path) -> CocoFile:
             raise ValueError(
                 f"{path}: image {image['id']} must have a height and width in pixels, whole numbers from 1, got "
                 f"{image['height']!r} and {image['width']!r}"
+            )
+    by_name: dict[str, int] = {}
+    for image in images:
+        other = by_name.setdefault(image["file_name"], image["id"])
+        if other != image["id"]:
+            raise ValueError(
+                f"{path}: {image['file_name']} is the file of two images, {other} and {image['id']}, which could lie in two "
+                "splits; write it once, with all its annotations"
             )
     rows = {image["id"]: row for row, image in enumerate(images)}
     known = {category["id"] for category in categories}

@@ -285,6 +285,10 @@ BAD = {
     "crowd of text": (set_annotation(iscrowd="0"), "annotation 4 must have an iscrowd of 0, one object, or 1, .* got '0'"),
     "image in a list": (set_annotation(image_id=[10]), r"annotation 4 is of image \[10\], which the file does not list"),
     "no file name": (lambda content: content["images"][0].update(file_name=5), "the file_name of image 60 must be a text, got"),
+    "a file twice": (
+        lambda content: content["images"][0].update(file_name="0.png"),
+        "0.png is the file of two images, 0 and 60, which could lie in two splits; write it once, with all its annotations",
+    ),
     "an id twice": (set_annotation(id=5), "the id 5 is used twice among annotations"),
     "no category": (lambda content: content["annotations"][3].pop("category_id"), r"annotations\[3\] has no category_id"),
     "no name": (lambda content: content["categories"][0].pop("name"), r"categories\[0\] has no name; it needs id, name"),

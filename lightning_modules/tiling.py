@@ -90,7 +90,7 @@ def checked_tiles(net: Any, tiles: Mapping[str, Any]) -> dict[str, int | None]:
     return dict(tiles)
 
 
-def default_tiles(net: Any) -> dict[str, int]:
+def default_tiles(net: Any) -> dict[str, int | None]:
     """Return arguments of ``predict_by_tiles`` for a network of which none are known: TILE pixels, or the next side that it
     takes, and where it is padded a margin of MARGIN, or the next multiple of its stride."""
     tile = next((side for side in range(TILE, 2 * TILE) if _takes(net, side)), TILE)

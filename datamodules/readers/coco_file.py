@@ -17,7 +17,7 @@ from datamodules.readers.objects import Objects
 
 LISTS = "images, annotations and categories"
 Fail = Callable[[str], ValueError]  # what is wrong with an annotation, to the error that names it
-NO_MASKS = (None, [], [[]])  # what programs write as the segmentation of a box
+NO_MASKS: tuple[Any, ...] = (None, [], [[]])  # what programs write as the segmentation of a box
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,6 +90,10 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         """Return the shape [C, H, W] of a training image, for the manifest."""
         return [len(self.mean), *self.image_size]
 
+    def training_shape(self) -> list[int]:
+        """Return the shape [C, H, W] of what is trained on."""
+        return self.image_shape()
+
     def manifest(self) -> dict[str, Any]:
         """Return what identifies the data in a record, as plain types: counts, classes, checksum, shape, statistics, notes and
         baselines."""

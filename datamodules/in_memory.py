@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.augmentation.crops import Augmentation, check_statistics, normalise
 from datamodules.augmentation.elastic import Elastic, ElasticDraws, Warped
-from datamodules.augmentation.weight_map import class_weights, weight_maps
+from datamodules.augmentation.weight_map import checked_border_weights, class_weights, weight_maps
 from datamodules.base import CPU, SplitDataModule
 from datamodules.loading.batch import Batch, on_device
 from datamodules.loading.batching import ResumableLoader, TrainRows, evaluation_batches, loader_options
@@ -117,7 +117,14 @@ class InMemoryDataModule(SplitDataModule[Splits]):
                 raise ValueError(
                     f"augment takes elastic and border_weights together, and no {', '.join(unknown)} beside them"
                 )
-            self.elastic, self.border_weights = Elastic(**augment["elastic"]), augment.get("border_weights")
+            try:
+                self.elastic = Elastic(**augment["elastic"])
+            except TypeError as error:
+                raise ValueError(
+                    "augment.elastic takes input_size and output_size, as [256, 256], and numbers as displacement, shift, "
+                    f"rotation, contrast and brightness, where 0 changes nothing; got {augment['elastic']}"
+                ) from error
+            self.border_weights = checked_border_weights(augment.get("border_weights"))
         self.augmentation = Augmentation({} if self.elastic else augment)
         self.cache_dir = cache_dir
         self._copies: dict[str, Split] = {}
@@ -128,7 +135,9 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         train = self.splits.train
         self.image_size = train.images.shape[2:]
         if not self.mean and not self.std:
-            pixels = _pixels(train, train.images.transpose(0, 1)).double() / 255
+            pixels = (
+                _pixels(train, train.images.transpose(0, 1)).double().div_(255)
+            )  # no second copy, 8 times the images
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
         check_statistics(self.mean, self.std, train.images.shape[1])
         self.augmentation.check(train)
@@ -140,6 +149,14 @@ class InMemoryDataModule(SplitDataModule[Splits]):
                 )
             if self.eval_batch_size != 1:
                 raise ValueError(f"images of different sizes need data.eval_batch_size=1, got {self.eval_batch_size}")
+
+    def training_shape(self) -> list[int]:
+        """Return the shape [C, H, W] of what is trained on: of a tile, where the recipe cuts some."""
+        side = self.augmentation.crop_size
+        return [
+            len(self.mean),
+            *(self.elastic.input_size if self.elastic else (side, side) if side else self.image_size),
+        ]
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return this rank's part of every global batch of an epoch, shuffled and augmented."""

@@ -81,6 +81,10 @@ class Classifier(Supervised):
                 for k in ranks
             }
 
+    def logits_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Return the number of classes."""
+        return (self.num_classes,)
+
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Return the cross-entropy of each image, shape (N,)."""
         return F.cross_entropy(logits, targets, reduction="none")

@@ -46,6 +46,8 @@ class Detector(Supervised):
     def __init__(
         self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any, seed: int, **optimization: Any
     ) -> None:
+        if not hasattr(net, "losses"):
+            raise ValueError(f"{type(net).__name__} is no detector: model=faster_rcnn and model=mask_rcnn are")
         super().__init__(net, optimizer, scheduler, **optimization)
         self.seed = seed
         self.kinds: tuple[Kind, ...] = ("box", "mask") if hasattr(net, "mask_head") else ("box",)

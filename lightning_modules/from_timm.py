@@ -20,8 +20,10 @@ def timm_network(net: str, in_channels: int, num_classes: int, **arguments: Any)
 
     Raises:
         ImportError: timm is not installed, or does not start here.
-        ValueError: timm has no such network.
+        ValueError: timm has no such network, or its trained weights are asked for.
     """
+    if "pretrained" in arguments:
+        raise ValueError("networks of timm are trained from the start here: leave out model.pretrained")
     timm = _timm()
     if not re.fullmatch(r"[\w.]+", net, re.ASCII) or not timm.is_model(net):
         near = difflib.get_close_matches(net, timm.list_models(), n=3)

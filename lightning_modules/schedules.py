@@ -31,7 +31,9 @@ def warm_up_then_drops(
     rate, times gamma from each share in drops.
 
     Detectron's and detectron2's: 1x is 90,000 steps, of which 1,000 rise from a thousandth, and drops at 60,000 and 80,000.
+    Raises ValueError unless warm_up is a share.
     """
+    _check_share(warm_up)
 
     def factor(step: int) -> float:
         rise = min(step / (warm_up * total_steps), 1) if warm_up else 1
@@ -45,13 +47,20 @@ def warm_up_then_drops(
 def warm_up_then_cosine(optimizer: Optimizer, total_steps: int, warm_up: float) -> LambdaLR:
     """Return a schedule by steps: a linear rise over the share warm_up of them, then a cosine to zero.
 
-    Goyal et al. 2017, §2.2 (gradual warm-up); Loshchilov and Hutter 2017, equation 5 with one cycle.
+    Goyal et al. 2017, §2.2 (gradual warm-up); Loshchilov and Hutter 2017, equation 5 with one cycle. Raises ValueError unless
+    warm_up is a share.
     """
+    _check_share(warm_up)
     rising = round(warm_up * total_steps)
 
     def factor(step: int) -> float:
         if step < rising:
             return (step + 1) / (rising + 1)
-        return (1 + cos(pi * (step - rising) / (total_steps - rising))) / 2
+        return (1 + cos(pi * (step - rising) / max(total_steps - rising, 1))) / 2
 
     return LambdaLR(optimizer, factor)
+
+
+def _check_share(warm_up: float) -> None:
+    if not isinstance(warm_up, int | float) or not 0 <= warm_up <= 1:
+        raise ValueError(f"recipe.scheduler.warm_up is a share of the steps, 0 to 1, got {warm_up!r}")

@@ -12,10 +12,9 @@ from torchmetrics import Metric
 from lightning_modules.metrics.components import ComponentAP
 from lightning_modules.metrics.sums import ConfusionMatrix
 from lightning_modules.supervised import Batch, Supervised, computed
-from lightning_modules.tiling import predict_by_tiles
+from lightning_modules.tiling import checked_tiles, default_tiles, output_size, predict_by_tiles
 
 EXAMPLES = 4
-PADDED_TILES = {"tile": 384, "batch_size": 1, "margin": 96}  # margin: the reach of a padded U-Net of depth 4
 SYMMETRIES = 8  # of the square
 
 
@@ -23,11 +22,12 @@ class Segmenter(Supervised):
     """Pixel-wise cross-entropy training; Dice, IoU and pixel error pooled over all pixels of a split.
 
     Dice and IoU are those of the foreground: the mean over all classes but class 0. Where the test split tells objects apart,
-    COCO's AP of the foreground's components is beside them. Targets are cropped centrally to the size that an unpadded network
-    puts out.
+    COCO's AP of the foreground's components, each of one class, is beside them. Targets are cropped centrally to the size that
+    an unpadded network puts out.
 
     Args:
-        net: images (N, C, H, W) to logits (N, num_classes, H', W') with H' ≤ H and W' ≤ W.
+        net: images (N, C, H, W) to logits (N, num_classes, H', W') with H' ≤ H and W' ≤ W, its output_size(H, W) where it has
+            that method, else as large as the images.
         num_classes: K ≥ 2, class 0 is the background.
         scores: of the test split beside Dice and IoU, or None.
         tiles: how whole images are evaluated, arguments of ``predict_by_tiles``; None for images that the network takes
@@ -62,26 +62,37 @@ class Segmenter(Supervised):
         **optimization: Any,
     ) -> None:
         super().__init__(net, optimizer, scheduler, **optimization)
+        self.num_classes = num_classes
         self.scores = scores
         self.objects = ComponentAP()
         self.examples: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.tiles = dict(tiles) if tiles else None
+        self.tiles = checked_tiles(net, tiles) if tiles else None
         self.test_time_dihedral = test_time_dihedral
         self.definitions = self.definitions | (getattr(scores, "definitions", {}))
+        if num_classes > 2:
+            self.definitions |= {name: f"{text}; each of one class" for name, text in ComponentAP.definitions.items()}
         if test_time_dihedral:
             averaged = "; of probabilities averaged over the 8 symmetries of the square"
             self.definitions = {name: text + averaged for name, text in self.definitions.items()}
         self.confusion_matrices = nn.ModuleDict({split: ConfusionMatrix(num_classes) for split in ("val", "test")})
+
+    def logits_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Return classes, height and width. Raises ValueError for sides that the network does not take."""
+        return self.num_classes, *output_size(self.net, height, width)
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Return the mean cross-entropy over each image's pixels, each times its weight (H, W) if given; shape (N,)."""
         losses = F.cross_entropy(logits, _crop(targets, logits), reduction="none")
         return (losses if weights is None else losses * _crop(weights, logits)).mean(dim=(1, 2))
 
+    def use_tiles(self, side: int) -> None:
+        """Take tiles of this side, in pixels, from now on."""
+        self.tiles = (self.tiles or default_tiles(self.net)) | {"tile": side}
+
     @torch.no_grad()
     def predict(self, image: Tensor, progress: Callable[[int, int], None] | None = None) -> Tensor:
         """Return the classes (H, W) of a normalised image (C, H, W) of any size; ``progress`` gets tiles done and total."""
-        tiles: Any = self.tiles or PADDED_TILES
+        tiles: Any = self.tiles or default_tiles(self.net)
         if not self.test_time_dihedral:
             return predict_by_tiles(self.net, image, progress=progress, **tiles).argmax(dim=0)
         copies = iter(range(SYMMETRIES))
@@ -120,9 +131,11 @@ class Segmenter(Supervised):
                     self.examples.append((image.mean(dim=0).cpu(), truth.cpu(), mask.cpu()))
             if instances is not None:
                 certainty = 1 - logits.softmax(dim=1)[:, 0]
-                self.objects.update(certainty * (masks != 0), _crop(instances, logits))
+                self.objects.update(certainty * (masks != 0), _crop(instances, logits), masks)
             if self.scores is not None:
-                self.scores.update(images, logits, targets, instances)
+                self.scores.update(
+                    *(part if part is None else _crop(part, logits) for part in (images, logits, targets, instances))
+                )
 
     def compute_metrics(self, split: str) -> dict[str, Tensor]:
         """Return pooled scores; a class with no pixel in truth and prediction is left out of the means."""

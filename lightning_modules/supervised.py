@@ -60,6 +60,8 @@ class Supervised(pl.LightningModule):
         clip_gradient_norm: float | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(net, nn.Module):
+            raise ValueError(f"model._target_ makes a network, a torch.nn.Module, got a {type(net).__name__}")
         self.net = net
         self.decay_norms_and_biases = decay_norms_and_biases
         self.clip_gradient_norm = clip_gradient_norm
@@ -83,8 +85,23 @@ class Supervised(pl.LightningModule):
         return total_steps is not None and total_steps.default is Parameter.empty
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (N, classes, …) of images (N, C, H, W)."""
-        return self.net(images)
+        """Return the logits (N, classes, …) of images (N, C, H, W). Raises ValueError where the network gives others."""
+        expected = (len(images), *self.logits_shape(*images.shape[-2:]))
+        logits = self.net(images)
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            given = list(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+            smaller = (
+                "; one that gives fewer pixels says so by output_size(height, width)" if len(expected) == 4 else ""
+            )
+            raise ValueError(
+                f"of images {list(images.shape)} the network must give logits {list(expected)}, of data.num_classes="
+                f"{expected[1]}, got {given}{smaller}"
+            )
+        return logits
+
+    def logits_shape(self, height: int, width: int) -> tuple[int, ...]:
+        """Return the shape of an image's logits, (classes, …). Raises ValueError for sides that the network does not take."""
+        raise NotImplementedError
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Return the loss of each sample, shape (N,)."""

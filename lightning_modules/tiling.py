@@ -1,10 +1,12 @@
 """Overlap-tile inference: images of any size, piece by piece (Ronneberger et al., MICCAI 2015, §2 and Figure 2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+TILE, MARGIN = 384, 96  # the margin: the reach of a padded U-Net of depth 4
 
 
 @torch.no_grad()
@@ -24,8 +26,8 @@ def predict_by_tiles(
     max pooling depends on where its grid begins: outputs of 388 pixels under 16-fold pooling (Figure 1) are laid every 384.
 
     Args:
-        net: maps tiles (N, C, tile, tile) to logits (N, K, h, w) on the device of its parameters, with (h, w) its
-            output_size(tile, tile), which raises ValueError for illegal sides. Legal sides are one total stride apart.
+        net: maps tiles (N, C, tile, tile) to logits (N, K, h, w) on the device of its parameters, with (h, w) the
+            output_size of (tile, tile), which raises ValueError for illegal sides. Legal sides are one total stride apart.
         image: pixels, on any device; the logits are returned there.
         tile: side in pixels of the square that goes into the network.
         batch_size: tiles per pass.
@@ -39,8 +41,7 @@ def predict_by_tiles(
     """
     if image.ndim != 3 or not image.numel():
         raise ValueError(f"one image [C, H, W] with pixels is needed, got shape {tuple(image.shape)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    _check_batch_size(batch_size)
     if any(module.training for module in net.modules()):
         raise ValueError("the network is in training mode: call net.eval() first")
     border, side, stride = _layout(net, tile, margin)
@@ -65,9 +66,48 @@ def predict_by_tiles(
     return logits
 
 
+def output_size(net: Any, height: int, width: int) -> tuple[int, int]:
+    """Return the height and width of the logits of an image: what the network's own ``output_size`` says, else the image's.
+
+    Raises:
+        ValueError: for sides that the network does not take.
+    """
+    if hasattr(net, "output_size"):
+        return net.output_size(height, width)
+    if hasattr(net, "check_image_size"):
+        net.check_image_size(height, width)
+    return height, width
+
+
+def checked_tiles(net: Any, tiles: Mapping[str, Any]) -> dict[str, int | None]:
+    """Return arguments of ``predict_by_tiles`` as they are. Raises ValueError where it would, or where they are none."""
+    wrong = tiles.keys() - {"tile", "batch_size", "margin"}
+    numbers = {name: value for name, value in tiles.items() if not (name == "margin" and value is None)}
+    if wrong or not {"tile", "batch_size"} <= tiles.keys() or not all(type(value) is int for value in numbers.values()):
+        raise ValueError(f"recipe.tiles takes whole numbers as tile, batch_size and margin, got {dict(tiles)}")
+    _check_batch_size(tiles["batch_size"])
+    _layout(net, tiles["tile"], tiles.get("margin"))
+    return dict(tiles)
+
+
+def default_tiles(net: Any) -> dict[str, int | None]:
+    """Return arguments of ``predict_by_tiles`` for a network of which none are known: TILE pixels, or the next side that it
+    takes, and where it is padded a margin of MARGIN, or the next multiple of its stride."""
+    tile = next((side for side in range(TILE, 2 * TILE) if _takes(net, side)), TILE)
+    if output_size(net, tile, tile)[0] < tile:
+        return {"tile": tile, "batch_size": 1}
+    stride = _stride(net, tile)
+    return {"tile": tile, "batch_size": 1, "margin": -(-MARGIN // stride) * stride}
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+
+
 def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
     """Return the input pixels beside the kept output on each side, side of the kept output, and stride of the network."""
-    output = net.output_size(tile, tile)[0]
+    output = output_size(net, tile, tile)[0]
     stride = _stride(net, tile)
     if output < tile:
         border, side = (tile - output) // 2, output
@@ -94,12 +134,18 @@ def _layout(net: Any, tile: int, margin: int | None) -> tuple[int, int, int]:
 def _stride(net: Any, tile: int) -> int:
     """Return the distance in pixels from a legal side to the next."""
     for distance in range(1, tile + 1):
-        try:
-            net.output_size(tile + distance, tile + distance)
-        except ValueError:
-            continue
-        return distance
+        if _takes(net, tile + distance):
+            return distance
     raise ValueError(f"the network takes no side from {tile + 1} to {2 * tile}, so its stride is unknown")
+
+
+def _takes(net: Any, side: int) -> bool:
+    """Tell whether a side in pixels is legal."""
+    try:
+        output_size(net, side, side)
+    except ValueError:
+        return False
+    return True
 
 
 def _starts(size: int, side: int, step: int) -> range:

@@ -53,13 +53,17 @@ def _default_for(missing: str, overrides: Sequence[str]) -> list[str]:
         return [f"data={data}_instances"]
     if key is None or not family or not data or any(text.startswith(f"{key}=") for text in overrides):
         return []
-    name = next((name for name in _default_names(group, family, data) if name in choices(group)), None)
+    stem = next(
+        (text.partition("=")[2].strip("'\"") for text in reversed(overrides) if text.startswith("data.stem=")), None
+    )
+    name = next((name for name in _default_names(group, family, data, stem) if name in choices(group)), None)
     return [f"{key}={name}", f"++defaulted.{group.rpartition('/')[2]}={name}"] if name else []
 
 
-def _default_names(group: str, family: str, data: str) -> list[str]:
-    """Return the names of files that would serve: a recipe of the data set or by the task, a variant by stem or task."""
-    content = read_option("data", data)
+def _default_names(group: str, family: str, data: str, stem: str | None = None) -> list[str]:
+    """Return the names of files that would serve: a recipe of the data set or by the task, a variant by stem or task. stem: in
+    the place of the data set's own."""
+    content = {**read_option("data", data), **({} if stem is None else {"stem": stem})}
     kinds = [str(content.get(key)) for key in ("stem", "task") if content.get(key)]
     return [data, *kinds[-1:]] if group == "recipe" else [f"{family}_{kind}" for kind in kinds]
 

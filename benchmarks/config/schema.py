@@ -65,6 +65,7 @@ COUNT = whole(1)
 POSITIVE = Kind(("a positive number",), lambda v: is_number(v) and v > 0)
 NOT_NEGATIVE = Kind(("a number from 0",), lambda v: is_number(v) and v >= 0)
 BELOW_ONE = Kind(("a number between 0 and 1, as 0.999",), lambda v: isinstance(v, float) and 0 < v < 1)
+SHARE = Kind(("a number between 0 and 1, as 0.15",), lambda v: is_number(v) and 0 < v < 1)
 FROM_ZERO_BELOW_ONE = Kind(("a number from 0, below 1",), lambda v: is_number(v) and 0 <= v < 1)
 SWITCH = Kind(("true", "false"), lambda v: isinstance(v, bool))
 TEXT = Kind(("a text",), lambda v: isinstance(v, str) and bool(v.strip()))
@@ -120,6 +121,17 @@ KEYS: Mapping[str, Kind] = {
     "data.pad_multiple": optional(COUNT),
     "data.shorter_side": optional(or_null(COUNT)),
     "data.longest_side": optional(or_null(COUNT)),
+    "data.val_count": optional(COUNT),
+    "data.test_count": optional(or_null(COUNT)),
+    "data.train_count": optional(or_null(COUNT)),
+    "data.val_per_class": optional(COUNT),
+    "data.val_fraction": optional(SHARE),
+    "data.test_fraction": optional(SHARE),
+    "data.instance_masks": optional(SWITCH),
+    "data.keep_empty": optional(SWITCH),
+    "data.extra": optional(SWITCH),
+    "data.fold": optional(whole(0)),
+    "data.folds": optional(COUNT),
     "data.source": BLOCK,
     "recipe.name": TEXT,
     "recipe.batch_size": COUNT,
@@ -214,7 +226,8 @@ def check_values(config: Mapping[str, Any]) -> None:
                 raise ConfigurationError(f"{'.'.join(names[:place])} is {BLOCK.words}, got {shown(node)}")
             if name not in node:
                 if kind.required:
-                    raise ConfigurationError(f"{key} is missing; it is {kind.words}")
+                    hint = "; a network's file sets it, below the line `# @package _global_`" if key == "name" else ""
+                    raise ConfigurationError(f"{key} is missing; it is {kind.words}{hint}")
                 break
             node = node[name]
         else:

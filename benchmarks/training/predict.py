@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Masks, classes or objects of any images, from a finished run of segmentation, classification or detection."
     )
     parser.epilog = (
-        "Images are cut into overlapping tiles with mirrored borders, so memory depends on the tile alone. A mask is written "
-        "as <name>_mask.png, or .tif for several slices: class k of K as grey level 255 k / (K - 1). A run of classification "
+        "Images are cut into overlapping tiles with mirrored borders, so the network needs the memory of a tile; the image and "
+        "the scores of its classes are held whole. A mask is written as <name>_mask.png, or .tif for several slices: class k "
+        "of K as grey level 255 k / (K - 1). A run of classification "
         f"prints the class of each image and writes {CLASSES} with the probabilities of all classes. One of detection writes "
         f"{RESULTS}, in COCO's format with boxes and run-length masks, and draws the objects of a score from {SHOWN} on into "
-        "<name>_objects.png."
+        "<name>_objects.png. An image that cannot be read is left out and named at the end."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
     parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="PNG, JPEG or TIFF (several slices too)")
@@ -49,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write a mask for each image, or the classes or objects of all. Raises ValueError or OSError where there is no such run or
-    image, for a tile that memory does not hold, and a file that would be overwritten."""
+    image, for a tile that memory does not hold, and a file that would be overwritten; at the end for images that could not be
+    read."""
     run, images, tile = arguments.run, arguments.images, arguments.tile
     out = arguments.out or run / "predictions"
     weights = run / "checkpoints" / f"{arguments.checkpoint}.ckpt"
@@ -91,17 +93,33 @@ def run(arguments: argparse.Namespace) -> None:
     module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if tile is not None:
         check_memory(module.net, config["data"]["in_channels"], config["data"]["image_size"][0], tile)
-        module.tiles = (module.tiles or {"batch_size": 1, "margin": 96}) | {"tile": tile}
+        module.use_tiles(tile)
     data = config["data"]
     out.mkdir(parents=True, exist_ok=True)
+    unread: list[str] = []
+
+    def reading(read: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that returns None of an image that cannot be read: the others shall have their results."""
+
+        def attempt(image: Path, *arguments: Any) -> Any:
+            try:
+                return read(image, *arguments)
+            except (ValueError, OSError) as error:
+                unread.append(str(error))
+                return None
+
+        return attempt
+
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         if task == "segmentation":
-            _write_masks(module, datamodule, targets, data, dataset.get("grey_range"), bars)
+            _write_masks(module, reading(datamodule.read_slices), targets, data, dataset.get("grey_range"), bars)
         elif task == "detection":
-            _write_objects(module, datamodule, targets, data, dataset, together, bars)
+            _write_objects(module, datamodule, reading(datamodule.read), targets, data, dataset, together, bars)
         else:
-            _write_classes(module, datamodule, images, data, dataset["classes"], together, bars)
+            _write_classes(module, reading(datamodule.read_view), images, data, dataset["classes"], together, bars)
+    if unread:
+        raise ValueError("; ".join(unread))
 
 
 def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
@@ -120,15 +138,23 @@ def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
 
 
 def _write_masks(
-    module: Any, datamodule: Any, targets: Mapping[Path, Path], data: Mapping[str, Any], grey_range: Any, bars: Progress
+    module: Any,
+    read: Callable[..., Any],
+    targets: Mapping[Path, Path],
+    data: Mapping[str, Any],
+    grey_range: Any,
+    bars: Progress,
 ) -> None:
     import numpy as np
     import tifffile
     from PIL import Image
 
+    levels = (np.arange(data["num_classes"]) * 255 // (data["num_classes"] - 1)).astype(np.uint8)
     for image, target in bars.track(targets.items(), description="images"):
         masks = []
-        slices, remark = datamodule.read_slices(image, data["in_channels"], grey_range)
+        if (found := read(image, data["in_channels"], grey_range)) is None:
+            continue
+        slices, remark = found
         if remark:
             print(remark, file=sys.stderr)
         for number, pixels in enumerate(slices, start=1):
@@ -136,7 +162,7 @@ def _write_masks(
             mask = module.predict(
                 pixels, lambda done, total, task=tiles: bars.update(task, completed=done, total=total)
             )
-            masks.append((mask.cpu().numpy() * 255 // (data["num_classes"] - 1)).astype(np.uint8))
+            masks.append(levels[mask.cpu().numpy()])
             bars.remove_task(tiles)
         if target.suffix == ".tif":
             tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")
@@ -147,7 +173,7 @@ def _write_masks(
 
 def _write_classes(
     module: Any,
-    datamodule: Any,
+    read: Callable[..., Any],
     images: Sequence[Path],
     data: Mapping[str, Any],
     names: Sequence[str],
@@ -159,19 +185,22 @@ def _write_classes(
 
     rows: list[list[str]] = []
     for image in bars.track(images, description="images"):
-        pixels = datamodule.read_view(image, [data["in_channels"], *data["image_size"]])
+        if (pixels := read(image, [data["in_channels"], *data["image_size"]])) is None:
+            continue
         with torch.no_grad():
             probabilities = module(pixels[None].to(module.device)).softmax(dim=1)[0].tolist()
         best = max(range(len(names)), key=probabilities.__getitem__)
         rows.append([str(image), names[best], *(f"{value:.6f}" for value in probabilities)])
         print(f"{image}: {names[best]} ({100 * probabilities[best]:.1f} %)")
-    path.write_text(csv_text([["image", "class", *names], *rows]), encoding="utf-8", newline="")
-    print(path)
+    if rows:
+        path.write_text(csv_text([["image", "class", *names], *rows]), encoding="utf-8", newline="")
+        print(path)
 
 
 def _write_objects(
     module: Any,
     datamodule: Any,
+    read: Callable[..., Any],
     targets: Mapping[Path, Path],
     data: Mapping[str, Any],
     dataset: Mapping[str, Any],
@@ -183,10 +212,14 @@ def _write_objects(
     An image's id is its name's number, as in COCO's files, or else the name before the dot. dataset: that of the record.
     """
     results: list[dict[str, Any]] = []
+    read_any = False
     classes = dataset["classes"]
     category_ids = dataset.get("category_ids") or list(range(1, len(classes) + 1))
     for image, target in bars.track(targets.items(), description="images"):
-        batch, pixels, remark = datamodule.read(image, data["in_channels"])
+        if (known := read(image, data["in_channels"])) is None:
+            continue
+        batch, pixels, remark = known
+        read_any = True
         if remark:
             print(remark, file=sys.stderr)
         on_device = [{name: value.to(module.device) for name, value in one.items()} for one in batch.targets]
@@ -196,8 +229,9 @@ def _write_objects(
         results += datamodule.results(prediction, number, category_ids)
         drawing(pixels, {name: value.numpy() for name, value in prediction.items()}, classes).save(target)
         print(target)
-    write_atomic(path, json.dumps(results) + "\n")
-    print(path)
+    if read_any:
+        write_atomic(path, json.dumps(results) + "\n")
+        print(path)
 
 
 def check_memory(net: Any, channels: int, legal: int, tile: int) -> None:

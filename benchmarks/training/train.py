@@ -67,7 +67,7 @@ def train(run: OpenRun) -> None:
     data = load_data(run, loading)
     module = build(run, layout_note)
     complexity = count_compute(run, module)
-    check_images(config, data.image_shape())
+    check_images(config, data.training_shape())
     apply_options(run, options, arguments, module, complexity)
 
     origin = {"code": training_sha256(), "data": data.manifest()["sha256"]}
@@ -167,14 +167,17 @@ def image_shape(config: dict[str, Any]) -> tuple[int, int, int]:
     return config["data"]["in_channels"], *config["data"]["image_size"]
 
 
-def check_images(config: dict[str, Any], stored: Sequence[int]) -> None:
-    """Raise ValueError where images as they are ``stored``, [C, H, W], are not those for which the network is built, and on
-    which its compute is counted; masks are trained on in tiles."""
+def check_images(config: dict[str, Any], trained_on: Sequence[int]) -> None:
+    """Raise ValueError where what is trained on, [C, H, W], is not that for which the network is built, and on which compute is
+    counted; a detector's is counted for each batch."""
     channels, *size = image_shape(config)
-    if stored[0] != channels:
-        raise ValueError(f"data.in_channels must be {stored[0]}, the channels of the images, got {channels}")
-    if config["data"]["task"] == "classification" and list(stored[1:]) != size:
-        raise ValueError(f"data.image_size must be {list(stored[1:])}, the size of the images, got {size}")
+    if trained_on[0] != channels:
+        raise ValueError(f"data.in_channels must be {trained_on[0]}, the channels of the images, got {channels}")
+    what = {"classification": "the size of the images"}
+    if config["mode"] != "test":
+        what["segmentation"] = "the size that recipe.augment trains on, for which compute is counted"
+    if config["data"]["task"] in what and list(trained_on[1:]) != size:
+        raise ValueError(f"data.image_size must be {list(trained_on[1:])}, {what[config['data']['task']]}, got {size}")
 
 
 def device_of(accelerator: str) -> torch.device:

@@ -76,7 +76,7 @@ def check_values(augment: Mapping[str, Any], known: Sequence[str], what: str = "
             raise ValueError(
                 f"augment.{key} must be a positive number of pixels (leave it out for none), got {value!r}"
             )
-        if key == "gain" and (isinstance(value, bool) or not 0 < value <= 1):
+        if key == "gain" and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1):
             raise ValueError(f"augment.gain must be above 0 and at most 1 (leave it out for none), got {value!r}")
         if key in ("horizontal_flip", "dihedral") and not isinstance(value, bool):
             raise ValueError(f"augment.{key} must be true or false, got {value!r}")
@@ -179,6 +179,10 @@ class Augmentation:
 def check_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
     """Raise ValueError unless mean and std hold one value per channel, in 0..1 and positive."""
     if len(mean) != channels or len(std) != channels:
-        raise ValueError(f"mean and std need one value per channel, {channels}, got {len(mean)} and {len(std)}")
+        raise ValueError(
+            f"data.mean and data.std need one value per channel, {channels}, got {len(mean)} and {len(std)}"
+        )
     if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
-        raise ValueError(f"mean and std are of pixels divided by 255, in 0..1 and std above 0, got {mean} and {std}")
+        raise ValueError(
+            f"data.mean and data.std are of pixels divided by 255, in 0..1 and std above 0, got {mean} and {std}"
+        )

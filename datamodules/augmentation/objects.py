@@ -46,9 +46,10 @@ class ObjectAugmentation:
 
     def __init__(self, augment: Mapping[str, Any]) -> None:
         check_values(augment, self.KEYS, " of objects")
-        self.sides: Sequence[int] = tuple(augment.get("shorter_side", ()))
-        if not all(map(is_length, self.sides)):
-            raise ValueError(f"augment.shorter_side must be a list of lengths in pixels, got {list(self.sides)}")
+        sides = augment.get("shorter_side", ())
+        if isinstance(sides, str) or not isinstance(sides, Sequence) or not all(map(is_length, sides)):
+            raise ValueError(f"augment.shorter_side must be a list of lengths in pixels, as [800], got {sides!r}")
+        self.sides: Sequence[int] = tuple(sides)
         if "longest_side" in augment and not self.sides:
             raise ValueError("augment.longest_side limits what augment.shorter_side scales: give both")
         self.longest: int | None = augment.get("longest_side")

@@ -10,7 +10,9 @@ d_2 run from the centre of the pixel to the centre of the closest pixel of a cel
 
 import hashlib
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +41,17 @@ def class_weights(targets: Tensor, class_count: int) -> Tensor:
     if absent:
         raise ValueError(f"every class needs pixels in the training split to be weighed, {', '.join(absent)} has none")
     return (targets.numel() / (class_count * counts.double())).float()
+
+
+def checked_border_weights(arguments: Any) -> Mapping[str, float] | None:
+    """Return arguments of border_weights, None for none. Raises ValueError on others."""
+    if arguments is None:
+        return None
+    if not isinstance(arguments, Mapping) or not all(
+        name in ("w0", "sigma") and isinstance(value, int | float) for name, value in arguments.items()
+    ):
+        raise ValueError(f"augment.border_weights takes numbers as w0 and sigma, or is null for none, got {arguments}")
+    return arguments
 
 
 def border_weights(instances: np.ndarray, w0: float = W0, sigma: float = SIGMA) -> np.ndarray:

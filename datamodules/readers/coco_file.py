@@ -4,7 +4,7 @@ What is wrong is found when the file is read, before anything is trained, and sa
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from datamodules.readers.objects import Objects
 
 LISTS = "images, annotations and categories"
 Fail = Callable[[str], ValueError]  # what is wrong with an annotation, to the error that names it
+NO_MASKS: tuple[Any, ...] = (None, [], [[]])  # what programs write as the segmentation of a box
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +69,9 @@ def read_coco_file(path: Path) -> CocoFile:
     Left out, with a count in the notes: objects whose every polygon has fewer than three points; in training also those with a
     box under a pixel wide or high, which evaluation keeps, as COCO does.
     Raises FileNotFoundError if it is missing. ValueError naming the file, and the annotation where there is one: it is not
-    COCO's JSON, ids are used twice, an annotation has an unknown image or category, no box, or one that is reversed or outside
-    its image, or a mask of another size; or some objects have a mask and others none. ImportError without pycocotools where
-    there are polygons.
+    COCO's JSON, ids or files are used twice, an annotation has an unknown image or category, no box, or one that is reversed or
+    outside its image, an area or iscrowd that is none, or a mask of another size; or some objects have a mask and others none.
+    ImportError without pycocotools where there are polygons.
     """
     dataset = _load(path)
     categories = sorted(_by_id(path, dataset, "categories", ("name",)).values(), key=lambda each: each["id"])
@@ -79,30 +80,43 @@ def read_coco_file(path: Path) -> CocoFile:
     )
     sizes = np.array([[each["height"], each["width"]] for each in images], np.int64).reshape(-1, 2)
     for image in images:
+        if not isinstance(image["file_name"], str):
+            raise ValueError(f"{path}: the file_name of image {image['id']} must be a text, got {image['file_name']!r}")
         if not all(isinstance(image[side], int) and image[side] > 0 for side in ("height", "width")):
             raise ValueError(
-                f"{path}: image {image['id']} must have a height and width in pixels, got {image['height']!r} and "
-                f"{image['width']!r}"
+                f"{path}: image {image['id']} must have a height and width in pixels, whole numbers from 1, got "
+                f"{image['height']!r} and {image['width']!r}"
+            )
+    by_name: dict[str, int] = {}
+    for image in images:
+        other = by_name.setdefault(image["file_name"], image["id"])
+        if other != image["id"]:
+            raise ValueError(
+                f"{path}: {image['file_name']} is the file of two images, {other} and {image['id']}, which could lie in two "
+                "splits; write it once, with all its annotations"
             )
     rows = {image["id"]: row for row, image in enumerate(images)}
     known = {category["id"] for category in categories}
     every = list(_by_id(path, dataset, "annotations", ("image_id", "category_id")).values())
-    masks = any("segmentation" in each for each in every)
+    masks = any(each.get("segmentation") not in NO_MASKS for each in every)
     by_image: list[list[dict[str, Any]]] = [[] for _ in images]
     learnable = np.zeros(len(images), bool)
     without_points: list[int] = []
     without_extent: list[int] = []
     for annotation in every:
         fail = partial(_failure, path, annotation["id"])
-        if annotation["image_id"] not in rows:
+        if not _is_listed(annotation["image_id"], rows):
             raise fail(f"is of image {annotation['image_id']!r}, which the file does not list")
-        if annotation["category_id"] not in known:
+        if not _is_listed(annotation["category_id"], known):
             raise fail(f"is of category {annotation['category_id']!r}, which the file does not list")
         row = rows[annotation["image_id"]]
         height, width = sizes[row].tolist()
         extent = _check_box(annotation.get("bbox"), height, width, fail)
+        _check_area_and_crowd(annotation, fail)
         kept: dict[str, Any] = {
-            name: annotation[name] for name in ("bbox", "category_id", "area", "iscrowd") if name in annotation
+            name: annotation[name]
+            for name in ("bbox", "category_id", "area", "iscrowd")
+            if annotation.get(name) is not None
         }
         if masks:
             shape = _check_mask(annotation.get("segmentation"), height, width, fail)
@@ -113,7 +127,7 @@ def read_coco_file(path: Path) -> CocoFile:
         by_image[row].append(kept)
         if not extent:
             without_extent.append(annotation["id"])
-        learnable[row] |= extent and not annotation.get("iscrowd", 0)
+        learnable[row] |= extent and not annotation.get("iscrowd")
     packed = [json.dumps(each).encode() for each in by_image]
     return CocoFile(
         path=path,
@@ -177,6 +191,18 @@ def _by_id(path: Path, dataset: Mapping[str, Any], kind: str, fields: Sequence[s
             raise ValueError(f"{path}: the id {item['id']} is used twice among {kind}")
         items[item["id"]] = item
     return items
+
+
+def _is_listed(value: Any, ids: Collection[int]) -> bool:
+    return not isinstance(value, list | dict) and value in ids
+
+
+def _check_area_and_crowd(annotation: Mapping[str, Any], fail: Fail) -> None:
+    area, crowd = annotation.get("area"), annotation.get("iscrowd")
+    if area is not None and not (isinstance(area, int | float) and 0 <= area < float("inf")):
+        raise fail(f"has the area {area!r}; write a number of pixels, or leave it out")
+    if crowd is not None and crowd not in (0, 1):
+        raise fail(f"must have an iscrowd of 0, one object, or 1, a region of many, got {crowd!r}")
 
 
 def _check_box(box: Any, height: int, width: int, fail: Fail) -> bool:

@@ -35,11 +35,13 @@ class DamagedImageError(ValueError):
 
 
 def unreadable(name: object, error: BaseException) -> str:
-    """Return the line about an image file that Pillow does not read: it is damaged, or of a format that is not known."""
+    """Return the line about an image file that Pillow does not read: damaged, of a format that is not known, or too large."""
     if isinstance(error, UnidentifiedImageError):
         why, remedy = "of no known format, whatever its name says", "convert it to PNG or JPEG, or fetch it again"
     else:
         why, remedy = (str(error).splitlines() or [type(error).__name__])[0], "fetch or write it again"
+        if isinstance(error, Image.DecompressionBombError):
+            remedy = "cut it into smaller images, or fetch it again if it is none of so many pixels"
     return f"{name} cannot be read as an image ({why}); {remedy}"
 
 

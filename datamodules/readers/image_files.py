@@ -118,17 +118,18 @@ class ByteScaling:
     bits: int
 
     @classmethod
-    def of(cls, training: np.ndarray) -> "ByteScaling":
-        """Return the scaling of a data set, from its training images: none for uint8, percentiles 0.1 and 99.9 for uint16.
+    def of(cls, images: np.ndarray, name: str = "the training images") -> "ByteScaling":
+        """Return the scaling of a data set from its training images, or of a file: none for uint8, percentiles 0.1 and 99.9 for
+        uint16.
 
-        Raises ValueError on images of one grey value.
+        Raises ValueError, with the name, on images of one grey value.
         """
-        if training.dtype == np.uint8:
+        if images.dtype == np.uint8:
             return cls(0, 255, 8)
-        cumulated = np.cumsum(np.bincount(training.ravel(), minlength=1 << 16))
+        cumulated = np.cumsum(np.bincount(images.ravel(), minlength=1 << 16))
         low, high = (int(np.searchsorted(cumulated, part / 100 * cumulated[-1])) for part in _PERCENTILES)
         if low == high:
-            raise ValueError(f"the training images must vary in grey value, nearly all pixels are {low}")
+            raise ValueError(f"{name} must vary in grey value, nearly all pixels are {low}")
         return cls(low, high, 16)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

@@ -49,8 +49,10 @@ def _colours(path: Path, image: Image.Image) -> np.ndarray:
 def class_mask(values: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
     """Return the class indices uint8 [H, W]. values: integer [H, W], 0..K-1, or 0 and 255 for two classes. name: for messages.
 
-    Raises ValueError on any other value.
+    Raises ValueError on any other value, and on more classes than a byte holds.
     """
+    if len(classes) > 256:
+        raise ValueError(f"{name} may hold 256 classes, background included, got data.num_classes={len(classes)}")
     present = np.unique(values).tolist()
     if len(classes) == 2 and set(present) <= {BLACK, WHITE}:
         return (values // WHITE).astype(np.uint8)

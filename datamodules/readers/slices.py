@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,13 +21,15 @@ def read_slices(path: Path, channels: int, grey_range: Sequence[int] | None) -> 
     Raises ValueError or FileNotFoundError naming the file.
     """
     several = path.suffix.lower() in {".tif", ".tiff"} and page_count(path) != 1
-    slices = read_stack(path) if several else read_image(path)[None]
-    scaling, remark = ByteScaling.of(slices), ""
-    if grey_range is not None and scaling.bits == 16:
+    slices = _of_grey_values(path, read_stack(path)) if several else read_image(path)[None]
+    remark = ""
+    if grey_range is not None and slices.dtype == np.uint16:
         scaling = ByteScaling(grey_range[0], grey_range[1], 16)
-    elif grey_range is not None:
+    else:
+        scaling = ByteScaling.of(slices, str(path))
+    if grey_range is not None and scaling.bits == 8:
         remark = f"{path} has 8 bits per pixel and the training images had 16: its grey values are taken as they are"
-    elif scaling.bits == 16:
+    elif grey_range is None and scaling.bits == 16:
         remark = (
             f"{path} has 16 bits per pixel and the run has no range of grey values from training: "
             f"its own {scaling.low}..{scaling.high} are scaled to 0..255"
@@ -40,3 +43,14 @@ def read_slices(path: Path, channels: int, grey_range: Sequence[int] | None) -> 
     if pixels.shape[1] != channels:
         raise ValueError(f"{path} has {pixels.shape[1]} channels, the network takes {channels}")
     return pixels, remark
+
+
+def _of_grey_values(path: Path, stack: np.ndarray) -> np.ndarray:
+    """Return slices as uint8 or uint16, as read_image does a single one."""
+    if stack.dtype == bool:
+        return stack * np.uint8(255)
+    if stack.dtype.kind not in "ui" or stack.min() < 0 or stack.max() >= 1 << 16:
+        raise ValueError(
+            f"{path} must have grey values of 8 or 16 bits, got {stack.dtype} from {stack.min()} to {stack.max()}"
+        )
+    return stack if stack.dtype == np.uint8 else stack.astype(np.uint16)

@@ -165,7 +165,10 @@ def part_by_name(targets: np.ndarray, names: Sequence[str], fractions: Sequence[
     Raises ValueError on fractions that leave nothing and on a class that is too small.
     """
     if not all(0 < fraction < 1 for fraction in fractions) or sum(fractions) >= 1:
-        raise ValueError(f"fractions of images lie between 0 and 1 and sum up to less, got {list(fractions)}")
+        raise ValueError(
+            "data.val_fraction and data.test_fraction, of what is drawn, lie between 0 and 1 and sum up to less than 1, got "
+            f"{' and '.join(map(str, fractions))}"
+        )
     places = np.array([hashlib.sha256(os.fsencode(name)).hexdigest() for name in names])
     order = np.argsort(places, kind="stable")
     parts: list[list[np.ndarray]] = [[] for _ in (None, *fractions)]

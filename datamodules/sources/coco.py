@@ -56,7 +56,8 @@ def load_coco(path: str | Path, in_channels: int, val_count: int, keep_empty: bo
     path: a folder with annotations/instances_train2017.json and instances_val2017.json, train2017/ and val2017/.
     keep_empty: whether images without an object to be learned are trained on.
     Raises FileNotFoundError on missing files, naming the first image and counting the others; ValueError as read_coco_file, on
-    other categories in val2017 and on a val_count that leaves nothing; ImportError without pycocotools.
+    other categories in val2017, on a val_count that leaves nothing and on a split without objects; ImportError without
+    pycocotools.
     """
     path = Path(path)
     train, test = (read_coco_file(path / "annotations" / f"instances_{name}2017.json") for name in ("train", "val"))
@@ -114,6 +115,12 @@ def _splits(
 ) -> ObjectSplits:
     for split in (train, test):
         _check_files(split)
+    for name, split in (("validation", val), ("test", test)):
+        if not split.annotations.learnable[split.rows].any():
+            raise ValueError(
+                f"{split.annotations.path}: the {len(split)} {name} images drawn hold no object, which leaves no AP; annotate "
+                "some, or raise data.val_count and data.test_count"
+            )
     empty = ~train.annotations.learnable[train.rows]
     if not keep_empty and empty.any():
         train = CocoImages(train.annotations, train.folder, train.rows[~empty], train.channels)

@@ -50,6 +50,10 @@ def load_image_folder(
     files = {}
     for part, folder in folders.items():
         names, skipped = _class_folders(folder)
+        if part != "train" and not names:
+            raise ValueError(
+                f"{folder} holds no folder of a class; put its images there, or remove it to have them drawn"
+            )
         if unknown := sorted(set(names) - set(classes)):
             raise ValueError(f"{folder / unknown[0]} is of a class that {folders['train']} does not have")
         files[part], more = _list_images(folder, classes)
@@ -133,7 +137,12 @@ def _list_images(folder: Path, classes: Sequence[str]) -> tuple[FolderImages, in
         if not entries:
             raise ValueError(f"{folder / name} holds no images; put some there or remove the folder")
         for entry in entries:
-            if entry.is_dir() or not entry.name.lower().endswith(SUFFIXES):
+            if entry.is_dir():
+                raise ValueError(
+                    f"{entry.path} is a folder: a class folder holds images alone; folders of classes may lie in train/, val/ "
+                    "and test/, so written"
+                )
+            if not entry.name.lower().endswith(SUFFIXES):
                 raise ValueError(
                     f"{entry.path} is no {', '.join(SUFFIXES)} file; a class folder holds images of these kinds alone"
                 )

@@ -129,6 +129,7 @@ class FasterRCNN(nn.Module):
         for wrong, message in (
             (num_classes < 1, f"num_classes counts objects' classes, without the background: at least 1, got {num_classes}"),
             (release not in RELEASES, f"release is null, 'torchvision' or 'detectron2', got {release!r}"),
+            (not isinstance(frozen_norm, bool), f"frozen_norm is true (an affine map) or false, got {frozen_norm!r}"),
             (freeze_at not in (0, 1, 2), f"freeze_at is 0, 1 (the stem) or 2 (the first stage too), got {freeze_at!r}"),
             (head_pool not in (7, 14), f"head_pool is 7 or 14, got {head_pool!r}"),
             (not pyramid and given != 4, f"C4 needs the 4 stages of an ImageNet network, got {given}"),

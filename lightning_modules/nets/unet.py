@@ -60,6 +60,8 @@ class UNet(nn.Module):
         check_counts(in_channels=in_channels, num_classes=num_classes, base_channels=base_channels, depth=depth)
         if not isinstance(padded, bool):
             raise ValueError(f"padded is true (output as large as the input) or false (as published), got {padded!r}")
+        if not isinstance(release, bool):
+            raise ValueError(f"release is true (the authors' Caffe network) or false (the paper's), got {release!r}")
         if type(dropout) not in (int, float) or not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), 0 for none, got {dropout!r}")
         self.depth = depth

@@ -349,6 +349,17 @@ def test_a_new_network_or_data_set_is_told_which_file_is_missing(monkeypatch, mi
     assert hydra_errors._missing_option(missing) == line
 
 
+@pytest.mark.parametrize("model", ["resnet", "resnext", "densenet"])
+def test_a_network_has_the_default_variant_of_the_stem_that_is_asked_for(model: str, tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+    asked = (f"model={model}", "data=image_folder", f"data.root={tmp_path}", "data.image_size=[32,32]")
+    for stem in ("cifar", "imagenet"):
+        trial = one(*asked, f"data.stem={stem}")
+        assert trial.config["defaulted"]["variant"] == f"{model}_{stem}"
+        assert instantiate(trial.config["model"]).stem is not None
+
+
 def test_the_classes_of_ones_own_folder_are_counted_and_its_name_is_the_data_sets(tmp_path: Path) -> None:
     folder = tmp_path / "my pets"
     for name in ("cats", "dogs", "emus", ".git"):

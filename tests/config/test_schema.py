@@ -28,6 +28,7 @@ REFUSED = {
     "output_root=2024": "output_root is a text, got 2024; in quotes it is one: 'output_root=\"2024\"'",
     "output_root=": "output_root is a text, got ''",
     "name=null": "name is a text, got null",
+    "~name": "name is missing; it is a text; a network's file sets it, below the line `# @package _global_`",
     "mode=tset": "mode is train or test, got 'tset'; `python -m benchmarks plan` forecasts",
     "mode=null": "mode is train or test, got null; `python -m benchmarks plan` forecasts",
     "weights=3": "weights is null or a text, got 3",
@@ -89,6 +90,26 @@ def test_a_value_of_another_kind_is_refused_in_one_line(override: str, line: str
     with pytest.raises(ConfigurationError) as error:
         expand([override], multirun=False)
     assert str(error.value) == line
+
+
+@pytest.mark.parametrize(
+    ("data", "override", "line"),
+    [
+        ("model=unet data=image_mask_folder", "instance_masks=no", "is true or false, got 'no'"),
+        ("model=unet data=image_mask_folder", "val_count=a", f"is {COUNT}, got 'a'"),
+        ("model=mask_rcnn data=coco_folder", "keep_empty=no", "is true or false, got 'no'"),
+        ("data=svhn", "extra=no", "is true or false, got 'no'"),
+        ("model=unet data=isbi2012", "fold=a", "is a whole number from 0, got 'a'"),
+        ("data=image_folder data.root={root}", "val_fraction=a", "is a number between 0 and 1, as 0.15, got 'a'"),
+    ],
+)
+def test_options_of_data_sets_have_kinds(data: str, override: str, line: str, tmp_path: Path) -> None:
+    """Hydra reads no as a text, which Python takes for true."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with pytest.raises(ConfigurationError) as error:
+        expand([*data.format(root=tmp_path).split(), f"data.{override}"], multirun=False)
+    assert str(error.value) == f"data.{override.partition('=')[0]} {line}"
 
 
 def test_in_a_sweep_the_other_trials_run() -> None:

@@ -72,7 +72,7 @@ def load(root: Path, **changes):
         "images": "images",
         "in_channels": 3,
         "val_count": 1,
-        "test_count": 1,
+        "test_count": 2,  # of one image only it would be that without objects
     }
     return load_coco_folder(root, **(arguments | changes))
 
@@ -120,16 +120,30 @@ def test_every_image_is_in_one_split(tmp_path):
     assert [len(split) for split in splits.named().values()] == [3, 2, 2]
     assert splits.category_ids == (3, 7, 90)
     assert splits.checksum() == load(tmp_path, val_count=2, test_count=2, keep_empty=True).checksum()
-    assert splits.checksum() != load(tmp_path, val_count=2, test_count=1, keep_empty=True).checksum()
+    assert splits.checksum() != load(tmp_path, val_count=1, test_count=2, keep_empty=True).checksum()
 
 
 def test_an_image_without_objects_is_left_out_of_training_alone(tmp_path):
-    splits = [load(folder(tmp_path), split_seed=seed) for seed in range(8)]
+    two = {"val_count": 2, "test_count": 2}
+    splits = [load(folder(tmp_path), split_seed=seed, **two) for seed in range(8)]
     counts = [tuple(len(split) for split in each.named().values()) for each in splits]
-    assert set(counts) == {(4, 1, 1), (5, 1, 1)}
+    assert set(counts) == {(2, 2, 2), (3, 2, 2)}
     for count, each in zip(counts, splits, strict=True):
-        assert ("1 training images without objects left out" in each.notes) == (count[0] == 4)
-    assert all(len(load(tmp_path, split_seed=seed, keep_empty=True).train) == 5 for seed in range(8))
+        assert ("1 training images without objects left out" in each.notes) == (count[0] == 2)
+    assert all(len(load(tmp_path, split_seed=seed, keep_empty=True, **two).train) == 3 for seed in range(8))
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_part_without_objects_would_have_no_score_and_is_refused(part, tmp_path):
+    splits, content = load(folder(tmp_path)), dataset()
+    split = splits.test if part == "test" else splits.val
+    names = [split.annotations.names[row] for row in split.rows]
+    drawn = {image["id"] for image in content["images"] if image["file_name"] in names}
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] not in drawn]
+    with pytest.raises(
+        ValueError, match=rf"annotations.json: the {len(split)} {part} images drawn hold no object, .* raise"
+    ):
+        load(folder(tmp_path, content))
 
 
 def test_coco_itself(tmp_path):
@@ -168,20 +182,31 @@ def test_batches_of_a_folder(tmp_path):
                 assert (
                     x0 - 1 <= columns.min() and columns.max() < x1 + 1 and y0 - 1 <= rows.min() and rows.max() < y1 + 1
                 )
-    (batch,) = data.test_dataloader()
+    batch, _ = data.test_dataloader()
     assert batch.images.shape[1] == 3 and max(batch.targets[0]["size"]) <= 70
     assert data.manifest()["classes"] == ["car", "train", "brush"]
     assert data.manifest()["image_shape"] == [3, 64, 96]
 
 
-def test_boxes_alone(tmp_path):
+@pytest.mark.parametrize("written", [{}, {"segmentation": None}, {"segmentation": []}, {"segmentation": [[]]}])
+def test_boxes_alone(written, tmp_path):
+    """Label Studio, CVAT and Roboflow write an empty segmentation beside a box."""
     content = dataset()
     for each in content["annotations"]:
         del each["segmentation"]
         each.pop("area")
+        each.update(written)
     file = read_coco_file(folder(tmp_path, content) / "annotations.json")
     objects = file.objects(0)
     assert objects.masks is None and objects.area.tolist() == [155, 19 * 17.7, 21 * 17]
+
+
+def test_an_area_that_is_null_is_that_of_the_box(tmp_path):
+    content = dataset()
+    for each in content["annotations"]:
+        each.update(area=None, iscrowd=None, segmentation=[])
+    objects = read_coco_file(folder(tmp_path, content) / "annotations.json").objects(0)
+    assert objects.area.tolist() == [155, 19 * 17.7, 21 * 17] and not objects.crowd.any()
 
 
 def test_a_grey_network_gets_grey_images(tmp_path):
@@ -255,6 +280,15 @@ BAD = {
     "no code": (set_annotation(segmentation={"size": [40, 30], "counts": "é"}), "annotation 4 has a damaged run-length mask"),
     "no counts": (set_annotation(segmentation={"size": [40, 30]}), "annotation 4 has a damaged run-length mask: its counts"),
     "no mask": (set_annotation(segmentation=None), "annotation 4 has no segmentation, and others have one"),
+    "area of text": (set_annotation(area="9"), "annotation 4 has the area '9'; write a number of pixels"),
+    "area below 0": (set_annotation(area=-1), "annotation 4 has the area -1; write"),
+    "crowd of text": (set_annotation(iscrowd="0"), "annotation 4 must have an iscrowd of 0, one object, or 1, .* got '0'"),
+    "image in a list": (set_annotation(image_id=[10]), r"annotation 4 is of image \[10\], which the file does not list"),
+    "no file name": (lambda content: content["images"][0].update(file_name=5), "the file_name of image 60 must be a text, got"),
+    "a file twice": (
+        lambda content: content["images"][0].update(file_name="0.png"),
+        "0.png is the file of two images, 0 and 60, which could lie in two splits; write it once, with all its annotations",
+    ),
     "an id twice": (set_annotation(id=5), "the id 5 is used twice among annotations"),
     "no category": (lambda content: content["annotations"][3].pop("category_id"), r"annotations\[3\] has no category_id"),
     "no name": (lambda content: content["categories"][0].pop("name"), r"categories\[0\] has no name; it needs id, name"),
@@ -319,5 +353,5 @@ def test_a_worker_names_a_damaged_image_in_one_line(tmp_path):
 
 
 def test_no_images_are_left_to_train_on(tmp_path):
-    with pytest.raises(ValueError, match=r"data.val_count must lie in 1..5, the images of .* that are left, got 6"):
+    with pytest.raises(ValueError, match=r"data.val_count must lie in 1..4, the images of .* that are left, got 6"):
         load(folder(tmp_path), val_count=6)

@@ -141,7 +141,10 @@ def damage(root: Path, kind: str) -> None:
         ("dangling link", "cats/link.jpg is a link to /nowhere/x.jpg, which is not there"),
         ("no image", "cats/notes.txt is no .jpg, .jpeg, .png"),
         ("camera", "cats/IMG_1.HEIC is no .jpg, .jpeg, .png"),
-        ("folder", "cats/more is no .jpg, .jpeg, .png"),
+        (
+            "folder",
+            "cats/more is a folder: a class folder holds images alone; folders of classes may lie in train/, val/ and",
+        ),
         ("empty class", "emus holds no images"),
         ("two images", "pets/cats holds 2 images, train, val, test need one each at least"),
         ("damaged", "cats/1.jpg cannot be read as an image"),
@@ -157,6 +160,23 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str, message: str) -
         load(root, tmp_path / "cache")
     assert message in one_line(error)
     assert not list(tmp_path.glob("cache/image_folder*"))
+
+
+@pytest.mark.parametrize("part", ["val", "test"])
+def test_a_part_without_a_class_is_named(tmp_path: Path, part: str) -> None:
+    photographs(tmp_path / "pets" / "train", {"cats": 4, "dogs": 4})
+    (tmp_path / "pets" / part).mkdir()
+    with pytest.raises(ValueError, match=f"pets/{part} holds no folder of a class; put its images there, or remove it"):
+        load(tmp_path / "pets", tmp_path / "cache")
+
+
+def test_fractions_that_leave_nothing_are_named(tmp_path: Path) -> None:
+    photographs(tmp_path / "pets", {"cats": 4, "dogs": 4})
+    for val, test in ((0, 0.2), (2, 0.2), (0.5, 0.5)):
+        with pytest.raises(
+            ValueError, match=f"data.val_fraction and data.test_fraction.* less than 1, got {val} and {test}"
+        ):
+            load(tmp_path / "pets", tmp_path / "cache", val_fraction=val, test_fraction=test)
 
 
 def test_a_part_that_leads_nowhere_is_not_drawn_from_the_others(tmp_path: Path) -> None:

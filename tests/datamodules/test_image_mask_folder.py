@@ -15,6 +15,7 @@ from datamodules.augmentation.elastic import Elastic
 from datamodules.augmentation.weight_map import border_weights
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.instances import InstanceSplit, components
+from datamodules.readers.masks import class_mask
 from datamodules.readers.pairs import image_mask_pairs
 from datamodules.readers.splits import Splits
 from datamodules.sources.image_mask_folder import load_image_mask_folder
@@ -226,6 +227,13 @@ def test_a_file_of_another_format_than_its_name_says_is_no_damaged_one(tmp_path:
         f"{tmp_path}/images/3.png cannot be read as an image (of no known format, whatever its name says); convert it to PNG "
         "or JPEG, or fetch it again"
     )
+
+
+def test_more_classes_than_a_byte_holds_are_refused() -> None:
+    values = np.array([[0, 299]])
+    with pytest.raises(ValueError, match="m.png may hold 256 classes, background included, got data.num_classes=300"):
+        class_mask(values, tuple(map(str, range(300))), "m.png")
+    assert class_mask(np.array([[0, 255]]), tuple(map(str, range(256))), "m.png").tolist() == [[0, 255]]
 
 
 def test_images_without_objects_are_trained_on(tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import torch
 import yaml
 from support.data_files import CONF, REAL_FASHION_MNIST, one_line
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.splits import Split, Splits
 from datamodules.sources.digits import load_digits
 from datamodules.sources.fashion_mnist import load_fashion_mnist
 from datamodules.sources.nuclei import load_nuclei
+
+TILE = {"input_size": [8, 8], "output_size": [8, 8]}
 
 
 def small_splits() -> Splits:
@@ -161,11 +164,62 @@ def test_the_source_is_called_once():
         ({"num_classes": 3}, "data.num_classes must be 2, the classes of the data, got 3"),
         ({"augment": {"dihedral": True}}, "are for masks"),
         ({"augment": {"mixup": 1}}, "unknown augmentation 'mixup'"),
+        ({"augment": {"elastic": None}}, "augment.elastic takes input_size and output_size, as .*; got None"),
+        ({"augment": {"elastic": {"input_size": [8, 8]}}}, "augment.elastic takes input_size and output_size, as"),
+        ({"augment": {"elastic": TILE | {"scale": 2}}}, "augment.elastic takes .*; got .*'scale': 2"),
+        ({"augment": {"elastic": TILE | {"rotation": "x"}}}, "augment.elastic takes .*; got .*'rotation': 'x'"),
+        (
+            {"augment": {"elastic": TILE, "border_weights": True}},
+            "border_weights takes numbers as w0 and sigma, or is null",
+        ),
+        ({"augment": {"elastic": TILE, "border_weights": {"w": 1}}}, "border_weights takes numbers as w0 and sigma"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused_before_training(changes, message):
     with pytest.raises(ValueError, match=message):
         datamodule(**changes)
+
+
+@pytest.mark.parametrize(
+    ("augment", "shape"),
+    [
+        ({"horizontal_flip": True}, [1, 16, 16]),
+        ({"crop_size": 12, "dihedral": True}, [1, 12, 12]),
+        ({"elastic": {"input_size": [24, 20], "output_size": [16, 12]}}, [1, 24, 20]),
+    ],
+    ids=["whole", "crops", "tiles"],
+)
+def test_what_is_trained_on_has_the_shape_for_which_compute_is_counted(augment, shape):
+    module = InMemoryDataModule(small_masks, 2, 2, augment, [0.5], [0.5], 0)
+    module.setup()
+    batch = next(iter(module.train_dataloader()))
+    assert module.training_shape() == list(batch.images.shape[1:]) == shape
+
+
+class LargeFloats(TorchDispatchMode):
+    """Notes the memory of every float64 array of so many numbers that is made."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count, self.places = count, set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float64 and result.numel() >= self.count:
+            self.places.add(result.data_ptr())
+        return result
+
+
+def test_statistics_of_the_training_images_take_one_copy_of_them_in_float64():
+    module = datamodule(mean=None, std=None)
+    module.mean = module.std = ()
+    pixels = module.splits.train.images.double().numpy() / 255
+    with LargeFloats(pixels.size) as made:
+        module.setup()
+    assert len(made.places) == 1
+    assert module.mean == pytest.approx(pixels.mean((0, 2, 3))) and module.std == pytest.approx(
+        pixels.std((0, 2, 3), ddof=1)
+    )
 
 
 def test_batches_that_do_not_divide_are_refused():

@@ -15,6 +15,7 @@ from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.encoded import FolderImages
 from datamodules.readers.image_files import read_image
 from datamodules.readers.masks import class_mask, read_mask
+from datamodules.readers.slices import read_slices
 from datamodules.readers.splits import Splits
 from datamodules.readers.stored_image import StoredImage
 from datamodules.readers.tiff_stacks import read_label_stack, read_stack
@@ -212,3 +213,29 @@ def test_predict_scales_16_bits_as_training_did(tmp_path: Path) -> None:
     save_turned(tmp_path / "side.png", TURNED[6], 6)
     slices, remark = module.read_slices(tmp_path / "side.png", 1, None)
     assert slices.shape == (1, 1, *SHOWN.shape) and remark == ""
+
+
+def test_an_image_without_contrast_is_scaled_as_training_did_and_named_where_nothing_scales_it(tmp_path: Path) -> None:
+    path = tmp_path / "dark.png"
+    Image.fromarray(np.full((8, 9), 700, dtype=np.uint16)).save(path)
+    slices, remark = read_slices(path, 1, (500, 1520))
+    assert (slices == 50).all() and remark == ""
+    with pytest.raises(ValueError, match=r"dark.png must vary in grey value, nearly all pixels are 700"):
+        read_slices(path, 1, None)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.uint32])
+def test_slices_of_other_numbers_than_8_or_16_bits_are_refused_by_name(dtype: type, tmp_path: Path) -> None:
+    slices = np.stack([SHOWN, SHOWN]).astype(dtype)
+    slices[0, 0, 0] = -1 if dtype == np.int16 else 2**32 - 1
+    tifffile.imwrite(tmp_path / "odd.tif", slices, photometric="minisblack")
+    with pytest.raises(
+        ValueError, match=rf"odd.tif must have grey values of 8 or 16 bits, got {np.dtype(dtype)} from "
+    ):
+        read_slices(tmp_path / "odd.tif", 1, None)
+
+
+def test_slices_of_one_bit_are_black_and_white(tmp_path: Path) -> None:
+    slices = np.stack([WHITE_ON_BLACK > 0, WHITE_ON_BLACK == 0])
+    tifffile.imwrite(tmp_path / "bits.tif", slices, photometric="minisblack")
+    assert np.array_equal(read_slices(tmp_path / "bits.tif", 1, None)[0][:, 0], 255 * slices)

@@ -166,6 +166,7 @@ def test_draws_come_from_the_generator_alone():
         ({"crop_size": 12.5}, r"augment.crop_size must be a positive number .* got 12.5"),
         ({"horizontal_flip": 1}, "augment.horizontal_flip must be true or false, got 1"),
         ({"gain": 1.5}, "augment.gain must be above 0 and at most 1 .* got 1.5"),
+        ({"gain": None}, "augment.gain must be above 0 and at most 1 .* got None"),
         ({"gain": True}, "augment.gain must be above 0 and at most 1 .* got True"),
     ],
 )

@@ -184,7 +184,9 @@ def test_a_detector_finds_objects_in_any_image(
     pixels = load_nuclei_instances().test.image(0)[:75, :93]
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(images[0])
     Image.fromarray(pixels.T).save(images[1])
-    assert predict(directory, *images, "--out", out) == 0
+    (tmp_path / "no.png").write_bytes(b"no image")
+    assert predict(directory, tmp_path / "no.png", *images, "--out", out) == 2
+    assert "no.png cannot be read as an image" in capsys.readouterr().err
     assert sorted(path.name for path in out.iterdir()) == [
         "000000000139_objects.png",
         "odd_objects.png",

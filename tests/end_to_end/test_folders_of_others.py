@@ -15,6 +15,7 @@ QUICK = ("logger=none", "recipe.epochs=1", "trainer.limit_train_batches=1", "tra
 UNET = (
     *("model=unet", "data=image_mask_folder", "model.base_channels=2", "recipe.tiles.tile=128", *QUICK),
     *("recipe.augment.elastic.input_size=[32,32]", "recipe.augment.elastic.output_size=[32,32]"),
+    "data.image_size=[32,32]",
 )
 
 

@@ -42,6 +42,13 @@ def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == ["'=cats", "'=cats", "dogs"]  # no formula
     assert all(float(row["'=cats"]) + float(row["dogs"]) == pytest.approx(1, abs=1e-5) for row in rows)
+    (tmp_path / "damaged.jpg").write_bytes(images[0].read_bytes()[:300])
+    some = [str(images[0]), str(tmp_path / "damaged.jpg"), str(images[2]), "--out", str(tmp_path / "some")]
+    assert command("predict")([str(directory), *some]) == 2
+    error = capsys.readouterr().err
+    assert "damaged.jpg cannot be read as an image" in error and error.count("\n") == 1
+    with (tmp_path / "some" / "classes.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == [str(images[0]), str(images[2])]
     for arguments, message in (
         ([str(images[0])], "classes.csv would be overwritten"),
         ([str(images[0]), "--tile", "64", "--out", str(tmp_path)], "--tile is of segmentation"),

@@ -304,6 +304,10 @@ def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
         (["recipe.batch_size=5000"], "5000"),
         (["model.stem=imagenet", "model.depth=50"], "too small"),
         (["data.image_size=[8,9]"], "data.image_size must be [8, 8], the size of the images, got [8, 9]"),
+        (
+            ["model=unet", "data=nuclei", "recipe.augment.crop_size=64"],
+            "data.image_size must be [64, 64], the size that recipe.augment trains on, for which compute is counted, got [128,",
+        ),
         (["recipe.optimizer._target_=nothing.SGD"], "No module named 'nothing'"),
         (["data=cifar10", "data.root=/nowhere"], "cifar-10-binary.tar.gz"),
         (

@@ -34,6 +34,7 @@ ELASTIC = {"input_size": [64, 64], "output_size": [32, 32], "displacement": 3}
 SMALL = (  # touching_cells with few and small images
     *("+data.source.train_count=16", "+data.source.val_count=1", "+data.source.test_count=4", "+data.source.size=64"),
     *("recipe.augment.elastic.input_size=[64,64]", "recipe.augment.elastic.output_size=[64,64]"),
+    "data.image_size=[64,64]",
 )
 OPTIMISER = partial(torch.optim.SGD, lr=0.1)
 SCHEDULE = partial(torch.optim.lr_scheduler.ConstantLR)
@@ -104,6 +105,20 @@ def test_whole_images_are_scored_by_tiles(tmp_path: Path) -> None:
     dice = hits / ((found == 1).sum() + (test.targets.numpy() == 1).sum())
     assert float(trainer.callback_metrics["test/dice"]) == pytest.approx(dice)
     assert len(module.examples) == 3
+
+
+def test_an_unpadded_network_on_whole_images_is_scored_where_it_has_an_output() -> None:
+    net = UNet(1, 2, base_channels=2, depth=1)
+    module = Segmenter(net, 2, OPTIMISER, SCHEDULE, CellScores(), None).eval()
+    test = CELLS().test
+    batch = (test.images / 255, test.targets.long(), None, test.instances)
+    with torch.no_grad():
+        logits = module(batch[0])
+    module.update_metrics("test", logits, batch)
+    inner = slice(net.border, 64 - net.border)
+    results = np.stack([segments(mask) for mask in logits.argmax(dim=1).numpy()])
+    expected = seg(test.instances[:, inner, inner].numpy(), results)
+    assert float(module.compute_metrics("test")["seg"]) == pytest.approx(expected)
 
 
 def turned(images: torch.Tensor, symmetry: int) -> torch.Tensor:
@@ -206,6 +221,9 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
     UNet(1, 2, base_channels=2, padded=True).check_image_size(fits, fits)
     code, error = predict(directory, image, "--out", tmp_path / "small", "--tile", 256)
     assert code == 0, error
+    (tmp_path / "no.png").write_bytes(b"no image")
+    code, error = predict(directory, tmp_path / "no.png", image, "--out", tmp_path / "some")
+    assert code == 2 and "no.png cannot be read as an image" in error and (tmp_path / "some" / "odd_mask.png").is_file()
     code, error = predict(tmp_path, image)
     assert code == 2 and "RUN is the folder of a trained run" in error
 

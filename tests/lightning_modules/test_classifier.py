@@ -34,6 +34,29 @@ def classifier(**settings: Any) -> Classifier:
     return Classifier(net().double(), 3, SGD, CONSTANT, **settings)
 
 
+class OfPair(nn.Module):
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return images.mean(3), images.mean(3)
+
+
+@pytest.mark.parametrize(
+    ("network", "given"),
+    [(nn.Flatten(), "[6, 280]"), (nn.Identity(), "[6, 2, 10, 14]"), (OfPair(), "a tuple")],
+    ids=["other classes", "maps", "several"],
+)
+def test_a_network_that_gives_no_logits_of_the_classes_is_refused_in_one_line(network: nn.Module, given: str) -> None:
+    module = Classifier(network, 3, SGD, CONSTANT)
+    with pytest.raises(ValueError, match=r"must give logits \[6, 3\], of data.num_classes=3, got ") as error:
+        module.sample_losses(IMAGES, CLASSES)
+    assert str(error.value).endswith(given)
+
+
+def test_what_is_no_network_is_refused() -> None:
+    several: Any = (net(), "its tools")  # as some of torch.hub's functions return
+    with pytest.raises(ValueError, match="model._target_ makes a network, a torch.nn.Module, got a tuple"):
+        Classifier(several, 3, SGD, CONSTANT)
+
+
 def trained(module: Classifier, steps: int = 3, parts: int = 1) -> dict[str, Tensor]:
     module.micro_batches = parts
     generator = torch.Generator().manual_seed(1)

@@ -228,6 +228,7 @@ def test_proposals_of_a_network_that_has_diverged_are_none():
         ({"sides": (16, 32)}, "each of the 4 maps"),
         ({"stages": 5}, "stages is 2 to 4"),
         ({"freeze_at": 3}, "freeze_at is 0"),
+        ({"frozen_norm": "no"}, "frozen_norm is true .* or false, got 'no'"),
         ({"head_pool": 9}, "head_pool is 7 or 14"),
         ({"release": "detectron"}, "release is null, 'torchvision' or 'detectron2'"),
     ],

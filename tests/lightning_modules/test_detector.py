@@ -68,6 +68,11 @@ def test_what_is_learned_from_depends_on_seed_step_and_image_alone():
         assert not torch.allclose(other.sample_losses(images, targets), losses, rtol=1e-4)
 
 
+def test_a_network_that_is_no_detector_is_refused():
+    with pytest.raises(ValueError, match="Identity is no detector: model=faster_rcnn and model=mask_rcnn are"):
+        Detector(torch.nn.Identity(), 3, OPTIMISER, SCHEDULE, 0)
+
+
 def test_masks_are_not_learned_from_boxes_alone():
     images, targets = batch(2, 1)
     without = [{name: value for name, value in truth.items() if name != "masks"} for truth in targets]

@@ -43,6 +43,11 @@ def test_where_it_is_not_installed_the_extra_is_named(without_timm: None, monkey
         build(config("data=cifar10")["model"], (3, 32, 32))
 
 
+def test_trained_weights_are_not_taken() -> None:
+    with pytest.raises(ValueError, match="trained from the start here: leave out model.pretrained"):
+        timm_network("resnet18", 3, 10, pretrained=True)
+
+
 def test_a_torchvision_of_another_torch_is_named(
     without_timm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -455,6 +455,7 @@ IMPOSSIBLE = [
     (UNet, {"num_classes": 0}, "num_classes must be"),
     (UNet, {"dropout": 1}, r"dropout must be in \[0, 1\)"),
     (UNet, {"padded": 1}, "padded is true"),
+    (UNet, {"release": "no"}, "release is true"),
 ]
 
 

@@ -80,6 +80,22 @@ def test_the_common_schedule_rises_over_a_tenth_of_the_steps_and_falls_to_zero(s
     assert optimizer.param_groups[0]["lr"] == 0
 
 
+@pytest.mark.parametrize(("steps", "warm_up"), [(1, 1.0), (3, 0.9), (10, 1.0)])
+def test_a_schedule_may_rise_to_its_end(steps: int, warm_up: float) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+    module = Supervised(nn.Identity(), lambda _: optimizer, partial(warm_up_then_cosine, warm_up=warm_up))
+    assert module.learning_rates(steps) == pytest.approx([(step + 1) / (steps + 1) for step in range(steps)])
+
+
+@pytest.mark.parametrize("warm_up", [-0.1, 1.5, 500, "a", None])
+def test_a_warm_up_that_is_no_share_is_refused(warm_up: Any) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+    with pytest.raises(ValueError, match="recipe.scheduler.warm_up is a share of the steps, 0 to 1, got"):
+        warm_up_then_cosine(optimizer, 100, warm_up)
+    with pytest.raises(ValueError, match="recipe.scheduler.warm_up is a share of the steps, 0 to 1, got"):
+        warm_up_then_drops(optimizer, 100, warm_up, 0.1, [0.5], 0.1)
+
+
 def test_the_schedule_of_detectors_rises_by_steps_and_drops_at_its_shares() -> None:
     """detectron2's 1x, a tenth of it: the learning rate of steps around the rise and the drops."""
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=0.02)
@@ -116,4 +132,4 @@ class Stepping(Supervised):
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
-        return self(batch[0]).mean()
+        return self.net(batch[0]).mean()

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from lightning_modules.nets import UNet
-from lightning_modules.tiling import predict_by_tiles
+from lightning_modules.segmenter import Segmenter
+from lightning_modules.tiling import default_tiles, predict_by_tiles
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -171,6 +172,44 @@ def test_every_pixel_comes_back_to_its_place(tile):
     assert torch.equal(predict_by_tiles(Shift().eval(), image, tile, 7), image)
 
 
+class Own(nn.Sequential):
+    """Somebody's padded network, with a pooling in it."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        up = nn.Upsample(scale_factor=2)
+        super().__init__(nn.Conv2d(2, 4, 3, padding=1), nn.MaxPool2d(2), up, nn.Conv2d(4, 3, 3, padding=1))
+
+
+class OwnOfEvenSides(Own):
+    def check_image_size(self, height, width):
+        if height % 2 or width % 2:
+            raise ValueError(f"sides must be even, got {height}x{width}")
+
+
+@pytest.mark.parametrize("net", [Own(), OwnOfEvenSides()], ids=["any side", "even sides"])
+def test_a_network_without_output_size_gives_as_much_as_it_takes(net):
+    image, module = picture(61, 97), Segmenter(net.eval(), 3, None, None, None, None)
+    padded = mirrored(image, 4, 70, 106)
+    expected = net(padded[None])[0, :, 4:65, 4:101].detach()
+    torch.testing.assert_close(predict_by_tiles(net, image, 24, 5, margin=4), expected, **TOLERANCE)
+    module.use_tiles(240)
+    assert torch.equal(module.predict(image), expected.argmax(0))
+    half = Segmenter(nn.MaxPool2d(2), 2, None, None, None, None)
+    with pytest.raises(ValueError, match=r"logits \[1, 2, 8, 8\], .* got \[1, 2, 4, 4\]; .* says so by output_size"):
+        half(torch.zeros(1, 2, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "options", [{"depth": 2}, {"depth": 4}, {"depth": 3, "padded": True}, {"depth": 6, "padded": True}]
+)
+def test_a_run_without_tiles_predicts_an_image_of_any_size(options):
+    net, image = UNet(2, 3, base_channels=1, **options).eval(), picture(61, 97)
+    tiles = default_tiles(net)
+    assert tiles["tile"] >= 384 and tiles.get("margin", 96) >= 96
+    assert Segmenter(net, 3, None, None, None, None).predict(image).shape == (61, 97)
+
+
 class Corner(Shift):
     """Puts out the input two above and two left of the output's place, to show what lies outside the image."""
 
@@ -219,6 +258,29 @@ def test_padded_tiles_and_margins_that_do_not_fit_are_refused(tile, margin, mess
     with pytest.raises(ValueError, match=message):
         predict_by_tiles(unet(padded=True), picture(5, 5), tile, 1, margin)
     predict_by_tiles(unet(padded=True), picture(5, 5), 104, 1, 48)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "message"),
+    [
+        ({"tile": 104, "batch_size": 1, "margin": 47}, "margin must be a multiple of the network's stride 8"),
+        ({"tile": 100, "batch_size": 1, "margin": 48}, "the legal sides nearest to 100 are 96 and 104"),
+        ({"tile": 104, "batch_size": 1, "margin": None}, "a padded network needs margin"),
+        ({"tile": 104, "batch_size": 0, "margin": 48}, "batch_size must be at least 1, got 0"),
+        (
+            {"tile": "a", "batch_size": 1, "margin": 48},
+            "recipe.tiles takes whole numbers as tile, batch_size and margin, got",
+        ),
+        (
+            {"tile": 104, "batch_size": 1, "overlap": 48},
+            "recipe.tiles takes whole numbers as tile, batch_size and margin, got",
+        ),
+        ({"tile": 104}, "recipe.tiles takes whole numbers as tile, batch_size and margin, got"),
+    ],
+)
+def test_tiles_that_do_not_fit_are_refused_before_training(tiles, message):
+    with pytest.raises(ValueError, match=message):
+        Segmenter(unet(padded=True), 3, None, None, None, tiles)
 
 
 def test_other_impossible_values_are_refused():

@@ -116,7 +116,7 @@ def classifier() -> tuple[Supervised, Tensor, Tensor]:
 
 
 def segmenter() -> tuple[Supervised, Tensor, Tensor]:
-    module = Segmenter(nn.Conv2d(1, 3, 3), 3, None, None, scores=None, tiles=None)
+    module = Segmenter(nn.Conv2d(1, 3, 3, padding=1), 3, None, None, scores=None, tiles=None)
     return loaded(module), fake(torch.zeros(COUNT, 1, 8, 8)), fake(torch.zeros(COUNT, 8, 8, dtype=torch.int64))
 
 

@@ -36,6 +36,7 @@ SEGMENTATION = (
     *("cluster.threads_per_process=1", "launch.checkpoint_every_steps=2", "launch.collective_timeout_s=20"),
     *("+data.source.train_count=48", "+data.source.val_count=1", "+data.source.test_count=4", "+data.source.size=64"),
     *("recipe.augment.elastic.input_size=[64,64]", "recipe.augment.elastic.output_size=[64,64]"),
+    "data.image_size=[64,64]",
 )
 WHO = ("rank", "parent")
 PARTS = {"set-up": 0.1, "training": 0.8, "end": 0.1}  # of a life, with the share of the kills that they get

@@ -1,6 +1,7 @@
 """The sweeps of a folder as a grid: what is done, running, failed, missing or made by other code. Imports no torch."""
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -69,7 +70,7 @@ def trial_states(
     runs, problems = loaded or load_runs(output_root)
     listed, unread = _listed(output_root)
     problems = [*problems, *unread]
-    states = [_of_run(run, output_root) for run in runs]
+    states = [_of_run(run) for run in runs]
     known = {run.directory for run in runs}
     states += [_trial_state(Path(name), "missing") for name in listed if output_root / name not in known]
     return sorted(states, key=lambda trial: (trial.data, trial.row, trial.seed)), problems
@@ -114,8 +115,8 @@ def _grid(data: str, trials: Sequence[TrialState], width: int) -> Table:
     return Table(data, ("", *titles), cells, titles)
 
 
-def _of_run(run: Run, output_root: Path) -> TrialState:
-    directory = run.directory.relative_to(output_root)
+def _of_run(run: Run) -> TrialState:
+    directory = Path(os.path.abspath(run.directory))
     if run.status == "ok":
         return _trial_state(directory, "stale" if made_by_other_code(run.record) else "done")
     if run.status != "running":

@@ -46,7 +46,8 @@ def refusal(trial: Trial) -> str | None:
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
         return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
     if config["mode"] == "test":  # in which batches are the evaluation's
-        return _other_run(trial)
+        there = config["weights"] is None or Path(config["weights"]).is_file()
+        return _other_run(trial) if there else f"weights={config['weights']}: there is no such file"
     if batch % (devices * nodes):
         fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
         return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
@@ -87,17 +88,23 @@ def _other_run(trial: Trial) -> str | None:
         return f"cannot read {trial.directory / files.CONFIG}: {error.strerror}; move the run's folder away"
     except ValueError as error:
         return f"{error}; move the run's folder away"
+    if "weights" in differing and _is_same_path(*differing["weights"]):
+        del differing["weights"]
     if differing:
         keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
         return f"{trial.directory} holds another configuration ({keys}); choose another output_root or move it away"
     data = there.get("data")
     root, asked = data.get("root") if isinstance(data, dict) else None, trial.config["data"].get("root")
-    if root != asked and os.path.realpath(str(root)) != os.path.realpath(str(asked)):
+    if not _is_same_path(root, asked):
         return (
             f"{trial.directory} holds a run of data.root={root}, and this asks for data.root={asked}; choose another "
             f"output_root. Where these are the same images, moved: data.root in its {files.CONFIG}"
         )
     return None
+
+
+def _is_same_path(one: object, other: object) -> bool:
+    return one == other or os.path.realpath(str(one)) == os.path.realpath(str(other))
 
 
 def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | None:

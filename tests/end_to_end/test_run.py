@@ -180,12 +180,20 @@ def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> 
     assert digest in (tmp_path / "outputs" / "report.html").read_text()
     again = run_here("mode=test", "weights=mine.pt", "model=resnet", "logger=none", root=tmp_path / "outputs")
     assert again.returncode == 0 and "finished before" in again.stdout
+    full = f"weights={tmp_path / 'mine.pt'}"  # the same file
+    again = run_here("mode=test", full, "model=resnet", "logger=none", root=tmp_path / "outputs")
+    assert again.returncode == 0 and "finished before" in again.stdout
+    (tmp_path / "mine.pt").unlink()
+    again = run_here("mode=test", full, "model=resnet", "logger=none", root=tmp_path / "outputs")
+    assert again.returncode == 1 and f"refused: {full}: there is no such file" in again.stdout
+    assert {found.status for found in load_runs(tmp_path / "outputs")[0]} == {"failed", "ok"}
 
     done = run_here("mode=test", f"weights={checkpoint}", "model=resnet", "logger=none", root=tmp_path / "of_a_run")
     assert done.returncode == 0, done.stdout + done.stderr
     [tested] = load_runs(tmp_path / "of_a_run")[0]
     assert tested.record["metrics"] == runs[2].record["metrics"]
-    assert tested.directory.parent.name == "resnet_digits,weights=resnet20-seed0-last"
+    recipe = checkpoint.parents[2].name.replace(",", "-")
+    assert tested.directory.parent.name == f"resnet_digits,weights=digits-resnet20-{recipe}-seed0-last"
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert {digest} == {tested.part("protocol")["weights"][key] for key in ("sha256", "source_sha256")}
 

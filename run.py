@@ -166,6 +166,7 @@ def _finish(console: Console, launched: Launched) -> int:
 def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[str]) -> int:
     """Run few seeds of each network, and more where a comparison is open; return the exit code. Raises ConfigurationError as
     `_launch`, and where there are no two networks to compare."""
+    from benchmarks.analysis.differences import ALL_PAIRS_UP_TO, EQUAL_COST
     from benchmarks.analysis.sequential import LOOKS, Judged, Pair, judge
     from benchmarks.config.compose import expand
 
@@ -200,6 +201,9 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
         judged = judge((run for members in runs.values() for run in members), look, judged)
         open_folders = {folder for pair, one in judged.items() if one.state == "open" for folder in pair}
         if not open_folders:
+            equal_cost = f"of more than {ALL_PAIRS_UP_TO} networks MACs within {100 * EQUAL_COST:g} %"
+            none = f"no two networks are compared: that needs the same test images, whole epochs, and {equal_cost}"
+            stopped = "" if judged else none
             break
     else:
         stopped = f"{LOOKS[-1]} seeds are the most"

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import pairwise
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,6 +34,12 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         raise RuntimeError("parse_overrides is called inside compose._hydra()")
+    for before, text in pairwise(overrides):
+        if "=" not in text and (before.endswith(",") or text.startswith(",")):
+            joined = f"{before.rstrip(',')},{text.lstrip(',')}"
+            raise ConfigurationError(
+                f"{text!r} is not of the form key=value; values have no spaces between: -m {joined}"
+            )
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     return [_parse(parser, HOME.sub(os.path.expanduser("~"), text)) for text in overrides]
 
@@ -81,6 +88,8 @@ def check_overrides(parsed: Sequence[Override]) -> None:
             raise ConfigurationError(
                 f"{key} is put together from the groups: set model.*, data.*, recipe.* or trainer.*"
             )
+        if key in GROUPS and text.startswith("+") and not isinstance(override.value(), dict):
+            raise ConfigurationError(f"{text}: an option of a group is chosen without +: {text.lstrip('+')}")
         if override.is_sweep_override():
             _check_sweep(override, text)
         elif key in GROUPS:

@@ -309,23 +309,26 @@ def _hydra(argv: list[str]) -> int:
     """Hydra's own switches, which print a configuration and run nothing."""
     import hydra
 
-    from benchmarks.config.compose import defaults_used, expand, register_resolvers
+    from benchmarks.config.compose import defaults_used, expand_all, register_resolvers
 
     known, others = _parser().parse_known_args(argv)
     add_config_dir(known.config_dir)
     overrides = [text for text in argv if "=" in text and not text.startswith("-")]
-    if known.resolve and known.cfg == "job" and not {*others} & {"--package", "-p"}:
-        # Not by Hydra, which cannot resolve a reference whose default is a list.
-        for trial in expand(overrides, known.multirun)[:1]:
-            if isinstance(trial, Impossible):
-                raise ConfigurationError(trial.error)
+    if (known.resolve or known.multirun) and known.cfg == "job" and not {*others} & {"--package", "-p"}:
+        # Not by Hydra, which cannot resolve a reference whose default is a list, and shows no sweep.
+        trials = expand_all(overrides, known.multirun)
+        for trial in trials:
+            print(f"--- # {trial.label}\n" if len(trials) > 1 else "", end="")
             print(yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True), end="")
         return 0
     place = argv.index(overrides[0]) if overrides else len(argv)
     argv = [*argv[:place], *defaults_used(overrides), *argv[place:]]
     register_resolvers()
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
+    except ValueError as error:  # of switches that do not go together
+        raise ConfigurationError(str(error)) from error
     return 0
 
 
@@ -351,7 +354,9 @@ def _parser() -> argparse.ArgumentParser:
         "-m", "--multirun", action="store_true", help="sweep: several values of a key, separated by commas"
     )
     add_config_dir_argument(parser)
-    parser.add_argument("--cfg", "-c", metavar="job", help="print the composed configuration and stop")
+    parser.add_argument(
+        "--cfg", "-c", metavar="job", help="print the composed configuration, with -m of each run, and stop"
+    )
     parser.add_argument(
         "--resolve", action="store_true", help="with --cfg: fill in references, as config.yaml has them"
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 from benchmarks.analysis import published
 from benchmarks.config.folders import add_config_dir, add_config_dir_argument, choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial
-from benchmarks.launch.checks import check_mirrors, check_mode, is_stale
+from benchmarks.launch.checks import check_distinct, check_mirrors, check_mode, is_stale
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
@@ -124,6 +124,7 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
     from benchmarks.performance.plan import check_budget
 
     check_mode(trials)
+    check_distinct(trials)
     check_mirrors(trials)
     check_budget(trials)
     if any(isinstance(trial, Trial) and trial.config["trainer"].get("tuned") for trial in trials):

@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.trial import ConfigurationError, Impossible, Trial, differing_keys
+from benchmarks.config.trial import ConfigurationError, Impossible, Trial, differing, differing_keys, flatten
 from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, gpus, on_gpu
+
+HOW = ("launch.", "logger.", "cluster.", "trainer.accelerator", "trainer.cuda_graph")  # keys of how a trial is run
 
 
 def is_finished(trial: Trial) -> bool:
@@ -151,6 +153,19 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
         if modes == {"test"} and config["seed"] != 0:
             raise ConfigurationError(
                 f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"
+            )
+
+
+def check_distinct(trials: Iterable[Trial | Impossible]) -> None:
+    """Raise ConfigurationError where trials differ only in how they are run: the second would be taken for finished."""
+    by_directory: dict[Path, Trial] = {}
+    for trial in (trial for trial in trials if isinstance(trial, Trial)):
+        other = by_directory.setdefault(trial.directory, trial)
+        keys = [] if other.config == trial.config else differing(flatten(other.config), flatten(trial.config))
+        if keys and all(key.startswith(HOW) for key in keys):
+            raise ConfigurationError(
+                f"{', '.join(keys)}: no part of what a run computes, so these trials are one run; give one value, or each its "
+                "own output_root"
             )
 
 

@@ -119,13 +119,14 @@ def _of_run(run: Run) -> TrialState:
     directory = Path(os.path.abspath(run.directory))
     if run.status == "ok":
         return _trial_state(directory, "stale" if made_by_other_code(run.record) else "done")
+    anew = "; by other code than this, so it starts anew" if made_by_other_code(run.record) else ""
     if run.status != "running":
-        return _trial_state(directory, run.status, run.error or "no cause was recorded")
+        return _trial_state(directory, run.status, (run.error or "no cause was recorded") + anew)
     if held(run.directory / LAUNCHER):
         return _trial_state(directory, "running", _progress(run.directory))
     if held(run.directory / RANKS):
         return _trial_state(directory, "running", "its launcher died; it saves and stops")
-    return _trial_state(directory, "killed", f"started {run.record.get('started', '?')}")
+    return _trial_state(directory, "killed", f"started {run.record.get('started', '?')}{anew}")
 
 
 def _trial_state(directory: Path, state: str, detail: str = "") -> TrialState:

@@ -149,7 +149,7 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
 def _finish(console: Console, launched: Launched) -> int:
     """Show the table of the trials and write the page; return the exit code."""
     trials, outcomes = launched.trials, launched.outcomes
-    loaded = {root: load_runs(root) for root in filter(Path.exists, launched.watcher.roots)}
+    loaded = {root: load_runs(root) for root in filter(Path.is_dir, launched.watcher.roots)}
     launched.watcher.write_pages(loaded)
     runs = _runs(trials, loaded)
     _show(console, trials, outcomes, runs)
@@ -253,7 +253,7 @@ class PageWriter(SweepProgress):
         from benchmarks.report.page import write_page
 
         began = time.monotonic()
-        for root in filter(Path.exists, self.roots):
+        for root in filter(Path.is_dir, self.roots):
             try:
                 write_page(root, (loaded or {}).get(root))
             except OSError as error:

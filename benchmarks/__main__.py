@@ -9,6 +9,7 @@ what the user can mend.
 import argparse
 import importlib
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -188,7 +189,8 @@ def _function(command: Command, name: str) -> Callable[..., Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr."""
+    """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr, 130
+    after Ctrl-C."""
     outlive_readers()
     command, name, rest = find(argv)
     if not command.module:
@@ -198,6 +200,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         add_config_dir(getattr(arguments, "config_dir", None))
         return _function(command, "run")(arguments) or 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except OSError as error:
         known = error.filename is not None and error.strerror is not None
         message = f"cannot read or write {error.filename}: {error.strerror}" if known else str(error)

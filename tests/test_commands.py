@@ -48,6 +48,14 @@ assert "torch" not in sys.modules
         assert f"usage: python -m benchmarks {' '.join(names)} " in done.stdout
 
 
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.report.status.load_runs", interrupted)
+    assert main(["status"]) == 130
+
+
 @pytest.mark.parametrize(("before", "now"), RENAMED.items())
 def test_a_former_name_answers_with_the_present_one(before: str, now: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([before, "model=resnet"]) == 2

@@ -39,9 +39,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     for before, text in pairwise(overrides):
         if "=" not in text and (before.endswith(",") or text.startswith(",")):
             joined = f"{before.rstrip(',')},{text.lstrip(',')}"
-            raise ConfigurationError(
-                f"{text!r} is not of the form key=value; values have no spaces between: {joined}"
-            )
+            raise ConfigurationError(f"{text!r} is not of the form key=value; values have no spaces between: {joined}")
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     return [_parse(parser, HOME.sub(os.path.expanduser("~"), text)) for text in overrides]
 

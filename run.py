@@ -178,11 +178,12 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
     for look, seeds in enumerate(LOOKS):
         asked = [f"seed=range({seeds})" if override == AUTO else override for override in overrides]
         trials = [trial for trial in expand(asked, True) if not look or _folder(trial) in open_folders]
-        if len({_folder(trial) for trial in trials}) < 2:
+        networks = {_folder(trial) for trial in trials} - {None}  # which an impossible one has
+        if len(networks) < 2:
             raise ConfigurationError(
                 f"{AUTO} adds seeds until networks are told apart: give at least two, as model=resnet,resnext"
             )
-        console.print(f"{AUTO}: {seeds} seeds of {plural(len({_folder(trial) for trial in trials}), 'network')}")
+        console.print(f"{AUTO}: {seeds} seeds of {plural(len(networks), 'network')}")
         try:
             launched = _launch(console, trials, argv)
         except ConfigurationError as error:
@@ -193,7 +194,9 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
         for index, outcome in launched.outcomes.items():
             trial = launched.trials[index]
             by_place[trial.directory if isinstance(trial, Trial) else trial.label] = trial, outcome
-        if launched.interrupted or not launched.complete:
+        good = {index for index, outcome in launched.outcomes.items() if outcome.good}
+        possible = {index for index, trial in enumerate(launched.trials) if isinstance(trial, Trial)}
+        if launched.interrupted or not possible <= good:
             stopped = "" if launched.interrupted else "not every run has a result"
             break
         runs = _runs(

@@ -24,6 +24,17 @@ def test_a_single_network_has_nothing_to_be_told_apart_from(tmp_path: Path, caps
     assert not list(tmp_path.iterdir())
 
 
+def test_what_cannot_be_composed_is_no_network_and_stops_no_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-m", "model=resnet,unet", "seed=auto", f"output_root={tmp_path}"]) == 2  # no U-Net on the digits
+    assert "give at least two" in capsys.readouterr().err
+    two = ("model=resnet,unet", "model.depth=8", "model.base_channels=2,4", "trainer.limit_train_batches=1")
+    done = run_here("-m", *two, "seed=auto", *TINY, root=tmp_path / "outputs")
+    assert done.returncode == 1 and "seed=auto: 3 seeds of 2 networks" in done.stdout
+    assert "no two networks are compared" in done.stdout and "not every run has a result" not in done.stdout
+
+
 def test_where_no_two_networks_are_compared_it_says_so(tmp_path: Path) -> None:
     two = ("model=resnet", "model.depth=8", "model.base_channels=2,4", "trainer.limit_train_batches=1")
     done = run_here("-m", *two, "seed=auto", *TINY, root=tmp_path / "outputs")

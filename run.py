@@ -21,7 +21,7 @@ from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.terminal import outlive_readers
+from benchmarks.terminal import outlive_readers, without_comment
 from benchmarks.units import FULL_DISK, full_disk, plural, signal_name
 
 HYDRA_FLAGS = (
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 only if every trial has its result."""
     outlive_readers()
     try:
-        return _main(sys.argv[1:] if argv is None else argv)
+        return _main(without_comment(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # before a run has started
         return 128 + signal.SIGINT
     except (ConfigurationError, NotWritten) as error:

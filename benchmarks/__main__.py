@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.config.folders import add_config_dir, add_config_dir_argument
-from benchmarks.terminal import RENAMED, outlive_readers
+from benchmarks.terminal import RENAMED, outlive_readers, without_comment
 from benchmarks.units import one_line
 
 PROGRAM = "python -m benchmarks"
@@ -192,6 +192,7 @@ def main(argv: Sequence[str]) -> int:
     """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr, 130
     after Ctrl-C."""
     outlive_readers()
+    argv = without_comment(argv)
     command, name, rest = find(argv)
     if not command.module:
         return _list(command, name, rest)

@@ -16,12 +16,12 @@ from rich.console import Console
 from benchmarks.analysis import published
 from benchmarks.config.folders import add_config_dir, add_config_dir_argument, choices
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial
-from benchmarks.launch.checks import check_mirrors, check_mode, is_stale
+from benchmarks.launch.checks import check_distinct, check_mirrors, check_mode, is_stale
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.terminal import outlive_readers
+from benchmarks.terminal import outlive_readers, without_comment
 from benchmarks.units import FULL_DISK, full_disk, plural, signal_name
 
 HYDRA_FLAGS = (
@@ -67,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 only if every trial has its result."""
     outlive_readers()
     try:
-        return _main(sys.argv[1:] if argv is None else argv)
+        return _main(without_comment(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # before a run has started
         return 128 + signal.SIGINT
     except (ConfigurationError, NotWritten) as error:
@@ -124,6 +124,7 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
     from benchmarks.performance.plan import check_budget
 
     check_mode(trials)
+    check_distinct(trials)
     check_mirrors(trials)
     check_budget(trials)
     if any(isinstance(trial, Trial) and trial.config["trainer"].get("tuned") for trial in trials):
@@ -148,7 +149,7 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
 def _finish(console: Console, launched: Launched) -> int:
     """Show the table of the trials and write the page; return the exit code."""
     trials, outcomes = launched.trials, launched.outcomes
-    loaded = {root: load_runs(root) for root in filter(Path.exists, launched.watcher.roots)}
+    loaded = {root: load_runs(root) for root in filter(Path.is_dir, launched.watcher.roots)}
     launched.watcher.write_pages(loaded)
     runs = _runs(trials, loaded)
     _show(console, trials, outcomes, runs)
@@ -166,6 +167,7 @@ def _finish(console: Console, launched: Launched) -> int:
 def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[str]) -> int:
     """Run few seeds of each network, and more where a comparison is open; return the exit code. Raises ConfigurationError as
     `_launch`, and where there are no two networks to compare."""
+    from benchmarks.analysis.differences import ALL_PAIRS_UP_TO, EQUAL_COST
     from benchmarks.analysis.sequential import LOOKS, Judged, Pair, judge
     from benchmarks.config.compose import expand
 
@@ -176,11 +178,12 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
     for look, seeds in enumerate(LOOKS):
         asked = [f"seed=range({seeds})" if override == AUTO else override for override in overrides]
         trials = [trial for trial in expand(asked, True) if not look or _folder(trial) in open_folders]
-        if len({_folder(trial) for trial in trials}) < 2:
+        networks = {_folder(trial) for trial in trials} - {None}  # which an impossible one has
+        if len(networks) < 2:
             raise ConfigurationError(
                 f"{AUTO} adds seeds until networks are told apart: give at least two, as model=resnet,resnext"
             )
-        console.print(f"{AUTO}: {seeds} seeds of {plural(len({_folder(trial) for trial in trials}), 'network')}")
+        console.print(f"{AUTO}: {seeds} seeds of {plural(len(networks), 'network')}")
         try:
             launched = _launch(console, trials, argv)
         except ConfigurationError as error:
@@ -191,7 +194,9 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
         for index, outcome in launched.outcomes.items():
             trial = launched.trials[index]
             by_place[trial.directory if isinstance(trial, Trial) else trial.label] = trial, outcome
-        if launched.interrupted or not launched.complete:
+        good = {index for index, outcome in launched.outcomes.items() if outcome.good}
+        possible = {index for index, trial in enumerate(launched.trials) if isinstance(trial, Trial)}
+        if launched.interrupted or not possible <= good:
             stopped = "" if launched.interrupted else "not every run has a result"
             break
         runs = _runs(
@@ -200,6 +205,9 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
         judged = judge((run for members in runs.values() for run in members), look, judged)
         open_folders = {folder for pair, one in judged.items() if one.state == "open" for folder in pair}
         if not open_folders:
+            equal_cost = f"of more than {ALL_PAIRS_UP_TO} networks MACs within {100 * EQUAL_COST:g} %"
+            none = f"no two networks are compared: that needs the same test images, whole epochs, and {equal_cost}"
+            stopped = "" if judged else none
             break
     else:
         stopped = f"{LOOKS[-1]} seeds are the most"
@@ -248,7 +256,7 @@ class PageWriter(SweepProgress):
         from benchmarks.report.page import write_page
 
         began = time.monotonic()
-        for root in filter(Path.exists, self.roots):
+        for root in filter(Path.is_dir, self.roots):
             try:
                 write_page(root, (loaded or {}).get(root))
             except OSError as error:
@@ -305,23 +313,26 @@ def _hydra(argv: list[str]) -> int:
     """Hydra's own switches, which print a configuration and run nothing."""
     import hydra
 
-    from benchmarks.config.compose import defaults_used, expand, register_resolvers
+    from benchmarks.config.compose import defaults_used, expand_all, register_resolvers
 
     known, others = _parser().parse_known_args(argv)
     add_config_dir(known.config_dir)
     overrides = [text for text in argv if "=" in text and not text.startswith("-")]
-    if known.resolve and known.cfg == "job" and not {*others} & {"--package", "-p"}:
-        # Not by Hydra, which cannot resolve a reference whose default is a list.
-        for trial in expand(overrides, known.multirun)[:1]:
-            if isinstance(trial, Impossible):
-                raise ConfigurationError(trial.error)
+    if (known.resolve or known.multirun) and known.cfg == "job" and not {*others} & {"--package", "-p"}:
+        # Not by Hydra, which cannot resolve a reference whose default is a list, and shows no sweep.
+        trials = expand_all(overrides, known.multirun)
+        for trial in trials:
+            print(f"--- # {trial.label}\n" if len(trials) > 1 else "", end="")
             print(yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True), end="")
         return 0
     place = argv.index(overrides[0]) if overrides else len(argv)
     argv = [*argv[:place], *defaults_used(overrides), *argv[place:]]
     register_resolvers()
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
+    except ValueError as error:  # of switches that do not go together
+        raise ConfigurationError(str(error)) from error
     return 0
 
 
@@ -347,7 +358,9 @@ def _parser() -> argparse.ArgumentParser:
         "-m", "--multirun", action="store_true", help="sweep: several values of a key, separated by commas"
     )
     add_config_dir_argument(parser)
-    parser.add_argument("--cfg", "-c", metavar="job", help="print the composed configuration and stop")
+    parser.add_argument(
+        "--cfg", "-c", metavar="job", help="print the composed configuration, with -m of each run, and stop"
+    )
     parser.add_argument(
         "--resolve", action="store_true", help="with --cfg: fill in references, as config.yaml has them"
     )

@@ -9,13 +9,14 @@ what the user can mend.
 import argparse
 import importlib
 import shlex
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.config.folders import add_config_dir, add_config_dir_argument
-from benchmarks.terminal import RENAMED, outlive_readers
+from benchmarks.terminal import RENAMED, outlive_readers, without_comment
 from benchmarks.units import one_line
 
 PROGRAM = "python -m benchmarks"
@@ -188,8 +189,10 @@ def _function(command: Command, name: str) -> Callable[..., Any]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr."""
+    """Run the command that ``argv`` names and return its exit code: 2 for what the user can mend, in one line on stderr, 130
+    after Ctrl-C."""
     outlive_readers()
+    argv = without_comment(argv)
     command, name, rest = find(argv)
     if not command.module:
         return _list(command, name, rest)
@@ -198,6 +201,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         add_config_dir(getattr(arguments, "config_dir", None))
         return _function(command, "run")(arguments) or 0
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except OSError as error:
         known = error.filename is not None and error.strerror is not None
         message = f"cannot read or write {error.filename}: {error.strerror}" if known else str(error)

@@ -8,6 +8,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import takewhile
 from typing import Any, TextIO, TypeVar
 
 from rich.cells import cell_len
@@ -97,6 +98,11 @@ def outlive_readers() -> None:
             stream.reconfigure(errors=READABLE)
         if not isinstance(stream, Outliving):  # None where it was closed
             setattr(sys, name, Outliving(stream or open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115
+
+
+def without_comment(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line up to a comment: zsh hands it on where it is typed (INTERACTIVE_COMMENTS is off)."""
+    return [*takewhile(lambda word: word != "#", words)]
 
 
 def at_least(least: int) -> Callable[[str], int]:

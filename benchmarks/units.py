@@ -185,7 +185,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'model'?)` for the known word that is nearest to `word`; empty if none is near."""
     words = list(known)
     swapped = [other for other in words if sorted(other) == sorted(word)]  # modle is model rather than mode
-    close = swapped or difflib.get_close_matches(word, words, n=1)
+    close = (
+        swapped or difflib.get_close_matches(word, words, n=1) or difflib.get_close_matches(word.lower(), words, n=1)
+    )
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

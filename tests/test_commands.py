@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.__main__ import COMMANDS, Command, main
 from benchmarks.terminal import RENAMED
+from run import main as run_py
 
 ROOT = Path(__file__).parents[1]
 
@@ -46,6 +47,22 @@ assert "torch" not in sys.modules
     assert done.returncode == 0, done.stderr
     for names in all_commands(COMMANDS):
         assert f"usage: python -m benchmarks {' '.join(names)} " in done.stdout
+
+
+def test_a_comment_that_the_shell_hands_on_is_none_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """As zsh does with a line that is copied from the documentation."""
+    comment = ["#", "which", "networks,", "and", "what=they", "cost"]
+    assert main(["complexity", "model=resnet", *comment]) == 0 and "resnet20" in capsys.readouterr().out
+    assert run_py(["model=resnet", "--cfg", "job", "--resolve", *comment]) == 0
+    assert "name: resnet20" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("benchmarks.report.status.load_runs", interrupted)
+    assert main(["status"]) == 130
 
 
 @pytest.mark.parametrize(("before", "now"), RENAMED.items())

@@ -37,11 +37,8 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
         parsed = parse_overrides(overrides)
         check_overrides(parsed)
         multirun, rows, parsed = _sweep_of_experiment(parsed, multirun)
-        swept = [override for override in parsed if override.is_sweep_override()]
-        if swept and not multirun:
-            key, _, values = str(swept[0].input_line).partition("=")
-            one = f"as one value: '{key}=\"{values}\"'"
-            raise ConfigurationError(f"{key}={values} is a sweep over several values: add -m, or {one}")
+        if not multirun:
+            _check_no_sweep(parsed)
         [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         composer = Composer()
         trials: list[Trial | Impossible] = []
@@ -64,10 +61,20 @@ def defaults_used(overrides: Sequence[str]) -> list[str]:
     with _hydra():
         parsed = parse_overrides(overrides)
         check_overrides(parsed)
+        _check_no_sweep(parsed)
         defaulted = compose_overrides([*map(as_text, parsed)]).defaulted
     keys = {"recipe": "recipe", "variant": "model/variant@model"}
     chosen = [(f"{keys[kind]}={name}", f"++defaulted.{kind}={name}") for kind, name in defaulted.items()]
     return [text for pair in chosen for text in pair]
+
+
+def _check_no_sweep(parsed: Sequence[Override]) -> None:
+    """Raise ConfigurationError for a key with several values."""
+    for override in parsed:
+        if override.is_sweep_override():
+            key, _, values = str(override.input_line).partition("=")
+            one = f"as one value: '{key}=\"{values}\"'"
+            raise ConfigurationError(f"{key}={values} is a sweep over several values: add -m, or {one}")
 
 
 def paper_facts(experiment: str) -> dict[str, Any]:

@@ -92,18 +92,26 @@ def _missing_option(missing: str) -> str:
 
 
 def _unknown_key(key: str, overrides: Sequence[str]) -> str:
-    chosen = [override for override in parse_overrides(overrides) if override.key_or_group in GROUPS]
+    parsed = parse_overrides(overrides)
+    chosen = [override for override in parsed if override.key_or_group in GROUPS and override.key_or_group != key]
     config, options = _composed(tuple(str(o.input_line) for o in chosen if isinstance(o.value(), str)))
+    if key in GROUPS:
+        have = [name for name in choices("model") if f"'/{key}'" in str(read_option("model", name).get("defaults"))]
+        return f"nothing reads {key} with model={options['model']}; model={', '.join(have)} has one"
     named = references(config)
     if key not in named and (line := of_other_options(key, options)):
         return line
     if is_read(key, config, named):
         return f"no file sets {key}; write +{key}=…"
     keys = [*GROUPS, *(name for name in flatten(config) if name.split(".")[0] not in {*WIRING, "hydra"})]
-    same_word = [
-        k for k in keys if difflib.get_close_matches(key.rsplit(".", 1)[-1], [k.rsplit(".", 1)[-1]], cutoff=0.8)
-    ]
-    hint = (nearest(key, keys) or nearest(same_word[0], same_word)) if same_word else ""
+    word = key.rsplit(".", 1)[-1]
+    same_word = [name for name in keys if name.rsplit(".", 1)[-1] == word]
+    like_it = [name for name in keys if difflib.get_close_matches(word, [name.rsplit(".", 1)[-1]], cutoff=0.8)]
+    hint = ""
+    if same_word:  # in another place: recipe.lr is recipe.optimizer.lr
+        hint = nearest(word, same_word) or nearest(key, same_word) or nearest(same_word[0], same_word)
+    elif like_it:
+        hint = nearest(key, keys) or nearest(like_it[0], like_it)
     return f"no key {key!r}{hint or instead(key, config)}"
 
 

@@ -37,8 +37,8 @@ def check_keys(
     Args:
         named: keys that its interpolations name.
         of_others: those that only another task's module or another way of loading names.
-        of_files: the configuration that the files alone make. An argument of a target that stands in it is the file's to
-            answer for, and the target is not imported for it.
+        of_files: the configuration that the files alone make. An argument of a target that stands in it with that target is
+            the file's to answer for, and the target is not imported for it.
         chosen: the option of each group.
 
     Raises:
@@ -48,6 +48,8 @@ def check_keys(
     for key in flatten(config):
         target = _target_above(key, config)
         if target and key in known and not key.startswith(CLOSED):
+            if known.get(f"{target}._target_") != _node(config, target)["_target_"]:
+                _check_left_over(target, config)
             continue
         if key not in known and any(f"{key}.".startswith(f"{other}.") for other in of_others):
             raise ConfigurationError(f"nothing reads {key} in {config['data']['task']}")
@@ -55,6 +57,19 @@ def check_keys(
             raise ConfigurationError(line)
         if not is_read(key, config, named):
             raise ConfigurationError(f"nothing reads {key}{instead(key, config)}")
+
+
+def _check_left_over(target: str, config: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError where a node whose ``_target_`` is not its file's has arguments of the file's alone."""
+    node = _node(config, target)
+    takes = _arguments(node["_target_"])
+    left_over = [] if takes is None else [name for name in node if name not in (*OF_HYDRA, *takes)]
+    if left_over:
+        leave_out = " ".join(f"'~{target}.{name}'" for name in left_over)
+        of_target = node["_target_"].rpartition(".")[2]
+        raise ConfigurationError(
+            f"{of_target} takes no {', '.join(left_over)}; leave out what its file sets: {leave_out}"
+        )
 
 
 def of_other_options(key: str, chosen: Mapping[str, str]) -> str:

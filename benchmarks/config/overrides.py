@@ -4,6 +4,9 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from decimal import Decimal
+from itertools import pairwise
+from math import isfinite
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,6 +36,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         raise RuntimeError("parse_overrides is called inside compose._hydra()")
+    for before, text in pairwise(overrides):
+        if "=" not in text and (before.endswith(",") or text.startswith(",")):
+            joined = f"{before.rstrip(',')},{text.lstrip(',')}"
+            raise ConfigurationError(f"{text!r} is not of the form key=value; values have no spaces between: {joined}")
     parser = OverridesParser.create(config_loader=hydra.config_loader)
     return [_parse(parser, HOME.sub(os.path.expanduser("~"), text)) for text in overrides]
 
@@ -44,9 +51,18 @@ def _parse(parser: OverridesParser, text: str) -> Override:
             [override] = parser.parse_overrides([form])
             if _may_be_unset(override):
                 [override] = parser.parse_overrides([f"++{form.lstrip('+')}"])  # whether a file sets it or not
+            if isinstance(values := override.value(), RangeSweep):
+                _take_as_written(values)
             if override.key_or_group:
                 return override
     raise ConfigurationError(f"{text!r} is not of the form key=value")
+
+
+def _take_as_written(values: RangeSweep) -> None:
+    """Let a range of fractions have its decimal values: in binary, 0.1 + 0.1 + 0.1 is beyond 0.3, and 0.7 + 3 x 0.1 below 1."""
+    if any(isinstance(number, float) for number in (values.start, values.stop, values.step)):
+        for name in ("start", "stop", "step"):
+            setattr(values, name, Decimal(str(getattr(values, name))))
 
 
 def _may_be_unset(override: Override) -> bool:
@@ -81,6 +97,8 @@ def check_overrides(parsed: Sequence[Override]) -> None:
             raise ConfigurationError(
                 f"{key} is put together from the groups: set model.*, data.*, recipe.* or trainer.*"
             )
+        if key in GROUPS and text.startswith("+") and not isinstance(override.value(), dict):
+            raise ConfigurationError(f"{text}: an option of a group is chosen without +: {text.lstrip('+')}")
         if override.is_sweep_override():
             _check_sweep(override, text)
         elif key in GROUPS:
@@ -95,6 +113,10 @@ def _check_sweep(override: Override, text: str) -> None:
         raise ConfigurationError(f"{text}: a run has all its {key}s at once; {_several(text.partition('=')[2])}")
     if override.is_interval_sweep():
         raise ConfigurationError(f"{text}: an interval has no list of values; list them: {key}=A,B")
+    if isinstance(values, RangeSweep):
+        numbers = [number or 0 for number in (values.start, values.stop, values.step)]
+        if not (numbers[-1] and all(map(isfinite, numbers))):
+            raise ConfigurationError(f"{text}: a range has finite ends, and a step other than 0; range(0,3) is 0, 1, 2")
     if isinstance(values, RangeSweep) and not [*override.sweep_iterator()]:
         raise ConfigurationError(f"{text} has no value; range(0,3) is 0, 1, 2")
     if isinstance(values, Glob) and not [*override.sweep_iterator()]:

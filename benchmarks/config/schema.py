@@ -239,8 +239,12 @@ def check_value(key: str, value: Any) -> None:
     kind = KEYS[key]
     if kind.holds(value):
         return
-    quotes = f"; in quotes it is one: '{key}=\"{value}\"'" if kind is TEXT and is_number(value) else ""
-    raise ConfigurationError(f"{key} is {kind.words}, got {shown(value)}{kind.hint}{quotes}")
+    hint = kind.hint
+    if kind is TEXT and is_number(value):
+        hint = f"; in quotes it is one: '{key}=\"{value}\"'"
+    elif isinstance(value, list) and value and all(map(kind.holds, value)):
+        hint = f"; of several, one run each: -m {key}={','.join(map(str, value))}"
+    raise ConfigurationError(f"{key} is {kind.words}, got {shown(value)}{hint}")
 
 
 def shown(value: Any) -> str:

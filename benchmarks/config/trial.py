@@ -150,6 +150,7 @@ def _short(overrides: Mapping[str, Any]) -> list[str]:
 
 
 def _weights_name(path: Path) -> str:
-    """Return the stem of a file; of a run's ``resnet20/RECIPE/seed0/checkpoints/last.ckpt`` ``resnet20-seed0-last``."""
-    of_run = [path.parts[-5], path.parts[-3]] if path.parts[-2:-1] == ("checkpoints",) and len(path.parts) > 4 else []
+    """Return a file's stem; of a run's ``DATA/NAME/RECIPE/seed0/checkpoints/last.ckpt`` ``DATA-NAME-RECIPE-seed0-last``."""
+    place = "/".join(path.parts[-3:-1])
+    of_run = path.parts[-6:-2] if re.fullmatch(r"seed\d+/checkpoints", place) else ()
     return "-".join([*of_run, path.stem])

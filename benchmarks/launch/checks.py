@@ -7,10 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.trial import ConfigurationError, Impossible, Trial, differing_keys
+from benchmarks.config.trial import ConfigurationError, Impossible, Trial, differing, differing_keys, flatten
 from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, gpus, on_gpu
+
+HOW = ("launch.", "logger.", "cluster.", "trainer.accelerator", "trainer.cuda_graph")  # keys of how a trial is run
 
 
 def is_finished(trial: Trial) -> bool:
@@ -46,7 +48,8 @@ def refusal(trial: Trial) -> str | None:
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
         return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
     if config["mode"] == "test":  # in which batches are the evaluation's
-        return _other_run(trial)
+        there = config["weights"] is None or Path(config["weights"]).is_file()
+        return _other_run(trial) if there else f"weights={config['weights']}: there is no such file"
     if batch % (devices * nodes):
         fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
         return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
@@ -87,17 +90,23 @@ def _other_run(trial: Trial) -> str | None:
         return f"cannot read {trial.directory / files.CONFIG}: {error.strerror}; move the run's folder away"
     except ValueError as error:
         return f"{error}; move the run's folder away"
+    if "weights" in differing and _is_same_path(*differing["weights"]):
+        del differing["weights"]
     if differing:
         keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
         return f"{trial.directory} holds another configuration ({keys}); choose another output_root or move it away"
     data = there.get("data")
     root, asked = data.get("root") if isinstance(data, dict) else None, trial.config["data"].get("root")
-    if root != asked and os.path.realpath(str(root)) != os.path.realpath(str(asked)):
+    if not _is_same_path(root, asked):
         return (
             f"{trial.directory} holds a run of data.root={root}, and this asks for data.root={asked}; choose another "
             f"output_root. Where these are the same images, moved: data.root in its {files.CONFIG}"
         )
     return None
+
+
+def _is_same_path(one: object, other: object) -> bool:
+    return one == other or os.path.realpath(str(one)) == os.path.realpath(str(other))
 
 
 def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1) -> str | None:
@@ -144,6 +153,19 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
         if modes == {"test"} and config["seed"] != 0:
             raise ConfigurationError(
                 f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"
+            )
+
+
+def check_distinct(trials: Iterable[Trial | Impossible]) -> None:
+    """Raise ConfigurationError where trials differ only in how they are run: the second would be taken for finished."""
+    by_directory: dict[Path, Trial] = {}
+    for trial in (trial for trial in trials if isinstance(trial, Trial)):
+        other = by_directory.setdefault(trial.directory, trial)
+        keys = [] if other.config == trial.config else differing(flatten(other.config), flatten(trial.config))
+        if keys and all(key.startswith(HOW) for key in keys):
+            raise ConfigurationError(
+                f"{', '.join(keys)}: no part of what a run computes, so these trials are one run; give one value, or each its "
+                "own output_root"
             )
 
 

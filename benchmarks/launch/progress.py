@@ -1,5 +1,6 @@
 """Progress in the terminal: a line for the sweep and one for each run; without a terminal a line for each evaluation."""
 
+import os
 import sys
 import termios
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,7 @@ class NoteColumn(ProgressColumn):
 @contextmanager
 def without_echo_of_keys() -> Iterator[None]:
     """Keep keys, as the ``^C`` of an interrupt, off the screen: beside a full line they begin another, and a bar stays."""
-    if not sys.stdin.isatty():
+    if not _has_the_keys():
         yield
         return
     before = termios.tcgetattr(sys.stdin)
@@ -68,7 +69,16 @@ def without_echo_of_keys() -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+        if _has_the_keys():  # after Ctrl-Z and bg the shell has set the terminal as it likes
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)
+
+
+def _has_the_keys() -> bool:
+    """Whether keys of the terminal go to this process: one in the background would be stopped if it set the terminal."""
+    try:
+        return sys.stdin is not None and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):  # no terminal, another session's, or closed
+        return False
 
 
 class SweepProgress:

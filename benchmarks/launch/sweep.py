@@ -14,11 +14,12 @@ from hydra.utils import instantiate
 
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import missing_resources, refusal
+from benchmarks.launch.new_record import SUPERSEDED
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
 from benchmarks.records import files
-from benchmarks.records.code_version import targets
+from benchmarks.records.code_version import made_by_other_code, targets
 from benchmarks.records.hardware import gpus, on_gpu
 from benchmarks.records.progress import read_progress
 from benchmarks.units import grouped, one_line
@@ -175,6 +176,11 @@ class Sweep:
             started = Outcome("failed", one_line(f"it could not be started: {type(error).__name__}: {error}"))
         if not isinstance(started, Outcome):
             self._jobs[index] = started
+            record = files.read_json(trial.directory / files.RECORD) or {}
+            if record.get("status") != "ok" and made_by_other_code(record):
+                self.watcher.say(
+                    f"{trial.label}  other training code has begun it: it starts anew; {SUPERSEDED}/ keeps that"
+                )
             if not self._listed:
                 write_sweep(self.trials, self.command)
                 self._listed = True

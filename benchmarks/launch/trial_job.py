@@ -227,7 +227,7 @@ class TrialJob:
             if not held(self.directory / LAUNCHER) and record.get("status") != "running":
                 return Outcome(str(record.get("status", "failed")), record.get("error"))  # machine 0 knows more
             return Outcome(*self._stopping) if self._stopping else Outcome("failed", self._cause(code))
-        if code == 0 and record.get("status") == "ok":
+        if record.get("status") == "ok":  # whatever has ended the wait for its mirrors
             return self._finish("ok", None)
         if self._stopping:
             return self._finish(*self._stopping)

@@ -52,13 +52,15 @@ class Lock:
 
 
 def held(path: Path) -> bool:
-    """Whether anybody holds the lock."""
+    """Whether anybody holds the lock; of a file that may only be read, whether anybody holds it exclusively."""
+    # Over NFS an exclusive lock needs a file that is open for writing (flock(2)).
+    mode, kind = (os.O_RDWR, fcntl.LOCK_EX) if os.access(path, os.W_OK) else (os.O_RDONLY, fcntl.LOCK_SH)
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = os.open(path, mode)
     except OSError:
         return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     finally:

@@ -24,7 +24,7 @@ STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 TABLES = "tables"  # folder of an output root: published tables beside the runs
 
 OF_ITS_LENGTH = ("budget", "batch_norm_images")  # in a run's protocol: what configuration and number of steps decide
-OUTPUT_ROOT = 4  # among the parents of a record's file: DATA/NAME/RECIPE/SEED lie between
+OUTPUT_ROOT = 3  # among the parents of a run's folder: DATA/NAME/RECIPE lie between
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 
 
@@ -257,6 +257,12 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
     return sorted(runs, key=_order), sorted(problems)
 
 
+def output_root_of(directory: Path) -> Path:
+    """Return the output root, absolute, of the run in ``directory``; of one that was moved near the root of the disk, that."""
+    parents = Path(os.path.abspath(directory)).parents
+    return parents[min(OUTPUT_ROOT, len(parents) - 1)]
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """Pause garbage collection, which would look again and again through what thousands of records hold."""
@@ -287,7 +293,7 @@ def _load(root: Path) -> tuple[list[Run], list[str]]:
         path = Path(directory, "record.json")
         try:
             record = _read_record(path)
-            output_root = path.parents[OUTPUT_ROOT]
+            output_root = output_root_of(path.parent)
             if output_root not in measurements:
                 measurements[output_root] = measured_speed.read(output_root)
             measured_speed.add_to(record, measurements[output_root])
@@ -304,7 +310,7 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         if entry.is_symlink() and entry.is_dir() and entry.name not in NO_RUNS:
             for directory, folders, names in os.walk(f"{entry}/"):
                 depth = len(Path(directory).relative_to(entry).parts)
-                if depth >= OUTPUT_ROOT - 1:  # a run's folder, or beside any
+                if depth >= OUTPUT_ROOT:  # a run's folder, or beside any
                     folders[:] = [folder for folder in folders if folder == "checkpoints"]
                 yield os.path.normpath(directory), folders, names
 

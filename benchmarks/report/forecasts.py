@@ -11,13 +11,13 @@ from benchmarks.analysis.published import Table
 from benchmarks.analysis.reproduction import Line, trials_of
 from benchmarks.config.trial import config_hash
 from benchmarks.records.files import FORECASTS, read_json
-from benchmarks.records.runs import Run
+from benchmarks.records.runs import Run, output_root_of
 from benchmarks.units import device_hours, number, plural, quantity
 
 
 def comparison(runs: Sequence[Run]) -> str | None:
     """Forecast and actual cost of the finished runs that have a forecast, in one line; None if none has."""
-    roots = {run.directory.parents[3] for run in runs if len(run.directory.parents) > 3}
+    roots = {output_root_of(run.directory) for run in runs}
     forecasts = {digest: forecast for root in roots for digest, forecast in (read_json(root / FORECASTS) or {}).items()}
     pairs = [(forecasts.get(str(run.record.get("config_hash"))), run) for run in runs if run.status == "ok"]
     forecast_runs = [(forecast, run) for forecast, run in pairs if _is_forecast(forecast)]

@@ -1,6 +1,7 @@
 """The sweeps of a folder as a grid: what is done, running, failed, missing or made by other code. Imports no torch."""
 
 import argparse
+import os
 import re
 import sys
 import time
@@ -69,7 +70,7 @@ def trial_states(
     runs, problems = loaded or load_runs(output_root)
     listed, unread = _listed(output_root)
     problems = [*problems, *unread]
-    states = [_of_run(run, output_root) for run in runs]
+    states = [_of_run(run) for run in runs]
     known = {run.directory for run in runs}
     states += [_trial_state(Path(name), "missing") for name in listed if output_root / name not in known]
     return sorted(states, key=lambda trial: (trial.data, trial.row, trial.seed)), problems
@@ -114,17 +115,18 @@ def _grid(data: str, trials: Sequence[TrialState], width: int) -> Table:
     return Table(data, ("", *titles), cells, titles)
 
 
-def _of_run(run: Run, output_root: Path) -> TrialState:
-    directory = run.directory.relative_to(output_root)
+def _of_run(run: Run) -> TrialState:
+    directory = Path(os.path.abspath(run.directory))
     if run.status == "ok":
         return _trial_state(directory, "stale" if made_by_other_code(run.record) else "done")
+    anew = "; by other code than this, so it starts anew" if made_by_other_code(run.record) else ""
     if run.status != "running":
-        return _trial_state(directory, run.status, run.error or "no cause was recorded")
+        return _trial_state(directory, run.status, (run.error or "no cause was recorded") + anew)
     if held(run.directory / LAUNCHER):
         return _trial_state(directory, "running", _progress(run.directory))
     if held(run.directory / RANKS):
         return _trial_state(directory, "running", "its launcher died; it saves and stops")
-    return _trial_state(directory, "killed", f"started {run.record.get('started', '?')}")
+    return _trial_state(directory, "killed", f"started {run.record.get('started', '?')}{anew}")
 
 
 def _trial_state(directory: Path, state: str, detail: str = "") -> TrialState:

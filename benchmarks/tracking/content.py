@@ -15,7 +15,7 @@ from benchmarks.config.trial import flatten, identity
 from benchmarks.records.files import HISTORY, LAYERS, RECORD, pictures, read_bytes, read_config, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held
 from benchmarks.records.record import COSTS
-from benchmarks.records.runs import OUTPUT_ROOT, Run, read_history
+from benchmarks.records.runs import Run, output_root_of, read_history
 from benchmarks.units import number, one_line
 
 STEP = "trainer/global_step"
@@ -43,7 +43,7 @@ class Content:
     @property
     def root(self) -> Path:
         """The output root, absolute."""
-        return (self.directory.resolve() / RECORD).parents[OUTPUT_ROOT]
+        return output_root_of(self.directory.resolve())
 
     @property
     def name(self) -> str:

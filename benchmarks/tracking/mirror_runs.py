@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.config.folders import choices, read_option
 from benchmarks.records.files import CONFIG, HISTORY, read_config
-from benchmarks.records.runs import Run, load_runs
+from benchmarks.records.runs import Run, load_runs, output_root_of
 from benchmarks.terminal import with_bar
 from benchmarks.tracking.content import Content, ended, reason
 from benchmarks.tracking.follower import Writer, writer_class
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"{complete} of {plural(len(runs), 'run')} in {name}, complete; {plural(rows, 'row')} of {HISTORY} written now"
     )
-    for root in dict.fromkeys(directory.parents[3] for directory in runs):
+    for root in dict.fromkeys(map(output_root_of, runs)):
         print(f"look  {writer.where(root)}")
     return 1 if problems else 0
 

@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"no folder {folder}: give the folder that holds the runs, normally outputs")
     if not any(runs.glob("*run-*")):
         raise ValueError(f"no W&B runs in {runs} (logger=none writes none): {_page(folder)}")
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         raise ValueError(f"this is no terminal: {_page(folder)}, or run the command in a terminal")
     with tempfile.TemporaryDirectory() as scratch:
         links = Path(scratch) / "wandb"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records.files import CONFIG, HISTORY, read_config, read_json
-from benchmarks.records.runs import Run, load_runs
+from benchmarks.records.runs import Run, load_runs, output_root_of
 from benchmarks.terminal import at_least, with_bar
 from benchmarks.tracking.content import ended, exit_code, mirrored, reason, summary
 from benchmarks.tracking.sweep_report import FOLDER, send
@@ -146,7 +146,7 @@ def sync(run: Tracked, api: Any) -> tuple[bool, str | None]:
     except Exception as error:  # of the client, its service or the network: of many classes
         return sent, reason(error)
     if missing is None:
-        supersede_offline_files(run.directory.parents[3], run.record["run_id"])
+        supersede_offline_files(output_root_of(run.directory), run.record["run_id"])
         return sent, None
     return sent, f"sent, but {READ_BACK_S} s later the server lacks {missing}" if missing != ABSENT else ABSENT
 

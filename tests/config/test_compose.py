@@ -241,6 +241,12 @@ def test_an_impossible_trial_leaves_the_others() -> None:
         (["recipe=resnext_digit"], "no recipe named 'resnext_digit' (did you mean 'resnext_digits'?)"),
         (["seed=0,1"], "seed=0,1 is a sweep over several values: add -m"),
         (["foo"], "'foo' is not of the form key=value"),
+        (["model=resnet,", "densenet"], "'densenet' is not of the form key=value; values have no spaces between: model="),
+        (["seed=0", ",1"], "',1' is not of the form key=value; values have no spaces between: seed=0,1"),
+        (["recipe.lr=0.1"], "no key 'recipe.lr' (did you mean 'recipe.optimizer.lr'?)"),
+        (["trainer.batch_size=9"], "no key 'trainer.batch_size' (did you mean 'recipe.batch_size'?)"),
+        (["data=CIFAR10"], "no data named 'CIFAR10' (did you mean 'cifar10'?)"),
+        (["model=DenseNet"], "no model named 'DenseNet' (did you mean 'densenet'?)"),
         (["recipe.epochs=${nothing}"], "nothing"),
     ],
 )  # fmt: skip

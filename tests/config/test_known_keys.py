@@ -35,6 +35,9 @@ REFUSED = {
     "cluster.partition=gpu": "nothing reads cluster.partition with cluster=local; it is a key of cluster=slurm",
     "+trainer.allow_reduced_precision=true": "nothing reads trainer.allow_reduced_precision with trainer=default; it is",
     "trainer.tuned=true": "nothing reads trainer.tuned with trainer=default; it is a key of trainer=auto",
+    "recipe.optimizer._target_=torch.optim.Adam": "Adam takes no momentum, nesterov; leave out what its file sets: "
+    "'~recipe.optimizer.momentum' '~recipe.optimizer.nesterov'",
+    "model._target_=lightning_modules.nets.DenseNet": "DenseNet takes no cardinality, ",
     "+foo=1": "nothing reads foo",
     "+foo.bar=1": "nothing reads foo.bar",
 }  # fmt: skip
@@ -52,6 +55,8 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest(override: str, lin
     [
         ["+recipe.optimizer.dampening=0.1"],
         ["recipe.label_smoothing=0.1", "recipe.validate_every=2"],
+        ["recipe.optimizer._target_=torch.optim.Adam", "~recipe.optimizer.momentum", "~recipe.optimizer.nesterov"],
+        ["recipe.optimizer._target_=torch.optim.Adam", "model=unet", "data=nuclei"],
         ["model=densenet", "+model.initial_channels=3"],
         ["+recipe.test_time_dihedral=true", "model=unet", "data=nuclei"],  # its file sets it
         ["+trainer.limit_train_batches=2"],

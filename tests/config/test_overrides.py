@@ -28,11 +28,18 @@ REFUSED = {
     "data=3": "no data named 3; there are ",
     "model=[1]": "no model named [1]; there are ",
     "model=[resnet,densenet]": "; of several, one run each: -m model=",
+    "+model=resnet": "+model=resnet: an option of a group is chosen without +: model=resnet",
+    "++logger=none": "++logger=none: an option of a group is chosen without +: logger=none",
+    "-m +experiment=connectivity": "an option of a group is chosen without +: experiment=connectivity",
+    "backbone=resnext": "nothing reads backbone with model=resnext; model=faster_rcnn, mask_rcnn has one",
     "~model": "~model: a run has one; model=densenet, ",
     "experiment={a:1}": "no experiment named {a:1}; there are ",
     "experiment=resnext_tabel7": "no experiment named 'resnext_tabel7' (did you mean 'resnext_table7'?); there are ",
     "-m recipe.optimizer.lr=interval(0,1)": "an interval has no list of values; list them: recipe.optimizer.lr=A,B",
     "-m seed=range(0,0)": "seed=range(0,0) has no value; range(0,3) is 0, 1, 2",
+    "-m seed=range(0,3,0)": "seed=range(0,3,0): a range has finite ends, and a step other than 0",
+    "-m recipe.optimizer.lr=range(0,1,0.0)": "a range has finite ends, and a step other than 0",
+    "-m recipe.optimizer.lr=range(0,inf)": "a range has finite ends, and a step other than 0",
     "-m model=glob(zzz*)": "model=glob(zzz*) names no model; there are densenet, ",
     "hydra.run.dir=x": f"hydra.run.dir=x would have no effect; {IN_PLACE}",
     "hydra.sweep.dir=x": f"hydra.sweep.dir=x would have no effect; {IN_PLACE}",
@@ -83,6 +90,22 @@ def test_a_value_is_the_text_that_the_shell_hands_over(value: str) -> None:
     assert isinstance(trial, Trial)
     assert trial.config["data"]["root"] == value == trial.config["datamodule"]["source"]["path"]
     assert trial.directory == Path(value, "cifar10", "resnext29_8x64d", "resnext_cifar10", "seed0")
+
+
+@pytest.mark.parametrize(
+    ("text", "rates"),
+    [
+        ("range(0.1,0.4,0.1)", [0.1, 0.2, 0.3]),
+        ("range(0.7,1.0,0.1)", [0.7, 0.8, 0.9]),
+        ("range(0.3,0,-0.1)", [0.3, 0.2, 0.1]),
+        ("range(0,1,0.25)", [0, 0.25, 0.5, 0.75]),
+        ("range(1e-3,4e-3,1e-3)", [1e-3, 2e-3, 3e-3]),
+        ("range(3)", [0, 1, 2]),
+    ],
+)
+def test_a_range_of_fractions_has_its_decimal_values_without_its_end(text: str, rates: list[float]) -> None:
+    trials = expand(["model=resnet", f"recipe.optimizer.lr={text}"], multirun=True)
+    assert [trial.config["recipe"]["optimizer"]["lr"] for trial in trials if isinstance(trial, Trial)] == rates
 
 
 def test_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

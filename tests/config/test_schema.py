@@ -24,7 +24,10 @@ REFUSED = {
     "seed=abc": f"seed is {SEED}, got 'abc'",
     "seed=-1": f"seed is {SEED}, got -1",
     "seed=4294967296": f"seed is {SEED}, got 4294967296",
-    "seed=[1,2]": f"seed is {SEED}, got [1, 2]",
+    "seed=[1,2]": f"seed is {SEED}, got [1, 2]; of several, one run each: -m seed=1,2",
+    "trainer.precision=[32-true,half]": "trainer.precision is auto, 64-true, 32-true, 16-true, bf16-true, 16-mixed or "
+    "bf16-mixed, got ['32-true', 'half']",
+    "data.image_size=[8,8,8]": "data.image_size is two whole numbers from 1, as [32, 32], got [8, 8, 8]",
     "output_root=2024": "output_root is a text, got 2024; in quotes it is one: 'output_root=\"2024\"'",
     "output_root=": "output_root is a text, got ''",
     "name=null": "name is a text, got null",

@@ -1,6 +1,5 @@
 """Results of another user, for reading only: every reader shows them, and writes where it is told to."""
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from support.any_user import as_any_user
 from support.commands import CLEAN, ROOT, run_here
 
 OTHER = 65534  # a user and a group without files
@@ -16,15 +16,6 @@ TINY = (
     *("recipe.epochs=1", "trainer.limit_train_batches=1", "trainer.accelerator=cpu"),
 )
 LIMIT_S = 300
-DROP = 24  # PR_CAPBSET_DROP of linux/prctl.h
-PRIVILEGES = (0, 1, 2, 3)  # CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH and CAP_FOWNER of linux/capability.h
-LIBC = ctypes.CDLL(None)
-
-
-def as_any_user() -> None:
-    """Let the program that this process becomes have no more rights to files than their modes give: root has all."""
-    if os.geteuid() == 0 and any(LIBC.prctl(DROP, privilege, 0, 0, 0) for privilege in PRIVILEGES):
-        os._exit(77)
 
 
 def call(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:

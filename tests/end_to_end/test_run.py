@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from support.commands import ROOT, inspect, records, rows, run, run_here, start
+from support.commands import CLEAN, ROOT, inspect, records, rows, run, run_here, start
 
 TINY = ("recipe.epochs=2", "recipe.batch_size=290")  # 4 batches of the digits
 ONE_THREAD = "cluster.threads_per_process=1"  # as of ``run_here``: bits depend on it
@@ -180,12 +180,20 @@ def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> 
     assert digest in (tmp_path / "outputs" / "report.html").read_text()
     again = run_here("mode=test", "weights=mine.pt", "model=resnet", "logger=none", root=tmp_path / "outputs")
     assert again.returncode == 0 and "finished before" in again.stdout
+    full = f"weights={tmp_path / 'mine.pt'}"  # the same file
+    again = run_here("mode=test", full, "model=resnet", "logger=none", root=tmp_path / "outputs")
+    assert again.returncode == 0 and "finished before" in again.stdout
+    (tmp_path / "mine.pt").unlink()
+    again = run_here("mode=test", full, "model=resnet", "logger=none", root=tmp_path / "outputs")
+    assert again.returncode == 1 and f"refused: {full}: there is no such file" in again.stdout
+    assert {found.status for found in load_runs(tmp_path / "outputs")[0]} == {"failed", "ok"}
 
     done = run_here("mode=test", f"weights={checkpoint}", "model=resnet", "logger=none", root=tmp_path / "of_a_run")
     assert done.returncode == 0, done.stdout + done.stderr
     [tested] = load_runs(tmp_path / "of_a_run")[0]
     assert tested.record["metrics"] == runs[2].record["metrics"]
-    assert tested.directory.parent.name == "resnet_digits,weights=resnet20-seed0-last"
+    recipe = checkpoint.parents[2].name.replace(",", "-")
+    assert tested.directory.parent.name == f"resnet_digits,weights=digits-resnet20-{recipe}-seed0-last"
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert {digest} == {tested.part("protocol")["weights"][key] for key in ("sha256", "source_sha256")}
 
@@ -267,6 +275,26 @@ def test_ctrl_c_stops_and_records(number: signal.Signals, name: str, tmp_path: P
     assert (record["status"], record["error"]) == ("interrupted", f"interrupted by {name}")
     assert not Path(f"/proc/{child}").exists()
     assert exit_code(tmp_path / "outputs") == 128 + signal.SIGTERM  # the launcher's word to its ranks
+
+
+def test_ctrl_c_while_a_mirror_is_waited_for_leaves_the_run_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hang = "import sys, time\nif 'benchmarks.tracking.follower' in sys.orig_argv: time.sleep(300)\n"
+    (tmp_path / "sitecustomize.py").write_text(hang)
+    monkeypatch.setitem(CLEAN, "PYTHONPATH", str(tmp_path))
+    root = tmp_path / "outputs"
+    arguments = ("model=resnet", *TINY, ONE_THREAD, "logger=csv")
+    process = start(*arguments, root=root)
+    deadline = time.monotonic() + 120
+    while not (there := records(root)) or there["resnet20"]["status"] != "ok" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "test error" in out
+    assert records(root) == there and there["resnet20"]["error"] is None
+    again = run_here(*arguments, root=root)
+    assert again.returncode == 0 and "finished before" in again.stdout
 
 
 def test_a_killed_launcher_leaves_no_process(tmp_path: Path) -> None:

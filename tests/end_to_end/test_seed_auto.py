@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import run as run_py
+from support.commands import run_here
 
 from run import main
 
@@ -21,6 +22,26 @@ def test_a_single_network_has_nothing_to_be_told_apart_from(tmp_path: Path, caps
     assert main(["model=resnet", "seed=auto", f"output_root={tmp_path}"]) == 2
     assert "seed=auto adds seeds until networks are told apart: give at least two" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_composed_is_no_network_and_stops_no_comparison(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["-m", "model=resnet,unet", "seed=auto", f"output_root={tmp_path}"]) == 2  # no U-Net on the digits
+    assert "give at least two" in capsys.readouterr().err
+    two = ("model=resnet,unet", "model.depth=8", "model.base_channels=2,4", "trainer.limit_train_batches=1")
+    done = run_here("-m", *two, "seed=auto", *TINY, root=tmp_path / "outputs")
+    assert done.returncode == 1 and "seed=auto: 3 seeds of 2 networks" in done.stdout
+    assert "no two networks are compared" in done.stdout and "not every run has a result" not in done.stdout
+
+
+def test_where_no_two_networks_are_compared_it_says_so(tmp_path: Path) -> None:
+    two = ("model=resnet", "model.depth=8", "model.base_channels=2,4", "trainer.limit_train_batches=1")
+    done = run_here("-m", *two, "seed=auto", *TINY, root=tmp_path / "outputs")
+    assert done.returncode == 0, done.stderr
+    assert "seed=auto: 3 seeds of 2 networks" in done.stdout and "seed=auto: 5" not in done.stdout
+    [last] = [line for line in done.stdout.splitlines() if line.startswith("seed=auto stopped: ")]
+    assert "no two networks are compared" in last and "whole epochs" in last
 
 
 @pytest.mark.slow

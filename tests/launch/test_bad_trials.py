@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.commands import CLEAN, ROOT
+from support.commands import CLEAN, ROOT, run_here
 from support.watcher import RecordingWatcher
 
 from benchmarks.config import folders
@@ -92,6 +92,13 @@ def test_what_lies_in_the_way_of_one_trial_does_not_stop_the_others(tmp_path: Pa
     for (what, (status, cause)), outcome in zip(IN_THE_WAY.items(), outcomes, strict=True):
         assert outcome.status == status, (what, outcome)
         assert (cause or "") in (outcome.error or "") and "\n" not in (outcome.error or ""), (what, outcome)
+
+
+def test_a_file_in_the_place_of_the_output_root_is_named(tmp_path: Path) -> None:
+    (tmp_path / "outputs").write_text("")
+    done = run_here(*TINY, root=tmp_path / "outputs")
+    assert done.returncode == 1 and done.stderr == ""
+    assert f"refused: cannot write to {tmp_path / 'outputs'}" in done.stdout and "Not a directory" in done.stdout
 
 
 def test_a_run_belongs_to_its_data_and_a_checkpoint_to_its_code_and_data(

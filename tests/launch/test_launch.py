@@ -18,6 +18,7 @@ from benchmarks.launch.sweep import Sweep, write_sweep
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records import files
 from benchmarks.records.locks import LAUNCHER, Lock, held
+from benchmarks.report.status import trial_states
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -189,7 +190,12 @@ def test_an_unfinished_run_of_other_code_starts_anew(tmp_path: Path) -> None:
     path = next(tmp_path.glob("digits/**/seed0")) / files.RECORD
     halted = finished | {"status": "interrupted", "error": "interrupted", "code": {"training_sha256": "0" * 64}}
     files.write_json(path, halted)
-    assert run(tmp_path, "model=resnet") == [Outcome("ok")]
+    [state], _ = trial_states(tmp_path)
+    assert state.state == "interrupted" and state.detail.endswith("by other code than this, so it starts anew")
+    its, watcher = sweep(tmp_path, "model=resnet")
+    its.run()
+    [said] = watcher.said
+    assert its.outcomes == {0: Outcome("ok")} and "other training code has begun it: it starts anew" in said
     [again] = records(tmp_path)
     assert again["resumptions"] == [] and again["run_id"] != finished["run_id"]
     assert len((path.parent / files.HISTORY).read_text().splitlines()) == 2

@@ -143,6 +143,32 @@ def test_ctrl_c_leaves_no_bar_behind() -> None:
     assert shown == ["resnet20 · seed 0   interrupted by Ctrl-C", "the end"]
 
 
+IN_THE_BACKGROUND = """
+import os, signal, sys
+from benchmarks.launch.progress import without_echo_of_keys
+child = os.fork()
+if child == 0:
+    os.setpgid(0, 0)  # as a shell starts a command with & behind it
+    with without_echo_of_keys():
+        pass
+    sys.stdin = None  # as behind <&-
+    with without_echo_of_keys():
+        os._exit(0)
+status = os.waitpid(child, os.WUNTRACED)[1]
+os.kill(child, signal.SIGKILL) if os.WIFSTOPPED(status) else None
+sys.exit(os.WIFSTOPPED(status) or os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_sweep_in_the_background_is_not_stopped_by_its_terminal() -> None:
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [sys.executable, "-c", IN_THE_BACKGROUND])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    os.close(terminal)
+
+
 @pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
 def test_a_real_sweep_leaves_one_whole_line_for_each_run(tmp_path: Path, width: int) -> None:
     pyte = pytest.importorskip("pyte")

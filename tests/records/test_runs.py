@@ -13,7 +13,8 @@ import pytest
 from support.records import make_run
 
 from benchmarks.analysis.seeds import baseline_comparisons, baseline_names, seed_groups, short_labels
-from benchmarks.records.runs import Run, load_runs, read_history
+from benchmarks.records import measured_speed
+from benchmarks.records.runs import Run, load_runs, output_root_of, read_history
 from benchmarks.units import MISSING, csv_text, duration, metric_text, one_line, si
 
 
@@ -196,6 +197,21 @@ def test_neither_wandb_nor_the_inside_of_a_run_is_searched(tmp_path: Path) -> No
         inside.mkdir(parents=True, exist_ok=True)
         (inside / "record.json").write_text("{")
     assert load_one(tmp_path).directory == folder
+
+
+@pytest.mark.parametrize("place", ["digits", "digits/net", "digits/net/recipe", "digits/net/recipe/seed0"])
+def test_runs_are_read_from_within_each_of_their_folders(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured for them is looked for in the output root."""
+    directory = make_run(tmp_path, data="digits", name="net", recipe="recipe", seed=0)
+    asked: list[Path] = []
+    monkeypatch.setattr(measured_speed, "read", lambda root: asked.append(root) or {})
+    monkeypatch.chdir(tmp_path / place)
+    [run], problems = load_runs(".")
+    assert run.directory.resolve() == directory and not problems
+    assert asked == [tmp_path] == [output_root_of(run.directory)]
+    assert output_root_of(Path("/seed0")) == Path("/")
 
 
 def test_a_folder_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -69,6 +69,13 @@ def test_every_state_is_told_apart(folder: Path) -> None:
     assert states(folder)[2][0] == "killed"
 
 
+def test_within_a_runs_folder_its_name_is_known(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(next(folder.glob("digits/**/seed4")))
+    [trial], _ = trial_states(Path("."))
+    assert (trial.data, trial.seed, trial.state) == ("digits", 4, "failed")
+    assert trial.row.startswith("resnext29_8x4d · ") and "?" not in trial.row
+
+
 def test_a_data_set_that_is_made_ready_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_writer, "PROGRESS_EVERY_S", math.inf)
     running = next(folder.glob("digits/**/seed2"))

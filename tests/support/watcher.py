@@ -9,6 +9,7 @@ class RecordingWatcher:
     def __init__(self) -> None:
         self.order: list[str] = []
         self.waited: list[str] = []
+        self.said: list[str] = []
         self.seen: list[dict] = []
         self.most = 0
         self.running: set[int] = set()
@@ -22,6 +23,9 @@ class RecordingWatcher:
 
     def wait(self, index: int, label: str, reason: str) -> None:
         self.waited.append(reason)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
 
     def end(self, index: int, label: str, outcome: Outcome) -> None:
         self.running.discard(index)

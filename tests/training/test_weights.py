@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
-from benchmarks.launch.checks import check_mode, is_finished
+from benchmarks.launch.checks import check_mode, is_finished, refusal
 from benchmarks.performance.plan import check_budget
 from benchmarks.training.torchvision_weights import (
     ARCHITECTURES,
@@ -468,4 +468,4 @@ def test_a_weights_file_that_was_replaced_is_tested_anew(tmp_path: Path) -> None
     weights.write_bytes(b"second")
     assert not is_finished(trial)
     weights.unlink()
-    assert not is_finished(trial)
+    assert not is_finished(trial) and refusal(trial) == f"weights={weights}: there is no such file"

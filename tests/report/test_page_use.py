@@ -1,0 +1,43 @@
+"""The page as its reader uses it, in a real browser: clicks after a filter, links, sorting, addresses and downloads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.browser import visit
+from support.records import make_run
+
+from benchmarks.report.page import write_page
+
+SCORE, INTERVAL = 3, 4  # columns of the leaderboard
+
+
+def typed(browser: Any, text: str) -> None:
+    browser.find_element("id", "filter").send_keys(text)
+    browser.execute_async_script("const done = arguments[0]; setTimeout(done, 400)")
+
+
+def csv_of(browser: Any, chart: str) -> list[str]:
+    """The lines of a chart's download."""
+    caught = (
+        "const [chart, done] = arguments; const made = URL.createObjectURL;"
+        "URL.createObjectURL = blob => { blob.text().then(done); return made.call(URL, blob); };"
+        "document.querySelector(`.downloads[data-chart=${chart}] [data-kind=csv]`).click()"
+    )
+    return browser.execute_async_script(caught, chart).splitlines()
+
+
+@pytest.mark.browser
+def test_browser_leads_from_a_point_to_a_row_that_the_filter_leaves(browser: Any, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(tmp_path, seed=seed)
+    visit(browser, write_page(tmp_path))
+    typed(browser, "seed 1")
+    chart = browser.find_element("id", "cost")
+    browser.execute_script("arguments[0].focus()", chart)
+    chart.send_keys("\ue014")  # right
+    chart.send_keys("\ue007")  # Enter
+    cells = browser.execute_script(
+        "return [...(document.activeElement.closest('#runs tr')?.cells ?? [])].map(c => c.textContent)"
+    )
+    assert cells[3:4] == ["1"]

@@ -41,3 +41,22 @@ def test_browser_leads_from_a_point_to_a_row_that_the_filter_leaves(browser: Any
         "return [...(document.activeElement.closest('#runs tr')?.cells ?? [])].map(c => c.textContent)"
     )
     assert cells[3:4] == ["1"]
+
+
+@pytest.mark.browser
+def test_browser_keeps_what_is_chosen_where_a_link_leads_to_a_part_of_the_page(browser: Any, tmp_path: Path) -> None:
+    make_run(tmp_path, name="resnet20")
+    make_run(tmp_path, name="resnet32", status="failed", error="out of memory")
+    visit(browser, write_page(tmp_path))
+    typed(browser, "resnet20")
+    browser.find_element("css selector", "#runs tr:not([hidden]) a").click()
+    chosen = "return [byId('filter').value, byId('shown').textContent, location.hash]"
+    before = browser.execute_script(chosen)
+    assert before[:2] == ["resnet20", "1 of 2 runs shown"]
+    for part in ("table", "not-finished"):
+        browser.execute_script(f"document.querySelector('a[href=\"#{part}\"]').click()")
+        browser.execute_async_script("const done = arguments[0]; setTimeout(done, 400)")
+        assert browser.execute_script(chosen) == before
+        top = browser.execute_script(f"return byId('{part}').getBoundingClientRect().top")
+        assert 0 <= top < browser.execute_script("return innerHeight")
+    assert browser.get_log("browser") == []

@@ -77,8 +77,13 @@ addEventListener("DOMContentLoaded", () => {
   });
   sortable(table);
   if (board) sortable(board, () => drawLeaderboard(charts[current]));
-  addEventListener("hashchange", () => {
-    if (/^#run-\d+$/.test(location.hash)) return;
+  addEventListener("hashchange", event => {
+    const {hash} = new URL(event.newURL);
+    if (/^#run-\d+$/.test(hash)) return;
+    if (isPart(hash)) {
+      writeState();  // which the link has taken out of the address
+      return;
+    }
     readState();
     check();
     update();

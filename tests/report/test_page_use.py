@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import visit
+from support.browser import Page, visit
 from support.records import make_run
 
 from benchmarks.report.page import write_page
@@ -60,3 +60,10 @@ def test_browser_keeps_what_is_chosen_where_a_link_leads_to_a_part_of_the_page(b
         top = browser.execute_script(f"return byId('{part}').getBoundingClientRect().top")
         assert 0 <= top < browser.execute_script("return innerHeight")
     assert browser.get_log("browser") == []
+
+
+def test_runs_of_several_output_roots_have_names_of_their_own_in_the_address(tmp_path: Path) -> None:
+    for root in ("a", "b"):
+        make_run(tmp_path / root)
+    paths = [run["path"] for run in Page(write_page(tmp_path)).data["runs"]]
+    assert paths == [f"{root}/digits/resnext29_8x4d/resnext_digits/seed0" for root in ("a", "b")]

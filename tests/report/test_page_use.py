@@ -67,3 +67,33 @@ def test_runs_of_several_output_roots_have_names_of_their_own_in_the_address(tmp
         make_run(tmp_path / root)
     paths = [run["path"] for run in Page(write_page(tmp_path)).data["runs"]]
     assert paths == [f"{root}/digits/resnext29_8x4d/resnext_digits/seed0" for root in ("a", "b")]
+
+
+@pytest.mark.browser
+def test_browser_sorts_scores_and_probabilities_by_what_is_printed(browser: Any, tmp_path: Path) -> None:
+    for name, dice_err in (("unet_a", 9.0), ("unet_b", 12.0), ("unet_c", 15.0)):
+        for seed in range(3):
+            make_run(tmp_path, task="segmentation", name=name, seed=seed, final=dice_err)
+    visit(browser, write_page(tmp_path))
+
+    def cells(table: str, column: int) -> list[str]:
+        rows = "[...document.querySelectorAll(`#${arguments[0]} tbody tr`)]"
+        script = f"return {rows}.map(row => row.cells[arguments[1]].textContent)"
+        return [text.strip() for text in browser.execute_script(script, table, column)]
+
+    for table, column in (("networks", SCORE), ("networks", INTERVAL), ("runs", 7)):
+        browser.execute_script(
+            "document.querySelectorAll(`#${arguments[0]} th button`)[arguments[1]].click()", table, column
+        )
+        numbers = [float(text.strip("[").removeprefix("Dice ").split()[0].strip(",")) for text in cells(table, column)]
+        assert numbers == sorted(numbers) != sorted(numbers, reverse=True), (table, column)
+
+    # As numbers and not part by part: 0.45 is below 0.5.
+    values = ["0.5", "0.45", "1.993"]
+    browser.execute_script(
+        "[...board.tBodies[0].rows].forEach((row, i) => { row.lastElementChild.dataset.value = arguments[0][i]; });"
+        "drawLeaderboard = () => {}; document.querySelector('#networks th:last-child button').click()",
+        values,
+    )
+    ordered = "return [...board.tBodies[0].rows].map(row => row.lastElementChild.dataset.value)"
+    assert browser.execute_script(ordered) == sorted(values, key=float)

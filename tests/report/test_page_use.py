@@ -1,5 +1,6 @@
 """The page as its reader uses it, in a real browser: clicks after a filter, links, sorting, addresses and downloads."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,40 @@ def test_browser_sorts_scores_and_probabilities_by_what_is_printed(browser: Any,
     )
     ordered = "return [...board.tBodies[0].rows].map(row => row.lastElementChild.dataset.value)"
     assert browser.execute_script(ordered) == sorted(values, key=float)
+
+
+@pytest.mark.browser
+def test_browser_downloads_what_the_chart_shows(browser: Any, tmp_path: Path) -> None:
+    counts = {"params": 269_722, "macs": 40_551_040, "input_size": [3, 32, 32]}
+    make_run(tmp_path, name="resnet20", data="cifar10", complexity=counts)
+    folder = make_run(tmp_path, task="segmentation", name="unet_a")
+    rows = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    for row in rows:
+        del row["val/loss"]
+        row["lr"] = 2.5e-5
+    (folder / "history.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    visit(browser, write_page(tmp_path))
+    papers = [line for line in csv_of(browser, "cost") if ",5387266048,3.65," in line]
+    assert len(papers) == 1 and papers[0].startswith(('"resnext', "resnext"))
+    browser.find_element("id", "papers").click()
+    assert len(csv_of(browser, "cost")) == 2
+    browser.find_element("css selector", "#value option[value='val/loss']").click()
+    assert len(csv_of(browser, "training")) == 1 + 12
+    browser.find_element("css selector", "#dataset option[value='1']").click()  # no loss there
+    assert not browser.find_element("css selector", ".downloads[data-chart=training]").is_displayed()
+    assert csv_of(browser, "cost")[-1] == "Otsu (baseline),,,88.4,,,,"
+    browser.find_element("css selector", "#value option[value='lr']").click()
+    texts = browser.execute_script("return byId('training').data.flatMap(({text}) => text ?? [])")
+    assert texts and all("learning rate: 0.000025<br>" in text for text in texts)
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.browser
+def test_browser_names_families_without_a_look_in_the_download(browser: Any, tmp_path: Path) -> None:
+    look = {"colour": "#112233", "marker": "star", "dash": "dot"}
+    for seed in range(10):
+        make_run(tmp_path, name="mine", family="mine", seed=seed)
+        make_run(tmp_path, name="quoted", family='a"b\\c', seed=seed, look=look)
+    visit(browser, write_page(tmp_path))
+    families = {line.rsplit(",", 1)[0] for line in csv_of(browser, "share")[1:]}
+    assert families == {"mine", '"a""b\\c"'}

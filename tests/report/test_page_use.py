@@ -1,6 +1,7 @@
 """The page as its reader uses it, in a real browser: clicks after a filter, links, sorting, addresses and downloads."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,27 @@ def test_browser_names_families_without_a_look_in_the_download(browser: Any, tmp
     visit(browser, write_page(tmp_path))
     families = {line.rsplit(",", 1)[0] for line in csv_of(browser, "share")[1:]}
     assert families == {"mine", '"a""b\\c"'}
+
+
+@pytest.mark.browser
+def test_without_scripts_no_control_and_no_empty_chart_is_shown(tmp_path: Path) -> None:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not chromedriver:
+        pytest.skip("chromium and chromedriver are not installed (Debian: chromium, chromium-driver)")
+    for task in ("classification", "segmentation"):
+        make_run(tmp_path, task=task)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run"):
+        options.add_argument(argument)
+    options.add_experimental_option("prefs", {"profile.managed_default_content_settings.javascript": 2})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(chromedriver))
+    try:
+        driver.get(write_page(tmp_path).as_uri())
+        controls = driver.find_elements("css selector", "select, input, .downloads, .chart")
+        assert controls and not [control.get_attribute("id") for control in controls if control.is_displayed()]
+        assert all(row.is_displayed() for row in driver.find_elements("css selector", "#runs tbody tr"))
+        assert "need JavaScript" in driver.find_element("tag name", "noscript").text
+    finally:
+        driver.quit()

@@ -22,8 +22,8 @@ TASKS = {
 RUNS_SHOWN = 100
 REPORT_TEXT = (
     "Validation error against the FLOPs spent on training, and test error against the multiply-adds of one image. "
-    "A line is the mean of all shown runs of a network's name, in a band of one standard deviation: of its seeds where the shown "
-    "runs are of one data set and recipe. Made by `python -m benchmarks wandb workspace`; "
+    "A line is the mean of all shown runs of a network's name, in a band of one standard deviation: of its seeds where the "
+    "shown runs are of one data set and recipe. Made by `python -m benchmarks wandb workspace`; "
     "means with intervals are in the runs of type report."
 )
 

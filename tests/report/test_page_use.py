@@ -160,3 +160,15 @@ def test_without_scripts_no_control_and_no_empty_chart_is_shown(tmp_path: Path) 
         assert "need JavaScript" in driver.find_element("tag name", "noscript").text
     finally:
         driver.quit()
+
+
+@pytest.mark.browser
+def test_browser_folds_the_name_of_a_family_that_is_wider_than_the_screen(browser: Any, tmp_path: Path) -> None:
+    make_run(tmp_path, name="net", family="a_name_" + "without_a_break_" * 6)
+    metrics = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        visit(browser, write_page(tmp_path))
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -9,13 +9,17 @@ import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import takewhile
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 T = TypeVar("T")
 PLAIN_WIDTH = 120
+NARROWEST = 8  # of a column of text, if it is not shorter
 STYLED = 500  # rows of a table; rich takes about a millisecond for each
 # Names of commands in scripts and in the committed records of measurements, and their names of today.
 RENAMED = {
@@ -142,6 +146,20 @@ def console(markup: bool = True) -> Console:
     if console.is_terminal or "COLUMNS" in os.environ:
         return console
     return Console(highlight=False, markup=markup, width=PLAIN_WIDTH)
+
+
+def print_whole(table: "Table", console: Console) -> None:
+    """Print a table of rich's as wide as the console, or wider if its columns that do not wrap need it: no number is cut."""
+    if console.measure(table, options=console.options.update(width=1000)).maximum > console.width:
+        table.padding = 0
+        needed = len(table.columns) - 1 + 2 * table.show_edge
+        for column in table.columns:
+            texts = (str(text) for text in (column.header, *column.cells, column.footer))
+            longest = max(cell_len(line) for text in texts for line in text.split("\n"))
+            needed += longest if column.no_wrap else min(longest, NARROWEST)
+        if needed > console.width:
+            table.width = needed  # rich would cut; the terminal wraps
+    console.print(table, crop=False)
 
 
 def with_bar(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:

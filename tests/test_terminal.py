@@ -116,3 +116,18 @@ def test_where_the_page_cannot_be_written_the_table_is_printed_and_a_line_says_s
     printed = capsys.readouterr()
     assert "resnext29_8x4d" in printed.out and "page  " not in printed.out
     assert printed.err == "the page was not written: Is a directory; --out FILE writes it elsewhere\n"
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_complexity_cuts_no_number_in_a_narrow_terminal(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["complexity", "model=resnext", "data=cifar10"]
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert main([*command, "--csv"]) == 0
+    rows = [line.split(",") for line in capsys.readouterr().out.splitlines()[1:]]
+    for numbers in (row[3:7] for row in rows):
+        texts = [f"{int(number):,}" for number in numbers]
+        assert any(set(texts) <= set(line.split()) for line in printed.splitlines()), texts

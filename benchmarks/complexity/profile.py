@@ -50,11 +50,11 @@ def _print_table(title: str, cost: Complexity) -> None:
     table = Table(title=f"{title}, one image of {size}", box=box.SIMPLE_HEAD, show_footer=True)
     table.add_column("layer", "all", overflow="fold")
     table.add_column("kind", "")
-    table.add_column("parameters", f"{cost.params:,}", justify="right")
-    table.add_column("MACs", f"{cost.macs:,}", justify="right")
-    table.add_column("share", "100 %", justify="right")
-    table.add_column("activations", f"{cost.activations:,}", justify="right")
-    table.add_column("training MACs", f"{cost.train_macs_per_sample:,}", justify="right")
+    table.add_column("parameters", f"{cost.params:,}", justify="right", no_wrap=True)
+    table.add_column("MACs", f"{cost.macs:,}", justify="right", no_wrap=True)
+    table.add_column("share", "100 %", justify="right", no_wrap=True)
+    table.add_column("activations", f"{cost.activations:,}", justify="right", no_wrap=True)
+    table.add_column("training MACs", f"{cost.train_macs_per_sample:,}", justify="right", no_wrap=True)
     for layer in cost.layers:
         table.add_row(
             layer.name,
@@ -67,7 +67,7 @@ def _print_table(title: str, cost: Complexity) -> None:
         )
     others = cost.params - sum(layer.params for layer in cost.layers)
     console = terminal.console()
-    console.print(table)
+    terminal.print_whole(table, console)
     console.print(
         f"{si(cost.params)} parameters ({others:,} of them in none of these layers), {si(cost.macs)} MACs, "
         f"{si(cost.flops)} FLOPs forward, {si(cost.train_flops_per_sample)} FLOPs of training per image.\n"

@@ -56,8 +56,8 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
     else:
         title = "Accuracy at matched cost"
         note = (
-            "Each network at several widths, whose costs are matched: the multiply-adds of one image. The line that is lower "
-            "buys more accuracy for its compute."
+            "Each network at several widths, whose costs are matched: the multiply-adds of one image. The lower of two lines "
+            "of errors, and the higher of two lines of scores, buys more accuracy for its compute."
         )
     return View(title, note, figures)
 

@@ -13,7 +13,7 @@ from benchmarks.report.chart_data import Charts
 from benchmarks.report.quantities import MACS, PARAMETERS, TRAIN_FLOPS, result_title, shown_result
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
-from benchmarks.units import count, number
+from benchmarks.units import count, number, score
 
 BEST = "best at its cost"
 SHOWN_FIRST = 12  # rows, until the leaderboard is opened
@@ -70,12 +70,13 @@ def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_f
     run = group[0]
     of_seeds = SeedGroup(group, estimate)
     shown = of_seeds.text if len(group) > 1 else shown_result(run)
+    lowest = estimate.interval and min(score(end, run.metric_label)[1] for end in estimate.interval)
     return [
         Cell(label, label, look=look_of(run)),
         Cell(recipe_title(run), recipe_title(run)),
         Cell(data, data),
-        Cell(shown, estimate.mean, style="bold", hint=run.metric_label),
-        Cell(of_seeds.interval_text, estimate.interval and estimate.interval[0], hint=_basis(of_seeds)),
+        Cell(shown, score(estimate.mean, run.metric_label)[1], style="bold", hint=run.metric_label),
+        Cell(of_seeds.interval_text, lowest, hint=_basis(of_seeds)),
         _overlap(group),
         Cell(str(len(group)), len(group)),
         Cell(count(run.n), run.n),

@@ -4,6 +4,7 @@
 """
 
 import base64
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -60,7 +61,7 @@ def write_page(
     path = out or root / "report.html"
     curves = KeptCurves(root, runs)
     with uncollected():
-        write_atomic(path, _render(runs, curves, states, published, problems))
+        write_atomic(path, _render(root, runs, curves, states, published, problems))
     if out is None:
         curves.write()
     return path
@@ -82,6 +83,7 @@ def _published_tables(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _render(
+    root: Path,
     runs: list[Run],
     curves: KeptCurves,
     states: Sequence[TrialState],
@@ -117,7 +119,7 @@ def _render(
             "charts": drawn.charts,
             "shown_first": SHOWN_FIRST,
             "curves": drawn.curves,
-            "runs": _drawn_runs(runs),
+            "runs": _drawn_runs(root, runs),
             "looks": family_marks(looks),
         },
         runs=runs,
@@ -175,8 +177,8 @@ def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
     return strips, left_out
 
 
-def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return what the charts know of each run; `path` names it in the page's address."""
+def _drawn_runs(root: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return what the charts know of each run; `path`, its folder below `root`, names it in the page's address."""
     labels: dict[int, str] = {}
     for members in grouped(runs, lambda run: run.data).values():
         labels |= dict(zip(map(id, members), short_labels(members), strict=True))
@@ -186,7 +188,7 @@ def _drawn_runs(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "family": legend_key(run),
             "status": run.status,
             "error": run.value,
-            "path": one_line("/".join(run.directory.parts[-4:])),
+            "path": one_line(os.path.relpath(run.directory, root)),
         }
         for run in runs
     ]

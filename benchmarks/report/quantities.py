@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from benchmarks.records.runs import Run
-from benchmarks.units import MISSING, count, duration, is_score, number, quantity, reported_text
+from benchmarks.units import MISSING, count, duration, is_score, number, quantity, reported_text, score
 
 THROUGHPUT = "python -m benchmarks throughput"
 
@@ -146,7 +146,12 @@ def result_title(runs: Iterable[Run]) -> str:
     return "test error" if known and not any(is_score(run.metric_label) for run in known) else "test result"
 
 
-ERROR = RunColumn("test error", lambda run: run.value, shown_result, "test\nerror")
+def _known_result(run: Run) -> float | None:
+    """Return the number that ``shown_result`` prints."""
+    return None if run.value is None else score(run.value, run.metric_label)[1]
+
+
+ERROR = RunColumn("test error", _known_result, shown_result, "test\nerror")
 RUN_COLUMNS = (
     MODEL,
     DATA,

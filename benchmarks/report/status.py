@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -46,6 +46,7 @@ class TrialState:
         seed: the column.
         state: a key of ``STATES``.
         detail: progress and heartbeat, or the cause.
+        root: the output root.
     """
 
     data: str
@@ -53,6 +54,7 @@ class TrialState:
     seed: int
     state: str
     detail: str = ""
+    root: str = ""
 
 
 def trial_states(
@@ -72,7 +74,8 @@ def trial_states(
     problems = [*problems, *unread]
     states = [_of_run(run) for run in runs]
     known = {run.directory for run in runs}
-    states += [_trial_state(Path(name), "missing") for name in listed if output_root / name not in known]
+    missing = [name for name in listed if output_root / name not in known]
+    states += [replace(_trial_state(Path(name), "missing"), root=_root(output_root / name)) for name in missing]
     return sorted(states, key=lambda trial: (trial.data, trial.row, trial.seed)), problems
 
 
@@ -82,8 +85,10 @@ def print_status(states: Sequence[TrialState], console: Console) -> None:
     console.print(
         f"{plural(len(states), 'trial')}: " + ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     )
-    for data, trials in grouped(states, lambda trial: trial.data).items():
-        print_table(_grid(data, trials, console.width), console)
+    roots = {trial.root for trial in states}
+    for (root, data), trials in grouped(states, lambda trial: (trial.root, trial.data)).items():
+        title = f"{data} in {root}" if len(roots) > 1 else data
+        print_table(_grid(title, trials, console.width), console)
     for state, (glyph, style, meaning) in STATES.items():
         if counts[state]:
             console.print(Text.assemble("  ", (glyph, style), f" {meaning}"))
@@ -133,7 +138,12 @@ def _trial_state(directory: Path, state: str, detail: str = "") -> TrialState:
     data, name, recipe, seed = (("?",) * 4 + directory.parts)[-4:]
     number = re.fullmatch(r"seed(\d+)", seed)  # a folder that was moved may have another name
     row = one_line(f"{name} · {recipe}" if number else f"{name} · {recipe}/{seed}")
-    return TrialState(one_line(data), row, int(number.group(1)) if number else 0, state, detail)
+    return TrialState(one_line(data), row, int(number.group(1)) if number else 0, state, detail, _root(directory))
+
+
+def _root(directory: Path) -> str:
+    """Return the output root of a trial."""
+    return one_line(os.path.abspath(directory / "../../../.."))
 
 
 def _progress(directory: Path) -> str:

@@ -106,9 +106,7 @@ def print_table(table: Table, console: Console) -> None:
             grid.add_column(Text(column), justify="right" if number else "left", no_wrap=number, overflow="fold")
         for row in table.rows:
             grid.add_row(*map(_styled, row))
-        if console.measure(grid, options=console.options.update(width=1000)).maximum > console.width:
-            grid.padding = 0
-        console.print(grid)
+        terminal.print_whole(grid, console)
     for note in table.notes:
         console.print(Padding(Text(one_line(note), style="dim"), (0, 0, 0, 2)))
 

@@ -89,7 +89,7 @@ def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
         mode=mode,  # type: ignore[arg-type]
         id=request.stem,
         resume="allow",
-        name=f"report {group}",
+        name=f"report {group}"[:128],
         group=group[:128],
         job_type="report",
         tags=sorted({run.data[:64] for run in runs}),

@@ -24,6 +24,7 @@ from benchmarks.units import one_line
 ANSWER_TIMEOUT_S = 4  # until a server shows that it is there
 ASK_TIMEOUT_S = 20  # for one answer of the server
 LONGEST_TAG = 64  # characters, the server's limit
+LONGEST_NAME = 128  # likewise; issue 842 of NVIDIA-NeMo/Skills has what happens beyond it
 OFF = {"disabled": "disabled", "offline": "offline", "dryrun": "offline"}  # modes of the client's without a server
 
 
@@ -147,7 +148,7 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
         project=logger["project"],
         id=record["run_id"],
         resume="allow",
-        name=logger.get("name") or run_name(record),
+        name=logger.get("name") or display_name(record),
         group=logger.get("group") or record.get("experiment") or record["data"],
         job_type="train",
         tags=list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag)),
@@ -160,6 +161,15 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
         # Exact names: a glob races with other globs.
         run.define_metric(name, step_metric=AXIS)
     return run
+
+
+def display_name(record: Mapping[str, Any]) -> str:
+    """Return the name of a run; of one too long for the server its two ends: network and data set, last overrides and seed."""
+    name = run_name(record)
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    half = LONGEST_NAME // 2 - 4  # letters beyond ASCII take more bytes
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -16,11 +16,14 @@ BY_NETWORK = "config.name"
 TASKS = {
     "Classification": ("val/top1_err", "test/top1_err", "top-1 error (%)"),
     "Segmentation": ("val/dice_err", "test/dice_err", "100 − Dice (%)"),
+    "Detection, boxes": ("val/box_ap_err", "test/box_ap_err", "100 − box AP (%)"),
+    "Detection, masks": ("val/mask_ap_err", "test/mask_ap_err", "100 − mask AP (%)"),
 }
 RUNS_SHOWN = 100
 REPORT_TEXT = (
     "Validation error against the FLOPs spent on training, and test error against the multiply-adds of one image. "
-    "A line is a network, its band one standard deviation over the seeds. Made by `python -m benchmarks wandb workspace`; "
+    "A line is the mean of all shown runs of a network's name, in a band of one standard deviation: of its seeds where the "
+    "shown runs are of one data set and recipe. Made by `python -m benchmarks wandb workspace`; "
     "means with intervals are in the runs of type report."
 )
 

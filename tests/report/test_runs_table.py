@@ -73,6 +73,13 @@ def test_a_row_holds_the_records_values(mixed: Path, width: int) -> None:
     assert re.search(" +".join(map(re.escape, cells)), row)
 
 
+def test_a_terminal_too_narrow_for_the_numbers_wraps_the_lines_and_cuts_none(mixed: Path) -> None:
+    wide, narrow = render(mixed, 160), render(mixed, 40)
+    numbers = re.compile(r"(?<![\w.])\d[\d.,]* (?:[kMGT%s]|min \d+ s|h \d+ min)(?!\w)")
+    assert "34.4 M" in numbers.findall(wide)
+    assert sorted(numbers.findall(narrow)) == sorted(numbers.findall(wide))
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_causes_of_failure_are_told_in_full(mixed: Path, width: int) -> None:
     text = render(mixed, width)

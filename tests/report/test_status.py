@@ -112,6 +112,16 @@ def test_many_seeds_are_counted(tmp_path: Path) -> None:
     assert any(line.split()[-2:] == ["30", "10"] for line in text.splitlines())
 
 
+def test_the_same_trial_below_several_output_roots_is_in_a_grid_of_each(tmp_path: Path) -> None:
+    make(tmp_path / "a", 0, "failed", error="it broke")
+    make(tmp_path / "b", 0)
+    output = io.StringIO()
+    print_status(trial_states(tmp_path)[0], Console(file=output, width=200))
+    lines = output.getvalue().splitlines()
+    assert [line for line in lines if " in " in line] == [f"digits in {tmp_path / root}" for root in ("a", "b")]
+    assert [line.split()[-1] for line in lines if "resnext29_8x4d · resnext_digits  " in line][:2] == ["✖", "✔"]
+
+
 def test_one_trial_is_not_called_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path, 0)
     assert main([str(tmp_path)]) == 0

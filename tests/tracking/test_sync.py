@@ -17,6 +17,7 @@ from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.runs import load_runs
 from benchmarks.tracking import sweep_report, sync
 from benchmarks.tracking.content import mirrored
+from benchmarks.tracking.wandb_run import display_name
 
 BIG = {"epoch": 1, "step": 1, "samples_seen": 1, "wall_s": 1.0, "train_flops": 2**60 + 1, "val/top1_err": 1 / 3}
 LOGGER = {"mode": "offline", "project": "p", "entity": None, "init_timeout": 20, "finish_timeout": 20}
@@ -250,3 +251,12 @@ def test_an_unknown_entity_is_one_line_and_another_place_can_be_named(
 def test_no_such_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command("wandb sync")([str(tmp_path / "nowhere")]) == 2
     assert "give the folder that holds the runs" in capsys.readouterr().err
+
+
+def test_a_run_of_many_overrides_has_a_name_that_the_server_takes() -> None:
+    overrides = {f"recipe.optimizer.option_{number}": number for number in range(9)}
+    record = {"data": "digits", "name": "resnet20", "recipe": "common", "seed": 7, "overrides": {}}
+    assert display_name(record) == "resnet20 · digits · common · seed 7"
+    long = display_name(record | {"overrides": overrides})
+    assert len(long.encode()) <= 128
+    assert long.startswith("resnet20 · digits · common, ") and long.endswith(" · seed 7")

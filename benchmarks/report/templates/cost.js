@@ -86,5 +86,7 @@ function drawCost(chart) {
     (axis.measured_by ? `; ${axis.measured_by} measures it.` : ".") : "");
   csvOf.cost = [["network", "seeds", axis.title, chart.test_label, "lowest seed", "highest seed", "on the front", "probability"],
     ...points.map(network => [network.label, network.runs.length, network.at, value(network.error), ...[network.low, network.high].map(value).sort((a, b) => a - b),
-                              isBest(network), network.probability[axis.key] ?? ""])];
+                              isBest(network), network.probability[axis.key] ?? ""]),
+    ...papers.map(({label, source, x, error}) => [`${label} (${source})`, "", x[axis.key], value(error), "", "", "", ""]),
+    ...chart.baselines.map(({label, y}) => [`${label} (baseline)`, "", "", value(y), "", "", "", ""])];
 }

@@ -46,8 +46,9 @@ addEventListener("DOMContentLoaded", () => {
     goTo(named(link.hash));
     writeState(true);
   });
-  const follow = () => {
-    const run = named(location.hash) ?? openRun;
+  const follow = event => {
+    const {hash} = event ? new URL(event.newURL) : location;
+    const run = named(hash) ?? (isPart(hash) ? null : openRun);
     if (run !== null && runs[run]) goTo(run);
   };
   addEventListener("hashchange", follow);

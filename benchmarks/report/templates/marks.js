@@ -35,8 +35,9 @@ function point(members) {
   drawMarks();
 }
 
-function reveal(run) {
-  const row = rowOf.get(run);
+// The row of the first of some runs that the filter leaves.
+function reveal(members) {
+  const row = rowOf.get(members.find(isShown));
   if (!row) return;
   row.scrollIntoView({block: "center"});
   row.querySelector("a").focus({preventScroll: true});

@@ -63,7 +63,7 @@ function draw(chart, traces, drawing, anchors, obstacles, unit) {
   const runsAt = event => event.points[0].data.runs?.[event.points[0].pointNumber] ?? [];
   chart.on("plotly_hover", event => point(runsAt(event)));
   chart.on("plotly_unhover", () => point([]));
-  chart.on("plotly_click", event => reveal(runsAt(event)[0]));
+  chart.on("plotly_click", event => reveal(runsAt(event)));
 }
 
 // A chart in focus is read by the arrow keys, point by point; Enter leads to the point's row.
@@ -81,7 +81,7 @@ for (const chart of [cost, training, share]) {
       const {text} = chart.data[all[at].curveNumber];
       byId("pointed").textContent = new DOMParser().parseFromString(text[all[at].pointNumber].replaceAll("<br>", ", "), "text/html").body.textContent;
     } else if (event.key === "Enter" && all[at]) {
-      reveal(chart.data[all[at].curveNumber].runs?.[all[at].pointNumber]?.[0]);
+      reveal(chart.data[all[at].curveNumber].runs?.[all[at].pointNumber] ?? []);
     }
   });
   chart.addEventListener("blur", () => {

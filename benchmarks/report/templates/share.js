@@ -7,10 +7,11 @@ function drawShare(chart) {
   const values = results.map(({result}) => result), pad = 0.04 * Math.max(most(values) - least(values), 0.1 * Math.abs(most(values)), 0.01);
   const range = [least(values) - pad, most(values) + pad], anchors = [], traces = [], places = digits(chart.test_label);
   share.room = MARGIN.r;
+  const nameOf = family => [...document.querySelectorAll(".legend button")].find(({dataset}) => dataset.family === family).textContent.trim();
   for (const family of families()) {
     const own = results.filter(entry => entry.family === family).map(({result}) => result).sort((a, b) => a - b), look = looks[family];
     if (!own.length) continue;
-    const n = own.length, upTo = own.map((_, i) => i + 1), name = document.querySelector(`.legend [data-family="${family}"]`).textContent;
+    const n = own.length, upTo = own.map((_, i) => i + 1), name = nameOf(family);
     for (let i = n - 2; i >= 0; i--) if (own[i] === own[i + 1]) upTo[i] = upTo[i + 1];  // equal results are one step
     traces.push({
       ...look.line, name: `share ${family}`, x: [own[0], ...own, range[1]], y: [0, ...own.map((_, i) => (i + 1) / n), 1],
@@ -26,5 +27,5 @@ function drawShare(chart) {
   const steps = traces.map(({x, y}) => x.flatMap((value, i) => i ? [{x: value, y: y[i - 1]}, {x: value, y: y[i]}] : [{x: value, y: y[i]}]));
   draw(share, traces, drawing, anchors, steps);
   byId("share-caption").textContent = `${chart.data}; ${chart.title}; empirical distribution over ${plural(results.length, "finished run")}, a line per family; further ${chart.flipped ? "right" : "left"} is better.`;
-  csvOf.share = [["family", chart.test_label], ...results.map(({family, result}) => [family, result])];
+  csvOf.share = [["family", chart.test_label], ...results.map(({family, result}) => [nameOf(family), result])];
 }

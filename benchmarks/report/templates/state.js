@@ -21,6 +21,9 @@ function writeState(push = false) {
   if (location.hash.slice(1) !== text) history[push ? "pushState" : "replaceState"](null, "", text ? `#${text}` : location.pathname + location.search);
 }
 
+// Whether an address leads to a part of this page, and says nothing of what is chosen.
+const isPart = hash => byId(hash.slice(1)) !== null;
+
 // Sets the controls as the address says; returns whether it says anything.
 function readState() {
   const state = new URLSearchParams(location.hash.slice(1));

@@ -1,16 +1,17 @@
 // The table stands below this script, so that the charts need not wait for it.
 const rowOf = new Map();
 
-// Sorting: by number where a column holds numbers; what is missing comes last either way.
+// Sorting: by number where all values of a column are numbers; what is missing comes last either way.
 function sortable(table, after = () => {}) {
   for (const head of table.tHead.rows[0].cells) {
     head.querySelector("button").addEventListener("click", () => {
-      const numeric = head.classList.contains("number"), up = head.getAttribute("aria-sort") !== "ascending";
+      const up = head.getAttribute("aria-sort") !== "ascending";
       for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const collator = new Intl.Collator("en", {numeric: true});
-      const order = (a, b) => numeric ? a - b : collator.compare(a, b);
       const sorted = [...table.tBodies[0].rows].map(row => [row, row.cells[head.cellIndex].dataset.value]);
+      const numeric = sorted.every(([, value]) => !isNaN(value));
+      const order = (a, b) => numeric ? a - b : collator.compare(a, b);
       sorted.sort(([, left], [, right]) => {
         if (left === "" || right === "") return (left === "") - (right === "");
         return up ? order(left, right) : order(right, left);
@@ -77,8 +78,13 @@ addEventListener("DOMContentLoaded", () => {
   });
   sortable(table);
   if (board) sortable(board, () => drawLeaderboard(charts[current]));
-  addEventListener("hashchange", () => {
-    if (/^#run-\d+$/.test(location.hash)) return;
+  addEventListener("hashchange", event => {
+    const {hash} = new URL(event.newURL);
+    if (/^#run-\d+$/.test(hash)) return;
+    if (isPart(hash)) {
+      writeState();  // which the link has taken out of the address
+      return;
+    }
     readState();
     check();
     update();

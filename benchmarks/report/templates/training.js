@@ -65,10 +65,12 @@ function drawTraining(chart) {
   const xs = xRange(training, inFrame.length ? inFrame : all.map(({x}) => x), anchors);
   const yaxis = logarithmic ? logY(training, [log10(lowest) - 0.08, log10(top) + 0.05])
     : {type: "linear", range: (isError ? rangeAsShown : (_, same) => same)(chart, [under - 0.04 * focus, 1.05 * focus])};
-  const places = isError ? digits(chart.val_label) : 4, crowded = drawn.length > MOST_LABELS;
+  const places = digits(chart.val_label), crowded = drawn.length > MOST_LABELS;
+  // A learning rate of 1e-5 has no fixed number of places.
+  const printed = y => isError ? y.toFixed(places) : String(Number(y.toPrecision(4)));
   const described = (line, {x, y, low, high, epoch}) => {
-    const ends = [low, high].map(value).sort((a, b) => a - b).map(end => end.toFixed(places)).join(" to ");
-    return `<b>${plain(line.label + SUFFIX[line.status])}</b><br>${plain(label)}: ${value(y).toFixed(places)}` +
+    const ends = [low, high].map(value).sort((a, b) => a - b).map(printed).join(" to ");
+    return `<b>${plain(line.label + SUFFIX[line.status])}</b><br>${plain(label)}: ${printed(value(y))}` +
       (line.runs.length > 1 ? ` (${ends} over ${line.runs.length} seeds)` : "") +
       `<br>${spent.title}: ${withUnit(x, spent.unit)}` + (epoch === null ? "" : `<br>epoch ${epoch}`);
   };

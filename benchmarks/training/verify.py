@@ -164,8 +164,6 @@ def weights(run: Run, config: dict[str, Any]) -> Finding:
 
     if config.get("mode") == "test":
         return Finding(None, "imported, not trained")
-    if run.part("protocol").get("batch_norm_images"):
-        return Finding(None, "batch-norm statistics were computed anew for the test")
     path = run.directory / "checkpoints" / LAST
     if not path.is_file():
         return Finding(None, f"the run has no checkpoints/{LAST}")

@@ -19,7 +19,7 @@ verify = command("report verify")
 
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "model.dropout=0.2", "recipe.epochs=2",
-    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu",
+    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu", "+recipe.batch_norm_images=64",
 )  # fmt: skip
 SUBJECTS = ("identity", "counts", "data", "score", "weights")
 

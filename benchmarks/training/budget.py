@@ -27,9 +27,9 @@ class Budget(BatchCallback):
     recipe's epoch ⌊p·E⌋. A budget of exactly E epochs is the recipe itself; with any other the schedule still comes to its end.
     A schedule by steps gets a step for each of the budget's, or SHARES of them where their number is not known before.
 
-    FLOPs are counted in whole steps, so a run is a function of its configuration and resumes exactly; where steps differ in cost,
-    as a detector's, they are read after each step. Seconds and joules are read then too, when the device has finished the step;
-    all processes go by rank 0's clock, or by the energy of all devices.
+    FLOPs are counted in whole steps, so a run is a function of its configuration and resumes exactly; where steps differ in
+    cost, as a detector's, they are read after each step. Seconds and joules are read then too, when the device has finished the
+    step; all processes go by rank 0's clock, or by the energy of all devices.
 
     Args:
         kind: ``train_flops``, ``train_seconds`` or ``train_joules``.

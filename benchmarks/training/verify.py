@@ -222,12 +222,18 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
     """Return the checkpoint to replay from, None for the start of training, and the steps from there to the end."""
     import torch
 
+    from benchmarks.training.budget import PER_UNIT
     from benchmarks.training.checkpoints import PREVIOUS
 
     if run.part("protocol").get("checkpoint") == "imported":
         raise ValueError(f"{run.directory} tested imported weights: there is no training to replay")
     if run.part("parallel").get("world_size", 1) > 1:
         raise ValueError(f"{run.directory} was trained by several processes: --replay trains in one")
+    budget = run.part("protocol").get("budget") or {}
+    if budget.get("kind") in PER_UNIT:
+        raise ValueError(
+            f"{run.directory} ended with a budget of {budget['kind'].removeprefix('train_')}: trained again it takes other steps"
+        )
     total = int(run.part("compute").get("steps") or 0)
     path = run.directory / "checkpoints" / PREVIOUS
     fewest = total

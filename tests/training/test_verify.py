@@ -105,6 +105,14 @@ def test_the_last_steps_trained_again_give_the_same_bits(copied: Path, capsys: p
     assert "DIFFERS      replay     3 steps from previous.ckpt: train/loss after step 6 is" in out
 
 
+@pytest.mark.parametrize("kind", ["train_seconds", "train_joules"])
+def test_what_a_clock_has_ended_is_not_replayed(kind: str, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    budget = {"kind": kind, "limit": 1, "spent": 1.2}
+    alter_record(copied, lambda record: record["protocol"].update(budget=budget))
+    assert verify([str(copied), "--replay", "9"]) == 2
+    assert f"ended with a budget of {kind[6:]}: trained again it takes other steps" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

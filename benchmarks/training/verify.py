@@ -232,7 +232,8 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
     budget = run.part("protocol").get("budget") or {}
     if budget.get("kind") in PER_UNIT:
         raise ValueError(
-            f"{run.directory} ended with a budget of {budget['kind'].removeprefix('train_')}: trained again it takes other steps"
+            f"{run.directory} ended with a budget of {budget['kind'].removeprefix('train_')}: trained again it takes other "
+            "steps"
         )
     total = int(run.part("compute").get("steps") or 0)
     path = run.directory / "checkpoints" / PREVIOUS

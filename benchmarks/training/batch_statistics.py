@@ -20,7 +20,7 @@ class BatchStatistics(pl.Callback):
     run has the same.
 
     Args:
-        images: of the training split, evenly spaced.
+        images: of the training split, evenly spaced; all where there are no more.
         batch_size: of these images.
     """
 

@@ -38,7 +38,8 @@ def training_callbacks(
     complexity: Complexity,
     origin: dict[str, str],
 ) -> list[pl.Callback]:
-    """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event.
+    """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event. Raises ValueError
+    for what ``take_budget`` refuses, and for batch-norm statistics of a detector.
 
     A loss is checked before anything is written of it, a budget reads what has been counted, and checkpoints come last: what
     they save includes the batch.
@@ -55,6 +56,10 @@ def training_callbacks(
     run.cost, run.budget = cost, take_budget(arguments, step_flops, recipe["epochs"], run.stop, read_flops)
     run.progress.cost, run.progress.budget = run.cost, run.budget
     if images := recipe.get("batch_norm_images"):
+        if complexity.parts():
+            raise ValueError(
+                f"recipe.batch_norm_images={images} is for classification and segmentation: leave it out of a detector's recipe"
+            )
         run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
     return [
         run.memory,

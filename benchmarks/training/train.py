@@ -333,5 +333,5 @@ def record_test(run: OpenRun, trainer: pl.Trainer, module: Any, data: Any) -> No
         write_outcomes(run.directory, outcomes)
     statistics = run.batch_statistics
     if statistics is not None and statistics.are_used(trainer, module.net) and run.record.protocol is not None:
-        run.record.protocol.batch_norm_images = statistics.images
+        run.record.protocol.batch_norm_images = min(statistics.images, manifest["counts"]["train"])
     run.record.weights_sha256 = weights_sha256(module.net.state_dict())

@@ -10,8 +10,10 @@ import torch
 from pytorch_lightning.plugins.precision import Precision
 from torch import nn
 
+from benchmarks.training import callbacks
 from benchmarks.training.batch_statistics import BatchStatistics, steps_needed
 from benchmarks.training.checkpoints import Averaging
+from benchmarks.training.options import TrainingOptions
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.splits import Split, Splits
 from lightning_modules.classifier import Classifier
@@ -60,6 +62,16 @@ def test_the_first_value_fades_below_a_ten_thousandth(momentum: float | None, st
     assert steps_needed(net) == steps
     if momentum is not None:
         assert (1 - momentum) ** steps < 1e-4
+
+
+def test_a_detector_has_none_and_says_so_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "RegionCostMeter", lambda *arguments: None)
+    recipe = {"batch_size": 2, "epochs": 1, "batch_norm_images": 8}
+    run: Any = SimpleNamespace(config={"recipe": recipe}, stop=None, record=None, progress=SimpleNamespace())
+    of_parts: Any = SimpleNamespace(train_flops_per_sample=1, parts=lambda: ["dense", "box_head"])
+    said = "^recipe.batch_norm_images=8 is for classification and segmentation: leave it out of a detector's recipe$"
+    with pytest.raises(ValueError, match=said):
+        callbacks.training_callbacks(run, TrainingOptions(), {}, SimpleNamespace(net=None), of_parts, {})
 
 
 def test_averaged_weights_are_evaluated_with_statistics_of_their_own() -> None:

@@ -19,7 +19,7 @@ verify = command("report verify")
 
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "model.dropout=0.2", "recipe.epochs=2",
-    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu", "+recipe.batch_norm_images=64",
+    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu", "+recipe.batch_norm_images=5000",
 )  # fmt: skip
 SUBJECTS = ("identity", "counts", "data", "score", "weights")
 
@@ -54,6 +54,11 @@ def alter_record(directory: Path, change: Callable[[dict[str, Any]], None]) -> N
 def test_a_run_as_it_is_agrees_with_itself(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify([str(trained)]) == 0
     assert verdicts(capsys) == dict.fromkeys(SUBJECTS, "ok")
+
+
+def test_a_record_counts_the_images_that_statistics_were_computed_over(trained: Path) -> None:
+    record = json.loads((trained / "record.json").read_text())
+    assert record["protocol"]["batch_norm_images"] == record["counts"]["train"] == 1197  # fewer than were asked for
 
 
 def test_what_is_altered_is_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,8 +47,11 @@ def refusal(trial: Trial) -> str | None:
     devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
         return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
-    if trainer["precision"] in ("bf16-true", "16-true") and (problem := _too_coarse(config)):
-        return problem
+    if trainer["precision"] in ("bf16-true", "16-true") and config["data"]["task"] == "detection":
+        instead = f"{trainer['precision'].removesuffix('true')}mixed"
+        return (
+            f"trainer.precision={trainer['precision']} would round the edges of boxes: {instead} keeps them in 32 bits"
+        )
     if config["mode"] == "test":  # in which batches are the evaluation's
         there = config["weights"] is None or Path(config["weights"]).is_file()
         return _other_run(trial) if there else f"weights={config['weights']}: there is no such file"
@@ -64,17 +67,6 @@ def refusal(trial: Trial) -> str | None:
     if trainer.get("cuda_graph") and (problem := _not_captured(config)):
         return problem
     return _other_run(trial)
-
-
-def _too_coarse(config: dict[str, Any]) -> str | None:
-    """Return what does not go in the 8 or 11 binary digits of a precision in which all is held: boxes, averages of weights."""
-    precision, decay = config["trainer"]["precision"], config["trainer"]["ema_decay"]
-    instead = f"trainer.precision={precision.removesuffix('true')}mixed keeps them in 32 bits"
-    if config["data"]["task"] == "detection":
-        return f"trainer.precision={precision} would round the edges of boxes: {instead}"
-    if decay is not None and config["mode"] == "train":
-        return f"trainer.ema_decay={decay}: an average of weights in {precision} loses its steps in rounding: {instead}"
-    return None
 
 
 def _not_captured(config: dict[str, Any]) -> str | None:

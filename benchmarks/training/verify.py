@@ -159,6 +159,8 @@ def score(run: Run, test_sha256: str | None) -> Finding:
 
 def weights(run: Run, config: dict[str, Any]) -> Finding:
     """Compare the checksum of the last checkpoint's weights with that of the weights that were tested."""
+    import torch
+
     from benchmarks.training.checkpoints import LAST, weights_sha256
     from benchmarks.training.weights import checkpoint_weights
 
@@ -171,7 +173,12 @@ def weights(run: Run, config: dict[str, Any]) -> Finding:
         state_dict, _ = checkpoint_weights(path)
     except ValueError as error:
         return Finding(False, str(error))
-    digest = weights_sha256({key[len("net.") :]: value for key, value in state_dict.items() if key.startswith("net.")})
+    tested = {key[len("net.") :]: value for key, value in state_dict.items() if key.startswith("net.")}
+    # Averaged weights are kept in 32 bits and tested in those of the run.
+    of_run = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
+    if (dtype := of_run.get(run.part("parallel").get("precision", ""))) is not None:
+        tested = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tested.items()}
+    digest = weights_sha256(tested)
     agrees = digest == run.record.get("weights_sha256")
     recorded = str(run.record.get("weights_sha256"))[:12]
     return Finding(agrees, f"{LAST} has {digest[:12]}" + ("" if agrees else f", the record {recorded}"))

@@ -13,6 +13,7 @@ from support.commands import run_here
 
 from benchmarks.records.files import read_config
 from benchmarks.records.runs import load_runs
+from benchmarks.training.checkpoints import weights_sha256
 from benchmarks.training.verify import score, weights
 
 verify = command("report verify")
@@ -87,6 +88,24 @@ def test_outcomes_of_another_test_set_give_no_score(copied: Path) -> None:
     assert score(run, "0" * 64).agrees is False
     (copied / "outcomes.json").write_text("{")
     assert "is no file of outcomes" in score(run, sha256).text
+
+
+def test_averaged_weights_in_32_bits_are_compared_in_those_that_were_tested(copied: Path) -> None:
+    path = copied / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    tested = {
+        name[len("net.") :]: value.bfloat16() if value.is_floating_point() else value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("net.")
+    }
+    alter_record(copied, lambda record: record["parallel"].update(precision="bf16-true"))
+    alter_record(copied, lambda record: record.update(weights_sha256=weights_sha256(tested)))
+    [run], _ = load_runs(copied)
+    assert weights(run, read_config(copied)).agrees
+    name = next(key for key in checkpoint["state_dict"] if key.endswith("weight"))
+    checkpoint["state_dict"][name].view(-1)[0] *= 1.1
+    torch.save(checkpoint, path)
+    assert weights(run, read_config(copied)).agrees is False
 
 
 def test_what_is_not_there_is_not_checked(copied: Path) -> None:

@@ -66,6 +66,7 @@ class Detector(Supervised):
             }
             self.definitions[f"{kind}_ap_err"] = f"100 * (1 - {kind}_ap), percent"
         self.processed = {"regions": 0, "positives": 0}
+        self._losses_by_part: list[dict[str, Tensor]] = []  # of the images of the step so far
         self.examples: list[tuple[Any, ...]] = []
 
     def sample_losses(self, images: Tensor, targets: Targets, weights: Any = None) -> Tensor:
@@ -77,16 +78,20 @@ class Detector(Supervised):
         self._check_masks(targets)
         scaled = [target | {"boxes": _scaled(target["boxes"], target["scale"])} for target in targets]
         losses, counts = self.net.losses(images, scaled, self._generators(targets))
-        for name, values in losses.items():
-            self.part_losses[name].update(values.detach())
+        self._losses_by_part.append({name: values.detach() for name, values in losses.items()})
         for name, count in counts.items():
             self.processed[name] += count
         return torch.stack(list(losses.values())).sum(dim=0)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the mean loss of this process's part of the global batch."""
-        self.processed = dict.fromkeys(self.processed, 0)
-        return super().training_step(batch, batch_idx)
+        # What was tried before, to see whether a batch fits, is no step.
+        self.processed, self._losses_by_part = dict.fromkeys(self.processed, 0), []
+        loss = super().training_step(batch, batch_idx)
+        for losses in self._losses_by_part:
+            for name, values in losses.items():
+                self.part_losses[name].update(values)
+        return loss
 
     @torch.no_grad()
     def detect(self, images: Tensor, targets: Targets) -> list[dict[str, Tensor]]:

@@ -121,6 +121,8 @@ class Segmenter(Supervised):
     def update_metrics(self, split: str, logits: Tensor, batch: Batch) -> None:
         """Add a batch: logits (N, K, H', W'), masks (N, H, W), instances (N, H, W)."""
         images, targets, _, instances = batch
+        # NumPy, with which scores are computed, has no bfloat16.
+        images, logits = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (images, logits))
         matrix: Any = self.confusion_matrices[split]
         matrix.update(logits, _crop(targets, logits))
         if split == "test":

@@ -47,6 +47,11 @@ def refusal(trial: Trial) -> str | None:
     devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
         return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
+    if trainer["precision"] in ("bf16-true", "16-true") and config["data"]["task"] == "detection":
+        instead = f"{trainer['precision'].removesuffix('true')}mixed"
+        return (
+            f"trainer.precision={trainer['precision']} would round the edges of boxes: {instead} keeps them in 32 bits"
+        )
     if config["mode"] == "test":  # in which batches are the evaluation's
         there = config["weights"] is None or Path(config["weights"]).is_file()
         return _other_run(trial) if there else f"weights={config['weights']}: there is no such file"

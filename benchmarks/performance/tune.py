@@ -125,6 +125,8 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     base = tuned_settings.specification(config)
     threads, batch = base["threads"], base["batch"]
     has = subprocesses.ask("training.options", on_gpu(config), threads)
+    if base["options"].get("cuda_graph"):
+        has["compile"] = "not with trainer.cuda_graph"
     machine, key = has["hardware"], tuned_settings.key_of(base)
     unfinished = Results(
         tuned_settings.path_of(config["output_root"], machine).with_suffix(f".{key}.unfinished"),

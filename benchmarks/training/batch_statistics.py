@@ -20,22 +20,21 @@ class BatchStatistics(pl.Callback):
     run has the same.
 
     Args:
-        images: of the training split, evenly spaced.
+        images: of the training split, evenly spaced; all where there are no more.
         batch_size: of these images.
-
-    Attributes:
-        used: whether the last evaluation had such statistics.
     """
 
     def __init__(self, images: int, batch_size: int) -> None:
         self.images = images
         self.batch_size = batch_size
-        self.used = False
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Compute the statistics of the network that is about to be evaluated."""
-        self.used = trainer.global_step < steps_needed(pl_module.net)
-        if not self.used:
+    def are_used(self, trainer: pl.Trainer, net: nn.Module) -> bool:
+        """Tell whether an evaluation at this step of training has such statistics."""
+        return trainer.global_step < steps_needed(net)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Compute the statistics of the network that is about to be evaluated: the averaged one, where weights are averaged."""
+        if not self.are_used(trainer, pl_module.net):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batches = data.training_images(self.images, self.batch_size)

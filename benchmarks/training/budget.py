@@ -14,7 +14,7 @@ from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.energy import energy_counter
 from benchmarks.training.stopping import StopRequest
 
-# The trainer's keys, and the whole units in which a budget is counted: steps, microseconds, millijoules.
+# The trainer's keys, and the whole units in which a budget is counted: steps or FLOPs, microseconds, millijoules.
 KEYS = {"max_train_flops": "train_flops", "max_train_seconds": "train_seconds", "max_train_joules": "train_joules"}
 PER_UNIT = {"train_seconds": 10**6, "train_joules": 10**3}
 SHARES = 10_000
@@ -27,31 +27,44 @@ class Budget(BatchCallback):
     recipe's epoch ⌊p·E⌋. A budget of exactly E epochs is the recipe itself; with any other the schedule still comes to its end.
     A schedule by steps gets a step for each of the budget's, or SHARES of them where their number is not known before.
 
-    FLOPs are counted in whole steps, so a run is a function of its configuration and resumes exactly. Seconds and joules are
-    read after each step, when the device has finished it; all processes go by rank 0's clock, or by the energy of all devices.
+    FLOPs are counted in whole steps, so a run is a function of its configuration and resumes exactly; where steps differ in
+    cost, as a detector's, they are read after each step. Seconds and joules are read then too, when the device has finished the
+    step; all processes go by rank 0's clock, or by the energy of all devices.
 
     Args:
         kind: ``train_flops``, ``train_seconds`` or ``train_joules``.
         limit: in that unit.
-        step_flops: FLOPs of one training step over all processes.
+        step_flops: FLOPs of one training step over all processes; of steps that differ, those of a usual one.
         epochs: E, the length of the recipe's own schedule.
         stop: whose group of the processes counts seconds and joules together.
+        read_flops: what reads the FLOPs of training so far, over all processes, where steps differ in cost; else None.
 
     Raises:
         ValueError: a limit of FLOPs below the cost of one step.
     """
 
-    def __init__(self, kind: str, limit: float, step_flops: int, epochs: int, stop: StopRequest) -> None:
+    def __init__(
+        self,
+        kind: str,
+        limit: float,
+        step_flops: int,
+        epochs: int,
+        stop: StopRequest,
+        read_flops: Callable[[], int] | None = None,
+    ) -> None:
         self.kind = kind
         self.limit = limit
         self.step_flops = step_flops
         self.epochs = epochs
         self.stop = stop
+        self.read_flops = read_flops if kind == "train_flops" else None
         self.total = int(limit // step_flops) if kind == "train_flops" else math.ceil(limit * PER_UNIT[kind])
         if self.total < 1:
             raise ValueError(
                 f"trainer.max_train_flops={limit:g} does not cover one training step, which costs {step_flops:.3g} FLOPs"
             )
+        if self.read_flops is not None:
+            self.total, self.step_flops = math.ceil(limit), 1
         self.done = 0
         self._rates: list[float] = []
         self._meter: Callable[[], int] | None = None
@@ -73,7 +86,7 @@ class Budget(BatchCallback):
             return
         count = self.epochs
         if pl_module.by_step:
-            count = self.total if self.kind == "train_flops" else SHARES
+            count = self.total if self.kind == "train_flops" and self.read_flops is None else SHARES
         self._rates = pl_module.learning_rates(count)
         pl_module.schedules = False
         if self.kind == "train_joules":
@@ -93,7 +106,10 @@ class Budget(BatchCallback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Adds the step; the last one ends training, which evaluates and saves even amid an epoch."""
-        self.done += 1 if self._meter is None else self._since(self._meter, trainer.strategy.root_device)
+        if self.read_flops is not None:
+            self.done = self.read_flops()
+        else:
+            self.done += 1 if self._meter is None else self._since(self._meter, trainer.strategy.root_device)
         trainer.should_stop = trainer.should_stop or self.over
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,7 +135,13 @@ class Budget(BatchCallback):
         return int(spent)
 
 
-def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: StopRequest) -> Budget | None:
+def take_budget(
+    arguments: dict[str, Any],
+    step_flops: int,
+    epochs: int,
+    stop: StopRequest,
+    read_flops: Callable[[], int] | None = None,
+) -> Budget | None:
     """Return the budget that the trainer's ``arguments`` set, or None for epochs. Raises ValueError for more than one, or one
     that does not cover a step.
 
@@ -134,4 +156,4 @@ def take_budget(arguments: dict[str, Any], step_flops: int, epochs: int, stop: S
         raise ValueError(f"a run has one budget, got {settings}: set the others to null")
     [(key, limit)] = limits_set.items()
     arguments["max_epochs"] = -1
-    return Budget(KEYS[key], limit, step_flops, epochs, stop)
+    return Budget(KEYS[key], limit, step_flops, epochs, stop, read_flops)

@@ -38,32 +38,40 @@ def training_callbacks(
     complexity: Complexity,
     origin: dict[str, str],
 ) -> list[pl.Callback]:
-    """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event.
+    """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event. Raises ValueError
+    for what ``take_budget`` refuses, and for batch-norm statistics of a detector.
 
-    A loss is checked before anything is written of it, and checkpoints come last: what they save includes the batch.
+    A loss is checked before anything is written of it, a budget reads what has been counted, and checkpoints come last: what
+    they save includes the batch.
     """
     config, recipe = run.config, run.config["recipe"]
     step_flops = complexity.train_flops_per_sample * recipe["batch_size"]
-    run.budget = take_budget(arguments, step_flops, recipe["epochs"], run.stop)
     run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
+    cost: CostMeter
     if complexity.parts():
-        run.cost = RegionCostMeter(module.net, complexity, recipe["batch_size"])
+        cost = RegionCostMeter(module.net, complexity, recipe["batch_size"])
     else:
-        run.cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
+        cost = CostMeter(complexity.train_macs_per_sample, recipe["batch_size"])
+    read_flops = (lambda: 2 * cost.train_macs) if complexity.parts() else None
+    run.cost, run.budget = cost, take_budget(arguments, step_flops, recipe["epochs"], run.stop, read_flops)
     run.progress.cost, run.progress.budget = run.cost, run.budget
     if images := recipe.get("batch_norm_images"):
+        if complexity.parts():
+            raise ValueError(
+                f"recipe.batch_norm_images={images} is for classification and segmentation: leave it out of a detector's recipe"
+            )
         run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
     return [
         run.memory,
         *([] if run.mirror is None else [MirrorCheck(run.mirror)]),
         *([] if options.ema_decay is None else [Averaging(decay=options.ema_decay)]),
         *([] if run.batch_statistics is None else [run.batch_statistics]),
-        *([] if run.budget is None else [run.budget]),
-        ValidationInterval(recipe.get("validate_every", 1)),
         StepSeed(config["seed"]),
         FiniteLoss(),
-        run.cost,
-        HistoryWriter(run.directory, run.cost),
+        cost,
+        *([] if run.budget is None else [run.budget]),
+        ValidationInterval(recipe.get("validate_every", 1)),
+        HistoryWriter(run.directory, cost),
         run.progress,
         Checkpoints(
             run.directory / CHECKPOINTS,

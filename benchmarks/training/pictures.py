@@ -44,7 +44,9 @@ def write_pictures(directory: Path, examples: Sequence[tuple[Any, ...]], classes
 
 
 def _as_arrays(part: "Tensor | Mapping[str, Tensor]") -> Any:
-    return {name: value.numpy() for name, value in part.items()} if isinstance(part, Mapping) else part.numpy()
+    if isinstance(part, Mapping):
+        return {name: _as_arrays(value) for name, value in part.items()}
+    return (part.float() if part.is_floating_point() else part).numpy()  # NumPy has no bfloat16
 
 
 def sheet(examples: Sequence[tuple[np.ndarray, int, int]], classes: Sequence[str]) -> np.ndarray:

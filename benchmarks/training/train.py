@@ -331,6 +331,7 @@ def record_test(run: OpenRun, trainer: pl.Trainer, module: Any, data: Any) -> No
         metric_names = [name for name in module.definitions if name in {"top1_err", "top5_err"}]
         outcomes = outcomes_of(data.splits.checksum(["test"]), module.outcomes.numpy(), metric_names)
         write_outcomes(run.directory, outcomes)
-    if run.batch_statistics is not None and run.batch_statistics.used and run.record.protocol is not None:
-        run.record.protocol.batch_norm_images = run.batch_statistics.images
+    statistics = run.batch_statistics
+    if statistics is not None and statistics.are_used(trainer, module.net) and run.record.protocol is not None:
+        run.record.protocol.batch_norm_images = min(statistics.images, manifest["counts"]["train"])
     run.record.weights_sha256 = weights_sha256(module.net.state_dict())

@@ -116,7 +116,7 @@ def choice(config: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str,
     trainer, data = config["trainer"], config["data"]
     trainer = {**trainer, "precision": exact_precision(trainer["precision"], on_gpu(config))}
     pinned = {name: trainer[name] for name in SETTING if trainer[name] not in (None, PLAIN["precision"])}
-    if trainer["gradient_checkpointing"]:
+    if trainer["gradient_checkpointing"] or trainer.get("cuda_graph"):
         pinned["compile"] = False
     setting = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned)
     loading: dict[str, Any] = {}

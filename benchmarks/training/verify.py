@@ -159,13 +159,13 @@ def score(run: Run, test_sha256: str | None) -> Finding:
 
 def weights(run: Run, config: dict[str, Any]) -> Finding:
     """Compare the checksum of the last checkpoint's weights with that of the weights that were tested."""
+    import torch
+
     from benchmarks.training.checkpoints import LAST, weights_sha256
     from benchmarks.training.weights import checkpoint_weights
 
     if config.get("mode") == "test":
         return Finding(None, "imported, not trained")
-    if run.part("protocol").get("batch_norm_images"):
-        return Finding(None, "batch-norm statistics were computed anew for the test")
     path = run.directory / "checkpoints" / LAST
     if not path.is_file():
         return Finding(None, f"the run has no checkpoints/{LAST}")
@@ -173,7 +173,12 @@ def weights(run: Run, config: dict[str, Any]) -> Finding:
         state_dict, _ = checkpoint_weights(path)
     except ValueError as error:
         return Finding(False, str(error))
-    digest = weights_sha256({key[len("net.") :]: value for key, value in state_dict.items() if key.startswith("net.")})
+    tested = {key[len("net.") :]: value for key, value in state_dict.items() if key.startswith("net.")}
+    # Averaged weights are kept in 32 bits and tested in those of the run.
+    of_run = {"64-true": torch.float64, "16-true": torch.float16, "bf16-true": torch.bfloat16}
+    if (dtype := of_run.get(run.part("parallel").get("precision", ""))) is not None:
+        tested = {key: value.to(dtype) if value.is_floating_point() else value for key, value in tested.items()}
+    digest = weights_sha256(tested)
     agrees = digest == run.record.get("weights_sha256")
     recorded = str(run.record.get("weights_sha256"))[:12]
     return Finding(agrees, f"{LAST} has {digest[:12]}" + ("" if agrees else f", the record {recorded}"))
@@ -224,12 +229,19 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
     """Return the checkpoint to replay from, None for the start of training, and the steps from there to the end."""
     import torch
 
+    from benchmarks.training.budget import PER_UNIT
     from benchmarks.training.checkpoints import PREVIOUS
 
     if run.part("protocol").get("checkpoint") == "imported":
         raise ValueError(f"{run.directory} tested imported weights: there is no training to replay")
     if run.part("parallel").get("world_size", 1) > 1:
         raise ValueError(f"{run.directory} was trained by several processes: --replay trains in one")
+    budget = run.part("protocol").get("budget") or {}
+    if budget.get("kind") in PER_UNIT:
+        raise ValueError(
+            f"{run.directory} ended with a budget of {budget['kind'].removeprefix('train_')}: trained again it takes other "
+            "steps"
+        )
     total = int(run.part("compute").get("steps") or 0)
     path = run.directory / "checkpoints" / PREVIOUS
     fewest = total

@@ -80,14 +80,15 @@ def test_components_are_scored_as_pycocotools_scores_them(seed):
     assert update(ComponentAP(), scenes) == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_right_answer_has_average_precision_1_where_two_classes_touch():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_right_answer_has_average_precision_1_where_two_classes_touch(dtype):
     classes = torch.zeros(2, 12, 12, dtype=torch.int64)
     classes[:, 2:8, 2:6], classes[:, 2:8, 6:10], classes[1, 9:, :3] = 1, 2, 1
     instances = classes.int()
     instances[1, 9:, :3] = 7
     module = Segmenter(nn.Identity(), 3, None, None, None, None)
     logits = 20.0 * functional.one_hot(classes, 3).movedim(-1, 1)
-    module.update_metrics("test", logits, (torch.zeros(2, 1, 12, 12), classes, None, instances))
+    module.update_metrics("test", logits.to(dtype), (torch.zeros(2, 1, 12, 12, dtype=dtype), classes, None, instances))
     assert module.compute_metrics("test")["mask_ap"] == pytest.approx(1, abs=1e-12)
 
 

@@ -164,6 +164,15 @@ def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: 
     assert taken("later")[0] == tuned_settings.PLAIN
 
 
+@pytest.mark.parametrize("option", ["cuda_graph", "gradient_checkpointing"])
+def test_auto_compiles_nothing_beside_what_is_refused_with_compilation(option: str) -> None:
+    entry = {"settings": [row(1), row(9, compile=True), row(2, channels_last=True)], "workers": [], "batches": []}
+    auto = config("trainer=auto")
+    assert tuned_settings.choice(auto, entry)["trainer"] == tuned_settings.PLAIN | {"compile": True}
+    auto["trainer"][option] = True
+    assert tuned_settings.choice(auto, entry)["trainer"] == tuned_settings.PLAIN | {"channels_last": True}
+
+
 class Asked:
     """In place of ``measuring.ask``: layout and bfloat16 double the rate, more than 100 images do not fit. The machine is three
     times slower while the second and the fourth process measure.

@@ -1,16 +1,22 @@
 """Batch-norm statistics of short runs, against the mean over batches computed by hand."""
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.precision import Precision
 from torch import nn
 
+from benchmarks.training import callbacks
 from benchmarks.training.batch_statistics import BatchStatistics, steps_needed
+from benchmarks.training.checkpoints import Averaging
+from benchmarks.training.options import TrainingOptions
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.splits import Split, Splits
+from lightning_modules.classifier import Classifier
 
 
 def splits() -> Splits:
@@ -19,20 +25,21 @@ def splits() -> Splits:
     return Splits(split, split, split, ("a", "b"))
 
 
-def statistics_after(step: int, net: nn.Module) -> BatchStatistics:
+def statistics_after(step: int, net: nn.Module) -> bool:
+    """Return whether an evaluation has statistics of its own, which ``net`` then has."""
     data = InMemoryDataModule(splits, 10, 10, {"crop_padding": 1}, [0.0], [1.0], seed=0)
     data.setup()
     trainer: Any = SimpleNamespace(global_step=step, datamodule=data, precision_plugin=Precision())
     callback = BatchStatistics(20, 10)
-    callback.on_validation_start(trainer, SimpleNamespace(net=net))
-    return callback
+    callback.on_validation_epoch_start(trainer, SimpleNamespace(net=net))
+    return callback.are_used(trainer, net)
 
 
 def test_statistics_are_those_of_evenly_spaced_training_images_without_augmentation() -> None:
     net = nn.Sequential(nn.BatchNorm2d(1))
     net.eval()
     before = torch.random.get_rng_state()
-    assert statistics_after(30, net).used
+    assert statistics_after(30, net)
     assert torch.equal(torch.random.get_rng_state(), before)
     values = torch.arange(20).double() * 5 / 255
     batches = values.view(2, 10)
@@ -45,7 +52,7 @@ def test_statistics_are_those_of_evenly_spaced_training_images_without_augmentat
 
 def test_a_longer_run_keeps_its_running_averages() -> None:
     net = nn.Sequential(nn.BatchNorm2d(1))
-    assert not statistics_after(100, net).used
+    assert not statistics_after(100, net)
     assert net[0].running_mean.item() == 0 and net[0].running_var.item() == 1
 
 
@@ -55,3 +62,40 @@ def test_the_first_value_fades_below_a_ten_thousandth(momentum: float | None, st
     assert steps_needed(net) == steps
     if momentum is not None:
         assert (1 - momentum) ** steps < 1e-4
+
+
+def test_a_detector_has_none_and_says_so_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callbacks, "RegionCostMeter", lambda *arguments: None)
+    recipe = {"batch_size": 2, "epochs": 1, "batch_norm_images": 8}
+    run: Any = SimpleNamespace(config={"recipe": recipe}, stop=None, record=None, progress=SimpleNamespace())
+    of_parts: Any = SimpleNamespace(train_flops_per_sample=1, parts=lambda: ["dense", "box_head"])
+    said = "^recipe.batch_norm_images=8 is for classification and segmentation: leave it out of a detector's recipe$"
+    with pytest.raises(ValueError, match=said):
+        callbacks.training_callbacks(run, TrainingOptions(), {}, SimpleNamespace(net=None), of_parts, {})
+
+
+def test_averaged_weights_are_evaluated_with_statistics_of_their_own() -> None:
+    torch.manual_seed(0)
+    conv, norm = nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2)
+    net = nn.Sequential(conv, norm, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    module = Classifier(net, 2, partial(torch.optim.SGD, lr=0.1), partial(torch.optim.lr_scheduler.StepLR, step_size=9))
+    data = InMemoryDataModule(splits, 10, 10, {}, [0.0], [1.0], seed=0)
+    steps: list[torch.Tensor] = []
+
+    class Weights(pl.Callback):
+        def on_train_batch_end(self, *arguments: Any) -> None:
+            steps.append(conv.weight.detach().flatten().clone())
+
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
+        callbacks=[Averaging(decay=0.9), BatchStatistics(20, 10), Weights()],
+    )  # fmt: skip
+    trainer.fit(module, datamodule=data)
+    average = steps[0]
+    for weights in steps[1:]:
+        average = 0.9 * average + 0.1 * weights
+    assert (average - steps[-1]).abs().max() > 1e-3
+    torch.testing.assert_close(conv.weight.flatten(), average)
+    mean = (torch.arange(20) * 5 / 255).mean()  # of the images that the statistics are of
+    torch.testing.assert_close(norm.running_mean, average * mean + conv.bias)

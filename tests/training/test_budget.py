@@ -26,6 +26,7 @@ from benchmarks.training.stopping import StopRequest
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.sources.digits import load_digits
 from lightning_modules.classifier import Classifier
+from lightning_modules.schedules import warm_up_then_cosine
 
 STEPS = 5  # of an epoch
 STEP_FLOPS = 1000
@@ -126,6 +127,39 @@ def test_a_spent_budget_takes_no_further_step(tmp_path: Path) -> None:
     whole, _ = fit(flops(7), Watch(tmp_path))
     resumed, after = fit(flops(7), checkpoint=tmp_path / "7.ckpt")
     assert after.rates == [] and after.evaluated == []
+    assert weights_sha256(resumed.state_dict()) == weights_sha256(whole.state_dict())
+
+
+class Regions(pl.Callback):
+    """FLOPs of steps that cost 600 and 900 in turn, as a detector's differ."""
+
+    spent = 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.spent += 900 if self.spent % 1500 else 600
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"spent": self.spent}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.spent = state_dict["spent"]
+
+
+@pytest.mark.parametrize("scheduler", [COSINE, partial(warm_up_then_cosine, warm_up=0.2)])
+def test_flops_of_steps_that_differ_are_read(scheduler: Any, tmp_path: Path) -> None:
+    def run(**how: Any) -> tuple[Budget, Classifier, Watch]:
+        regions = Regions()
+        budget = Budget("train_flops", 10_000, STEP_FLOPS, 6, StopRequest(60), lambda: regions.spent)
+        return budget, *fit(regions, budget, Watch(tmp_path), scheduler=scheduler, **how)
+
+    budget, whole, watch = run()
+    spent = [1500 * (step // 2) + 600 * (step % 2) for step in range(14)]
+    assert to_json(budget.spent()) == {"kind": "train_flops", "limit": 10_000, "spent": 10_500}
+    if scheduler is COSINE:
+        assert watch.rates == pytest.approx([COSINE_RATES[flops * 6 // 10_000] for flops in spent])
+    assert watch.evaluated == [5, 10, 14] and len(watch.rates) == 14
+    _, resumed, after = run(checkpoint=tmp_path / "10.ckpt")
+    assert after.rates == watch.rates[10:]
     assert weights_sha256(resumed.state_dict()) == weights_sha256(whole.state_dict())
 
 

@@ -219,6 +219,17 @@ def test_wrong_switches_are_refused(overrides: list[str], said: str | None, tmp_
     assert problem is None if said is None else said in (problem or "")
 
 
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16-true", torch.bfloat16), ("16-true", torch.float16)])
+def test_boxes_are_not_held_in_16_bits(precision: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    assert torch.tensor(1300.3).to(dtype) in (1300, 1304)  # an edge of a box
+    detection = ["model=faster_rcnn", "data=nuclei_instances", f"output_root={tmp_path}"]
+    problem = refusal(trial(*detection, f"trainer.precision={precision}")) or ""
+    mixed = f"{precision[:-4]}mixed"
+    assert problem.endswith(f"would round the edges of boxes: {mixed} keeps them in 32 bits")
+    assert refusal(trial(*detection, f"trainer.precision={mixed}")) is None
+    assert refusal(trial("model=resnet", f"output_root={tmp_path}", f"trainer.precision={precision}")) is None
+
+
 def test_what_a_device_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "a CPU has no TF32" in (missing_resources(trial("trainer.tf32=true")) or "")
     assert "needs an NVIDIA GPU" in (missing_resources(trial("trainer.cuda_graph=true")) or "")

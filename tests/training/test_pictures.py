@@ -1,6 +1,10 @@
 """The sheet of classified images and the drawings of objects, pixel by pixel."""
 
+from pathlib import Path
+
 import numpy as np
+import torch
+from PIL import Image
 
 from benchmarks.training.pictures import (
     CAPTION,
@@ -13,6 +17,7 @@ from benchmarks.training.pictures import (
     objects_beside_truth,
     outline,
     sheet,
+    write_pictures,
 )
 
 PITCH = TILE + GAP
@@ -40,6 +45,15 @@ def test_each_image_stands_above_its_prediction_and_errors_are_orange() -> None:
         ink = caption[(caption < 250).any(axis=2)]
         assert len(ink)
         assert ((ink[:, 0] - ink[:, 2]).max() > 100) == (index in wrong)
+
+
+def test_images_in_bfloat16_are_drawn_as_those_in_float32(tmp_path: Path) -> None:
+    image = torch.arange(64).view(1, 8, 8) / 64  # the same numbers in both
+    drawn = []
+    for dtype in (torch.float32, torch.bfloat16):
+        [path] = write_pictures(tmp_path, [(image.to(dtype), torch.tensor(0), torch.tensor(1))], ("cat", "dog"))
+        drawn.append(np.asarray(Image.open(path)).copy())
+    assert (drawn[0] == drawn[1]).all()
 
 
 def test_a_grey_image_is_drawn_grey() -> None:

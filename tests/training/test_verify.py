@@ -13,13 +13,14 @@ from support.commands import run_here
 
 from benchmarks.records.files import read_config
 from benchmarks.records.runs import load_runs
+from benchmarks.training.checkpoints import weights_sha256
 from benchmarks.training.verify import score, weights
 
 verify = command("report verify")
 
 TINY = (
     "model=densenet", "model.depth=10", "model.growth_rate=4", "model.dropout=0.2", "recipe.epochs=2",
-    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu",
+    "trainer.limit_train_batches=3", "logger=none", "trainer.accelerator=cpu", "+recipe.batch_norm_images=5000",
 )  # fmt: skip
 SUBJECTS = ("identity", "counts", "data", "score", "weights")
 
@@ -56,6 +57,11 @@ def test_a_run_as_it_is_agrees_with_itself(trained: Path, capsys: pytest.Capture
     assert verdicts(capsys) == dict.fromkeys(SUBJECTS, "ok")
 
 
+def test_a_record_counts_the_images_that_statistics_were_computed_over(trained: Path) -> None:
+    record = json.loads((trained / "record.json").read_text())
+    assert record["protocol"]["batch_norm_images"] == record["counts"]["train"] == 1197  # fewer than were asked for
+
+
 def test_what_is_altered_is_named(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def alter(record: dict[str, Any]) -> None:
         record["complexity"]["params"] += 1
@@ -84,6 +90,24 @@ def test_outcomes_of_another_test_set_give_no_score(copied: Path) -> None:
     assert "is no file of outcomes" in score(run, sha256).text
 
 
+def test_averaged_weights_in_32_bits_are_compared_in_those_that_were_tested(copied: Path) -> None:
+    path = copied / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    tested = {
+        name[len("net.") :]: value.bfloat16() if value.is_floating_point() else value
+        for name, value in checkpoint["state_dict"].items()
+        if name.startswith("net.")
+    }
+    alter_record(copied, lambda record: record["parallel"].update(precision="bf16-true"))
+    alter_record(copied, lambda record: record.update(weights_sha256=weights_sha256(tested)))
+    [run], _ = load_runs(copied)
+    assert weights(run, read_config(copied)).agrees
+    name = next(key for key in checkpoint["state_dict"] if key.endswith("weight"))
+    checkpoint["state_dict"][name].view(-1)[0] *= 1.1
+    torch.save(checkpoint, path)
+    assert weights(run, read_config(copied)).agrees is False
+
+
 def test_what_is_not_there_is_not_checked(copied: Path) -> None:
     shutil.rmtree(copied / "checkpoints")
     (copied / "outcomes.json").unlink()
@@ -103,6 +127,14 @@ def test_the_last_steps_trained_again_give_the_same_bits(copied: Path, capsys: p
     assert verify([str(copied), "--replay", "5"]) == 1
     out = capsys.readouterr().out
     assert "DIFFERS      replay     3 steps from previous.ckpt: train/loss after step 6 is" in out
+
+
+@pytest.mark.parametrize("kind", ["train_seconds", "train_joules"])
+def test_what_a_clock_has_ended_is_not_replayed(kind: str, copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    budget = {"kind": kind, "limit": 1, "spent": 1.2}
+    alter_record(copied, lambda record: record["protocol"].update(budget=budget))
+    assert verify([str(copied), "--replay", "9"]) == 2
+    assert f"ended with a budget of {kind[6:]}: trained again it takes other steps" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -331,7 +331,7 @@ def _hydra(argv: list[str]) -> int:
     sys.argv = [sys.argv[0], *argv]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
-    except ValueError as error:  # of switches that do not go together
+    except ValueError as error:  # of options that do not go together
         raise ConfigurationError(str(error)) from error
     return 0
 

@@ -135,9 +135,8 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         train = self.splits.train
         self.image_size = train.images.shape[2:]
         if not self.mean and not self.std:
-            pixels = (
-                _pixels(train, train.images.transpose(0, 1)).double().div_(255)
-            )  # no second copy, 8 times the images
+            pixels = _pixels(train, train.images.transpose(0, 1)).double()
+            pixels.div_(255)  # in place: a second copy would take 8 times the memory of the images
             self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
         check_statistics(self.mean, self.std, train.images.shape[1])
         self.augmentation.check(train)

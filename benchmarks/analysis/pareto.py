@@ -121,5 +121,5 @@ def _standard_error(values: Sequence[float], mean: float) -> float:
 
 
 def _taken(values: Any, places: Any) -> Any:
-    """Return the values of each draw at its places; one row of places, for all draws, takes a third of the time."""
+    """Return the values of each draw at its places; one row of places, for all draws, takes half the time."""
     return values[:, places[0]] if len(places) == 1 else np.take_along_axis(values, places, axis=1)

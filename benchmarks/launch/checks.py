@@ -44,7 +44,6 @@ def is_stale(record: dict[str, Any]) -> bool:
 def refusal(trial: Trial) -> str | None:
     """Return why a trial must not start on any machine, in one line; None if it may."""
     config, trainer = trial.config, trial.config["trainer"]
-    devices, nodes, batch = trainer["devices"], trainer["num_nodes"], config["recipe"]["batch_size"]
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
         return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
     if trainer["precision"] in ("bf16-true", "16-true") and config["data"]["task"] == "detection":
@@ -52,21 +51,29 @@ def refusal(trial: Trial) -> str | None:
         return (
             f"trainer.precision={trainer['precision']} would round the edges of boxes: {instead} keeps them in 32 bits"
         )
-    if config["mode"] == "test":  # in which batches are the evaluation's
-        there = config["weights"] is None or Path(config["weights"]).is_file()
-        return _other_run(trial) if there else f"weights={config['weights']}: there is no such file"
-    if batch % (devices * nodes):
-        fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * devices * nodes]
-        return f"recipe.batch_size={batch} cannot be divided among {devices * nodes} processes; {fits} would do"
-    share, parts = batch // (devices * nodes), trainer["accumulate_grad_batches"] or 1
-    if share % parts:
-        fits = [n for n in range(1, share + 1) if share % n == 0]
-        return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts}; {fits} would do"
+    if config["mode"] == "train" and (problem := _not_divided(config)):
+        return problem
+    if config["mode"] == "test" and config["weights"] is not None and not Path(config["weights"]).is_file():
+        return f"weights={config['weights']}: there is no such file"
     if trainer["compile"] and trainer["gradient_checkpointing"]:
         return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
     if trainer.get("cuda_graph") and (problem := _not_captured(config)):
         return problem
     return _other_run(trial)
+
+
+def _not_divided(config: dict[str, Any]) -> str | None:
+    """Return why a batch of training cannot be shared by the processes, and by the parts of each; None if it can."""
+    trainer, batch = config["trainer"], config["recipe"]["batch_size"]
+    processes, parts = trainer["devices"] * trainer["num_nodes"], trainer["accumulate_grad_batches"] or 1
+    if batch % processes:
+        fits = [n for n in range(1, batch + 1) if batch % n == 0 and n <= 2 * processes]
+        return f"recipe.batch_size={batch} cannot be divided among {processes} processes; {fits} would do"
+    share = batch // processes
+    if share % parts:
+        fits = [n for n in range(1, share + 1) if share % n == 0]
+        return f"trainer.accumulate_grad_batches divides each process's {share} images, got {parts}; {fits} would do"
+    return None
 
 
 def _not_captured(config: dict[str, Any]) -> str | None:

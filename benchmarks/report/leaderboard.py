@@ -57,8 +57,8 @@ def leaderboard(charts: Charts) -> Table:
     numbers = (result_title(firsts), "95 % interval", "IoU", "seeds", "n", "parameters", "MACs", "training FLOPs")
     heads = ("network", "recipe", "data set", *numbers, BEST)
     basis = [estimate.basis_text for _, estimate, _ in charts.networks]
-    told = any(SeedGroup(group, estimate).sampling_text for group, estimate, _ in charts.networks)
-    alone = f"{ALONE} {SAMPLING}" if told else ALONE
+    has_sampling = any(SeedGroup(group, estimate).sampling_text for group, estimate, _ in charts.networks)
+    alone = f"{ALONE} {SAMPLING}" if has_sampling else ALONE
     notes = [note for word, note in ((SEEDS_ALONE, alone), ("pooled", POOLED)) if any(word in text for text in basis)]
     notes += [TWO_SEEDS] * any(1 < estimate.n < FEWEST for _, estimate, _ in charts.networks)
     left_out = dict.fromkeys(text for _, estimate, _ in charts.networks for text in estimate.left_out)

@@ -84,8 +84,8 @@ def overall(judged: Sequence[Line]) -> str:
     figures = [line for line in judged if line.row.runnable and line.paper is not None]
     verdicts = []
     for same in grouped(figures, lambda line: (line.row.row, line.figure)).values():
-        told = [(len(line.differences), line.verdict()[0]) for line in same if line.verdict()[0] != NOT_RUN]
-        fewest = {verdict for number, verdict in told if number == min(told)[0]}
+        judgements = [(len(line.differences), line.verdict()[0]) for line in same if line.verdict()[0] != NOT_RUN]
+        fewest = {verdict for number, verdict in judgements if number == min(judgements)[0]}
         verdicts.append(next((verdict for verdict in (DIFFERS, REPRODUCED) if verdict in fewest), OPEN))
     return next((verdict for verdict in (DIFFERS, OPEN) if verdict in verdicts), REPRODUCED if verdicts else OPEN)
 

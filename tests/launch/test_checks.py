@@ -1,10 +1,12 @@
 """What is refused before any trial of a sweep starts."""
 
+from pathlib import Path
+
 import pytest
 
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.trial import ConfigurationError
-from benchmarks.launch.checks import check_distinct
+from benchmarks.launch.checks import check_distinct, refusal
 
 
 @pytest.mark.parametrize(
@@ -33,3 +35,22 @@ def test_a_sweep_over_how_runs_are_run_is_refused(overrides: list[str], keys: st
 )
 def test_any_other_sweep_is_run(overrides: list[str]) -> None:
     check_distinct(expand(overrides, multirun=True))
+
+
+def test_a_test_is_bound_by_options_of_the_network_and_not_by_batches_of_training(tmp_path: Path) -> None:
+    (tmp_path / "w.pt").touch()
+    tested = [
+        "model=resnet",
+        "mode=test",
+        f"weights={tmp_path / 'w.pt'}",
+        "trainer.devices=3",
+        f"output_root={tmp_path}",
+    ]
+    for options, said in (
+        ([], None),
+        (["trainer.compile=true", "trainer.gradient_checkpointing=true"], "exclude each other"),
+        (["trainer.cuda_graph=true"], "not with several processes"),
+    ):
+        [trial] = expand_all([*tested, *options])
+        problem = refusal(trial)
+        assert problem is None if said is None else said in str(problem)

@@ -38,6 +38,14 @@ def test_what_chance_adds_is_no_growth() -> None:
     assert above_linear(with_added(rows)) == []
 
 
+def test_a_table_that_is_plain_from_some_length_on_is_no_growth() -> None:
+    """As of `report`: up to 100 runs the table is styled, which took 0.4 s."""
+    rows = [
+        {"what": "report", "runs": size, "processor_s": 0.5 + 1.5e-3 * size + 0.4 * (size == 100)} for size in SHAPES
+    ]
+    assert above_linear(with_added(rows)) == []
+
+
 @pytest.mark.parametrize("size", SHAPES)
 def test_a_sweep_has_as_many_trials_as_it_says(size: int) -> None:
     widths, rates = (next(text for text in sweep_of(size) if key in text) for key in ("base_channels", "optimizer.lr"))

@@ -15,6 +15,7 @@ from benchmarks.units import number, one_line
 # A title with its rows (name, text), with lines of text, or with a matrix: classes and, by true class, the predicted counts.
 Section = tuple[str, list[tuple[str, str]] | str | dict[str, Any]]
 CONFUSION, CONFIGURATION = "confusion", "Configuration"  # parts that are no table; keys of a record have no capital
+SEED = "\0"  # no text of a configuration has it
 MOST_CLASSES = 100  # of a matrix that can still be read
 TITLES = {
     "complexity": "Complexity (one image)",
@@ -25,29 +26,36 @@ TITLES = {
 
 
 def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
-    """Return the details of runs as lists of indices into the sections, each of which is there once.
+    """Return the details of runs as their title, their seed, and indices into the sections, each of which is there once.
 
-    Runs of a sweep have most parts in common, word by word: a section is made once for each that differs.
+    Runs of a sweep have most parts in common, word by word: a section is made once for each that differs. In a configuration
+    SEED stands for the run's own, so that seeds have it in common, too.
     """
     places: dict[tuple[str, str], int | None] = {}
     sections: list[Section] = []
+
+    def place(key: str, content: Any) -> int | None:
+        part = key, content if isinstance(content, str) else json.dumps(content)
+        if part not in places:
+            section = _section(key, content)
+            places[part] = len(sections) if section[1] else None
+            sections.extend([section] if section[1] else [])
+        return places[part]
+
+    configurations: dict[str, list[int | None]] = {}
     details = []
     for run in runs:
-        own = []
-        for key, content in _parts(run):
-            part = key, content if isinstance(content, str) else json.dumps(content)
-            if part not in places:
-                section = _section(key, content)
-                places[part] = len(sections) if section[1] else None
-                sections += [section] if section[1] else []
-            own.append(places[part])
+        own = [place(key, content) for key, content in _parts(run)]
+        text = _configuration(run.directory / CONFIG).replace(f"seed: {run.seed}\n", f"seed: {SEED}\n")
+        if text not in configurations:
+            configurations[text] = [place(CONFIGURATION, block) for block in _blocks(text)]
         title = f"{run.data} · {run.name} · {run.recipe} · seed {run.seed}"
-        details.append([one_line(title), [place for place in own if place is not None]])
-    return {"sections": sections, "runs": details}
+        details.append([one_line(title), run.seed, [one for one in (*own, *configurations[text]) if one is not None]])
+    return {"sections": sections, "runs": details, "seed": SEED}
 
 
 def _parts(run: Run) -> list[tuple[str, Any]]:
-    """Return name and content of each part of a run's record, its reference counts, and its configuration in several parts."""
+    """Return name and content of each part of a run's record, and its reference counts."""
     tables = {
         "run": {"folder": str(run.directory), "overrides": run.overrides or "none"},
         "reference counts": reference_counts(run),
@@ -61,7 +69,7 @@ def _parts(run: Run) -> list[tuple[str, Any]]:
             tables[key] = value
     classes, counts = run.part("dataset").get("classes"), run.record.get(CONFUSION)
     confusion = [(CONFUSION, (classes, counts))] if isinstance(classes, list) and isinstance(counts, list) else []
-    return [*tables.items(), *confusion, *((CONFIGURATION, lines) for lines in _configuration(run.directory / CONFIG))]
+    return [*tables.items(), *confusion]
 
 
 def _section(key: str, content: Any) -> Section:
@@ -102,14 +110,19 @@ def reference_counts(run: Run) -> dict[str, Any]:
     }
 
 
-def _configuration(path: Path) -> list[str]:
-    """Return the text of a configuration, cut before and after each nested block of its top level."""
+def _configuration(path: Path) -> str:
+    """Return the text of a configuration; empty where it cannot be read."""
     try:
         text = read_bytes(path).decode(errors="replace")
     except OSError:
-        return []
-    if not text.replace("\n", "").isprintable():
-        text = "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+        return ""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+
+
+def _blocks(text: str) -> list[str]:
+    """Return the text of a configuration, cut before and after each nested block of its top level."""
     parts: list[str] = []
     for block in re.split(r"(?m)^(?=[^\s-])", text):
         if parts and block.count("\n") <= 1 and parts[-1].count("\n ") == 0:

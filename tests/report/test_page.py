@@ -455,9 +455,15 @@ def test_a_network_on_other_images_has_no_published_count(tmp_path: Path) -> Non
 
 
 def test_what_details_share_is_on_the_page_once(tmp_path: Path, nine: list[Path]) -> None:
+    for place in nine:  # 1 is also what two networks have in another place, and the start of 12
+        seed = record_of(place)["seed"]
+        (place / "config.yaml").write_text(f"seed: {seed}\nsplit: {{part: 12}}\ndata:\n  a_seed: 1\n  seed: {seed}\n")
     page = Page(write_page(tmp_path))
     (pool,) = [text for attributes, text in page.scripts if attributes.get("id") == "details-data"]
     assert pool.count("AMD EPYC 7B13") == 1
+    assert pool.count("split: {part: 12}") == 1
+    for place, details in zip(nine, page.details(), strict=True):
+        assert details["Configuration"] == (place / "config.yaml").read_text()
     assert len(page.details()) == 9
     assert all(details["Environment"]["device_name"] == "AMD EPYC 7B13" for details in page.details())
 
@@ -966,6 +972,8 @@ def test_browser_shows_nasty_names_as_text(browser: Any, tmp_path: Path) -> None
 
 @pytest.mark.browser
 def test_browser_opens_run_details_from_its_link(browser: Any, tmp_path: Path, nine: list[Path]) -> None:
+    for place in nine:
+        (place / "config.yaml").write_text(f"data:\n  seed: {record_of(place)['seed']}\n  one_seed: 1\n")
     path = write_page(tmp_path)
     visit(browser, path)
     assert browser.find_elements("tag name", "details") == []
@@ -973,6 +981,7 @@ def test_browser_opens_run_details_from_its_link(browser: Any, tmp_path: Path, n
     (details,) = browser.find_elements("tag name", "details")
     assert details.get_attribute("id") == "run-4" and details.get_attribute("open")
     assert record_of(nine[4])["weights_sha256"] in details.text
+    assert (nine[4] / "config.yaml").read_text().strip() in details.text
     assert browser.execute_script("return document.activeElement === document.querySelector('#run-4 summary')")
     visit(browser, path)
     browser.get(path.as_uri() + "#run-7")

@@ -70,10 +70,13 @@ class Page(HTMLParser):
         """Of each run, its sections: rows (name, text) by title, and the configuration's text."""
         pool = self._json("details-data")
         result = []
-        for _, parts in pool["runs"]:
+        for _, seed, parts in pool["runs"]:
             sections: dict[str, Any] = {}
             for title, content in (pool["sections"][part] for part in parts):
-                sections[title] = sections.get(title, "") + content if isinstance(content, str) else dict(content)
+                if isinstance(content, str):
+                    sections[title] = sections.get(title, "") + content.replace(pool["seed"], str(seed))
+                else:
+                    sections[title] = dict(content)
             result.append(sections)
         return result
 

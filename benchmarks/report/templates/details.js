@@ -15,12 +15,12 @@ addEventListener("DOMContentLoaded", () => {
     pool ??= JSON.parse(byId("details-data").textContent);
     let details = byId(`run-${run}`);
     if (!details && pool.runs[run]) {
-      const [title, parts] = pool.runs[run], sections = parts.map(part => pool.sections[part]);
+      const [title, seed, parts] = pool.runs[run], sections = parts.map(part => pool.sections[part]);
       const section = (name, content) => element("section", {}, element("h3", {textContent: name}), content);
       const isText = ([, content]) => typeof content === "string";
       const panel = sections.filter(part => !isText(part)).map(([name, entries]) => section(name, !Array.isArray(entries) ? matrix(entries)
         : element("dl", {}, ...entries.flatMap(([key, value]) => [element("dt", {textContent: key}), element("dd", {textContent: value})]))));
-      const configuration = sections.filter(isText).map(([, text]) => text).join("");
+      const configuration = sections.filter(isText).map(([, text]) => text).join("").replaceAll(pool.seed, seed);
       if (configuration) panel.push(section("Configuration", element("pre", {tabIndex: 0, textContent: configuration})));
       const [family, status] = [".mark", ".status"].map(part => rowOf.get(run).querySelector(part)?.cloneNode(true) ?? "");
       details = element("details", {id: `run-${run}`}, element("summary", {}, family, `${title} `, status),

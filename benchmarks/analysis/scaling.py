@@ -16,7 +16,7 @@ from benchmarks.analysis.pareto import drawn_errors, matched
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import grouped, si
+from benchmarks.units import grouped, metric_text, si
 
 FEWEST = 4  # different costs: one more than there are parameters
 APART = 1.05  # costs closer than this are one
@@ -113,10 +113,11 @@ class EqualError:
 
     @property
     def text(self) -> str:
-        """`at 6.20, resnext needs 0.6 × [0.5, 0.8] the training FLOPs of resnet`."""
-        high = f"{self.high:.3g}]" if self.high != float("inf") else "∞)"
-        ratio = f"{self.ratio:.3g} × [{self.low:.3g}, {high}"
-        return f"at {self.error:.2f}, {self.first.name} needs {ratio} the training FLOPs of {self.second.name}"
+        """`at 6.20 %, resnext needs 0.61 × [0.52, 0.79] the training FLOPs of resnet`."""
+        high = "∞)" if self.high == float("inf") else f"{_two_digits(self.high)}]"
+        ratio = f"{_two_digits(self.ratio)} × [{_two_digits(self.low)}, {high}"
+        result = metric_text(self.error, self.first.label)
+        return f"at {result}, {self.first.name} needs {ratio} the training FLOPs of {self.second.name}"
 
 
 def fit(costs: Sequence[float], errors: Any) -> PowerLaw:
@@ -178,6 +179,11 @@ def equal_errors(members: Sequence[Family]) -> list[EqualError]:
             low, high = _interval(ratio[ratio == ratio])  # infinite costs of both have none
             result.append(EqualError(first, second, error, float(ratio[0]), low, high))
     return result
+
+
+def _two_digits(ratio: float) -> str:
+    """Return two significant digits, no fewer than the whole numbers."""
+    return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}"
 
 
 def _interval(values: Any) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """What all views share: figures, the page around them, and its rendering."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ class Figure:
         caption: how to read it.
         choices: a figure as `benchmarks.report.figures` makes them, for each choice of the view's control.
         height, width: in pixels, the width at least.
+        said: sentences below the caption, each on a line of its own.
     """
 
     title: str
@@ -21,6 +23,7 @@ class Figure:
     choices: list[dict[str, Any]]
     height: int
     width: int
+    said: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ def test_families_are_compared_at_equal_error(tmp_path: Path) -> None:
     quarter = 0.25 if pair.first.name == "resnext" else 4.0
     assert pair.low < quarter < pair.high
     assert not pair.low <= 1 <= pair.high  # told apart
-    assert f"{pair.first.name} needs {pair.ratio:.3g} × [" in pair.text
+    assert f"{pair.first.name} needs {pair.ratio:.2g} × [" in pair.text
 
 
 def test_networks_of_another_kind_have_a_curve_of_their_own_and_sizes_make_no_kind(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_networks_of_another_kind_have_a_curve_of_their_own_and_sizes_make_no_ki
     assert {name: len(one.costs) for name, one in members.items()} == {"resnet": 5, "resnet shortcut=none": 5}
     [equal] = equal_errors([members["resnet shortcut=none"], members["resnet"]])
     assert equal.low <= 3 <= equal.high
-    assert f"at {equal.error:.2f}, resnet shortcut=none needs {equal.ratio:.3g} × [" in equal.text
+    assert f"at {equal.error:.2f} %, resnet shortcut=none needs {equal.ratio:.2g} × [" in equal.text
 
 
 def test_a_larger_budget_that_was_held_out_is_predicted(tmp_path: Path) -> None:

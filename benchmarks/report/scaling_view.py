@@ -36,13 +36,13 @@ def scaling_view(output_root: Path) -> View:
         "A power law with a floor, fitted to the means over seeds (marks, with their 95 % intervals), in its 95 % band: "
         f"another training, other test images. No curve goes beyond {FARTHEST:g} times its largest run.",
         [
-            Figure(shown[0].data, "", [_over_compute(shown)], height=480, width=720, said=_said(shown))
+            Figure(shown[0].data, "", [_over_compute(shown)], height=480, width=720, sentences=_sentences(shown))
             for shown in charts.values()
         ],
     )
 
 
-def _said(shown: Sequence[Family]) -> list[str]:
+def _sentences(shown: Sequence[Family]) -> list[str]:
     lines = [f"{pair.text[0].upper()}{pair.text[1:]}" for pair in equal_errors(shown)]
     lines += [f"Largest cost of {one.name}, from the others: {text}" for one in shown if (text := one.held_out())]
     return [f"{text}." for text in lines]

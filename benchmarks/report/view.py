@@ -15,7 +15,7 @@ class Figure:
         caption: how to read it.
         choices: a figure as `benchmarks.report.figures` makes them, for each choice of the view's control.
         height, width: in pixels, the width at least.
-        said: sentences below the caption, each on a line of its own.
+        sentences: below the caption, each on a line of its own.
     """
 
     title: str
@@ -23,7 +23,7 @@ class Figure:
     choices: list[dict[str, Any]]
     height: int
     width: int
-    said: Sequence[str] = ()
+    sentences: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

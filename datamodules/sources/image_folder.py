@@ -34,8 +34,8 @@ def load_image_folder(
     place nor further images of other names change where an image belongs. Where there is val/ and no test/, it is the test
     set, and val is drawn from train/. in_channels: 3, or 1 for grey. The images are decoded once and kept in a subfolder of
     cache_dir; see decoded_once.
-    Raises FileNotFoundError on missing folders, ValueError on empty ones, on files that are no images of a known kind or of 16
-    bits, naming them, and on classes that differ between the parts or are too small.
+    Raises FileNotFoundError on missing folders, ValueError on empty ones, on two folders of validation images, on files that
+    are no images of a known kind or of 16 bits, naming them, and on classes that differ between the parts or are too small.
     """
     root, size = Path(path), (int(image_size[0]), int(image_size[1]))
     if in_channels not in (1, 3):
@@ -102,7 +102,10 @@ def _part_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
     train = root / "train"
     if not (train.is_dir() and any(entry.is_dir() for entry in list_folder(train)[0])):
         return {"train": root}, []
-    val = next((root / name for name in _VAL if (root / name).is_dir()), None)
+    named = [name for name in _VAL if (root / name).is_dir()]
+    if len(named) > 1:
+        raise ValueError(f"{root} holds {' and '.join(f'{name}/' for name in named)}; keep one of them")
+    val = root / named[0] if named else None
     folders = {"train": train} | ({} if val is None else {"val": val})
     if (root / "test").is_dir():
         return folders | {"test": root / "test"}, []

@@ -60,6 +60,9 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path: Path) -> None:
     assert [len(split) for split in splits.named().values()] == [30, 8, 8] and splits.remarks == ()
     assert splits.test.targets.tolist() == [0] * 2 + [1] * 5 + [2] and splits.val.targets.tolist() == [0] * 4 + [1] * 4
     assert splits.notes == ""
+    photographs(root / "validation", {"cats": 4, "dogs": 4})
+    with pytest.raises(ValueError, match="pets holds valid/ and validation/; keep one of them"):
+        load(root, tmp_path / "cache")
     # A class may have the name of a part.
     vehicles = photographs(tmp_path / "vehicles", {"car": 4, "train": 4})
     assert load(vehicles, tmp_path / "cache").classes == ("car", "train")

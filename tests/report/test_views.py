@@ -335,7 +335,7 @@ def test_curves_over_training_compute_are_the_fitted_ones_and_end_at_twice_the_l
             low, high = intervals[mean] or (0.0, 0.0)
             assert above + below == pytest.approx(high - low, rel=0.2)
     # 9 u and 6 u are equal at (9 / 6)² times the compute, u = C^-0.5.
-    pair, *held_out = chart.said
+    pair, *held_out = chart.sentences
     first, ratio = re.search(r"^At .* (resnet|none) needs ([\d.]+) ×", pair).groups()  # type: ignore[union-attr]
     assert len(held_out) == 2  # of five costs the largest is predicted, for both
     assert float(ratio) == pytest.approx(2.25 if first == "none" else 1 / 2.25, rel=0.1)

@@ -16,9 +16,12 @@ class Lazy:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._module: ModuleType | None = None
 
     def __getattr__(self, attribute: str) -> Any:
-        return getattr(importlib.import_module(self._name), attribute)
+        if self._module is None:  # import_module takes 10 us where the module is there
+            self._module = importlib.import_module(self._name)
+        return getattr(self._module, attribute)
 
 
 class Deferred(ModuleType):

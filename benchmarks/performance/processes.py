@@ -39,16 +39,16 @@ TABLE = MeasuredTable(
         "versions": ("with", "s"),
     },
     "Each is started as from a shell and measured to its end, all of them once in every repeat: imports, data, training, "
-    "evaluation after each epoch, test, and what it writes. Seconds are medians of processor time of a process and of all that "
-    "it has started, as Linux counts them; ratios are within a repeat, with the 95 % interval of their median, of fewer than "
-    "six repeats the lowest and the highest; memory is of the largest process. `ours` is `run.py`, with the table and the page; `lightning` a script as Lightning's documentation "
-    "writes it, `bare` a loop in plain torch; all with the same network, batches, schedule, and one thread. `torchvision` and "
-    "`timm` are these projects' training scripts as they are, in an environment of their own, which train our network with "
-    "the same batch size, epochs, learning rate, schedule and weight decay, and with one worker. They read PNG files from "
-    "folders, which are written before; the others read their own source, as their users do, CIFAR-10 as a run keeps it "
-    "once decoded. The scripts have no option for a "
-    "padded crop, and torchvision's none for mean, deviation and flip: these are replaced by ours. Nor do they test "
-    "after training: a few lines after them do, on the same files. timm decays no biases and no normalisation.",
+    "evaluation after each epoch, test, and what it writes. Seconds are medians of processor time of a process and of all "
+    "that it has started, as Linux counts them; ratios are within a repeat, with the 95 % interval of their median, of "
+    "fewer than six repeats the lowest and the highest; memory is of the largest process. `ours` is `run.py`, with the "
+    "table and the page; `lightning` a script as Lightning's documentation writes it, `bare` a loop in plain torch; all "
+    "with the same network, batches, schedule, and one thread. `torchvision` and `timm` are these projects' training "
+    "scripts as they are, in an environment of their own, which train our network with the same batch size, epochs, "
+    "learning rate, schedule and weight decay, and with one worker. They read PNG files from folders, which are written "
+    "before; the others read their own source, as their users do, CIFAR-10 as a run keeps it once decoded. The scripts have "
+    "no option for a padded crop, and torchvision's none for mean, deviation and flip: these are replaced by ours. Nor do "
+    "they test after training: a few lines after them do, on the same files. timm decays no biases and no normalisation.",
     same=("network", "data", "epochs", "process"),
 )
 

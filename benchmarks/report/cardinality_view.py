@@ -1,21 +1,21 @@
 """What cardinality costs and buys at a constant cost, as a page."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis import published
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.complexity.profile import layers_in_order
 from benchmarks.config.trial import ConfigurationError, Trial, config_hash
-from benchmarks.records.runs import Run, load_runs
+from benchmarks.records.runs import Run, load_runs, overrides_text
 from benchmarks.report.figures import figure, hollow, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View
-from benchmarks.units import si
+from benchmarks.units import grouped, si
 
 EXPERIMENT = "group_convolution"
+OF_EACH = ("model.base_channels", "recipe.optimizer.lr")  # what networks of one cost have each of its own
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,13 @@ def cardinality_view(trials: Sequence[Trial]) -> View:
     Raises:
         ValueError: a network that cannot be, that does not take the data set's images, or that has no cardinality.
     """
-    kinds: dict[str, dict[Path, Trial]] = {}
-    for trial in trials:
+    by_folder = {trial.directory.parent: trial for trial in trials}
+    for trial in by_folder.values():
         if "cardinality" not in trial.config["model"]:
             raise ConfigurationError(f"{trial.config['name']} has no cardinality, model=resnext has one")
-        title = (
-            f"{trial.config['model']['depth']} layers on {trial.config['data']['name']}, {trial.directory.parent.name}"
-        )
-        kinds.setdefault(title, {})[trial.directory.parent] = trial
     figures = []
-    for title, by_folder in kinds.items():
-        points = sorted(map(_point, by_folder.values()), key=lambda point: point.cardinality)
+    for title, kind in _kinds(list(by_folder.values())).items():
+        points = sorted(map(_point, kind), key=lambda point: point.cardinality)
         figures.append(Figure(title, _caption(points), [_over_cardinality(points)], height=560, width=640))
     return View(
         "Cardinality at constant cost",
@@ -58,6 +54,21 @@ def cardinality_view(trials: Sequence[Trial]) -> View:
         "(cardinality) of how many channels (d) the 3×3 convolutions are split (Xie et al. 2017, Table 2).",
         figures,
     )
+
+
+def _kinds(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Return the trials by the title of their chart. In one that has a cardinality once, each may have a rate of its own."""
+    kinds = {}
+    for title, kind in grouped(trials, _title).items():
+        once = len({trial.config["model"]["cardinality"] for trial in kind}) == len(kind)
+        kinds |= {title: kind} if once else grouped(kind, lambda trial: _title(trial, own=()))
+    return kinds
+
+
+def _title(trial: Trial, own: Collection[str] = OF_EACH) -> str:
+    others = {key: value for key, value in trial.overrides.items() if key not in own}
+    recipe = ", ".join(filter(None, (trial.config["recipe"]["name"], overrides_text(others))))
+    return f"{trial.config['model']['depth']} layers on {trial.config['data']['name']}, {recipe}"
 
 
 def _point(trial: Trial) -> Point:

@@ -39,8 +39,8 @@ def run_layers(arguments: argparse.Namespace) -> None:
 def add_cardinality_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``view cardinality``."""
     parser.description = (
-        f"Test error over cardinality from the finished runs of experiment={EXPERIMENT}, in a band from the lowest to the "
-        "highest seed, and below it what the networks cost. Without runs the cost alone."
+        f"Test error over cardinality from the finished runs of experiment={EXPERIMENT}, or of another that is named, "
+        "in a band from the lowest to the highest seed, and below it what the networks cost. Without runs the cost alone."
     )
     _add_overrides(parser, "cardinality", ": data=digits …")
 

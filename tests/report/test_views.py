@@ -197,6 +197,18 @@ def test_the_band_is_of_the_seeds_that_may_be_averaged(tmp_path: Path) -> None:
     assert figure.caption.startswith("Mean of 1–3 seeds")
 
 
+def test_networks_of_one_cost_share_a_chart_of_cardinality_with_widths_and_rates_of_their_own() -> None:
+    fitted = trials("experiment=connectivity", "row=cardinality_1,cardinality_4,resnext_10.2e6,cardinality_16")
+    assert len({trial.overrides["recipe.optimizer.lr"] for trial in fitted}) == 2
+    [figure] = cardinality_view(fitted).figures
+    assert figure.title == "20 layers on cifar10, common, batch_size=256, epochs=15"
+    assert figure.choices[0]["layout"]["xaxis"]["ticktext"] == ["1×8d", "4×2d", "8×2d", "16×1d"]
+    swept = trials("experiment=group_convolution", "data=digits", "row=32x4d,1x64d", "recipe.optimizer.lr=0.1,0.2")
+    rates = cardinality_view(swept).figures
+    assert [figure.title.rpartition(", ")[2] for figure in rates] == ["optimizer.lr=0.1", "optimizer.lr=0.2"]
+    assert all(figure.choices[0]["layout"]["xaxis"]["ticktext"] == ["1×64d", "32×4d"] for figure in rates)
+
+
 def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Path) -> None:
     known = {"experiment": "compute_accuracy"}
     for seed, error in enumerate((2.0, 3.0, 7.0)):

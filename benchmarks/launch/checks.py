@@ -46,7 +46,10 @@ def refusal(trial: Trial) -> str | None:
     config, trainer = trial.config, trial.config["trainer"]
     if trainer["max_epochs"] != config["recipe"]["epochs"]:
         return f"trainer.max_epochs follows recipe.epochs: set recipe.epochs={trainer['max_epochs']}"
-    if trainer["precision"] in ("bf16-true", "16-true") and config["data"]["task"] == "detection":
+    data = config["data"]
+    if config["recipe"].get("backbone_weights") is not None and data["task"] != "detection":
+        return f"recipe.backbone_weights is of a detector's backbone, and data={data['name']} is for {data['task']}"
+    if trainer["precision"] in ("bf16-true", "16-true") and data["task"] == "detection":
         instead = f"{trainer['precision'].removesuffix('true')}mixed"
         return (
             f"trainer.precision={trainer['precision']} would round the edges of boxes: {instead} keeps them in 32 bits"

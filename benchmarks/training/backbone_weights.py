@@ -6,26 +6,22 @@ from typing import Any
 
 from benchmarks.training.weights import Weights
 
-KEY = "recipe.backbone_weights"
-
 
 def load_backbone(config: Mapping[str, Any], net: Any) -> str | None:
     """Give a detector's backbone the weights that the recipe names; return what a record notes of them, None of another task.
 
     Raises:
-        ValueError, OSError: no such file, weights of another network, none where normalisation is to stay as it is, or some for
-            another task.
+        ValueError, OSError: no such file, weights of another network, or none where normalisation is to stay as it is.
     """
-    path, task = config["recipe"].get("backbone_weights"), config["data"]["task"]
-    if task != "detection":
-        if path is not None:
-            raise ValueError(f"{KEY} is of a detector's backbone, and data={config['data']['name']} is for {task}")
+    if config["data"]["task"] != "detection":
         return None
+    path = config["recipe"].get("backbone_weights")
     if path is None:
         if config["model"]["frozen_norm"] or config["model"]["freeze_at"]:
             raise ValueError(
-                f"a backbone that stays as it is in part begins with trained weights: {KEY}=FILE, which `python -m benchmarks "
-                "weights import` wrote, or a classifier's checkpoint; from scratch: model.frozen_norm=false model.freeze_at=0"
+                "a backbone that stays as it is in part begins with trained weights: recipe.backbone_weights=FILE, which "
+                "`python -m benchmarks weights import` wrote, or a classifier's checkpoint; from scratch: "
+                "model.frozen_norm=false model.freeze_at=0"
             )
         return "from scratch: the backbone begins with random weights"
     backbone = config["model"]["backbone"]

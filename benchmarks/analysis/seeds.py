@@ -85,8 +85,8 @@ def latest_by_seed(runs: Iterable[Run]) -> dict[int, Run]:
 
 
 def shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:
-    """Return the overrides that all of several runs have; none of a single run."""
-    first, *others = [run.part("overrides") for run in runs]
+    """Return the overrides that all of several runs have; none of a single run, or of none."""
+    first, *others = [run.part("overrides") for run in runs] or [{}]
     return {
         key: value for key, value in first.items() if others and all((key, value) in other.items() for other in others)
     }

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels
-from benchmarks.analysis.seeds import short_labels
+from benchmarks.analysis.seeds import shared_overrides, short_labels
 from benchmarks.records.files import SWEEPS, read_json, write_atomic
-from benchmarks.records.runs import TABLES, Run, load_runs, uncollected
+from benchmarks.records.runs import TABLES, Run, load_runs, overrides_text, uncollected
 from benchmarks.report import sections
 from benchmarks.report.chart_data import Charts, charts_of
 from benchmarks.report.figures import family_marks
 from benchmarks.report.kept_curves import KeptCurves
 from benchmarks.report.leaderboard import SHOWN_FIRST, leaderboard
-from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RUN_COLUMNS, STATUS, result_title
+from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RECIPE, RUN_COLUMNS, STATUS, result_title
 from benchmarks.report.rendering import render_template
 from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
@@ -132,15 +132,22 @@ def _render(
 
 
 def table_of_runs(runs: Sequence[Run]) -> Table:
-    """Return every run with every column; its first cell marks the run in the charts and opens its details."""
+    """Return every run with every column; its first cell marks the run in the charts and opens its details.
+
+    What all runs override is said once, above the rows.
+    """
+    said = shared_overrides(runs)
     rows = []
     for index, run in enumerate(runs):
         row = {column: Cell(column.text(run), column.value(run)) for column in RUN_COLUMNS}
+        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in said})
+        row[RECIPE] = replace(row[RECIPE], text=", ".join(filter(None, (run.record["recipe"], own))))
         row[MODEL] = replace(row[MODEL], look=look_of(run), run=index, hint=run.label)
         row[STATUS] = replace(row[STATUS], status=run.status)
         row[ERROR] = replace(row[ERROR], hint=run.metric_label)
         rows.append(list(row.values()))
-    lead = "A run’s name opens its details, its box marks it in the charts."
+    in_all = f" In all runs: {one_line(overrides_text(said))}." if said else ""
+    lead = f"A run’s name opens its details, its box marks it in the charts.{in_all}"
     heads = {result_title(runs) if column is ERROR else column.title: column.number for column in RUN_COLUMNS}
     numbers = [head for head, number in heads.items() if number]
     return Table("Runs", list(heads), rows, numbers, lead, of_runs=True, name="table")

@@ -347,6 +347,18 @@ def test_the_table_holds_the_records_values_without_javascript(tmp_path: Path, n
         assert row[7][0] == f"{record['metrics']['test/top1_err']:.2f} %"
 
 
+def test_what_all_runs_override_is_said_once_and_their_recipe_stays_whole_behind_it(tmp_path: Path) -> None:
+    for rate in (0.1, 0.2):
+        make_run(tmp_path, recipe="common", overrides={"recipe.epochs": 5, "recipe.optimizer.lr": rate})
+    page = Page(write_page(tmp_path))
+    whole = [f"common, epochs=5, optimizer.lr={rate}" for rate in (0.1, 0.2)]
+    assert [row[2] for row in page.runs()] == [(text.replace("epochs=5, ", ""), text) for text in whole]
+    assert "In all runs: epochs=5." in page.text
+    make_run(tmp_path, name="resnet29", recipe="common")
+    page = Page(write_page(tmp_path))
+    assert [row[2][0] for row in page.runs()] == ["common", *whole] and "In all runs" not in page.text
+
+
 def test_failed_and_running_runs_are_shown_as_such(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20", status="failed", error="the cause & nothing but")
     make_run(tmp_path, name="resnet29", status="running", epochs=2)

@@ -46,6 +46,16 @@ def test_browser_leads_from_a_point_to_a_row_that_the_filter_leaves(browser: Any
 
 
 @pytest.mark.browser
+def test_browser_filters_by_overrides_that_all_runs_have_too(browser: Any, tmp_path: Path) -> None:
+    for rate in (0.1, 0.2):
+        make_run(tmp_path, overrides={"recipe.epochs": 5, "recipe.optimizer.lr": rate})
+    visit(browser, write_page(tmp_path))
+    typed(browser, "epochs=5 lr=0.2")
+    hidden = "return [...document.querySelectorAll('#runs tbody tr')].map(row => row.hidden)"
+    assert browser.execute_script(hidden) == [True, False]
+
+
+@pytest.mark.browser
 def test_browser_keeps_what_is_chosen_where_a_link_leads_to_a_part_of_the_page(browser: Any, tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20")
     make_run(tmp_path, name="resnet32", status="failed", error="out of memory")

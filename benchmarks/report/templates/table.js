@@ -27,8 +27,9 @@ addEventListener("DOMContentLoaded", () => {
   if (!table) return;
   const rows = [...table.tBodies[0].rows];
   rows.forEach((row, run) => rowOf.set(run, row));
-  // Model, data set, recipe and status; a seed is a word of its own.
-  const words = rows.map(({cells}) => [0, 1, 2, 10].map(cell => cells[cell].textContent).join(" ").toLowerCase() + ` seed=${cells[3].textContent} `);
+  // Model, data set, status and the whole recipe; a seed is a word of its own.
+  const words = rows.map(({cells}) => [...[0, 1, 10].map(cell => cells[cell].textContent), cells[2].dataset.value].join(" ").toLowerCase()
+    + ` seed=${cells[3].textContent} `);
 
   function filterRows() {
     const terms = byId("filter").value.toLowerCase().replace(/\bseed[\s=]*(\d+)/g, "seed=$1\u00a0").split(/[ \t]+/).filter(Boolean)

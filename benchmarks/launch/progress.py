@@ -3,6 +3,7 @@
 import os
 import sys
 import termios
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Self
@@ -21,6 +22,7 @@ from benchmarks.records.runs import Run
 from benchmarks.units import duration, plural, result_text
 
 STYLES = {"ok": "green", "finished": "green", "interrupted": "yellow", "preempted": "yellow"}
+REFRESH_S = 0.1
 STARTING = {"phase": "prepare", "what": "starting a process", "done": 0, "total": 0}
 
 
@@ -98,13 +100,23 @@ class SweepProgress:
             BarColumn(bar_width=min(28, console.width // 10)),
             NoteColumn(table_column=Column(ratio=1, no_wrap=True)),
         )
-        self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal, expand=True)
+        # Rich's own thread may draw other bars between the moment in which a line's place is counted from them and that in
+        # which the line is written, over a line that was there: all is drawn by the one thread that also says lines.
+        self.bars = Progress(
+            *columns,
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            disable=not console.is_terminal,
+            expand=True,
+        )
         several = len(trials) > 1
         self.sweep = self.bars.add_task("sweep", total=len(trials), note=self._ended_text()) if several else None
         self.runs: dict[int, TaskID] = {}
         self.parts: dict[int, float] = {}
         self.evaluations: dict[int, str] = {}  # the last one that was printed
         self._terminal = ExitStack()
+        self._drawn_s = 0.0
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
@@ -115,6 +127,13 @@ class SweepProgress:
     def __exit__(self, *raised: object) -> None:
         self.bars.stop()
         self._terminal.close()
+
+    def refresh(self) -> None:
+        """Draw the bars anew, if the last time is a while ago."""
+        now = time.monotonic()
+        if now >= self._drawn_s + REFRESH_S:
+            self._drawn_s = now
+            self.bars.refresh()
 
     def begin(self, index: int, label: str) -> None:
         """A trial starts."""

@@ -202,6 +202,7 @@ class Sweep:
                 self._end(index, outcome)
             elif (progress := job.progress()) is not None:
                 self.watcher.update(index, progress)
+        self.watcher.refresh()
 
     def _end(self, index: int, outcome: Outcome) -> None:
         self.outcomes[index] = outcome

@@ -58,7 +58,7 @@ def cardinality_view(trials: Sequence[Trial]) -> View:
 
 def _kinds(trials: Sequence[Trial]) -> dict[str, list[Trial]]:
     """Return the trials by the title of their chart. In one that has a cardinality once, each may have a rate of its own."""
-    kinds = {}
+    kinds: dict[str, list[Trial]] = {}
     for title, kind in grouped(trials, _title).items():
         once = len({trial.config["model"]["cardinality"] for trial in kind}) == len(kind)
         kinds |= {title: kind} if once else grouped(kind, lambda trial: _title(trial, own=()))

@@ -1,5 +1,6 @@
 """The lines of a sweep, as a terminal shows them and as a log holds them."""
 
+import io
 import os
 import pty
 import re
@@ -8,6 +9,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 from fcntl import ioctl
 from pathlib import Path
 
@@ -167,6 +169,24 @@ def test_a_sweep_in_the_background_is_not_stopped_by_its_terminal() -> None:
         os.execv(sys.executable, [sys.executable, "-c", IN_THE_BACKGROUND])
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     os.close(terminal)
+
+
+def test_the_bars_are_drawn_by_the_thread_that_says_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rich's own thread wrote bars over the results of one run in forty, where four ended at a time."""
+    screen = io.StringIO()
+    console = Console(width=80, force_terminal=True, color_system=None, legacy_windows=False, file=screen)
+    threads = threading.enumerate()
+    with SweepProgress(console, [Impossible((name,), "") for name in "ab"]) as progress:
+        assert threading.enumerate() == threads
+        progress.begin(0, "resnet20 · seed 0")
+        progress.refresh()
+        drawn = len(screen.getvalue())
+        progress.refresh()
+        assert len(screen.getvalue()) == drawn, "a moment after the last time"
+        monkeypatch.setattr("benchmarks.launch.progress.REFRESH_S", 0)
+        progress.update(0, TRAINING)
+        progress.refresh()
+        assert "epoch 2/4" in screen.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])

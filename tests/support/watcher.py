@@ -14,6 +14,9 @@ class RecordingWatcher:
         self.most = 0
         self.running: set[int] = set()
 
+    def refresh(self) -> None:
+        pass
+
     def begin(self, index: int, label: str) -> None:
         self.running.add(index)
 

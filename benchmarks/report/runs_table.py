@@ -14,7 +14,7 @@ from benchmarks.analysis import published
 from benchmarks.analysis.published import Table as Published
 from benchmarks.analysis.reproduction import lines
 from benchmarks.analysis.seeds import shared_overrides
-from benchmarks.records.runs import Run, load_runs, overrides_text
+from benchmarks.records.runs import Run, load_runs, overrides_text, uncollected
 from benchmarks.report import iso_compute, sections
 from benchmarks.report.forecasts import comparison, with_forecasts
 from benchmarks.report.page import write_page
@@ -25,6 +25,7 @@ from benchmarks.report.tables import Cell, Row, Table, print_table
 from benchmarks.units import grouped, one_line
 
 
+@uncollected()
 def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
     """Print the runs as a table, then what a row has no room for: means over seeds, baselines, causes of failure.
 

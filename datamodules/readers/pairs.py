@@ -50,6 +50,11 @@ def image_mask_pairs(path: Path, mask_suffix: str | None = None) -> tuple[list[t
     return pairs, others + more
 
 
+def holds_images(path: Path) -> bool:
+    """Whether a folder has images/ or imagesTr/."""
+    return _folder(path, _IMAGES).is_dir()
+
+
 def _folder(path: Path, names: tuple[str, ...]) -> Path:
     return next((path / name for name in names if (path / name).is_dir()), path / names[0])
 

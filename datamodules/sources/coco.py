@@ -12,6 +12,7 @@ import numpy as np
 from datamodules.readers import preparation
 from datamodules.readers.coco_file import CocoFile, read_coco_file
 from datamodules.readers.objects import Objects, ObjectSplits
+from datamodules.readers.parts import part_folders
 from datamodules.readers.photographs import read_photograph
 from datamodules.readers.splits import hold_out
 
@@ -61,10 +62,7 @@ def load_coco(path: str | Path, in_channels: int, val_count: int, keep_empty: bo
     """
     path = Path(path)
     train, test = (read_coco_file(path / "annotations" / f"instances_{name}2017.json") for name in ("train", "val"))
-    if train.category_ids != test.category_ids:
-        raise ValueError(
-            f"{train.path} and {test.path} must have the same categories; data=coco_folder reads a set of one's own"
-        )
+    _check_alike(train, test, "; data=coco_folder reads a set of one's own")
     rest, held_out = _draw(train, val_count, "val_count")
     return _splits(
         CocoImages(train, path / "train2017", rest, in_channels),
@@ -85,18 +83,38 @@ def load_coco_folder(
     keep_empty: bool = False,
     split_seed: int = 0,
 ) -> ObjectSplits:
-    """Return a data set of one annotation file, drawn into train, val and test by split_seed.
+    """Return a data set of one annotation file, drawn into train, val and test by split_seed, or of a file for each of them.
 
-    path: a folder; annotations, images: the file and the folder of images in it. keep_empty: see load_coco.
+    path: a folder, or one with train/, val/ and test/; see part_folders. What is missing of val and test is drawn from train.
+    annotations, images: the file and the folder of images, "." for the file's own, in it or in each of these. keep_empty: see
+    load_coco.
     Raises FileNotFoundError, ValueError and ImportError as load_coco.
     """
-    path = Path(path)
-    file = read_coco_file(path / annotations)
-    folder = path / images
-    rest, test = _draw(file, test_count, "test_count", split_seed)
-    train, val = (rest[rows] for rows in _draw(file, val_count, "val_count", split_seed, len(rest)))
-    parts = [CocoImages(file, folder, rows, in_channels) for rows in (train, val, test)]
-    return _splits(parts[0], parts[1], parts[2], keep_empty, (f"split drawn with seed {split_seed}", *file.notes))
+    folders, remarks = part_folders(Path(path), lambda folder: (folder / annotations).is_file())
+    files = {part: read_coco_file(folder / annotations) for part, folder in folders.items()}
+    rows = {part: np.arange(len(file.names)) for part, file in files.items()}
+    drawn = {part: count for part, count in (("test", test_count), ("val", val_count)) if part not in files}
+    for part, count in drawn.items():
+        rest, held_out = _draw(files["train"], count, f"{part}_count", split_seed, len(rows["train"]))
+        rows |= {part: rows["train"][held_out], "train": rows["train"][rest]}
+    parts = []
+    for part in ("train", "val", "test"):
+        source = part if part in files else "train"
+        _check_alike(files["train"], files[source])
+        parts.append(CocoImages(files[source], folders[source] / images, rows[part], in_channels))
+    how = [f"{'split' if len(drawn) == 2 else ''.join(drawn)} drawn with seed {split_seed}"] if drawn else []
+    file_notes = dict.fromkeys(note for file in files.values() for note in file.notes)
+    return _splits(parts[0], parts[1], parts[2], keep_empty, (*how, *file_notes), remarks)
+
+
+def _check_alike(train: CocoFile, other: CocoFile, instead: str = "") -> None:
+    if train.category_ids != other.category_ids:
+        raise ValueError(f"{train.path} and {other.path} must have the same categories{instead}")
+    if train.masks != other.masks:
+        boxes, masks = (train, other) if other.masks else (other, train)
+        raise ValueError(
+            f"{boxes.path} has boxes alone and {masks.path} masks, too; one network learns and is tested on the same"
+        )
 
 
 def _draw(
@@ -111,15 +129,20 @@ def _draw(
 
 
 def _splits(
-    train: CocoImages, val: CocoImages, test: CocoImages, keep_empty: bool, notes: Sequence[str]
+    train: CocoImages,
+    val: CocoImages,
+    test: CocoImages,
+    keep_empty: bool,
+    notes: Sequence[str],
+    remarks: Sequence[str] = (),
 ) -> ObjectSplits:
-    for split in (train, test):
+    for split in {split.annotations.path: split for split in (train, val, test)}.values():
         _check_files(split)
     for name, split in (("validation", val), ("test", test)):
         if not split.annotations.learnable[split.rows].any():
             raise ValueError(
-                f"{split.annotations.path}: the {len(split)} {name} images drawn hold no object, which leaves no AP; annotate "
-                "some, or raise data.val_count and data.test_count"
+                f"{split.annotations.path}: the {len(split)} {name} images hold no object, which leaves no AP; annotate "
+                "some or, where they are drawn, raise data.val_count and data.test_count"
             )
     empty = ~train.annotations.learnable[train.rows]
     if not keep_empty and empty.any():
@@ -128,7 +151,13 @@ def _splits(
     if not len(train):
         raise ValueError(f"{train.annotations.path} has no object to learn in the training images")
     return ObjectSplits(
-        train, val, test, train.annotations.classes, category_ids=train.annotations.category_ids, notes="; ".join(notes)
+        train,
+        val,
+        test,
+        train.annotations.classes,
+        category_ids=train.annotations.category_ids,
+        notes="; ".join(notes),
+        remarks=tuple(remarks),
     )
 
 

@@ -12,10 +12,9 @@ from datamodules.readers.decoded import Decoded, Part, decoded_once, gather
 from datamodules.readers.encoded import FolderImages
 from datamodules.readers.image_files import SUFFIXES
 from datamodules.readers.listing import list_folder, size_of, stray_note
+from datamodules.readers.parts import part_folders
 from datamodules.readers.splits import Splits, part_by_name
 from datamodules.readers.stored_image import StoredImage
-
-_VAL = ("val", "valid", "validation")
 
 
 def load_image_folder(
@@ -44,7 +43,8 @@ def load_image_folder(
         raise FileNotFoundError(f"{root} is missing; data.root is a folder with a folder of images for each class")
     for entry in list_folder(root)[0]:
         size_of(entry)  # a class or a part that leads nowhere would be left out
-    folders, remarks = _part_folders(root)
+    # A class may be called train, too: it holds no folders.
+    folders, remarks = part_folders(root, lambda train: any(entry.is_dir() for entry in list_folder(train)[0]))
     strays = 0
     classes, _ = _class_folders(folders["train"])
     files = {}
@@ -95,25 +95,6 @@ def load_image_folder(
         notes="; ".join([*by_hash, *filter(None, [decoded.notes]), *stray_note(strays)]),
         remarks=tuple(remarks),
     )
-
-
-def _part_folders(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Return the folders of class folders by part, and remarks. A class may be called train, too: it holds no folders."""
-    train = root / "train"
-    if not (train.is_dir() and any(entry.is_dir() for entry in list_folder(train)[0])):
-        return {"train": root}, []
-    named = [name for name in _VAL if (root / name).is_dir()]
-    if len(named) > 1:
-        raise ValueError(f"{root} holds {' and '.join(f'{name}/' for name in named)}; keep one of them")
-    val = root / named[0] if named else None
-    folders = {"train": train} | ({} if val is None else {"val": val})
-    if (root / "test").is_dir():
-        return folders | {"test": root / "test"}, []
-    if val is None:
-        return folders, []
-    return {"train": train, "test": val}, [
-        f"{root} has no test/: {val.name}/ is the test set, val is drawn from train/"
-    ]
 
 
 def _class_folders(folder: Path) -> tuple[tuple[str, ...], int]:

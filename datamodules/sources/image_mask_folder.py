@@ -1,4 +1,4 @@
-"""Any folder of images/ and masks/, paired by name."""
+"""Any folder of images/ and masks/, paired by name, or one of such folders: train/, val/ and test/."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,7 +9,8 @@ from datamodules.readers.image_files import ByteScaling, check_same_size, read_i
 from datamodules.readers.instances import InstanceSplit, components, object_mask, split_of_images
 from datamodules.readers.listing import stray_note
 from datamodules.readers.masks import COLOUR, class_mask, read_mask
-from datamodules.readers.pairs import image_mask_pairs
+from datamodules.readers.pairs import holds_images, image_mask_pairs
+from datamodules.readers.parts import part_folders
 from datamodules.readers.splits import Splits, hold_out
 
 
@@ -23,14 +24,15 @@ def load_image_mask_folder(
     in_channels: int | None = None,
     mask_suffix: str | None = None,
 ) -> Splits:
-    """Return the images uint8 [N, C, H, W], masks uint8 [N, H, W] and instances, drawn into train, val and test by split_seed.
+    """Return the images uint8 [N, C, H, W], masks uint8 [N, H, W] and instances of train, val and test.
 
-    path, mask_suffix: see image_mask_pairs; images are grey of 8 or 16 bits, colour or palette, with or without alpha, masks
-    grey, palette, RGB or RGBA. Images may differ in size; see Split. classes: names, or how many. instance_masks
-    false: masks hold class indices, or 0 and 255 for two classes, and an instance is a 4-connected component of one class.
-    true: every value or colour but 0, black or transparent is one object; there are two classes and touching objects are a
-    gap apart in the masks. A mask may be all background. in_channels: 3, where grey images become RGB, or 1; None: as the
-    images are. 16-bit images are scaled by those to train on.
+    path: with images/ and masks/, or with train/, val/ and test/ that have these; see part_folders. What is missing of val and
+    test, val_count and test_count images, is drawn from the others by split_seed. mask_suffix: see image_mask_pairs. Images
+    are grey of 8 or 16 bits, colour or palette, with or without alpha, masks grey, palette, RGB or RGBA. Images may differ in
+    size; see Split. classes: names, or how many. instance_masks false: masks hold class indices, or 0 and 255 for two
+    classes, and an instance is a 4-connected component of one class. true: every value or colour but 0, black or transparent
+    is one object; there are two classes and touching objects are a gap apart in the masks. A mask may be all background.
+    in_channels: 3, where grey images become RGB, or 1; None: as the images are. 16-bit images are scaled by those to train on.
     Raises FileNotFoundError on missing or empty folders; ValueError on images without mask and the reverse, on damaged
     files, sizes that differ within a pair, colours where there is one channel, 8 and 16 bits side by side and values that are
     no classes, naming the file, on a split without objects, and on impossible counts.
@@ -39,7 +41,10 @@ def load_image_mask_folder(
         classes = ("background", "object") if classes == 2 else ("background", *map(str, range(1, classes)))
     if instance_masks and len(classes) != 2:
         raise ValueError(f"instance masks tell background and one kind of object, 2 classes, got {len(classes)}")
-    pairs, strays = image_mask_pairs(Path(path), mask_suffix)
+    folders, remarks = part_folders(Path(path), holds_images)
+    found = {part: image_mask_pairs(folder, mask_suffix) for part, folder in folders.items()}
+    pairs = [pair for of_part, _ in found.values() for pair in of_part]
+    strays = sum(skipped for _, skipped in found.values())
     images, labels = [], []
     for image_path, mask_path in pairs:
         image, mask = read_image(image_path), read_mask(mask_path, black_and_white=len(classes) == 2)
@@ -53,37 +58,35 @@ def load_image_mask_folder(
     else:
         masks = _class_masks(labels, classes, [str(mask_path) for _, mask_path in pairs])
         instances = [components(mask) for mask in masks]
-    if min(val_count, test_count) < 1 or val_count + test_count >= len(images):
-        raise ValueError(
-            f"val_count and test_count must be positive and leave some of the {len(images)} images to train on, "
-            f"got {val_count} and {test_count}"
-        )
-    # Images without objects are spread over the splits.
     objects = np.array([mask.any() for mask in masks]).astype(np.int64)
-    rest, test = hold_out(objects, test_count, split_seed)
-    train, val = (rest[rows] for rows in hold_out(objects[rest], val_count, split_seed))
-    for part, rows in (("training", train), ("validation", val), ("test", test)):
-        if not objects[rows].any():
+    ends = np.cumsum([len(of_part) for of_part, _ in found.values()])
+    given = dict(zip(found, np.split(np.arange(len(images)), ends[:-1]), strict=True))
+    counts = {part: count for part, count in (("val", val_count), ("test", test_count)) if part not in given}
+    rows = given | _drawn(objects, given["train"], counts, split_seed)
+    for part, name in (("train", "training"), ("val", "validation"), ("test", "test")):
+        if not objects[rows[part]].any():
+            more = f", or raise {_keys(counts)}" if counts else ""
             raise ValueError(
-                f"{path}: the masks of all {len(rows)} {part} images are empty, all background; annotate some objects, or "
-                "raise data.val_count and data.test_count"
+                f"{path}: the masks of all {len(rows[part])} {name} images are empty, all background; annotate some "
+                f"objects{more}"
             )
-    scaling = ByteScaling.of(np.concatenate([images[row].ravel() for row in train]))
+    scaling = ByteScaling.of(np.concatenate([images[row].ravel() for row in rows["train"]]))
 
-    def split(rows: Iterable[int]) -> InstanceSplit:
-        return split_of_images(*([part[row] for row in rows] for part in (scaled, masks, instances)))
+    def split(part: str) -> InstanceSplit:
+        return split_of_images(*([kind[row] for row in rows[part]] for kind in (scaled, masks, instances)))
 
     scaled = [scaling(image) for image in images]
     lossy = any(image_path.suffix.lower() in (".jpg", ".jpeg") for image_path, _ in pairs)
     empty = len(objects) - int(objects.sum())
+    drawn = "split" if len(counts) == 2 else "".join(counts)
     return Splits(
-        train=split(train),
-        val=split(val),
-        test=split(test),
+        train=split("train"),
+        val=split("val"),
+        test=split("test"),
         classes=tuple(classes),
         notes="; ".join(
             [
-                f"split drawn with seed {split_seed}",
+                *([f"{drawn} drawn with seed {split_seed}"] * bool(drawn)),
                 *scaling.notes(),
                 *(["lossy JPEG"] * lossy),
                 *([f"{grey} of {len(images)} images are grey and become RGB"] * bool(grey)),
@@ -91,8 +94,30 @@ def load_image_mask_folder(
                 *stray_note(strays),
             ]
         ),
+        remarks=tuple(remarks),
         grey_range=scaling.grey_range,
     )
+
+
+def _drawn(objects: np.ndarray, rows: np.ndarray, counts: dict[str, int], seed: int) -> dict[str, np.ndarray]:
+    """Return the rows by part: those of train, and so many of them for each other part; images without objects are spread.
+
+    objects: of every row, 1 where its mask has some and 0 where it is empty. Raises ValueError on impossible counts.
+    """
+    if min(counts.values(), default=1) < 1 or sum(counts.values()) >= len(rows):
+        raise ValueError(
+            f"{_keys(counts)} must be positive and leave some of the {len(rows)} images to train on, got "
+            f"{' and '.join(map(str, counts.values()))}"
+        )
+    parts = {}
+    for part in reversed(counts):
+        rest, held_out = hold_out(objects[rows], counts[part], seed)
+        rows, parts[part] = rows[rest], rows[held_out]
+    return {"train": rows, **parts}
+
+
+def _keys(parts: Iterable[str]) -> str:
+    return " and ".join(f"data.{part}_count" for part in parts)
 
 
 def _of_one_kind(

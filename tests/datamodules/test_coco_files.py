@@ -77,6 +77,57 @@ def load(root: Path, **changes):
     return load_coco_folder(root, **(arguments | changes))
 
 
+# Parts of one's own
+
+
+def test_parts_of_ones_own_are_read_as_they_are(tmp_path: Path) -> None:
+    for part in ("train", "valid", "test"):
+        folder(tmp_path / part)
+    splits = load(tmp_path, keep_empty=True)
+    assert [len(split) for split in splits.named().values()] == [7, 7, 7] and (splits.notes, splits.remarks) == ("", ())
+    assert [split.folder.parent.name for split in splits.named().values()] == ["train", "valid", "test"]
+
+
+def test_without_a_test_part_the_validation_part_is_the_test_set(tmp_path: Path) -> None:
+    folder(tmp_path / "train")
+    folder(tmp_path / "val")
+    splits = load(tmp_path, keep_empty=True, val_count=2)
+    assert [(len(split), split.folder.parent.name) for split in splits.named().values()] == [
+        (5, "train"), (2, "train"), (7, "val")
+    ]  # fmt: skip
+    assert splits.notes == "val drawn with seed 0" and "val/ is the test set" in splits.remarks[0]
+
+
+def test_the_file_may_lie_beside_its_images(tmp_path: Path) -> None:
+    """As Roboflow exports a data set."""
+    for part in ("train", "valid", "test"):
+        folder(tmp_path / part)
+        for file in (tmp_path / part / "images").iterdir():
+            file.rename(tmp_path / part / file.name)
+        (tmp_path / part / "annotations.json").rename(tmp_path / part / "_annotations.coco.json")
+    splits = load(tmp_path, annotations="_annotations.coco.json", images=".")
+    assert [len(split) for split in splits.named().values()] == [6, 7, 7]
+    assert splits.test.image(0).shape == (*SIZES[0], 3)
+
+
+def test_parts_have_the_same_categories_and_kinds_of_annotation(tmp_path: Path) -> None:
+    folder(tmp_path / "train")
+    content = dataset()
+    content["categories"].append({"id": 91, "name": "cat"})
+    folder(tmp_path / "val", content)
+    with pytest.raises(
+        ValueError, match="train/annotations.json and .*val/annotations.json must have the same categories"
+    ):
+        load(tmp_path)
+    content = dataset()
+    content["annotations"] = [each | {"segmentation": []} for each in content["annotations"] if "iscrowd" not in each]
+    folder(tmp_path / "val", content)
+    with pytest.raises(
+        ValueError, match="val/annotations.json has boxes alone and .*train/annotations.json masks, too"
+    ):
+        load(tmp_path)
+
+
 # Run lengths
 
 
@@ -142,9 +193,7 @@ def test_a_part_without_objects_would_have_no_score_and_is_refused(part, tmp_pat
     names = [split.annotations.names[row] for row in split.rows]
     drawn = {image["id"] for image in content["images"] if image["file_name"] in names}
     content["annotations"] = [each for each in content["annotations"] if each["image_id"] not in drawn]
-    with pytest.raises(
-        ValueError, match=rf"annotations.json: the {len(split)} {part} images drawn hold no object, .* raise"
-    ):
+    with pytest.raises(ValueError, match=rf"annotations.json: the {len(split)} {part} images hold no object, .* raise"):
         load(folder(tmp_path, content))
 
 

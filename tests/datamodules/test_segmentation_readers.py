@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -357,6 +358,24 @@ def test_a_folder_of_pairs(tmp_path, scale):
     others = {load_image_mask_folder(tmp_path, 2, 3, split_seed=seed).checksum() for seed in range(4)}
     assert splits.checksum() in others and len(others) > 1
     assert splits.notes == "split drawn with seed 0; 2 stray files skipped (.DS_Store, Thumbs.db and the like)"
+
+
+def test_parts_of_ones_own_are_read_as_they_are(tmp_path: Path) -> None:
+    masks = {
+        part: write_folder(tmp_path / part, count)[1] for part, count in (("train", 4), ("validation", 2), ("test", 3))
+    }
+    splits = load_image_mask_folder(tmp_path, val_count=99, test_count=0)
+    for split, part in zip(splits.named().values(), masks, strict=True):
+        assert np.array_equal(split.targets.numpy(), masks[part])
+    assert "drawn" not in splits.notes and splits.remarks == ()
+    shutil.rmtree(tmp_path / "validation")
+    drawn = load_image_mask_folder(tmp_path, val_count=1, test_count=0)
+    assert [len(split) for split in drawn.named().values()] == [3, 1, 3] and "val drawn with seed 0" in drawn.notes
+    with pytest.raises(ValueError, match="data.val_count must be positive and leave some of the 4 images"):
+        load_image_mask_folder(tmp_path, val_count=4, test_count=0)
+    (tmp_path / "test").rename(tmp_path / "val")
+    moved = load_image_mask_folder(tmp_path, val_count=1, test_count=0)
+    assert moved.checksum() == drawn.checksum() and "val/ is the test set, val is drawn from train/" in moved.remarks[0]
 
 
 def test_masks_of_many_formats_hold_the_same_classes(tmp_path):

@@ -1,0 +1,29 @@
+"""Where a folder's images for training, validation and test lie: all in one place, or within train/, val/ and test/."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+_VAL = ("val", "valid", "validation")
+
+
+def part_folders(root: Path, holds_images: Callable[[Path], bool]) -> tuple[dict[str, Path], list[str]]:
+    """Return the folders by part, and remarks; root alone, as "train", where holds_images says no of its train/.
+
+    Where there is val/ (or valid/, validation/) and no test/, it is the test set.
+    Raises ValueError on two folders of validation images.
+    """
+    train = root / "train"
+    if not (train.is_dir() and holds_images(train)):
+        return {"train": root}, []
+    named = [name for name in _VAL if (root / name).is_dir()]
+    if len(named) > 1:
+        raise ValueError(f"{root} holds {' and '.join(f'{name}/' for name in named)}; keep one of them")
+    val = root / named[0] if named else None
+    folders = {"train": train} | ({} if val is None else {"val": val})
+    if (root / "test").is_dir():
+        return folders | {"test": root / "test"}, []
+    if val is None:
+        return folders, []
+    return {"train": train, "test": val}, [
+        f"{root} has no test/: {val.name}/ is the test set, val is drawn from train/"
+    ]

@@ -114,6 +114,7 @@ def pooled(members: Sequence[Parts]) -> list[Parts]:
 
     Pooled is the variance of a seed's rate as a share of that of one outcome, p·(1 - p): networks with more errors spread more.
     A member keeps its own spread where that is larger: with few seeds the test overlooks a network that spreads tenfold.
+    One that never or always errs has none, as p·(1 - p) is 0.
     """
     shape = (-1,) + (1,) * np.ndim(members[0].mean)
     scale = np.stack([one.mean * (1 - one.mean) for one in members])
@@ -141,7 +142,7 @@ def pooled(members: Sequence[Parts]) -> list[Parts]:
             freedom=np.where(agree, total, one.freedom),
             shared=agree,
         )
-        for one, own in zip(members, divisor, strict=True)
+        for one, own in zip(members, scale / n, strict=True)
     ]
 
 

@@ -12,6 +12,7 @@ from benchmarks.analysis.error_rates import (
     Parts,
     contrast,
     detectable,
+    half_width,
     holm,
     limits,
     p_value,
@@ -20,6 +21,7 @@ from benchmarks.analysis.error_rates import (
     pooled,
     probability_below,
     seeds_to_show,
+    variances,
     wilson_limits,
 )
 
@@ -159,6 +161,19 @@ def test_spreads_are_pooled_where_bartletts_test_allows_it(largest: float, n: in
         assert one.freedom == (4 * (n - 1) if agree else n - 1)
         assert float(one.seeds) == pytest.approx(max(mean, float(own.seeds)) if agree else float(own.seeds))
     assert agree == (largest < 0.036)  # the two sides are both tried
+
+
+@pytest.mark.parametrize("rate", [0, 1])
+def test_a_network_that_never_or_always_errs_has_no_spread_to_pool(rate: int) -> None:
+    rng = np.random.default_rng(11)
+    several = [parts_of_outcomes(outcomes(rng, 3, 450, 0.04, 0.1)[0]) for _ in range(3)]
+    *others, sure = pooled([*several, parts_of_outcomes(np.full((3, 450), rate, dtype=bool))])
+    assert [bool(one.shared) for one in others] == [True] * 3
+    assert sure.seeds == 0
+    for one in others:
+        # What varies is the other network alone: about Student's interval of its own mean.
+        half = stats.t.ppf(0.975, 6) * np.sqrt(one.seeds + one.images)
+        assert half_width(variances(contrast(one, sure))) == pytest.approx(float(half), rel=0.1)
 
 
 def test_the_p_value_of_two_unequal_spreads_is_the_generalised_one() -> None:

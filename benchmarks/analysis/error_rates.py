@@ -191,8 +191,11 @@ def contrast(first: Parts, second: Parts) -> Contrast:
     images = np.zeros_like(np.asarray(first.mean, dtype=np.float64))
     if first.by_image is not None and second.by_image is not None:
         difference = first.by_image - second.by_image
-        between = difference.var(axis=-1, ddof=1) / difference.shape[-1]
+        count = difference.shape[-1]
+        between = difference.var(axis=-1, ddof=1) / count
         images = np.maximum(between - first.residual - second.residual, 0)
+        # Where neither images nor seeds vary, other images still may: half an outcome in each cell (Agresti and Min 2005).
+        images = np.where(between + first.seeds + second.seeds > 0, images, 1 / (count + 2) ** 2)
     shared = first.shared & second.shared & (first.freedom == second.freedom)
     return Contrast(first, second, first.mean - second.mean, images, shared)
 

@@ -204,6 +204,19 @@ def test_nothing_is_claimed_of_rates_that_do_not_vary() -> None:
     assert p_value(compared) == 1.0
 
 
+def test_networks_without_an_error_may_differ_on_other_images() -> None:
+    none = parts_of_outcomes(np.zeros((3, 450), dtype=bool))
+    compared = contrast(none, none)
+    # Agresti and Min (2005): half an outcome is added to each cell of the 2×2 table of both networks' outcomes.
+    both, one, other, neither = 450.5, 0.5, 0.5, 0.5
+    total = both + one + other + neither
+    half = 1.959964 * math.sqrt((one + other) - (one - other) ** 2 / total) / total
+    assert half_width(variances(compared)) == pytest.approx(half)
+    assert (float(compared.mean), float(p_value(compared))) == (0, 1)
+    # As the rule of three has it, an error on 3 / 450 of other images is well possible: it is near what could be shown.
+    assert 0.5 * 3 / 450 < detectable(compared) < 1.5 * 3 / 450
+
+
 @pytest.mark.parametrize(("n", "effect"), [(3, 3.26), (5, 1.68), (20, 0.66)])
 def test_the_detectable_difference_is_cohens(n: int, effect: float) -> None:
     # Of a paired t-test with this effect and n pairs the power is 0.8 (noncentral t).

@@ -9,11 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 from support.records import make_run
 
 from benchmarks.analysis.differences import differences
-from benchmarks.analysis.error_rates import contrast, half_width, limits, p_value, parts_of_outcomes, pooled, variances
+from benchmarks.analysis.error_rates import (
+    contrast,
+    half_width,
+    limits,
+    p_value,
+    parts_of_outcomes,
+    parts_of_rates,
+    pooled,
+    variances,
+)
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.seeds import same_but_seed, seed_groups
 from benchmarks.records.outcomes import OUTCOMES, Outcomes, write_outcomes
@@ -212,6 +221,31 @@ def test_a_score_of_masks_varies_over_images_as_the_jackknife_says(tmp_path: Pat
     jackknife = 14 / 15 * float(np.sum((np.array(left) - np.mean(left)) ** 2)) / 1e4
     seeds = float(one.parts.images + one.parts.residual * 3)
     assert seeds == pytest.approx(jackknife, rel=0.8)
+
+
+@pytest.mark.parametrize("images", [1, 2, 9, 10])
+def test_a_few_masks_tell_nothing_of_other_test_images(images: int, tmp_path: Path) -> None:
+    # Of N images the spread has N - 1 degrees of freedom: 1.96 standard errors hold so much, where 95 % are promised.
+    held = {count: 1 - 2 * stats.t.sf(1.96, count - 1) for count in (2, 10)}
+    assert held == pytest.approx({2: 0.70, 10: 0.92}, abs=0.005)
+    values = []
+    for seed in range(3):
+        size = RNG.integers(200, 2_000, images)
+        missed = RNG.binomial(size, 0.1)
+        outcomes = Outcomes("masks", {}, np.stack([size - missed, 0 * size, missed], axis=1)[:, None, :])
+        values.append(outcomes.score("dice_err"))
+        metrics = {"test/dice_err": values[-1], "test/n": images}
+        write_outcomes(make_run(tmp_path, task="segmentation", seed=seed, metrics=metrics), outcomes)
+    [one] = estimated(tmp_path)
+    assert one.basis_text == ("" if images >= 10 else "seeds alone")
+    of_seeds = [100 * float(end) for end in limits(parts_of_rates(np.array(values) / 100))]
+    assert (one.interval == pytest.approx(of_seeds)) == (images < 10)
+
+
+def test_one_test_image_leaves_the_seeds(tmp_path: Path) -> None:
+    classified(tmp_path, "resnet20", np.array([[True], [False], [False]]))
+    [one] = estimated(tmp_path)
+    assert one.basis_text == "seeds alone" and one.interval is not None
 
 
 @pytest.mark.slow

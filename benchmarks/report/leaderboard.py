@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels, recipe_title
 from benchmarks.analysis.error_rates import FEWEST
-from benchmarks.analysis.estimates import SEEDS_ALONE, Estimate
+from benchmarks.analysis.estimates import FEWEST_MASKS, SEEDS_ALONE, Estimate
 from benchmarks.analysis.seeds import SeedGroup
 from benchmarks.records.runs import Run
 from benchmarks.report.chart_data import Charts
@@ -22,7 +22,10 @@ LEAD = (
     "would come out. ✓ marks the networks that are best at their cost: no other one errs less at the same cost (within 1 %) or "
     "a lower one. The percentage is the probability of being best, given from three seeds on."
 )
-ALONE = "Where the outcomes of the test images are not stored, an interval covers other trainings only."
+ALONE = (
+    f"Where the outcomes of the test images are not stored, or are of fewer than {FEWEST_MASKS} masks, an interval covers "
+    "other trainings only."
+)
 SAMPLING = "Point at it for the standard error that the choice of test images adds."
 POOLED = (
     "The spread over seeds is pooled over the networks between which Bartlett’s test finds no difference. Point at an interval "

@@ -6,6 +6,7 @@ from collections.abc import Container, Mapping, Sequence
 from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.differences import differences
+from benchmarks.analysis.estimates import FEWEST_MASKS
 from benchmarks.analysis.scaling import equal_errors, families
 from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_labels
 from benchmarks.complexity.cost import uncounted_line
@@ -35,9 +36,10 @@ def means(runs: Sequence[Run], said: Container[str] = ()) -> Table:
     heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
     lead = (
         "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
-        "other trainings and other test images would come out. Seeds alone: the outcomes of test images are not stored, so the "
-        "interval covers other trainings only; sampling is the standard error that the choice of test images adds. Pooled "
-        "spread: that of the seeds of several networks, as Bartlett's test tells no difference. A single seed has no mean."
+        "other trainings and other test images would come out. Seeds alone: the outcomes of test images are not stored, or are "
+        f"of fewer than {FEWEST_MASKS} masks, so the interval covers other trainings only; sampling is the standard error that "
+        "the choice of test images adds. Pooled spread: that of the seeds of several networks, as Bartlett's test tells no "
+        "difference. A single seed has no mean."
     )
     left_out = [f" Left out: {text}." for group in groups for text in group.estimate.left_out]
     lead += "".join(dict.fromkeys(left_out))

@@ -1,10 +1,12 @@
 """Which learning rate a network has in a controlled comparison: the one with the lowest validation loss."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from benchmarks.analysis.seeds import latest_by_seed
 from benchmarks.records.files import read_config
 from benchmarks.records.runs import Run
 from benchmarks.units import grouped, number
@@ -51,11 +53,21 @@ class RateTrials:
 
 
 def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
-    """Return what was tried at two rates or more and differs in nothing else but the seed, in the order of ``runs``."""
+    """Return what was tried at two rates or more and differs in nothing else but the seed, in the order of ``runs``.
+
+    A seed that few of the rates have is left out: the results at a rate that was found are no trial of it.
+    """
     finished = (run for run in runs if run.value is not None and _final_loss(run) is not None)
     trials = []
     for members in grouped(finished, _all_but_rate_and_seed).values():
-        by_rate = grouped(members, _rate)
+        seeds_at = {rate: latest_by_seed(same) for rate, same in grouped(members, _rate).items()}
+        rates_of = Counter(seed for by_seed in seeds_at.values() for seed in by_seed)
+        tried = {seed for seed, rates in rates_of.items() if 2 * rates > max(rates_of.values())}
+        by_rate = {
+            rate: own
+            for rate, by_seed in seeds_at.items()
+            if (own := [run for seed, run in by_seed.items() if seed in tried])
+        }
         if len(by_rate) > 1:
             seeds = max(map(len, by_rate.values()))
             whole = {rate: by_rate[rate] for rate in sorted(by_rate) if len(by_rate[rate]) == seeds}

@@ -57,6 +57,19 @@ def test_a_network_gets_the_rate_with_the_lowest_mean_loss_at_the_end(tmp_path: 
     assert "resnet20 at 0.4" in view.figures[0].caption
 
 
+@pytest.mark.parametrize("rates_of_results", [(0.1,), (0.05, 0.1)])
+def test_results_at_the_rates_that_were_found_are_no_trials(rates_of_results: tuple[float, ...], tmp_path: Path) -> None:
+    for rate in RATES:
+        for seed in (100, 101):
+            write(tmp_path, "resnet20", rate, seed, abs(rate - 0.1))
+    for rate in rates_of_results:
+        for seed in (0, 1, 2):
+            write(tmp_path, "resnet20", rate, seed, 5.0)
+    [tried] = rate_trials(load_runs(tmp_path)[0])
+    assert list(tried.runs) == list(RATES) and tried.unfinished == []
+    assert (tried.best, tried.is_at_an_end, tried.train_flops) == (0.1, False, 10e9)
+
+
 def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run.py experiment=learning_rates"):
         learning_rate_view(tmp_path)

@@ -80,9 +80,9 @@ def _by_recipe(runs: Sequence[Run], but: str = "") -> list[list[Run]]:
     return list(grouped(runs, lambda run: json.dumps(_recipe(run, but), sort_keys=True, default=str)).values())
 
 
-def recipe_title(run: Run) -> str:
-    """Return recipe, budget and what else departs from the recipe but the network itself."""
-    return ", ".join(filter(None, (run.record["recipe"], _changes(run))))
+def recipe_title(run: Run, but: str = "") -> str:
+    """Return recipe, budget and what else departs from the recipe but the network itself and the override `but`."""
+    return ", ".join(filter(None, (run.record["recipe"], _changes(run, but))))
 
 
 def machine(run: Run) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.analysis.comparisons import network_labels, recipe_title
 from benchmarks.analysis.learning_rates import KEY, RateTrials, rate_trials
 from benchmarks.records.runs import load_runs
 from benchmarks.report.figures import Trace, figure, line, plain, points, ticks
@@ -39,19 +40,34 @@ def learning_rate_view(output_root: Path) -> View:
 
 def rate_lines(output_root: Path) -> list[str]:
     """Return a line for each network: its rate, and whether one beyond those tried could be better."""
+    networks = rate_trials(load_runs(output_root)[0])
+    names = _told_apart([network.first.network for network in networks], networks)
     return [
-        f"{network.first.data}  {network.first.network}  {KEY}={network.best:g}"
-        + ", at an end of those tried" * network.is_at_an_end
-        for network in rate_trials(load_runs(output_root)[0])
+        f"{network.first.data}  {name}  {KEY}={network.best:g}" + ", at an end of those tried" * network.is_at_an_end
+        for network, name in zip(networks, names, strict=True)
     ]
+
+
+def _told_apart(names: Sequence[str], networks: Sequence[RateTrials]) -> list[str]:
+    """Return the names, those of one data set that are the same with recipe and budget."""
+    keys = [(network.first.data, name) for network, name in zip(networks, names, strict=True)]
+    return [
+        f"{name} ({recipe_title(network.first, but=KEY)})" if keys.count(key) > 1 else name
+        for key, name, network in zip(keys, names, networks, strict=True)
+    ]
+
+
+def _names(networks: Sequence[RateTrials]) -> list[str]:
+    """Return what the charts call the networks."""
+    return _told_apart(network_labels([network.first for network in networks], recipes=False), networks)
 
 
 def _caption(networks: Sequence[RateTrials]) -> str:
     counts = {len(runs) for network in networks for runs in network.runs.values()}
     seeds = f"Mean of {'–'.join(map(str, sorted(counts)))} seeds" if max(counts) > 1 else "One seed"
     missing = [
-        f"{network.first.name} at {', '.join(f'{rate:g}' for rate in network.unfinished)}"
-        for network in networks
+        f"{name} at {', '.join(f'{rate:g}' for rate in network.unfinished)}"
+        for network, name in zip(networks, _names(networks), strict=True)
         if network.unfinished
     ]
     unfinished = f" Not finished: {', '.join(missing)}." if missing else ""
@@ -60,8 +76,9 @@ def _caption(networks: Sequence[RateTrials]) -> str:
 
 def _over_rate(networks: Sequence[RateTrials]) -> dict[str, Any]:
     traces: list[Trace] = []
-    for place, network in enumerate(sorted(networks, key=lambda network: network.first.macs or 0)):
-        look, name = look_of(network.first), plain(network.first.name)
+    networks = sorted(networks, key=lambda network: network.first.macs or 0)
+    for place, (network, title) in enumerate(zip(networks, _names(networks), strict=True)):
+        look, name = look_of(network.first), plain(title)
         losses, opacity = network.losses, 0.45 + 0.55 * (place + 1) / len(networks)
         runs = [(rate, run) for rate, runs in network.runs.items() for run in runs]
         hover = [f"<b>{name}</b><br>rate {rate:g}, validation loss {loss:.4g}" for rate, loss in losses.items()]

@@ -13,12 +13,14 @@ from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
 RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
 
 
-def write(root: Path, name: str, rate: float, seed: int, loss: float, status: str = "ok") -> None:
-    folder = root / "digits" / name / f"common,lr={rate}" / f"seed{seed}"
+def write(root: Path, name: str, rate: float, seed: int, loss: float, status: str = "ok", **overrides: float) -> None:
+    changes = "".join(f",{key}={value}" for key, value in overrides.items())
+    folder = root / "digits" / name / f"common,lr={rate}{changes}" / f"seed{seed}"
     folder.mkdir(parents=True)
     record = {
         "schema": 1, "status": status, "error": None, "data": "digits", "family": "resnet",
-        "name": name, "recipe": "common", "seed": seed, "overrides": {"recipe.optimizer.lr": rate},
+        "name": name, "recipe": "common", "seed": seed,
+        "overrides": {"recipe.optimizer.lr": rate} | {f"recipe.{key}": value for key, value in overrides.items()},
         "protocol": {"metric": "test/top1_err", "metric_label": "test error (%)"},
         "metrics": {"test/top1_err": 100.0 * rate, "test/n": 450}, "compute": {"train_flops": 1e9},
     }  # fmt: skip
@@ -58,7 +60,9 @@ def test_a_network_gets_the_rate_with_the_lowest_mean_loss_at_the_end(tmp_path: 
 
 
 @pytest.mark.parametrize("rates_of_results", [(0.1,), (0.05, 0.1)])
-def test_results_at_the_rates_that_were_found_are_no_trials(rates_of_results: tuple[float, ...], tmp_path: Path) -> None:
+def test_results_at_the_rates_that_were_found_are_no_trials(
+    rates_of_results: tuple[float, ...], tmp_path: Path
+) -> None:
     for rate in RATES:
         for seed in (100, 101):
             write(tmp_path, "resnet20", rate, seed, abs(rate - 0.1))
@@ -68,6 +72,19 @@ def test_results_at_the_rates_that_were_found_are_no_trials(rates_of_results: tu
     [tried] = rate_trials(load_runs(tmp_path)[0])
     assert list(tried.runs) == list(RATES) and tried.unfinished == []
     assert (tried.best, tried.is_at_an_end, tried.train_flops) == (0.1, False, 10e9)
+
+
+def test_a_network_that_was_tried_under_two_recipes_is_told_apart(tmp_path: Path) -> None:
+    for epochs, best in ((3, 0.2), (30, 0.1)):
+        for rate in RATES:
+            write(tmp_path, "resnet20", rate, 100, abs(rate - best), epochs=epochs)
+    assert rate_lines(tmp_path) == [
+        "digits  resnet20 (common, epochs=3)  recipe.optimizer.lr=0.2",
+        "digits  resnet20 (common, epochs=30)  recipe.optimizer.lr=0.1",
+    ]
+    [chart] = learning_rate_view(tmp_path).figures[0].choices
+    names = [trace["name"] for trace in chart["traces"] if "name" in trace]
+    assert names == ["resnet20 (common, epochs=3)", "resnet20 (common, epochs=30)"]
 
 
 def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:

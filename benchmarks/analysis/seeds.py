@@ -170,7 +170,11 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
             nets = tuple(
                 (label, figure)
                 for run, label, figure in zip(here, labels, figures, strict=True)
-                if run.status == "ok" and not run.is_debug and figure is not None
+                # A baseline is of one test set, as of a fold.
+                if run.status == "ok"
+                and not run.is_debug
+                and figure is not None
+                and run.baselines.get(key, value) == value
             )
             # As the tables call it: Dice, mask AP50.
             title = FIGURES[metric].title if metric in FIGURES else metric.replace("_", " ").capitalize()

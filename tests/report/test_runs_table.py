@@ -17,6 +17,7 @@ from rich.console import Console
 from support.benchmark_command import command
 from support.records import make_run
 
+from benchmarks.analysis.seeds import baseline_comparisons
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_runs
@@ -146,6 +147,18 @@ def test_one_seed_is_never_a_mean(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20", seed=1)
     text = render(tmp_path, 100)
     assert "mean" not in text.lower() and "±" not in text
+
+
+def test_a_baseline_stands_beside_the_nets_of_its_own_test_set(tmp_path: Path) -> None:
+    for fold, otsu in ((0, 0.885), (1, 0.7)):
+        make_run(
+            tmp_path, task="segmentation", seed=fold, overrides={"data.fold": fold}, baselines={"otsu_dice": otsu},
+            dataset={"sha256": f"{fold}" * 64},
+        )  # fmt: skip
+    first, second = baseline_comparisons(load_runs(tmp_path)[0])
+    assert [first.value, second.value] == [0.885, 0.7]
+    assert [label for label, _ in first.nets] == ["unet_d4_c16 · data.fold=0 · seed 0"]
+    assert [label for label, _ in second.nets] == ["unet_d4_c16 · data.fold=1 · seed 1"]
 
 
 @pytest.mark.parametrize("width", WIDTHS)

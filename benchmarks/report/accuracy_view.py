@@ -24,7 +24,8 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
     """Return the test result over MACs of one image: a chart for each data set and recipe, as on the page, a curve for each
     family, of detectors for each family of their backbones.
 
-    Rows of an experiment that are named by their cost are a curve for each beginning: `plain_2.6e6` is of `plain`.
+    Rows of an experiment that are named by their cost are a curve for each beginning: `plain_2.6e6` is of `plain`. Its other
+    rows are of no curve.
 
     Args:
         experiment: whose runs are shown; None shows those of compute_accuracy or, where there are none, all.
@@ -43,7 +44,8 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
         raise ValueError(
             f"no finished run{of_experiment} in {output_root}: run.py experiment={experiment or EXPERIMENT} seed=0,1,2"
         )
-    runs = [run for run in runs if _row(run)] or runs
+    named = {run.record.get("experiment") for run in runs if _row(run)}
+    runs = [run for run in runs if _row(run) or run.record.get("experiment") not in named]
     figures = []
     for data, members in protocols(runs).items():
         for comparison in comparisons(members):

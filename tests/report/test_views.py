@@ -295,6 +295,9 @@ def test_rows_named_by_their_cost_are_curves_of_their_own(tmp_path: Path) -> Non
     [chart] = accuracy_view(tmp_path, "connectivity").figures
     curves = {t["name"]: t for t in chart.choices[0]["traces"] if t["mode"] == "lines+markers"}
     assert {name: curve["y"] for name, curve in curves.items()} == {"plain": [9.0, 7.0], "resnet": [6.0, 4.0]}
+    # Runs of no experiment are there, too, where all are asked for.
+    make_run(tmp_path, name="resnet20", data="fashion_mnist")
+    assert [figure.title.partition(",")[0] for figure in accuracy_view(tmp_path).figures] == ["digits", "fashion_mnist"]
     # A second rate of a network is no curve that takes the first one's place.
     known = {
         "experiment": "connectivity",

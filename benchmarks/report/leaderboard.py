@@ -10,10 +10,10 @@ from benchmarks.analysis.estimates import FEWEST_MASKS, SEEDS_ALONE, Estimate
 from benchmarks.analysis.seeds import SeedGroup
 from benchmarks.records.runs import Run
 from benchmarks.report.chart_data import Charts
-from benchmarks.report.quantities import MACS, PARAMETERS, TRAIN_FLOPS, result_title, shown_result
+from benchmarks.report.quantities import MACS, PARAMETERS, TRAIN_FLOPS, Quantity, result_title, shown_result
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
-from benchmarks.units import count, number, score
+from benchmarks.units import count, number, quantity, score
 
 BEST = "best at its cost"
 SHOWN_FIRST = 12  # rows, until the leaderboard is opened
@@ -83,9 +83,18 @@ def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_f
         _overlap(group),
         Cell(str(len(group)), len(group)),
         Cell(count(run.n), run.n),
-        *(Cell(axis.text(run), axis.value(run)) for axis in (PARAMETERS, MACS, TRAIN_FLOPS)),
+        *(_cost(axis, group) for axis in (PARAMETERS, MACS, TRAIN_FLOPS)),
         Cell(on_front, on_front),
     ]
+
+
+def _cost(axis: Quantity, group: Sequence[Run]) -> Cell:
+    """Return the mean over seeds, as the charts place it: seeds that end with a budget or count regions differ."""
+    values = [axis.value(run) for run in group]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values) or len(set(known)) == 1:
+        return Cell(axis.text(group[0]), values[0])
+    return Cell(quantity(fmean(known), axis.unit).rstrip(), fmean(known))
 
 
 def _basis(group: SeedGroup) -> str:

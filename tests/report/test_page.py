@@ -418,6 +418,15 @@ def test_the_leaderboard_names_the_best_first_and_what_is_best_at_its_cost(tmp_p
         assert ("✓" in row[-1]) == ("macs" in charts[key]["front"])
 
 
+def test_the_leaderboard_has_the_mean_cost_of_seeds_as_the_chart(tmp_path: Path) -> None:
+    for seed, spent in enumerate((1e10, 2e10, 6e10)):  # as within a budget of seconds
+        make_run(tmp_path, seed=seed, compute={"train_flops": spent})
+    page = Page(write_page(tmp_path))
+    [row] = page.networks().values()
+    assert "30.0 G" in row
+    assert page.data["charts"][0]["networks"][0]["x"]["train_flops"] == 3e10
+
+
 @pytest.mark.parametrize(("task", "known"), [("classification", True), ("segmentation", False)])
 def test_the_leaderboard_points_at_the_sampling_error_where_it_has_one(tmp_path: Path, task: str, known: bool) -> None:
     for seed in range(3):

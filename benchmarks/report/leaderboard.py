@@ -41,10 +41,11 @@ def leaderboard(charts: Charts) -> Table:
     """Return a row for each finished network, best result first within its data set; rows are keyed as the charts' networks."""
     firsts = [group[0] for group, _, _ in charts.networks]
     labels = network_labels(firsts, recipes=False)
+    # Of several charts of a data set the last is of all its recipes, as these rows are; the page's script marks anew.
+    whole = {chart["set"]: chart for chart in sorted(charts.charts, key=lambda chart: chart["mixed"])}
     best = {
         point["id"]: point["probability"].get(MACS.key)
-        for chart in charts.charts
-        if not chart["mixed"]
+        for chart in whole.values()
         for point in chart["networks"]
         if MACS.key in point["front"]
     }

@@ -418,6 +418,15 @@ def test_the_leaderboard_names_the_best_first_and_what_is_best_at_its_cost(tmp_p
         assert ("✓" in row[-1]) == ("macs" in charts[key]["front"])
 
 
+def test_without_scripts_the_leaderboard_marks_the_best_of_all_recipes_that_it_lists(tmp_path: Path) -> None:
+    for epochs, error in ((5, 9.0), (10, 2.0)):
+        for seed in range(3):
+            overrides = {"recipe.epochs": epochs}
+            make_run(tmp_path, seed=seed, overrides=overrides, metrics={"test/top1_err": error + seed / 10})
+    marks = {row[1]: row[-1] for row in Page(write_page(tmp_path)).networks().values()}
+    assert marks == {"resnext_digits, epochs=10": "✓ 100 %", "resnext_digits, epochs=5": ""}
+
+
 def test_the_leaderboard_has_the_mean_cost_of_seeds_as_the_chart(tmp_path: Path) -> None:
     for seed, spent in enumerate((1e10, 2e10, 6e10)):  # as within a budget of seconds
         make_run(tmp_path, seed=seed, compute={"train_flops": spent})

@@ -16,7 +16,7 @@ from benchmarks.analysis.pareto import drawn_errors, matched
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import grouped, metric_text, si
+from benchmarks.units import grouped, is_score, reported_text, score, si
 
 FEWEST = 4  # different costs: one more than there are parameters
 APART = 1.05  # costs closer than this are one
@@ -77,9 +77,10 @@ class Family:
 
     @property
     def formula(self) -> str:
-        """`1.20 + 5.31 (C / 12.0 G)^-0.42`, C in training FLOPs."""
+        """`1.20 + 5.31 (C / 12.0 G)^-0.42`, C in training FLOPs; of a score `100 − Dice = …`."""
         a, b, alpha = (float(values[0]) for values in (self.law.floor, self.law.scale, self.law.exponent))
-        return f"{a:.2f} + {b:.2f} (C / {si(self.law.unit)})^-{alpha:.2f}"
+        error = f"{self.label.removeprefix('test ').removesuffix(' (%)')} = " if is_score(self.label) else ""
+        return f"{error}{a:.2f} + {b:.2f} (C / {si(self.law.unit)})^-{alpha:.2f}"
 
     def held_out(self) -> str:
         """Return what the smaller costs predict of the largest, and what was measured; empty of too few different costs."""
@@ -93,7 +94,10 @@ class Family:
         low, high = _interval(gap)
         predicted, measured = float(law.error_at(self.costs[-1])[0]), float(self.errors[0, -1])
         verdict = "agree" if low <= 0 <= high else "differ"
-        return f"{predicted:.2f} predicted, {measured:.2f} measured at {si(self.costs[-1])}FLOPs: {verdict}"
+        name, predicted, _ = score(predicted, self.label)
+        name = f"{name.removeprefix('test ')} " if is_score(self.label) else ""
+        measured = score(measured, self.label)[1]
+        return f"{name}{predicted:.2f} predicted, {measured:.2f} measured at {si(self.costs[-1])}FLOPs: {verdict}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class EqualError:
         """`at 6.20 %, resnext needs 0.61 × [0.52, 0.79] the training FLOPs of resnet`."""
         high = "∞)" if self.high == float("inf") else f"{_two_digits(self.high)}]"
         ratio = f"{_two_digits(self.ratio)} × [{_two_digits(self.low)}, {high}"
-        result = metric_text(self.error, self.first.label)
+        result = reported_text(self.error, self.first.label)
         return f"at {result}, {self.first.name} needs {ratio} the training FLOPs of {self.second.name}"
 
 

@@ -1,6 +1,7 @@
 """Power laws with a floor: parameters that are known, a larger budget that was held out, families at equal error."""
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,6 +132,25 @@ def test_families_on_other_test_images_are_not_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
+def test_scores_are_said_as_the_chart_shows_them(tmp_path: Path) -> None:
+    for family, floor in (("unet", 4.0), ("vnet", 5.0)):
+        for epochs in (1, 2, 4, 8, 16):
+            for seed, noise in enumerate((-0.1, 0.0, 0.1)):
+                make_run(
+                    tmp_path,
+                    **{"task": "segmentation", "name": f"{family}8", "family": family, "seed": seed},
+                    overrides={"recipe.epochs": epochs},
+                    metrics={"test/dice_err": floor + noise + 8 / epochs},
+                    compute={"train_flops": epochs * 1e10},
+                )
+    first, second = families(load_runs(tmp_path)[0])
+    # 4 + 8 / 16 and 5 + 8 / 16 are Dice scores of 95.50 and 94.50, and the lower one is what both reach.
+    assert first.formula.startswith("100 − Dice = ")
+    assert re.match(r"Dice 95\.\d\d predicted, 95\.50 measured at 160 GFLOPs: agree$", first.held_out())
+    [pair] = equal_errors([first, second])
+    assert re.match(r"at Dice 94\.[45]\d %, unet needs ", pair.text)
+
+
 def test_families_that_never_err_have_no_ratio(tmp_path: Path) -> None:
     for family in ("resnet", "densenet"):
         for width, seed in itertools.product(range(4), range(3)):

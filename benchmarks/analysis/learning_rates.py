@@ -1,5 +1,6 @@
 """Which learning rate a network has in a controlled comparison: the one with the lowest validation loss."""
 
+import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,6 +74,35 @@ def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
             whole = {rate: by_rate[rate] for rate in sorted(by_rate) if len(by_rate[rate]) == seeds}
             trials.append(RateTrials(whole, sorted(by_rate.keys() - whole.keys())))
     return trials
+
+
+def at_the_best_rates(networks: Iterable[tuple[Run, ...]]) -> list[tuple[Run, ...]]:
+    """Return the networks, each with its seeds; of those that differ in nothing but the rate the one with the lowest loss.
+
+    Where no validation loss is known, all of them stay.
+    """
+    kept = []
+    for same in grouped(networks, lambda group: _all_but_rate(group[0])).values():
+        losses = [_mean_loss(group) for group in same] if len(same) > 1 else []
+        known = [loss for loss in losses if loss is not None]
+        kept += [same[losses.index(min(known))]] if known else same
+    return kept
+
+
+def _mean_loss(group: Iterable[Run]) -> float | None:
+    """Return the validation loss at the end of training, mean over the seeds; None where one has none that can be read."""
+    try:
+        losses = [_final_loss(run) for run in group]
+    except (OSError, ValueError):
+        return None
+    known = [loss for loss in losses if loss is not None]
+    return fmean(known) if len(known) == len(losses) else None
+
+
+def _all_but_rate(run: Run) -> str:
+    others = {key: value for key, value in run.part("overrides").items() if key != KEY}
+    same = (run.data, run.name, run.record["recipe"], others, run.conditions)
+    return json.dumps(same, sort_keys=True, default=str)
 
 
 def _all_but_rate_and_seed(run: Run) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.estimates import estimates
+from benchmarks.analysis.learning_rates import at_the_best_rates
 from benchmarks.analysis.pareto import drawn_errors, matched
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
@@ -148,13 +149,18 @@ def fit(costs: Sequence[float], errors: Any) -> PowerLaw:
 
 
 def families(runs: Iterable[Run]) -> list[Family]:
-    """Return the families of each data set whose finished runs have intervals at enough different costs for a curve."""
+    """Return the families of each data set whose finished runs have intervals at enough different costs for a curve.
+
+    Of a network that was trained at several learning rates the one with the lowest validation loss counts.
+    """
     groups = [group for group in same_but_seed(runs) if group[0].train_flops]
     result = []
     for here in grouped(groups, lambda group: (*group[0].test, group[0].metric_label)).values():
         known = [(group, one) for group, one in zip(here, estimates(here), strict=True) if one.interval is not None]
         if not known:
             continue
+        kept = set(at_the_best_rates(group for group, _ in known))
+        known = [(group, one) for group, one in known if group in kept]
         estimated = [one for _, one in known]
         errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
         kinds = [group[0].kind for group, _ in known]

@@ -151,6 +151,29 @@ def test_scores_are_said_as_the_chart_shows_them(tmp_path: Path) -> None:
     assert re.match(r"at Dice 94\.[45]\d %, unet needs ", pair.text)
 
 
+def test_of_several_learning_rates_the_one_with_the_lowest_validation_loss_counts(tmp_path: Path) -> None:
+    def write(rate: float, seeds: int, more: float, loss: float) -> None:
+        for epochs, seed in itertools.product((1, 2, 4, 8), range(seeds)):
+            make_run(
+                tmp_path,
+                **{"name": "resnet20", "seed": seed, "recipe": "common"},
+                overrides={"recipe.epochs": epochs, "recipe.optimizer.lr": rate},
+                metrics={"test/top1_err": 2 + 8 / epochs + more + seed / 10},
+                compute={"train_flops": epochs * 1e10},
+                history=[{"step": 1, "epoch": 1, "samples_seen": 1, "wall_s": 1.0, "val/loss": loss}],
+            )
+
+    write(0.1, 3, 0.0, 0.3)
+    [alone] = families(load_runs(tmp_path)[0])
+    write(0.001, 3, 60.0, 2.0)
+    write(0.2, 1, -1.0, 0.2)  # of one seed, which has no interval
+    [one] = families(load_runs(tmp_path)[0])
+    assert (one.costs, one.formula) == (alone.costs, alone.formula)
+    write(0.4, 3, 60.0, float("nan"))
+    [one] = families(load_runs(tmp_path)[0])
+    assert (one.costs, one.formula) == (alone.costs, alone.formula)
+
+
 def test_families_that_never_err_have_no_ratio(tmp_path: Path) -> None:
     for family in ("resnet", "densenet"):
         for width, seed in itertools.product(range(4), range(3)):

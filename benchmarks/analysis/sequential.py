@@ -25,7 +25,7 @@ class Judged:
     """A pair of networks after a look.
 
     Attributes:
-        seeds: after how many it was decided or left; those of the last look where it is open.
+        seeds: after how many it was decided or left, or is open; of two numbers the larger.
         state: `differs`, `left` or `open`.
     """
 
@@ -64,7 +64,7 @@ def judge(runs: Iterable[Run], look: int, before: Mapping[Pair, Judged]) -> dict
             result[pair] = before[pair]
         else:
             state = "differs" if differs(one.p) else "left" if left(one.comparison.p, look) else "open"
-            result[pair] = Judged(one, LOOKS[look], state)
+            result[pair] = Judged(one, max(one.comparison.n), state)  # fewer than at this look of a pair that was left
     return result
 
 

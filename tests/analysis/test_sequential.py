@@ -54,6 +54,18 @@ def test_pairs_are_decided_open_and_left(runs: list[Run]) -> None:
     assert folders == {"resnet20", "resnet29"}
 
 
+def test_a_pair_that_was_left_has_no_later_seeds_though_others_have(runs: list[Run], tmp_path: Path) -> None:
+    hard = np.random.default_rng(1).random((5, IMAGES)) < 0.1
+    for name in ("resnet50", "resnet56"):
+        classified(tmp_path, name, hard)
+    judged = judge(load_runs(tmp_path)[0], 2, {})  # the look at eight seeds, which resnet20 and resnet29 have
+    of = {(one.difference.first, one.difference.second): one for one in judged.values()}
+    assert "left after 8 seeds" in of["resnet20", "resnet29"].text
+    left = of["resnet50", "resnet56"]
+    assert (left.state, left.difference.comparison.n) == ("left", (5, 5))
+    assert left.seeds == 5 and "left after 5 seeds" in left.text
+
+
 def test_a_claim_stays(runs: list[Run]) -> None:
     equal = {pair: one for pair, one in judge(runs, 0, {}).items() if one.state == "open"}
     claimed = {pair: replace(one, state="differs") for pair, one in equal.items()}

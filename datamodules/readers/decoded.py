@@ -54,11 +54,13 @@ def decoded_once(
 ) -> Decoded:
     """Decode these files once: return what decode returns, from a folder of cache_dir if it is there.
 
-    The folder's name is of the files' names, sizes and modification times. Arrays are read-only and mapped, not read:
+    The folder's name is of the files' paths, sizes and modification times. Arrays are read-only and mapped, not read:
     what a caller copies is all that takes memory. Only what passes check is written.
     Raises ValueError naming the folder if it is damaged, and what decode and check raise.
     """
-    facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    # Of a link its own path too: a pool of images is sorted into classes by the folders of links.
+    paths = [dict.fromkeys((str(file.resolve()), os.path.abspath(file))) for file in files]
+    facts = [(*path, file.stat().st_size, file.stat().st_mtime_ns) for path, file in zip(paths, files, strict=True)]
     key = hashlib.sha256(json.dumps([_DECODER_VERSION, facts]).encode()).hexdigest()[:16]
     cache = cache_dir / f"{name}-{key}"
     if not cache.is_dir():

@@ -1,6 +1,7 @@
 """Folders of one's own photographs, a folder for each class."""
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -211,3 +212,18 @@ def test_a_class_of_a_part_that_train_does_not_have_is_named(tmp_path: Path) -> 
     photographs(tmp_path / "test", {"cats": 1, "emus": 1})
     with pytest.raises(ValueError, match="test/emus is of a class that .*train does not have"):
         load(tmp_path, tmp_path / "cache")
+
+
+def test_links_into_a_pool_are_of_the_class_whose_folder_holds_them_now(tmp_path: Path) -> None:
+    pool = photographs(tmp_path, {"pool": 12}) / "pool"
+    images = sorted(pool.iterdir())
+
+    for cats in (6, 8):  # the same images in the same order
+        shutil.rmtree(tmp_path / "pets", ignore_errors=True)
+        for number, image in enumerate(images):
+            folder = tmp_path / "pets" / ("cats" if number < cats else "dogs")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / image.name).symlink_to(image)
+        splits = load(tmp_path / "pets", tmp_path / "cache")
+        labels = torch.cat([split.targets for split in splits.named().values()])
+        assert labels.bincount().tolist() == [cats, 12 - cats]

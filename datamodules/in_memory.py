@@ -101,7 +101,8 @@ class InMemoryDataModule(SplitDataModule[Splits]):
     """Batches from decoded arrays; see SplitDataModule.
 
     augment: see Augmentation; or for masks elastic, the arguments of Elastic, and border_weights, those of border_weights,
-    null for none. mean, std: both null for those of the training split. cache_dir: where weight maps are kept.
+    null for none. mean, std: both null for those of the training split, std 1 for a channel of one value. cache_dir: where
+    weight maps are kept.
     loader_workers: null for none; batches do not depend on it. Evaluation batches are slices and made here. On a GPU the
     arrays are copied there once, and all batches are made there, without loader_workers.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, those of num_classes, sha256,
@@ -137,7 +138,11 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         if not self.mean and not self.std:
             pixels = _pixels(train, train.images.transpose(0, 1)).double()
             pixels.div_(255)  # in place: a second copy would take 8 times the memory of the images
-            self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).tolist())
+            varies = pixels.amin(1) != pixels.amax(1)
+            if not varies.any():
+                raise ValueError("the training images must vary, all their pixels are of one grey value or colour")
+            # A channel of one value, as two of a dye's in RGB, has no deviation but rounding to be divided by.
+            self.mean, self.std = tuple(pixels.mean(1).tolist()), tuple(pixels.std(1).where(varies, 1).tolist())
         check_statistics(self.mean, self.std, train.images.shape[1])
         self.augmentation.check(train)
         if any(split.sizes is not None for split in self.splits.named().values()):

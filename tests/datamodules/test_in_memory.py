@@ -222,6 +222,21 @@ def test_statistics_of_the_training_images_take_one_copy_of_them_in_float64():
     )
 
 
+@pytest.mark.parametrize("value", [0, 37, 255])
+def test_a_channel_of_one_value_becomes_zero(value):
+    def splits(varying: tuple[int, ...]) -> Splits:
+        made = small_splits()
+        for split in made.named().values():
+            split.images[:, [channel for channel in range(3) if channel not in varying]] = value
+        return made
+
+    module = datamodule(source=lambda: splits((1,)), mean=None, std=None, augment={})
+    (batch, *_) = (images for images, _ in epoch_of(module, 0))
+    assert batch[:, [0, 2]].abs().max() < 1e-6 and batch[:, 1].std() == pytest.approx(1, abs=0.1)
+    with pytest.raises(ValueError, match="the training images must vary, all their pixels are of one grey value"):
+        datamodule(source=lambda: splits(()), mean=None, std=None)
+
+
 def test_batches_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="multiple of the 4 processes, got 6"):
         datamodule(world_size=4).train_dataloader()

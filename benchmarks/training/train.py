@@ -64,7 +64,11 @@ def train(run: OpenRun) -> None:
     arguments, layout_note = complete(config, arguments, device_of(arguments["accelerator"]).type == "cuda")
     options = TrainingOptions.take(arguments)
 
+    if weights is not None:
+        loading = loading | weights.statistics(config["data"])
     data = load_data(run, loading)
+    if weights is not None and (note := weights.check_classes(data.splits.classes)) is not None:
+        run.record.notes = [*(run.record.notes or ()), note]
     module = build(run, layout_note)
     complexity = count_compute(run, module)
     check_images(config, data.training_shape())
@@ -98,7 +102,7 @@ def train(run: OpenRun) -> None:
 
 
 def load_data(run: OpenRun, loading: dict[str, Any]) -> Any:
-    """Return the data module, set up for training; ``loading`` are the arguments of it that tuning sets."""
+    """Return the data module, set up for training; ``loading`` are the arguments of it that tuning or the weights set."""
     run.progress.prepare(f"loading {run.config['data']['name']}", 0, 0)
     data = instantiate(run.config["datamodule"] | loading)
     with data.reporting_preparation_to(run.progress.prepare):

@@ -11,8 +11,8 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from benchmarks.config.trusted import check_targets
-from benchmarks.records.files import CONFIG, read_bytes, read_config, write_atomic
+from benchmarks.records.files import CONFIG, RECORD, read_bytes, read_config, read_json, write_atomic
 from benchmarks.records.record import ImportedWeights
 from benchmarks.training.checkpoints import check_fits
 
@@ -43,6 +43,7 @@ class Weights:
         source: `layout`, `file` (its name) and `sha256` of what was imported.
         state_dict: the network's own.
         path, sha256: the file that ``read`` has read, and its checksum.
+        dataset: of a run's checkpoint, what the run's record says of the data that it was trained on.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Weights:
     state_dict: dict[str, Tensor]
     path: Path | None = None
     sha256: str | None = None
+    dataset: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path, trusted: Collection[str] = ()) -> Self:
@@ -64,7 +66,9 @@ class Weights:
             weights = _of_checkpoint(content, path).items()
             state_dict = {key.removeprefix("net."): tensor for key, tensor in weights if key.startswith("net.")}
             source = {"layout": "run", "file": str(path), "sha256": digest}
-            return cls(config["name"], config["module"]["net"], source, state_dict, path, digest)
+            dataset = (read_json(run / RECORD) or {}).get("dataset")
+            known = dataset if isinstance(dataset, dict) else {}
+            return cls(config["name"], config["module"]["net"], source, state_dict, path, digest, known)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(
                 f"{path} was not written by `python -m benchmarks weights import`, nor is it a checkpoint in a run's folder: "
@@ -104,10 +108,34 @@ class Weights:
         if differing:
             raise ValueError(f"{self.path} holds another network, {self.name}: {'; '.join(sorted(differing))}")
 
+    def statistics(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the mean and std by which images were standardised in training, for a configuration of ``data`` that leaves
+        them to the data; empty where it does not, or they are not known."""
+        known = {name: self.dataset.get(name) for name in ("mean", "std")}
+        return known if all(known.values()) and all(data.get(name) is None for name in known) else {}
+
+    def check_classes(self, classes: Sequence[str]) -> str | None:
+        """Return a note where the classes of the data have other names than those of training. Raises ValueError where a class
+        of both has another number: what the network says of it would be counted as another class."""
+        trained = list(self.dataset.get("classes") or classes)
+        if trained == list(classes):
+            return None
+        differing = f"{_shortened(trained)} in training, {_shortened(classes)} in these data"
+        for number, name in enumerate(classes):
+            if name in trained and trained[number : number + 1] != [name]:
+                raise ValueError(
+                    f"{self.path} is of other classes: {differing}; {name} is number {trained.index(name)} there, {number} here"
+                )
+        return f"classes are matched by their numbers, as their names differ: {differing}"
+
     def load_into(self, net: nn.Module) -> None:
         """Gives ``net`` these weights. Raises ValueError naming the first that does not fit."""
         check_fits(Path(str(self.path)), self.state_dict, net)
         net.load_state_dict(self.state_dict)
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
 
 
 def class_of(network: Mapping[str, Any]) -> str:

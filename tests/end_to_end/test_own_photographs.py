@@ -56,6 +56,18 @@ def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
         assert command("predict")([str(directory), *arguments]) == 2
         assert message in capsys.readouterr().err
 
+    # Its weights on other images of these classes: standardised as in training, and as predict does.
+    dark = photographs(tmp_path / "dark", {"=cats": 4, "dogs": 4})
+    for path in dark.glob("*/*.jpg"):
+        Image.open(path).point(lambda value: value // 2).save(path, quality=95)
+    weights = ("mode=test", f'weights="{directory}/checkpoints/last.ckpt"', "data=image_folder", *QUICK)
+    tested = run_here(*weights, f"data.root={dark}", root=tmp_path / "tested")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+    [other_record] = records(tmp_path / "tested").values()
+    assert [other_record["dataset"][key] for key in ("mean", "std")] == [
+        record["dataset"][key] for key in ("mean", "std")
+    ]
+
     # Another folder of the same name is another data set.
     other = photographs(tmp_path / "elsewhere" / "my pets", {"cats": 4, "dogs": 4})
     Image.new("RGB", (50, 50)).save(other / "cats" / "black.png")

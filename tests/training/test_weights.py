@@ -469,3 +469,22 @@ def test_a_weights_file_that_was_replaced_is_tested_anew(tmp_path: Path) -> None
     assert not is_finished(trial)
     weights.unlink()
     assert not is_finished(trial) and refusal(trial) == f"weights={weights}: there is no such file"
+
+
+def test_classes_of_a_run_and_of_the_data_it_is_tested_on_have_the_same_numbers() -> None:
+    weights = Weights("mine", {}, {}, {}, Path("last.ckpt"), dataset={"classes": ["cats", "dogs", "dogs"]})
+    assert weights.check_classes(("cats", "dogs", "dogs")) is None
+    differing = "cats, dogs, dogs in training, emus, dogs, dogs in these data"
+    assert weights.check_classes(("emus", "dogs", "dogs")) == (
+        f"classes are matched by their numbers, as their names differ: {differing}"
+    )
+    with pytest.raises(ValueError, match="last.ckpt is of other classes: .*; dogs is number 1 there, 0 here"):
+        weights.check_classes(("dogs", "emus", "foxes"))
+    assert Weights("published", {}, {}, {}).check_classes(("dogs", "emus")) is None
+
+
+def test_statistics_of_a_runs_training_are_taken_where_the_data_set_none() -> None:
+    weights = Weights("mine", {}, {}, {}, dataset={"mean": [0.2], "std": [0.3]})
+    assert weights.statistics({"mean": None, "std": None}) == {"mean": [0.2], "std": [0.3]}
+    assert weights.statistics({"mean": [0.1], "std": [0.4]}) == {}
+    assert Weights("published", {}, {}, {}).statistics({"mean": None, "std": None}) == {}

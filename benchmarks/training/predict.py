@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
     if task != "segmentation" and tile is not None:
         raise ValueError(f"--tile is of segmentation: {task} takes an image as a whole")
     for image in images:
+        if image.is_dir():
+            raise ValueError(f"{image} is a folder: IMAGE is a file, as {image / '*.png'} names all of a folder")
         if not image.is_file():
             raise FileNotFoundError(f"{image} is missing")
     together = out / TOGETHER.get(task, "")
@@ -104,7 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
         def attempt(image: Path, *arguments: Any) -> Any:
             try:
                 return read(image, *arguments)
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ImportError) as error:  # the latter of what a compressed file needs
                 unread.append(str(error))
                 return None
 

@@ -122,7 +122,7 @@ def data(run: Run, config: dict[str, Any]) -> tuple[Finding, str | None]:
         datamodule = instantiate(config["datamodule"])
         datamodule.setup("fit")
         manifest, test_sha256 = datamodule.manifest(), datamodule.splits.checksum(["test"])
-    except (OSError, ValueError, InstantiationException) as error:
+    except (OSError, ValueError, ImportError, InstantiationException) as error:
         return Finding(None, f"cannot be read here: {error.__cause__ or error}"), None
     recorded = run.part("dataset").get("sha256")
     agrees = manifest["sha256"] == recorded and manifest["counts"] == run.part("counts")

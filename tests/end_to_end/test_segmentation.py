@@ -177,7 +177,7 @@ def test_errors_have_their_colours() -> None:
 
 
 def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "outputs"
     tiny = ("recipe.epochs=2", "recipe.batch_size=16", "model.base_channels=2")  # one step an epoch
@@ -226,6 +226,18 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
     assert code == 2 and "no.png cannot be read as an image" in error and (tmp_path / "some" / "odd_mask.png").is_file()
     code, error = predict(tmp_path, image)
     assert code == 2 and "RUN is the folder of a trained run" in error
+    code, error = predict(directory, tmp_path)
+    assert code == 2 and f"{tmp_path} is a folder: IMAGE is a file, as {tmp_path}/*.png" in error
+
+    def needs(path: Path) -> None:
+        raise ImportError(f"{path} is compressed: pip install")
+
+    monkeypatch.setattr("datamodules.readers.slices.read_stack", needs)
+    pages = [Image.fromarray(np.zeros((9, 9), np.uint8))] * 2
+    pages[0].save(tmp_path / "lzw.tif", save_all=True, append_images=pages[1:])
+    code, error = predict(directory, tmp_path / "lzw.tif", image, "--out", tmp_path / "without")
+    assert code == 2 and "lzw.tif is compressed: pip install" in error and error.count("\n") == 1
+    assert (tmp_path / "without" / "odd_mask.png").is_file()
 
 
 def test_statistics_of_the_training_split_stand_in_where_none_are_given(tmp_path: Path) -> None:

@@ -116,6 +116,17 @@ def test_what_is_not_there_is_not_checked(copied: Path) -> None:
     assert weights(run, read_config(copied)).agrees is None
 
 
+def test_data_that_need_a_package_that_is_not_here_are_not_checked(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def needs(**arguments: Any) -> None:
+        raise ImportError("reading parquet needs pyarrow")
+
+    monkeypatch.setattr("datamodules.sources.digits.load_digits", needs)
+    assert verify([str(trained)]) == 0
+    assert "not checked  data       cannot be read here: reading parquet needs pyarrow" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_last_steps_trained_again_give_the_same_bits(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert verify([str(copied), "--replay", "3"]) == 0

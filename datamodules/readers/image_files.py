@@ -73,8 +73,8 @@ def white_is_zero(image: Image.Image) -> bool:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Return uint8 or uint16 [H, W] of a grey image, uint8 [H, W, 3] of a colour or palette image, as a viewer shows and turns
-    it; alpha is dropped.
+    """Return uint8 or uint16 [H, W] of a grey image, of a palette of greys too, uint8 [H, W, 3] of another, as a viewer shows
+    and turns it; alpha is dropped.
 
     Raises ValueError, naming the file, if it is damaged or holds several pages, 16-bit colours or no integers.
     """
@@ -87,8 +87,10 @@ def read_image(path: Path) -> np.ndarray:
             raise ValueError(f"{path} must have grey values of 8 or 16 bits, got values up to {values.max()}")
         # Pillow inverts 8 bits, not 16.
         return np.iinfo(np.uint16).max - values if white_is_zero(image) else values
-    if image.mode in ("P", "PA", "RGB", "RGBA"):
-        return np.asarray(image.convert("RGB"))
+    if image.mode in ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
+        shown = np.asarray(image.convert("RGB"))
+        # ImageJ writes grey images whose contrast was changed with a table of greys.
+        return shown[..., 0].copy() if image.mode[0] == "P" and (shown == shown[..., :1]).all() else shown
     raise ValueError(f"{path} must be grey (8 or 16 bits), colour or palette, got Pillow's mode {image.mode}")
 
 

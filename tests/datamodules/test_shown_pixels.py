@@ -239,3 +239,21 @@ def test_slices_of_one_bit_are_black_and_white(tmp_path: Path) -> None:
     slices = np.stack([WHITE_ON_BLACK > 0, WHITE_ON_BLACK == 0])
     tifffile.imwrite(tmp_path / "bits.tif", slices, photometric="minisblack")
     assert np.array_equal(read_slices(tmp_path / "bits.tif", 1, None)[0][:, 0], 255 * slices)
+
+
+def test_images_with_a_table_of_greys_are_grey_in_one_file_as_in_a_stack(tmp_path: Path) -> None:
+    stored = np.random.RandomState(0).randint(0, 256, (20, 30)).astype(np.uint8)
+    inverting_table(tmp_path / "table.tif", stored)
+    palette(tmp_path / "table.png", stored, [255 - i // 3 for i in range(768)])
+    for name in ("table.tif", "table.png"):
+        assert (read_image(tmp_path / name) == 255 - stored).all()
+        for channels in (1, 3):
+            slices, remark = read_slices(tmp_path / name, channels, None)
+            assert slices.shape == (1, channels, 20, 30) and (slices.numpy() == 255 - stored).all() and remark == ""
+    assert (read_stack(tmp_path / "table.tif") == 255 - stored).all()
+
+
+def test_a_photograph_for_print_is_read_as_any_other(tmp_path: Path) -> None:
+    colours = Image.fromarray(np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)).convert("CMYK")
+    colours.save(tmp_path / "print.tif")
+    assert (read_image(tmp_path / "print.tif") == np.asarray(colours.convert("RGB"))).all()

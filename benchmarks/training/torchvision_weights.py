@@ -66,7 +66,10 @@ def from_published(path: Path, name: str, layout: str = "torchvision") -> Weight
     content, digest = load_file(path)
     published = re.fullmatch(r".*-([0-9a-f]{8})\.pth", path.name)  # torch.hub checks the same
     if published and not digest.startswith(published[1]):
-        raise ValueError(f"{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {published[1]}")
+        raise ValueError(
+            f"{path} is damaged: its SHA-256 begins with {digest[:8]}, its name says {published[1]}; if that is a date or the "
+            "like, rename the file"
+        )
     weights, unwrapping = unwrapped(content, path)
     if name in ARCHITECTURES:
         present = {modern_name(key): tensor for key, tensor in weights.items()}

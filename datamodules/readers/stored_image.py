@@ -69,8 +69,10 @@ class StoredImage:
     def centre(self, channels: int, height: int, width: int) -> np.ndarray:
         """Return the largest central part of that shape, scaled to uint8 [channels, height, width]; one channel is grey.
 
-        To be called once, as resample.
+        To be called once, as resample. Raises ValueError on other numbers of channels than 1 and 3.
         """
+        if channels not in (1, 3):
+            raise ValueError(f"{self._name} is read with 1 channel or 3, the network takes {channels}")
         scale = min(self.width / width, self.height / height)
         across, down = min(scale * width, self.width), min(scale * height, self.height)  # products are rounded
         left, top = (self.width - across) / 2, (self.height - down) / 2

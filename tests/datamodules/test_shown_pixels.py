@@ -257,3 +257,9 @@ def test_a_photograph_for_print_is_read_as_any_other(tmp_path: Path) -> None:
     colours = Image.fromarray(np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)).convert("CMYK")
     colours.save(tmp_path / "print.tif")
     assert (read_image(tmp_path / "print.tif") == np.asarray(colours.convert("RGB"))).all()
+
+
+def test_an_image_for_a_network_of_other_channels_is_named(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "four.png")
+    with pytest.raises(ValueError, match=r"four.png is read with 1 channel or 3, the network takes 4"):
+        StoredImage(FolderImages.single(tmp_path / "four.png"), 0).centre(4, 8, 8)

@@ -327,7 +327,7 @@ def test_a_damaged_file_is_refused(
         refused(["import", str(path)], "wrong checksum of", capsys)
     named = tmp_path / "resnet18-0123abcd.pth"
     named.write_bytes(content)
-    refused(["import", str(named)], "its name says 0123abcd", capsys)
+    refused(["import", str(named)], "its name says 0123abcd; if that is a date or the like, rename the file", capsys)
 
 
 def test_the_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

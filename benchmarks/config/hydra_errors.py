@@ -82,7 +82,10 @@ def _missing_option(missing: str) -> str:
     if group == "model/variant" and family and not data:  # Hydra looks for the network's variant first
         group, option, known = "data", option.removeprefix(f"{family}_"), choices("data")
     elif group in {"recipe", "model/variant"} and data and not {*_default_names(group, family, data)} & {*known}:
-        pairs = [(f, d) for f in choices("model") for d in choices("data") if f"{f}_{d}" in known]
+        served = _default_names if group == "model/variant" else lambda *pair: ()  # a default recipe serves any network
+        pairs = [
+            (f, d) for f in choices("model") for d in choices("data") if {f"{f}_{d}", *served(group, f, d)} & {*known}
+        ]
         fits, partners = ", ".join(d for f, d in pairs if f == family), ", ".join(f for f, d in pairs if d == data)
         goes = [f"{family} goes with {fits}"] * bool(fits) + [f"{data} with {partners}"] * bool(partners)
         files = " or ".join(f"conf/{group}/{name}.yaml" for name in (option, *_default_names(group, family, data)))

@@ -238,6 +238,8 @@ def test_an_impossible_trial_leaves_the_others() -> None:
         (["model={a:1}"], "no key 'model.a'; ResNet takes base_channels, base_width, block, cardinality, depth"),
         (["recipe={a:1}"], "no key 'recipe.a' (did you mean 'recipe.name'?)"),
         (["model=unet"], "model=unet is not set up for data=digits: unet goes with dic_hela"),
+        (["model=resnet", "data=nuclei"], "resnet goes with cifar10, cifar100, digits, fashion_mnist, image_folder, imagenet"),
+        (["model=unet", "data=mnist"], "touching_cells, and mnist with densenet, resnet, resnext; missing: conf/model"),
         (["recipe=resnext_digit"], "no recipe named 'resnext_digit' (did you mean 'resnext_digits'?)"),
         (["seed=0,1"], "seed=0,1 is a sweep over several values: add -m"),
         (["foo"], "'foo' is not of the form key=value"),

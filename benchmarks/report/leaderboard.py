@@ -13,7 +13,7 @@ from benchmarks.report.chart_data import Charts
 from benchmarks.report.quantities import MACS, PARAMETERS, TRAIN_FLOPS, Quantity, result_title, shown_result
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
-from benchmarks.units import count, number, quantity, score
+from benchmarks.units import count, number, quantity, score, score_label
 
 BEST = "best at its cost"
 SHOWN_FIRST = 12  # rows, until the leaderboard is opened
@@ -79,7 +79,7 @@ def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_f
         Cell(label, label, look=look_of(run)),
         Cell(recipe_title(run), recipe_title(run)),
         Cell(data, data),
-        Cell(shown, score(estimate.mean, run.metric_label)[1], style="bold", hint=run.metric_label),
+        Cell(shown, score(estimate.mean, run.metric_label)[1], style="bold", hint=score_label(run.metric_label)),
         Cell(of_seeds.interval_text, lowest, hint=_basis(of_seeds)),
         _overlap(group),
         Cell(str(len(group)), len(group)),

@@ -26,7 +26,7 @@ from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
 from benchmarks.report.style import family_look, legend_key, look_of
 from benchmarks.report.tables import Cell, Table
-from benchmarks.units import grouped, one_line
+from benchmarks.units import grouped, one_line, score_label
 
 SCRIPTS = (
     *("charts", "page", "scales", "labels", "cost", "training", "share", "marks", "leaderboard", "state", "controls"),
@@ -144,7 +144,7 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
         row[RECIPE] = replace(row[RECIPE], text=", ".join(filter(None, (run.record["recipe"], own))))
         row[MODEL] = replace(row[MODEL], look=look_of(run), run=index, hint=run.label)
         row[STATUS] = replace(row[STATUS], status=run.status)
-        row[ERROR] = replace(row[ERROR], hint=run.metric_label)
+        row[ERROR] = replace(row[ERROR], hint=score_label(run.metric_label))
         rows.append(list(row.values()))
     in_all = f" In all runs: {one_line(overrides_text(said))}." if said else ""
     lead = f"A run’s name opens its details, its box marks it in the charts.{in_all}"

@@ -22,7 +22,7 @@ from benchmarks.report.published_table import print_list, print_published, write
 from benchmarks.report.quantities import DATA, ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
-from benchmarks.units import grouped, one_line
+from benchmarks.units import grouped, one_line, score_label
 
 
 @uncollected()
@@ -169,7 +169,7 @@ def _recipe_notes(runs: Sequence[Run], said: Container[str]) -> list[str]:
 
 
 def _legend(runs: Sequence[Run], said: Mapping[str, Any]) -> str:
-    labels = grouped((run for run in runs if run.metric), lambda run: one_line(run.metric_label))
+    labels = grouped((run for run in runs if run.metric), lambda run: one_line(score_label(run.metric_label)))
     metrics = [
         f"{label} on {', '.join(dict.fromkeys(one_line(run.data) for run in same))}" if len(labels) > 1 else label
         for label, same in labels.items()

@@ -301,7 +301,8 @@ def test_segmentation_says_dice_and_iou_and_draws_its_baseline(tmp_path: Path) -
     [row] = page.networks().values()
     assert [row[0], *row[3:6]] == ["unet_d4_c16", "Dice 91.20 %", "–", "84.30 %"]
     assert page.runs()[0][7][0] == "Dice 91.20 %"
-    assert "100 − Dice" not in page.text
+    titles = [attributes["title"] for _, attributes in page.elements if "title" in attributes]
+    assert "Dice (%)" in titles and not any("100 − Dice" in text for text in (page.text, *titles))
     assert baseline["label"] == "Otsu" and baseline["y"] == pytest.approx(11.6)
     assert [[text for text, _ in row] for row in page.rows[-2:]] == [
         ["nuclei", "Otsu (baseline)", "Dice", "0.884"],

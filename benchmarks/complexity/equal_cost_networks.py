@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from benchmarks import terminal
 from benchmarks.complexity.profile import network_and_cost
 from benchmarks.complexity.reference_counts import check
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand, jobs
 from benchmarks.config.trial import ConfigurationError, Trial
 
 if TYPE_CHECKING:
@@ -66,23 +67,18 @@ def run(arguments: argparse.Namespace) -> None:
         for _, row in found:
             table.add_row(*row)
         terminal.console(markup=False).print(table)
-        print("\n".join(f"python run.py {' '.join(overrides)}" for overrides, _ in found))
+        given = ["--config-dir", arguments.config_dir] * (arguments.config_dir is not None)
+        print("\n".join(shlex.join(["python", "run.py", *given, *overrides]) for overrides, _ in found))
     if problems:
         raise ValueError("; ".join(problems))
 
 
 def _trials(overrides: Sequence[str]) -> Iterator[tuple[Trial, list[str]]]:
     """Yield the trials of these overrides, each with its own overrides."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     trials = expand(overrides, multirun=True)
     if any(isinstance(trial, Trial) and trial.config["experiment"] for trial in trials):
         raise ConfigurationError("experiment=… has its networks: name one by model=… data=…")
-    [jobs] = BasicSweeper.split_arguments(
-        OverridesParser.create().parse_overrides(list(overrides)), max_batch_size=None
-    )
-    for trial, job in zip(trials, jobs, strict=True):
+    for trial, job in zip(trials, jobs(overrides), strict=True):
         if not isinstance(trial, Trial):
             raise ConfigurationError(f"{trial.label}: {trial.error}")
         yield trial, job

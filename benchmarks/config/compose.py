@@ -55,6 +55,14 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
     return trials
 
 
+def jobs(overrides: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of each trial that ``overrides`` ask for without an experiment, in the order of ``expand`` and as
+    Hydra's grammar reads them. Raises ConfigurationError for what is not of the form key=value."""
+    with _hydra():
+        [batch] = BasicSweeper.split_arguments(parse_overrides(overrides), max_batch_size=None)
+    return [list(job) for job in batch]
+
+
 def defaults_used(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose the default recipe or variant, where network and data set have none. Raises as
     ``expand``."""

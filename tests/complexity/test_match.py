@@ -1,6 +1,7 @@
 """The solver of matched costs against brute force, published sizes and the exact counter; the rows of `compute_accuracy`."""
 
 import re
+import shlex
 from collections.abc import Callable
 from itertools import count as count_from
 from pathlib import Path
@@ -170,6 +171,18 @@ def test_a_network_of_another_width_does_not_bear_a_published_name(capsys: pytes
     check(trial.config["name"], 10, measured(trial))
     with pytest.raises(ValueError, match="called resnet20 has"):
         check("resnet20", 10, measured(trial))
+
+
+def test_the_printed_command_is_the_matched_run_when_a_shell_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["model=unet", "data=nuclei", "name=it's [2]", "data.image_size=[32,48]"]
+    target = measured(trials(*given, "model.base_channels=3")[0]).macs
+    assert match([*given, "--macs", str(target)]) == 0
+    [line] = re.findall("^python .*$", capsys.readouterr().out, re.MULTILINE)
+    assert " 'data.image_size=[32,48]' " in line  # zsh takes brackets for a pattern
+    words = shlex.split(line)
+    [trial] = trials(*words[2:])
+    assert words[:2] == ["python", "run.py"] and trial.config["name"] == "it's [2]"
+    assert measured(trial).macs == target
 
 
 def test_what_is_reached_is_told_beside_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,7 @@ assert main(["view", "layers", "--out", {str(folder / "layers.html")!r}, *mine])
     assert done.returncode == 0, done.stderr
     counted = [line.split(",") for line in done.stdout.splitlines() if line.startswith("groupnet2x2,")]
     assert sum(int(row[4]) for row in counted) == macs(2)
-    assert "model.width=7" in done.stdout
+    assert f"python run.py --config-dir {folder} model=groupnet data=digits model.width=7\n" in done.stdout
     view = (folder / "layers.html").read_text(encoding="utf-8")
     assert "#8B4513" in view and "unit 1" in view and "unit 2" in view
 

@@ -1,6 +1,7 @@
 """Trains and tests networks: composes the trials, runs each in a process of its own, shows the results."""
 
 import argparse
+import shlex
 import signal
 import sys
 import textwrap
@@ -301,12 +302,13 @@ def _show(
         console.print(f"          and {LOG} of the other {len(logs) - LOGS_SHOWN}", markup=False, highlight=False)
     experiment = next((trial.config["experiment"] for trial in trials if isinstance(trial, Trial)), None)
     for root in runs:
+        quoted = shlex.quote(str(root))
         if (root / PAGE).exists():
             console.print(f"page      {root / PAGE}", markup=False, highlight=False)
         if experiment in published.tables():
-            console.print(f"table     python -m benchmarks report {experiment} {root}", markup=False, highlight=False)
+            console.print(f"table     python -m benchmarks report {experiment} {quoted}", markup=False, highlight=False)
         if (root / "wandb").exists():
-            console.print(f"terminal  python -m benchmarks wandb show {root}", markup=False, highlight=False)
+            console.print(f"terminal  python -m benchmarks wandb show {quoted}", markup=False, highlight=False)
 
 
 def _hydra(argv: list[str]) -> int:

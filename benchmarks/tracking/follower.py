@@ -8,6 +8,7 @@ missed, ``python -m benchmarks export mirror`` writes.
 import importlib
 import os
 import select
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -63,7 +64,7 @@ def writer_class(name: str) -> Any:
 
 def remedy(name: str, directory: Path) -> str:
     """Say how a mirror is completed later."""
-    return f"`python -m benchmarks export mirror {directory} --to {name}` writes what is missing"
+    return f"`python -m benchmarks export mirror {shlex.quote(str(directory))} --to {name}` writes what is missing"
 
 
 def main(directory: Path, name: str) -> int:

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import select
+import shlex
 import subprocess
 import sys
 import termios
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records.files import HISTORY, read_config
-from benchmarks.records.runs import read_history
+from benchmarks.records.runs import output_root_of, read_history
 from benchmarks.tracking.content import mirrored, reason, record_of
 from benchmarks.tracking.process import LOOK_S, finish, ignore_signals, kill, start, tell
 
@@ -30,9 +31,13 @@ WATCH_S = 10.0  # between looks at the server in a run
 ANSWER_S = 1.0  # for a server's word on the key, once the run is set up; a later one is heeded when it comes
 MODES = ("auto", "online", "offline")
 REFUSED = re.compile(r"error 40[0-4]|not found during upsertBucket|permission denied", re.IGNORECASE)
-SYNC = "`python -m benchmarks wandb sync` sends the run later"
 OPEN = b"open\n"
 PLACE = ("project", "entity")  # keys of the configuration's node
+
+
+def remedy(root: Path) -> str:
+    """Say how the runs below an output root are sent later."""
+    return f"`python -m benchmarks wandb sync {shlex.quote(str(root))}` sends the run later"
 
 
 class Mirror:
@@ -55,6 +60,7 @@ class Mirror:
             raise ValueError(f"logger.mode is auto, online or offline, got {self.mode!r}; logger=none turns it off")
         self._init_s, self._finish_s = init_timeout, finish_timeout
         self._opened = self._settled = False
+        self._remedy = remedy(output_root_of(directory))
         self._process = start("mirror", directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
 
     def open(self) -> None:
@@ -76,7 +82,7 @@ class Mirror:
         if not self._opened:
             kill(self._process)
             return self.mode
-        finish(self._process, self._finish_s, "W&B: not everything was sent", SYNC)
+        finish(self._process, self._finish_s, "W&B: not everything was sent", self._remedy)
         with suppress(ValueError):  # the run is over
             for _ in range(4):  # the words of main(), and its end
                 self._look(0)
@@ -113,12 +119,12 @@ def main(directory: Path) -> int:
     unwatched = threading.Event()
     try:
         answer()  # that the server is asked now
-        mode = resolve_mode(config["logger"]["mode"])
+        mode = resolve_mode(config["logger"]["mode"], root)
         answer()
         if os.read(0, len(OPEN)) != OPEN:
             return 0  # rank 0 has ended before its run was set up
         if mode == "online":
-            threading.Thread(target=give_up_without_server, args=(unwatched, _finishing), daemon=True).start()
+            threading.Thread(target=give_up_without_server, args=(root, unwatched, _finishing), daemon=True).start()
         run, mode = _start(directory, config, root, mode)
     except ConnectionRefusedError as refused:
         answer(refused=str(refused), mode="offline")
@@ -139,7 +145,7 @@ def main(directory: Path) -> int:
             os._exit(1)  # rank 0 was killed: how the run ended is not known here
         close(run, directory, record_of(directory), config)
     except Exception as error:  # of the client, its service or the network: of many classes
-        print(f"W&B: {reason(error)}; {SYNC}", file=sys.stderr, flush=True)
+        print(f"W&B: {reason(error)}; {remedy(root)}", file=sys.stderr, flush=True)
         os._exit(1)  # at an orderly end the client would go on trying
     return 0
 
@@ -154,11 +160,12 @@ def _waiting() -> int:
     return int.from_bytes(fcntl.ioctl(0, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def give_up_without_server(unwatched: threading.Event, finishing: Callable[[float], bool]) -> None:
+def give_up_without_server(root: Path, unwatched: threading.Event, finishing: Callable[[float], bool]) -> None:
     """End this process when there is nothing but sending left to do and the server has twice in a row not answered: the
     client would go on trying for minutes. What is missed during the run counts, so that its end is short.
 
     Args:
+        root: the output root, from which is sent later.
         unwatched: set once there is no server to be watched.
         finishing: waits for so many seconds, and tells whether nothing but sending is left.
     """
@@ -173,14 +180,15 @@ def give_up_without_server(unwatched: threading.Event, finishing: Callable[[floa
         failures = 0 if problem is None else failures + 1
         if unwatched.is_set():
             return
-    print(f"W&B: {problem}; {SYNC}", file=sys.stderr, flush=True)
+    print(f"W&B: {problem}; {remedy(root)}", file=sys.stderr, flush=True)
     os._exit(1)
 
 
-def resolve_mode(mode: str) -> str:
+def resolve_mode(mode: str, root: Path) -> str:
     """Return the mode: ``offline`` where the server does not answer, for ``auto`` also where it has no key or refuses it.
 
-    W&B's own switches go before: with them nothing leaves the machine, and by ``disabled`` nothing is written either.
+    W&B's own switches go before: with them nothing leaves the machine, and by ``disabled`` nothing is written either. ``root``:
+    the output root, from which is sent later.
 
     Raises:
         ConnectionRefusedError: the server refuses the key, and the mode is ``online``.
@@ -199,7 +207,7 @@ def resolve_mode(mode: str) -> str:
         problem = str(refused)
     if problem is None:
         return "online"
-    print(f"W&B: {problem}; going on offline, {SYNC}", file=sys.stderr)
+    print(f"W&B: {problem}; going on offline, {remedy(root)}", file=sys.stderr)
     return "offline"
 
 
@@ -230,7 +238,7 @@ def _start(directory: Path, config: dict[str, Any], root: Path, mode: str) -> tu
                 isinstance(error, AuthenticationError | UsageError) or REFUSED.search(str(error))
             ):
                 raise ConnectionRefusedError(reason(error)) from None
-            print(f"W&B: {reason(error)}; going on offline, {SYNC}", file=sys.stderr)
+            print(f"W&B: {reason(error)}; going on offline, {remedy(root)}", file=sys.stderr)
         wandb.teardown(exit_code=1)  # its service would hold the run's id
         mode = "offline"
     return None, mode

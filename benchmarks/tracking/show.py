@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -89,4 +90,5 @@ def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
 def _page(folder: Path) -> str:
     """Say which page shows the same."""
     page = folder / "report.html"
-    return f"open {page}" if page.exists() else f"`python -m benchmarks report {folder}` writes {page}, open that"
+    command = f"`python -m benchmarks report {shlex.quote(str(folder))}`"
+    return f"open {page}" if page.exists() else f"{command} writes {page}, open that"

@@ -24,7 +24,7 @@ from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
 from benchmarks.report.style import look_of
 from benchmarks.tracking.content import reason
-from benchmarks.tracking.mirror import SYNC, give_up_without_server, resolve_mode
+from benchmarks.tracking.mirror import give_up_without_server, remedy, resolve_mode
 from benchmarks.tracking.process import end, start
 
 FOLDER = Path("wandb", "reports")  # below the output root: what was requested, so that sync can send it
@@ -56,7 +56,12 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
     directories = sorted(os.path.relpath(run.directory, root) for run in finished)
     write_json(request, {"directories": directories, "logger": dict(logger), "mode": None})
     process = start("sweep_report", request, stdin=subprocess.DEVNULL)
-    end(process, logger["init_timeout"] + logger["finish_timeout"] + SPARE_S, "W&B: the report was not taken", SYNC)
+    end(
+        process,
+        logger["init_timeout"] + logger["finish_timeout"] + SPARE_S,
+        "W&B: the report was not taken",
+        remedy(root),
+    )
 
 
 def report_id(runs: Sequence[Run]) -> str:
@@ -182,13 +187,13 @@ def main(request: Path) -> int:
     prepare(root.resolve())
     os.environ.pop("WANDB_SWEEP_ID", None)  # the report is no point of the sweep
     try:
-        mode = resolve_mode(content["logger"]["mode"])
+        mode = resolve_mode(content["logger"]["mode"], root)
         if mode == "online":
-            watched = threading.Event(), lambda wait_s: True
+            watched = root, threading.Event(), lambda wait_s: True
             threading.Thread(target=give_up_without_server, args=watched, daemon=True).start()
         send(request, content["logger"], mode)
     except Exception as error:  # of the client, its service or the network: of many classes
-        print(f"W&B: the report: {reason(error)}; {SYNC}", file=sys.stderr)
+        print(f"W&B: the report: {reason(error)}; {remedy(root)}", file=sys.stderr)
         return 1
     write_json(request, content | {"mode": mode})
     return 0

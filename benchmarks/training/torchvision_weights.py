@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,7 @@ def run_import(arguments: argparse.Namespace) -> None:
     print(f"{out}: {name}, {classes} classes, from {arguments.file} (SHA-256 {weights.source['sha256']})")
     if "taken" in weights.source:
         print(f"taken of the file: {weights.source['taken']}")
-    print(f"evaluate it: python run.py mode=test weights={out} {' '.join(overrides)}")
+    print(f"evaluate it: {shlex.join(['python', 'run.py', 'mode=test', f'weights={out}', *overrides])}")
 
 
 def run_export(arguments: argparse.Namespace) -> None:

@@ -29,7 +29,7 @@ def record_of(directory: Path) -> dict:
 def test_a_mirror_that_fails_harms_no_run_and_is_completed_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = tmp_path / "outputs"
+    root = tmp_path / "my outputs"
     [trial] = expand([*TINY, "logger=csv", f"output_root={root}"], False)
     (trial.directory / "summary.csv").mkdir(parents=True)
     done = run_here(*TINY, "logger=csv", root=root)
@@ -38,7 +38,7 @@ def test_a_mirror_that_fails_harms_no_run_and_is_completed_later(
     record = record_of(directory)
     assert (record["status"], record["wandb"]) == ("ok", None) and not (root / "wandb").exists()
     [line] = [line for line in last_lines(directory / "log.txt", 50) if line.startswith("csv: ")]
-    assert line.endswith(f"`python -m benchmarks export mirror {directory} --to csv` writes what is missing")
+    assert line.endswith(f"`python -m benchmarks export mirror '{directory}' --to csv` writes what is missing")
 
     (directory / "summary.csv").rmdir()
     assert command("export mirror")([str(directory), "--to", "csv"]) == 0

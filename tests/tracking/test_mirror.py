@@ -301,7 +301,8 @@ def test_a_server_lost_on_the_way_costs_a_bounded_wait_and_no_row(
     ended = time.time() - directory.joinpath("history.jsonl").stat().st_mtime
     record = record_of(directory)
     assert record["status"] == "ok"
-    assert (directory / "log.txt").read_text().count("`python -m benchmarks wandb sync` sends the run later") == 1
+    command = f"`python -m benchmarks wandb sync {directory.parents[3]}` sends the run later"
+    assert (directory / "log.txt").read_text().count(command) == 1
     assert ended < FINISH_S / 2  # some 9 s at most on an idle machine; the client would try until FINISH_S
     server.fault = lambda kind, name: None
     server.start()
@@ -343,7 +344,8 @@ def test_the_points_of_training_come_before_the_evaluation_that_they_led_to() ->
 def resolved(home: Path, mode: str = "auto", /, **variables: str) -> tuple[str, str]:
     """The mode, and what was said about it."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    code = f"from benchmarks.tracking.mirror import resolve_mode; print(resolve_mode({mode!r}))"
+    root = str(home / "my runs")
+    code = f"from benchmarks.tracking import mirror; print(mirror.resolve_mode({mode!r}, mirror.Path({root!r})))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
         env=clean | {"HOME": str(home), "XDG_CONFIG_HOME": str(home), "WANDB_ERROR_REPORTING": "false"} | variables,
@@ -365,7 +367,10 @@ def test_a_server_that_takes_connections_and_does_not_answer_is_given_up(tmp_pat
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         resulting, said = resolved(tmp_path, mode, WANDB_BASE_URL=url, WANDB_API_KEY=KEY)
     assert resulting == "offline"
-    assert "127.0.0.1 does not answer (timed out)" in said and "python -m benchmarks wandb sync" in said
+    assert (
+        "127.0.0.1 does not answer (timed out)" in said
+        and f"`python -m benchmarks wandb sync '{tmp_path}/my runs'`" in said
+    )
 
 
 def test_a_key_and_no_server_is_offline_and_says_so(tmp_path: Path) -> None:
@@ -373,7 +378,7 @@ def test_a_key_and_no_server_is_offline_and_says_so(tmp_path: Path) -> None:
         port = soon_gone.getsockname()[1]
     mode, said = resolved(tmp_path, WANDB_BASE_URL=f"http://127.0.0.1:{port}", WANDB_API_KEY=KEY)
     assert mode == "offline"
-    assert "127.0.0.1 does not answer" in said and "python -m benchmarks wandb sync" in said
+    assert "127.0.0.1 does not answer" in said and f"`python -m benchmarks wandb sync '{tmp_path}/my runs'`" in said
 
 
 def test_the_environment_has_the_last_word(tmp_path: Path, server: WandbServer) -> None:

@@ -114,7 +114,7 @@ def test_the_switches(
         monkeypatch.delenv(name)
     for name, value in (environment(tmp_path, counted) | variables).items():
         monkeypatch.setenv(name, value)
-    assert [resolve_mode("auto"), resolve_mode("online")] == [mode, mode]
+    assert [resolve_mode(asked, tmp_path) for asked in ("auto", "online")] == [mode, mode]
     if mode == "disabled":  # what is asked for by a command is not sent either
         with pytest.raises(ValueError, match="W&B is disabled"):
             connect(tmp_path)

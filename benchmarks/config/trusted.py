@@ -60,7 +60,8 @@ def _check_call(node: Mapping[str, Any], path: Path, trusted: Collection[str]) -
         return
     if not FACTORIES.fullmatch(target):
         raise ValueError(
-            f"{path} names {target!r}, which is not run: of a file that somebody may have given you only {BUILT} are built"
+            f"{path} names {target!r}, which is not run: of a file that somebody may have given you only {BUILT} are built; "
+            f"if you know this code, predict, report verify and weights export build it with --trust {target}"
         )
     for key, value in node.items():
         plain = isinstance(value, int | float) and key != "pretrained"

@@ -224,5 +224,8 @@ def test_ones_own_code_is_built_when_it_is_named(
     own = tmp_path / "modules" / "mine.py"
     own.write_text("from lightning_modules.nets import UNet\n\nclass Net(UNet):\n    pass\n")
     change(folder, lambda config: config["module"]["net"].update(_target_="mine.Net"))
-    refused("predict", folder, image, said="'mine.Net', which is not run", capsys=capsys)
+    refused("predict", folder, image, said="weights export build it with --trust mine.Net", capsys=capsys)
     assert command("predict")([str(folder), str(image), "--trust", "mine.Net"]) == 0
+    refused(
+        "predict", folder, own.parent, "--trust", "mine.Net", said=f"{own.parent} is a folder: IMAGE is a file", capsys=capsys
+    )

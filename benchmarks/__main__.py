@@ -78,7 +78,9 @@ WEIGHTS = {
         "a published file into one that run.py mode=test evaluates", "training.torchvision_weights:import"
     ),
     "export": Command(
-        "an imported file or a run's weights into a published layout", "training.torchvision_weights:export"
+        "an imported file or a run's weights into a published layout",
+        "training.torchvision_weights:export",
+        config_dir=True,
     ),
 }
 WANDB = {

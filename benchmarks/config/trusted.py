@@ -4,6 +4,7 @@ Run folders and files of weights are passed on. Hydra calls whatever a ``_target
 On one's own command line ``_target_`` is free.
 """
 
+import pkgutil
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -35,7 +36,7 @@ def check_targets(node: Any, path: Path, trusted: Collection[str] = ()) -> None:
         trusted: further names, as ``mine.Network``, that the user of this command has given.
 
     Raises:
-        ValueError: it would; the message names what.
+        ValueError: it would, or Python does not find a trusted name; the message names what.
     """
     if isinstance(node, Mapping):
         if "_target_" in node:
@@ -56,7 +57,15 @@ def _check_call(node: Mapping[str, Any], path: Path, trusted: Collection[str]) -
     target = node["_target_"]
     if not isinstance(target, str):
         raise ValueError(f"{path}: _target_ is the name of a class, got {target!r}")
-    if target in trusted or OWN.fullmatch(target):
+    if OWN.fullmatch(target):
+        return
+    if target in trusted:
+        try:
+            pkgutil.resolve_name(target)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"{path} names {target!r}, and Python finds no such code: {error}; --config-dir DIR or PYTHONPATH says where"
+            ) from error
         return
     if not FACTORIES.fullmatch(target):
         raise ValueError(

@@ -229,3 +229,13 @@ def test_ones_own_code_is_built_when_it_is_named(
     refused(
         "predict", folder, own.parent, "--trust", "mine.Net", said=f"{own.parent} is a folder: IMAGE is a file", capsys=capsys
     )
+
+
+@pytest.mark.parametrize("name", ["predict", "weights export"])
+def test_ones_own_code_that_python_does_not_find_is_asked_for(
+    name: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(folder, lambda config: config["module"]["net"].update(_target_="gone.Net"))
+    rest = [folder / "pictures"] if name == "predict" else []
+    said = "'gone.Net', and Python finds no such code: No module named 'gone'; --config-dir DIR"
+    refused(name, folder, *rest, "--trust", "gone.Net", said=said, capsys=capsys)

@@ -176,3 +176,6 @@ def test_a_foreign_class_is_not_built(copied: Path, capsys: pytest.CaptureFixtur
     path.write_text(path.read_text().replace("lightning_modules.classifier.Classifier", "os.system"))
     assert verify([str(copied)]) == 2
     assert "names 'os.system', which is not run" in capsys.readouterr().err
+    path.write_text(path.read_text().replace("os.system", "gone.Module"))
+    assert verify([str(copied), "--trust", "gone.Module"]) == 2
+    assert "'gone.Module', and Python finds no such code: No module named 'gone'" in capsys.readouterr().err

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (needs|example): (.+?) -->\n)?^```(sh|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OTHERS = ("python tests/support/kill_trials.py", ". .venv/bin/activate", "wandb login", "pre-commit install", ".ci/run")
-OWN = ("DIR", "mynet")  # in overrides: what the reader has
+OWN = ("DIR", "mynet", "mydata")  # in overrides: what the reader has
 
 
 @dataclass(frozen=True)

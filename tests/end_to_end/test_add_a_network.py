@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.commands import ROOT, records, run
 
@@ -141,33 +142,22 @@ def tiny(*, weights=None, progress=True, **arguments):
     layers = nn.Conv2d(1, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     return nn.Sequential(*layers, nn.Linear(6, arguments["num_classes"]))
 """
-DATA = """
-from datamodules.sources.digits import load_digits
 
 
-def load_mine():
-    return load_digits()
-"""
-OF_DATA = """
-name: mine
-task: classification
-stem: cifar
-num_classes: 10
-in_channels: 1
-image_size: [8, 8]
-mean: null
-std: null
-eval_batch_size: 64
-source: {_target_: my_data.load_mine, _partial_: true}
-"""
+def shown(page: str) -> tuple[list[str], list[str]]:
+    """Return the Python and the YAML that a page of docs/how_to/ shows."""
+    text = (ROOT / "docs" / "how_to" / page).read_text(encoding="utf-8")
+    python, yaml = (
+        re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for language in ("python", "yaml")
+    )
+    return python, yaml
 
 
 @pytest.mark.slow
-def test_the_files_that_the_page_shows_are_a_network(tmp_path: Path) -> None:
-    """Of docs/how_to/network.md: a class with its YAML, and the YAML of a function as torchvision's; then data of one's own."""
-    page = (ROOT / "docs" / "how_to" / "network.md").read_text(encoding="utf-8")
-    [network] = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    own, of_function = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+def test_the_files_that_the_pages_show_are_a_network_and_a_data_set(tmp_path: Path) -> None:
+    """Of network.md a class with its YAML, and the YAML of a function as torchvision's; of images.md data of one's own."""
+    [network], [own, of_function] = shown("network.md")
+    [function], [of_data] = shown("images.md")
     mine = tmp_path / "mine"
     (mine / "model").mkdir(parents=True)
     (mine / "mynet.py").write_text(network)
@@ -178,8 +168,11 @@ def test_the_files_that_the_page_shows_are_a_network(tmp_path: Path) -> None:
     )
     asked = ("recipe.epochs=1", "trainer.limit_train_batches=2", "trainer.accelerator=cpu", "logger=none")
     (mine / "data").mkdir()
-    (mine / "my_data.py").write_text(DATA)
-    (mine / "data" / "mine.yaml").write_text(OF_DATA)
+    (mine / "myimages.py").write_text(function)
+    (mine / "data" / "mydata.yaml").write_text(of_data)
+    counts = {"train": 16, "val": 4, "test": 8}
+    arrays = {f"{part}_images": np.arange(n * 3072, dtype=np.uint8).reshape(n, 3, 32, 32) for part, n in counts.items()}
+    np.savez(mine / "images.npz", **arrays, **{f"{part}_targets": np.arange(n) % 2 for part, n in counts.items()})
     done = run("--config-dir", str(mine), "-m", "model=mynet,tiny", "data=digits", *asked, root=tmp_path / "outputs")
     assert done.returncode == 0, done.stdout + done.stderr
     trained = records(tmp_path / "outputs")
@@ -188,13 +181,15 @@ def test_the_files_that_the_page_shows_are_a_network(tmp_path: Path) -> None:
     for record in trained.values():
         assert record["status"] == "ok" and record["metrics"]["test/n"] == 450
     done = run(
-        "--config-dir", str(mine), "model=resnet", "model.base_channels=4", "data=mine", *asked, root=tmp_path / "two"
+        *("--config-dir", str(mine), "data=mydata", f"data.root={mine}/images.npz"),
+        *("model=resnet", "model.base_channels=4", "recipe.batch_size=8", *asked),
+        root=tmp_path / "two",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     for kind, name in (("variant", "resnet_cifar"), ("recipe", "classification")):
-        assert f"the default {kind}, {name}: resnet has none of its own for mine" in done.stdout
+        assert f"the default {kind}, {name}: resnet has none of its own for mydata" in done.stdout
     [record] = records(tmp_path / "two").values()
-    assert record["counts"] == {"train": 1197, "val": 150, "test": 450}
+    assert record["counts"] == counts and record["dataset"]["classes"] == ["round", "square"]
     code = f"""
 from benchmarks.__main__ import main
 match = ["complexity", "match", "--config-dir", {str(mine)!r}, "data=digits", "--macs"]

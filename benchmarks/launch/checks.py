@@ -109,13 +109,14 @@ def _other_run(trial: Trial) -> str | None:
         del differing["weights"]
     if differing:
         keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
-        return f"{trial.directory} holds another configuration ({keys}); choose another output_root or move it away"
+        other = "data.name or output_root" if "data.folder" in differing else "output_root"
+        return f"{trial.directory} holds another configuration ({keys}); choose another {other} or move it away"
     data = there.get("data")
     root, asked = data.get("root") if isinstance(data, dict) else None, trial.config["data"].get("root")
     if not _is_same_path(root, asked):
         return (
             f"{trial.directory} holds a run of data.root={root}, and this asks for data.root={asked}; choose another "
-            f"output_root. Where these are the same images, moved: data.root in its {files.CONFIG}"
+            f"data.name or output_root. Where these are the same images, moved: data.root in its {files.CONFIG}"
         )
     return None
 

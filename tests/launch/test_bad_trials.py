@@ -112,7 +112,10 @@ def test_a_run_belongs_to_its_data_and_a_checkpoint_to_its_code_and_data(
     [trial], [outcome] = sweep(tmp_path, "data=rooted")
     assert outcome == Outcome("ok")
     _, [outcome] = sweep(tmp_path, "data=rooted", "data.root=B")
-    assert outcome.status == "refused" and "holds a run of data.root=A, and this asks for data.root=B" in outcome.error
+    assert (
+        outcome.status == "refused"
+        and "holds a run of data.root=A, and this asks for data.root=B; choose another data.name" in outcome.error
+    )
     (tmp_path / "A").mkdir()
     assert sweep(tmp_path, "data=rooted", "data.root=./A")[1] == [Outcome("finished")]
 

@@ -227,7 +227,13 @@ def test_ones_own_code_is_built_when_it_is_named(
     refused("predict", folder, image, said="weights export build it with --trust mine.Net", capsys=capsys)
     assert command("predict")([str(folder), str(image), "--trust", "mine.Net"]) == 0
     refused(
-        "predict", folder, own.parent, "--trust", "mine.Net", said=f"{own.parent} is a folder: IMAGE is a file", capsys=capsys
+        "predict",
+        folder,
+        own.parent,
+        "--trust",
+        "mine.Net",
+        said=f"{own.parent} is a folder: IMAGE is a file",
+        capsys=capsys,
     )
 
 

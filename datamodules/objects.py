@@ -127,6 +127,8 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
+        if longest_side is not None and shorter_side is None:
+            raise ValueError("data.longest_side limits what data.shorter_side scales: give both, or null for both")
         self.image_size = image_size
         self.augmentation = ObjectAugmentation(self.augment)
         self.pad_multiple = pad_multiple

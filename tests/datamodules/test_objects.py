@@ -316,6 +316,7 @@ def inked(image: torch.Tensor) -> torch.Tensor:
         ({"augment": {"crop_size": 41}}, "augment.crop_size must be at most 40, the smallest image's, got 41"),
         ({"augment": {"shorter_side": 800}}, r"augment.shorter_side must be a list of lengths in pixels, as \[800\], got 800"),
         ({"augment": {"shorter_side": [800, "x"]}}, r"augment.shorter_side must be .* got \[800"),
+        ({"augment": {}, "longest_side": 1333}, "data.longest_side limits what data.shorter_side scales: give both, or null"),
         ({"augment": {"longest_side": 1333}}, "augment.longest_side limits what augment.shorter_side scales: give both"),
         ({"augment": {"gain": 2}}, "augment.gain must be above 0 and at most 1"),
         ({"augment": {"dihedral": 1}}, "augment.dihedral must be true or false, got 1"),

@@ -35,6 +35,14 @@ def test_a_comparison_of_two_seeds_can_reject() -> None:
     assert 2.5 < low < high < 4  # docs/evidence.md: 3.25 points [2.66, 3.84]
 
 
+def test_on_other_images_one_difference_holds_after_correction() -> None:
+    """docs/evidence.md, Fashion-MNIST: DenseNet errs more than ResNet by 1.29 points [0.87, 1.71]."""
+    compared = differences(runs_of("connectivity_fashion_mnist"))
+    [held] = [one for one in compared if one.p < 0.05]
+    assert len(compared) == 6 and (held.first.split()[0], held.second.split()[0]) == ("densenet_bc40_k2", "resnet20_w4")
+    assert held.comparison.interval == pytest.approx((0.87, 1.71), abs=0.005)
+
+
 @pytest.mark.parametrize(
     ("residual", "others"),
     [

@@ -110,9 +110,12 @@ with SweepProgress(Console(), [Impossible((label,), ""), Impossible(("other",), 
     progress.begin(0, label)
     progress.update(0, {TRAINING!r})
     try:
-        time.sleep(300)
+        while True:
+            progress.refresh()
+            time.sleep(0.05)
     except KeyboardInterrupt:
-        time.sleep(0.5)  # in which the bars are drawn anew
+        time.sleep(0.2)
+        progress.refresh()
         progress.end(0, label, Outcome("interrupted", "interrupted by Ctrl-C"))
 print("the end")
 """

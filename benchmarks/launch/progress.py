@@ -100,8 +100,8 @@ class SweepProgress:
             BarColumn(bar_width=min(28, console.width // 10)),
             NoteColumn(table_column=Column(ratio=1, no_wrap=True)),
         )
-        # Rich's own thread may draw other bars between the moment in which a line's place is counted from them and that in
-        # which the line is written, over a line that was there: all is drawn by the one thread that also says lines.
+        # Rich's refresh thread may redraw the bars after the place of a printed line is computed from their height and before
+        # the line is written, which then covers an earlier line. So the thread that prints the lines draws the bars, too.
         self.bars = Progress(
             *columns,
             console=console,

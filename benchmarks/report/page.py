@@ -134,19 +134,19 @@ def _render(
 def table_of_runs(runs: Sequence[Run]) -> Table:
     """Return every run with every column; its first cell marks the run in the charts and opens its details.
 
-    What all runs override is said once, above the rows.
+    What all runs override stands once, above the rows.
     """
-    said = shared_overrides(runs)
+    shared = shared_overrides(runs)
     rows = []
     for index, run in enumerate(runs):
         row = {column: Cell(column.text(run), column.value(run)) for column in RUN_COLUMNS}
-        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in said})
+        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in shared})
         row[RECIPE] = replace(row[RECIPE], text=", ".join(filter(None, (run.record["recipe"], own))))
         row[MODEL] = replace(row[MODEL], look=look_of(run), run=index, hint=run.label)
         row[STATUS] = replace(row[STATUS], status=run.status)
         row[ERROR] = replace(row[ERROR], hint=score_label(run.metric_label))
         rows.append(list(row.values()))
-    in_all = f" In all runs: {one_line(overrides_text(said))}." if said else ""
+    in_all = f" In all runs: {one_line(overrides_text(shared))}." if shared else ""
     lead = f"A run’s name opens its details, its box marks it in the charts.{in_all}"
     heads = {result_title(runs) if column is ERROR else column.title: column.number for column in RUN_COLUMNS}
     numbers = [head for head, number in heads.items() if number]

@@ -1,6 +1,6 @@
 """Where a folder's images for training, validation and test lie: all in one place, or within train/, val/ and test/."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 _VAL = ("val", "valid", "validation")
@@ -27,3 +27,10 @@ def part_folders(root: Path, holds_images: Callable[[Path], bool]) -> tuple[dict
     return {"train": train, "test": val}, [
         f"{root} has no test/: {val.name}/ is the test set, val is drawn from train/"
     ]
+
+
+def drawn_note(parts: Collection[str], seed: int) -> list[str]:
+    """Return what a reader of a result must know of the parts that no folder had."""
+    if not parts:
+        return []
+    return [f"{'split' if len(parts) == 2 else ''.join(parts)} drawn with seed {seed}"]

@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.readers import preparation
 from datamodules.readers.coco_file import CocoFile, read_coco_file
 from datamodules.readers.objects import Objects, ObjectSplits
-from datamodules.readers.parts import part_folders
+from datamodules.readers.parts import drawn_note, part_folders
 from datamodules.readers.photographs import read_photograph
 from datamodules.readers.splits import hold_out
 
@@ -102,9 +102,8 @@ def load_coco_folder(
         source = part if part in files else "train"
         _check_alike(files["train"], files[source])
         parts.append(CocoImages(files[source], folders[source] / images, rows[part], in_channels))
-    how = [f"{'split' if len(drawn) == 2 else ''.join(drawn)} drawn with seed {split_seed}"] if drawn else []
     file_notes = dict.fromkeys(note for file in files.values() for note in file.notes)
-    return _splits(parts[0], parts[1], parts[2], keep_empty, (*how, *file_notes), remarks)
+    return _splits(parts[0], parts[1], parts[2], keep_empty, (*drawn_note(drawn, split_seed), *file_notes), remarks)
 
 
 def _check_alike(train: CocoFile, other: CocoFile, instead: str = "") -> None:

@@ -10,7 +10,7 @@ from datamodules.readers.instances import InstanceSplit, components, object_mask
 from datamodules.readers.listing import stray_note
 from datamodules.readers.masks import COLOUR, class_mask, read_mask
 from datamodules.readers.pairs import holds_images, image_mask_pairs
-from datamodules.readers.parts import part_folders
+from datamodules.readers.parts import drawn_note, part_folders
 from datamodules.readers.splits import Splits, hold_out
 
 
@@ -78,7 +78,6 @@ def load_image_mask_folder(
     scaled = [scaling(image) for image in images]
     lossy = any(image_path.suffix.lower() in (".jpg", ".jpeg") for image_path, _ in pairs)
     empty = len(objects) - int(objects.sum())
-    drawn = "split" if len(counts) == 2 else "".join(counts)
     return Splits(
         train=split("train"),
         val=split("val"),
@@ -86,7 +85,7 @@ def load_image_mask_folder(
         classes=tuple(classes),
         notes="; ".join(
             [
-                *([f"{drawn} drawn with seed {split_seed}"] * bool(drawn)),
+                *drawn_note(counts, split_seed),
                 *scaling.notes(),
                 *(["lossy JPEG"] * lossy),
                 *([f"{grey} of {len(images)} images are grey and become RGB"] * bool(grey)),

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.plugins.config_source import ConfigLoadError
 from omegaconf import OmegaConf, _utils, base, grammar_parser
 from yaml.constructor import ConstructorError
 
@@ -46,3 +48,28 @@ def test_an_interpolation_is_parsed_once_and_resolved_anew() -> None:
     assert base.parse.__wrapped__ is grammar_parser.parse  # type: ignore[attr-defined]
     speed_up()
     assert base.parse.__wrapped__ is grammar_parser.parse  # type: ignore[attr-defined]
+
+
+def test_a_file_is_read_again_only_where_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = SourcesRegistry.instance().resolve("file")
+    assert files.load_config.__wrapped__.__qualname__ == "FileConfigSource.load_config"  # Hydra's own
+    own = files(provider="main", path=f"file://{CONF}")
+    for path in FILES:
+        name = str(path.relative_to(CONF))
+        for _ in range(2):
+            assert repr(own.load_config(name)) == repr(files.load_config.__wrapped__(own, name))
+    source = files(provider="main", path=f"file://{tmp_path}")
+    path = tmp_path / "one.yaml"
+    path.write_text("# @package _global_\na: {b: 1}\n")
+    first = source.load_config("one")
+    first.config.a.b, first.header["package"] = 5, None
+    reads = []
+    monkeypatch.setattr(OmegaConf, "load", lambda file, load=OmegaConf.load: reads.append(file) or load(file))
+    again = source.load_config("one")
+    assert (again.config, again.header["package"], reads) == ({"a": {"b": 1}}, "_global_", [])
+    path.write_text("a: {b: 23}\n")
+    changed = source.load_config("one")
+    assert (changed.config, changed.header["package"], len(reads)) == ({"a": {"b": 23}}, None, 1)
+    path.unlink()
+    with pytest.raises(ConfigLoadError, match="Config not found"):
+        source.load_config("one")

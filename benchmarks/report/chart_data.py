@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import fmean
 from typing import Any
 
@@ -56,7 +57,8 @@ def charts_of(runs: Sequence[Run], read: Callable[[Run], Rows] = Run.curve) -> C
         together = drawn_together(members, networks, rows)
         for group in together:
             drawn.curves |= zip((index_of[id(run)] for run in group), thinned(group, rows, limit), strict=True)
-        known = _Known({run: index_of[id(run)] for run in members}, first, places, estimated, drawn_errors(estimated))
+        indices = {run: index_of[id(run)] for run in members}
+        known = _Known(indices, first, places, estimated, drawn_errors(estimated), cache(_figures))
         for comparison in comparisons(members):
             one = _chart(members[0].data, comparison, together, known)
             drawn.charts.append({"set": number, "data": one_line(title), **one})
@@ -72,6 +74,7 @@ class _Known:
         first: the first network's index on the page.
         places: networks' indices in `estimates`, by what all but their seed says.
         errors: of `drawn_errors` of these.
+        figures: `_figures` of a network, which several charts draw.
     """
 
     index_of: dict[Run, int]
@@ -79,6 +82,7 @@ class _Known:
     places: dict[str, int]
     estimates: Sequence[Estimate]
     errors: Any
+    figures: Callable[[tuple[Run, ...]], tuple[Costs, dict[str, Any]]]
 
     def of(self, networks: Sequence[tuple[Run, ...]]) -> tuple[list[Estimate], Any]:
         """Return estimates and drawn errors of networks, drawn again where seeds are missing from them."""
@@ -105,12 +109,23 @@ def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, 
 
     def placed(members: Sequence[Run], physical: bool) -> dict[str, Any]:
         networks = same_but_seed(members)
-        costs = [{axis.key: [axis.value(run) for run in group] for axis in _axes(physical)} for group in networks]
-        points = [
-            {"id": known.first + known.places[group[0].all_but_seed], **named(group), **_point(group, cost)}
-            for group, cost in zip(networks, costs, strict=True)
+        figures = [known.figures(group) for group in networks]
+        own = {axis.key for axis in _axes(physical)}
+        points: list[dict[str, Any]] = [
+            {
+                "id": known.first + known.places[group[0].all_but_seed],
+                **named(group),
+                **point,
+                "x": {key: mean for key, mean in point["x"].items() if key in own},
+                "front": [],
+                "probability": {},
+            }
+            for group, (_, point) in zip(networks, figures, strict=True)
         ]
-        return {"networks": points, "fronts": _fronts(networks, points, costs, known, physical)}
+        return {
+            "networks": points,
+            "fronts": _fronts(networks, points, [costs for costs, _ in figures], known, physical),
+        }
 
     machines = grouped(runs, machine)
     most_first = sorted(machines, key=lambda name: -len(machines[name]))
@@ -148,18 +163,13 @@ def _axes(physical: bool) -> list[Quantity]:
     return [axis for axis in QUANTITIES if axis.physical == physical]
 
 
-def _point(members: Sequence[Run], costs: Costs) -> dict[str, Any]:
-    """Return mean error and costs over the seeds, and the range of the errors; costs that a seed is missing are left out."""
+def _figures(members: tuple[Run, ...]) -> tuple[Costs, dict[str, Any]]:
+    """Return the costs of the seeds; their mean error, its range, and mean costs but those that a seed is missing."""
+    costs = {axis.key: [axis.value(run) for run in members] for axis in QUANTITIES}
     errors = [run.value for run in members if run.value is not None]
-    return {
-        "error": fmean(errors),
-        "low": min(errors),
-        "high": max(errors),
-        # nothing else can stand on a logarithmic axis
-        "x": {key: fmean(filter(None, values)) for key, values in costs.items() if all((x or 0) > 0 for x in values)},
-        "front": [],
-        "probability": {},
-    }
+    # nothing else can stand on a logarithmic axis
+    means = {key: fmean(filter(None, values)) for key, values in costs.items() if all((x or 0) > 0 for x in values)}
+    return costs, {"error": fmean(errors), "low": min(errors), "high": max(errors), "x": means}
 
 
 def _fronts(

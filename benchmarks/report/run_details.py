@@ -1,6 +1,5 @@
 """What a run was: configuration, protocol, data, reference counts, complexity, environment."""
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,7 +34,7 @@ def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
     sections: list[Section] = []
 
     def place(key: str, content: Any) -> int | None:
-        part = key, content if isinstance(content, str) else json.dumps(content)
+        part = key, content if isinstance(content, str) else repr(content)
         if part not in places:
             section = _section(key, content)
             places[part] = len(sections) if section[1] else None

@@ -3,6 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
+# Else each of some hundred processes of the tests compiles the suite anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test test-slow test-timm test-clusters nightly lint docs hashes sbom clean
 
 help:           ## list the targets
@@ -18,7 +21,7 @@ test-slow: .venv/slow ## the slow tests and those in a real browser
 	$(BIN)/python -m pytest -n 3 $(ORDER) -m 'slow or browser' -rs --durations=20
 
 test-timm: .venv/timm/installed ## networks of timm and torchvision, in an environment of their own
-	.venv/timm/bin/python -m pytest -m timm -rs
+	.venv/timm/bin/python -m pytest -n 2 $(ORDER) -m timm -rs
 
 test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
 	$(BIN)/python -m pytest -n 2 $(ORDER) -m 'slurm or netns or ray' -rs

@@ -160,6 +160,7 @@ def test_too_few_images_are_refused(capsys, tmp_path):
         assert f"--images must be at least {2 * BATCH + CLASSES}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_measurement_is_kept_as_two_records(tree, tmp_path, monkeypatch, capsys):
     root, made = tree
     kept = {}

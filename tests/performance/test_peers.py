@@ -60,6 +60,7 @@ def scripts(tmp_path, monkeypatch):
     return tmp_path / "torchvision", tmp_path / "timm" / "train.py"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_all_loops_end_with_the_same_weights_to_the_bit(scripts):
     found, _ = find_peers(*scripts)
@@ -123,6 +124,7 @@ def test_each_input_path_is_measured_and_trained_with(monkeypatch):
         assert row["images_per_s_low"] <= row["images_per_s"] <= row["images_per_s_high"] and row["whole_ratio"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_what_is_missing_is_left_out_in_a_line(scripts, tmp_path, monkeypatch, capsys):
     torchvision, timm = scripts

@@ -145,6 +145,7 @@ def test_a_test_by_several_crops_costs_their_pixels() -> None:
     assert forecasting._passes(config, {}, {}, "val") == 1
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trials = expand(
         ["trainer.accelerator=cpu", "recipe.optimizer.lr=0.1,0.2", f"output_root={tmp_path}"], multirun=True

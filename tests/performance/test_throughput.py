@@ -157,6 +157,7 @@ def test_what_a_measurement_holds_for(changes: dict[str, Any], is_same: bool) ->
     assert measured_speed.key_of({name: value for name, value in record.items() if name != "environment"}) is None
 
 
+@pytest.mark.slow
 def test_a_measured_network_is_in_the_records_of_its_runs_and_on_the_page(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -256,6 +257,7 @@ RESNET20: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_steps_are_measured_in_a_process_of_their_own() -> None:
     config = trial("model=resnet", "recipe.batch_size=4", "trainer.channels_last=true").config
     asked = tuned_settings.specification(config) | {"threads": 1}

@@ -56,6 +56,7 @@ def test_costs_are_those_of_the_layers_that_could_stand_there() -> None:
     assert list(layer.others().values()) == [measure(net, (6, 5, 7)).macs for net in (up, twice, resized)]
 
 
+@pytest.mark.slow
 def test_the_published_u_net_has_four(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [trial] = expand(["model=unet", "data=isbi2012"], multirun=False)
     assert isinstance(trial, Trial)

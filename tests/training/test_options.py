@@ -289,6 +289,7 @@ print(json.dumps(codes))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by Linux's means")
 def test_memory_that_does_not_suffice(tmp_path: Path) -> None:
     overrides = [

@@ -109,7 +109,11 @@ class Network:
                     f"about.match of model={family}: {name} is neither an argument of the network nor set in its YAML"
                 )
         self.size = (data["in_channels"], *data["image_size"])
-        self.first = matching.width
+        self.first, width = matching.width, self.given[matching.width]
+        if type(width) is not int:
+            raise ConfigurationError(
+                f"{self.first}={width!r} of model={family}: only whole numbers are tried as a width"
+            )
         second = next((one for one in matching.second if one.where.items() <= self.given.items()), Second(""))
         self.second, self.stride, self.least = second.argument, second.step, second.least
         try:
@@ -128,6 +132,8 @@ class Network:
         self._count = count_layers if count_layers(net, self.size) == exact else count
         self.default = self._default(self.second) if self.second else lambda width: 0
         self.count = cache(self._cost)
+        # Groups and heads divide a width: those between are no networks.
+        self.unit = next((more for more in range(1, MOST_STEPS + 1) if self._exists(width + more, 0)), 1)
 
     def solve(self, quantity: str, target: int) -> Match:
         """The width that makes ``target`` of ``quantity`` (``macs``, ``params``); the second number moves as little as can be.
@@ -152,7 +158,8 @@ class Network:
 
         A wider network costs more, so they are found by doubling steps from ``width`` on and by halving what lies between.
         """
-        narrowest = next((width for width in range(1, 2 * MOST_STEPS) if self.is_near(width, step)), None)
+        widths = range(self.given[self.first] % self.unit or self.unit, 2 * MOST_STEPS, self.unit)
+        narrowest = next((one for one in widths if self.is_near(one, step) and self._exists(one, step)), None)
         if narrowest is None:
             return []
 
@@ -161,19 +168,27 @@ class Network:
             return cost[quantity] >= target or cost["params"] > LARGEST
 
         low = high = max(narrowest, width)
-        stride = 1
+        stride = self.unit
         while low > narrowest and reaches(low):
             low, stride = max(narrowest, low - stride), 2 * stride
         while not reaches(high):
             high, stride = high + stride, 2 * stride
-        first = low + bisect_left(range(low, high), True, key=reaches)
-        places = [(width, step) for width in (first - 1, first) if width >= narrowest]
+        first = low + self.unit * bisect_left(range(low, high, self.unit), True, key=reaches)
+        places = [(width, step) for width in (first - self.unit, first) if width >= narrowest]
         places = [place for place in places if self.count(*place)["params"] <= LARGEST]
         return sorted(places, key=lambda place: abs(self.count(*place)[quantity] - target))
 
     def _cost(self, width: int, step: int) -> dict[str, int]:
         """The exact cost: ``macs`` and ``params``."""
         return self._count(self._build(self.arguments(width, step)), self.size)
+
+    def _exists(self, width: int, step: int) -> bool:
+        """Whether the network has such a width."""
+        try:
+            self.count(width, step)
+        except Exception:  # of the network's own: it says no in any way
+            return False
+        return True
 
     def arguments(self, width: int, step: int) -> dict[str, int]:
         """What the network is built with."""

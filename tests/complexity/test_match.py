@@ -219,6 +219,37 @@ def test_a_network_that_needs_values_is_told_so(capsys: pytest.CaptureFixture[st
         Network(config | {"data": {"in_channels": 3, "image_size": [8, 8]}})
 
 
+class Heads(nn.Sequential):
+    """A network whose width eight groups divide; of sixteen channels or more."""
+
+    def __init__(self, width: int) -> None:
+        if width < 16:
+            raise ValueError("too narrow")
+        super().__init__(nn.Conv2d(1, width, 3), nn.GroupNorm(8, width), nn.Conv2d(width, width // 16, 1))
+
+
+def heads(**changes: object) -> Network:
+    config = {"family": "heads", "name": "heads24", "about": {"match": {"width": "width"}}}
+    config |= {"model": {"_target_": f"{__name__}.Heads", "width": 24} | changes}
+    return Network(config | {"data": {"in_channels": 1, "image_size": [8, 8]}})
+
+
+def test_widths_that_are_no_network_are_passed_over() -> None:
+    costs = {width: 36 * width * (9 + width // 16) for width in range(16, 200, 8)}  # by hand, of 6x6 positions
+    for width in (16, 40, 192):
+        found = heads().solve("macs", costs[width])
+        assert (found.arguments, found.macs) == ({"width": width}, costs[width])
+    with pytest.raises(Unreachable, match=rf"{costs[40]:,} below \(width=40\), {costs[48]:,} above \(width=48\)$"):
+        heads().solve("macs", (costs[40] + costs[48]) // 2)
+    with pytest.raises(Unreachable, match=rf"the nearest in reach: {costs[16]:,} above \(width=16\)$"):
+        heads().solve("macs", 1000)
+
+
+def test_a_width_is_a_whole_number() -> None:
+    with pytest.raises(ValueError, match=r"width=24.0 of model=heads: only whole numbers are tried as a width"):
+        heads(width=24.0)
+
+
 @pytest.mark.parametrize(
     ("argv", "expected"),
     [

@@ -124,7 +124,9 @@ def _part(net: Any, layer: str) -> str:
 
 def _kind(layer: Any, kind: str) -> str:
     """`3×3`, `1×1`, `grouped 3×3`, `transposed 2×2`, `linear`, or what a module computes that is no layer: `matmul`, `conv`."""
-    if kind == "linear" or not hasattr(layer, "kernel_size"):
+    from benchmarks.complexity.operator_cost import LAYERS
+
+    if kind == "linear" or not issubclass(type(layer), tuple(LAYERS)):
         return kind
     kernel = "×".join(map(str, layer.kernel_size))
     if kind == "conv_transpose":

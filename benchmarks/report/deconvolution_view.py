@@ -56,10 +56,16 @@ def up_convolutions(trial: Trial) -> tuple[int, list[UpConvolution]]:
     """Return the multiply-adds of one image in the whole network, and its up-convolutions in the network's order.
 
     Raises:
-        ValueError: a network that cannot be, or that does not take the data set's images.
+        ValueError: a network that cannot be, that does not take the data set's images, or whose up-convolution is no layer.
     """
     net, cost = network_and_cost(trial.config)
     placed = [(layer, net.get_submodule(layer.name)) for layer in cost.layers if layer.kind == "conv_transpose"]
+    for layer, module in placed:
+        if not hasattr(module, "kernel_size") or not isinstance(module.kernel_size, tuple):
+            raise ConfigurationError(
+                f"{layer.name or type(module).__name__} of {trial.config['name']} calls a transposed convolution itself: "
+                "kernel and stride are known of torch.nn.ConvTranspose2d alone"
+            )
     return cost.macs, [
         UpConvolution(
             layer.name, module.in_channels, module.out_channels, module.kernel_size, module.stride, layer.macs

@@ -56,6 +56,25 @@ def test_costs_are_those_of_the_layers_that_could_stand_there() -> None:
     assert list(layer.others().values()) == [measure(net, (6, 5, 7)).macs for net in (up, twice, resized)]
 
 
+class OwnUpConvolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3, 2, 2, 2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv_transpose2d(x, self.weight, stride=2)
+
+
+def test_an_up_convolution_that_is_no_layer_is_refused_in_one_line() -> None:
+    [trial] = expand(["model=unet", "data=nuclei"], multirun=False)
+    assert isinstance(trial, Trial)
+    own = {**trial.config, "name": "mine", "model": {"_target_": f"{__name__}.OwnUpConvolution"}}
+    with pytest.raises(
+        ValueError, match=r"OwnUpConvolution of mine calls a transposed convolution itself: .*ConvTranspose2d"
+    ):
+        deconvolution_view([Trial(own, {})])
+
+
 @pytest.mark.slow
 def test_the_published_u_net_has_four(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     [trial] = expand(["model=unet", "data=isbi2012"], multirun=False)

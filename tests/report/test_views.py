@@ -158,6 +158,24 @@ def test_bars_add_up_to_the_totals_and_follow_the_image() -> None:
     assert same[0] == same[1]
 
 
+class OwnConvolution(nn.Module):
+    """No layer of torch, but with a layer's attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel_size = 3
+        self.weight = nn.Parameter(torch.ones(2, 1, 3, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.conv2d(x, self.weight).mean((2, 3))
+
+
+def test_a_convolution_that_is_no_layer_has_a_bar() -> None:
+    [trial] = trials("model=resnet", "data=digits")
+    [figure] = layers_view([Trial({**trial.config, "model": {"_target_": f"{__name__}.OwnConvolution"}}, {})]).figures
+    assert [(trace["name"], trace["y"]) for trace in figure.choices[0]["traces"]][0] == ("conv", [2 * 9 * 6 * 6])
+
+
 def test_the_cost_over_cardinality_is_the_published_one() -> None:
     view = cardinality_view(trials("experiment=group_convolution", "row=32x4d,1x64d"))
     [figure] = view.figures

@@ -63,6 +63,13 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in batch]
 
 
+def values_given(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values that ``overrides`` give a key, several of a sweep, as Hydra's grammar reads them. Raises
+    ConfigurationError for what is not of the form key=value."""
+    with _hydra():
+        return {str(one.key_or_group): _values(one) for one in parse_overrides(overrides)}
+
+
 def defaults_used(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose the default recipe or variant, where network and data set have none. Raises as
     ``expand``."""
@@ -158,14 +165,17 @@ def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, 
 
 
 def _chosen_rows(override: Override, rows: Mapping[Any, Any], experiment: str) -> list[str]:
-    wanted = override.sweep_string_iterator() if override.is_sweep_override() else [override.value()]
-    names = [str(row) for row in wanted]
+    names = _values(override)
     for name in names:
         if name not in rows:
             raise ConfigurationError(
                 f"{experiment} has no row {name!r}{nearest(name, list(rows))}; there are {', '.join(rows)}"
             )
     return names
+
+
+def _values(override: Override) -> list[str]:
+    return [*map(str, override.sweep_string_iterator() if override.is_sweep_override() else [override.value()])]
 
 
 def _key(trial: Trial | Impossible) -> Any:

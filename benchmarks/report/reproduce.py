@@ -47,13 +47,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"no table {arguments.table!r}{nearest(arguments.table, published.tables())}: report --list names them"
         )
-    chosen = dict(override.partition("=")[::2] for override in arguments.overrides)
+    from benchmarks.config.compose import values_given  # Hydra takes longer to import than --help may take
+
+    chosen = values_given(arguments.overrides)
     seeds = [] if "seed" in chosen else [SEEDS]
     command = [sys.executable, "-m", "run", f"experiment={table.name}", *seeds, *arguments.overrides]
     trained = _train(command, arguments.hours)
-    root = Path(chosen.get("output_root", "outputs"))
+    root = Path(chosen.get("output_root", ["outputs"])[-1])
     if "row" in chosen:
-        table = table.pick(chosen["row"].split(","))
+        table = table.pick(chosen["row"])
     judged = lines(table, load_runs(root)[0]) if root.is_dir() else lines(table, ())
     print_published(table, judged, terminal.console())
     (root / TABLES).mkdir(parents=True, exist_ok=True)

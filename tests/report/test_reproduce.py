@@ -89,3 +89,15 @@ def test_what_is_missing_is_trained_by_run_py(tmp_path: Path, capfd: pytest.Capt
     content = json.loads((root / "tables" / f"{TABLE}.verdict.json").read_text())
     assert content["verdict"] == "open" and content["training"].startswith("run.py ended with exit code")
     assert "no_such_key" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("written", ["output_root=~/runs", "output_root='{}/runs'", "++output_root={}/runs"])
+def test_what_is_trained_is_what_is_judged(
+    tmp_path: Path, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The output root as run.py reads it: zsh leaves ~ as it is within an argument."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    make_runs(tmp_path / "runs", EQUAL)
+    assert reproduce([TABLE, f"++row={ROW.row}", written.format(tmp_path), "--hours", "0"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

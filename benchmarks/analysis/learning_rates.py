@@ -1,6 +1,7 @@
 """Which learning rate a network has in a controlled comparison: the one with the lowest validation loss."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ class RateTrials:
 
     Attributes:
         runs: by rate, ascending; at each as many seeds as at any other.
-        unfinished: rates that lack a seed, because a run has diverged or not ended.
+        unfinished: rates that lack a seed, because a run has diverged or not ended, or at which every run has diverged.
     """
 
     runs: dict[float, list[Run]]
@@ -45,7 +46,8 @@ class RateTrials:
     @property
     def is_at_an_end(self) -> bool:
         """Whether a rate beyond those tried could be better."""
-        return self.best in (min(self.runs), max(self.runs))
+        tried = (*self.runs, *self.unfinished)
+        return self.best in (min(tried), max(tried))
 
     @property
     def train_flops(self) -> float:
@@ -58,10 +60,11 @@ def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
 
     A seed that few of the rates have is left out: the results at a rate that was found are no trial of it.
     """
-    finished = (run for run in runs if run.value is not None and _final_loss(run) is not None)
+    ended = [run for run in runs if _is_finished(run) or _has_diverged(run)]
     trials = []
-    for members in grouped(finished, _all_but_rate_and_seed).values():
-        seeds_at = {rate: latest_by_seed(same) for rate, same in grouped(members, _rate).items()}
+    for members in grouped(ended, _all_but_rate_and_seed).values():
+        finished = filter(_is_finished, members)
+        seeds_at = {rate: latest_by_seed(same) for rate, same in grouped(finished, _rate).items()}
         rates_of = Counter(seed for by_seed in seeds_at.values() for seed in by_seed)
         tried = {seed for seed, rates in rates_of.items() if 2 * rates > max(rates_of.values())}
         by_rate = {
@@ -72,7 +75,8 @@ def rate_trials(runs: Iterable[Run]) -> list[RateTrials]:
         if len(by_rate) > 1:
             seeds = max(map(len, by_rate.values()))
             whole = {rate: by_rate[rate] for rate in sorted(by_rate) if len(by_rate[rate]) == seeds}
-            trials.append(RateTrials(whole, sorted(by_rate.keys() - whole.keys())))
+            diverged = {_rate(run) for run in members if run.seed in tried and not _is_finished(run)}
+            trials.append(RateTrials(whole, sorted((by_rate.keys() | diverged) - whole.keys())))
     return trials
 
 
@@ -113,6 +117,15 @@ def _all_but_rate_and_seed(run: Run) -> tuple[Any, ...]:
 def _rate(run: Run) -> float:
     """Return a run's learning rate. The record names what departs from the recipe alone; the configuration has all values."""
     return float(read_config(run.directory)["recipe"]["optimizer"]["lr"])
+
+
+def _is_finished(run: Run) -> bool:
+    return run.value is not None and _final_loss(run) is not None
+
+
+def _has_diverged(run: Run) -> bool:
+    """Whether its loss became NaN or infinite: `training/finite_loss.py` says it so."""
+    return run.status == "failed" and re.match("(training|validation) loss is ", run.error or "") is not None
 
 
 def _final_loss(run: Run) -> float | None:

@@ -70,7 +70,7 @@ def _caption(networks: Sequence[RateTrials]) -> str:
         for network, name in zip(networks, _names(networks), strict=True)
         if network.unfinished
     ]
-    unfinished = f" Not finished: {', '.join(missing)}." if missing else ""
+    unfinished = f" Diverged, or not finished with all seeds: {', '.join(missing)}." if missing else ""
     return f"{seeds}, each as a small mark.{unfinished}"
 
 

@@ -13,12 +13,14 @@ from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
 RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
 
 
-def write(root: Path, name: str, rate: float, seed: int, loss: float, status: str = "ok", **overrides: float) -> None:
+def write(
+    root: Path, name: str, rate: float, seed: int, loss: float, status: str = "ok", error: str = "", **overrides: float
+) -> None:
     changes = "".join(f",{key}={value}" for key, value in overrides.items())
     folder = root / "digits" / name / f"common,lr={rate}{changes}" / f"seed{seed}"
     folder.mkdir(parents=True)
     record = {
-        "schema": 1, "status": status, "error": None, "data": "digits", "family": "resnet",
+        "schema": 1, "status": status, "error": error or None, "data": "digits", "family": "resnet",
         "name": name, "recipe": "common", "seed": seed,
         "overrides": {"recipe.optimizer.lr": rate} | {f"recipe.{key}": value for key, value in overrides.items()},
         "protocol": {"metric": "test/top1_err", "metric_label": "test error (%)"},
@@ -57,6 +59,33 @@ def test_a_network_gets_the_rate_with_the_lowest_mean_loss_at_the_end(tmp_path: 
     view = learning_rate_view(tmp_path)
     assert "12.0 GFLOPs" in view.lead
     assert "resnet20 at 0.4" in view.figures[0].caption
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "training loss is not finite in epoch 1, by step 18: a lower learning rate is the usual remedy",
+        "validation loss is nan after epoch 2",
+    ],
+)
+def test_a_rate_at_which_training_diverges_was_tried(error: str, tmp_path: Path) -> None:
+    """Of 0.1 and 0.2 alone, 0.2 would be at an end; that 0.4 diverges says that the best is not beyond it."""
+    for rate in (0.1, 0.2):
+        write(tmp_path, "resnet20", rate, 100, 1 - rate)
+    write(tmp_path, "resnet20", 0.4, 100, 9.0, "failed", error)
+    write(tmp_path, "resnet20", 0.8, 100, 9.0, "failed", "killed by SIGKILL (out of memory?)")
+    [network] = rate_trials(load_runs(tmp_path)[0])
+    assert (network.best, network.unfinished) == (0.2, [0.4])
+    assert rate_lines(tmp_path) == ["digits  resnet20  recipe.optimizer.lr=0.2"]
+    assert "resnet20 at 0.4" in learning_rate_view(tmp_path).figures[0].caption
+
+
+def test_a_rate_with_fewer_seeds_was_tried(tmp_path: Path) -> None:
+    for seed in (100, 101, 102):
+        for rate in RATES[0 if seed < 102 else 1 : 5 if seed < 102 else 4]:
+            write(tmp_path, "resnet20", rate, seed, 5.0 if rate == RATES[0] else rate)
+    [network] = rate_trials(load_runs(tmp_path)[0])
+    assert (network.best, network.unfinished, network.is_at_an_end) == (0.05, [0.025, 0.4], False)
 
 
 @pytest.mark.parametrize("rates_of_results", [(0.1,), (0.05, 0.1)])

@@ -12,15 +12,17 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.estimates import estimates
+from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.learning_rates import at_the_best_rates
 from benchmarks.analysis.pareto import drawn_errors, matched
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
-from benchmarks.records.runs import Run
+from benchmarks.records.runs import Run, overrides_text
 from benchmarks.units import grouped, is_score, reported_text, score, si
 
 FEWEST = 4  # different costs: one more than there are parameters
 APART = 1.05  # costs closer than this are one
+BUDGETS = ("recipe.epochs", "trainer.max_train_")  # keys of what a training may spend
 EXPONENTS = 200  # values of α that are tried
 QUANTILES = (0.025, 0.975)
 FLAT = 1e-9  # of a curve's scale: below it lies only the rounding of sums
@@ -57,7 +59,7 @@ class Family:
     """The networks and budgets of a family on a data set.
 
     Attributes:
-        name: the kind of its networks.
+        name: the kind of its networks, with its recipe where one network has several.
         first: a run of it.
         costs: training FLOPs, ascending; mean over seeds.
         errors: the means, then joint draws of them, shape (1 + draws, costs).
@@ -151,7 +153,8 @@ def fit(costs: Sequence[float], errors: Any) -> PowerLaw:
 def families(runs: Iterable[Run]) -> list[Family]:
     """Return the families of each data set whose finished runs have intervals at enough different costs for a curve.
 
-    Of a network that was trained at several learning rates the one with the lowest validation loss counts.
+    Of a network that was trained at several learning rates the one with the lowest validation loss counts. Where one has
+    several recipes at one budget, each recipe is a family.
     """
     groups = [group for group in same_but_seed(runs) if group[0].train_flops]
     result = []
@@ -163,7 +166,7 @@ def families(runs: Iterable[Run]) -> list[Family]:
         known = [(group, one) for group, one in known if group in kept]
         estimated = [one for _, one in known]
         errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
-        kinds = [group[0].kind for group, _ in known]
+        kinds = _kinds([group[0] for group, _ in known])
         for name, places in grouped(range(len(known)), kinds.__getitem__).items():
             cost_of = {place: fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places}
             order = sorted(places, key=cost_of.__getitem__)
@@ -173,6 +176,28 @@ def families(runs: Iterable[Run]) -> list[Family]:
                 law = fit(costs, errors[:, order])
                 result.append(Family(first.data, name, first.metric_label, first, costs, errors[:, order], law))
     return result
+
+
+def _kinds(runs: Sequence[Run]) -> list[str]:
+    """Return each run's kind of network and, where one network at one budget has several recipes, what of these differs."""
+    differing: dict[str, set[str]] = {}
+    for same in grouped(runs, lambda run: (run.kind, run.network, repr(_recipe(run)[0]))).values():
+        recipes = [_recipe(run)[1] for run in same]
+        keys = {key for one in recipes for key in one if any(one[key] != other.get(key) for other in recipes)}
+        differing.setdefault(same[0].kind, set()).update(keys)
+    names = []
+    for run in runs:
+        own = {key: value for key, value in _recipe(run)[1].items() if key in differing[run.kind]}
+        names.append(" ".join(filter(None, (run.kind, own.pop("recipe", ""), overrides_text(own)))))
+    return names
+
+
+def _recipe(run: Run) -> tuple[list[Any], dict[str, Any]]:
+    """Return the budget, and the recipe with all overrides but those of network, budget and learning rate."""
+    overrides = sorted(run.part("overrides").items())
+    budget = [one for one in overrides if one[0].startswith(BUDGETS)]
+    others = {key: value for key, value in overrides if not key.startswith((*BUDGETS, "model.")) and key != RATE}
+    return budget, {"recipe": run.record["recipe"]} | others
 
 
 def equal_errors(members: Sequence[Family]) -> list[EqualError]:

@@ -62,8 +62,9 @@ def scaling(runs: Sequence[Run]) -> list[Table]:
     heads = ("data set", "family", "error by training FLOPs C", "largest cost, from the others")
     lead = (
         "A power law with a floor, fitted to the means over seeds of all networks and budgets of a family that have an "
-        "interval; at least four different costs. Networks of another kind, as those without a shortcut, have their own. Of "
-        "a network that was trained at several learning rates the one with the lowest validation loss counts. "
+        "interval; at least four different costs. Networks of another kind, as those without a shortcut, have their own; so do "
+        "recipes, where one network was trained under several. Of a network that was trained at several learning rates the one "
+        "with the lowest validation loss counts. "
         "Where there are five, the largest is predicted from the others."
     )
     pairs = equal_errors(members)

@@ -90,6 +90,25 @@ def test_networks_of_another_kind_have_a_curve_of_their_own_and_sizes_make_no_ki
     assert f"at {equal.error:.2f} %, resnet shortcut=none needs {equal.ratio:.2g} × [" in equal.text
 
 
+def test_recipes_of_one_network_have_curves_of_their_own(tmp_path: Path) -> None:
+    """What one recipe does with the compute of the other is known: of both together no curve has that error anywhere."""
+    recipes = {"resnet": {}, "resnet label_smoothing=0.1": {"recipe.label_smoothing": 0.1}}
+    for factor, recipe in zip((1.0, 0.25), recipes.values(), strict=True):
+        for (width, cost), seed in itertools.product(enumerate(COSTS), range(3)):
+            error = 1 + 6 * (cost / 1e11 / factor) ** -0.5 + (seed - 1) / 100
+            make_run(
+                tmp_path / str(factor),
+                **{"name": f"resnet{20 + width}", "seed": seed, "compute": {"train_flops": cost}},
+                overrides={"recipe.optimizer.lr": factor / 10 * (1 + width)} | recipe,
+                metrics={"test/top1_err": error},
+            )
+    members = families(load_runs(tmp_path)[0])
+    assert {one.name: len(one.costs) for one in members} == dict.fromkeys(recipes, 5)
+    assert ["agree" in one.held_out() for one in members] == [True, True]
+    [pair] = equal_errors(members)
+    assert pair.ratio == pytest.approx(4 if pair.first.name == "resnet" else 0.25, rel=0.1)
+
+
 def test_a_larger_budget_that_was_held_out_is_predicted(tmp_path: Path) -> None:
     make_family(tmp_path, "resnet", 1.0, COSTS, 3)
     [family] = families(load_runs(tmp_path)[0])

@@ -98,12 +98,18 @@ def _attention_taken_apart() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
+def _on_meta(net: nn.Module) -> Any:
+    """Return a copy on the meta device whose modules share the parameters that these share: ``to`` gives each its own."""
+    shared = {id(one): nn.Parameter(one.detach().to("meta"), one.requires_grad) for one in net.parameters()}
+    return copy.deepcopy(net, shared).to("meta")
+
+
 def image_cost(net: nn.Module) -> Callable[[int, int], int]:
     """Return what counts the training MACs of a detector's part that is done once for an image, by height and width.
 
     By torch's counter on the meta device: shapes differ from batch to batch.
     """
-    on_meta: Any = copy.deepcopy(net).to("meta").eval()
+    on_meta: Any = _on_meta(net).eval()
 
     @cache
     def training_macs(height: int, width: int) -> int:
@@ -134,7 +140,7 @@ def _count_parts(net: Any, input_size: Sequence[int]) -> tuple[list[LayerCost], 
     there, torch's counts for the image asked for.
     """
     small = [min(side, TRACED) for side in input_size[1:]]
-    on_meta = copy.deepcopy(net).to("meta")
+    on_meta = _on_meta(net)
     layers, uncounted = [], set()
     for traced, part in zip(net.parts(*small), net.parts(*input_size[1:]), strict=True):
         use = Part(part.method, part.test, part.train, part.counted_by)
@@ -154,7 +160,7 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
     Where they differ and the trace has an operator that is not known, as a recurrent layer, which torch's counter sees taken
     apart, that one's count holds. gradient: of the image.
     """
-    on_meta = copy.deepcopy(net).to("meta")
+    on_meta = _on_meta(net)
     try:
         traced = count_by_trace(net, torch.zeros(1, *input_size))
     except NotTracedError as error:
@@ -205,11 +211,14 @@ def _count_on_meta(net: nn.Module, input_size: Sequence[int], gradient: bool) ->
 def _layers(net: nn.Module, count: Count) -> list[LayerCost]:
     """Return a row for each module and kind that was counted, in the order of the network's modules.
 
-    The parameters of a module stand in its first row.
+    The parameters of a module stand in its first row, those that modules share in the first of these.
     """
     rows = []
+    shown: set[nn.Parameter] = set()
     for name, module in net.named_modules():
-        params = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        own = {*module.parameters(recurse=False)} - shown
+        shown |= own
+        params = sum(parameter.numel() for parameter in own)
         for kind in sorted(kind for module_name, kind in count.costs if module_name == name):
             cost = count.costs[name, kind]
             rows.append(LayerCost(name=name, kind=kind, params=params, **cost._asdict()))

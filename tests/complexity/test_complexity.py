@@ -324,6 +324,15 @@ def test_layer_applied_twice_costs_twice_and_its_gradients_as_they_are():
     assert layer.gradient_macs == once + 2 * once  # the image has no gradient, what the first application gives has one
 
 
+def test_a_weight_that_two_layers_share_is_in_one_row():
+    net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1))
+    net[1].weight = net[0].weight
+    complexity = measure(net, (3, 8, 8))
+    assert [row.params for row in complexity.layers] == [3 * 3 * 9 + 3, 3]
+    assert complexity.params == 3 * 3 * 9 + 3 + 3
+    assert [row.macs for row in complexity.layers] == 2 * [3 * 3 * 9 * 64]
+
+
 def test_layer_that_is_not_used_costs_parameters_only():
     net = Calls(nn.ReLU())
     net.spare = nn.Linear(5, 5)

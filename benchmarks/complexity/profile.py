@@ -12,7 +12,7 @@ from benchmarks.complexity.cost import Complexity, LayerCost
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.records.lazy import torch
-from benchmarks.units import csv_text, grouped, si
+from benchmarks.units import csv_text, grouped, one_line, si
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +33,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def network_and_cost(config: Mapping[str, Any]) -> tuple[Any, Complexity]:
-    """Return the network of a configuration and its cost for one of its images; raise ValueError as ``build`` does."""
+    """Return the network of a configuration and its cost for one of its images; raise ValueError as ``build`` does, and where
+    the network asserts that it does not take such images."""
     from benchmarks.complexity.counting import build
 
-    return build(config["model"], (config["data"]["in_channels"], *config["data"]["image_size"]))
+    image = config["data"]["in_channels"], *config["data"]["image_size"]
+    try:
+        return build(config["model"], image)
+    except AssertionError as error:  # how timm's networks refuse an image
+        if not str(error):
+            raise
+        size = "×".join(map(str, image))
+        raise ValueError(f"{config['name']} does not take an image of {size}: {one_line(str(error))}") from error
 
 
 def _print_csv(name: str, cost: Complexity) -> None:

@@ -1,8 +1,11 @@
 """What no network is made of."""
 
 import pytest
+import torch
+from torch import nn
 
 from benchmarks.complexity.counting import build
+from benchmarks.complexity.profile import network_and_cost
 
 
 @pytest.mark.parametrize(
@@ -18,3 +21,22 @@ def test_why_no_network_is_made_of_a_name_is_one_line(target: str, words: str) -
     with pytest.raises(ValueError) as error:
         build({"_target_": target, "depth": 20}, (1, 8, 8))
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+class OfOneSize(nn.Linear):
+    """Refuses an image as timm's networks do, by an assertion."""
+
+    def __init__(self) -> None:
+        super().__init__(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch._assert(x.shape[2] == 8, f"Input height ({x.shape[2]}) doesn't match model (8).")
+        return super().forward(x)
+
+
+def test_an_image_that_a_network_asserts_against_is_one_line() -> None:
+    config = {"name": "mine", "model": {"_target_": f"{__name__}.OfOneSize"}}
+    net, cost = network_and_cost({**config, "data": {"in_channels": 1, "image_size": [8, 8]}})
+    assert isinstance(net, OfOneSize) and cost.macs == 8 * 8 * 2
+    with pytest.raises(ValueError, match=r"mine does not take an image of 1×6×8: Input height \(6\) doesn't match"):
+        network_and_cost({**config, "data": {"in_channels": 1, "image_size": [6, 8]}})

@@ -111,7 +111,7 @@ def _all_but_rate(run: Run) -> str:
 
 def _all_but_rate_and_seed(run: Run) -> tuple[Any, ...]:
     others = {key: value for key, value in run.part("overrides").items() if key != KEY}
-    return run.data, run.network, run.record.get("recipe"), repr(sorted(others.items()))
+    return run.data, run.part("dataset").get("sha256"), run.network, run.record["recipe"], repr(sorted(others.items()))
 
 
 def _rate(run: Run) -> float:

@@ -1,11 +1,13 @@
 """Validation loss over learning rate, and the rate that each network gets, as a page."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels, recipe_title
 from benchmarks.analysis.learning_rates import KEY, RateTrials, rate_trials
+from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import load_runs
 from benchmarks.report.figures import Trace, figure, line, plain, points, ticks
 from benchmarks.report.style import look_of
@@ -49,11 +51,16 @@ def rate_lines(output_root: Path) -> list[str]:
 
 
 def _told_apart(names: Sequence[str], networks: Sequence[RateTrials]) -> list[str]:
-    """Return the names, those of one data set that are the same with recipe and budget."""
+    """Return the names, equal ones with recipe and budget, and where data sets have one name with the checksum."""
     keys = [(network.first.data, name) for network, name in zip(networks, names, strict=True)]
+    data = [(network.first.data, network.first.part("dataset").get("sha256")) for network in networks]
+    several = [name for name, count in Counter(name for name, _ in set(data)).items() if count > 1]
+    notes = [f"data {short_condition(sha256)}" if name in several else "" for name, sha256 in data]
     return [
-        f"{name} ({recipe_title(network.first, but=KEY)})" if keys.count(key) > 1 else name
-        for key, name, network in zip(keys, names, networks, strict=True)
+        f"{name} ({', '.join(filter(None, (recipe_title(network.first, but=KEY), note)))})"
+        if keys.count(key) > 1
+        else name
+        for key, name, network, note in zip(keys, names, networks, notes, strict=True)
     ]
 
 

@@ -116,6 +116,19 @@ def test_a_network_that_was_tried_under_two_recipes_is_told_apart(tmp_path: Path
     assert names == ["resnet20 (common, epochs=3)", "resnet20 (common, epochs=30)"]
 
 
+def test_of_two_data_sets_of_one_name_each_has_its_rate(tmp_path: Path) -> None:
+    for sha256, best in (("a" * 64, 0.05), ("b" * 64, 0.2)):
+        root = tmp_path / sha256[0]
+        for rate in RATES:
+            write(root, "resnet20", rate, 100, abs(rate - best))
+        for path in root.rglob("record.json"):
+            path.write_text(json.dumps({**json.loads(path.read_text()), "dataset": {"sha256": sha256}}))
+    assert rate_lines(tmp_path) == [
+        "digits  resnet20 (common, data aaaaaaa)  recipe.optimizer.lr=0.05",
+        "digits  resnet20 (common, data bbbbbbb)  recipe.optimizer.lr=0.2",
+    ]
+
+
 def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run.py experiment=learning_rates"):
         learning_rate_view(tmp_path)

@@ -1,6 +1,7 @@
 """Which networks of a data set differ, and by how much: on the same test images, whatever their seeds."""
 
 import itertools
+from collections import Counter
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +52,12 @@ def differences(runs: Iterable[Run], said: Container[str] = ()) -> list[Differen
     result = []
     for data, here in grouped(range(len(groups)), lambda index: groups[index][0].data).items():
         first = {index: groups[index][0] for index in here}
+        tested = Counter(run.test for run in first.values())  # a data set may have several test sets, as folds are
         labels = dict(zip(here, short_labels(list(first.values()), seeds=False, said=said), strict=True))
         pairs = [
             (one, other, compare(estimated[one], estimated[other]))
             for one, other in itertools.combinations(here, 2)
-            if _comparable(first[one], first[other], len(here))
+            if _comparable(first[one], first[other], tested[first[one].test])
         ]
         corrected = holm([comparison.p for *_, comparison in pairs])
         for (one, other, comparison), p in zip(pairs, corrected, strict=True):

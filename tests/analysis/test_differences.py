@@ -74,6 +74,20 @@ def test_of_many_networks_those_of_equal_cost_are_compared(tmp_path: Path) -> No
     assert pairs == [("resnet0", "resnet1"), ("resnet1", "resnet2"), ("resnet3", "resnet4")]
 
 
+def test_networks_of_several_folds_are_compared_within_each(tmp_path: Path) -> None:
+    """Of three networks in each of three folds all pairs of a fold, though there are nine in all."""
+    for fold in "012":
+        for index, macs in enumerate((100, 200, 300)):
+            more: dict[str, Any] = {"dataset": {"sha256": fold * 64}, "overrides": {"data.fold": int(fold)}}
+            seeds(tmp_path / fold, f"resnet{index}", [3.0, 3.1, 3.3 + index], complexity={"macs": macs}, **more)
+    within = [(difference.first, difference.second, difference.compared) for difference in found(tmp_path)]
+    assert len(within) == 9 and set(within) == {
+        (f"resnet{one} · data.fold={fold}", f"resnet{other} · data.fold={fold}", 9)
+        for one, other in ((0, 1), (0, 2), (1, 2))
+        for fold in range(3)
+    }
+
+
 @pytest.mark.parametrize(
     "change", [{"dataset": {"sha256": "f" * 64}}, {"metrics": {"test/n": 449}}], ids=["other images", "fewer images"]
 )

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Mapping
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,12 @@ def add_config_dir(folder: str | None) -> None:
         if module.stem in sys.stdlib_module_names:
             raise ConfigurationError(
                 f"--config-dir {folder}: {module.name} would hide Python's own; give it another name"
+            )
+        # In processes that are started, PYTHONPATH comes before what is installed.
+        spec = PathFinder.find_spec(module.stem) if module.stem.isidentifier() else None
+        if spec and spec.origin and {"site-packages", "dist-packages"} & {*Path(spec.origin).parts}:
+            raise ConfigurationError(
+                f"--config-dir {folder}: {module.name} would hide the installed {module.stem}; give it another name"
             )
     _added.append(path)
     sys.path.append(str(path))

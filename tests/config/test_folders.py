@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("net.py", "no configuration in it, as model/NAME.yaml or data/NAME.yaml"),
         ("model/resnet.yaml", "conf/model/resnet.yaml is there already; give model/resnet.yaml another name"),
         ("random.py", "random.py would hide Python's own"),
+        ("yaml.py", "yaml.py would hide the installed yaml; give it another name"),
     ],
 )
 def test_a_folder_that_would_not_be_read_is_refused_in_one_line(file: str, line: str, tmp_path: Path) -> None:
@@ -26,7 +27,7 @@ def test_a_folder_that_would_not_be_read_is_refused_in_one_line(file: str, line:
     if file:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).touch()
-    if file == "random.py":
+    if file in ("random.py", "yaml.py"):
         (folder / "model").mkdir()
         (folder / "model" / "x.yaml").touch()
     with pytest.raises(ConfigurationError) as error:

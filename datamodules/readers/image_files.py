@@ -34,7 +34,7 @@ def turn_upright(image: Image.Image) -> None:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Return an image as a viewer turns it (EXIF orientation).
+    """Return an image as a viewer turns it (EXIF orientation); of a camera's JPEG of several pictures (MPO) the first.
 
     Raises ValueError, naming the file, if it is damaged, holds several pages or 16-bit colours.
     """
@@ -43,7 +43,8 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             # Asked for before load(), which forgets how the pixels were stored.
             stored = str(image.tile[0][3]) if image.tile else ""
-            frames = getattr(image, "n_frames", 1)
+            # Cameras put previews and depth behind the photograph, which comes first (CIPA DC-007, Multi-Picture Format).
+            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             turn_upright(image)
     except PILLOW_ERRORS as error:
         raise ValueError(unreadable(path, error)) from error

@@ -263,3 +263,22 @@ def test_an_image_for_a_network_of_other_channels_is_named(tmp_path: Path) -> No
     Image.fromarray(np.zeros((8, 8, 4), np.uint8)).save(tmp_path / "four.png")
     with pytest.raises(ValueError, match=r"four.png is read with 1 channel or 3, the network takes 4"):
         StoredImage(FolderImages.single(tmp_path / "four.png"), 0).centre(4, 8, 8)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_of_a_cameras_file_of_several_pictures_the_photograph_is_read(tmp_path: Path, orientation: int) -> None:
+    random = np.random.RandomState(0)
+    photograph, preview = (Image.fromarray(random.randint(0, 256, (20, 30, 3)).astype(np.uint8)) for _ in range(2))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph.save(tmp_path / "alone.jpg", exif=exif)
+    photograph.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[preview], exif=exif)
+    with Image.open(tmp_path / "phone.jpg") as image:
+        assert image.format == "MPO" and image.n_frames == 2
+    expected = read_image(tmp_path / "alone.jpg")
+    assert expected.shape == ((20, 30, 3) if orientation == 1 else (30, 20, 3))
+    assert np.array_equal(read_image(tmp_path / "phone.jpg"), expected)
+    assert np.array_equal(read_slices(tmp_path / "phone.jpg", 3, None)[0][0].permute(1, 2, 0), expected)
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([SHOWN, SHOWN]), photometric="minisblack")
+    with pytest.raises(ValueError, match=r"pages.tif must hold one two-dimensional image, got 2 pages"):
+        read_image(tmp_path / "pages.tif")

@@ -1,6 +1,5 @@
 """The pages of the site that are made when it is built, from code, configuration and records. A hook of MkDocs (mkdocs.yml)."""
 
-import argparse
 import re
 import shutil
 import tempfile
@@ -14,7 +13,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from benchmarks.__main__ import COMMANDS, Command, find, parser_of
+from benchmarks.__main__ import COMMANDS, Command, Paragraphs, find, parser_of
 from benchmarks.analysis.estimates import estimates
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records import record
@@ -260,7 +259,7 @@ def _all_commands(group: Command, names: tuple[str, ...] = ()) -> Iterator[tuple
 def _help(names: tuple[str, ...]) -> str:
     command, name, _ = find(names)
     parser = parser_of(command, name)
-    parser.formatter_class = partial(argparse.HelpFormatter, width=100)
+    parser.formatter_class = partial(Paragraphs, width=100)
     return parser.format_help().strip()
 
 

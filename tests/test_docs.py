@@ -142,7 +142,7 @@ def test_pages_are_made_from_code_and_records(tmp_path: Path) -> None:
         assert f"| `{path.parent.name}={path.stem}` | " in configuration
     commands = generated.commands()
     assert "usage: python -m benchmarks view layers" in commands and "`weights import`" in commands
-    assert "\npython -m benchmarks report verify: derive anew" in commands  # on a line of its own, as the command prints it
+    assert "\npython -m benchmarks report verify: derive anew" in commands  # a line of its own, as printed
     assert "| `weights_sha256` | text or null |" in generated.record_fields()
     # the mean of 3.11, 1.33 and 0.89, three seeds in docs/results/
     assert re.search(

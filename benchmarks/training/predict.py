@@ -34,14 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.epilog = (
         "Images are cut into overlapping tiles with mirrored borders, so the network needs the memory of a tile; the image and "
-        "the scores of its classes are held whole. A mask is written as <name>_mask.png, or .tif for several slices: class k "
-        "of K as grey level 255 k / (K - 1). A run of classification "
+        "the scores of its classes are held whole. A mask is written as <name>_mask.png, of a TIFF with all its slices as "
+        "<name>_mask.tif: class k of K as grey level 255 k / (K - 1). A run of classification "
         f"prints the class of each image and writes {CLASSES} with the probabilities of all classes. One of detection writes "
         f"{RESULTS}, in COCO's format with boxes and run-length masks, and draws the objects of a score from {SHOWN} on into "
         "<name>_objects.png. An image that cannot be read is left out and named at the end."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
-    parser.add_argument("images", metavar="IMAGE", type=Path, nargs="+", help="PNG, JPEG or TIFF (several slices too)")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        type=Path,
+        nargs="+",
+        help="PNG, JPEG, TIFF and others; for masks also a TIFF of several slices",
+    )
     parser.add_argument("--out", metavar="DIR", type=Path, help="where files go (default: RUN/predictions)")
     parser.add_argument("--tile", metavar="PIXELS", type=at_least(1), help="side of a tile (default: the run's own)")
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
@@ -131,8 +137,12 @@ def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
         return "_objects.png" if task == "detection" else f"_mask{'.tif' if image.suffix.lower() in TIFF else '.png'}"
 
     targets = {image: out / f"{image.stem}{suffix(image)}" for image in images}
+    by_target: dict[Path, Path] = {}
     for image, target in targets.items():
-        if target.exists() or list(targets.values()).count(target) > 1:
+        other = by_target.setdefault(target, image)
+        if other != image:
+            raise ValueError(f"{other} and {image} would both give {target}: predict each with an --out of its own")
+        if target.exists():
             raise ValueError(
                 f"{target}, what {image} gives, would be overwritten: choose another --out or move it away"
             )

@@ -200,9 +200,12 @@ def test_a_detector_finds_objects_in_any_image(
     assert results and {result["image_id"] for result in results} <= {139, "odd"}
 
     tifffile.imwrite(tmp_path / "stack.tif", np.arange(2 * 32 * 32, dtype=np.uint16).reshape(2, 32, 32))
+    twin = images[0].with_suffix(".bmp")
+    Image.open(images[0]).save(twin)
     capsys.readouterr()
     for arguments, message in (
         ((images[0], "--out", out), "would be overwritten"),
+        ((images[0], twin, "--out", tmp_path / "new"), f"{images[0]} and {twin} would both give {tmp_path}/new/0000"),
         ((images[0], "--out", tmp_path / "new", "--tile", 64), "--tile is of segmentation"),
         ((tmp_path / "stack.tif", "--out", tmp_path / "new"), "stack.tif must hold one image, got 2 slices"),
     ):

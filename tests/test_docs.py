@@ -148,6 +148,23 @@ def test_pages_are_made_from_code_and_records(tmp_path: Path) -> None:
     assert re.search(
         r"\| resnet20 \| 1\.78\s\[[^|]+\] \| 2\.52 M \| 214 G \| 3 \| resnet_digits \|  \|", generated.results()
     )
+    # A page that repeats figures of the results has them as they are there.
+    page = (ROOT / "docs" / "how_to" / "equal_cost.md").read_text(encoding="utf-8")
+    table = page.partition("| Fashion-MNIST,")[2].partition("\n\n")[0]
+    cells = re.findall(r"[\d.]+ \[[\d.]+, [\d.]+\]", table)
+    shown = generated.results().replace("\N{NO-BREAK SPACE}", " ")
+    assert len(cells) == 6 and not [cell for cell in cells if f"| {cell} |" not in shown]
+
+
+def test_the_evidence_counts_its_trials() -> None:
+    page = (ROOT / "docs" / "evidence.md").read_text(encoding="utf-8")
+    trials = {
+        name: len(list((ROOT / "docs" / "evidence" / name).rglob("record.json")))
+        for name in ("learning_rates", "learning_rates_bf16", "learning_rates_fashion_mnist")
+    }
+    assert f"learning_rates_bf16: the {trials['learning_rates_bf16']} trials in bf16-mixed" in page
+    assert f" {trials['learning_rates'] + trials['learning_rates_bf16']}\ntrials found the rates" in page
+    assert f"in the same way: {trials['learning_rates_fashion_mnist']} trials of" in page
 
 
 @pytest.fixture(scope="module")

@@ -154,7 +154,7 @@ class SpentBudget:
 
 @dataclass(kw_only=True)
 class ImportedWeights:
-    """Weights that a run tests without training, and the published file that they were made of."""
+    """Weights that a run tests without training, and the published file, or the run's checkpoint, that they come from."""
 
     file: str
     sha256: str | None

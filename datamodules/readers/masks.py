@@ -20,9 +20,19 @@ def read_mask(path: Path, black_and_white: bool = True) -> np.ndarray:
     black_and_white: a mask that shows no other colours is 0 where it is black and 255 where it is white, whatever is stored:
     a palette, 1-bit and white-is-zero TIFF, or ImageJ's inverting table can say the opposite. Where there is alpha,
     transparent pixels are background (0).
-    Raises ValueError, naming the file, if it is damaged, holds several pages, no integers or half-transparent pixels.
+    Raises ValueError, naming the file, if it is damaged, holds several pages, no integers, half-transparent pixels or what JPEG
+    has made of its values.
     """
     image = open_image(path)
+    values = _values(path, image, black_and_white)
+    if image.format in ("JPEG", "MPO") and not np.isin(values, (BLACK, WHITE)).all():
+        raise ValueError(
+            f"{path} is a JPEG, which changes the values of a mask; write masks without loss, as PNG or TIFF"
+        )
+    return values
+
+
+def _values(path: Path, image: Image.Image, black_and_white: bool) -> np.ndarray:
     if image.mode in ("1", "L", "P"):
         shown = np.asarray(image.convert("RGB"))
         if black_and_white and np.isin(shown, (BLACK, WHITE)).all() and (shown == shown[..., :1]).all():

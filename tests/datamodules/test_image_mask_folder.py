@@ -269,3 +269,30 @@ def test_a_network_learns_from_images_of_different_sizes(tmp_path: Path) -> None
     net = nn.Conv2d(1, 2, 3, padding=1)
     for batch in module.train_dataloader():
         assert net(batch.images).shape == (3, 2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("classes", "instances", "levels"), [(2, True, (9, 18)), (2, False, (255, 255)), (64, False, (9, 18))]
+)
+def test_a_mask_whose_values_jpeg_has_changed_is_refused(
+    tmp_path: Path, classes: int, instances: bool, levels: tuple[int, int]
+) -> None:
+    write_folder(tmp_path)
+    rows, columns = np.mgrid[:26, :26]
+    discs = np.zeros((26, 26), dtype=np.uint8)  # two objects, of JPEG some twenty values
+    for value, centre in zip(levels, (6, 18), strict=True):
+        discs[(rows - centre) ** 2 + (columns - centre) ** 2 < 25] = value
+    for number in range(len(SIZES)):
+        write(tmp_path / "images" / f"{number}.png", pair_of(number, (26, 26))[0])
+        write(tmp_path / "masks" / f"{number}.png", discs)
+    found = load_image_mask_folder(tmp_path, 1, 1, classes, instances).train.instances
+    assert len(np.unique(found[0])) == 1 + 2
+    (tmp_path / "masks" / "3.png").unlink()
+    write(tmp_path / "masks" / "3.jpg", discs)
+    with pytest.raises(
+        ValueError, match=r"3\.jpg is a JPEG, which changes the values of a mask; write .* as PNG or TIFF"
+    ):
+        load_image_mask_folder(tmp_path, 1, 1, classes, instances)
+    if levels[0] == 255:  # blocks of one value stay as they are
+        write(tmp_path / "masks" / "3.jpg", np.pad(np.full((8, 8), 255, dtype=np.uint8), ((8, 10), (8, 10))))
+        load_image_mask_folder(tmp_path, 1, 1, classes, instances)

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ def read_coco_file(path: Path) -> CocoFile:
     box under a pixel wide or high, which evaluation keeps, as COCO does.
     Raises FileNotFoundError if it is missing. ValueError naming the file, and the annotation where there is one: it is not
     COCO's JSON, ids or files are used twice, an annotation has an unknown image or category, no box, or one that is reversed or
-    outside its image, an area or iscrowd that is none, or a mask of another size; or some objects have a mask and others none.
-    ImportError without pycocotools where there are polygons.
+    outside its image, polygons far outside it, an area or iscrowd that is none, or a mask of another size; or some objects have
+    a mask and others none. ImportError without pycocotools where there are polygons.
     """
     dataset = _load(path)
     categories = sorted(_by_id(path, dataset, "categories", ("name",)).values(), key=lambda each: each["id"])
@@ -245,8 +246,19 @@ def _check_mask(segmentation: Any, height: int, width: int, fail: Fail) -> Any:
             raise fail("must have polygons [x, y, x, y, …], lists of numbers")
         if len(polygon) % 2:
             raise fail(f"has a polygon of {len(polygon)} numbers, x and y of every point are an even number")
+        if polygon and not (_lie_near(polygon[::2], width) and _lie_near(polygon[1::2], height)):
+            raise fail(
+                f"has a polygon with a point that is not finite or far outside of its image of {width} x {height} pixels "
+                "(width x height)"
+            )
     _pycocotools()
     return [polygon for polygon in segmentation if len(polygon) >= 6] or None
+
+
+def _lie_near(places: Sequence[float], length: int) -> bool:
+    """Whether places along a side are finite, and in the image or at most its length beside it. pycocotools walks along every
+    edge, and takes all memory for an endless one."""
+    return -length <= min(places) and max(places) <= 2 * length and isfinite(sum(places))  # NaN is in the sum
 
 
 def _note(path: Path, annotations: Sequence[int], what: str) -> list[str]:

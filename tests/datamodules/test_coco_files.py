@@ -319,6 +319,12 @@ BAD = {
     "unknown image": (set_annotation(image_id=11), "annotation 4 is of image 11, which the file does not list"),
     "unknown category": (set_annotation(category_id=4), "annotation 4 is of category 4, which the file does not list"),
     "half a point": (set_annotation(segmentation=[[1, 2, 3, 4, 5]]), "annotation 4 has a polygon of 5 numbers"),
+    "NaN in a polygon": (
+        set_annotation(segmentation=[[1, 2, 3, 4, float("nan"), 6]]),
+        "annotation 4 has a polygon with a point that is not finite or far outside of its image of 30 x 40 pixels",
+    ),
+    "endless polygon": (set_annotation(segmentation=[[1, 2, 3, 4, 5, float("inf")]]), "annotation 4 has a polygon with a"),
+    "polygon far outside": (set_annotation(segmentation=[[1, 2, 3, 1e12, 5, 6]]), "annotation 4 has a polygon with a point"),
     "no polygon": (set_annotation(segmentation=[[{}]]), "annotation 4 must have polygons"),
     "another size": (
         set_annotation(segmentation=text_mask(30, 40)),

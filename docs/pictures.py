@@ -14,7 +14,8 @@ from pathlib import Path
 from PIL import Image, ImageChops
 
 DOCS = Path(__file__).parent
-PICTURE = re.compile(r"^```sh\n(?:.*\n)*?(python -m benchmarks view .+)\n```\n+!\[[^\]]*\]\(([\w.]+)\)", re.MULTILINE)
+COMMAND = r"python -m benchmarks (?:view|report iso_compute) .+"
+PICTURE = re.compile(rf"^```sh\n(?:.*\n)*?({COMMAND})\n```\n+!\[[^\]]*\]\(([\w.]+)\)", re.MULTILINE)
 WIDTH, HEIGHT = 1240, 4000  # of the browser's window: no view is wider or higher
 MARGIN = 24
 

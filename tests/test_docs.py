@@ -218,3 +218,17 @@ def test_the_site_builds_without_a_warning_and_fetches_nothing(tmp_path: Path) -
             r"<(?:script|img|iframe)[^>]* src=[\"']?(?:https?:)?//|<link[^>]*https?://", page.read_text()
         )
         assert not loaded, page
+
+
+def test_every_picture_is_of_a_command_or_a_script_that_contributing_names() -> None:
+    spec = spec_from_file_location("pictures", ROOT / "docs" / "pictures.py")
+    assert spec and spec.loader
+    pictures = module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    scripts = "".join((ROOT / path).read_text(encoding="utf-8") for path in re.findall(r"docs/\w+\.py", contributing))
+    made = {
+        page.parent / name for page in PAGES for _, name in pictures.PICTURE.findall(page.read_text(encoding="utf-8"))
+    }
+    others = {path.name for path in (ROOT / "docs").rglob("*.png") if path not in made}
+    assert len(made) > 8 and not [name for name in others if name not in scripts + contributing]

@@ -8,7 +8,7 @@ from benchmarks.config.trial import Trial, config_hash
 from benchmarks.launch.checks import missing_resources
 from benchmarks.launch.process import Node
 from benchmarks.launch.sweep import LocalExecutor
-from benchmarks.launch.trial_job import Outcome, TrialJob, start_trial
+from benchmarks.launch.trial_job import Outcome, TrialJob, settled, start_trial
 
 
 class HostsExecutor(LocalExecutor):
@@ -48,6 +48,8 @@ class HostsExecutor(LocalExecutor):
             return Outcome("refused", f"cluster=hosts is for several machines, got trainer.num_nodes={machines}")
         if self._node >= machines:
             return Outcome("refused", f"cluster.node={self._node} of trainer.num_nodes={machines} machines")
+        if done := settled(trial):
+            return done
         if lacking := missing_resources(trial, machines=machines):
             return Outcome("refused", lacking)
         digest = config_hash(trial.config)

@@ -13,11 +13,11 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
-from benchmarks.launch.checks import missing_resources, refusal
+from benchmarks.launch.checks import missing_resources
 from benchmarks.launch.new_record import SUPERSEDED
 from benchmarks.launch.process_group import preload
 from benchmarks.launch.progress import SweepProgress
-from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, start_trial
+from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, settled, start_trial
 from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code, targets
 from benchmarks.records.hardware import gpus, on_gpu
@@ -69,8 +69,10 @@ class LocalExecutor(Executor):
 
     def start(self, trial: Trial) -> Job | Outcome:
         """Starts a trial in processes of its own."""
-        if refused := refusal(trial) or missing_resources(trial, self.workers):
-            return Outcome("refused", refused)
+        if done := settled(trial):  # first: what has its result needs nothing of this machine
+            return done
+        if lacking := missing_resources(trial, self.workers):
+            return Outcome("refused", lacking)
         own = self._take_gpus(trial.config) if self.workers > 1 and on_gpu(trial.config) else None
         started = start_trial(trial, own)
         if isinstance(started, Outcome):

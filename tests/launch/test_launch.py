@@ -213,6 +213,18 @@ def test_what_cannot_start_is_refused_with_the_numbers(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("digits/**/record.json"))
 
 
+def test_a_finished_run_needs_nothing_of_the_machine_where_it_is_asked_for_again(tmp_path: Path) -> None:
+    more = len(os.sched_getaffinity(0)) + 1
+    hosts = ("cluster=hosts", "trainer.num_nodes=2", "cluster.rendezvous=10.0.0.1:29400", "cluster.node=0")
+    for cluster in ((f"launch.workers={more}",), (*hosts, f"trainer.devices={more}", f"recipe.batch_size={2 * more}")):
+        asked = "model=resnet", "trainer.accelerator=cpu", *cluster
+        assert [outcome.status for outcome in run(tmp_path, *asked)] == ["refused"]
+        [trial] = expand([*TINY, *asked, f"output_root={tmp_path}"], multirun=False)
+        trial.directory.mkdir(parents=True)
+        files.write_json(trial.directory / files.RECORD, {"status": "ok"})
+        assert run(tmp_path, *asked) == [Outcome("finished")]
+
+
 def test_the_list_of_a_sweep_is_kept_once(tmp_path: Path) -> None:
     trials = expand([*TINY, "model=resnet,densenet", "seed=0,1", f"output_root={tmp_path}"], multirun=True)
     for _ in "ab":

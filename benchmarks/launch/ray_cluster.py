@@ -198,6 +198,7 @@ class RayExecutor(Executor):
         try:
             ray.init(
                 **place,
+                ignore_reinit_error=True,  # of the next look of seed=auto
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": {"PYTHONPATH": paths}},

@@ -397,6 +397,15 @@ def test_a_lost_node(
 
 @pytest.mark.ray
 @installed
+def test_a_process_may_ask_for_ray_at_each_look_of_seed_auto() -> None:
+    looks = "[RayExecutor({'retries': 0}, None, 1, 100_000_000) for look in range(2)]"
+    program = f"from benchmarks.launch.ray_cluster import RayExecutor; {looks}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=WITHIN_S)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.ray
+@installed
 @linux
 def test_ctrl_c_leaves_no_process(begin: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     """Of a Ray that the sweep has started; the second trial waits for the first."""

@@ -281,7 +281,8 @@ def describe_run(
     )
     record.dataset = Dataset(**data.manifest())
     shared = device.type == "cuda" and run.config["cluster"]["oversubscribe"] and run.config["launch"]["workers"] > 1
-    record.notes = [*(record.notes or ()), *data.remarks(), *([SHARED_GPU] if shared else [])] or None
+    notes = [*(record.notes or ()), *data.remarks(), *([SHARED_GPU] if shared else [])]
+    record.notes = [*dict.fromkeys(notes)] or None  # once: ranks that start again find those of the start before
     record.counts, record.baselines = record.dataset.counts, record.dataset.baselines
     record.complexity = complexity.totals()
     record.protocol = Protocol(

@@ -81,6 +81,7 @@ def test_a_killed_rank_is_named_and_a_restart_ends_in_the_same_weights(tmp_path:
     [undisturbed] = records(tmp_path / "c")
     assert undisturbed["restarts"] == []
     assert restarted["weights_sha256"] == undisturbed["weights_sha256"]
+    assert undisturbed["notes"] and restarted["notes"] == undisturbed["notes"]
 
 
 def test_a_programs_own_error_is_not_tried_again(tmp_path: Path) -> None:

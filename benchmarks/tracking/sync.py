@@ -85,7 +85,7 @@ class Tracked:
         if remote.state != state:
             return f"the state {state} (it is {remote.state})"
         stored = dict(remote.summary)
-        complete = summary(self.record, self.rows)
+        complete = {"error": None} | summary(self.record, self.rows)
         keys = [key for key, value in complete.items() if not equal({key: stored.get(key)}, {key: value})]
         if keys:
             return f"the summary's {', '.join(keys)}"

@@ -34,6 +34,8 @@ class Writer:
         if earlier:
             self._id = earlier[0].info.run_id
             self._client.update_run(self._id, status="RUNNING")
+            if "error" in earlier[0].data.tags:  # of an interruption from which the run goes on
+                self._client.delete_tag(self._id, "error")
         else:
             start = round(content.time_of({}) * 1000)
             tags = {RUN_ID: content.record["run_id"], "group": content.group}

@@ -181,6 +181,8 @@ def close(run: Any, directory: Path, record: Mapping[str, Any], config: Mapping[
         with suppress(OSError):
             run.write_logs(read_bytes(directory / LOG).decode(errors="replace"))
     run.summary.update(summary(record, read_history(directory / HISTORY)))
+    if record["error"] is None and run.summary.get("error") is not None:
+        del run.summary["error"]  # of an interruption from which the run has gone on
     run.summary.update(media(directory, record))
     for name, paths in artifacts(directory, record, config).items():
         artifact = wandb.Artifact(name, type="model")

@@ -23,6 +23,7 @@ class Held:
         facts: what the run computes.
         ended: how the mirror says that it ended.
         pictures: how many there are.
+        error: what is said beside the outcome, where the mirror has one place for it.
     """
 
     curves: dict[str, list[tuple[int, float]]]
@@ -30,6 +31,7 @@ class Held:
     ended: str
     pictures: int = 0
     name: str = field(default="")
+    error: str | None = None
 
 
 def of_csv(root: Path, directory: Path) -> Held:
@@ -85,7 +87,10 @@ def of_mlflow(root: Path, directory: Path) -> Held:
         name: [(one.step, one.value) for one in client.get_metric_history(run.info.run_id, name)] for name in names
     }
     pictures = client.list_artifacts(run.info.run_id, "pictures")
-    return Held(curves, run.data.params, run.data.tags.get("status", ""), len(pictures), run.info.run_name)
+    tags = run.data.tags
+    return Held(
+        curves, run.data.params, tags.get("status", ""), len(pictures), run.info.run_name, tags.get("error")
+    )
 
 
 READ_TRACKIO = """

@@ -102,4 +102,5 @@ def test_a_client_reads_each_row_once_after_a_resume_and_once_more(
     for run in (directory, other):
         held = check(name, root, run, record_of(run), read_history(run / "history.jsonl"))
         assert held.pictures >= 1
+        assert held.error is None
         assert held.name.startswith("resnext29_8x4d · digits · resnext_digits · seed ") or name == "tensorboard"

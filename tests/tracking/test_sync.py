@@ -157,6 +157,24 @@ def test_an_artifact_that_is_not_the_file_is_sent_again(
     assert "; 0 sent now" in run_sync(tmp_path, capsys)[1]
 
 
+def test_a_run_that_went_on_after_an_interruption_has_no_error_there(
+    server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tracked(tmp_path, "went-on", status="interrupted", error="interrupted by Ctrl-C")
+    whole = (directory / "history.jsonl").read_text()
+    (directory / "history.jsonl").write_text("".join(whole.splitlines(keepends=True)[:5]))
+    assert run_sync(tmp_path, capsys)[0] == 0
+    stored = server.runs["p", "went-on"]
+    assert stored.summary["error"] == "interrupted by Ctrl-C"
+    shutil.rmtree(directory)
+    tracked(tmp_path, "went-on")  # to its end
+    assert run_sync(tmp_path, capsys)[0] == 0
+    assert (stored.summary["status"], stored.summary.get("error")) == ("ok", None)
+    stored.summary["error"] = "of an earlier version of this suite"
+    assert "; 1 sent now" in run_sync(tmp_path, capsys)[1]
+    assert stored.summary.get("error") is None
+
+
 def test_a_sweep_has_a_report_with_its_statistics_once(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -52,9 +52,13 @@ def write_report_run(output_root: str | Path, runs: Sequence[Run], logger: Mappi
     request = root / FOLDER / f"{report_id(finished)}.json"
     if request.exists():
         return
-    request.parent.mkdir(parents=True, exist_ok=True)
     directories = sorted(os.path.relpath(run.directory, root) for run in finished)
-    write_json(request, {"directories": directories, "logger": dict(logger), "mode": None})
+    try:
+        request.parent.mkdir(parents=True, exist_ok=True)
+        write_json(request, {"directories": directories, "logger": dict(logger), "mode": None})
+    except OSError as error:
+        print(f"W&B: the report was not written: {error.filename}: {error.strerror}", file=sys.stderr)
+        return
     process = start("sweep_report", request, stdin=subprocess.DEVNULL)
     end(
         process,

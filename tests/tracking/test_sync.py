@@ -212,6 +212,14 @@ def test_no_tracking_has_no_report(tmp_path: Path) -> None:
     assert not (tmp_path / "wandb").exists()
 
 
+def test_a_report_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tracked(tmp_path, "read-only")
+    (tmp_path / "wandb").touch()  # stands for a folder that may only be read
+    sweep_report.write_report_run(tmp_path, load_runs(tmp_path)[0], LOGGER)
+    place = tmp_path / "wandb" / "reports"
+    assert capsys.readouterr().err == f"W&B: the report was not written: {place}: Not a directory\n"
+
+
 @pytest.mark.parametrize(
     ("variables", "said"),
     [({"WANDB_API_KEY": ""}, "no W&B key"), ({"WANDB_API_KEY": "short"}, "40"), ({"WANDB_API_KEY": "1" * 40}, "")],

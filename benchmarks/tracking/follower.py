@@ -33,8 +33,8 @@ class Writer(Protocol):
         """Write all but the history; once more changes nothing."""
 
     @staticmethod
-    def where(root: Path) -> str:
-        """Return how the runs of an output root are looked at, in a line."""
+    def where(content: Content) -> str:
+        """Return how the runs of an output root are looked at, in a line, by the settings of one of them."""
         ...
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from benchmarks.config.folders import choices, read_option
 from benchmarks.records.files import CONFIG, HISTORY, read_config
-from benchmarks.records.runs import Run, load_runs, output_root_of
+from benchmarks.records.runs import Run, load_runs
 from benchmarks.terminal import with_bar
 from benchmarks.tracking.content import Content, ended, reason
 from benchmarks.tracking.follower import Writer, writer_class
@@ -44,10 +44,11 @@ def run(arguments: argparse.Namespace) -> int:
     runs = {run.directory.resolve(): run for runs, _ in loaded for run in runs}
     problems = [problem for _, problems in loaded for problem in problems]
     rows = complete = 0
+    places: dict[str, None] = {}
     for run in with_bar(runs.values(), "mirroring", len(runs)):
         try:
-            rows += _mirror(run, name, writer)
-            complete += 1
+            written, place = _mirror(run, name, writer)
+            rows, complete, places[place] = rows + written, complete + 1, None
         except Exception as error:  # of the client, its server or the disk: of many classes
             problems.append(f"{one_line(str(run.directory))}: {reason(error)}")
     for problem in problems:
@@ -55,13 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"{complete} of {plural(len(runs), 'run')} in {name}, complete; {plural(rows, 'row')} of {HISTORY} written now"
     )
-    for root in dict.fromkeys(map(output_root_of, runs)):
-        print(f"look  {writer.where(root)}")
+    for place in places:
+        print(f"look  {place}")
     return 1 if problems else 0
 
 
-def _mirror(run: Run, name: str, writer_of: Any) -> int:
-    """Complete a run's mirror; return how many rows it lacked."""
+def _mirror(run: Run, name: str, writer_of: Any) -> tuple[int, str]:
+    """Complete a run's mirror; return how many rows it lacked, and how it is looked at."""
     try:
         config = read_config(run.directory)
     except (OSError, ValueError):
@@ -76,4 +77,4 @@ def _mirror(run: Run, name: str, writer_of: Any) -> int:
     if missing:
         writer.write(missing)
     writer.close(content)
-    return len(missing)
+    return len(missing), writer_of.where(content)

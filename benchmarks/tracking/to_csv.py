@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.records.files import read_bytes, write_atomic
@@ -42,6 +41,6 @@ class Writer:
         write_atomic(self._directory / SUMMARY, csv_text([("name", "value"), *lines]), durable=False)
 
     @staticmethod
-    def where(root: Path) -> str:
+    def where(content: Content) -> str:
         """Return where the files lie."""
-        return f"{HISTORY} and {SUMMARY} in the folder of each run below {root}"
+        return f"{HISTORY} and {SUMMARY} in the folder of each run below {content.root}"

@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,10 +83,10 @@ class Writer:
         self._client.set_terminated(self._id, STATES.get(content.record["status"], "FAILED"), time)
 
     @staticmethod
-    def where(root: Path) -> str:
-        """Return the command that shows the runs."""
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
-        return uri or f"mlflow ui --backend-store-uri {_database(root)}"
+    def where(content: Content) -> str:
+        """Return the server, or the command that shows the runs."""
+        uri: str | None = content.settings["tracking_uri"]
+        return uri or f"mlflow ui --backend-store-uri {shlex.quote(_database(content.root))}"
 
     def _steps_of(self, metric: str) -> set[int]:
         return {one.step for one in self._client.get_metric_history(self._id, metric)}

@@ -1,5 +1,6 @@
 """TensorBoard: an event file in the run's folder, by TensorBoard's own writer, without torch or TensorFlow."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,9 @@ class Writer:
             self._writer.close()
 
     @staticmethod
-    def where(root: Path) -> str:
+    def where(content: Content) -> str:
         """Return the command that shows the runs."""
-        return f"tensorboard --logdir {root}"
+        return f"tensorboard --logdir {shlex.quote(str(content.root))}"
 
     def _add(self, step: int, seconds: float, values: Sequence[Summary.Value]) -> None:
         """Write the values that are not there yet."""

@@ -5,7 +5,6 @@ By what its importers of CSV and TensorBoard files use, as ``trackio.log`` has n
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import trackio
@@ -46,7 +45,7 @@ class Writer:
         self._log([summary], [last], [f"{last[STEP]}-{summary[OUTCOME]}"])
 
     @staticmethod
-    def where(root: Path) -> str:
+    def where(content: Content) -> str:
         """Return the command that shows the runs."""
         return "trackio show"
 

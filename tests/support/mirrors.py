@@ -88,9 +88,7 @@ def of_mlflow(root: Path, directory: Path) -> Held:
     }
     pictures = client.list_artifacts(run.info.run_id, "pictures")
     tags = run.data.tags
-    return Held(
-        curves, run.data.params, tags.get("status", ""), len(pictures), run.info.run_name, tags.get("error")
-    )
+    return Held(curves, run.data.params, tags.get("status", ""), len(pictures), run.info.run_name, tags.get("error"))
 
 
 READ_TRACKIO = """

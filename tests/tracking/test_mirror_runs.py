@@ -14,7 +14,8 @@ from support.records import make_run
 from benchmarks.config.compose import expand
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.runs import read_history
-from benchmarks.tracking.content import KILLED
+from benchmarks.tracking.content import KILLED, Content
+from benchmarks.tracking.follower import writer_class
 
 
 def finished(root: Path, seed: int = 0, **changes: object) -> Path:
@@ -67,12 +68,33 @@ def test_a_run_that_was_killed_is_closed_and_one_that_runs_is_left_alone(
     assert (facts["status"], facts["error"], facts["exit_code"]) == ("killed", KILLED, "137")
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("mlflow", {"tracking_uri": None}, "mlflow ui --backend-store-uri 'sqlite:///{}/mlflow.db'"),
+        ("mlflow", {"tracking_uri": "http://of-the-run:5000"}, "http://of-the-run:5000"),
+        ("tensorboard", {}, "tensorboard --logdir '{}'"),
+    ],
+)
+def test_one_is_told_to_look_where_a_run_was_written(
+    name: str, settings: dict, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://of-this-shell:5000")
+    root = tmp_path / "my runs"
+    content = Content(root / "digits" / "resnet20" / "common" / "seed0", {}, {}, settings)
+    assert writer_class(name).where(content) == said.format(root.resolve())
+
+
 def test_a_package_that_is_missing_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in CLIENTS:
+        for imported in [
+            module for module in sys.modules if module.startswith((f"{name}.", "benchmarks.tracking.to_"))
+        ]:
+            monkeypatch.delitem(sys.modules, imported)
         monkeypatch.setitem(sys.modules, name, None)
-        monkeypatch.delitem(sys.modules, f"benchmarks.tracking.to_{name}", raising=False)
         assert command("export mirror")([str(tmp_path), "--to", name]) == 2
         assert f"--to {name} needs {name}: pip install -e '.[{name}]'" in capsys.readouterr().err
 

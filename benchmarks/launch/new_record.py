@@ -13,6 +13,7 @@ from benchmarks.records.record import Record, from_json, to_json
 from benchmarks.units import plural
 
 SUPERSEDED = "superseded"
+JOB = "slurm_job.json"  # the Slurm job that was submitted for a trial
 OF_ALL_STARTS = ("run_id", "started", "resumptions", "restarts", "code")  # what a resumed run keeps of its record
 
 
@@ -63,7 +64,8 @@ def _notes(config: dict[str, Any]) -> list[str]:
 
 
 def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None:
-    """Move a run's files to ``<output_root>/superseded/…/<run_id>``, where no report sees them; its locks stay.
+    """Move a run's files to ``<output_root>/superseded/…/<run_id>``, where no report sees them; its locks stay, and what names
+    the Slurm job that replaces it.
 
     The record goes last: as long as it is there, a call after a kill sees the old run and moves the rest of it too.
     """
@@ -71,5 +73,5 @@ def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None
     place = Path(output_root, SUPERSEDED, directory.relative_to(output_root), run_id)
     place.mkdir(parents=True, exist_ok=True)
     for path in sorted(directory.iterdir(), key=lambda path: path.name == RECORD):
-        if path.suffix != ".lock":
+        if path.suffix != ".lock" and path.name != JOB:
             os.replace(path, place / path.name)

@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.config.folders import added_folders
 from benchmarks.config.trial import Trial
+from benchmarks.launch.new_record import JOB
 from benchmarks.launch.slurm_queue import ENDED, LOOK_S, SACCT, Queue, Ticket, answer_lines, find_slurm, job_name
 from benchmarks.launch.slurm_task import GOES_ON, Task, amend_record
 from benchmarks.launch.sweep import Executor
@@ -26,7 +27,6 @@ from benchmarks.records.code_version import ROOT
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.progress import read_progress
 
-JOB = "slurm_job.json"
 FOLDER = "slurm"  # of an output root: submitit's files, one folder per job
 SILENT_S = 600  # without an answer before a job is given up
 LATE_S = 10  # that a result may be late on a shared file system

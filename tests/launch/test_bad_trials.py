@@ -140,6 +140,7 @@ def test_a_kill_while_a_run_is_moved_away_leaves_its_record_until_the_end(
             (directory / name).write_text(name)
         (directory / "checkpoints").mkdir()
         (directory / "checkpoints" / "last.ckpt").write_text("")
+        (directory / "slurm_job.json").write_text("of the job that moves them")
         moves = iter(range(killed_after))
 
         def killed(source: Path, target: Path, moves=moves) -> None:
@@ -155,7 +156,7 @@ def test_a_kill_while_a_run_is_moved_away_leaves_its_record_until_the_end(
             assert (directory / "record.json").exists(), killed_after
         monkeypatch.setattr(new_record.os, "replace", replace)
         new_record.supersede(directory, str(tmp_path), {"run_id": run_id})
-        assert list(directory.iterdir()) == []
+        assert [path.name for path in directory.iterdir()] == ["slurm_job.json"]
         place = tmp_path / "superseded" / directory.relative_to(tmp_path) / run_id
         assert sorted(path.name for path in place.iterdir()) == names
 

@@ -138,6 +138,17 @@ def test_two_nodes_after_a_time_limit_and_a_killed_launcher(cluster: None, undis
 
 
 @pytest.mark.slurm
+def test_the_job_of_a_run_that_starts_anew_is_found_again(cluster: None, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    assert run(*TINY, *ON_SLURM, root=root).returncode == 0
+    made, first = record(root), job(root)
+    other_code = made | {"code": made["code"] | {"training_sha256": "0" * 64}}
+    (directory(root) / "record.json").write_text(json.dumps(other_code))
+    assert run(*TINY, *ON_SLURM, "launch.rerun=stale", root=root).returncode == 0
+    assert record(root)["run_id"] != made["run_id"] and job(root) != first
+
+
+@pytest.mark.slurm
 def test_a_pre_empted_job_goes_on(cluster: None, undisturbed: Path, tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     workers = ("trainer.devices=2", "cluster.loader_workers=1", "cluster.partition=low")

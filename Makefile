@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check
 
-# Else each of some hundred processes of the tests compiles the suite anew.
+# Else every process that the tests start compiles the suite anew.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-slow test-timm test-clusters nightly lint docs hashes sbom clean

@@ -33,9 +33,9 @@ from benchmarks.units import grouped, number
 
 SEEDS_ALONE = "seeds alone"
 FEWEST_MASKS = 10  # test images: the normal deviate in place of Student's holds 92 % of ten, 70 % of two
+TOLERANCE = 1e-5  # of a rate: between the outcomes' score and the recorded one, which is in single precision
 # By a group's first run, what its outcomes say: the table and the page ask for the same.
 _known: WeakKeyDictionary[Run, dict[tuple[Any, ...], "Estimate"]] = WeakKeyDictionary()
-TOLERANCE = 1e-5  # of a rate: between the outcomes' score and the recorded one, which is in single precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,6 +257,7 @@ def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:
 
 
 def _known_estimate(group: Sequence[Run], figure: str, percent: bool | None) -> Estimate:
+    """Return the estimate of these runs, whose outcomes are read when it is first asked for."""
     first, *others = group
     known = _known.setdefault(first, {})
     key = *others, figure, percent

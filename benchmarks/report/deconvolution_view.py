@@ -58,10 +58,12 @@ def up_convolutions(trial: Trial) -> tuple[int, list[UpConvolution]]:
     Raises:
         ValueError: a network that cannot be, that does not take the data set's images, or whose up-convolution is no layer.
     """
+    from benchmarks.complexity.operator_cost import LAYERS
+
     net, cost = network_and_cost(trial.config)
     placed = [(layer, net.get_submodule(layer.name)) for layer in cost.layers if layer.kind == "conv_transpose"]
     for layer, module in placed:
-        if not hasattr(module, "kernel_size") or not isinstance(module.kernel_size, tuple):
+        if not isinstance(module, tuple(LAYERS)):
             raise ConfigurationError(
                 f"{layer.name or type(module).__name__} of {trial.config['name']} calls a transposed convolution itself: "
                 "kernel and stride are known of torch.nn.ConvTranspose2d alone"

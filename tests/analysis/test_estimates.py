@@ -173,6 +173,17 @@ def test_outcomes_that_are_not_the_runs_are_named_and_left_out(spoil, reason: st
     assert (one.test_set, one.basis_text) == ("", "seeds alone")
 
 
+def test_outcomes_are_read_once_for_all_that_ask(tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        classified(tmp_path, name, errors())
+    runs = load_runs(tmp_path)[0]
+    first = [group.estimate.interval for group in seed_groups(runs)]
+    for path in tmp_path.rglob(OUTCOMES):
+        path.unlink()
+    assert [group.estimate.interval for group in seed_groups(runs)] == first and None not in first
+    assert [group.estimate.test_set for group in seed_groups(load_runs(tmp_path)[0])] == ["", ""]  # others read anew
+
+
 def test_runs_without_outcomes_fall_back_to_their_seeds(tmp_path: Path) -> None:
     rows = errors()
     classified(tmp_path, "resnet20", rows)[2].joinpath(OUTCOMES).unlink()

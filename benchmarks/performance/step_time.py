@@ -38,8 +38,9 @@ HALF = {"16": torch.float16, "bf16": torch.bfloat16}
 
 
 def main(specification: dict[str, Any]) -> dict[str, Any]:
-    """Return ``step_s`` (median), ``quartiles_s``, ``memory_bytes`` (above what the process took before it built the network),
-    ``options`` in effect and ``hardware``, or ``error`` where memory does not suffice.
+    """Return ``step_s`` (median), ``quartiles_s``, ``first_s`` (the first step, in which a network is compiled),
+    ``memory_bytes`` (above what the process took before it built the network), ``options`` in effect and ``hardware``, or
+    ``error`` where memory does not suffice.
 
     Args:
         specification: model and optimizer (configuration nodes), image (C, H, W), batch (of this process), gpu, precision,
@@ -72,12 +73,14 @@ def _measured(specification: Mapping[str, Any], passes: Sequence[Mapping[str, An
                 forget_captured(steps.net)
                 _forget(device, bool(steps.options.compile))
             step = steps.of({**specification, **one})
+            first_s = step()
             taken = _times(step, device, ranks, specification.get("measured_s", MEASURED_S))
             lower, _, upper = statistics.quantiles(taken, method="inclusive")
             results.append(
                 {
                     "step_s": statistics.median(taken),
                     "quartiles_s": [lower, upper],
+                    "first_s": first_s,
                     "steps": len(taken),
                     "memory_bytes": _peak(device) - before,
                     "options": steps.options.as_dict(device),
@@ -153,9 +156,9 @@ class Steps:
 
 
 def _times(step: Callable[[], float], device: torch.device, ranks: int, measured_s: float) -> list[float]:
-    """Return the seconds of each step, after warm-up; all ranks make the same number of steps."""
+    """Return the seconds of each step after the first and a warm-up; all ranks make the same number of steps."""
     once, began = torch.tensor(0.0), time.perf_counter()
-    for done in range(WARM_UP):
+    for done in range(1, WARM_UP):
         if ranks == 1 and done >= 2 and time.perf_counter() - began > MEASURED_S:
             break  # slow steps need no third
         once = torch.tensor(step())

@@ -35,7 +35,7 @@ FIGURES: Columns = {
         ("of_peak", "of peak", ".0%"),
         ("memory_bytes", "MiB", MIB),
     )
-}
+} | {"start_s": ("start, s", ".1f")}
 WORKERS: Columns = {
     "workers": ("loader workers", "d"),
     "train_images_per_s": ("training images/s", RATE),
@@ -47,8 +47,9 @@ TABLE = MeasuredTable(
     {**NETWORK, "best": ("", "s"), **FIGURES},
     "Forward passes and training steps on random images, a process for each line, after warm-up, interleaved with the plain "
     "setting, that of the first line: times are the median ratio to it, times the median of what it took in all processes. "
-    "Best is what `trainer=auto` takes: the setting that trains the most images a second, or the first line where none has 3 % "
-    "more than that; TF32 and bfloat16 change numbers and are taken only with `trainer.allow_reduced_precision=true`. Of "
+    "Start is what the first forward pass and the first training step take more than later ones, as they compile. Best is what "
+    "`trainer=auto` takes: the setting that is through the recipe's training first, its start included, or the first line "
+    "where none is by 3 %; TF32 and bfloat16 change numbers and are taken only with `trainer.allow_reduced_precision=true`. Of "
     "peak: FLOPs of convolutions and linear layers a second, as a share of what the best of ten products of large matrices "
     "reaches in the same precision. Memory is the highest beside what the libraries take, that of compiling included.",
     same=("network", "image", "batch"),
@@ -135,9 +136,16 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     combinations, left_out = settings(has, bool(base["options"].get("gradient_checkpointing")))
     batches = sorted({max(1, int(batch * factor)) for factor in FACTORS} - {batch})
     peak = unfinished.get("peak", lambda: subprocesses.ask("performance.peak", base, threads))
-    problem = _data_problem(config)
+    epoch_images, problem = _images_of_an_epoch(config)
     if problem is not None:
-        print(f"loader workers are not measured: {problem}", file=sys.stderr)
+        print(f"loader workers are not measured, and starting is not counted: {problem}", file=sys.stderr)
+    entry = {
+        "name": config["name"],
+        "data": config["data"]["name"],
+        "peaks": peak["peaks"],
+        "epoch_images": epoch_images,
+    }
+    images = tuned_settings.images_of(config, entry)
     compiled = sum(setting["compile"] for setting in combinations)
     count = len(combinations) + len(batches) + (problem is None)
     guess = (count - compiled) * GUESS_S[False] + compiled * GUESS_S[True]
@@ -161,7 +169,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
             passes[label(row)] = measure(label(row), setting, partial(_measure, base, row))
         figures = Figures(passes.values(), peak["peaks"], counts(config))
         ordered = [figures.of(setting | {"batch": batch}, passes[label(setting)]) for setting in combinations]
-        exact, reduced = (tuned_settings.choose(ordered, allowed, {}) for allowed in (False, True))
+        exact, reduced = (tuned_settings.choose(ordered, allowed, {}, images) for allowed in (False, True))
         others = [row for row in ordered if exact.items() <= row.items()]
         for other in batches:
             row = exact | {"batch": other}
@@ -175,7 +183,6 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
             result = measure("loader workers", exact, lambda: {"passes": _steps(_specification(base, exact), loaders)})
             loading = [figures.loading(batch, *one) for one in zip(workers, result["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
-    entry = {"name": config["name"], "data": config["data"]["name"], "peaks": peak["peaks"]}
     entry |= {"settings": ordered, "batches": others, "workers": loading}
     path = tuned_settings.keep(config["output_root"], machine, key, entry)
     unfinished.path.unlink(missing_ok=True)
@@ -189,7 +196,8 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     _print(console, f"{config['name']}, {batch} images of {image}, {machine['device_name']}", entry, exact)
     for line in left_out:
         console.print(f"left out   {line}", markup=False, style="yellow")
-    console.print(f"best       {label(exact)}", markup=False, style="bold")
+    length = "" if images is None else f", over {images:,.0f} images with the start counted"
+    console.print(f"best       {label(exact)}{length}", markup=False, style="bold")
     if reduced != exact:
         console.print(f"           {label(reduced)}, with trainer.allow_reduced_precision=true", markup=False)
     loader_workers = (
@@ -233,18 +241,20 @@ class Figures:
     def of(self, row: Mapping[str, Any], measured: Mapping[str, Any]) -> dict[str, Any]:
         """Return the row with its figures, None where there are none, and the ``problem``."""
         figures: dict[str, Any] = {**row, "problem": None}
+        starts = []
         for name, result in zip(PASSES, measured["passes"], strict=True):
             values: dict[str, Any] = dict.fromkeys(("s", "images_per_s", "of_peak", "memory_bytes"))
             if "error" in result:
                 figures["problem"] = result["error"]
             else:
                 seconds = self._seconds(name, result)
+                starts.append(result["first_s"] - result["step_s"])
                 images, peak = row["batch"] / seconds, peak_of(self._peaks, row["precision"], result["options"])
                 share = peak and images * self._cost[PASSES[name]] / peak
                 values = {"s": seconds, "images_per_s": images, "of_peak": share}
                 values["memory_bytes"] = result["memory_bytes"]
             figures |= {f"{name}_{key}": value for key, value in values.items()}
-        return figures
+        return figures | {"start_s": max(0.0, sum(starts)) if starts else None}
 
     def loading(self, batch: int, workers: int, result: Mapping[str, Any]) -> dict[str, Any]:
         """Return the rate of training steps on the batches of so many loader workers."""
@@ -285,8 +295,8 @@ def with_setting(base: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[st
     return {**base, "options": options, "precision": setting["precision"]}
 
 
-def _data_problem(config: Mapping[str, Any]) -> str | None:
-    """Return why there are no batches of the data set, in one line; None if there are."""
+def _images_of_an_epoch(config: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    """Return how many images an epoch trains on, in whole batches, or None and in one line why there are no batches."""
     from hydra.utils import instantiate
 
     from benchmarks.training.failures import describe, is_known
@@ -298,5 +308,5 @@ def _data_problem(config: Mapping[str, Any]) -> str | None:
     except Exception as error:
         if not is_known(error):
             raise
-        return describe(error)
-    return None
+        return None, describe(error)
+    return len(datamodule.splits.train) // datamodule.batch_size * datamodule.batch_size, None

@@ -73,14 +73,18 @@ def find(root: str | Path, machine: Mapping[str, Any], key: str) -> tuple[dict[s
     return entry, None if entry else f"{path} has nothing of this network, batch and number of threads: {hint}"
 
 
-def choose(rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the setting of the row that trains the most images per second.
+def choose(
+    rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mapping[str, Any], images: float | None = None
+) -> dict[str, Any]:
+    """Return the setting of the row that trains ``images`` in the shortest time, its start included.
 
     The plain setting stays where the gain is small. TF32 and bfloat16 need ``allow_reduced``.
 
     Args:
-        rows: measurements, with the keys of ``SETTING`` and ``train_images_per_s``, None where it did not run.
+        rows: measurements, with the keys of ``SETTING``, ``train_images_per_s``, None where it did not run, and where it is
+            known ``start_s``, what the first steps take more than others, as they compile.
         pinned: values of ``SETTING`` that are not to be changed.
+        images: that a process trains on, over all epochs; None where that is not known: the start is not counted.
     """
     plain = PLAIN | dict(pinned)
     exact = {"precision": plain["precision"], "tf32": plain["tf32"]}
@@ -89,14 +93,26 @@ def choose(rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mappi
         fixed = pinned if allow_reduced else exact | dict(pinned)
         return row.get("train_images_per_s") is not None and all(row[name] == value for name, value in fixed.items())
 
+    def seconds(row: Mapping[str, Any]) -> float:
+        start_s = 0.0 if images is None else row.get("start_s") or 0.0
+        return start_s + (images or 1) / row["train_images_per_s"]
+
     candidates = [row for row in rows if fits(row)]
     if not candidates:
         return plain
-    best = max(candidates, key=lambda row: row["train_images_per_s"])
+    best = min(candidates, key=seconds)
     base = next((row for row in candidates if all(row[name] == plain[name] for name in SETTING)), None)
-    if base is not None and best["train_images_per_s"] < WORTH * base["train_images_per_s"]:
+    if base is not None and seconds(base) < WORTH * seconds(best):
         best = base
     return {name: best[name] for name in SETTING}
+
+
+def images_of(config: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
+    """Return how many images a process trains on; None where what was measured does not say, as of other data."""
+    per_epoch, trainer = entry.get("epoch_images"), config["trainer"]
+    if per_epoch is None or entry.get("data") != config["data"]["name"]:
+        return None
+    return per_epoch * trainer["max_epochs"] / (trainer["devices"] * trainer["num_nodes"])
 
 
 def choose_least(rows: Sequence[Mapping[str, Any]], name: str, pace: str) -> int | None:
@@ -118,7 +134,7 @@ def choice(config: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str,
     pinned = {name: trainer[name] for name in SETTING if trainer[name] not in (None, PLAIN["precision"])}
     if trainer["gradient_checkpointing"] or trainer.get("cuda_graph"):
         pinned["compile"] = False
-    setting = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned)
+    setting = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned, images_of(config, entry))
     loading: dict[str, Any] = {}
     workers = choose_least(entry["workers"], "workers", "train_images_per_s")
     batch = choose_least(entry["batches"], "batch", "forward_images_per_s")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.nets import FasterRCNN, MaskRCNN, ResNet
+from lightning_modules.nets.boxes import iou
 from lightning_modules.nets.fpn import FPN
 from lightning_modules.nets.frozen_norm import FrozenBatchNorm2d, freeze_norms
 from lightning_modules.nets.rpn import RPN, label_anchors
@@ -145,7 +146,7 @@ def test_detections_are_within_the_image_by_falling_score(form):
 
 
 def test_a_detector_learns_an_image_by_heart():
-    """All parts of the loss together: 60 steps find both objects and their masks."""
+    """All parts of the loss together: 120 steps find both objects and their masks, also with other noise in the image."""
     net = small("fpn", num_classes=7)
     target = targets_of_two_images()[0]
     generator = torch.Generator().manual_seed(0)
@@ -153,7 +154,7 @@ def test_a_detector_learns_an_image_by_heart():
     for box, label in zip(target["boxes"].int().tolist(), target["labels"].tolist(), strict=True):
         image[0, 0, box[1] : box[3], box[0] : box[2]] += 1 + label / 6
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    for _ in range(60):
+    for _ in range(120):
         losses, _ = net.losses(image, [target], [generator])
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
@@ -162,7 +163,7 @@ def test_a_detector_learns_an_image_by_heart():
         (detection,) = net.eval()(image)
     assert set(detection["labels"][:2].tolist()) == {0, 6}
     order = detection["labels"][:2].argsort()
-    assert torch.allclose(detection["boxes"][:2][order], target["boxes"], atol=4)
+    assert float(iou(detection["boxes"][:2][order], target["boxes"]).diag().min()) > 0.7
     assert float(detection["masks"][:2].mean()) > 0.7  # the objects fill their boxes
 
 

@@ -24,7 +24,7 @@ from lightning_modules.nets.rpn import label_anchors
 from lightning_modules.nets.sampling import IGNORED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-MEAN, STD = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+MEAN, STD = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], dtype=torch.float64)[:, :, None, None]
 NAME = "maskrcnn_resnet50_fpn"
 
 
@@ -35,12 +35,12 @@ def expected() -> dict[str, Any]:
 
 
 def batch_of(images: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Normalised images, padded to a multiple of 32, and their sizes."""
+    """Normalised images, float64, padded to a multiple of 32, and their sizes."""
     sizes = torch.tensor([list(image.shape[1:]) for image in images])
     height, width = (-(-int(side) // 32) * 32 for side in sizes.max(dim=0).values)
-    batch = torch.zeros(len(images), 3, height, width)
+    batch = torch.zeros(len(images), 3, height, width, dtype=torch.float64)
     for row, image in enumerate(images):
-        batch[row, :, : image.shape[1], : image.shape[2]] = (image - MEAN) / STD
+        batch[row, :, : image.shape[1], : image.shape[2]] = (image.double() - MEAN) / STD
     return batch, sizes
 
 
@@ -52,10 +52,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
 
 
 def test_mask_rcnn_finds_what_torchvisions_own_finds(weights: Weights) -> None:
-    """Proposals, logits, detections and masks of five images in two batches, to 1e-4."""
+    """Proposals, logits, detections and masks of five images in two batches, to 1e-4: ours rounds boxes to float32."""
     net = instantiate(weights.network, post_nms=(theirs.PROPOSALS, theirs.PROPOSALS))
     weights.load_into(net)
-    net.eval()
+    net.double().eval()
     outputs: dict[str, list[Any]] = {"proposals": [], "heads": []}
     net.pooling.register_forward_hook(lambda module, arguments, output: outputs["proposals"].append(arguments[1]))
     net.box_head.register_forward_hook(lambda module, arguments, output: outputs["heads"].append(output))
@@ -87,12 +87,13 @@ def test_losses_are_torchvisions_where_nothing_is_drawn(weights: Weights) -> Non
     post_nms = (theirs.PROPOSALS, theirs.PROPOSALS)
     net = instantiate(weights.network, post_nms=post_nms, regions_per_image=count, anchors_per_image=count)
     weights.load_into(net)
-    net.train()
+    net.double().train()
     for image, figures in zip(
         [image for images in theirs.images() for image in images], expected()["losses"], strict=True
     ):
         batch, sizes = batch_of([image])
         given = theirs.objects(*image.shape[1:])
+        given["boxes"] = given["boxes"].double()
         target = given | {"labels": given["labels"] - 1, "size": sizes[0], "scale": torch.ones(2)}
         with torch.no_grad():
             losses, counts = net.losses(batch, [target], [torch.Generator()])
@@ -233,7 +234,7 @@ def test_detectron2s_weights_compute_here_what_they_do_there(
     if "_X_" in name:
         there /= torch.tensor([57.375, 57.12, 58.395])[:, None, None]
     conv1 = torch.from_numpy(arrays["backbone.bottom_up.stem.conv1.weight"])
-    ours = net.backbone.stem[0]((image - MEAN)[None] / STD)
+    ours = net.backbone.stem[0](((image - MEAN)[None] / STD).float())
     torch.testing.assert_close(
         ours, F.conv2d(there[None], conv1, stride=2, padding=3), rtol=1e-4, atol=0.1 if width == 64 else 1e-3
     )

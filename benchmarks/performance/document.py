@@ -103,7 +103,7 @@ class MeasuredTable:
     """A table of docs/performance.md, which a command measures.
 
     Attributes:
-        kind: names the file of its record, ``<kind>-<device>.json``.
+        kind: names the file of its record, ``<kind>-<device>.json``; has no ``-``.
         columns: rows may have more keys.
         note: what a reader must know, one paragraph.
         same: keys by which rows belong together; empty where every record replaces the one before.
@@ -140,7 +140,8 @@ class MeasuredTable:
         """Write the record of these rows and return its path.
 
         With ``same``, rows stay that were measured with the same hardware, versions and threads and differ in one of those
-        keys from all the new ones; each row then has its command, and the record all of them.
+        keys from all the new ones; each row then has its command, and the record all of them. Another device than that of the
+        first record has a record of its own.
 
         Args:
             environment: as ``this_machine`` returns it.
@@ -149,6 +150,9 @@ class MeasuredTable:
         path = root / f"{self.kind}-{environment['device']}.json"
         rows = list(rows)
         if self.same:
+            if (read_json(path) or {}).get("environment", environment)["device_name"] != environment["device_name"]:
+                name = re.sub(r"\W+", "_", environment["device_name"].lower()).strip("_")
+                path = path.with_name(f"{self.kind}-{environment['device']}-{name}.json")
             before = read_json(path) or {}
             here, there = (
                 {name: of.get(name) for name in MACHINE} for of in (environment, before.get("environment", {}))
@@ -240,7 +244,7 @@ def of_today(text: str) -> str:
 
 
 def _place(path: Path) -> tuple[int, str]:
-    kind = path.stem.rpartition("-")[0]
+    kind = path.stem.partition("-")[0]
     return KINDS.index(kind) if kind in KINDS else len(KINDS), path.stem
 
 

@@ -26,7 +26,8 @@ class Code:
 
 @dataclass(kw_only=True)
 class Environment:
-    """Packages and hardware of a run's process; on a GPU ``device_name`` is the GPU's, else the processor's."""
+    """Packages and hardware of a run's process; on a GPU ``device_name`` is the GPU's, else the processor's, as
+    ``AMD EPYC (AVX512, bfloat16)``."""
 
     python: str
     platform: str

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.records.code_version import IS_CHECKOUT, ROOT, training_sha256, user_code
-from benchmarks.records.hardware import linux_says
+from benchmarks.records.hardware import linux_says, multiplies_bf16
 from benchmarks.records.record import Code, Environment, to_json
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "torchmetrics", "fvcore", "wandb", "numpy", "scipy", "timm")
@@ -39,14 +39,13 @@ def code(config: Mapping[str, Any]) -> Code:
 def environment(device: torch.device) -> dict[str, Any]:
     """Return packages, processor, memory and threads of this process: a record's ``Environment`` as plain types."""
     cuda = device.type == "cuda"
-    processor = linux_says("cpuinfo", "model name") or platform.processor() or platform.machine()
     return to_json(
         Environment(
             python=platform.python_version(),
             platform=platform.platform(),
             packages={name: number for name in PACKAGES if (number := _version(name))},
             device=device.type,
-            device_name=torch.cuda.get_device_name(device) if cuda else processor,
+            device_name=torch.cuda.get_device_name(device) if cuda else _processor(),
             cores=os.cpu_count(),
             threads=torch.get_num_threads(),
             memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -67,6 +66,13 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _processor() -> str:
+    """Return the processor's name and the instructions that PyTorch uses of it, as a name like `AMD EPYC` is of many."""
+    name = linux_says("cpuinfo", "model name") or platform.processor() or platform.machine()
+    instructions = [torch.backends.cpu.get_cpu_capability(), *["bfloat16"] * bool(multiplies_bf16(gpu=False))]
+    return f"{name} ({', '.join(instructions)})"
 
 
 def _version(package: str) -> str | None:

@@ -145,5 +145,10 @@ def test_rows_of_several_commands_are_kept_together_as_long_as_the_machine_is_th
     again = add("tune a", WHERE, ("a", 4.0))
     assert [row["ratio"] for row in again["rows"]] == [3.0, 4.0] and again["command"] == "tune b && tune a"
     assert "`tune b && tune a`" in render(read_records(tmp_path))
+    other = WHERE | {"device_name": "Another CPU (AVX2)"}
+    assert [row["ratio"] for row in add("tune a", other, ("a", 6.0))["rows"]] == [6.0]
+    assert [row["ratio"] for row in add("tune b", other, ("b", 7.0))["rows"]] == [6.0, 7.0]
+    assert [*read_records(tmp_path)] == ["tune-cpu", "tune-cpu-another_cpu_avx2"], "each machine has a record"
     newer = add("tune a", WHERE | {"packages": {"torch": "2.14.0"}}, ("a", 5.0))
     assert [row["ratio"] for row in newer["rows"]] == [5.0]
+    assert len(read_records(tmp_path)["tune-cpu-another_cpu_avx2"]["rows"]) == 2

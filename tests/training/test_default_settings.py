@@ -10,6 +10,7 @@ from support.configurations import trial
 from benchmarks.records import hardware
 from benchmarks.training import default_settings
 from benchmarks.training.default_settings import complete, exact_precision
+from benchmarks.training.environment import environment
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.tuned_settings import specification
 from lightning_modules.nets import DenseNet, ResNet, UNet
@@ -62,6 +63,8 @@ def test_the_processor_says_whether_it_multiplies_bfloat16() -> None:
     of_torch = [getattr(torch.cpu, name)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
     if "flags" in lines.read_text():
         assert hardware.multiplies_bf16(False) is any(of_torch)
+        said = environment(torch.device("cpu"))["device_name"]
+        assert ("(AVX512" in said, "bfloat16)" in said) == (" avx512f " in lines.read_text(), any(of_torch))
 
 
 def test_what_is_measured_and_forecast_has_the_layout_of_the_run() -> None:

@@ -1,6 +1,7 @@
 """Images and their masks in two folders, paired by name."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from datamodules.readers.image_files import SUFFIXES
@@ -53,6 +54,11 @@ def image_mask_pairs(path: Path, mask_suffix: str | None = None) -> tuple[list[t
 def holds_images(path: Path) -> bool:
     """Whether a folder has images/ or imagesTr/."""
     return _folder(path, _IMAGES).is_dir()
+
+
+def are_pairs(names: Collection[str]) -> bool:
+    """Whether folders of these names hold images and their masks."""
+    return any({image, mask} <= set(names) for image, mask in zip(_IMAGES, _MASKS, strict=True))
 
 
 def _folder(path: Path, names: tuple[str, ...]) -> Path:

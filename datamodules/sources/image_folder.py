@@ -12,6 +12,7 @@ from datamodules.readers.decoded import Decoded, Part, decoded_once, gather
 from datamodules.readers.encoded import FolderImages
 from datamodules.readers.image_files import SUFFIXES
 from datamodules.readers.listing import list_folder, size_of, stray_note
+from datamodules.readers.pairs import are_pairs
 from datamodules.readers.parts import part_folders
 from datamodules.readers.splits import Splits, part_by_name
 from datamodules.readers.stored_image import StoredImage
@@ -34,7 +35,8 @@ def load_image_folder(
     set, and val is drawn from train/. in_channels: 3, or 1 for grey. The images are decoded once and kept in a subfolder of
     cache_dir; see decoded_once.
     Raises FileNotFoundError on missing folders, ValueError on empty ones, on two folders of validation images, on files that
-    are no images of a known kind or of 16 bits, naming them, and on classes that differ between the parts or are too small.
+    are no images of a known kind or of 16 bits, naming them, on folders of images and masks, and on classes that differ
+    between the parts or are too small.
     """
     root, size = Path(path), (int(image_size[0]), int(image_size[1]))
     if in_channels not in (1, 3):
@@ -47,6 +49,10 @@ def load_image_folder(
     folders, remarks = part_folders(root, lambda train: any(entry.is_dir() for entry in list_folder(train)[0]))
     strays = 0
     classes, _ = _class_folders(folders["train"])
+    if are_pairs(classes):
+        raise ValueError(
+            f"{folders['train']} holds images and their masks, not a folder for each class: data=image_mask_folder"
+        )
     files = {}
     for part, folder in folders.items():
         names, skipped = _class_folders(folder)

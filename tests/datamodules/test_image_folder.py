@@ -132,6 +132,9 @@ def damage(root: Path, kind: str) -> None:
             (cats / "0.jpg").rename(root / "0.jpg")
         case "one class":
             (root / "dogs").rename(root.parent / "dogs")
+        case "pairs":
+            cats.rename(root / "images")
+            (root / "dogs").rename(root / "masks")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +157,7 @@ def damage(root: Path, kind: str) -> None:
         ("damaged", "cats/1.jpg cannot be read as an image"),
         ("16 bits", "cats/deep.png must have 8 bits a channel"),
         ("flat", "pets/0.jpg is in no class; put the images of each class into a folder of its own"),
+        ("pairs", "pets holds images and their masks, not a folder for each class: data=image_mask_folder"),
         ("one class", "pets must hold a folder for each of two classes or more, got 1"),
     ],
 )

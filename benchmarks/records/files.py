@@ -1,6 +1,7 @@
 """The files of a run: written atomically, read back by everything else. The local record is the truth."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -74,7 +75,7 @@ def write_json(path: Path, content: Mapping[str, Any], durable: bool = True) -> 
     write_atomic(path, json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n", durable)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     """Return the content of a file.
 
     Raises:
@@ -84,8 +85,7 @@ def read_bytes(path: Path) -> bytes:
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a file", os.fspath(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read()
+        return io.FileIO(descriptor, closefd=False).readall()
     finally:
         os.close(descriptor)
 

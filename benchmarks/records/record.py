@@ -278,11 +278,15 @@ def wrong_value(content: dict[str, Any], block: type = Record) -> str | None:
     """
     for key, parts in _known_parts(block).items():
         value = content.get(key)
-        if value is not None and (wrong := _wrong(value, parts)) is not None:
+        kind = type(value)
+        if value is None or (kind is parts[0] and (kind in _SCALARS or (kind is int and abs(value) < 2**63))):
+            continue  # the usual case, at once: thousands of records are read
+        if (wrong := _wrong(value, parts)) is not None:
             return key + wrong
     return None
 
 
+_SCALARS = (str, float, bool)
 _hints = lru_cache(get_type_hints)
 
 
@@ -301,11 +305,11 @@ def _wrong(value: Any, parts: tuple[Any, bool, Any]) -> str | None:
     elif not isinstance(value, kind):
         return f" must be a {kind.__name__}"
     items = value.values() if kind is dict else value if kind is list else ()
-    # The usual case, at once: thousands of records are read.
     usual = of_items in (str, int, float) and set(map(type, items)) <= {of_items}
     if of_items is Any or (usual and (of_items is not int or max(map(abs, items), default=0) < 2**63)):
         return None
-    return next(filter(None, (_wrong(item, _parts(of_items)) for item in items if item is not None)), None)
+    parts_of_one = _parts(of_items)
+    return next(filter(None, (_wrong(item, parts_of_one) for item in items if item is not None)), None)
 
 
 @lru_cache

@@ -7,12 +7,13 @@ and `history.jsonl` (one row per evaluation, appended). Nothing here imports tor
 import gc
 import hashlib
 import json
+import marshal
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -259,8 +260,7 @@ def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:
 
 def output_root_of(directory: Path) -> Path:
     """Return the output root, absolute, of the run in ``directory``; of one that was moved near the root of the disk, that."""
-    parents = Path(os.path.abspath(directory)).parents
-    return parents[min(OUTPUT_ROOT, len(parents) - 1)]
+    return Path(os.path.abspath(directory).rsplit(os.sep, OUTPUT_ROOT + 1)[0] or os.sep)
 
 
 @contextmanager
@@ -277,6 +277,7 @@ def uncollected() -> Iterator[None]:
 
 def _load(root: Path) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
+    parts: dict[tuple[str, bytes], Any] = {}
     measurements: dict[Path, dict[str, dict[str, Any]]] = {}  # of speed, by output root
     for directory, folders, names in _walk(root):
         if directory == os.fspath(root):
@@ -290,16 +291,16 @@ def _load(root: Path) -> tuple[list[Run], list[str]]:
                 folders.clear()
             continue
         folders.clear()  # a run's own subfolders hold no runs
-        path = Path(directory, "record.json")
+        folder, path = Path(directory), os.path.join(directory, "record.json")
         try:
-            record = _read_record(path)
-            output_root = output_root_of(path.parent)
+            record = _read_record(path, parts)
+            output_root = output_root_of(folder)
             if output_root not in measurements:
                 measurements[output_root] = measured_speed.read(output_root)
             measured_speed.add_to(record, measurements[output_root])
-            runs.append(Run(path.parent, record))
+            runs.append(Run(folder, record))
         except (OSError, ValueError) as error:
-            problems.append(f"{one_line(str(path))}: {one_line(str(error))}")
+            problems.append(f"{one_line(str(Path(path)))}: {one_line(str(error))}")
     return runs, problems
 
 
@@ -338,7 +339,16 @@ def read_history(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(path: str, known: dict[tuple[str, bytes], Any]) -> dict[str, Any]:
+    """Return the checked content of a record.json.
+
+    Args:
+        known: parts of other records, by name and content: runs of a sweep share most, which are checked and held once.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is torn, or not a run's record of this schema.
+    """
     try:
         record = json.loads(files.read_bytes(path))
     except (ValueError, RecursionError):
@@ -359,11 +369,18 @@ def _read_record(path: Path) -> dict[str, Any]:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {record['status']!r:.80}")
     if not isinstance(record.get(measured_speed.BLOCK), dict | None):  # which no run writes
         raise ValueError(f"{measured_speed.BLOCK} must be an object, got {type(record[measured_speed.BLOCK]).__name__}")
-    if (wrong := wrong_value(record)) is not None:
+    # Unlike equality, marshal tells true from 1; its version 2 writes equal content alike.
+    parts = {key: (key, marshal.dumps(value, 2)) for key, value in record.items() if isinstance(value, dict | list)}
+    if (wrong := wrong_value({key: value for key, value in record.items() if parts.get(key) not in known})) is not None:
         raise ValueError(wrong)
-    return record
+    return record | {key: known.setdefault(part, record[key]) for key, part in parts.items()}
 
 
 def _order(run: Run) -> tuple[Any, ...]:
-    natural = [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", run.name)]
-    return run.data, natural, run.recipe, run.seed, run.directory
+    return run.data, _natural(run.name), run.recipe, run.seed, run.directory
+
+
+@lru_cache
+def _natural(name: str) -> list[int | str]:
+    """Return the parts of a name, its numbers as such: resnet20 comes before resnet110."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]

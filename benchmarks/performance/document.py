@@ -168,9 +168,13 @@ class MeasuredTable:
         return path
 
     def committed(self, device: str) -> list[dict[str, Any]]:
-        """Return the committed rows of a device; empty where there are none."""
-        rows: list[dict[str, Any]] = read_records().get(f"{self.kind}-{device}", {"rows": []})["rows"]
-        return rows
+        """Return the committed rows of a kind of device, `cpu` or `cuda`, of all machines; empty where there are none."""
+        return [
+            row
+            for stem, record in read_records().items()
+            if stem.partition("-")[0] == self.kind and record["environment"]["device"] == device
+            for row in record["rows"]
+        ]
 
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:

@@ -38,6 +38,7 @@ NETWORKS = {
     "densenet_bc40_k12": (("model=densenet", CIFAR, "model.depth=40"), 64, None),
     "densenet_bc40_digits": (("model=densenet", DIGITS), 64, None),
     "densenet_bc100_k12": (("model=densenet", CIFAR), 16, 64),
+    "unet8_padded": (("model=unet", "data=nuclei"), 4, None),
     "unet32_padded": (("model=unet", "data=touching_cells", "model.base_channels=32"), 4, 16),
     "resnet50": (("model=resnet", IMAGENET, "model.depth=50"), None, 64),
     "resnext50_32x4d": (("model=resnext", IMAGENET, "model.depth=50"), None, 64),
@@ -57,8 +58,8 @@ TABLE = MeasuredTable(
     },
     "Training steps and forward passes of evaluation on random images in channels_last and in NCHW, interleaved in one "
     "process: the ratio's median with its 95 % interval, on a CPU of processor time in one thread. channels_last is the "
-    "default of a family in a precision on a device, where the geometric mean of its networks' ratios in training is below "
-    "1 / 1.03 and none of them takes more than 1.03 times as long. In 32-true a GPU's convolutions are in TF32.",
+    "default of a family in a precision on CPUs or GPUs, where the geometric mean of its networks' ratios in training, on all "
+    "machines measured, is below 1 / 1.03 and none of them takes more than 1.03 times as long. In 32-true a GPU's convolutions are in TF32.",
     same=("network", "batch", "precision"),
 )
 
@@ -139,7 +140,7 @@ def decisions(rows: Sequence[Mapping[str, Any]], device: str) -> list[dict[str, 
         ratios = [row["time_ratio"] for row in members]
         mean = statistics.geometric_mean(ratios)
         faster = mean < 1 / WORTH and max(ratios) < WORTH
-        names = " ".join(sorted(row["network"] for row in members))
+        names = " ".join(sorted({row["network"] for row in members}))
         values = (device, family, precision, str(faster).lower(), f"{mean:.3f}", names)
         table.append(dict(zip(FIELDS, values, strict=True)))
     return table

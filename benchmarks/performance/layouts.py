@@ -59,7 +59,8 @@ TABLE = MeasuredTable(
     "Training steps and forward passes of evaluation on random images in channels_last and in NCHW, interleaved in one "
     "process: the ratio's median with its 95 % interval, on a CPU of processor time in one thread. channels_last is the "
     "default of a family in a precision on CPUs or GPUs, where the geometric mean of its networks' ratios in training, on all "
-    "machines measured, is below 1 / 1.03 and none of them takes more than 1.03 times as long. In 32-true a GPU's convolutions are in TF32.",
+    "machines measured, is below 1 / 1.03 and none of them takes more than 1.03 times as long. In 32-true a GPU's convolutions "
+    "are in TF32.",
     same=("network", "batch", "precision"),
 )
 

@@ -177,6 +177,8 @@ def csv_text(rows: Iterable[Iterable[Any]]) -> str:
 
 def one_line(text: str) -> str:
     """`text` on one line, with nothing in it that a terminal would obey."""
+    if " " not in text and text.isprintable():
+        return text
     line = " ".join(text.split())
     return line if line.isprintable() else "".join(char if char.isprintable() else "�" for char in line)
 

@@ -57,11 +57,15 @@ def all_reference_counts() -> tuple[ReferenceCounts, ...]:
         )
 
 
+@cache
+def _by_network() -> dict[tuple[str, tuple[int, ...], int], ReferenceCounts]:
+    return {(c.network, c.input_size, c.num_classes): c for c in all_reference_counts()}
+
+
 def reference_counts_of(network: str, input_size: Sequence[int], num_classes: int) -> ReferenceCounts | None:
     """Return the reference counts of a network for images (C, H, W) and a number of classes; dropout changes no count."""
     words = " ".join(word for word in network.split() if word.split("=")[0] not in COSTLESS)
-    key = (words, tuple(input_size), num_classes)
-    return next((c for c in all_reference_counts() if (c.network, c.input_size, c.num_classes) == key), None)
+    return _by_network().get((words, tuple(input_size), num_classes))
 
 
 def check(name: str, num_classes: int, complexity: Complexity) -> None:

@@ -82,7 +82,7 @@ class Run:
         overrides = sorted(self.part("overrides").items())
         return {key.removeprefix("model."): value for key, value in overrides if key.startswith("model.")}
 
-    @property
+    @cached_property
     def network(self) -> str:
         """The name, with the arguments of the network that it does not show: `resnet34 model.shortcut=A`."""
         return " ".join([self.name, *(f"model.{key}={short_value(value)}" for key, value in self.arguments.items())])

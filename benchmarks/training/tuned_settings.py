@@ -108,7 +108,8 @@ def choose(
 
 
 def images_of(config: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
-    """Return how many images a process trains on; None where what was measured does not say, as of other data."""
+    """Return how many images a process trains on at most, as a budget may end training before the last epoch; None where what
+    was measured does not say, as of other data."""
     per_epoch, trainer = entry.get("epoch_images"), config["trainer"]
     if per_epoch is None or entry.get("data") != config["data"]["name"]:
         return None

@@ -146,7 +146,7 @@ def test_detections_are_within_the_image_by_falling_score(form):
 
 
 def test_a_detector_learns_an_image_by_heart():
-    """All parts of the loss together: 120 steps find both objects and their masks, also with other noise in the image."""
+    """All parts of the loss together: 120 steps find both objects and their masks."""
     net = small("fpn", num_classes=7)
     target = targets_of_two_images()[0]
     generator = torch.Generator().manual_seed(0)

@@ -19,7 +19,8 @@ from benchmarks.records.files import RECORD, read_json
 from benchmarks.terminal import add_overrides, at_least, with_bar
 
 USUAL = ("model=resnet", "data=digits", "recipe.epochs=5")
-OURS = {"ours": (), "ours, bfloat16": ("trainer.precision=bf16-mixed",)}  # arguments of run.py
+HALF = "ours, bfloat16"
+OURS = {"ours": (), HALF: ("trainer.precision=bf16-mixed",)}  # arguments of run.py
 SCRIPTS = ("lightning", "bare")
 BESIDE = "bare"
 TOLERANCE = 0.1  # of a committed ratio
@@ -83,15 +84,20 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         ValueError: a network that cannot be trained here, another task, or a process that fails.
     """
+    import torch
     from hydra.utils import instantiate
+
+    from benchmarks.training.options import has_bf16
 
     overrides = [*(arguments.overrides or USUAL), "trainer.accelerator=cpu", "cluster.threads_per_process=1"]
     chosen = {name: folder for name in PEERS if (folder := getattr(arguments, name))}
-    left_out = "; ".join(
+    bfloat16 = has_bf16(torch.device("cpu"))
+    absent = [
         f"{name}: give its sources by --{name}, and --python where its packages are elsewhere"
         for name in PEERS
         if name not in chosen
-    )
+    ]
+    left_out = "; ".join([*absent, *([] if bfloat16 else ["bfloat16: this processor has no such arithmetic"])])
     committed = TABLE.committed("cpu")  # before they are written anew
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -102,10 +108,11 @@ def run(arguments: argparse.Namespace) -> int:
             )
         (root / CACHE).mkdir()
         splits = instantiate(config["datamodule"]["source"])()  # decoded here once, if need be, for all that follow
-        peers = peer_commands(config, chosen, arguments.python, root, splits)
+        peers = peer_commands(config, chosen, arguments.python, root, splits, bfloat16)
         del splits
         repeats = range(arguments.repeats)
-        turns = [in_turn(config, overrides, peers, root) for _ in with_bar(repeats, "processes")]
+        ours = {name: more for name, more in OURS.items() if bfloat16 or name != HALF}
+        turns = [in_turn(config, overrides, ours, peers, root) for _ in with_bar(repeats, "processes")]
     results = {name: [turn[name] for turn in turns] for name in turns[0]}
     rows = summarise(results, config)
     more = f" Left out: {left_out}." if left_out else ""
@@ -116,13 +123,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def peer_commands(
-    config: Mapping[str, Any], folders: Mapping[str, Path], python: str, root: Path, splits: Any
+    config: Mapping[str, Any], folders: Mapping[str, Path], python: str, root: Path, splits: Any, bfloat16: bool
 ) -> dict[str, list[str]]:
     """Return the commands of other projects' training scripts by name, and write the images that they read into ``root``.
 
     Args:
         folders: sources by the names of ``PEERS``.
         splits: the images, a ``datamodules.readers.splits.Splits``.
+        bfloat16: whether scripts that can are timed in it as well.
 
     Raises:
         ValueError: no such script is there, or none can do the same work.
@@ -141,20 +149,27 @@ def peer_commands(
     for name, folder in folders.items():
         if not (folder / PEERS[name].script).is_file():
             raise ValueError(f"--{name} {folder}: there is no {PEERS[name].script}")
-        for bfloat16 in (False, True) if PEERS[name].bfloat16 else (False,):
-            argument = json.dumps({**work, "peer": name, "folder": str(folder), "bfloat16": bfloat16})
+        for half in (False, True) if bfloat16 and PEERS[name].bfloat16 else (False,):
+            argument = json.dumps({**work, "peer": name, "folder": str(folder), "bfloat16": half})
             command = [python, "-m", "benchmarks.performance", "performance.peer_scripts", argument]
-            commands[f"{name}, bfloat16" if bfloat16 else name] = command
+            commands[f"{name}, bfloat16" if half else name] = command
     write_images(root / "images", splits)
     return commands
 
 
 def in_turn(
-    config: Mapping[str, Any], overrides: Sequence[str], peers: Mapping[str, Sequence[str]], root: Path
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    ours: Mapping[str, Sequence[str]],
+    peers: Mapping[str, Sequence[str]],
+    root: Path,
 ) -> dict[str, dict[str, Any]]:
-    """Run each process once; return its processor and wall seconds, peak memory in MiB, test error in percent, and versions."""
+    """Run each process once, run.py with the arguments of each of ``ours``.
+
+    Of each is returned: processor and wall seconds, peak memory in MiB, test error in percent, and versions.
+    """
     results = {}
-    for name, more in OURS.items():
+    for name, more in ours.items():
         with tempfile.TemporaryDirectory(dir=root) as folder:
             (Path(folder) / CACHE).symlink_to(root / CACHE)
             command = [sys.executable, str(RUN), *overrides, *more, "logger=none", f"output_root={folder}"]

@@ -42,7 +42,9 @@ def main(command: Sequence[str]) -> dict[str, Any]:
                     process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
-            reason = (errors.read().strip().splitlines() or [""])[-1]
-            return {"error": f"{' '.join(command)[:200]} failed with exit code {process.returncode}: {reason}"}
+            output.seek(0)
+            # A run says why it failed in the first line of what it prints.
+            said = errors.read().strip().splitlines()[-1:] or output.read().strip().splitlines()[:1] or [""]
+            return {"error": f"{' '.join(command)[:200]} failed with exit code {process.returncode}: {said[0]}"}
         output.seek(0)
         return {"measured": measured, "output": output.read()}

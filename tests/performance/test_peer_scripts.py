@@ -60,7 +60,7 @@ def test_a_script_trains_our_network_and_is_tested(tmp_path, monkeypatch, capsys
     monkeypatch.setitem(peer_scripts.PEERS, "numpy", Peer("train.py", options, register))  # a package that is installed
     config = trial(*NETWORK).config
     splits = instantiate(config["datamodule"]["source"])()
-    [(name, argv)] = peer_commands(config, {"numpy": sources}, "python3", tmp_path, splits).items()
+    [(name, argv)] = peer_commands(config, {"numpy": sources}, "python3", tmp_path, splits, bfloat16=True).items()
     assert (name, argv[:-1]) == ("numpy", ["python3", "-m", "benchmarks.performance", "performance.peer_scripts"])
     result = main(json.loads(argv[-1]))
     lines = capsys.readouterr()

@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check
 # Else every process that the tests start compiles the suite anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test test-slow test-timm test-clusters nightly lint docs hashes sbom clean
+.PHONY: help demo test test-slow test-clusters test-rest test-timm nightly lint docs hashes sbom clean
 
 help:           ## list the targets
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -17,22 +17,25 @@ demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, sh
 test: .venv/test ## install and run the tests (about 6 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 3 $(ORDER)
 
-test-slow: .venv/slow ## the slow tests and those in a real browser
-	$(BIN)/python -m pytest -n 3 $(ORDER) -m 'slow or browser' -rs --durations=20
+test-slow: .venv/checks ## the slow tests and those in a real browser
+	$(BIN)/python -m pytest -n 3 $(ORDER) -m '$(SLOW)' -rs
+
+test-clusters: .venv/checks ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
+	$(BIN)/python -m pytest -n 2 $(ORDER) -m '$(CLUSTERS)' -rs
+
+test-rest: .venv/checks ## test-slow and test-clusters at once: a cluster is mostly waited for
+	$(BIN)/python -m pytest -n 3 $(ORDER) -m '$(SLOW) or $(CLUSTERS)' -rs --durations=20
 
 test-timm: .venv/timm/installed ## networks of timm and torchvision, in an environment of their own
 	.venv/timm/bin/python -m pytest -n 2 $(ORDER) -m timm -rs
 
-test-clusters: .venv/clusters ## a real Slurm, a real Ray, two machines on one cable; needs root and Debian's Slurm
-	$(BIN)/python -m pytest -n 2 $(ORDER) -m 'slurm or netns or ray' -rs
-
 nightly: .venv/test ## 100 runs killed at random moments, each compared with one that nothing happened to (hours)
 	$(BIN)/python tests/support/kill_trials.py --count 100 --seed $$(date +%j)
 
-lint: .venv/lint ## ruff and mypy
+lint: .venv/checks ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-docs: .venv/docs ## the documentation, in site/index.html; a warning is an error
+docs: .venv/checks ## the documentation, in site/index.html; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 hashes: .venv/hashes ## write constraints-hashes.txt, what make demo and make test install, with SHA-256, for all platforms
@@ -56,9 +59,13 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/test .venv/slow .venv/clusters .venv/lint .venv/docs .venv/hashes: .venv/run
-	@$(PIP) --constraint constraints.txt --editable '.[$(subst clusters,test$(comma)ray,$(subst slow,test$(comma)browser$(comma)docs$(comma)tiff$(comma)tensorboard$(comma)mlflow,$(notdir $@)))]'
-	@$(if $(filter slow,$(notdir $@)),$(PIP) --constraint constraints.txt --no-deps $(ASK_FOR_OLDER))
+.venv/test .venv/hashes: .venv/run
+	@$(PIP) --constraint constraints.txt --editable '.[$(notdir $@)]'
+	@touch $@
+
+.venv/checks: .venv/run
+	@$(PIP) --constraint constraints.txt --editable '.[test,browser,docs,lint,tiff,tensorboard,mlflow,ray]'
+	@$(PIP) --constraint constraints.txt --no-deps $(ASK_FOR_OLDER)
 	@touch $@
 
 # Sees the packages of .venv. Not in it: with torchvision there, torch, torchmetrics and what they start would import it.
@@ -68,7 +75,8 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@.venv/timm/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt timm torchvision
 	@touch $@
 
-comma := ,
+SLOW := slow or browser
+CLUSTERS := slurm or netns or ray
 # Trackio and what it needs beside MLflow's: it asks for an older Pillow than the tests have.
 ASK_FOR_OLDER := trackio gradio_client brotli orjson python-multipart
 # In several processes, the long modules first: tests/conftest.py.

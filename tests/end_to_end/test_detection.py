@@ -341,17 +341,16 @@ def test_a_trained_detector_has_the_same_ap_at_1_2_and_3_processes(tmp_path: Pat
 
 @pytest.mark.slow
 def test_the_demonstration_on_nuclei_reaches_its_mask_ap(tmp_path: Path) -> None:
-    """Mean of three seeds, 30 objects of one image: that it works, not how well it generalises."""
+    """One seed, 30 objects of one image: that it works, not how well it generalises. Three are in `docs/evidence/detection`."""
     root = tmp_path / "outputs"
     # One thread: threads that wait for one another beside other tests took eight times as long.
-    options = ("logger=none", "trainer.accelerator=cpu", "cluster.threads_per_process=1", "seed=0,1,2")
-    done = run("-m", "model=mask_rcnn", "data=nuclei_instances", *options, root=root, timeout=3600)
+    options = ("logger=none", "trainer.accelerator=cpu", "cluster.threads_per_process=1")
+    done = run("model=mask_rcnn", "data=nuclei_instances", *options, root=root, timeout=3600)
     assert done.returncode == 0, done.stdout + done.stderr
-    metrics = [json.loads(path.read_text())["metrics"] for path in root.glob("*/*/*/seed*/record.json")]
-    assert len(metrics) == 3
-    assert sum(one["test/mask_ap"] for one in metrics) / 3 >= 0.5
-    assert sum(one["test/mask_ap50"] for one in metrics) / 3 >= 0.8
-    check_results(next(root.glob("*/*/*/seed0")), tmp_path)
+    [directory] = root.glob("*/*/*/seed0")
+    metrics = json.loads((directory / "record.json").read_text())["metrics"]
+    assert metrics["test/mask_ap"] >= 0.5 and metrics["test/mask_ap50"] >= 0.8
+    check_results(directory, tmp_path)
 
 
 def check_results(directory: Path, folder: Path) -> None:

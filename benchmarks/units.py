@@ -193,6 +193,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def as_key(value: Any) -> str:
+    """Return a text that is the same for equal values: JSON with its keys in order, and the text of what JSON has not."""
+    return _KEYS.encode(value)
+
+
+_KEYS = json.JSONEncoder(sort_keys=True, default=str)  # json.dumps makes one each time
+
+
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
     """Return the items by their key, keys and items in the order in which they come."""
     groups: dict[Key, list[Item]] = {}

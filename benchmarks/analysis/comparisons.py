@@ -1,6 +1,5 @@
 """Which runs a chart may hold against each other: of one data set and protocol, one recipe and budget, one machine."""
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import OF_ITS_LENGTH, Run
-from benchmarks.units import grouped, number, quantity, short_value
+from benchmarks.units import as_key, grouped, number, quantity, short_value
 
 OWN = "each family’s own recipe"
 EVERYTHING = "all recipes and budgets"
@@ -47,7 +46,7 @@ def protocols(runs: Iterable[Run]) -> dict[str, list[Run]]:
         for run in sorted(of_data, key=lambda run: run.value is None):
             own = _protocol(run)
             agreeing = (key for key, other in facts.items() if run.value is None and _agree(own, other))
-            key = next(agreeing, None) or json.dumps(own, sort_keys=True, default=str)
+            key = next(agreeing, None) or as_key(own)
             facts.setdefault(key, own)
             members.setdefault(key, []).append(run)
         first, *others = facts.values()
@@ -77,7 +76,7 @@ def comparisons(runs: Sequence[Run]) -> list[ComparableRuns]:
 
 
 def _by_recipe(runs: Sequence[Run], but: str = "") -> list[list[Run]]:
-    return list(grouped(runs, lambda run: json.dumps(_recipe(run, but), sort_keys=True, default=str)).values())
+    return list(grouped(runs, lambda run: as_key(_recipe(run, but))).values())
 
 
 def recipe_title(run: Run, but: str = "") -> str:

@@ -4,7 +4,6 @@ Runs that store the outcome of every test image tell how another training and ho
 them tell of other trainings alone, and the text says so. The method is `analysis/error_rates.py`.
 """
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -29,7 +28,7 @@ from benchmarks.analysis.error_rates import (
 )
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import grouped, number
+from benchmarks.units import as_key, grouped, number
 
 SEEDS_ALONE = "seeds alone"
 FEWEST_MASKS = 10  # test images: the normal deviate in place of Student's holds 92 % of ten, 70 % of two
@@ -329,4 +328,4 @@ def _comparable(run: Run) -> str:
     """What agrees between networks whose spread over seeds may be pooled: test images, budget and training options."""
     overrides = {key: value for key, value in run.part("overrides").items() if not key.startswith("model.")}
     budget = run.part("protocol").get("budget") or {}
-    return json.dumps([run.test, budget.get("kind"), budget.get("limit"), overrides], sort_keys=True, default=str)
+    return as_key([run.test, budget.get("kind"), budget.get("limit"), overrides])

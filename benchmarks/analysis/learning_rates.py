@@ -1,6 +1,5 @@
 """Which learning rate a network has in a controlled comparison: the one with the lowest validation loss."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any
 from benchmarks.analysis.seeds import latest_by_seed
 from benchmarks.records.files import read_config
 from benchmarks.records.runs import Run
-from benchmarks.units import grouped, number
+from benchmarks.units import as_key, grouped, number
 
 KEY = "recipe.optimizer.lr"
 
@@ -106,7 +105,7 @@ def _mean_loss(group: Iterable[Run]) -> float | None:
 def _all_but_rate(run: Run) -> str:
     others = {key: value for key, value in run.part("overrides").items() if key != KEY}
     same = (run.data, run.name, run.record["recipe"], others, run.conditions)
-    return json.dumps(same, sort_keys=True, default=str)
+    return as_key(same)
 
 
 def _all_but_rate_and_seed(run: Run) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import fmean
 from typing import Any
 
@@ -93,8 +94,8 @@ def front_probabilities(
     spread = [_standard_error(values, mean) for values, mean in zip(costs, means, strict=True)]
     varied = np.flatnonzero(spread)  # counted costs are the same in every draw
     cost = np.tile(means, (DRAWS if len(varied) else 1, 1))
-    freedom = np.array([len(values) - 1 for values in costs])[varied]
-    cost[:, varied] += np.take(spread, varied) * np.random.default_rng(1).standard_t(freedom, (len(cost), len(varied)))
+    if len(varied):
+        cost[:, varied] += np.take(spread, varied) * _drawn_t(tuple(len(costs[place]) - 1 for place in varied.tolist()))
     order = np.argsort(cost, axis=1)
     cost = np.take_along_axis(cost, order, axis=1)
     error = _taken(errors, order)
@@ -111,6 +112,12 @@ def front_probabilities(
         on_front = (error < _taken(before, first)) & (error == _taken(lowest, last))
     counts = np.bincount(np.broadcast_to(order, error.shape)[on_front], minlength=len(costs)).tolist()
     return [count / DRAWS if one else None for count, one in zip(counts, known, strict=True)]
+
+
+@lru_cache(maxsize=1)  # the axes of a chart mostly have the same networks
+def _drawn_t(freedom: tuple[int, ...]) -> Any:
+    """Return draws of Student's t, shape (draws, networks)."""
+    return np.random.default_rng(1).standard_t(np.array(freedom), (DRAWS, len(freedom)))
 
 
 def _standard_error(values: Sequence[float], mean: float) -> float:

@@ -1,12 +1,12 @@
 """What was counted or measured before, in a file."""
 
 import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.records.files import read_json, write_json
+from benchmarks.units import as_key
 
 
 class Results:
@@ -47,7 +47,7 @@ class Results:
         return self._content[key]
 
     def _key(self, depends_on: Any) -> str:
-        text = json.dumps([self._conditions, depends_on], sort_keys=True, default=str)
+        text = as_key([self._conditions, depends_on])
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

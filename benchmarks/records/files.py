@@ -40,6 +40,12 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def below(root: Path, path: Path) -> str:
+    """Return a path relative to a folder, as ``os.path.relpath``, which takes long for one that is written as below it."""
+    start, text = os.fspath(root) + os.sep, os.fspath(path)
+    return text.removeprefix(start) if text.startswith(start) else os.path.relpath(path, root)
+
+
 def write_atomic(path: Path, content: str | memoryview, durable: bool = True) -> None:
     """Write a file that is either the old one or the new one, never a part (temporary file, fsync, rename)."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

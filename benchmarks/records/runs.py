@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.records import files, measured_speed
 from benchmarks.records.record import SCHEMA, wrong_value
-from benchmarks.units import NO_RUNS, number, one_line, short_value
+from benchmarks.units import NO_RUNS, as_key, number, one_line, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 TABLES = "tables"  # folder of an output root: published tables beside the runs
@@ -209,7 +209,7 @@ class Run:
     def all_but_seed(self) -> str:
         """What agrees between runs that differ in the seed alone."""
         same = (self.data, self.name, self.record["recipe"], self.part("overrides"), self.conditions)
-        return json.dumps(same, sort_keys=True, default=str)
+        return as_key(same)
 
     @property
     def pictures(self) -> list[Path]:

@@ -1,4 +1,4 @@
-"""What the page's charts draw: networks and their Pareto front, by comparison and by machine, and learning curves."""
+"""What the page's charts draw: networks and their Pareto front, by comparison and by machine, and the runs of each curve."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from benchmarks.analysis.pareto import drawn_errors, front_probabilities, matche
 from benchmarks.analysis.seeds import baseline_names, same_but_seed
 from benchmarks.records.runs import Run
 from benchmarks.report.figures import front_line
-from benchmarks.report.learning_curves import Rows, drawn_together, points_per_curve, read_curves, thinned
+from benchmarks.report.learning_curves import Curves
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
 from benchmarks.units import count, grouped, is_score, one_line, score_label
@@ -28,24 +28,19 @@ class Charts:
     Attributes:
         data_sets: titles of data sets and their protocols.
         charts: one for each comparison; `set` is the index of its data set.
-        curves: of every run that has one, by its index on the page.
         networks: each finished network with its estimate and its data set's index; charts name it by its index.
-        problems: histories that cannot be read.
     """
 
     data_sets: list[str]
     charts: list[dict[str, Any]] = field(default_factory=list)
-    curves: dict[int, dict[str, Any]] = field(default_factory=dict)
     networks: list[tuple[tuple[Run, ...], Estimate, int]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
 
 
-def charts_of(runs: Sequence[Run], read: Callable[[Run], Rows] = Run.curve) -> Charts:
-    """Return what the charts of all runs draw; a run goes by its index in `runs`, and `read` returns the rows of its curve."""
+def charts_of(runs: Sequence[Run], curves: Curves) -> Charts:
+    """Return what the charts of all runs draw; a run goes by its index in `runs`, as in its `curves`."""
     index_of = {id(run): index for index, run in enumerate(runs)}
     titled = protocols(runs)
     drawn = Charts([one_line(title) for title in titled])
-    limit = points_per_curve(runs)
     for number, (title, unsorted) in enumerate(titled.items()):
         members = sorted(unsorted, key=lambda run: index_of[id(run)])
         networks = same_but_seed(members)
@@ -53,10 +48,7 @@ def charts_of(runs: Sequence[Run], read: Callable[[Run], Rows] = Run.curve) -> C
         places = {group[0].all_but_seed: place for place, group in enumerate(networks)}
         first = len(drawn.networks)
         drawn.networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
-        rows = read_curves(members, read, drawn.problems)
-        together = drawn_together(members, networks, rows)
-        for group in together:
-            drawn.curves |= zip((index_of[id(run)] for run in group), thinned(group, rows, limit), strict=True)
+        together = [tuple(runs[index] for index in group) for group in curves.together[number]]
         indices = {run: index_of[id(run)] for run in members}
         known = _Known(indices, first, places, estimated, drawn_errors(estimated), cache(_figures))
         for comparison in comparisons(members):

@@ -1,13 +1,12 @@
 """Curves of a page, kept beside the runs so that the next page reads the histories that have changed alone."""
 
 import json
-import os
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.records.files import HISTORY, write_atomic
+from benchmarks.records.files import HISTORY, below, write_atomic
 from benchmarks.records.runs import Run
 from benchmarks.report.learning_curves import BESIDE, Rows
 
@@ -50,7 +49,7 @@ class KeptCurves:
             state = path.stat()
         except FileNotFoundError:
             return []
-        key = json.dumps([os.path.relpath(path, self.root), state.st_mtime_ns, state.st_size, run.val_metric])
+        key = json.dumps([below(self.root, path), state.st_mtime_ns, state.st_size, run.val_metric])
         line = self._lines.get(key)
         if line is None:
             columns = [[row.get(name) for row in run.curve()] for name in names]

@@ -2,8 +2,11 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.analysis.comparisons import protocols
+from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.runs import Run
 from benchmarks.units import number, one_line
 
@@ -12,6 +15,36 @@ FEWEST, MOST = 40, 400  # of one curve
 BESIDE = ("val/loss", "train/loss", "lr")  # what is drawn beside the metric
 
 Rows = list[dict[str, Any]]
+
+
+@dataclass
+class Curves:
+    """Learning curves of a page's runs, which go by their index.
+
+    Attributes:
+        points: what `thinned` returns of every run that has a curve.
+        together: for each data set and protocol, the runs that are drawn as one curve.
+        problems: histories that cannot be read.
+    """
+
+    points: dict[int, dict[str, Any]] = field(default_factory=dict)
+    together: list[list[tuple[int, ...]]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def curves_of(runs: Sequence[Run], read: Callable[[Run], Rows] = Run.curve) -> Curves:
+    """Return the curves of all runs; `read` returns the rows of one."""
+    index_of = {id(run): index for index, run in enumerate(runs)}
+    limit = points_per_curve(runs)
+    curves = Curves()
+    for unsorted in protocols(runs).values():
+        members = sorted(unsorted, key=lambda run: index_of[id(run)])
+        rows = read_curves(members, read, curves.problems)
+        together = drawn_together(members, same_but_seed(members), rows)
+        curves.together.append([tuple(index_of[id(run)] for run in group) for group in together])
+        for group, indices in zip(together, curves.together[-1], strict=True):
+            curves.points |= zip(indices, thinned(group, rows, limit), strict=True)
+    return curves
 
 
 def points_per_curve(runs: Sequence[Run]) -> int:

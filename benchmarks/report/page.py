@@ -4,29 +4,26 @@
 """
 
 import base64
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels
-from benchmarks.analysis.seeds import shared_overrides, short_labels
 from benchmarks.records.files import SWEEPS, read_json, write_atomic
-from benchmarks.records.runs import TABLES, Run, load_runs, overrides_text, uncollected
+from benchmarks.records.runs import TABLES, Run, load_runs, uncollected
 from benchmarks.report import sections
 from benchmarks.report.chart_data import Charts, charts_of
+from benchmarks.report.each_run import EachRun, each_run
 from benchmarks.report.figures import family_marks
-from benchmarks.report.kept_curves import KeptCurves
 from benchmarks.report.leaderboard import SHOWN_FIRST, leaderboard
-from benchmarks.report.quantities import ERROR, MODEL, QUANTITIES, RECIPE, RUN_COLUMNS, STATUS, result_title
+from benchmarks.report.quantities import QUANTITIES
 from benchmarks.report.rendering import render_template
-from benchmarks.report.run_details import pooled_details
 from benchmarks.report.status import TrialState, trial_states
 from benchmarks.report.style import family_look, legend_key, look_of
-from benchmarks.report.tables import Cell, Table
-from benchmarks.units import grouped, one_line, score_label
+from benchmarks.report.tables import Table
+from benchmarks.units import grouped, one_line
 
 SCRIPTS = (
     *("charts", "page", "scales", "labels", "cost", "training", "share", "marks", "leaderboard", "state", "controls"),
@@ -39,7 +36,10 @@ PICTURE_BYTES = 6_000_000  # of all pictures of a page
 
 
 def write_page(
-    output_root: str | Path, loaded: tuple[list[Run], list[str]] | None = None, out: Path | None = None
+    output_root: str | Path,
+    loaded: tuple[list[Run], list[str]] | None = None,
+    out: Path | None = None,
+    each: Callable[[], EachRun] | None = None,
 ) -> Path:
     """Write the page of the run folders below `output_root` and return its path.
 
@@ -48,6 +48,7 @@ def write_page(
     Args:
         loaded: what `load_runs` returned of the folder, where it has been read already.
         out: the page's file, and nothing else is written; None for `<output_root>/report.html`.
+        each: returns what `each_run` does, where another process has begun it.
 
     Raises:
         FileNotFoundError: there is no such folder, or plotly is not installed.
@@ -59,11 +60,9 @@ def write_page(
     published, unread = _published_tables(root)
     problems = [*problems, *unread]
     path = out or root / "report.html"
-    curves = KeptCurves(root, runs)
     with uncollected():
-        write_atomic(path, _render(root, runs, curves, states, published, problems))
-    if out is None:
-        curves.write()
+        each = each or (lambda: each_run(root, runs, keep=out is None))
+        write_atomic(path, _render(runs, each, states, published, problems))
     return path
 
 
@@ -83,21 +82,21 @@ def _published_tables(root: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 
 def _render(
-    root: Path,
     runs: list[Run],
-    curves: KeptCurves,
+    each: Callable[[], EachRun],
     states: Sequence[TrialState],
     published: Sequence[dict[str, Any]],
     problems: Sequence[str],
 ) -> str:
-    drawn = charts_of(runs, curves.read)
+    own = each()
+    drawn = charts_of(runs, own.curves)
     legend = _legend(runs)
     looks = {row["family"]: family_look(row["family"]) for chart in drawn.charts for row in chart["references"]}
     looks |= {legend_key(run): look_of(run) for run in sorted(runs, key=lambda run: str(run.record.get("started")))}
     looks = {key: looks[key] for key in dict.fromkeys([*legend, *looks])}
-    drawable = bool(drawn.curves or drawn.networks)
+    drawable = bool(own.curves.points or drawn.networks)
     strips, left_out = pictures(drawn)
-    tables = [table_of_runs(runs), sections.uncounted(runs), sections.not_finished(runs, states)]
+    tables = [sections.uncounted(runs), sections.not_finished(runs, states)]
     tables += [*sections.scaling(runs), *sections.scores(runs)]
     tables += map(published_table, published)
     by_data = grouped(runs, lambda run: run.data)
@@ -118,39 +117,17 @@ def _render(
             "axes": [{key: value for key, value in asdict(axis).items() if key != "value"} for axis in QUANTITIES],
             "charts": drawn.charts,
             "shown_first": SHOWN_FIRST,
-            "curves": drawn.curves,
-            "runs": _drawn_runs(root, runs),
+            "curves": own.curves.points,
+            "runs": own.drawn,
             "looks": family_marks(looks),
         },
-        runs=runs,
+        runs_table=own.table,
         tables=[table.filled() for table in tables if table.rows],
-        problems=[*problems, *drawn.problems],
+        problems=[*problems, *own.curves.problems],
         pictures=strips,
         pictures_left_out=left_out,
-        details=pooled_details(runs),
+        details=own.details,
     )
-
-
-def table_of_runs(runs: Sequence[Run]) -> Table:
-    """Return every run with every column; its first cell marks the run in the charts and opens its details.
-
-    What all runs override stands once, above the rows.
-    """
-    shared = shared_overrides(runs)
-    rows = []
-    for index, run in enumerate(runs):
-        row = {column: Cell(column.text(run), column.value(run)) for column in RUN_COLUMNS}
-        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in shared})
-        row[RECIPE] = replace(row[RECIPE], text=", ".join(filter(None, (run.record["recipe"], own))))
-        row[MODEL] = replace(row[MODEL], look=look_of(run), run=index, hint=run.label)
-        row[STATUS] = replace(row[STATUS], status=run.status)
-        row[ERROR] = replace(row[ERROR], hint=score_label(run.metric_label))
-        rows.append(list(row.values()))
-    in_all = f" In all runs: {one_line(overrides_text(shared))}." if shared else ""
-    lead = f"A run’s name opens its details, its box marks it in the charts.{in_all}"
-    heads = {result_title(runs) if column is ERROR else column.title: column.number for column in RUN_COLUMNS}
-    numbers = [head for head, number in heads.items() if number]
-    return Table("Runs", list(heads), rows, numbers, lead, of_runs=True, name="table")
 
 
 def published_table(content: dict[str, Any]) -> Table:
@@ -182,23 +159,6 @@ def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
             picture = {"run": index_of[key], "data": run.data, "name": f"{run.data} · {label} · {path.stem}"}
             strips.append(picture | {"panels": panels, "png": base64.b64encode(path.read_bytes()).decode()})
     return strips, left_out
-
-
-def _drawn_runs(root: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return what the charts know of each run; `path`, its folder below `root`, names it in the page's address."""
-    labels: dict[int, str] = {}
-    for members in grouped(runs, lambda run: run.data).values():
-        labels |= dict(zip(map(id, members), short_labels(members), strict=True))
-    return [
-        {
-            "label": one_line(labels[id(run)]),
-            "family": legend_key(run),
-            "status": run.status,
-            "error": run.value,
-            "path": one_line(os.path.relpath(run.directory, root)),
-        }
-        for run in runs
-    ]
 
 
 def _legend(runs: Sequence[Run]) -> dict[str, str]:

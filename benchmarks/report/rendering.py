@@ -19,6 +19,12 @@ def render_template(name: str, **values: Any) -> str:
     return _environment().get_template(name).render(values)
 
 
+def render_macro(name: str, *values: Any) -> Markup:
+    """Return what a macro of `macros.html` makes of values."""
+    macros = _environment().get_template("macros.html").make_module()
+    return getattr(macros, name)(*values)
+
+
 def script_json(value: Any) -> Markup:
     """Return JSON that no HTML parser can mistake for markup."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Container, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,17 @@ from benchmarks.analysis.reproduction import lines
 from benchmarks.analysis.seeds import shared_overrides
 from benchmarks.records.runs import Run, load_runs, overrides_text, uncollected
 from benchmarks.report import iso_compute, sections
+from benchmarks.report.each_run import each_run
 from benchmarks.report.forecasts import comparison, with_forecasts
 from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, print_published, write_files
 from benchmarks.report.quantities import DATA, ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
+from benchmarks.report.second_process import begin
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
 from benchmarks.units import grouped, one_line, score_label
+
+MANY = 1_000  # runs, from which on a second process is worth its start
 
 
 @uncollected()
@@ -99,6 +104,9 @@ def run(arguments: argparse.Namespace) -> int:
     runs, problems = load_runs(root)
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
+    each = None
+    if len(runs) >= MANY and name != iso_compute.EXPERIMENT:
+        each = begin(partial(each_run, root, runs, keep=arguments.out is None))
     try:
         if name == iso_compute.EXPERIMENT:
             iso_compute.report(runs, root, arguments.out)
@@ -110,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
         else:
             print_runs(runs)
         if name != iso_compute.EXPERIMENT:
-            print(f"\npage      {write_page(root, (runs, problems), arguments.out)}")
+            print(f"\npage      {write_page(root, (runs, problems), arguments.out, each)}")
     except OSError as error:  # another's folder may be for reading only; the table stands above
         elsewhere = "" if arguments.out else "; --out FILE writes it elsewhere"
         print(f"the page was not written: {error.strerror or error}{elsewhere}", file=sys.stderr)

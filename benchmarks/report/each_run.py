@@ -1,0 +1,86 @@
+"""What the page has of each run by itself: its row, its curve, its details, and what the charts know of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from benchmarks.analysis.seeds import shared_overrides, short_labels
+from benchmarks.records.files import below
+from benchmarks.records.runs import Run, overrides_text
+from benchmarks.report.kept_curves import KeptCurves
+from benchmarks.report.learning_curves import Curves, curves_of
+from benchmarks.report.quantities import ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
+from benchmarks.report.rendering import render_macro, script_json
+from benchmarks.report.run_details import pooled_details
+from benchmarks.report.style import legend_key, look_of
+from benchmarks.report.tables import Cell, Table
+from benchmarks.units import grouped, one_line, score_label
+
+
+@dataclass(frozen=True)
+class EachRun:
+    """Parts of the page, as text where it holds them as they are.
+
+    Attributes:
+        table: the section of the table of runs.
+        drawn: what the charts know of each run.
+        curves: learning curves.
+        details: JSON of `pooled_details`.
+    """
+
+    table: Markup
+    drawn: list[dict[str, Any]]
+    curves: Curves
+    details: Markup
+
+
+def each_run(root: Path, runs: Sequence[Run], keep: bool) -> EachRun:
+    """Return what the page has of each run; with ``keep`` the curves are kept for the next page."""
+    kept = KeptCurves(root, runs)
+    curves = curves_of(runs, kept.read)
+    if keep:
+        kept.write()
+    table = render_macro("table_section", table_of_runs(runs).filled()) if runs else Markup()
+    return EachRun(table, drawn_runs(root, runs), curves, script_json(pooled_details(runs)))
+
+
+def table_of_runs(runs: Sequence[Run]) -> Table:
+    """Return every run with every column; its first cell marks the run in the charts and opens its details.
+
+    What all runs override stands once, above the rows.
+    """
+    shared = shared_overrides(runs)
+    rows = []
+    for index, run in enumerate(runs):
+        row = {column: Cell(column.text(run), column.value(run)) for column in RUN_COLUMNS}
+        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in shared})
+        row[RECIPE] = replace(row[RECIPE], text=", ".join(filter(None, (run.record["recipe"], own))))
+        row[MODEL] = replace(row[MODEL], look=look_of(run), run=index, hint=run.label)
+        row[STATUS] = replace(row[STATUS], status=run.status)
+        row[ERROR] = replace(row[ERROR], hint=score_label(run.metric_label))
+        rows.append(list(row.values()))
+    in_all = f" In all runs: {one_line(overrides_text(shared))}." if shared else ""
+    lead = f"A run’s name opens its details, its box marks it in the charts.{in_all}"
+    heads = {result_title(runs) if column is ERROR else column.title: column.number for column in RUN_COLUMNS}
+    numbers = [head for head, number in heads.items() if number]
+    return Table("Runs", list(heads), rows, numbers, lead, of_runs=True, name="table")
+
+
+def drawn_runs(root: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Return what the charts know of each run; `path`, its folder below `root`, names it in the page's address."""
+    labels: dict[int, str] = {}
+    for members in grouped(runs, lambda run: run.data).values():
+        labels |= dict(zip(map(id, members), short_labels(members), strict=True))
+    return [
+        {
+            "label": one_line(labels[id(run)]),
+            "family": legend_key(run),
+            "status": run.status,
+            "error": run.value,
+            "path": one_line(below(root, run.directory)),
+        }
+        for run in runs
+    ]

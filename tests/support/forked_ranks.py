@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from support.forked_trials import unused_port
 
 WORLD_SIZES = (1, 2, 3)
 
@@ -43,9 +43,7 @@ def answers_of_ranks(work: Callable[[int, int], Any], world_size: int, folder: P
 
 def _forked(work: Callable[[], object], world_size: int, out: Path) -> bool:
     """Whether a rank failed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     children = []
     for rank in range(world_size):
         child = os.fork()

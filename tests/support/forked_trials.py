@@ -5,11 +5,13 @@ directory, one after the other. An event is the moment before or after a call th
 events in the same order every time.
 """
 
+import contextlib
 import functools
 import importlib
 import json
 import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -124,10 +126,17 @@ def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:
     write_json(directory / "record.json", to_json(new_record(trial.config, trial.overrides, previous)))
 
 
+def unused_port() -> int:
+    """Return a port that nobody listens on, below those that the system itself gives away: to any client, at any time."""
+    while True:
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", port))
+            return port
+
+
 def _live(directory: Path, ranks: int, death: dict[str, Any] | None) -> list[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = unused_port()
     pids = {_fork(directory, rank, ranks, port, death): rank for rank in range(ranks)}
     codes: dict[int, int] = {}
     deadline = time.monotonic() + LIFE_S

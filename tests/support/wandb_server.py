@@ -25,6 +25,7 @@ from typing import Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
 import yaml
+from support.forked_trials import unused_port
 
 ENTITY = "bench-team"
 KEY = "0" * 40
@@ -120,8 +121,7 @@ class WandbServer:
         self.fault: Callable[[str, str], int | None] = lambda kind, name: None
         self.lock = threading.RLock()
         self.connections: set[socket.socket] = set()
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = unused_port()
         self._http: http.server.ThreadingHTTPServer | None = None
 
     @property

@@ -3,7 +3,6 @@
 import copy
 import json
 import math
-import socket
 import time
 import weakref
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from support.forked_trials import unused_port
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -111,10 +111,7 @@ def ranks(rank: int, port: int, folder: str) -> None:
 
 
 def test_memory_efficient_training_is_the_same_on_two_ranks(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = mp.start_processes(ranks, (port, str(tmp_path)), nprocs=2, join=False, start_method="fork")
+    context = mp.start_processes(ranks, (unused_port(), str(tmp_path)), nprocs=2, join=False, start_method="fork")
     deadline = time.monotonic() + 60
     try:
         while not context.join(timeout=1):

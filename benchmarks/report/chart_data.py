@@ -18,6 +18,7 @@ from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
 from benchmarks.units import count, grouped, is_score, one_line, score_label
 
+Named = Callable[[Sequence[Run]], dict[str, Any]]  # label, family and indices of the runs of a point or curve
 Costs = dict[str, list[float | None]]  # of a network's seeds, by axis
 
 
@@ -36,11 +37,16 @@ class Charts:
     networks: list[tuple[tuple[Run, ...], Estimate, int]] = field(default_factory=list)
 
 
-def charts_of(runs: Sequence[Run], curves: Curves) -> Charts:
-    """Return what the charts of all runs draw; a run goes by its index in `runs`, as in its `curves`."""
+def charts_of(runs: Sequence[Run], curves: Callable[[], Curves]) -> Charts:
+    """Return what the charts of all runs draw; a run goes by its index in `runs`.
+
+    Args:
+        curves: returns those of the runs, which another process may still be reading.
+    """
     index_of = {id(run): index for index, run in enumerate(runs)}
     titled = protocols(runs)
     drawn = Charts([one_line(title) for title in titled])
+    named: list[Named] = []
     for number, (title, unsorted) in enumerate(titled.items()):
         members = sorted(unsorted, key=lambda run: index_of[id(run)])
         networks = same_but_seed(members)
@@ -48,12 +54,17 @@ def charts_of(runs: Sequence[Run], curves: Curves) -> Charts:
         places = {group[0].all_but_seed: place for place, group in enumerate(networks)}
         first = len(drawn.networks)
         drawn.networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
-        together = [tuple(runs[index] for index in group) for group in curves.together[number]]
         indices = {run: index_of[id(run)] for run in members}
         known = _Known(indices, first, places, estimated, drawn_errors(estimated), cache(_figures))
         for comparison in comparisons(members):
-            one = _chart(members[0].data, comparison, together, known)
+            one, names = _chart(members[0].data, comparison, known)
             drawn.charts.append({"set": number, "data": one_line(title), **one})
+            named.append(names)
+    of_sets = [[tuple(runs[index] for index in group) for group in together] for together in curves().together]
+    for chart, names in zip(drawn.charts, named, strict=True):
+        of_chart = {*chart["runs"]}
+        groups = (group for group in of_sets[chart["set"]] if index_of[id(group[0])] in of_chart)
+        chart["series"] = [names(group) for group in groups]
     return drawn
 
 
@@ -86,8 +97,8 @@ class _Known:
         return fewer, drawn_errors(fewer)
 
 
-def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, ...]], known: _Known) -> dict[str, Any]:
-    """Return what the charts of one comparison draw; `together` are the runs of one curve."""
+def _chart(data: str, comparison: ComparableRuns, known: _Known) -> tuple[dict[str, Any], Named]:
+    """Return what the charts of one comparison draw, but the series of runs of one curve, and what names each of these."""
     runs = comparison.runs
     described = next((run for run in runs if run.metric), None)
     labels = dict(zip(map(id, runs), network_labels(runs, comparison.mixed), strict=True))
@@ -122,7 +133,7 @@ def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, 
     machines = grouped(runs, machine)
     most_first = sorted(machines, key=lambda name: -len(machines[name]))
     as_published = described and described.metric == "test/top1_err" and not any(run.is_reencoded for run in runs)
-    return {
+    chart = {
         "name": data,
         "title": one_line(comparison.title),
         "mixed": comparison.mixed,
@@ -131,7 +142,7 @@ def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, 
         "flipped": described is not None and is_score(described.metric_label),
         "protocol": _protocol_line(runs),
         "runs": [known.index_of[run] for run in runs],
-        "series": [named(members) for members in together if id(members[0]) in labels],
+        "series": [],
         **placed(runs, physical=False),
         "machines": [{"label": one_line(name), **placed(machines[name], physical=True)} for name in most_first],
         "machine_of": {known.index_of[run]: most_first.index(machine(run)) for run in runs}
@@ -149,6 +160,7 @@ def _chart(data: str, comparison: ComparableRuns, together: Sequence[tuple[Run, 
             for row, network in (published.reference_points(data) if as_published else ())
         ],
     }
+    return chart, named
 
 
 def _axes(physical: bool) -> list[Quantity]:

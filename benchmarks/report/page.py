@@ -7,6 +7,7 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +89,9 @@ def _render(
     published: Sequence[dict[str, Any]],
     problems: Sequence[str],
 ) -> str:
+    each = cache(each)
+    drawn = charts_of(runs, lambda: each().curves)
     own = each()
-    drawn = charts_of(runs, own.curves)
     legend = _legend(runs)
     looks = {row["family"]: family_look(row["family"]) for chart in drawn.charts for row in chart["references"]}
     looks |= {legend_key(run): look_of(run) for run in sorted(runs, key=lambda run: str(run.record.get("started")))}

@@ -12,6 +12,8 @@ from support.wandb_server import WandbServer, environment
 os.environ.pop("COLUMNS", None)  # set by pytest-xdist; processes started here would fold what they print
 # Read when torch is imported: beside another process of tests a second thread is mostly waited for.
 os.environ["OMP_NUM_THREADS"] = "1"
+# Of processes with more threads: one that spins while it waits for another takes the core that the other needs.
+os.environ["GOMP_SPINCOUNT"] = "100"
 
 # What takes longest, so that no process of tests begins it when the others have ended.
 FIRST = (

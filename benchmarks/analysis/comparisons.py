@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from benchmarks.analysis.learning_rates import KEY as RATE
@@ -142,7 +143,7 @@ def _agree(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 
 def _recipe(run: Run, but: str) -> list[Any]:
-    own = "" if _is_own(run) else run.record["recipe"]
+    own = "" if _is_own(run.family, run.data, run.record["recipe"]) else run.record["recipe"]
     overrides = run.part("overrides").items()
     return [own, {key: value for key, value in overrides if not key.startswith(("model.", "data.")) and key != but}]
 
@@ -151,10 +152,10 @@ def _rate(run: Run) -> str:
     return str(run.part("overrides").get(RATE))
 
 
-def _is_own(run: Run) -> bool:
+@cache
+def _is_own(family: str, data: str, recipe: str) -> bool:
     """Tell whether the recipe is the one that a network gets by itself on its data set."""
-    pattern = rf"{re.escape(run.family)}\w*_{re.escape(run.data)}"
-    return run.record["recipe"] in DEFAULT_RECIPES or bool(re.fullmatch(pattern, run.record["recipe"]))
+    return recipe in DEFAULT_RECIPES or bool(re.fullmatch(rf"{re.escape(family)}\w*_{re.escape(data)}", recipe))
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -13,12 +13,15 @@ from pathlib import Path
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[2]
+THREADS = "cluster.threads_per_process"
 CLEAN = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")} | {"WANDB_MODE": "offline"}
 
 
 def start(*arguments: str, root: Path) -> subprocess.Popen[str]:
+    """run.py, with one thread unless told otherwise: two threads beside other tests took twice the processor time."""
+    threads = [] if any(argument.startswith(f"{THREADS}=") for argument in arguments) else [f"{THREADS}=1"]
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "run.py"), *arguments, f"output_root={root}"],
+        [sys.executable, str(ROOT / "run.py"), *arguments, *threads, f"output_root={root}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=root.parent, env=CLEAN,
         preexec_fn=_hear,
     )  # fmt: skip
@@ -60,7 +63,7 @@ def run_here(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
     offline = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")} | {
         "WANDB_MODE": "offline"
     }
-    one_thread = "cluster.threads_per_process=1"
+    one_thread = f"{THREADS}=1"
     with (
         mock.patch.dict(os.environ, offline, clear=True), contextlib.chdir(root.parent),
         contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),

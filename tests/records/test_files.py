@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.records import make_run
 
-from benchmarks.records.files import pictures, write_atomic
+from benchmarks.records.files import below, pictures, write_atomic
 from benchmarks.records.runs import load_runs
 
 
@@ -42,3 +42,9 @@ def test_a_data_sets_folder_that_is_a_link_is_listed_and_a_run_that_is_a_file_is
     (folder / "seed4").write_text("")
     runs, problems = load_runs(root)
     assert [run.seed for run in runs] == [3] and not problems
+
+
+@pytest.mark.parametrize("root", [".", "a", "a/", "/", "/a", "../a"])
+@pytest.mark.parametrize("path", ["a/b/c", "ab/c", "/a/b", "/ab", "../a/b", "b"])
+def test_a_path_below_a_folder_is_as_relpath_has_it(root: str, path: str) -> None:
+    assert below(Path(root), Path(path)) == os.path.relpath(path, root)

@@ -163,9 +163,9 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
     """Every baseline that the records hold, in the order of `runs`, beside the nets (label, figure)."""
     result = []
     for data, here in grouped(runs, lambda run: run.data).items():
-        figures_of = dict.fromkeys(item for run in here for item in run.baselines.items())
-        labels = short_labels(here) if figures_of else []
-        for key, value in figures_of:
+        known = dict.fromkeys(item for run in here for item in run.baselines.items())
+        labels = short_labels(here) if known else []
+        for key, value in known:
             method, metric = baseline_names(key, {name for run in here for name in run.definitions})
             figures = [number(run.part("metrics").get(f"test/{metric}")) for run in here]
             nets = tuple(

@@ -32,7 +32,7 @@ class Curves:
     problems: list[str] = field(default_factory=list)
 
 
-def curves_of(runs: Sequence[Run], read: Callable[[Run], Rows] = Run.curve) -> Curves:
+def curves_of(runs: Sequence[Run], read: Callable[[Run], Rows]) -> Curves:
     """Return the curves of all runs; `read` returns the rows of one."""
     index_of = {id(run): index for index, run in enumerate(runs)}
     limit = points_per_curve(runs)

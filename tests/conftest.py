@@ -17,8 +17,8 @@ os.environ["GOMP_SPINCOUNT"] = "100"
 
 # What takes longest, so that no process of tests begins it when the others have ended.
 FIRST = (
-    *("tests/training/test_resume.py", "tests/report/test_certify.py", "tests/end_to_end/", "tests/test_docs.py"),
-    *("tests/tracking/", "tests/launch/"),
+    *("tests/training/test_resume.py", "tests/report/test_certify.py", "tests/training/test_options.py"),
+    *("tests/end_to_end/", "tests/test_docs.py", "tests/tracking/", "tests/launch/", "tests/training/"),
 )
 
 

@@ -1,15 +1,14 @@
 """The counter against the reference counts, torch's own counter where that is right, and arithmetic by hand."""
 
 import copy
-import csv
 import json
 import logging
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from support.reference_networks import FAMILIES, REFERENCE_COUNTS, check_cost, reference_network
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,19 +20,12 @@ from lightning_modules.nets import DenseNet, ResNet, UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FAMILIES = {"resnet": ResNet, "resnext": ResNet, "densenet": DenseNet, "unet": UNet}
-with (Path(__file__).parents[2] / "benchmarks/tables/certificates.csv").open(newline="") as file:
-    REFERENCE_COUNTS = {row["name"]: row for row in csv.DictReader(file) if row["family"] in FAMILIES}
-# Of every kind of network one that is counted soon; the others are counted by the slow tests.
-QUICK = {
-    "resnet20",
-    "plain34",
-    "resnet50_stride_1x1",
-    "resnext50_32x4d",
-    "densenet40_k12",
-    "densenet_bc100_k12",
+NETWORKS = [name for name, row in REFERENCE_COUNTS.items() if row["family"] in FAMILIES]
+# Of every kind of network one that is counted soon; all are, with the rows of the tables, by `test_certify.py`.
+QUICK = (
+    *("resnet20", "plain34", "resnet50_stride_1x1", "resnext50_32x4d", "densenet40_k12", "densenet_bc100_k12"),
     "unet64",
-}
+)
 
 
 def torch_flops(net: nn.Module, input_size: tuple[int, ...], backward: bool = False) -> int:
@@ -46,37 +38,23 @@ def torch_flops(net: nn.Module, input_size: tuple[int, ...], backward: bool = Fa
     return counter.get_total_flops()
 
 
-def certified_network(name: str) -> tuple[nn.Module, tuple[int, int, int]]:
-    row = REFERENCE_COUNTS[name]
-    return FAMILIES[row["family"]](**json.loads(row["arguments"])), tuple(json.loads(row["input_size"]))
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in REFERENCE_COUNTS]
-)
+@pytest.mark.parametrize("name", QUICK)
 def test_reference_counts(name):
-    net, input_size = certified_network(name)
+    net, input_size = reference_network(name)
     complexity = measure(net, input_size)
-    assert complexity.params == int(REFERENCE_COUNTS[name]["params"])
-    assert complexity.macs == int(REFERENCE_COUNTS[name]["macs"])
-    assert complexity.macs == sum(layer.macs for layer in complexity.layers)
-    assert complexity.activations == sum(layer.activations for layer in complexity.layers)
-    # Every layer but the first, which reads the image, has both gradients.
-    first = complexity.layers[0]
-    assert [layer for layer in complexity.layers if layer.gradient_macs < 2 * layer.macs] == [first]
-    assert complexity.train_macs_per_sample == 3 * complexity.macs - first.macs
+    check_cost(name, complexity)
     assert torch_flops(net.to("meta"), input_size) == 2 * complexity.macs
 
 
-@pytest.mark.parametrize("name", [name for name in REFERENCE_COUNTS if "1202" not in name])
+@pytest.mark.parametrize("name", [name for name in NETWORKS if "1202" not in name])
 def test_reference_parameters(name):
     with torch.device("meta"):
-        net, _ = certified_network(name)
+        net, _ = reference_network(name)
     assert sum(parameter.numel() for parameter in net.parameters()) == int(REFERENCE_COUNTS[name]["params"])
 
 
 def test_another_90_classes_are_90_more_outputs():
-    wider = {name: name.removesuffix("_100_classes") for name in REFERENCE_COUNTS if name.endswith("_100_classes")}
+    wider = {name: name.removesuffix("_100_classes") for name in NETWORKS if name.endswith("_100_classes")}
     assert len(wider) == 12
     for name, ten in wider.items():
         params, macs = (

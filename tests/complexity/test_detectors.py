@@ -1,12 +1,10 @@
 """The compute of detectors: published counts, and the arithmetic of a training step seen from its layers."""
 
-import csv
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.reference_networks import DETECTORS, REFERENCE_COUNTS, reference_network
 from torch import Tensor, nn
 
 from benchmarks.complexity.counting import image_cost, measure
@@ -95,27 +93,8 @@ def test_a_training_step_computes_what_is_counted(form):
     assert spent <= 2 * cost.train_macs_per_sample
 
 
-DETECTORS = {"faster_rcnn": FasterRCNN, "mask_rcnn": MaskRCNN}
-with (Path(__file__).parents[2] / "benchmarks/tables/certificates.csv").open(newline="") as file:
-    REFERENCE_COUNTS = {row["name"]: row for row in csv.DictReader(file) if row["family"] in DETECTORS}
-
-
-def certified(name: str) -> FasterRCNN:
-    row = REFERENCE_COUNTS[name]
-    arguments = json.loads(row["arguments"])
-    return DETECTORS[row["family"]](ResNet(**arguments.pop("backbone")), **arguments)
-
-
-@pytest.mark.parametrize("name", REFERENCE_COUNTS)
+@pytest.mark.parametrize("name", [name for name, row in REFERENCE_COUNTS.items() if row["family"] in DETECTORS])
 def test_reference_parameters(name):
     with torch.device("meta"):
-        net = certified(name)
+        net, _ = reference_network(name)
     assert sum(parameter.numel() for parameter in net.parameters()) == int(REFERENCE_COUNTS[name]["params"])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", REFERENCE_COUNTS)
-def test_reference_counts(name):
-    row = REFERENCE_COUNTS[name]
-    cost = measure(certified(name), tuple(json.loads(row["input_size"])))
-    assert (cost.params, cost.macs) == (int(row["params"]), int(row["macs"]))

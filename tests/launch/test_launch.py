@@ -53,7 +53,8 @@ def trial_processes() -> list[int]:
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            # Linux cuts the names of processes at 15 bytes, Ray's amid a letter.
+            state, parent = path.read_text(errors="replace").rpartition(")")[2].split()[:2]
             if state != "Z":
                 parents[int(path.parent.name)] = int(parent)
     mine = {pid for pid, parent in parents.items() if parent == os.getpid()}

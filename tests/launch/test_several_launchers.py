@@ -42,7 +42,7 @@ def test_each_trial_starts_once_whoever_takes_it(tmp_path: Path) -> None:
             status = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=CLEAN)
             assert status.returncode == 0 and not status.stderr, status.stderr
             readings += 1
-            time.sleep(1)
+            time.sleep(3)
     finally:
         for process in launchers:  # none is left but past the deadline
             process.kill()

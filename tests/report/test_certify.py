@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 from hydra.utils import instantiate
 from support.benchmark_command import command
+from support.reference_networks import REFERENCE_COUNTS, check_cost, reference_network
 from torch import nn
 
 from benchmarks.analysis.published import Row, Table, tables
 from benchmarks.complexity import counting
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import measure
-from benchmarks.complexity.reference_counts import all_reference_counts, check
+from benchmarks.complexity.reference_counts import all_reference_counts, check, reference_counts_of
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.report import certify
@@ -250,7 +251,19 @@ def test_a_table_without_networks_of_this_suite_is_refused_with_those_that_have_
 
 
 @pytest.mark.slow
-def test_every_row_of_every_table_is_certified(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_row_of_every_table_and_every_reference_count_is_certified(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network is counted once; those that no row has by themselves."""
+    judged: dict[Any, Complexity] = {}
+
+    def judge_and_keep(row: Row, cost: Complexity, num_classes: int) -> tuple[str, str]:
+        judged[reference_counts_of(row.network, cost.input_size, num_classes)] = cost
+        return judge(row, cost, num_classes)
+
+    monkeypatch.setattr(certify, "judge", judge_and_keep)
     assert main([]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert f"{len(RUNNABLE)} rows: " in out and ", 0 that fail" in out
+    for name, known in zip(REFERENCE_COUNTS, all_reference_counts(), strict=True):
+        check_cost(name, judged[known] if known in judged else measure(*reference_network(name)))

@@ -14,7 +14,7 @@ help:           ## list the targets
 demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, show the table and the page
 	$(BIN)/python run.py -m model=resnext,densenet
 
-test: .venv/test ## install and run the tests (about 6 minutes on 2 cores)
+test: .venv/test ## install and run the tests (6 to 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 3 $(ORDER)
 
 test-slow: .venv/checks ## the slow tests and those in a real browser
@@ -32,10 +32,10 @@ test-timm: .venv/timm/installed ## networks of timm and torchvision, in an envir
 nightly: .venv/test ## 100 runs killed at random moments, each compared with one that nothing happened to (hours)
 	$(BIN)/python tests/support/kill_trials.py --count 100 --seed $$(date +%j)
 
-lint: .venv/checks ## ruff and mypy
+lint: .venv/lint ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-docs: .venv/checks ## the documentation, in site/index.html; a warning is an error
+docs: .venv/docs ## the documentation, in site/index.html; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 hashes: .venv/hashes ## write constraints-hashes.txt, what make demo and make test install, with SHA-256, for all platforms
@@ -59,14 +59,14 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@$(PIP) --constraint constraints.txt --editable .
 	@touch $@
 
-.venv/test .venv/hashes: .venv/run
+.venv/test .venv/lint .venv/docs .venv/hashes: .venv/run
 	@$(PIP) --constraint constraints.txt --editable '.[$(notdir $@)]'
 	@touch $@
 
 .venv/checks: .venv/run
 	@$(PIP) --constraint constraints.txt --editable '.[test,browser,docs,lint,tiff,tensorboard,mlflow,ray]'
 	@$(PIP) --constraint constraints.txt --no-deps $(ASK_FOR_OLDER)
-	@touch $@
+	@touch $@ .venv/lint .venv/docs
 
 # Sees the packages of .venv. Not in it: with torchvision there, torch, torchmetrics and what they start would import it.
 .venv/timm/installed: .venv/test tests/support/timm_environment.py

@@ -29,6 +29,8 @@ def test_the_time_of_a_process_that_nobody_has_waited_for_is_counted(tmp_path: P
     assert output == "said\n" and 0.8 <= measured["processor_s"] < 1.8
     with pytest.raises(ValueError, match="failed with exit code 3"):
         processes.whole([sys.executable, "-c", "raise SystemExit(3)"])
+    with pytest.raises(ValueError, match="failed with exit code 1: said why"):
+        processes.whole([sys.executable, "-c", "print('said why', 'and more', sep='\\n'); raise SystemExit(1)"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone counts orphans")

@@ -34,7 +34,7 @@ NETWORKS = {
     "resnext20_8x4d": (("model=resnext", CIFAR, "model.depth=20", "model.base_width=4"), 64, None),
     "resnext20_digits": (("model=resnext", DIGITS), 64, None),
     "resnext29_8x16d": (("model=resnext", CIFAR, "model.base_width=16"), 16, None),
-    "resnext29_8x64d": (("model=resnext", CIFAR), None, 128),
+    "resnext29_8x64d": (("model=resnext", CIFAR), 16, 128),
     "densenet_bc40_k12": (("model=densenet", CIFAR, "model.depth=40"), 64, None),
     "densenet_bc40_digits": (("model=densenet", DIGITS), 64, None),
     "densenet_bc100_k12": (("model=densenet", CIFAR), 16, 64),

@@ -21,6 +21,7 @@ T = TypeVar("T")
 PLAIN_WIDTH = 120
 NARROWEST = 8  # of a column of text, if it is not shorter
 STYLED = 500  # rows of a table; rich takes about a millisecond for each
+MOST = 1_000  # rows of a table; more push what stands below it out of reach
 # Names of commands in scripts and in the committed records of measurements, and their names of today.
 RENAMED = {
     "certify": "complexity certify",

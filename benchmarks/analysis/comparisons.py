@@ -107,18 +107,23 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
         recipes: whether recipe and budget are said too.
     """
     variants = {
-        name: list({run.network: run.arguments for run in same}.values())
-        for name, same in grouped(runs, lambda run: run.name).items()
+        name: {run.network: run.arguments for run in same} for name, same in grouped(runs, lambda run: run.name).items()
     }
-    labels = []
-    for run in runs:
-        telling = [
-            f"{key}={short_value(value)}"
-            for key, value in run.arguments.items()
-            if any(other.get(key) != value for other in variants[run.name])
-        ]
-        labels.append(" · ".join(filter(None, (", ".join([run.name, *telling]), recipe_title(run) if recipes else ""))))
-    return labels
+    names = {
+        network: ", ".join(
+            [
+                name,
+                *(
+                    f"{key}={short_value(value)}"
+                    for key, value in arguments.items()
+                    if any(other.get(key) != value for other in variants[name].values())
+                ),
+            ]
+        )
+        for name, networks in variants.items()
+        for network, arguments in networks.items()
+    }
+    return [" · ".join(filter(None, (names[run.network], recipe_title(run) if recipes else ""))) for run in runs]
 
 
 def _protocol(run: Run) -> dict[str, Any]:

@@ -10,15 +10,16 @@ import json
 import marshal
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.records import files, measured_speed
 from benchmarks.records.record import SCHEMA, wrong_value
+from benchmarks.records.second_process import begin
 from benchmarks.units import NO_RUNS, as_key, number, one_line, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
@@ -26,6 +27,7 @@ TABLES = "tables"  # folder of an output root: published tables beside the runs
 
 OF_ITS_LENGTH = ("budget", "batch_norm_images")  # in a run's protocol: what configuration and number of steps decide
 OUTPUT_ROOT = 3  # among the parents of a run's folder: DATA/NAME/RECIPE lie between
+Parts = dict[tuple[str, bytes], Any]  # of records: by name and content
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 
 
@@ -276,21 +278,41 @@ def uncollected() -> Iterator[None]:
 
 
 def _load(root: Path) -> tuple[list[Run], list[str]]:
-    runs, problems = [], []
-    parts: dict[tuple[str, bytes], Any] = {}
-    measurements: dict[Path, dict[str, dict[str, Any]]] = {}  # of speed, by output root
+    directories, problems = _directories(root)
+    half = len(directories) // 2
+    others = begin(partial(_read_runs, directories[:half]), len(directories))
+    runs, unread, known = _read_runs(directories[half:])
+    more, more_unread, known_there = others()
+    same = {id(value): known.setdefault(part, value) for part, value in known_there.items()}
+    for run in more:
+        run.record.update({key: same.get(id(value), value) for key, value in run.record.items()})
+    return runs + more, [*problems, *unread, *more_unread]
+
+
+def _directories(root: Path) -> tuple[list[str], list[str]]:
+    """Return the folders with a record, and a line for each that should have one."""
+    directories, problems = [], []
     for directory, folders, names in _walk(root):
         if directory == os.fspath(root):
             folders[:] = [folder for folder in folders if folder not in NO_RUNS]
-        if "record.json" not in names:
-            if "record.json" in folders:
-                problems.append(f"{one_line(directory)}: record.json is a folder")
-                folders.clear()
-            elif "history.jsonl" in names or "checkpoints" in folders:
-                problems.append(f"{one_line(directory)}: a run's folder without its record.json (copied in part?)")
-                folders.clear()
+        if "record.json" in names:
+            directories.append(directory)
+        elif "record.json" in folders:
+            problems.append(f"{one_line(directory)}: record.json is a folder")
+        elif "history.jsonl" in names or "checkpoints" in folders:
+            problems.append(f"{one_line(directory)}: a run's folder without its record.json (copied in part?)")
+        else:
             continue
         folders.clear()  # a run's own subfolders hold no runs
+    return directories, problems
+
+
+def _read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str], Parts]:
+    """Return the runs in folders, a line for each that cannot be read, and the parts of their records."""
+    runs, problems = [], []
+    parts: Parts = {}
+    measurements: dict[Path, dict[str, dict[str, Any]]] = {}  # of speed, by output root
+    for directory in directories:
         folder, path = Path(directory), os.path.join(directory, "record.json")
         try:
             record = _read_record(path, parts)
@@ -300,8 +322,8 @@ def _load(root: Path) -> tuple[list[Run], list[str]]:
             measured_speed.add_to(record, measurements[output_root])
             runs.append(Run(folder, record))
         except (OSError, ValueError) as error:
-            problems.append(f"{one_line(str(Path(path)))}: {one_line(str(error))}")
-    return runs, problems
+            problems.append(f"{one_line(path)}: {one_line(str(error))}")
+    return runs, problems, parts
 
 
 def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
@@ -339,7 +361,7 @@ def read_history(path: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_record(path: str, known: dict[tuple[str, bytes], Any]) -> dict[str, Any]:
+def _read_record(path: str, known: Parts) -> dict[str, Any]:
     """Return the checked content of a record.json.
 
     Args:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from statistics import fmean
 from typing import Any
 
@@ -12,13 +12,13 @@ from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.pareto import drawn_errors, front_probabilities, matched, pareto_front
 from benchmarks.analysis.seeds import baseline_names, same_but_seed
 from benchmarks.records.runs import Run
+from benchmarks.records.second_process import begin
 from benchmarks.report.figures import front_line
 from benchmarks.report.learning_curves import Curves
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
 from benchmarks.units import count, grouped, is_score, one_line, score_label
 
-Named = Callable[[Sequence[Run]], dict[str, Any]]  # label, family and indices of the runs of a point or curve
 Costs = dict[str, list[float | None]]  # of a network's seeds, by axis
 
 
@@ -46,7 +46,7 @@ def charts_of(runs: Sequence[Run], curves: Callable[[], Curves]) -> Charts:
     index_of = {id(run): index for index, run in enumerate(runs)}
     titled = protocols(runs)
     drawn = Charts([one_line(title) for title in titled])
-    named: list[Named] = []
+    charts: list[_Chart] = []
     for number, (title, unsorted) in enumerate(titled.items()):
         members = sorted(unsorted, key=lambda run: index_of[id(run)])
         networks = same_but_seed(members)
@@ -56,15 +56,15 @@ def charts_of(runs: Sequence[Run], curves: Callable[[], Curves]) -> Charts:
         drawn.networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
         indices = {run: index_of[id(run)] for run in members}
         known = _Known(indices, first, places, estimated, drawn_errors(estimated), cache(_figures))
-        for comparison in comparisons(members):
-            one, names = _chart(members[0].data, comparison, known)
-            drawn.charts.append({"set": number, "data": one_line(title), **one})
-            named.append(names)
+        charts += [_Chart(number, one_line(title), comparison, known) for comparison in comparisons(members)]
+    machines = begin(lambda: [chart.machines() for chart in charts], len(runs))
+    drawn.charts = [chart.content() for chart in charts]
     of_sets = [[tuple(runs[index] for index in group) for group in together] for together in curves().together]
-    for chart, names in zip(drawn.charts, named, strict=True):
-        of_chart = {*chart["runs"]}
-        groups = (group for group in of_sets[chart["set"]] if index_of[id(group[0])] in of_chart)
-        chart["series"] = [names(group) for group in groups]
+    for chart, content, of_machines in zip(charts, drawn.charts, machines(), strict=True):
+        of_chart = {*content["runs"]}
+        groups = (group for group in of_sets[chart.number] if index_of[id(group[0])] in of_chart)
+        content["series"] = [chart.named(group) for group in groups]
+        content["machines"] = of_machines
     return drawn
 
 
@@ -97,27 +97,87 @@ class _Known:
         return fewer, drawn_errors(fewer)
 
 
-def _chart(data: str, comparison: ComparableRuns, known: _Known) -> tuple[dict[str, Any], Named]:
-    """Return what the charts of one comparison draw, but the series of runs of one curve, and what names each of these."""
-    runs = comparison.runs
-    described = next((run for run in runs if run.metric), None)
-    labels = dict(zip(map(id, runs), network_labels(runs, comparison.mixed), strict=True))
+@dataclass(frozen=True, eq=False)
+class _Chart:
+    """A comparison of runs, which the charts draw.
 
-    def named(members: Sequence[Run]) -> dict[str, Any]:
+    Attributes:
+        number, title: of the data set and its protocol.
+    """
+
+    number: int
+    title: str
+    comparison: ComparableRuns
+    known: _Known
+
+    def content(self) -> dict[str, Any]:
+        """Return what is drawn but what depends on a machine and the series of runs of one curve."""
+        runs, index_of = self.comparison.runs, self.known.index_of
+        described = next((run for run in runs if run.metric), None)
+        as_published = described and described.metric == "test/top1_err" and not any(run.is_reencoded for run in runs)
+        machines = list(self._by_machine)
         return {
-            "label": one_line(labels[id(members[0])]),
-            "family": legend_key(members[0]),
-            "runs": [known.index_of[run] for run in members],
+            "set": self.number,
+            "data": self.title,
+            "name": runs[0].data,
+            "title": one_line(self.comparison.title),
+            "mixed": self.comparison.mixed,
+            "val_label": score_label(one_line(described.val_label)) if described else "validation error",
+            "test_label": score_label(one_line(described.metric_label)) if described else "test error",
+            "flipped": described is not None and is_score(described.metric_label),
+            "protocol": _protocol_line(runs),
+            "runs": [index_of[run] for run in runs],
+            **self._placed(runs, physical=False),
+            "machine_of": {index_of[run]: machines.index(machine(run)) for run in runs} if len(machines) > 1 else {},
+            "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
+            "references": [
+                {
+                    "family": network.family,
+                    "source": row.source,
+                    "label": network.name,
+                    "error": row.figures["top1_err"],
+                    "x": {"params": network.params, "macs": network.macs},
+                }
+                for row, network in (published.reference_points(runs[0].data) if as_published else ())
+            ],
         }
 
-    def placed(members: Sequence[Run], physical: bool) -> dict[str, Any]:
+    def machines(self) -> list[dict[str, Any]]:
+        """Return what depends on a machine, the one with most runs first."""
+        return [
+            {"label": one_line(name), **self._placed(members, physical=True)}
+            for name, members in self._by_machine.items()
+        ]
+
+    def named(self, members: tuple[Run, ...]) -> dict[str, Any]:
+        """Return label, family and indices of the runs of a point or curve."""
+        first = members[0]
+        return {
+            "label": self._labels[first],
+            "family": legend_key(first),
+            "runs": [self.known.index_of[run] for run in members],
+        }
+
+    @cached_property
+    def _labels(self) -> dict[Run, str]:
+        runs = self.comparison.runs
+        labels = network_labels(runs, self.comparison.mixed)
+        return {run: one_line(label) for run, label in zip(runs, labels, strict=True)}
+
+    @cached_property
+    def _by_machine(self) -> dict[str, tuple[Run, ...]]:
+        members = grouped(self.comparison.runs, machine).items()
+        return {name: tuple(same) for name, same in sorted(members, key=lambda one: -len(one[1]))}
+
+    def _placed(self, members: tuple[Run, ...], physical: bool) -> dict[str, Any]:
+        """Return the networks of runs at the axes that depend on a machine or on none, and the fronts over each axis."""
         networks = same_but_seed(members)
-        figures = [known.figures(group) for group in networks]
+        figures = [self.known.figures(group) for group in networks]
         own = {axis.key for axis in _axes(physical)}
         points: list[dict[str, Any]] = [
             {
-                "id": known.first + known.places[group[0].all_but_seed],
-                **named(group),
+                "id": self.known.first + self.known.places[group[0].all_but_seed],
+                **self.named(group),
                 **point,
                 "x": {key: mean for key, mean in point["x"].items() if key in own},
                 "front": [],
@@ -125,42 +185,8 @@ def _chart(data: str, comparison: ComparableRuns, known: _Known) -> tuple[dict[s
             }
             for group, (_, point) in zip(networks, figures, strict=True)
         ]
-        return {
-            "networks": points,
-            "fronts": _fronts(networks, points, [costs for costs, _ in figures], known, physical),
-        }
-
-    machines = grouped(runs, machine)
-    most_first = sorted(machines, key=lambda name: -len(machines[name]))
-    as_published = described and described.metric == "test/top1_err" and not any(run.is_reencoded for run in runs)
-    chart = {
-        "name": data,
-        "title": one_line(comparison.title),
-        "mixed": comparison.mixed,
-        "val_label": score_label(one_line(described.val_label)) if described else "validation error",
-        "test_label": score_label(one_line(described.metric_label)) if described else "test error",
-        "flipped": described is not None and is_score(described.metric_label),
-        "protocol": _protocol_line(runs),
-        "runs": [known.index_of[run] for run in runs],
-        "series": [],
-        **placed(runs, physical=False),
-        "machines": [{"label": one_line(name), **placed(machines[name], physical=True)} for name in most_first],
-        "machine_of": {known.index_of[run]: most_first.index(machine(run)) for run in runs}
-        if len(machines) > 1
-        else {},
-        "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
-        "references": [
-            {
-                "family": network.family,
-                "source": row.source,
-                "label": network.name,
-                "error": row.figures["top1_err"],
-                "x": {"params": network.params, "macs": network.macs},
-            }
-            for row, network in (published.reference_points(data) if as_published else ())
-        ],
-    }
-    return chart, named
+        fronts = _fronts(networks, points, [costs for costs, _ in figures], self.known, physical)
+        return {"networks": points, "fronts": fronts}
 
 
 def _axes(physical: bool) -> list[Quantity]:

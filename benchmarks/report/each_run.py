@@ -1,7 +1,7 @@
 """What the page has of each run by itself: its row, its curve, its details, and what the charts know of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from benchmarks.records.files import below
 from benchmarks.records.runs import Run, overrides_text
 from benchmarks.report.kept_curves import KeptCurves
 from benchmarks.report.learning_curves import Curves, curves_of
-from benchmarks.report.quantities import ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
+from benchmarks.report.quantities import ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, RunColumn, result_title
 from benchmarks.report.rendering import render_macro, script_json
 from benchmarks.report.run_details import pooled_details
 from benchmarks.report.style import legend_key, look_of
@@ -55,18 +55,24 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
     shared = shared_overrides(runs)
     rows = []
     for index, run in enumerate(runs):
-        row = {column: Cell(column.text(run), column.value(run)) for column in RUN_COLUMNS}
         own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in shared})
-        row[RECIPE] = replace(row[RECIPE], text=", ".join(filter(None, (run.record["recipe"], own))))
-        row[MODEL] = replace(row[MODEL], look=look_of(run), run=index, hint=run.label)
-        row[STATUS] = replace(row[STATUS], status=run.status)
-        row[ERROR] = replace(row[ERROR], hint=score_label(run.metric_label))
-        rows.append(list(row.values()))
+        more: dict[str, dict[str, Any]] = {
+            MODEL.title: {"look": look_of(run), "run": index, "hint": run.label},
+            RECIPE.title: {"text": ", ".join(filter(None, (run.record["recipe"], own)))},
+            ERROR.title: {"hint": score_label(run.metric_label)},
+            STATUS.title: {"status": run.status},
+        }
+        rows.append([_cell(column, run, **more.get(column.title, {})) for column in RUN_COLUMNS])
     in_all = f" In all runs: {one_line(overrides_text(shared))}." if shared else ""
     lead = f"A run’s name opens its details, its box marks it in the charts.{in_all}"
     heads = {result_title(runs) if column is ERROR else column.title: column.number for column in RUN_COLUMNS}
     numbers = [head for head, number in heads.items() if number]
     return Table("Runs", list(heads), rows, numbers, lead, of_runs=True, name="table")
+
+
+def _cell(column: RunColumn, of: Run, text: str = "", **more: Any) -> Cell:
+    """Return a run's cell of a column, with another text where one is given."""
+    return Cell(text or column.text(of), column.value(of), **more)
 
 
 def drawn_runs(root: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:

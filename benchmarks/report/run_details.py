@@ -1,8 +1,7 @@
 """What a run was: configuration, protocol, data, reference counts, complexity, environment."""
 
-import marshal
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from benchmarks.units import number, one_line
 
 # A title with its rows (name, text), with lines of text, or with a matrix: classes and, by true class, the predicted counts.
 Section = tuple[str, list[tuple[str, str]] | str | dict[str, Any]]
-CONFUSION, CONFIGURATION = "confusion", "Configuration"  # parts that are no table; keys of a record have no capital
+CONFUSION = "confusion"  # a part that is no table
 SEED = "\0"  # no text of a configuration has it
 MOST_CLASSES = 100  # of a matrix that can still be read
 TITLES = {
@@ -28,71 +27,77 @@ TITLES = {
 def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
     """Return the details of runs as their title, their seed, and indices into the sections, each of which is there once.
 
-    Runs of a sweep have most parts in common, word by word: a section is made once for each that differs. In a configuration
-    SEED stands for the run's own, so that seeds have it in common, too.
+    Runs of a sweep have most parts in common, word by word, and those that `load_runs` returned hold them once: a section is
+    made once for each that differs. In a configuration SEED stands for the run's own, so that seeds have it in common, too.
     """
-    places: dict[tuple[str, bytes], int | None] = {}
+    places: dict[Hashable, list[int]] = {}
     sections: list[Section] = []
 
-    def place(key: str, content: Any) -> int | None:
-        # Version 2 of marshal writes equal content alike, in 0.4 of the time that repr takes.
-        part = key, marshal.dumps(content, 2)
+    def place(part: Hashable, make: Callable[..., Section], *arguments: Any) -> list[int]:
         if part not in places:
-            section = _section(key, content)
-            places[part] = len(sections) if section[1] else None
+            section = make(*arguments)
+            places[part] = [len(sections)] if section[1] else []
             sections.extend([section] if section[1] else [])
         return places[part]
 
-    configurations: dict[bytes, list[int | None]] = {}
+    configurations: dict[bytes, list[int]] = {}
     details = []
     for run in runs:
-        own = [place(key, content) for key, content in _parts(run)]
+        record = run.record
+        own = [*place(run.directory, _alone, run)]
+        # A part that a record holds is known by its identity, which no other has while the record is there.
+        own += place((run.network, id(record.get("complexity")), id(record.get("dataset"))), _of_reference, run)
+        for key, value in record.items():
+            if isinstance(value, dict) and key not in (CONFUSION, "overrides"):
+                own += place((key, id(value)), _section, key, value)
+        classes, counts = run.part("dataset").get("classes"), record.get(CONFUSION)
+        if isinstance(classes, list) and isinstance(counts, list):
+            own += place((id(classes), id(counts)), _confusion, classes, counts)
         written, seed = _configuration(run.directory / CONFIG), f"seed: {run.seed}\n"
         shared = written.replace(seed.encode(), f"seed: {SEED}\n".encode())
         if shared not in configurations:
             text = _printable(written).replace(seed, f"seed: {SEED}\n")
-            configurations[shared] = [place(CONFIGURATION, block) for block in _blocks(text)]
+            configurations[shared] = [at for block in _blocks(text) for at in place(block, _of_configuration, block)]
         title = f"{run.data} · {run.name} · {run.recipe} · seed {run.seed}"
-        details.append([one_line(title), run.seed, [one for one in (*own, *configurations[shared]) if one is not None]])
+        details.append([one_line(title), run.seed, own + configurations[shared]])
     return {"sections": sections, "runs": details, "seed": SEED}
 
 
-def _parts(run: Run) -> list[tuple[str, Any]]:
-    """Return name and content of each part of a run's record, and its reference counts."""
-    tables = {
-        "run": {"folder": str(run.directory), "overrides": run.overrides or "none"},
-        "reference counts": reference_counts(run),
-    }
-    for key, value in run.record.items():
-        if key == CONFUSION:
-            continue
-        if not isinstance(value, dict):
-            tables["run"][key] = value
-        elif key != "overrides":
-            tables[key] = value
-    classes, counts = run.part("dataset").get("classes"), run.record.get(CONFUSION)
-    confusion = [(CONFUSION, (classes, counts))] if isinstance(classes, list) and isinstance(counts, list) else []
-    return [*tables.items(), *confusion]
+def _alone(run: Run) -> Section:
+    """Return what is the run's alone: its folder, overrides, and the values of its record that are no tables."""
+    values = {key: value for key, value in run.record.items() if key != CONFUSION and not isinstance(value, dict)}
+    return "Run", _rows({"folder": str(run.directory), "overrides": run.overrides or "none", **values})
 
 
-def _section(key: str, content: Any) -> Section:
-    """Return the section of a part; an empty one where nothing of it can be shown."""
-    if key == CONFIGURATION:
-        return "Configuration", content
-    if key == CONFUSION:
-        return "Confusion matrix", _confusion(*content)
-    values = {name: value for name, value in flatten(content).items() if value or isinstance(value, int | float)}
-    title = TITLES.get(key, one_line(key).capitalize())
-    return title, [(one_line(name), one_line(_plain(value))) for name, value in values.items()]
+def _section(key: str, content: dict[str, Any]) -> Section:
+    """Return the section of a part of a record; an empty one where nothing of it can be shown."""
+    return TITLES.get(key, one_line(key).capitalize()), _rows(flatten(content))
 
 
-def _confusion(classes: list[Any], counts: list[Any]) -> dict[str, Any]:
-    """Return the classes and, by true class, how many images were predicted as each; nothing where they cannot be shown."""
-    if not len(counts) == len(classes) <= MOST_CLASSES:
-        return {}
-    if not all(isinstance(row, list) and all(number(count) is not None for count in row) for row in counts):
-        return {}
-    return {"classes": [one_line(str(name)) for name in classes], "counts": counts}
+def _rows(values: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (one_line(name), one_line(_plain(value)))
+        for name, value in values.items()
+        if value or isinstance(value, (int, float))  # zero and no, but nothing that is empty
+    ]
+
+
+def _of_configuration(text: str) -> Section:
+    return "Configuration", text
+
+
+def _of_reference(run: Run) -> Section:
+    return _section("reference counts", reference_counts(run))
+
+
+def _confusion(classes: list[Any], counts: list[Any]) -> Section:
+    """Return the classes and, by true class, how many images were predicted as each; empty where they cannot be shown."""
+    title, squares = "Confusion matrix", all(isinstance(row, list) for row in counts)
+    if not (squares and len(counts) == len(classes) <= MOST_CLASSES):
+        return title, {}
+    if any(number(count) is None for row in counts for count in row):
+        return title, {}
+    return title, {"classes": [one_line(str(name)) for name in classes], "counts": counts}
 
 
 def reference_counts(run: Run) -> dict[str, Any]:

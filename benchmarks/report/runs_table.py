@@ -16,18 +16,16 @@ from benchmarks.analysis.published import Table as Published
 from benchmarks.analysis.reproduction import lines
 from benchmarks.analysis.seeds import shared_overrides
 from benchmarks.records.runs import Run, load_runs, overrides_text, uncollected
+from benchmarks.records.second_process import begin
 from benchmarks.report import iso_compute, sections
 from benchmarks.report.each_run import each_run
 from benchmarks.report.forecasts import comparison, with_forecasts
 from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, print_published, write_files
 from benchmarks.report.quantities import DATA, ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, result_title
-from benchmarks.report.second_process import begin
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
 from benchmarks.units import grouped, one_line, score_label
-
-MANY = 1_000  # runs, from which on a second process is worth its start
 
 
 @uncollected()
@@ -41,7 +39,7 @@ def print_runs(runs: Sequence[Run], console: Console | None = None) -> None:
         console.print("No runs yet.")
         return
     said = shared_overrides(runs)
-    print_table(_table(runs, said), console)
+    print_table(_table(runs[: terminal.MOST], said), console, len(runs))
     console.print(Text(_legend(runs, said), style="dim"))
     below = [
         sections.uncounted(runs),
@@ -105,8 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)
     each = None
-    if len(runs) >= MANY and name != iso_compute.EXPERIMENT:
-        each = begin(partial(each_run, root, runs, keep=arguments.out is None))
+    if name != iso_compute.EXPERIMENT:
+        each = begin(partial(each_run, root, runs, keep=arguments.out is None), len(runs))
     try:
         if name == iso_compute.EXPERIMENT:
             iso_compute.report(runs, root, arguments.out)

@@ -92,9 +92,16 @@ def _text(cell: Cell | str) -> str:
     return cell if isinstance(cell, str) else cell.text
 
 
-def print_table(table: Table, console: Console) -> None:
-    """Print a table as wide as the console at most; of more rows than rich can style in a moment, plain lines."""
-    table = table.filled()
+def print_table(table: Table, console: Console, of: int = 0) -> None:
+    """Print a table as wide as the console at most; of more rows than rich can style in a moment, plain lines.
+
+    After ``terminal.MOST`` rows it says how many more there are.
+
+    Args:
+        of: the number of rows, where the table has the first ones alone.
+    """
+    left_out = max(of, len(table.rows)) - terminal.MOST
+    table = replace(table, rows=table.rows[: terminal.MOST]).filled()
     if table.title:
         console.print(Text(f"\n{one_line(table.title)}", style="bold"))
     if len(table.rows) > terminal.STYLED:
@@ -107,7 +114,8 @@ def print_table(table: Table, console: Console) -> None:
         for row in table.rows:
             grid.add_row(*map(_styled, row))
         terminal.print_whole(grid, console)
-    for note in table.notes:
+    more = [f"… and {left_out:,} more, which report.html has"] if left_out > 0 else []
+    for note in [*more, *table.notes]:
         console.print(Padding(Text(one_line(note), style="dim"), (0, 0, 0, 2)))
 
 

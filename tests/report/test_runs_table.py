@@ -15,8 +15,10 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 from support.benchmark_command import command
+from support.browser import Page
 from support.records import make_run
 
+from benchmarks import terminal
 from benchmarks.analysis.seeds import baseline_comparisons
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
@@ -72,6 +74,23 @@ def test_a_row_holds_the_records_values(mixed: Path, width: int) -> None:
     flops = f"{record['compute']['train_flops'] / 1e12:.0f} T"
     cells = ["resnet20", "0", "34.4 M", "5.39 G", flops, error, "450", "32 s", "ok"]
     assert re.search(" +".join(map(re.escape, cells)), row)
+
+
+def test_of_more_rows_than_a_terminal_keeps_the_first_are_printed_and_the_others_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, seed in itertools.product(("resnet20", "resnet32", "resnet44"), range(2)):
+        make_run(tmp_path, name=name, seed=seed)
+    monkeypatch.setattr(terminal, "MOST", 6)
+    assert "report.html" not in render(tmp_path, 100)
+    monkeypatch.setattr(terminal, "MOST", 2)
+    text = render(tmp_path, 100)
+    assert "… and 4 more, which report.html has" in text, "of six runs"
+    assert "… and 1 more, which report.html has" in text, "of three means"
+    rows = [line for line in text.splitlines() if line.rstrip().endswith("ok")]
+    assert len(rows) == 2 and all("resnet20" in row for row in rows)
+    shown = [row[0][0] for row in Page(write_page(tmp_path)).runs()]
+    assert [shown.count(name) for name in ("resnet20", "resnet32", "resnet44")] == [2, 2, 2]
 
 
 def test_a_terminal_too_narrow_for_the_numbers_wraps_the_lines_and_cuts_none(mixed: Path) -> None:

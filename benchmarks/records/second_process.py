@@ -10,15 +10,20 @@ from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+MANY = 1_000  # runs, from which on another process is worth its start
 
 
-def begin(function: Callable[[], Result]) -> Callable[[], Result]:
+def begin(function: Callable[[], Result], runs: int) -> Callable[[], Result]:
     """Begin what returns a result, in a fork of this process, and return what waits for the result.
 
-    Where there is one core, more than one thread, which a fork can lock forever, or no Linux, it begins when it is waited for;
-    it begins anew where the other process was killed. What it raises is raised by the wait.
+    Where there is one core, more than one thread, which a fork can lock forever, or no Linux, it begins when it is waited for,
+    as it does in such a fork; it begins anew where the other process was killed. What it raises is raised by the wait.
+
+    Args:
+        runs: how many it is about; of fewer than ``MANY`` it begins when it is waited for.
     """
-    if sys.platform != "linux" or threading.active_count() > 1 or len(os.sched_getaffinity(0)) < 2:
+    forks = sys.platform == "linux" and threading.active_count() == 1 and not multiprocessing.current_process().daemon
+    if runs < MANY or not forks or len(os.sched_getaffinity(0)) < 2:
         return function
     receiver, sender = multiprocessing.Pipe(duplex=False)
     process = multiprocessing.get_context("fork").Process(target=_answer, args=(function, sender), daemon=True)

@@ -26,7 +26,7 @@ test-clusters: .venv/checks ## a real Slurm, a real Ray, two machines on one cab
 test-rest: .venv/checks ## test-slow and test-clusters at once: a cluster is mostly waited for
 	$(BIN)/python -m pytest -n 3 $(ORDER) -m '$(SLOW) or $(CLUSTERS)' -rs --durations=20
 
-test-timm: .venv/timm/installed ## networks of timm and torchvision, in an environment of their own
+test-timm: .venv/timm/installed ## networks of timm and torchvision, examples of docs/reference, in an environment of their own
 	.venv/timm/bin/python -m pytest -n 2 $(ORDER) -m timm -rs
 
 nightly: .venv/test ## 100 runs killed at random moments, each compared with one that nothing happened to (hours)
@@ -68,11 +68,11 @@ clean:          ## remove .venv (results in outputs/ stay)
 	@$(PIP) --constraint constraints.txt --no-deps $(ASK_FOR_OLDER)
 	@touch $@ .venv/lint .venv/docs
 
-# Sees the packages of .venv. Not in it: with torchvision there, torch, torchmetrics and what they start would import it.
+# Sees the packages of .venv. Not in it: torchmetrics imports torchvision and matplotlib wherever it finds them, at 1 s of each start.
 .venv/timm/installed: .venv/test tests/support/timm_environment.py
 	@$(BIN)/python -m venv .venv/timm
 	@.venv/timm/bin/python tests/support/timm_environment.py $(BIN)/python
-	@.venv/timm/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt timm torchvision
+	@.venv/timm/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt timm torchvision matplotlib pandas
 	@touch $@
 
 SLOW := slow or browser

@@ -193,11 +193,9 @@ def test_a_block_that_needs_nothing_runs(block: Block, checkout: Path) -> None:
     type_in(checkout, block.text)
 
 
-@pytest.mark.slow
+@pytest.mark.timm
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs(name: str, checkout: Path) -> None:
-    pytest.importorskip("pandas")
-    pytest.importorskip("matplotlib")
     # The sweep of this checkout, and what the documents' own blocks have trained in it before.
     records = len(list((checkout / "outputs").rglob("record.json")))
     assert records >= 4

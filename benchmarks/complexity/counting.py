@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from benchmarks.complexity.by_dispatch import count_by_dispatch
 from benchmarks.complexity.by_trace import NotTracedError, count_by_trace
 from benchmarks.complexity.cost import Complexity, LayerCost, Part
 from benchmarks.complexity.operator_cost import Count
-from benchmarks.units import one_line
+from benchmarks.units import grouped, one_line
 
 TRACED = 128  # pixels
 
@@ -215,11 +216,12 @@ def _layers(net: nn.Module, count: Count) -> list[LayerCost]:
     """
     rows = []
     shown: set[nn.Parameter] = set()
+    kinds = grouped(sorted(count.costs), itemgetter(0))
     for name, module in net.named_modules():
         own = {*module.parameters(recurse=False)} - shown
         shown |= own
         params = sum(parameter.numel() for parameter in own)
-        for kind in sorted(kind for module_name, kind in count.costs if module_name == name):
+        for _, kind in kinds.get(name, ()):
             cost = count.costs[name, kind]
             rows.append(LayerCost(name=name, kind=kind, params=params, **cost._asdict()))
             params = 0

@@ -231,14 +231,19 @@ def _without(one: Estimate, outcomes: bool) -> str:
 
 
 def _without_limits(values: Sequence[float], percent: bool) -> Estimate:
+    alone = _mean(values, percent)
+    if alone.missing:
+        return alone
+    return replace(alone, parts=parts_of_rates(np.array(values, dtype=np.float64) / alone.scale))
+
+
+def _mean(values: Sequence[float], percent: bool) -> Estimate:
+    """Return the mean without an interval, and why there can be none; empty where there can be one."""
     scale = 100.0 if percent else 1.0
-    rates = np.array(values, dtype=np.float64) / scale
-    none = Estimate(fmean(values), len(values), None, "1 run, no interval", None, "", (), scale)
-    if len(values) < 2:
-        return none
-    if rates.min() < 0 or rates.max() > 1:
-        return replace(none, missing=f"not between 0 and {scale:g}, no interval")
-    return replace(none, parts=parts_of_rates(rates))
+    missing = "1 run, no interval" if len(values) < 2 else ""
+    if not missing and (min(values) < 0 or max(values) > scale):
+        missing = f"not between 0 and {scale:g}, no interval"
+    return Estimate(fmean(values), len(values), None, missing, None, "", (), scale)
 
 
 def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
@@ -270,11 +275,12 @@ def _estimate(group: Sequence[Run], figure: str, percent: bool | None) -> Estima
     scale = 100.0 if (percent_of(group[0]) if percent is None else percent) else 1.0
     figures = [number(run.part("metrics").get(f"test/{figure}")) if figure else run.value for run in group]
     members = {run: value for run, value in zip(group, figures, strict=True) if value is not None}
-    alone = _without_limits(list(members.values()), scale == 100)
-    if alone.parts is None:
+    alone = _mean(list(members.values()), scale == 100)
+    if alone.missing:
         return alone
-    rows, test_set, left_out = _outcomes(list(members), name, [value / scale for value in members.values()])
-    parts = alone.parts if rows is None else parts_of_outcomes(rows)
+    rates = [value / scale for value in members.values()]
+    rows, test_set, left_out = _outcomes(list(members), name, rates)
+    parts = parts_of_rates(np.array(rates, dtype=np.float64)) if rows is None else parts_of_outcomes(rows)
     return replace(alone, parts=parts, test_set=test_set, left_out=left_out)
 
 
@@ -300,13 +306,18 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
             left_out.append(f"{path} is of another test set than the other seeds'")
         elif run.n is not None and len(outcomes) != run.n:
             left_out.append(f"{path} has {len(outcomes):,} images, the run was tested on {run.n:,}")
-        elif abs(float(errors.mean()) - rate) > TOLERANCE:
-            left_out.append(f"{path} gives {errors.mean():.5f} for {name}, the record {rate:.5f}")
+        elif abs((mean := _mean_of(errors)) - rate) > TOLERANCE:
+            left_out.append(f"{path} gives {mean:.5f} for {name}, the record {rate:.5f}")
         else:
             rows.append(errors)
     if len(rows) < len(group):
         return None, "", tuple(left_out)
     return np.stack(rows), test_set, ()
+
+
+def _mean_of(errors: Any) -> float:
+    """Return the mean of errors; counting takes a tenth of the time."""
+    return np.count_nonzero(errors) / len(errors) if errors.dtype == bool else float(errors.mean())
 
 
 def _errors(outcomes: Any, name: str) -> Any:

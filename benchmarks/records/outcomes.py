@@ -98,4 +98,4 @@ def _unpacked(text: str, count: int) -> np.ndarray:
     packed = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
     if len(packed) != -(-count // 8):
         raise ValueError(f"{len(packed)} bytes for {count} images")
-    return np.unpackbits(packed, count=count).astype(bool)
+    return np.unpackbits(packed, count=count).view(bool)  # zeros and ones

@@ -16,8 +16,8 @@ MANY = 1_000  # runs, from which on another process is worth its start
 def begin(function: Callable[[], Result], runs: int) -> Callable[[], Result]:
     """Begin what returns a result, in a fork of this process, and return what waits for the result.
 
-    Where there is one core, more than one thread, which a fork can lock forever, or no Linux, it begins when it is waited for,
-    as it does in such a fork; it begins anew where the other process was killed. What it raises is raised by the wait.
+    Where there is one core, more than one thread, which a fork can lock forever, or no Linux, and in such a fork itself, it
+    begins when it is waited for; it begins anew where the other process was killed. What it raises is raised by the wait.
 
     Args:
         runs: how many it is about; of fewer than ``MANY`` it begins when it is waited for.

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -311,16 +311,14 @@ def _read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str], Parts]
     """Return the runs in folders, a line for each that cannot be read, and the parts of their records."""
     runs, problems = [], []
     parts: Parts = {}
-    measurements: dict[Path, dict[str, dict[str, Any]]] = {}  # of speed, by output root
+    measured = cache(measured_speed.read)
+    root_of = cache(lambda parent: output_root_of(Path(parent, "seed")))  # seeds of a network have one
     for directory in directories:
-        folder, path = Path(directory), os.path.join(directory, "record.json")
+        path = os.path.join(directory, "record.json")
         try:
             record = _read_record(path, parts)
-            output_root = output_root_of(folder)
-            if output_root not in measurements:
-                measurements[output_root] = measured_speed.read(output_root)
-            measured_speed.add_to(record, measurements[output_root])
-            runs.append(Run(folder, record))
+            measured_speed.add_to(record, measured(root_of(os.path.dirname(directory))))
+            runs.append(Run(Path(directory), record))
         except (OSError, ValueError) as error:
             problems.append(f"{one_line(path)}: {one_line(str(error))}")
     return runs, problems, parts

@@ -85,7 +85,7 @@ class _Known:
     places: dict[str, int]
     estimates: Sequence[Estimate]
     errors: Any
-    figures: Callable[[tuple[Run, ...]], tuple[Costs, dict[str, Any]]]
+    figures: Callable[[tuple[Run, ...], bool], tuple[Costs, dict[str, Any]]]
 
     def of(self, networks: Sequence[tuple[Run, ...]]) -> tuple[list[Estimate], Any]:
         """Return estimates and drawn errors of networks, drawn again where seeds are missing from them."""
@@ -172,14 +172,12 @@ class _Chart:
     def _placed(self, members: tuple[Run, ...], physical: bool) -> dict[str, Any]:
         """Return the networks of runs at the axes that depend on a machine or on none, and the fronts over each axis."""
         networks = same_but_seed(members)
-        figures = [self.known.figures(group) for group in networks]
-        own = {axis.key for axis in _axes(physical)}
+        figures = [self.known.figures(group, physical) for group in networks]
         points: list[dict[str, Any]] = [
             {
                 "id": self.known.first + self.known.places[group[0].all_but_seed],
                 **self.named(group),
                 **point,
-                "x": {key: mean for key, mean in point["x"].items() if key in own},
                 "front": [],
                 "probability": {},
             }
@@ -193,9 +191,10 @@ def _axes(physical: bool) -> list[Quantity]:
     return [axis for axis in QUANTITIES if axis.physical == physical]
 
 
-def _figures(members: tuple[Run, ...]) -> tuple[Costs, dict[str, Any]]:
-    """Return the costs of the seeds; their mean error, its range, and mean costs but those that a seed is missing."""
-    costs = {axis.key: [axis.value(run) for run in members] for axis in QUANTITIES}
+def _figures(members: tuple[Run, ...], physical: bool) -> tuple[Costs, dict[str, Any]]:
+    """Return the costs of the seeds at the axes that depend on a machine or on none; their mean error, its range, and mean
+    costs but those that a seed is missing."""
+    costs = {axis.key: [axis.value(run) for run in members] for axis in _axes(physical)}
     errors = [run.value for run in members if run.value is not None]
     # nothing else can stand on a logarithmic axis
     means = {key: fmean(filter(None, values)) for key, values in costs.items() if all((x or 0) > 0 for x in values)}

@@ -312,13 +312,12 @@ def _read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str], Parts]
     runs, problems = [], []
     parts: Parts = {}
     measured = cache(measured_speed.read)
-    root_of = cache(lambda parent: output_root_of(Path(parent, "seed")))  # seeds of a network have one
     for directory in directories:
-        path = os.path.join(directory, "record.json")
+        folder, path = Path(directory), os.path.join(directory, "record.json")
         try:
             record = _read_record(path, parts)
-            measured_speed.add_to(record, measured(root_of(os.path.dirname(directory))))
-            runs.append(Run(Path(directory), record))
+            measured_speed.add_to(record, measured(output_root_of(folder)))
+            runs.append(Run(folder, record))
         except (OSError, ValueError) as error:
             problems.append(f"{one_line(path)}: {one_line(str(error))}")
     return runs, problems, parts

@@ -109,20 +109,15 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
     variants = {
         name: {run.network: run.arguments for run in same} for name, same in grouped(runs, lambda run: run.name).items()
     }
-    names = {
-        network: ", ".join(
-            [
-                name,
-                *(
-                    f"{key}={short_value(value)}"
-                    for key, value in arguments.items()
-                    if any(other.get(key) != value for other in variants[name].values())
-                ),
+    names = {}
+    for name, networks in variants.items():
+        for network, arguments in networks.items():
+            telling = [
+                f"{key}={short_value(value)}"
+                for key, value in arguments.items()
+                if any(other.get(key) != value for other in networks.values())
             ]
-        )
-        for name, networks in variants.items()
-        for network, arguments in networks.items()
-    }
+            names[network] = ", ".join([name, *telling])
     return [" · ".join(filter(None, (names[run.network], recipe_title(run) if recipes else ""))) for run in runs]
 
 

@@ -37,7 +37,7 @@ def script_json(value: Any) -> Markup:
 
 
 def rows_html(table: Table, mark: Callable[[Look], Markup]) -> Markup:
-    """Return the rows of a table, for which a template takes seven times as long.
+    """Return the rows of a table, for which a template takes four times as long.
 
     Args:
         mark: returns the mark of a family.

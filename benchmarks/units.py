@@ -42,9 +42,11 @@ def hours(seconds: float) -> str:
 
 def short_value(value: Any) -> str:
     """A value as it stands in names: text as it is, numbers in their shortest form (``8e+10``), the rest as JSON."""
-    if isinstance(value, float) and float(f"{value:g}") == value:
-        return f"{value:g}"
-    return value if isinstance(value, str) else json.dumps(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and float(short := f"{value:g}") == value:
+        return short
+    return str(value) if type(value) is int else json.dumps(value)
 
 
 def killed_by(number: int) -> str:

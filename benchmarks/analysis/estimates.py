@@ -290,7 +290,6 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
 
     rows, left_out, test_set = [], [], ""
     for run, rate in zip(group, rates, strict=True):
-        path = run.directory / OUTCOMES
         try:
             outcomes = read_outcomes(run.directory)
         except ValueError as error:
@@ -303,11 +302,12 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
         if errors is None or len(errors) < (2 if errors.dtype == bool else FEWEST_MASKS):
             return None, "", ()
         if outcomes.test_sha256 != test_set:
-            left_out.append(f"{path} is of another test set than the other seeds'")
+            left_out.append(f"{run.directory / OUTCOMES} is of another test set than the other seeds'")
         elif run.n is not None and len(outcomes) != run.n:
-            left_out.append(f"{path} has {len(outcomes):,} images, the run was tested on {run.n:,}")
+            images = f"{len(outcomes):,} images, the run was tested on {run.n:,}"
+            left_out.append(f"{run.directory / OUTCOMES} has {images}")
         elif abs((mean := _mean_of(errors)) - rate) > TOLERANCE:
-            left_out.append(f"{path} gives {mean:.5f} for {name}, the record {rate:.5f}")
+            left_out.append(f"{run.directory / OUTCOMES} gives {mean:.5f} for {name}, the record {rate:.5f}")
         else:
             rows.append(errors)
     if len(rows) < len(group):

@@ -4,9 +4,9 @@ import hashlib
 import json
 import math
 import re
-import statistics
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.estimates import Estimate, estimates
@@ -30,7 +30,9 @@ class SeedGroup:
     def std(self) -> float:
         """Sample standard deviation (n - 1 in the denominator) of the reported metric; NaN of a single run."""
         values = [run.value for run in self.runs if run.value is not None]
-        return statistics.stdev(values) if len(values) > 1 else math.nan
+        if len(values) < 2:
+            return math.nan
+        return math.dist(values, [fmean(values)] * len(values)) / math.sqrt(len(values) - 1)
 
     @property
     def text(self) -> str:

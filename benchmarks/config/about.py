@@ -3,9 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from benchmarks.config.folders import read_option
+from benchmarks.config.folders import added_folders, read_option
 from benchmarks.config.trial import ConfigurationError
 
 # Plotly's names, each with the character that stands for it in the terminal; `report/templates/macros.html` draws them.
@@ -69,6 +71,12 @@ class Matching:
 
 def look_of_family(family: str) -> Look | None:
     """Return the look that the family's file says; None where there is no such file, or none in it."""
+    return _look_in(added_folders(), family)
+
+
+@cache
+def _look_in(added: tuple[Path, ...], family: str) -> Look | None:
+    """Return the look of a family as long as these are the folders that were added."""
     return read_look(read_option("model", family).get("about") or {})
 
 

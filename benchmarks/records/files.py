@@ -195,9 +195,11 @@ def last_lines(path: Path, most: int = 1) -> list[str]:
 def pictures(directory: Path) -> list[Path]:
     """Return the run's pictures, PNG: files of its own, no links to others."""
     folder = directory / PICTURES
-    if folder.is_symlink():
+    try:
+        entries = [] if folder.is_symlink() else list(os.scandir(folder))
+    except OSError:  # there is none
         return []
-    return sorted(path for path in folder.glob("*.png") if path.is_file() and not path.is_symlink())
+    return sorted(Path(one.path) for one in entries if one.name.endswith(".png") and one.is_file(follow_symlinks=False))
 
 
 def _check_size(content: Any) -> None:

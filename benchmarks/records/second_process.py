@@ -1,5 +1,6 @@
 """Work that begins in a process of its own, on a core that would be idle."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -45,6 +46,7 @@ def begin(function: Callable[[], Result], runs: int) -> Callable[[], Result]:
 
 def _answer(function: Callable[[], Any], sender: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends this one
+    gc.disable()  # it would look through all that the first process holds
     try:
         sender.send((function(), None))
     except Exception as error:

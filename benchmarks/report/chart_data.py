@@ -1,7 +1,7 @@
 """What the page's charts draw: networks and their Pareto front, by comparison and by machine, and the runs of each curve."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from statistics import fmean
 from typing import Any
@@ -30,42 +30,46 @@ class Charts:
         data_sets: titles of data sets and their protocols.
         charts: one for each comparison; `set` is the index of its data set.
         networks: each finished network with its estimate and its data set's index; charts name it by its index.
+        complete: enters into the charts what depends on a machine, and the series of runs of each curve.
     """
 
     data_sets: list[str]
-    charts: list[dict[str, Any]] = field(default_factory=list)
-    networks: list[tuple[tuple[Run, ...], Estimate, int]] = field(default_factory=list)
+    charts: list[dict[str, Any]]
+    networks: list[tuple[tuple[Run, ...], Estimate, int]]
+    complete: Callable[[Curves], None]
 
 
-def charts_of(runs: Sequence[Run], curves: Callable[[], Curves]) -> Charts:
+def charts_of(runs: Sequence[Run]) -> Charts:
     """Return what the charts of all runs draw; a run goes by its index in `runs`.
 
-    Args:
-        curves: returns those of the runs, which another process may still be reading.
+    They have to be completed, with curves that another process may still be reading.
     """
     index_of = {id(run): index for index, run in enumerate(runs)}
     titled = protocols(runs)
-    drawn = Charts([one_line(title) for title in titled])
+    all_networks: list[tuple[tuple[Run, ...], Estimate, int]] = []
     charts: list[_Chart] = []
     for number, (title, unsorted) in enumerate(titled.items()):
         members = sorted(unsorted, key=lambda run: index_of[id(run)])
         networks = same_but_seed(members)
         estimated = estimates(networks)
         places = {group[0].all_but_seed: place for place, group in enumerate(networks)}
-        first = len(drawn.networks)
-        drawn.networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
+        first = len(all_networks)
+        all_networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
         indices = {run: index_of[id(run)] for run in members}
         known = _Known(indices, first, places, estimated, drawn_errors(estimated), cache(_figures))
         charts += [_Chart(number, one_line(title), comparison, known) for comparison in comparisons(members)]
     machines = begin(lambda: [chart.machines() for chart in charts], len(runs))
-    drawn.charts = [chart.content() for chart in charts]
-    of_sets = [[tuple(runs[index] for index in group) for group in together] for together in curves().together]
-    for chart, content, of_machines in zip(charts, drawn.charts, machines(), strict=True):
-        of_chart = {*content["runs"]}
-        groups = (group for group in of_sets[chart.number] if index_of[id(group[0])] in of_chart)
-        content["series"] = [chart.named(group) for group in groups]
-        content["machines"] = of_machines
-    return drawn
+    contents = [chart.content() for chart in charts]
+
+    def complete(curves: Curves) -> None:
+        of_sets = [[tuple(runs[index] for index in group) for group in together] for together in curves.together]
+        for chart, content, of_machines in zip(charts, contents, machines(), strict=True):
+            of_chart = {*content["runs"]}
+            groups = (group for group in of_sets[chart.number] if index_of[id(group[0])] in of_chart)
+            content["series"] = [chart.named(group) for group in groups]
+            content["machines"] = of_machines
+
+    return Charts([one_line(title) for title in titled], contents, all_networks, complete)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """What the page has of each run by itself: its row, its curve, its details, and what the charts know of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,13 @@ class EachRun:
 
     Attributes:
         table: the section of the table of runs.
-        drawn: what the charts know of each run.
-        curves: learning curves.
+        drawn: JSON of `drawn_runs` and of the points of `curves_of`.
+        curves: learning curves, without their points.
         details: JSON of `pooled_details`.
     """
 
     table: Markup
-    drawn: list[dict[str, Any]]
+    drawn: Markup
     curves: Curves
     details: Markup
 
@@ -44,7 +44,8 @@ def each_run(root: Path, runs: Sequence[Run], keep: bool) -> EachRun:
     if keep:
         kept.write()
     table = render_macro("table_section", table_of_runs(runs).filled()) if runs else Markup()
-    return EachRun(table, drawn_runs(root, runs), curves, script_json(pooled_details(runs)))
+    drawn = script_json({"runs": drawn_runs(root, runs), "curves": curves.points})
+    return EachRun(table, drawn, replace(curves, points={}), script_json(pooled_details(runs)))
 
 
 def table_of_runs(runs: Sequence[Run]) -> Table:

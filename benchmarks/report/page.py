@@ -7,7 +7,6 @@ import base64
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +88,21 @@ def _render(
     published: Sequence[dict[str, Any]],
     problems: Sequence[str],
 ) -> str:
-    each = cache(each)
-    drawn = charts_of(runs, lambda: each().curves)
-    own = each()
+    drawn = charts_of(runs)
     legend = _legend(runs)
     looks = {row["family"]: family_look(row["family"]) for chart in drawn.charts for row in chart["references"]}
     looks |= {legend_key(run): look_of(run) for run in sorted(runs, key=lambda run: str(run.record.get("started")))}
     looks = {key: looks[key] for key in dict.fromkeys([*legend, *looks])}
-    drawable = bool(own.curves.points or drawn.networks)
     strips, left_out = pictures(drawn)
     tables = [sections.uncounted(runs), sections.not_finished(runs, states)]
     tables += [*sections.scaling(runs), *sections.scores(runs)]
     tables += map(published_table, published)
     by_data = grouped(runs, lambda run: run.data)
     tables += [replace(sections.baselines(members), data=data) for data, members in by_data.items()]
+    best = leaderboard(drawn).filled()
+    own = each()  # which another process may still be making
+    drawn.complete(own.curves)
+    drawable = any(own.curves.together) or bool(drawn.networks)
     return render_template(
         "page.html",
         title="Accuracy against compute",
@@ -112,17 +112,16 @@ def _render(
         notice="" if drawable else _nothing_to_draw(runs),
         data_sets=drawn.data_sets,
         choices=[(index, chart["set"], chart["title"]) for index, chart in enumerate(drawn.charts)],
-        leaderboard=leaderboard(drawn).filled(),
+        leaderboard=best,
         looks=looks,
         legend=legend,
         charts={
             "axes": [{key: value for key, value in asdict(axis).items() if key != "value"} for axis in QUANTITIES],
             "charts": drawn.charts,
             "shown_first": SHOWN_FIRST,
-            "curves": own.curves.points,
-            "runs": own.drawn,
             "looks": family_marks(looks),
         },
+        drawn=own.drawn,
         runs_table=own.table,
         tables=[table.filled() for table in tables if table.rows],
         problems=[*problems, *own.curves.problems],

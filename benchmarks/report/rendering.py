@@ -5,7 +5,7 @@ import importlib.resources
 import importlib.util
 import json
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +55,12 @@ def rows_html(table: Table, mark: Callable[[Look], Markup]) -> Markup:
 def _cell_html(content: Cell | str, sortable: bool, mark: Callable[[Look], Markup]) -> str:
     """Return a cell from its attributes on."""
     cell = Cell(content) if isinstance(content, str) else content
-    text = html.escape(one_line(cell.text))
-    hint = html.escape(one_line(cell.hint))
+    text = _escaped(cell.text)
+    hint = _escaped(cell.hint)
     attributes = f' title="{hint}"' if hint else ""
     box = ""
     if sortable:
-        value = "" if cell.value is None else html.escape(one_line(str(cell.value)))
+        value = "" if cell.value is None else _escaped(str(cell.value))
         attributes = f' data-value="{value}"{attributes}'
         box = "" if cell.run is None else f'<input type="checkbox" aria-label="mark {hint} in the charts">'
     if cell.status:
@@ -70,6 +70,11 @@ def _cell_html(content: Cell | str, sortable: bool, mark: Callable[[Look], Marku
     else:
         shown = f"<strong>{text}</strong>" if cell.style == "bold" else text
     return f"{attributes}>{box}{mark(cell.look) if cell.look else ''}{shown}</td>"
+
+
+@lru_cache(maxsize=10_000)  # most texts of a column are also in other rows
+def _escaped(text: str) -> str:
+    return html.escape(one_line(text))
 
 
 def plotly_js() -> Markup:

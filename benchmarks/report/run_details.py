@@ -42,9 +42,9 @@ def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
 
     configurations: dict[bytes, list[int]] = {}
     details = []
-    for run in runs:
+    for index, run in enumerate(runs):
         record = run.record
-        own = [*place(run.directory, _alone, run)]
+        own = [*place(index, _alone, run)]
         # A part that a record holds is known by its identity, which no other has while the record is there.
         own += place((run.network, id(record.get("complexity")), id(record.get("dataset"))), _of_reference, run)
         for key, value in record.items():

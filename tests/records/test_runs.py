@@ -199,6 +199,12 @@ def test_neither_wandb_nor_the_inside_of_a_run_is_searched(tmp_path: Path) -> No
     assert load_one(tmp_path).directory == folder
 
 
+def test_a_run_is_read_once_though_a_link_leads_to_it(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    (folder.parent / "seed1").symlink_to(folder)
+    assert load_one(tmp_path).directory == folder
+
+
 @pytest.mark.parametrize("place", ["digits", "digits/net", "digits/net/recipe", "digits/net/recipe/seed0"])
 def test_runs_are_read_from_within_each_of_their_folders(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

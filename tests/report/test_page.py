@@ -49,7 +49,7 @@ def test_the_page_loads_nothing(tmp_path: Path, nine: list[Path]) -> None:
     assert not re.search(r"url\(|@import", page.styles)
     (policy,) = [attributes for _, attributes in page.elements if attributes.get("http-equiv")]
     assert (policy["content"] or "").startswith("default-src 'none'; script-src 'unsafe-inline';")
-    _, (_, plotly), (_, own), _ = page.scripts
+    _, _, (_, plotly), (_, own), _ = page.scripts
     assert plotly == plotly_source()
     assert not re.search(r"https?:|fetch\(|import\(|XMLHttpRequest|WebSocket", own)
 
@@ -514,12 +514,12 @@ def test_names_are_text_wherever_they_appear(tmp_path: Path) -> None:
 
     # the "other" family's mark is another shape; else no element or attribute is there that plain names do not make
     assert built(page) - built(expected) <= {("path", ("d",))}
-    assert len(page.scripts) == len(expected.scripts) == 4
+    assert len(page.scripts) == len(expected.scripts) == 5
     assert page.text.count(NASTY) >= 3 and IMAGE in page.text and '"><b>' in page.text
     assert page.data["charts"][0]["data"] == f"a{IMAGE}"
     assert page.details()[0]["Code"] == {"version": NASTY, "commit": IMAGE}
-    for number in (0, 3):
-        assert not re.search("[<>&]", page.scripts[number][1])
+    data = [text for attributes, text in page.scripts if attributes.get("type") == "application/json"]
+    assert len(data) == 3 and not any(re.search("[<>&]", text) for text in data)
 
 
 def test_what_cannot_be_encoded_or_drawn_does_not_stop_the_page(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Page(HTMLParser):
     @property
     def data(self) -> dict[str, Any]:
         """What the charts draw."""
-        return self._json("data")
+        return self._json("data") | self._json("each-run")
 
     def details(self) -> list[dict[str, Any]]:
         """Of each run, its sections: rows (name, text) by title, and the configuration's text."""

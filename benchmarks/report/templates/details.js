@@ -12,7 +12,7 @@ addEventListener("DOMContentLoaded", () => {
     return element("div", {className: "scroll"}, element("table", {className: "matrix"}, element("thead", {}, heads), element("tbody", {}, ...cells)));
   };
   function openDetails(run) {
-    pool ??= JSON.parse(byId("details-data").textContent);
+    pool ??= read("details-data");
     let details = byId(`run-${run}`);
     if (!details && pool.runs[run]) {
       const [title, seed, parts] = pool.runs[run], sections = parts.map(part => pool.sections[part]);

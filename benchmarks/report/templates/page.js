@@ -1,5 +1,6 @@
 // What the page holds, what is chosen of it, and how each of its charts is drawn.
-const {axes, charts, curves, runs, looks, shown_first: FEWEST_NETWORKS} = JSON.parse(document.getElementById("data").textContent);
+const read = id => JSON.parse(document.getElementById(id).textContent);
+const {axes, charts, looks, shown_first: FEWEST_NETWORKS} = read("data"), {curves, runs} = read("each-run");
 const training = byId("training"), cost = byId("cost"), share = byId("share");
 const MARGIN = {l: 68, r: 14, t: 10, b: 52};
 const MOST_CURVES = 8, MOST_LABELS = 12;

@@ -30,6 +30,9 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
     "omegaconf parse": (grammar_parser.parse, ("value", "parser_rule", "lexer_mode")),
     # training.batch_hooks: entered 37 times a step, also by the profiler that measures nothing.
     "PassThroughProfiler.profile": (PassThroughProfiler.profile, ("self", "action_name")),
+    # training.deferred_imports: what is asked of the compiler where nothing is compiled.
+    "torch._dynamo disable": (torch._dynamo.disable, ("fn", "recursive", "reason", "wrapping")),
+    "torch._dynamo graph_break": (torch._dynamo.graph_break, ("msg",)),
     # complexity.by_trace: arithmetic and shapes of fvcore's own handles.
     "fvcore conv_flop_count": (jit_handles.conv_flop_count, ("x_shape", "w_shape", "out_shape", "transposed")),
     "fvcore get_shape": (jit_handles.get_shape, ("val",)),

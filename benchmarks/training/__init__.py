@@ -1,5 +1,5 @@
 """One rank of a run: train, evaluate, record."""
 
-from benchmarks.records.lazy import defer_scipy_signal
+from benchmarks.training.deferred_imports import defer
 
-defer_scipy_signal()  # before anything here imports Lightning
+defer()  # before anything here imports Lightning

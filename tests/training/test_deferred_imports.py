@@ -1,0 +1,106 @@
+"""Modules that are loaded when they are used, each in a process of its own."""
+
+import subprocess
+import sys
+
+import pytest
+from support.commands import ROOT
+
+
+def in_python(program: str) -> None:
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+SIGNAL = """
+import sys
+import benchmarks.training
+assert not {"scipy", "torch"} & set(sys.modules)
+import pytorch_lightning, torchmetrics
+assert "scipy.signal" in sys.modules and "scipy.signal._signaltools" not in sys.modules, "loaded with Lightning"
+import scipy.signal
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    assert len(set(pool.map(lambda _: scipy.signal.lfilter, range(8)))) == 1
+assert not hasattr(scipy.signal, "no_such_name")
+assert scipy.signal.fftconvolve([1, 1, 1], [1, 1]).round(6).tolist() == [1, 2, 2, 1]
+from scipy.signal import windows
+import scipy.signal.filter_design
+assert scipy.signal.hamming is windows.hamming, "as torchmetrics leaves it"
+assert scipy.signal.hamming(3).round(2).tolist() == [0.08, 1, 0.08]
+"""
+
+COMPILER = """
+import sys
+import benchmarks.training
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from pytorch_lightning.utilities.compile import OptimizedModule
+from benchmarks.complexity.by_dispatch import count_by_dispatch
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 1))
+    def training_step(self, batch, index):
+        return self.net(batch).mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1, momentum=0.9)
+
+module = Module()
+count_by_dispatch(module.net.eval(), torch.zeros(1, 1, 4, 4))
+quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+batches = torch.utils.data.DataLoader(torch.rand(4, 1, 4, 4), batch_size=2)
+pl.Trainer(accelerator="cpu", max_epochs=1, **quiet).fit(module, batches)
+assert "torch._dynamo.eval_frame" not in sys.modules, "training needs no compiler"
+
+@torch.compiler.disable
+def marked(x):
+    return x.sin()
+
+def function(x):
+    return marked(x.cos()).exp()
+
+def backend(graph, inputs):
+    compiled.update(node.target for node in graph.graph.nodes if node.op == "call_method")
+    return graph.forward
+
+compiled = set()
+x = torch.rand(3)
+assert torch.equal(torch.compile(function, backend=backend)(x), x.cos().sin().exp())
+assert compiled == {"cos", "exp"}, "what was marked before the compiler was there"
+assert isinstance(torch.compile(module.net), OptimizedModule) and not isinstance(module.net, OptimizedModule)
+assert not hasattr(torch._dynamo, "no_such_name")
+"""
+
+BELOW = """
+import sys
+import benchmarks.training, torch
+import torch._dynamo.{name} as imported
+assert imported is sys.modules["torch._dynamo.{name}"] is torch._dynamo.{name}
+assert imported.__spec__.loader.path == imported.__file__
+assert isinstance(torch.compile(torch.nn.Linear(1, 1)), torch._dynamo.OptimizedModule)
+"""
+
+
+def test_importing_lightning_does_not_load_scipys_signal_processing_and_using_it_does() -> None:
+    in_python(SIGNAL)
+
+
+def test_training_does_not_load_the_compiler_and_compiling_does() -> None:
+    in_python(COMPILER)
+
+
+@pytest.mark.parametrize("name", ["config", "symbolic_convert"])
+def test_a_module_of_the_compiler_may_be_imported_first_and_is_loaded_once(name: str) -> None:
+    in_python(BELOW.format(name=name))
+
+
+def test_a_module_that_the_compiler_does_not_have_is_not_found() -> None:
+    in_python(
+        "import benchmarks.training\n"
+        "try:\n    import torch._dynamo.no_such_name\n"
+        "except ModuleNotFoundError as error:\n    assert 'no_such_name' in str(error)\n"
+        "else:\n    raise AssertionError\n"
+    )

@@ -3,6 +3,7 @@
 ``python -m benchmarks.launch.agent DIRECTORY RANKS [NODE]``; NODE is a ``Node`` as JSON.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from benchmarks import units
 from benchmarks.launch.process import Node, die_with_parent
+from benchmarks.launch.process_group import COMPILER
 from benchmarks.records import files
 from benchmarks.training.rank import main as run_rank
 
@@ -60,6 +62,7 @@ def run_ranks(directory: Path, ranks: int, node: Node | None, fork: bool) -> int
     )
     try:
         if fork:
+            importlib.import_module(COMPILER)  # once for all ranks
             elastic_launch(config, _rank)(directory)
         else:
             elastic_launch(config, sys.executable)("-m", "benchmarks.launch.agent", "--rank", str(directory))

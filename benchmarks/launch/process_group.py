@@ -24,6 +24,8 @@ from pathlib import Path
 from benchmarks.launch.process import Node, can_fork, clean_environment, die_with_parent
 
 DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+META_CHECKS = "torch.fx.experimental.symbolic_shapes"  # which torch imports at the first count, as each trial would
+COMPILER = "torch._dynamo.config"  # which DistributedDataParallel asks
 
 
 class ProcessGroup:
@@ -106,7 +108,7 @@ def _import_error(environment: Mapping[str, str]) -> str:
 def preload(modules: Sequence[str]) -> None:
     """Says, before the first trial starts, what the server imports once for all trials, where there is one."""
     if can_fork():
-        _server().set_forkserver_preload(["benchmarks.launch.agent", *modules])
+        _server().set_forkserver_preload(["benchmarks.launch.agent", META_CHECKS, *modules])
 
 
 @lru_cache

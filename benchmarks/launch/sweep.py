@@ -15,7 +15,7 @@ from hydra.utils import instantiate
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import missing_resources
 from benchmarks.launch.new_record import SUPERSEDED
-from benchmarks.launch.process_group import preload
+from benchmarks.launch.process_group import COMPILER, preload
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, settled, start_trial
 from benchmarks.records import files
@@ -135,7 +135,11 @@ class Sweep:
         except InstantiationException as error:
             raise ConfigurationError(str(error.__cause__ or error).splitlines()[0]) from error
         # What `_target_` keys name is imported once for all.
-        preload(sorted({target.rpartition(".")[0] for trial in composed for target in targets(trial.config)}))
+        imported = {target.rpartition(".")[0] for trial in composed for target in targets(trial.config)}
+        trainers = [trial.config["trainer"] for trial in composed]
+        if any(trainer["compile"] or trainer["devices"] * trainer["num_nodes"] > 1 for trainer in trainers):
+            imported.add(COMPILER)
+        preload(sorted(imported))
 
     def run(self) -> None:
         """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``. Raises

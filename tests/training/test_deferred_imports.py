@@ -83,6 +83,22 @@ assert imported.__spec__.loader.path == imported.__file__
 assert isinstance(torch.compile(torch.nn.Linear(1, 1)), torch._dynamo.OptimizedModule)
 """
 
+FORKS = """
+import importlib, sys
+from benchmarks.launch.process_group import COMPILER, META_CHECKS
+for name in ("benchmarks.launch.agent", META_CHECKS):
+    importlib.import_module(name)
+from benchmarks.complexity.counting import measure
+from lightning_modules.nets import ResNet
+before = set(sys.modules)
+measure(ResNet(8, block="basic", in_channels=1, num_classes=10, stem="cifar"), (1, 8, 8))
+new = [name for name in sys.modules if name not in before and name.startswith(("torch.", "sympy"))]
+assert len(new) < 3, new
+assert "torch._dynamo.eval_frame" not in sys.modules
+importlib.import_module(COMPILER)
+assert "torch._dynamo.eval_frame" in sys.modules
+"""
+
 
 def test_importing_lightning_does_not_load_scipys_signal_processing_and_using_it_does() -> None:
     in_python(SIGNAL)
@@ -90,6 +106,10 @@ def test_importing_lightning_does_not_load_scipys_signal_processing_and_using_it
 
 def test_training_does_not_load_the_compiler_and_compiling_does() -> None:
     in_python(COMPILER)
+
+
+def test_forked_trials_share_what_counting_imports() -> None:
+    in_python(FORKS)
 
 
 @pytest.mark.parametrize("name", ["config", "symbolic_convert"])

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from datamodules.readers.decoded import whole_file
@@ -60,6 +59,8 @@ def border_weights(instances: np.ndarray, w0: float = W0, sigma: float = SIGMA) 
     instances: integer [H, W], 0 for background, touching cells separated. sigma: in pixels. Returns float32 [H, W],
     exact but for terms under 1e-8. Raises ValueError unless w0 >= 0 and sigma > 0.
     """
+    from scipy import ndimage  # which is not imported for images without masks
+
     if w0 < 0 or sigma <= 0:
         raise ValueError(f"w0 must be at least 0 and sigma positive, got {w0} and {sigma}")
     height, width = instances.shape

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from datamodules.readers.splits import Split
@@ -51,6 +50,8 @@ def components(mask: np.ndarray) -> np.ndarray:
 
     mask: uint8 [H, W]. Returns int32 [H, W] from 1 on, 0 where the mask is 0.
     """
+    from scipy import ndimage  # which is not imported for images without masks
+
     numbered = np.zeros(mask.shape, dtype=np.int32)
     for value in np.unique(mask[mask != 0]):
         of_value, _ = ndimage.label(mask == value)
@@ -69,6 +70,8 @@ def separate_touching(instances: np.ndarray) -> np.ndarray:
     not said. Here a pixel goes where dilation and erosion of the labels by a 3x3 square, background left out, disagree:
     a gap of two pixels that favours neither side. An instance up to two pixels thick between others can vanish.
     """
+    from scipy import ndimage
+
     largest = ndimage.maximum_filter(instances, size=3, mode="nearest")
     ceiling = np.iinfo(instances.dtype).max
     smallest = ndimage.minimum_filter(np.where(instances == 0, ceiling, instances), size=3, mode="nearest")

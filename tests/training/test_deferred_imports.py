@@ -18,6 +18,8 @@ import benchmarks.training
 assert not {"scipy", "torch"} & set(sys.modules)
 import pytorch_lightning, torchmetrics
 assert "scipy.signal" in sys.modules and "scipy.signal._signaltools" not in sys.modules, "loaded with Lightning"
+import datamodules.in_memory
+assert "scipy.ndimage" not in sys.modules
 import scipy.signal
 from concurrent.futures import ThreadPoolExecutor
 with ThreadPoolExecutor(8) as pool:

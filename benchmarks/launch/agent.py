@@ -16,8 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from benchmarks import units
-from benchmarks.launch.process import Node, die_with_parent
-from benchmarks.launch.process_group import COMPILER
+from benchmarks.launch.process import COMPILER, Node, die_with_parent
 from benchmarks.records import files
 from benchmarks.training.rank import main as run_rank
 

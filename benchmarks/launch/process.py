@@ -16,6 +16,9 @@ from benchmarks.records.code_version import ROOT
 SPIN_COUNT = "10000"
 # Characters: the name of a socket holds 107, of which multiprocessing adds 32 to its folder's.
 LONGEST_TMPDIR = 70
+# Imported once, before processes are forked that would each import them.
+META_CHECKS = "torch.fx.experimental.symbolic_shapes"  # at the first count of a network
+COMPILER = "torch._dynamo.config"  # by DistributedDataParallel, and to compile
 # Another launcher's ranks and rendezvous must not be taken for ours.
 FOREIGN = re.compile(
     r"^(MASTER_|RANK$|WORLD_SIZE$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_|TORCHRUN|PL_|SLURM_|SUBMITIT_|OMP_NUM_)"

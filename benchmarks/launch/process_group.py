@@ -21,11 +21,9 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.launch.process import Node, can_fork, clean_environment, die_with_parent
+from benchmarks.launch.process import META_CHECKS, Node, can_fork, clean_environment, die_with_parent
 
 DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-META_CHECKS = "torch.fx.experimental.symbolic_shapes"  # which torch imports at the first count, as each trial would
-COMPILER = "torch._dynamo.config"  # which DistributedDataParallel asks
 
 
 class ProcessGroup:

@@ -15,7 +15,8 @@ from hydra.utils import instantiate
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import missing_resources
 from benchmarks.launch.new_record import SUPERSEDED
-from benchmarks.launch.process_group import COMPILER, preload
+from benchmarks.launch.process import COMPILER
+from benchmarks.launch.process_group import preload
 from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import POLL_S, Outcome, TrialJob, settled, start_trial
 from benchmarks.records import files

@@ -87,7 +87,7 @@ assert isinstance(torch.compile(torch.nn.Linear(1, 1)), torch._dynamo.OptimizedM
 
 FORKS = """
 import importlib, sys
-from benchmarks.launch.process_group import COMPILER, META_CHECKS
+from benchmarks.launch.process import COMPILER, META_CHECKS
 for name in ("benchmarks.launch.agent", META_CHECKS):
     importlib.import_module(name)
 from benchmarks.complexity.counting import measure

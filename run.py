@@ -42,7 +42,7 @@ PAGE = "report.html"
 AUTO = "seed=auto"
 Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
 PAGE_EVERY_S = 30
-PAGE_SHARE = 0.05  # of the time of a sweep that writing its page may take: that of 10,000 runs takes 8 s
+PAGE_SHARE = 0.05  # of the time of a sweep that writing its page may take: a report of 10,000 runs takes 10 s
 LOGS_SHOWN = 3
 GROUPS = ("model", "backbone", "data", "recipe", "experiment", "trainer", "logger", "cluster")
 

@@ -301,13 +301,15 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
         test_set = test_set or outcomes.test_sha256
         if errors is None or len(errors) < (2 if errors.dtype == bool else FEWEST_MASKS):
             return None, "", ()
+        wrong = ""
         if outcomes.test_sha256 != test_set:
-            left_out.append(f"{run.directory / OUTCOMES} is of another test set than the other seeds'")
+            wrong = "is of another test set than the other seeds'"
         elif run.n is not None and len(outcomes) != run.n:
-            images = f"{len(outcomes):,} images, the run was tested on {run.n:,}"
-            left_out.append(f"{run.directory / OUTCOMES} has {images}")
+            wrong = f"has {len(outcomes):,} images, the run was tested on {run.n:,}"
         elif abs((mean := _mean_of(errors)) - rate) > TOLERANCE:
-            left_out.append(f"{run.directory / OUTCOMES} gives {mean:.5f} for {name}, the record {rate:.5f}")
+            wrong = f"gives {mean:.5f} for {name}, the record {rate:.5f}"
+        if wrong:
+            left_out.append(f"{run.directory / OUTCOMES} {wrong}")
         else:
             rows.append(errors)
     if len(rows) < len(group):

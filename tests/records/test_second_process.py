@@ -3,29 +3,20 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from support.commands import in_python
 from support.records import make_run
 
 from benchmarks.records.second_process import MANY, begin
 from benchmarks.report.page import write_page
 
-ROOT = Path(__file__).resolve().parents[2]
-
 needs_two_cores = pytest.mark.skipif(
     sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="one process on one core, or where none forks"
 )
-
-
-def in_python(program: str) -> str:
-    """Run a program in a process of one thread, as the command line is; return what it prints."""
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @needs_two_cores

@@ -76,6 +76,15 @@ def run_here(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
+def in_python(program: str) -> str:
+    """Run a program in a process of one thread, as the command line is; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def records(root: Path) -> dict[str, dict]:
     found = [json.loads(path.read_text()) for path in root.glob("*/*/*/seed*/record.json")]
     return {record["name"]: record for record in found}

@@ -1,16 +1,7 @@
 """Modules that are loaded when they are used, each in a process of its own."""
 
-import subprocess
-import sys
-
 import pytest
-from support.commands import ROOT
-
-
-def in_python(program: str) -> None:
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
+from support.commands import in_python
 
 SIGNAL = """
 import sys
@@ -87,8 +78,11 @@ assert isinstance(torch.compile(torch.nn.Linear(1, 1)), torch._dynamo.OptimizedM
 
 FORKS = """
 import importlib, sys
-from benchmarks.launch.process import COMPILER, META_CHECKS
-for name in ("benchmarks.launch.agent", META_CHECKS):
+from multiprocessing import forkserver
+from benchmarks.launch.process import COMPILER
+from benchmarks.launch.process_group import preload
+preload(["lightning_modules.nets"])
+for name in forkserver._forkserver._preload_modules:
     importlib.import_module(name)
 from benchmarks.complexity.counting import measure
 from lightning_modules.nets import ResNet

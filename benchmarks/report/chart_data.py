@@ -14,7 +14,6 @@ from benchmarks.analysis.seeds import baseline_names, same_but_seed
 from benchmarks.records.runs import Run
 from benchmarks.records.second_process import begin
 from benchmarks.report.figures import front_line
-from benchmarks.report.learning_curves import Curves
 from benchmarks.report.quantities import QUANTITIES, Quantity
 from benchmarks.report.style import legend_key
 from benchmarks.units import count, grouped, is_score, one_line, score_label
@@ -30,19 +29,19 @@ class Charts:
         data_sets: titles of data sets and their protocols.
         charts: one for each comparison; `set` is the index of its data set.
         networks: each finished network with its estimate and its data set's index; charts name it by its index.
-        complete: enters into the charts what depends on a machine, and the series of runs of each curve.
+        complete: enters into the charts what depends on a machine, and of `Curves.together` the series of each.
     """
 
     data_sets: list[str]
     charts: list[dict[str, Any]]
     networks: list[tuple[tuple[Run, ...], Estimate, int]]
-    complete: Callable[[Curves], None]
+    complete: Callable[[Sequence[Sequence[tuple[int, ...]]]], None]
 
 
 def charts_of(runs: Sequence[Run]) -> Charts:
     """Return what the charts of all runs draw; a run goes by its index in `runs`.
 
-    They have to be completed, with curves that another process may still be reading.
+    They have to be completed, with what another process may still be reading.
     """
     index_of = {id(run): index for index, run in enumerate(runs)}
     titled = protocols(runs)
@@ -61,8 +60,8 @@ def charts_of(runs: Sequence[Run]) -> Charts:
     machines = begin(lambda: [chart.machines() for chart in charts], len(runs))
     contents = [chart.content() for chart in charts]
 
-    def complete(curves: Curves) -> None:
-        of_sets = [[tuple(runs[index] for index in group) for group in together] for together in curves.together]
+    def complete(together: Sequence[Sequence[tuple[int, ...]]]) -> None:
+        of_sets = [[tuple(runs[index] for index in group) for group in of_set] for of_set in together]
         for chart, content, of_machines in zip(charts, contents, machines(), strict=True):
             of_chart = {*content["runs"]}
             groups = (group for group in of_sets[chart.number] if index_of[id(group[0])] in of_chart)

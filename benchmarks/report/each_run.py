@@ -1,7 +1,7 @@
 """What the page has of each run by itself: its row, its curve, its details, and what the charts know of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from benchmarks.analysis.seeds import shared_overrides, short_labels
 from benchmarks.records.files import below
 from benchmarks.records.runs import Run, overrides_text
 from benchmarks.report.kept_curves import KeptCurves
-from benchmarks.report.learning_curves import Curves, curves_of
+from benchmarks.report.learning_curves import curves_of
 from benchmarks.report.quantities import ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, RunColumn, result_title
 from benchmarks.report.rendering import render_macro, script_json
 from benchmarks.report.run_details import pooled_details
@@ -27,13 +27,14 @@ class EachRun:
     Attributes:
         table: the section of the table of runs.
         drawn: JSON of `drawn_runs` and of the points of `curves_of`.
-        curves: learning curves, without their points.
+        together, problems: of `curves_of`.
         details: JSON of `pooled_details`.
     """
 
     table: Markup
     drawn: Markup
-    curves: Curves
+    together: list[list[tuple[int, ...]]]
+    problems: list[str]
     details: Markup
 
 
@@ -45,7 +46,7 @@ def each_run(root: Path, runs: Sequence[Run], keep: bool) -> EachRun:
         kept.write()
     table = render_macro("table_section", table_of_runs(runs).filled()) if runs else Markup()
     drawn = script_json({"runs": drawn_runs(root, runs), "curves": curves.points})
-    return EachRun(table, drawn, replace(curves, points={}), script_json(pooled_details(runs)))
+    return EachRun(table, drawn, curves.together, curves.problems, script_json(pooled_details(runs)))
 
 
 def table_of_runs(runs: Sequence[Run]) -> Table:

@@ -101,8 +101,8 @@ def _render(
     tables += [replace(sections.baselines(members), data=data) for data, members in by_data.items()]
     best = leaderboard(drawn).filled()
     own = each()  # which another process may still be making
-    drawn.complete(own.curves)
-    drawable = any(own.curves.together) or bool(drawn.networks)
+    drawn.complete(own.together)
+    drawable = any(own.together) or bool(drawn.networks)
     return render_template(
         "page.html",
         title="Accuracy against compute",
@@ -124,7 +124,7 @@ def _render(
         drawn=own.drawn,
         runs_table=own.table,
         tables=[table.filled() for table in tables if table.rows],
-        problems=[*problems, *own.curves.problems],
+        problems=[*problems, *own.problems],
         pictures=strips,
         pictures_left_out=left_out,
         details=own.details,

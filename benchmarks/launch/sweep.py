@@ -135,12 +135,7 @@ class Sweep:
             self._executor: Executor = instantiate(config["cluster"]["executor"], launch=config["launch"])
         except InstantiationException as error:
             raise ConfigurationError(str(error.__cause__ or error).splitlines()[0]) from error
-        # What `_target_` keys name is imported once for all.
-        imported = {target.rpartition(".")[0] for trial in composed for target in targets(trial.config)}
-        trainers = [trial.config["trainer"] for trial in composed]
-        if any(trainer["compile"] or trainer["devices"] * trainer["num_nodes"] > 1 for trainer in trainers):
-            imported.add(COMPILER)
-        preload(sorted(imported))
+        preload(imports_of(composed))
 
     def run(self) -> None:
         """Runs what is missing; returns when every trial has ended, or at the first failure under ``launch.fail_fast``. Raises
@@ -224,6 +219,16 @@ class Sweep:
         while self._jobs:
             self._poll()
             time.sleep(POLL_S)
+
+
+def imports_of(trials: Iterable[Trial]) -> list[str]:
+    """Return the modules that these trials import beside what all do: those that `_target_` keys name, and the compiler."""
+    configs = [trial.config for trial in trials]
+    modules = {target.rpartition(".")[0] for config in configs for target in targets(config)}
+    trainers = [config["trainer"] for config in configs]
+    if any(trainer["compile"] or trainer["devices"] * trainer["num_nodes"] > 1 for trainer in trainers):
+        modules.add(COMPILER)
+    return sorted(modules)
 
 
 def write_sweep(trials: Iterable[Trial | Impossible], command: Sequence[str]) -> None:

@@ -53,9 +53,13 @@ def components(mask: np.ndarray) -> np.ndarray:
     from scipy import ndimage  # which is not imported for images without masks
 
     numbered = np.zeros(mask.shape, dtype=np.int32)
-    for value in np.unique(mask[mask != 0]):
-        of_value, _ = ndimage.label(mask == value)
-        numbered += np.where(of_value, of_value + numbered.max(), 0).astype(np.int32)
+    values, places = np.unique(mask, return_inverse=True)
+    places = places.reshape(mask.shape) + int(values[0] != 0)  # 0 for the background
+    total = 0
+    for place, window in enumerate(ndimage.find_objects(places), start=1):
+        of_value, count = ndimage.label(places[window] == place)
+        numbered[window] += np.where(of_value, of_value + total, 0).astype(np.int32)
+        total += count
     numbers, first = np.unique(numbered[numbered > 0], return_index=True)
     renumbered = np.zeros(len(numbers) + 1, dtype=np.int32)
     renumbered[numbers[first.argsort()]] = np.arange(1, len(numbers) + 1)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from datamodules.readers.image_files import ByteScaling, read_image
-from datamodules.readers.tiff_stacks import page_count, read_stack
 
 
 def read_slices(path: Path, channels: int, grey_range: Sequence[int] | None) -> tuple[Tensor, str]:
@@ -20,6 +19,8 @@ def read_slices(path: Path, channels: int, grey_range: Sequence[int] | None) -> 
     one channel.
     Raises ValueError or FileNotFoundError naming the file.
     """
+    from datamodules.readers.tiff_stacks import page_count, read_stack  # with tifffile
+
     several = path.suffix.lower() in {".tif", ".tiff"} and page_count(path) != 1
     slices = _of_grey_values(path, read_stack(path)) if several else read_image(path)[None]
     remark = ""

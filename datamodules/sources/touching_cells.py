@@ -28,23 +28,24 @@ GREY_PER_PHOTON = 3.0
 
 def _place(random: np.random.RandomState, cells: int, size: int) -> np.ndarray:
     """Return [n, 5] of row, column, semi-axes and angle, n <= cells; most are put into contact with an earlier one."""
-    placed: list[tuple[float, float, float, float, float]] = []
+    placed = np.empty((0, 5))
     for _ in range(20 * cells):
         a, b = random.uniform(*SEMI_AXES, size=2)
         radius = np.sqrt(a * b)
-        if placed and random.uniform() < 0.8:
+        if len(placed) and random.uniform() < 0.8:
             row, column, other_a, other_b, _ = placed[random.randint(len(placed))]
             direction = random.uniform(0, 2 * np.pi)
             distance = CONTACT * (radius + np.sqrt(other_a * other_b))
             row, column = row + distance * np.sin(direction), column + distance * np.cos(direction)
         else:
             row, column = random.uniform(0, size, size=2)
-        free = all(np.hypot(row - r, column - c) > CLOSEST * (radius + np.sqrt(p * q)) for r, c, p, q, _ in placed)
-        if free and 0 <= row < size and 0 <= column < size:
-            placed.append((row, column, a, b, random.uniform(0, np.pi)))
+        rows, columns, others_a, others_b, _ = placed.T
+        free = np.hypot(row - rows, column - columns) > CLOSEST * (radius + np.sqrt(others_a * others_b))
+        if free.all() and 0 <= row < size and 0 <= column < size:
+            placed = np.vstack([placed, (row, column, a, b, random.uniform(0, np.pi))])
         if len(placed) == cells:
             break
-    return np.array(placed)
+    return placed
 
 
 def draw_instances(random: np.random.RandomState, cells: int, size: int) -> np.ndarray:
@@ -81,14 +82,15 @@ def largest_pieces(instances: np.ndarray) -> np.ndarray:
     """
     pieces = components(instances)
     areas = np.bincount(pieces.ravel())
-    largest = np.zeros_like(instances)
-    count = 0
-    for number in range(1, int(instances.max()) + 1):
-        own_pieces = np.unique(pieces[instances == number])
-        if len(own_pieces) and areas[own_pieces].max() >= SMALLEST_AREA:
-            count += 1
-            largest[pieces == own_pieces[areas[own_pieces].argmax()]] = count
-    return largest
+    owners = np.zeros_like(areas)
+    owners[pieces] = instances
+    by_owner = np.lexsort((-areas, owners))  # of an instance's pieces the largest first
+    _, first = np.unique(owners[by_owner], return_index=True)
+    kept = by_owner[first][1:]  # without the background
+    kept = kept[areas[kept] >= SMALLEST_AREA]
+    numbers = np.zeros(len(areas), dtype=instances.dtype)
+    numbers[kept] = np.arange(1, len(kept) + 1)
+    return numbers[pieces]
 
 
 def render(random: np.random.RandomState, instances: np.ndarray) -> np.ndarray:

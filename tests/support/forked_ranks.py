@@ -1,5 +1,6 @@
 """The same work by 1, 2 and 3 processes, forked from one that has imported everything."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -12,11 +13,14 @@ import torch
 import torch.distributed as dist
 from support.forked_trials import unused_port
 
+from benchmarks.launch.process import COMPILER
+
 WORLD_SIZES = (1, 2, 3)
 
 
 def by_every_number(work: Callable[[], object], out: Path) -> int:
     """Do the work in so many ranks each, write what rank 0 returns to ``<world size>.json``, and return the exit code."""
+    importlib.import_module(COMPILER)
     failed = [_forked(work, world_size, out / f"{world_size}.json") for world_size in WORLD_SIZES]
     return int(any(failed))
 

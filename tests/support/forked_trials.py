@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +101,10 @@ def damage(path: Path, kind: str) -> None:
         path.write_bytes(made[kind] if kind in made else Path(kind).read_bytes())
 
 
+def _composed(overrides: Iterable[str], ranks: int) -> Any:
+    return _compose((*overrides, f"trainer.devices={ranks}"))
+
+
 @functools.cache
 def _compose(overrides: tuple[str, ...]) -> Any:
     from benchmarks.config.compose import expand
@@ -118,7 +122,7 @@ def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:
     from benchmarks.records.files import read_json, write_json
     from benchmarks.records.record import to_json
 
-    trial = _compose((*overrides, f"trainer.devices={ranks}"))
+    trial = _composed(overrides, ranks)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "failure.json").unlink(missing_ok=True)
     (directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
@@ -232,18 +236,16 @@ def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
 
 
 def main(plan: Path) -> None:
-    """Runs the plan."""
+    """Runs the plan, after importing what a sweep's trials share."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    for module in (
-        "benchmarks.training.rank",
-        "datamodules.sources.digits",
-        "datamodules.in_memory",
-        "lightning_modules.classifier",
-        "lightning_modules.nets",
-        "benchmarks.training.pictures",
-    ):
+    from benchmarks.launch.process import META_CHECKS
+    from benchmarks.launch.sweep import imports_of
+
+    trials = json.loads(plan.read_text())
+    composed = [_composed(trial.get("overrides", ()), trial.get("ranks", 1)) for trial in trials]
+    for module in ("benchmarks.launch.agent", META_CHECKS, *imports_of(composed)):
         importlib.import_module(module)
-    plan.with_suffix(".done").write_text(json.dumps([run_trial(trial) for trial in json.loads(plan.read_text())]))
+    plan.with_suffix(".done").write_text(json.dumps([run_trial(trial) for trial in trials]))
 
 
 if __name__ == "__main__":

@@ -400,22 +400,27 @@ def test_a_step_that_never_ends_is_ended(monkeypatch: pytest.MonkeyPatch) -> Non
     assert in_child(work) == -signal.SIGALRM
 
 
+@pytest.fixture(scope="module")
+def all_references(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("all_straight")
+    return folder, straight(folder, RUNS | SLOW_RUNS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("run", [*RUNS, *SLOW_RUNS])
-def test_a_kill_at_any_event(run: str, tmp_path: Path) -> None:
+def test_a_kill_at_any_event(run: str, all_references, tmp_path: Path) -> None:
     """Every eleventh event for the plain run, every 37th for the others, each rank in turn.
 
     A step has a fixed number of events; primes meet each of them.
     """
+    folder, references = all_references
     runs = RUNS | SLOW_RUNS
-    (tmp_path / "straight").mkdir()
-    reference = straight(tmp_path / "straight", {run: runs[run]})[run]
     plan = Plan(tmp_path, runs)
     ranks = runs[run][1]
-    for number in range(0, len(reference["events"]), 11 if run == "plain" else 37):
+    for number in range(0, len(references[run]["events"]), 11 if run == "plain" else 37):
         plan.add(f"{run} {number}", run, {"event": number, "rank": number % ranks}, None)
     for result in plan.run(timeout=3000).values():
-        assert_equal(result, tmp_path / "straight" / run)
+        assert_equal(result, folder / run)
 
 
 @pytest.mark.slow

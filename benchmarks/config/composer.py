@@ -1,13 +1,13 @@
-"""Composes the trials of a sweep, with one call of Hydra for all that differ in plain numbers alone (``seed=0,1,2``)."""
+"""Composes the trials of a sweep, with one call of Hydra for all that differ in plain numbers and names alone."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.about import check_about
@@ -20,19 +20,24 @@ from benchmarks.config.trial import ConfigurationError, Trial, differing, flatte
 OF_NO_RUN = ("hydra", "rows", "paper")
 # The groups whose choice makes a recipe; what differs from it is an override.
 SELECTING = {"model", "data", "recipe", "model/variant@model", "backbone", "backbone/variant@model.backbone"}
-NUMBER = re.compile(r"(?!hydra\.)([a-z][\w.]*)=(-?(?:0|[1-9]\d*)(\.\d+)?(e-?\d+)?)")
+NUMBER = re.compile(r"(\+{0,2}(?!hydra\.)[a-z][\w.]*)=(-?(?:0|[1-9]\d*)(\.\d+)?(e-?\d+)?)")
+TEXT = re.compile(r"(row|name)=(?!(?:null|true|false|nan|inf)$)([a-z][\w.]*)", re.IGNORECASE)
 STAND_IN = 900_000_000  # and above: numbers in the place of a sweep's
-STAND_INS = re.compile(rf"{STAND_IN // 1000}\d{{3}}(?:\.5)?")
+WORD = "stand_in_"  # in the place of a row's or a network's name
+STAND_INS = re.compile(rf"{STAND_IN // 1000}\d{{3}}(?:\.5)?|{WORD}\d+")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
 @dataclass(frozen=True)
 class _Composed:
-    """What Hydra makes of some overrides: ``config`` resolved, ``written`` unresolved, ``chosen`` the option of each group."""
+    """What Hydra makes of some overrides, ``composed``: ``config`` resolved, ``written`` unresolved, ``chosen`` the option of
+    each group."""
 
+    composed: DictConfig
     config: dict[str, Any]
     written: dict[str, Any]
     chosen: dict[str, str]
+    _computed: dict[frozenset[Any], dict[str, Any]] = field(default_factory=dict)
 
     @cached_property
     def selected(self) -> tuple[str, ...]:
@@ -59,60 +64,70 @@ class _Composed:
         )
 
     @cached_property
-    def computed_with(self) -> set[float]:
+    def computed_with(self) -> set[float | str]:
         """The stand-ins with which something is computed: they are part of a text, or of a key that an expression mentions."""
         texts = [value for _, value in leaves(self.written) if isinstance(value, str) and "${" in value]
         expressions = " ".join(text for text in texts if not REFERENCE.fullmatch(text))
         mentioned = {*re.findall(r"\w+", expressions)}
         values = list(leaves(self.config))
-        within = [float(number) for _, value in values if isinstance(value, str) for number in STAND_INS.findall(value)]
-        return {*within, *(value for key, value in values if type(value) in (int, float) and key in mentioned)}
+        texts = [value for _, value in values if isinstance(value, str) and not STAND_INS.fullmatch(value)]
+        within = [one if one.startswith(WORD) else float(one) for text in texts for one in STAND_INS.findall(text)]
+        return {*within, *(value for key, value in values if type(value) in (int, float, str) and key in mentioned)}
+
+    def computed(self, values: Mapping[float | str, Any]) -> dict[str, Any]:
+        """Return the configuration in which these values stand wherever something is computed with their stand-ins."""
+        needed = {one: value for one, value in values.items() if one in self.computed_with}
+        if not needed:
+            return self.config
+        key = frozenset(needed.items())
+        if key not in self._computed:
+            self._computed[key] = _resolved(OmegaConf.create(_filled(self.written, needed)), self.composed)
+        return self._computed[key]
 
 
 class Composer:
     """Composes the trials of a sweep to what Hydra's ``compose`` makes of each.
 
-    Hydra is called with stand-ins for plain numbers, and all trials of one kind are filled in from the result.
+    Hydra is called with stand-ins for plain numbers and names, and all trials of one kind are filled in from the result.
     """
 
     def __init__(self) -> None:
         self._results: dict[tuple[str, ...], _Composed | ConfigurationError] = {}
-        self._computed: set[str] = set()  # keys of numbers with which something is computed
 
     def trial(self, job: Sequence[str]) -> Trial:
         """The trial of these overrides. Raises ConfigurationError where they compose to nothing, to a key that nothing reads,
         or to a value of another kind than its key's."""
-        template, numbers = self._template(job)
-        config = _filled(template.config, numbers)
+        template, values = self._template(job)
+        config = _filled(template.computed(values), values)
         # A data set may count what is in its folder.
         place = [text for text in job if text.startswith("data.root=")]
         reference = template if all(map(_selects, job)) else self._compose((*template.selected, *place))
         check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
         check_values(config)
-        written = _filled(template.identity, numbers)
+        written = _filled(template.identity, values)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
 
-    def _template(self, job: Sequence[str]) -> tuple[_Composed, dict[float, float]]:
-        """A configuration with stand-ins, and the trial's number for each of them."""
-        overrides, numbers, keys = list(job), {}, {}
+    def _template(self, job: Sequence[str]) -> tuple[_Composed, dict[float | str, Any]]:
+        """A configuration with stand-ins, and the trial's value for each of them."""
+        overrides = list(job)
+        values: dict[float | str, Any] = {}
         for place, text in enumerate(job):
-            match = NUMBER.fullmatch(text)
-            if match and match[1] not in self._computed:
+            stand_in: float | str
+            if match := TEXT.fullmatch(text):
+                stand_in, value = f"{WORD}{place}", match[2]
+            elif match := NUMBER.fullmatch(text):
                 is_float = match[3] or match[4]
-                stand_in = STAND_IN + place + (0.5 if is_float else 0)
-                keys[stand_in], numbers[stand_in] = match[1], float(match[2]) if is_float else int(match[2])
-                overrides[place] = f"{match[1]}={stand_in}"
+                stand_in, value = STAND_IN + place + (0.5 if is_float else 0), (float if is_float else int)(match[2])
+            else:
+                continue
+            values[stand_in] = value
+            overrides[place] = f"{match[1]}={stand_in}"
         try:
-            template = self._compose(tuple(overrides))
+            return self._compose(tuple(overrides)), values
         except ConfigurationError as error:
             if STAND_INS.search(str(error)):
                 return self._compose(tuple(job)), {}
             raise
-        computed = {key for stand_in, key in keys.items() if stand_in in template.computed_with}
-        if computed:
-            self._computed |= computed
-            return self._template(job)
-        return template, numbers
 
     def _compose(self, overrides: tuple[str, ...]) -> _Composed:
         if overrides not in self._results:
@@ -128,17 +143,25 @@ class Composer:
 
 def _compose(overrides: Sequence[str]) -> _Composed:
     composed = compose_overrides(overrides)
-    HydraConfig.instance().set_config(composed)  # what ${hydra:…} reads
     job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in OF_NO_RUN])
     chosen = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
     try:
         written: Any = OmegaConf.to_container(job, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigurationError(first_line(error)) from error
+    return _Composed(composed, _resolved(job, composed), written, chosen)
+
+
+def _resolved(job: DictConfig, composed: DictConfig) -> dict[str, Any]:
+    """Return the values of a run's configuration; ``composed`` is what ``${hydra:…}`` reads."""
+    HydraConfig.instance().set_config(composed)
+    try:
         config: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError(first_line(error)) from error
     check_about(config)
     config["logger"].setdefault("mode", "none")  # W&B is one of several
-    return _Composed(config, written, chosen)
+    return config
 
 
 def _selects(override: str) -> bool:
@@ -147,13 +170,13 @@ def _selects(override: str) -> bool:
     return key in SELECTING and not value.startswith("{")
 
 
-def _filled(node: Any, numbers: Mapping[float, float]) -> Any:
-    """Return a copy with numbers in the place of their stand-ins."""
+def _filled(node: Any, values: Mapping[float | str, Any]) -> Any:
+    """Return a copy with values in the place of their stand-ins."""
     if isinstance(node, dict):
-        return {key: _filled(child, numbers) for key, child in node.items()}
+        return {key: _filled(child, values) for key, child in node.items()}
     if isinstance(node, list):
-        return [_filled(child, numbers) for child in node]
-    return numbers.get(node, node) if type(node) in (int, float) else node
+        return [_filled(child, values) for child in node]
+    return values.get(node, node) if type(node) in (int, float, str) else node
 
 
 def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:

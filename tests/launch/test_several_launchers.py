@@ -17,7 +17,8 @@ LIMIT_S = 3000  # on a busy machine
 
 def launcher(root: Path, log: Path) -> "subprocess.Popen[str]":
     overrides = (
-        *("-m", "model=resnet", "data=digits", "logger=none", "recipe.epochs=1", "cluster.threads_per_process=1"),
+        *("-m", "model=resnet", "model.depth=8", "model.base_channels=4", "data=digits", "logger=none"),
+        *("recipe.epochs=1", "cluster.threads_per_process=1"),
         *(f"seed={','.join(map(str, range(TRIALS)))}", "trainer.limit_train_batches=1", "launch.workers=2"),
         *("recipe.optimizer._target_=support.faults.CountedSGD", f"+recipe.optimizer.starts={root}/starts-${{seed}}"),
     )

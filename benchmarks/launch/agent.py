@@ -10,10 +10,7 @@ import signal
 import sys
 import uuid
 from pathlib import Path
-
-from torch.distributed.elastic.multiprocessing.api import SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from typing import Any
 
 from benchmarks import units
 from benchmarks.launch.process import COMPILER, Node, die_with_parent
@@ -39,6 +36,10 @@ def run_ranks(directory: Path, ranks: int, node: Node | None, fork: bool) -> int
     """
     if ranks == 1 and node is None:
         return run_rank(directory)
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
     # A new store for each start of the ranks. In the agents' shared one they meet under their agent's number of restarts, which
     # differs between machines after an outage (torch 2.13): one then takes the other's old address.
     if node is not None:
@@ -79,7 +80,7 @@ def _rank(directory: Path) -> None:
         sys.exit(code)
 
 
-def _failed(directory: Path, failures: dict[int, ProcessFailure]) -> int:
+def _failed(directory: Path, failures: dict[int, Any]) -> int:
     """Names a killed rank as the cause: its peers only see a broken connection."""
     killed = {rank: failure.exitcode for rank, failure in failures.items() if failure.exitcode < 0}
     known = files.read_json(directory / files.FAILURE)

@@ -53,8 +53,8 @@ def components(mask: np.ndarray) -> np.ndarray:
     from scipy import ndimage  # which is not imported for images without masks
 
     numbered = np.zeros(mask.shape, dtype=np.int32)
-    values, places = np.unique(mask, return_inverse=True)
-    places = places.reshape(mask.shape) + int(values[0] != 0)  # 0 for the background
+    values = np.unique(mask[mask != 0])
+    places = np.searchsorted(values, mask, side="right")  # 0 for the background
     total = 0
     for place, window in enumerate(ndimage.find_objects(places), start=1):
         of_value, count = ndimage.label(places[window] == place)

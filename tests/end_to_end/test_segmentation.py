@@ -232,7 +232,7 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
     def needs(path: Path) -> None:
         raise ImportError(f"{path} is compressed: pip install")
 
-    monkeypatch.setattr("datamodules.readers.slices.read_stack", needs)
+    monkeypatch.setattr("datamodules.readers.tiff_stacks.read_stack", needs)
     pages = [Image.fromarray(np.zeros((9, 9), np.uint8))] * 2
     pages[0].save(tmp_path / "lzw.tif", save_all=True, append_images=pages[1:])
     code, error = predict(directory, tmp_path / "lzw.tif", image, "--out", tmp_path / "without")

@@ -30,14 +30,14 @@ REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 @dataclass(frozen=True)
 class _Composed:
-    """What Hydra makes of some overrides, ``composed``: ``config`` resolved, ``written`` unresolved, ``chosen`` the option of
-    each group."""
+    """What Hydra makes of some overrides: its own settings, ``config`` resolved, ``written`` unresolved, ``chosen`` the option
+    of each group."""
 
-    composed: DictConfig
+    hydra: Any
     config: dict[str, Any]
     written: dict[str, Any]
     chosen: dict[str, str]
-    _computed: dict[frozenset[Any], dict[str, Any]] = field(default_factory=dict)
+    _computed: dict[frozenset[Any], dict[str, Any] | None] = field(default_factory=dict)
 
     @cached_property
     def selected(self) -> tuple[str, ...]:
@@ -69,19 +69,20 @@ class _Composed:
         texts = [value for _, value in leaves(self.written) if isinstance(value, str) and "${" in value]
         expressions = " ".join(text for text in texts if not REFERENCE.fullmatch(text))
         mentioned = {*re.findall(r"\w+", expressions)}
-        values = list(leaves(self.config))
-        texts = [value for _, value in values if isinstance(value, str) and not STAND_INS.fullmatch(value)]
-        within = [one if one.startswith(WORD) else float(one) for text in texts for one in STAND_INS.findall(text)]
+        within = [one if one.startswith(WORD) else float(one) for one in _within(self.config)]
+        values = leaves(self.config)
         return {*within, *(value for key, value in values if type(value) in (int, float, str) and key in mentioned)}
 
-    def computed(self, values: Mapping[float | str, Any]) -> dict[str, Any]:
-        """Return the configuration in which these values stand wherever something is computed with their stand-ins."""
+    def computed(self, values: Mapping[float | str, Any]) -> dict[str, Any] | None:
+        """Return the configuration in which these values stand wherever something is computed with their stand-ins; None
+        where Hydra itself has computed with one, as the text of all overrides."""
         needed = {one: value for one, value in values.items() if one in self.computed_with}
         if not needed:
             return self.config
         key = frozenset(needed.items())
         if key not in self._computed:
-            self._computed[key] = _resolved(OmegaConf.create(_filled(self.written, needed)), self.composed)
+            config = _resolved(OmegaConf.create(_filled(self.written, needed)), self.hydra)
+            self._computed[key] = None if _within(config) else config
         return self._computed[key]
 
 
@@ -98,7 +99,11 @@ class Composer:
         """The trial of these overrides. Raises ConfigurationError where they compose to nothing, to a key that nothing reads,
         or to a value of another kind than its key's."""
         template, values = self._template(job)
-        config = _filled(template.computed(values), values)
+        computed = template.computed(values)
+        if computed is None:
+            template, values = self._compose(tuple(job)), {}
+            computed = template.config
+        config = _filled(computed, values)
         # A data set may count what is in its folder.
         place = [text for text in job if text.startswith("data.root=")]
         reference = template if all(map(_selects, job)) else self._compose((*template.selected, *place))
@@ -143,18 +148,22 @@ class Composer:
 
 def _compose(overrides: Sequence[str]) -> _Composed:
     composed = compose_overrides(overrides)
-    job = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in OF_NO_RUN])
+    HydraConfig.instance().set_config(composed)
+    hydra = HydraConfig.instance().cfg
     chosen = {str(group): str(option) for group, option in composed.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(composed, False)
+    for key in OF_NO_RUN:
+        composed.pop(key, None)
     try:
-        written: Any = OmegaConf.to_container(job, throw_on_missing=True)
+        written: Any = OmegaConf.to_container(composed, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError(first_line(error)) from error
-    return _Composed(composed, _resolved(job, composed), written, chosen)
+    return _Composed(hydra, _resolved(composed, hydra), written, chosen)
 
 
-def _resolved(job: DictConfig, composed: DictConfig) -> dict[str, Any]:
-    """Return the values of a run's configuration; ``composed`` is what ``${hydra:…}`` reads."""
-    HydraConfig.instance().set_config(composed)
+def _resolved(job: DictConfig, hydra: Any) -> dict[str, Any]:
+    """Return the values of a run's configuration; ``hydra`` is what ``${hydra:…}`` reads."""
+    HydraConfig.instance().cfg = hydra
     try:
         config: Any = OmegaConf.to_container(job, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -162,6 +171,12 @@ def _resolved(job: DictConfig, composed: DictConfig) -> dict[str, Any]:
     check_about(config)
     config["logger"].setdefault("mode", "none")  # W&B is one of several
     return config
+
+
+def _within(config: Mapping[str, Any]) -> list[str]:
+    """The stand-ins that are a part of a text."""
+    texts = [value for _, value in leaves(config) if isinstance(value, str) and not STAND_INS.fullmatch(value)]
+    return [one for text in texts for one in STAND_INS.findall(text)]
 
 
 def _selects(override: str) -> bool:

@@ -19,6 +19,7 @@ LONGEST_TMPDIR = 70
 # Imported once, before processes are forked that would each import them.
 META_CHECKS = "torch.fx.experimental.symbolic_shapes"  # at the first count of a network
 COMPILER = "torch._dynamo.config"  # by DistributedDataParallel, and to compile
+SHARED = ("benchmarks.launch.agent", META_CHECKS)  # by every trial
 # Another launcher's ranks and rendezvous must not be taken for ours.
 FOREIGN = re.compile(
     r"^(MASTER_|RANK$|WORLD_SIZE$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_|TORCHRUN|PL_|SLURM_|SUBMITIT_|OMP_NUM_)"

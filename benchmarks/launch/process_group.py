@@ -21,7 +21,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.launch.process import META_CHECKS, Node, can_fork, clean_environment, die_with_parent
+from benchmarks.launch.process import SHARED, Node, can_fork, clean_environment, die_with_parent
 
 DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -106,7 +106,7 @@ def _import_error(environment: Mapping[str, str]) -> str:
 def preload(modules: Sequence[str]) -> None:
     """Says, before the first trial starts, what the server imports once for all trials, where there is one."""
     if can_fork():
-        _server().set_forkserver_preload(["benchmarks.launch.agent", META_CHECKS, *modules])
+        _server().set_forkserver_preload([*SHARED, *modules])
 
 
 @lru_cache

@@ -298,7 +298,7 @@ def detect(probabilities: Tensor, boxes: Tensor) -> dict[str, Tensor]:
     """
     rows, labels = ((probabilities > LEAST_SCORE) & are_large(boxes, SMALLEST)).nonzero(as_tuple=True)
     scores, boxes = probabilities[rows, labels], boxes[rows, labels]
-    best = nms(boxes, scores, NMS, labels)[:DETECTIONS]
+    best = nms(boxes, scores, NMS, labels, most=DETECTIONS)
     return {"boxes": boxes[best], "scores": scores[best], "labels": labels[best]}
 
 

@@ -99,8 +99,8 @@ class RPN(nn.Module):
             candidates = torch.cat(boxes)
             large = are_large(candidates, SMALLEST)
             candidates = candidates[large]
-            best = nms(candidates, torch.cat(scores)[large], NMS, torch.cat(levels)[large])
-            proposals.append(candidates[best[:post_nms]])
+            best = nms(candidates, torch.cat(scores)[large], NMS, torch.cat(levels)[large], most=post_nms)
+            proposals.append(candidates[best])
         return proposals
 
     def losses(

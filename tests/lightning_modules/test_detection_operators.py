@@ -105,6 +105,7 @@ def test_nms_keeps_what_the_greedy_rule_keeps(count, ties):
             for of in (groups, torch.zeros_like(groups)):
                 expected = loop_nms(boxes, scores, threshold, of)
                 assert nms(boxes, scores, threshold, of, block=32).tolist() == expected
+                assert nms(boxes, scores, threshold, of, most=40, block=32).tolist() == expected[:40]
         assert nms(boxes, scores, 0.5).tolist() == loop_nms(boxes, scores, 0.5, torch.zeros_like(groups))
 
 

@@ -141,8 +141,10 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def _channels_last(net: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(images.contiguous(memory_format=torch.channels_last) for images in arguments)
+def _channels_last(net: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The images first; a detector also takes their sizes."""
+    images, *others = arguments
+    return images.contiguous(memory_format=torch.channels_last), *others
 
 
 def main(gpu: bool) -> dict[str, Any]:

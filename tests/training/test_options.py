@@ -379,3 +379,18 @@ def test_a_detector_is_not_compiled() -> None:
         TrainingOptions(compile=True).apply(net)
     with pytest.raises(ValueError, match="a MaskRCNN has no stages to compute again"):
         TrainingOptions(gradient_checkpointing=True).apply(net)
+
+
+def test_a_detector_takes_images_as_nhwc_and_their_sizes_as_they_are() -> None:
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"pyramid": 16, "head_channels": 16, "frozen_norm": False, "freeze_at": 0}
+    net = MaskRCNN(ResNet(18, block="basic", base_channels=8, in_channels=1), 3, **small).eval()
+    images, sizes = torch.randn(2, 1, 64, 96), torch.tensor([[64, 96], [50, 96]])
+    with torch.no_grad():
+        plain = net(images, sizes)
+        TrainingOptions(channels_last=True).apply(net)
+        found = net(images, sizes)
+    assert all(len(one["boxes"]) for one in plain)
+    for one, other in zip(plain, found, strict=True):
+        torch.testing.assert_close(other["boxes"], one["boxes"], atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(other["scores"], one["scores"])

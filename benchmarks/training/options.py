@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.records.hardware import hardware, multiplies_bf16
 from benchmarks.training.cuda_graph import capture_training

@@ -11,7 +11,7 @@ import importlib
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,8 +222,9 @@ def _list(group: Command, name: str, rest: Sequence[str]) -> int:
         if name == PROGRAM and rest[0] in RENAMED:
             print(f"{name}: {rest[0]!r} is now {RENAMED[rest[0]]!r}", file=sys.stderr)
         else:
-            known = ", ".join(group.commands)
-            print(f"{name}: no command {one_line(rest[0])!r}; there are {known}", file=sys.stderr)
+            meant = " and ".join(_called(rest[0], COMMANDS, PROGRAM))
+            there_are = f"there is {meant}" if meant else f"there are {', '.join(group.commands)}"
+            print(f"{name}: no command {one_line(rest[0])!r}; {there_are}", file=sys.stderr)
         return 2
     print(f"usage: {name} COMMAND …\n")
     width = max(12, *map(len, group.commands))
@@ -231,6 +232,14 @@ def _list(group: Command, name: str, rest: Sequence[str]) -> int:
         print(f"  {word:<{width}} {command.help}")
     print(f"\n{name} COMMAND --help says more.")
     return 0 if rest else 2
+
+
+def _called(word: str, group: Command, name: str) -> Iterator[str]:
+    """Yield the whole names of the commands below a group that are called ``word``, wherever they stand."""
+    for called, command in group.commands.items():
+        if called == word:
+            yield f"{name} {called}"
+        yield from _called(word, command, f"{name} {called}")
 
 
 if __name__ == "__main__":

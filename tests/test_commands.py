@@ -81,7 +81,23 @@ def test_a_former_name_answers_with_the_present_one(before: str, now: str, capsy
     [
         (["trian"], "python -m benchmarks: no command 'trian'; there are plan, status"),
         (["weights", "imprt"], "python -m benchmarks weights: no command 'imprt'; there are import, export"),
+        (
+            ["verify", "outputs"],
+            "python -m benchmarks: no command 'verify'; there is python -m benchmarks report verify\n",
+        ),
+        (
+            ["view", "export"],
+            "python -m benchmarks view: no command 'export'; there is python -m benchmarks export and python -m benchmarks "
+            "weights export\n",
+        ),
         (["status", "nowhere"], "python -m benchmarks status: "),
+        *(
+            (
+                [command, "model=mask_rcnn", "data=nuclei_instances"],
+                f"python -m benchmarks {command}: steps of a detector are not measured by themselves (its runs record",
+            )
+            for command in ("throughput", "tune")
+        ),
         (["complexity", "model=resnt"], "python -m benchmarks complexity: no model named 'resnt'"),
     ],
 )

@@ -47,7 +47,7 @@ def measure_missing(trials: Iterable[Trial | Impossible], say: Callable[[str], N
 def _is_open(trial: Trial) -> bool:
     """Whether something is left to choose for a trial that will train on this machine, and nothing of it is kept."""
     config, trainer = trial.config, trial.config["trainer"]
-    if not trainer.get("tuned") or config["mode"] == "test" or config["data"]["task"] == "detection":
+    if not trainer.get("tuned") or config["mode"] == "test" or tuned_settings.unmeasurable(config):
         return False
     if trainer["channels_last"] is not None and not trainer["allow_reduced_precision"]:
         return False

@@ -268,8 +268,8 @@ def _state(root: str | None) -> list[int]:
 
 def _step(config: dict[str, Any], measure: bool, results: Results) -> dict[str, Any]:
     """Return time and memory of a training step. Raises ValueError where there is no measurement and none can be made."""
-    if config["data"]["task"] == "detection":
-        raise ValueError("steps of a detector are not measured: --flops-per-s states the speed of a device")
+    if problem := tuned_settings.unmeasurable(config):
+        raise ValueError(f"{problem}: --flops-per-s states the speed of a device")
     devices = config["trainer"]["devices"]
     specification = tuned_settings.specification(config)
     # A number of the optimiser changes no time and no memory unless it is zero.

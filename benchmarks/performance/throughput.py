@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     trials = expand_all(arguments.overrides)
     for trial in trials:
-        if problem := refusal(trial) or missing_resources(trial):
+        if problem := refusal(trial) or missing_resources(trial) or tuned_settings.unmeasurable(trial.config):
             raise ConfigurationError(problem)
     measurements = _measure_all(trials, subprocesses.warn_if_busy())
     alone, scaling = _rows(measurements)
@@ -152,9 +152,10 @@ def peak_of(peaks: Mapping[str, float], precision: str, in_effect: Mapping[str, 
 
 
 def trainable(overrides: Sequence[str]) -> Trial:
-    """Return the one trial of ``overrides``; raise ConfigurationError where they compose to none, or it must not start."""
+    """Return the one trial of ``overrides``; raise ConfigurationError where they compose to none, or it must not start, or its
+    steps cannot be measured."""
     [trial] = expand_all(overrides, multirun=False)
-    if problem := refusal(trial):
+    if problem := refusal(trial) or tuned_settings.unmeasurable(trial.config):
         raise ConfigurationError(problem)
     return trial
 

@@ -160,6 +160,13 @@ def check(chosen: Mapping[str, Any]) -> None:
             )
 
 
+def unmeasurable(config: Mapping[str, Any]) -> str | None:
+    """Return why the training steps of a run cannot be measured by themselves; None if nothing."""
+    if config["data"]["task"] != "detection":
+        return None
+    return "steps of a detector are not measured by themselves (its runs record images_per_s)"
+
+
 def specification(config: dict[str, Any]) -> dict[str, Any]:
     """Return what defines a training step of one process of a run, for ``benchmarks.performance.step_time``."""
     data, gpu = config["data"], on_gpu(config)

@@ -20,7 +20,6 @@ import yaml
 from benchmarks.records import files
 from benchmarks.records.locks import RANKS, Lock
 from benchmarks.records.record import Record, from_json
-from benchmarks.training import COLLECTED_EVERY
 from benchmarks.training.environment import process_rank
 from benchmarks.training.failures import describe, is_of_a_peer, report_failure
 from benchmarks.training.open_run import OpenRun
@@ -33,7 +32,6 @@ PEER_FIRST_S = 1.0  # so that the agent meets the rank that was killed before th
 def main(directory: Path) -> int:
     """Run this process's rank; return the exit code. Every outcome is recorded."""
     gc.freeze()  # what is imported stays
-    gc.set_threshold(*COLLECTED_EVERY)
     config = yaml.safe_load((directory / files.CONFIG).read_text(encoding="utf-8"))
     started = json.loads((directory / files.RECORD).read_text(encoding="utf-8"))
     if process_rank() == 0 and (started["status"] != "running" or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))):

@@ -1,5 +1,6 @@
 """One run: train a network, test it once, record both."""
 
+import gc
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -21,7 +22,7 @@ from benchmarks.records.code_version import training_sha256
 from benchmarks.records.hardware import hardware
 from benchmarks.records.outcomes import outcomes_of, write_outcomes
 from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, Resumption
-from benchmarks.training import tuned_settings
+from benchmarks.training import COLLECTED_EVERY, tuned_settings
 from benchmarks.training.backbone_weights import load_backbone
 from benchmarks.training.batch_hooks import leave_out_profiler
 from benchmarks.training.callbacks import testing_callbacks, training_callbacks
@@ -55,6 +56,7 @@ def train(run: OpenRun) -> None:
         ValueError: what is asked for is not possible here, in one line.
         Interrupted: the run was asked to stop.
     """
+    gc.set_threshold(*COLLECTED_EVERY)
     config = run.config
     weights = imported_weights(config)
     run.start_mirror()

@@ -1,5 +1,6 @@
 """A training step beside a hand-written loop: both do the same work, and the arithmetic of comparing them."""
 
+import gc
 import math
 from functools import partial
 
@@ -13,6 +14,7 @@ from benchmarks.performance import evaluation_time
 from benchmarks.performance.added_time import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, slower
 from benchmarks.performance.cases import CASES, Case
 from benchmarks.performance.hand_written_loop import WARM_UP, BareLoop, Round, mean_loss, measure, summarise
+from benchmarks.training import COLLECTED_EVERY
 from benchmarks.training.checkpoints import weights_sha256
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import ResNet, UNet
@@ -44,10 +46,11 @@ SMALL = {
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "masks" in n else n for n in SMALL])
 def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
     case, steps, epochs = SMALL[name]
-    rates, weights = [], []
+    rates, weights, collected_every = [], [], set()
     step = BareLoop.step
 
     def watched(self: BareLoop) -> None:
+        collected_every.add(gc.get_threshold())
         rates.append(self.optimizer.param_groups[0]["lr"])
         weights.append(weights_sha256(self.net.state_dict()))
         step(self)
@@ -56,6 +59,7 @@ def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
     record, _, trainer = measure(case, case.batch, case.steps)
     beside = trainer.beside
     assert weights_sha256(beside.bare.net.state_dict()) == record["weights_sha256"]
+    assert collected_every == {COLLECTED_EVERY}  # not as while modules are imported
     assert len(rates) == len(set(weights)) == steps
     assert record["weights_sha256"] not in weights
     assert len(set(rates)) == (steps if beside.bare.by_step else epochs)

@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections.abc import Iterator
 from functools import partial
 
 import pytest
@@ -40,6 +41,14 @@ SMALL = {
         *(4, 2),
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def collector() -> Iterator[None]:
+    """As the other tests have it: training sets it back."""
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -45,6 +45,7 @@ TABLE = MeasuredTable(
         "what": ("command", "s"),
         "runs": ("runs", ",d"),
         "processor_s": ("processor, s", ".2f"),
+        "wall_s": ("wall, s", ".2f"),
         "added_ms": ("a run more, ms", ".2f"),
         "memory_mib": ("peak memory, MiB", ",.0f"),
     },

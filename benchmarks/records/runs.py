@@ -10,7 +10,7 @@ import json
 import marshal
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache, partial
@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks.records import files, measured_speed
 from benchmarks.records.record import SCHEMA, wrong_value
 from benchmarks.records.second_process import begin
-from benchmarks.units import NO_RUNS, as_key, number, one_line, short_value
+from benchmarks.units import NO_RUNS, as_key, number, one_line, plural, short_value
 
 STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 TABLES = "tables"  # folder of an output root: published tables beside the runs
@@ -244,6 +244,12 @@ class Run:
 def overrides_text(overrides: Mapping[str, Any]) -> str:
     """Return overrides by dotted key as in `epochs=5, optimizer.lr=0.2`."""
     return ", ".join(f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(overrides.items()))
+
+
+def debugging_left_out(runs: Iterable[Run]) -> str:
+    """Return how many finished runs are of debugging, to stand behind "no finished run"; empty where none is."""
+    count = sum(run.is_debug and run.status == "ok" for run in runs)
+    return f" ({plural(count, 'run')} with trainer.limit_train_batches left out)" if count else ""
 
 
 def load_runs(output_root: str | Path) -> tuple[list[Run], list[str]]:

@@ -10,7 +10,7 @@ from benchmarks.analysis.comparisons import comparisons, network_labels, protoco
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.config.about import Look
 from benchmarks.config.folders import choices
-from benchmarks.records.runs import Run, load_runs
+from benchmarks.records.runs import Run, debugging_left_out, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import another_look, look_of
 from benchmarks.report.view import Figure, View
@@ -42,7 +42,8 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
             raise ValueError(f"no experiment {experiment!r}{nearest(experiment, known)}; there are {', '.join(known)}")
         of_experiment = f" of experiment={experiment}" if experiment else ""
         raise ValueError(
-            f"no finished run{of_experiment} in {output_root}: run.py experiment={experiment or EXPERIMENT} seed=0,1,2"
+            f"no finished run{of_experiment} in {output_root}{debugging_left_out(runs)}: "
+            f"run.py experiment={experiment or EXPERIMENT} seed=0,1,2"
         )
     named = {run.record.get("experiment") for run in runs if _row(run)}
     runs = [run for run in runs if _row(run) or run.record.get("experiment") not in named]

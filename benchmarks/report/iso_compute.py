@@ -12,7 +12,7 @@ from benchmarks import terminal
 from benchmarks.analysis.crossover import EXPERIMENT, SPENT, Crossing, Curve, budget_text, cross, curves
 from benchmarks.analysis.error_rates import holm
 from benchmarks.analysis.estimates import Estimate, compare
-from benchmarks.records.runs import Run
+from benchmarks.records.runs import Run, debugging_left_out
 from benchmarks.report.crossover_view import write_plot
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Table, print_table
@@ -37,10 +37,11 @@ def report(runs: Iterable[Run], folder: Path, out: Path | None = None) -> None:
     Raises:
         ValueError: there is no finished run of the experiment with a budget.
     """
-    all_curves = curves(run for run in runs if run.record.get("experiment") == EXPERIMENT)
+    of_experiment = [run for run in runs if run.record.get("experiment") == EXPERIMENT]
+    all_curves = curves(of_experiment)
     if not all_curves:
         raise ValueError(
-            f"no finished run with a budget of the experiment {EXPERIMENT!r} in {folder}: "
+            f"no finished run with a budget of the experiment {EXPERIMENT!r} in {folder}{debugging_left_out(of_experiment)}: "
             f"python run.py experiment={EXPERIMENT} makes some"
         )
     print_crossovers(all_curves)

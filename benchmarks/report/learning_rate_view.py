@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.analysis.comparisons import network_labels, recipe_title
 from benchmarks.analysis.learning_rates import KEY, RateTrials, rate_trials
 from benchmarks.analysis.seeds import short_condition
-from benchmarks.records.runs import load_runs
+from benchmarks.records.runs import debugging_left_out, load_runs
 from benchmarks.report.figures import Trace, figure, line, plain, points, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View
@@ -21,11 +21,12 @@ def learning_rate_view(output_root: Path) -> View:
     Raises:
         FileNotFoundError: there is no such folder. ValueError: no network in it has finished at two rates.
     """
-    networks = rate_trials(load_runs(output_root)[0])
+    runs, _ = load_runs(output_root)
+    networks = rate_trials(runs)
     if not networks:
         raise ValueError(
-            f"no network has finished at two learning rates in {output_root}: run.py experiment=learning_rates, or "
-            f"run.py -m {KEY}=0.05,0.1,0.2 …"
+            f"no network has finished at two learning rates in {output_root}{debugging_left_out(runs)}: "
+            f"run.py experiment=learning_rates, or run.py -m {KEY}=0.05,0.1,0.2 …"
         )
     kinds = grouped(networks, lambda network: (network.first.data, network.first.family))
     cost = sum(network.train_flops for network in networks)

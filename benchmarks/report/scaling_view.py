@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.analysis.scaling import FEWEST, QUANTILES, Family, equal_errors, families
 from benchmarks.config.about import Look
 from benchmarks.records.lazy import np
-from benchmarks.records.runs import load_runs
+from benchmarks.records.runs import debugging_left_out, load_runs
 from benchmarks.report.figures import Trace, band, figure, line, plain, points, ticks
 from benchmarks.report.style import another_look, look_of
 from benchmarks.report.view import Figure, View
@@ -24,11 +24,12 @@ def scaling_view(output_root: Path) -> View:
     Raises:
         FileNotFoundError: there is no such folder. ValueError: no family in it has runs enough for a curve.
     """
-    members = families(load_runs(output_root)[0])
+    runs, _ = load_runs(output_root)
+    members = families(runs)
     if not members:
         raise ValueError(
-            f"no family in {output_root} has finished runs of several seeds at {FEWEST} different training costs: "
-            "run.py -m model=… recipe.epochs=2,4,8,15 seed=0,1,2"
+            f"no family in {output_root} has finished runs of several seeds at {FEWEST} different training costs"
+            f"{debugging_left_out(runs)}: run.py -m model=… recipe.epochs=2,4,8,15 seed=0,1,2"
         )
     charts = grouped(members, lambda one: one.group)
     return View(

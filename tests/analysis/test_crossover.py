@@ -337,11 +337,12 @@ def test_the_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_without_such_runs_one_line_says_how_to_make_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_run(tmp_path)
+    make_run(tmp_path, experiment="iso_compute", overrides={"trainer.limit_train_batches": 2})
     assert main([str(tmp_path)]) == 2
     assert main([str(tmp_path / "nowhere")]) == 2
     first, second = capsys.readouterr().err.splitlines()
     assert "no finished run with a budget of the experiment 'iso_compute'" in first and "run.py experiment=" in first
+    assert " (1 run with trainer.limit_train_batches left out): " in first
     assert "no folder" in second
 
 

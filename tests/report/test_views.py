@@ -4,6 +4,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
 from benchmarks.report.feature_reuse import feature_reuse, reuse_view
 from benchmarks.report.layers_view import layers_view
+from benchmarks.report.learning_rate_view import learning_rate_view
 from benchmarks.report.scaling_view import scaling_view
+from benchmarks.report.view import View
 from lightning_modules.nets import DenseNet, ResNet
 
 view = command("view")
@@ -381,6 +384,16 @@ def test_too_few_training_costs_are_no_curve(tmp_path: Path) -> None:
         ValueError, match="no family in .* has finished runs of several seeds at 4 different training costs"
     ):
         scaling_view(tmp_path)
+
+
+@pytest.mark.parametrize("shown", [accuracy_view, scaling_view, learning_rate_view], ids=lambda shown: shown.__name__)
+def test_runs_of_debugging_are_named_where_nothing_else_has_finished(
+    tmp_path: Path, shown: Callable[[Path], View]
+) -> None:
+    for seed in range(2):
+        make_run(tmp_path, seed=seed, overrides={"trainer.limit_train_batches": 2})
+    with pytest.raises(ValueError, match=r"finished .* \(2 runs with trainer.limit_train_batches left out\): "):
+        shown(tmp_path)
 
 
 def written(tmp_path: Path, capsys: pytest.CaptureFixture[str], *argv: str) -> Path:

@@ -1,9 +1,10 @@
 """Composes the trials of a sweep, with one call of Hydra for all that differ in plain numbers and names alone."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import getitem
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -28,12 +29,13 @@ STAND_INS = re.compile(rf"{STAND_IN // 1000}\d{{3}}(?:\.5)?|{WORD}\d+")
 REFERENCE = re.compile(r"\$\{[\w.]+\}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Composed:
-    """What Hydra makes of some overrides: its own settings, ``config`` resolved, ``written`` unresolved, ``chosen`` the option
-    of each group."""
+    """What Hydra makes of some overrides: its own settings, ``job`` with interpolations, the same as plain containers
+    ``config`` resolved and ``written`` unresolved, ``chosen`` the option of each group."""
 
     hydra: Any
+    job: DictConfig
     config: dict[str, Any]
     written: dict[str, Any]
     chosen: dict[str, str]
@@ -73,6 +75,11 @@ class _Composed:
         values = leaves(self.config)
         return {*within, *(value for key, value in values if type(value) in (int, float, str) and key in mentioned)}
 
+    @cached_property
+    def places(self) -> list[tuple[tuple[Any, ...], float | str]]:
+        """The keys on the way to each value that is a stand-in, and the stand-in."""
+        return list(_places(self.written, ()))
+
     def computed(self, values: Mapping[float | str, Any]) -> dict[str, Any] | None:
         """Return the configuration in which these values stand wherever something is computed with their stand-ins; None
         where Hydra itself has computed with one, as the text of all overrides."""
@@ -81,7 +88,10 @@ class _Composed:
             return self.config
         key = frozenset(needed.items())
         if key not in self._computed:
-            config = _resolved(OmegaConf.create(_filled(self.written, needed)), self.hydra)
+            # To make it anew of plain containers takes as long as to resolve it.
+            for (*above, last), stand_in in self.places:
+                reduce(getitem, above, self.job)[last] = needed.get(stand_in, stand_in)
+            config = _resolved(self.job, self.hydra)
             self._computed[key] = None if _within(config) else config
         return self._computed[key]
 
@@ -94,6 +104,7 @@ class Composer:
 
     def __init__(self) -> None:
         self._results: dict[tuple[str, ...], _Composed | ConfigurationError] = {}
+        self._checked: set[tuple[_Composed, _Composed]] = set()
 
     def trial(self, job: Sequence[str]) -> Trial:
         """The trial of these overrides. Raises ConfigurationError where they compose to nothing, to a key that nothing reads,
@@ -107,7 +118,9 @@ class Composer:
         # A data set may count what is in its folder.
         place = [text for text in job if text.startswith("data.root=")]
         reference = template if all(map(_selects, job)) else self._compose((*template.selected, *place))
-        check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
+        if (template, reference) not in self._checked:  # trials that differ in values have the same keys
+            check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
+            self._checked.add((template, reference))
         check_values(config)
         written = _filled(template.identity, values)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
@@ -158,7 +171,7 @@ def _compose(overrides: Sequence[str]) -> _Composed:
         written: Any = OmegaConf.to_container(composed, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ConfigurationError(first_line(error)) from error
-    return _Composed(hydra, _resolved(composed, hydra), written, chosen)
+    return _Composed(hydra, composed, _resolved(composed, hydra), written, chosen)
 
 
 def _resolved(job: DictConfig, hydra: Any) -> dict[str, Any]:
@@ -177,6 +190,15 @@ def _within(config: Mapping[str, Any]) -> list[str]:
     """The stand-ins that are a part of a text."""
     texts = [value for _, value in leaves(config) if isinstance(value, str) and not STAND_INS.fullmatch(value)]
     return [one for text in texts for one in STAND_INS.findall(text)]
+
+
+def _places(node: Any, above: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], float | str]]:
+    """Yield the keys on the way to each value that is a stand-in, and the stand-in."""
+    if isinstance(node, dict | list):
+        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from _places(child, (*above, key))
+    elif type(node) in (int, float, str) and STAND_INS.fullmatch(str(node)):
+        yield above, node
 
 
 def _selects(override: str) -> bool:

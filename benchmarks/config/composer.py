@@ -22,7 +22,7 @@ OF_NO_RUN = ("hydra", "rows", "paper")
 # The groups whose choice makes a recipe; what differs from it is an override.
 SELECTING = {"model", "data", "recipe", "model/variant@model", "backbone", "backbone/variant@model.backbone"}
 NUMBER = re.compile(r"(\+{0,2}(?!hydra\.)[a-z][\w.]*)=(-?(?:0|[1-9]\d*)(\.\d+)?(e-?\d+)?)")
-TEXT = re.compile(r"(row|name)=(?!(?:null|true|false|nan|inf)$)([a-z][\w.]*)", re.IGNORECASE)
+TEXT = re.compile(r"(row|name)=(?!(?:null|true|false|nan|inf)$)([a-z][\w.-]*)", re.IGNORECASE)
 STAND_IN = 900_000_000  # and above: numbers in the place of a sweep's
 WORD = "stand_in_"  # in the place of a row's or a network's name
 STAND_INS = re.compile(rf"{STAND_IN // 1000}\d{{3}}(?:\.5)?|{WORD}\d+")

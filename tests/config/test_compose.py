@@ -303,6 +303,7 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
         (["recipe.batch_size=${seed}"], [["seed=8", "seed=16"]]),
         (["recipe.name='${hydra:overrides.task.1}'"], [["model.depth=20", "model.depth=32"], ["seed=1", "seed=2"]]),
         (["recipe.name='of ${name}'"], [["name=one", "name=two", "name=stand_in_0"], ["model.depth=20", "model.depth=32"]]),
+        (["model=resnet"], [["name=one-2", "name=two-b.c", "name=inf-1"], ["model.depth=20", "model.depth=32"]]),
         (["recipe.name='lr${below_one:${recipe.optimizer.lr}}'"],
          [["recipe.optimizer.lr=0.5", "recipe.optimizer.lr=0.7", "recipe.optimizer.lr=2"]]),
         ([], [["model={depth:29,cardinality:4}"], ["seed=1", "seed=2", "seed=3"]]),

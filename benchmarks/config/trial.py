@@ -33,7 +33,7 @@ WIRING = (
     "data.augment",
     "data.scores._target_",
 )
-
+_COMPUTE_NOTHING = tuple(f"{key}." for key in (*PLACES, *WIRING))  # which a key below one begins with
 
 LONGEST_NAME = 200  # bytes of a folder's; file systems take 255, some encrypted ones less
 
@@ -115,11 +115,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "", whole: Container[str] =
 
 def identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a run computes: the flat configuration without places and wiring."""
-    return {
-        key: value
-        for key, value in flatten(config).items()
-        if not any(key == place or key.startswith(f"{place}.") for place in (*PLACES, *WIRING))
-    }
+    return {key: value for key, value in flatten(config).items() if not f"{key}.".startswith(_COMPUTE_NOTHING)}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

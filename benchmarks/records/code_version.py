@@ -83,17 +83,26 @@ def targets(node: Any) -> Iterator[str]:
 
 def _folder_of_user_code(package: str) -> Path | None:
     """Return the folder that holds a module or package of the user's own; None for any other, or where there is none."""
-    if package in OURS:
+    if package in OURS or _is_installed(package):
         return None
+    place = _place(package)
+    return place.parent if place is not None and place.exists() else None
+
+
+@lru_cache  # what is installed stays; finding it takes long for each trial of a sweep
+def _is_installed(package: str) -> bool:
+    place = _place(package)
+    return place is not None and any(map(place.is_relative_to, LIBRARIES))
+
+
+def _place(package: str) -> Path | None:
+    """Return the folder of a package or the file of a module; None where Python finds none."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         return None
     places = [*(spec.submodule_search_locations or ()), spec.origin] if spec else [None]
-    if places[0] is None:
-        return None
-    place = Path(places[0]).resolve()
-    return place.parent if place.exists() and not any(map(place.is_relative_to, LIBRARIES)) else None
+    return None if places[0] is None else Path(places[0]).resolve()
 
 
 def _sources(module: str, folder: Path) -> list[Path]:

@@ -54,12 +54,14 @@ clean:          ## remove .venv (results in outputs/ stay)
 	$(PYTHON) -m venv .venv
 	@touch $@
 
-.venv/run: .venv/python pyproject.toml constraints.txt
+# The tests' packages at once with the others: pip would resolve all of them twice.
+.venv/test: EXTRA := [test]
+.venv/run .venv/test: .venv/python pyproject.toml constraints.txt
 	@echo "installing $$(grep -c == constraints.txt) packages at most into .venv; pip names each with its size"
-	@$(PIP) --constraint constraints.txt --editable .
-	@touch $@
+	@$(PIP) --constraint constraints.txt --editable '.$(EXTRA)'
+	@touch .venv/run $@
 
-.venv/test .venv/lint .venv/docs .venv/hashes: .venv/run
+.venv/lint .venv/docs .venv/hashes: .venv/run
 	@$(PIP) --constraint constraints.txt --editable '.[$(notdir $@)]'
 	@touch $@
 

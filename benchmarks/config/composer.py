@@ -1,10 +1,9 @@
 """Composes the trials of a sweep, with one call of Hydra for all that differ in plain numbers and names alone."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, reduce
-from operator import getitem
+from functools import cached_property
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -76,9 +75,12 @@ class _Composed:
         return {*within, *(value for key, value in values if type(value) in (int, float, str) and key in mentioned)}
 
     @cached_property
-    def places(self) -> list[tuple[tuple[Any, ...], float | str]]:
-        """The keys on the way to each value that is a stand-in, and the stand-in."""
-        return list(_places(self.written, ()))
+    def stand_ins(self) -> dict[str, float | str]:
+        """The stand-ins that are values, by dotted key."""
+        values = flatten(self.written).items()
+        return {
+            key: value for key, value in values if type(value) in (int, float, str) and STAND_INS.fullmatch(str(value))
+        }
 
     def computed(self, values: Mapping[float | str, Any]) -> dict[str, Any] | None:
         """Return the configuration in which these values stand wherever something is computed with their stand-ins; None
@@ -89,8 +91,8 @@ class _Composed:
         key = frozenset(needed.items())
         if key not in self._computed:
             # To make it anew of plain containers takes as long as to resolve it.
-            for (*above, last), stand_in in self.places:
-                reduce(getitem, above, self.job)[last] = needed.get(stand_in, stand_in)
+            for name, stand_in in self.stand_ins.items():
+                OmegaConf.update(self.job, name, needed.get(stand_in, stand_in))
             config = _resolved(self.job, self.hydra)
             self._computed[key] = None if _within(config) else config
         return self._computed[key]
@@ -190,15 +192,6 @@ def _within(config: Mapping[str, Any]) -> list[str]:
     """The stand-ins that are a part of a text."""
     texts = [value for _, value in leaves(config) if isinstance(value, str) and not STAND_INS.fullmatch(value)]
     return [one for text in texts for one in STAND_INS.findall(text)]
-
-
-def _places(node: Any, above: tuple[Any, ...]) -> Iterator[tuple[tuple[Any, ...], float | str]]:
-    """Yield the keys on the way to each value that is a stand-in, and the stand-in."""
-    if isinstance(node, dict | list):
-        for key, child in node.items() if isinstance(node, dict) else enumerate(node):
-            yield from _places(child, (*above, key))
-    elif type(node) in (int, float, str) and STAND_INS.fullmatch(str(node)):
-        yield above, node
 
 
 def _selects(override: str) -> bool:

@@ -156,7 +156,7 @@ def over_trials(sizes: Sequence[int]) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as root:
             words = [*ONE_STEP, *SHARED[2:], f"seed=range({size})", f"output_root={root}"]
             measured, _ = whole([sys.executable, str(RUN), "-m", *words])
-            # It mostly waits for the trials: its wall time is theirs.
+            # It mostly waits for the trials, whose wall time it would show.
             own = {"processor_s": measured["own_processor_s"], "wall_s": None, "memory_mib": measured["own_memory_mib"]}
             rows.append({"what": "sweep, launcher", "runs": size, **own})
     return with_added(rows)

@@ -337,6 +337,7 @@ def test_the_command_prints_and_draws(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_without_such_runs_one_line_says_how_to_make_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path, seed=1)
     make_run(tmp_path, experiment="iso_compute", overrides={"trainer.limit_train_batches": 2})
     assert main([str(tmp_path)]) == 2
     assert main([str(tmp_path / "nowhere")]) == 2

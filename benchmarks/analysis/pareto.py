@@ -93,22 +93,28 @@ def front_probabilities(
     means = [fmean(values) for values in costs]
     spread = [_standard_error(values, mean) for values, mean in zip(costs, means, strict=True)]
     varied = np.flatnonzero(spread)  # counted costs are the same in every draw
-    cost = np.tile(means, (DRAWS if len(varied) else 1, 1))
+    cost = np.array([means])
     if len(varied):
-        cost[:, varied] += np.take(spread, varied) * _drawn_t(tuple(len(costs[place]) - 1 for place in varied.tolist()))
+        drawn = np.take(spread, varied) * _drawn_t(tuple(len(costs[place]) - 1 for place in varied.tolist()))
+        if len(varied) == len(costs):
+            cost = cost + drawn
+        else:
+            cost = np.tile(cost, (DRAWS, 1))
+            cost[:, varied] += drawn
     order = np.argsort(cost, axis=1)
     cost = np.take_along_axis(cost, order, axis=1)
     error = _taken(errors, order)
     lowest = np.minimum.accumulate(error, axis=1)
-    before = np.insert(lowest[:, :-1], 0, np.inf, axis=1)
-    starts = np.insert(cost[:, 1:] > cost[:, :-1], 0, True, axis=1)
-    on_front = error < before
+    starts = cost[:, 1:] > cost[:, :-1]
+    on_front = np.ones_like(error, dtype=bool)
+    np.less(error[:, 1:], lowest[:, :-1], out=on_front[:, 1:])
     if not starts.all():
         # The first and the last place of each cost: on the front is what spread least there, and less than all before.
-        places = np.arange(len(costs))
+        places, starts = np.arange(len(costs)), np.insert(starts, 0, True, axis=1)
         first = np.maximum.accumulate(np.where(starts, places, 0), axis=1)
         ends = np.where(np.roll(starts, -1, axis=1), places, len(costs))
         last = np.minimum.accumulate(ends[:, ::-1], axis=1)[:, ::-1]
+        before = np.insert(lowest[:, :-1], 0, np.inf, axis=1)
         on_front = (error < _taken(before, first)) & (error == _taken(lowest, last))
     counts = np.bincount(np.broadcast_to(order, error.shape)[on_front], minlength=len(costs)).tolist()
     return [count / DRAWS if one else None for count, one in zip(counts, known, strict=True)]

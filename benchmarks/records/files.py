@@ -6,7 +6,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,18 +40,24 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def below(root: Path, path: Path) -> str:
+def below(root: Path, path: str | Path) -> str:
     """Return a path relative to a folder, as ``os.path.relpath``, which takes long for one that is written as below it."""
     start, text = os.fspath(root) + os.sep, os.fspath(path)
     return text.removeprefix(start) if text.startswith(start) else os.path.relpath(path, root)
 
 
-def write_atomic(path: Path, content: str | memoryview, durable: bool = True) -> None:
-    """Write a file that is either the old one or the new one, never a part (temporary file, fsync, rename)."""
+def write_atomic(path: Path, content: str | memoryview | Iterable[str], durable: bool = True) -> None:
+    """Write a file that is either the old one or the new one, never a part (temporary file, fsync, rename).
+
+    Args:
+        content: of text the pieces, too, of which each is written before the next one is made.
+    """
+    pieces = [content] if isinstance(content, str | memoryview) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            for piece in pieces:
+                file.write(piece.encode() if isinstance(piece, str) else piece)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())

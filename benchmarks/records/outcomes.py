@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,7 @@ def read_outcomes(directory: Path) -> Outcomes | None:
     Raises:
         ValueError: the file is torn or not one of ours, in one line that names it.
     """
-    path = directory / OUTCOMES
+    path = os.path.join(directory, OUTCOMES)
     try:
         content = json.loads(read_bytes(path))
     except FileNotFoundError:

@@ -217,6 +217,7 @@ def _fronts(
     """
     lines = {}
     estimated, errors = known.of(networks)
+    found: dict[Any, Sequence[float | None]] = {}
     for axis in _axes(physical):
         sign = -1 if axis.more_is_better else 1
         placed = [index for index, point in enumerate(points) if axis.key in point["x"]]
@@ -232,8 +233,13 @@ def _fronts(
             [sign * (value or 0) + (one - own) for value in costs[index][axis.key]]
             for index, own, one in zip(placed, exact, equal, strict=True)
         ]
-        probabilities = front_probabilities(of_seeds, errors[:, placed], [estimated[index] for index in placed])
-        for index, probability in zip(placed, probabilities, strict=True):
+        # Where seeds cost the same it is the order that matters, in which parameters and MACs of one family mostly agree.
+        vary = any(len(set(values)) > 1 for values in of_seeds)
+        rank = {cost: place for place, cost in enumerate(sorted({values[0] for values in of_seeds}))}
+        key = tuple(placed), tuple(tuple(values) if vary else rank[values[0]] for values in of_seeds)
+        if key not in found:
+            found[key] = front_probabilities(of_seeds, errors[:, placed], [estimated[index] for index in placed])
+        for index, probability in zip(placed, found[key], strict=True):
             if probability is not None:
                 points[index]["probability"][axis.key] = round(probability, 3)
     return lines

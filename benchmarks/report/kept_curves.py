@@ -1,6 +1,7 @@
 """Curves of a page, kept beside the runs so that the next page reads the histories that have changed alone."""
 
 import json
+import os
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,19 +9,17 @@ from pathlib import Path
 
 from benchmarks.records.files import HISTORY, below, write_atomic
 from benchmarks.records.runs import Run
-from benchmarks.report.learning_curves import BESIDE, Rows
+from benchmarks.report.learning_curves import Columns, columns_of
 
 FEWEST_RUNS = 30  # of an output root, below which reading takes no longer
 KEPT = Path("cache", "curves.jsonl")  # of an output root; may be deleted at any time
-COSTS = ("epoch", "train_flops", "wall_s")
 
 
 class KeptCurves:
     """Reads the curves of runs, those whose history is as it was from a file.
 
-    The file has a line for each history: a checksum, then path, time of change, size and metric, then the values of each
-    column. A line that is damaged, or of a history that has changed, is not used; one of a run that is gone is not written
-    again.
+    The file has a line for each history: a checksum, then path, metric, time of change and size, then the columns. A line
+    that is damaged, or of a history that has changed, is not used; one of a run that is gone is not written again.
 
     Args:
         root: the folder that holds the runs.
@@ -39,26 +38,25 @@ class KeptCurves:
                 if checksum == _checksum(content):
                     self._lines[content.partition(b"\t")[0].decode()] = line
 
-    def read(self, run: Run) -> Rows:
-        """Return what is drawn of the rows of ``Run.curve``. Raises OSError or ValueError where they cannot be read."""
+    def read(self, run: Run) -> Columns:
+        """Return the columns of a run, as `columns_of`. Raises OSError or ValueError where they cannot be read."""
         if run.is_debug or not self._is_worth_it:
-            return run.curve()
-        names = (*COSTS, run.val_metric, *BESIDE)
-        path = run.directory / HISTORY
+            return columns_of(run)
+        path = os.path.join(run.directory, HISTORY)
         try:
-            state = path.stat()
+            state = os.stat(path)
         except FileNotFoundError:
-            return []
-        key = json.dumps([below(self.root, path), state.st_mtime_ns, state.st_size, run.val_metric])
+            return columns_of(run)
+        key = json.dumps([below(self.root, path), run.val_metric, state.st_mtime_ns, state.st_size])
         line = self._lines.get(key)
         if line is None:
-            columns = [[row.get(name) for row in run.curve()] for name in names]
+            columns = columns_of(run)
             content = f"{key}\t{json.dumps(columns)}".encode()
             line = _checksum(content) + b" " + content
         else:
             columns = json.loads(line.partition(b"\t")[2])
         self._used.append(line)
-        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+        return columns
 
     def write(self) -> None:
         """Keep what was read, where anything of it is new; a folder that cannot be written keeps nothing."""

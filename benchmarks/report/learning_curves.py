@@ -1,4 +1,4 @@
-"""Learning curves for the page: the rows of each run's history, thinned to what can be seen."""
+"""Learning curves for the page: each run's history by column, thinned to what can be seen."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,9 @@ POINTS = 40_000  # of all curves of a page
 FEWEST, MOST = 40, 400  # of one curve
 BESIDE = ("val/loss", "train/loss", "lr")  # what is drawn beside the metric
 
-Rows = list[dict[str, Any]]
+# The rows of `Run.curve` by column: `epoch`, `train_flops`, `wall_s`, `error`, which is the metric on the validation set, and
+# `BESIDE`; None where a row lacks it, and in place of a column of `BESIDE` that has nothing.
+Columns = dict[str, Any]
 
 
 @dataclass
@@ -32,18 +34,30 @@ class Curves:
     problems: list[str] = field(default_factory=list)
 
 
-def curves_of(runs: Sequence[Run], read: Callable[[Run], Rows]) -> Curves:
-    """Return the curves of all runs; `read` returns the rows of one."""
+def columns_of(run: Run) -> Columns:
+    """Return the columns of a run. Raises ValueError as `read_history` does."""
+    rows = run.curve()
+    return {
+        "epoch": [number(row.get("epoch")) for row in rows],
+        "train_flops": [row["train_flops"] for row in rows],
+        "wall_s": [number(row.get("wall_s")) for row in rows],
+        "error": _short(row[run.val_metric] for row in rows),
+        **{name: _short(row.get(name) for row in rows) for name in BESIDE},
+    }
+
+
+def curves_of(runs: Sequence[Run], read: Callable[[Run], Columns]) -> Curves:
+    """Return the curves of all runs; `read` returns the columns of one."""
     index_of = {id(run): index for index, run in enumerate(runs)}
     limit = points_per_curve(runs)
     curves = Curves()
     for unsorted in protocols(runs).values():
         members = sorted(unsorted, key=lambda run: index_of[id(run)])
-        rows = read_curves(members, read, curves.problems)
-        together = drawn_together(members, same_but_seed(members), rows)
+        columns = read_curves(members, read, curves.problems)
+        together = drawn_together(members, same_but_seed(members), columns)
         curves.together.append([tuple(index_of[id(run)] for run in group) for group in together])
         for group, indices in zip(together, curves.together[-1], strict=True):
-            curves.points |= zip(indices, thinned(group, rows, limit), strict=True)
+            curves.points |= zip(indices, thinned([columns[id(run)] for run in group], limit), strict=True)
     return curves
 
 
@@ -52,56 +66,44 @@ def points_per_curve(runs: Sequence[Run]) -> int:
     return max(FEWEST, min(MOST, POINTS // max(1, len(runs))))
 
 
-def read_curves(runs: Iterable[Run], read: Callable[[Run], Rows], problems: list[str]) -> dict[int, Rows]:
-    """Return the rows that can be drawn by the identity of their run; what `read` cannot read is added to `problems`."""
-    rows: dict[int, Rows] = {}
+def read_curves(runs: Iterable[Run], read: Callable[[Run], Columns], problems: list[str]) -> dict[int, Columns]:
+    """Return the columns by the identity of their run; what `read` cannot read is added to `problems`, and is left out."""
+    columns: dict[int, Columns] = {}
     for run in runs:
         try:
-            rows[id(run)] = read(run)
+            columns[id(run)] = read(run)
         except (OSError, ValueError) as error:
             problems.append(one_line(str(error)))
-            rows[id(run)] = []
-    return rows
+    return columns
 
 
 def drawn_together(
-    runs: Iterable[Run], networks: Iterable[tuple[Run, ...]], rows: dict[int, Rows]
+    runs: Iterable[Run], networks: Iterable[tuple[Run, ...]], columns: dict[int, Columns]
 ) -> list[tuple[Run, ...]]:
     """Return the runs that are drawn as one curve: seeds of a network that were evaluated at the same compute.
 
     Any other run is a curve of its own. In the order of `runs`; those without a row are left out.
     """
+    flops = {key: own["train_flops"] for key, own in columns.items()}
     first_of: dict[int, tuple[Run, ...]] = {}
     together: set[int] = set()
     for members in networks:
-        grids = {tuple(row["train_flops"] for row in rows[id(run)]) for run in members}
-        if len(grids) == 1:
+        first, *others = (flops.get(id(run), []) for run in members)
+        if all(other == first for other in others):
             first_of[id(members[0])] = members
             together |= {id(run) for run in members}
     alone = [first_of.get(id(run), () if id(run) in together else (run,)) for run in runs]
-    return [members for members in alone if members and rows[id(members[0])]]
+    return [members for members in alone if members and flops.get(id(members[0]))]
 
 
-def thinned(members: Sequence[Run], rows: dict[int, Rows], limit: int) -> list[dict[str, Any]]:
-    """Return the curve of each run of `drawn_together` at the same points, about `limit` at most.
-
-    `error` is the metric on the validation set; `epoch`, `train_flops`, `wall_s` and `BESIDE` are None where a row lacks them.
-    """
-    metric = members[0].val_metric  # the seeds of a network share it
-    each = [rows[id(run)] for run in members]
-    errors = list(zip(*([row[metric] for row in own] for own in each), strict=True))
-    flops = [row["train_flops"] for row in each[0]]
+def thinned(each: Sequence[Columns], limit: int) -> list[Columns]:
+    """Return the columns of runs of `drawn_together` at the same points, about `limit` at most."""
+    flops = each[0]["train_flops"]
+    if len(flops) <= limit:
+        return list(each)
+    errors = list(zip(*(own["error"] for own in each), strict=True))
     picks = _visible(flops, [min(at) for at in errors], [max(at) for at in errors], limit)
-    return [
-        {
-            "epoch": [number(own[pick].get("epoch")) for pick in picks],
-            "train_flops": [own[pick]["train_flops"] for pick in picks],
-            "wall_s": [number(own[pick].get("wall_s")) for pick in picks],
-            "error": _short(own[pick][metric] for pick in picks),
-            **{name: _short(own[pick].get(name) for pick in picks) for name in BESIDE},
-        }
-        for own in each
-    ]
+    return [{name: values and [values[pick] for pick in picks] for name, values in own.items()} for own in each]
 
 
 def _short(values: Iterable[Any]) -> list[float | None] | None:
@@ -115,8 +117,6 @@ def _visible(x: Sequence[float], low: Sequence[float], high: Sequence[float], li
 
     Of every stretch of the axis the lowest and the highest are picks, and the first and the last of all.
     """
-    if len(x) <= limit:
-        return list(range(len(x)))
     stretches = limit // 2
     scale = stretches / (math.log(x[-1] / x[0]) or 1)
     picks = {0, len(x) - 1}

@@ -4,7 +4,7 @@
 """
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,7 +87,7 @@ def _render(
     states: Sequence[TrialState],
     published: Sequence[dict[str, Any]],
     problems: Sequence[str],
-) -> str:
+) -> Iterator[str]:
     drawn = charts_of(runs)
     legend = _legend(runs)
     looks = {row["family"]: family_look(row["family"]) for chart in drawn.charts for row in chart["references"]}

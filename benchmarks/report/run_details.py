@@ -1,8 +1,8 @@
 """What a run was: configuration, protocol, data, reference counts, complexity, environment."""
 
+import os
 import re
 from collections.abc import Callable, Hashable, Iterable
-from pathlib import Path
 from typing import Any
 
 from benchmarks.complexity.reference_counts import reference_counts_of
@@ -53,7 +53,7 @@ def pooled_details(runs: Iterable[Run]) -> dict[str, Any]:
         classes, counts = run.part("dataset").get("classes"), record.get(CONFUSION)
         if isinstance(classes, list) and isinstance(counts, list):
             own += place((id(classes), id(counts)), _confusion, classes, counts)
-        written, seed = _configuration(run.directory / CONFIG), f"seed: {run.seed}\n"
+        written, seed = _configuration(os.path.join(run.directory, CONFIG)), f"seed: {run.seed}\n"
         shared = written.replace(seed.encode(), f"seed: {SEED}\n".encode())
         if shared not in configurations:
             text = _printable(written).replace(seed, f"seed: {SEED}\n")
@@ -118,7 +118,7 @@ def reference_counts(run: Run) -> dict[str, Any]:
     }
 
 
-def _configuration(path: Path) -> bytes:
+def _configuration(path: str) -> bytes:
     """Return the content of a configuration; empty where it cannot be read."""
     try:
         return read_bytes(path)

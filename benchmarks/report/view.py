@@ -39,7 +39,7 @@ class View:
 
 def render(view: View) -> str:
     """Return the page, self-contained."""
-    return render_template("view.html", title=view.title, view=view, options=dict(enumerate(view.options)))
+    return "".join(render_template("view.html", title=view.title, view=view, options=dict(enumerate(view.options))))
 
 
 def note(text: str, x: float, y: float, **changes: Any) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks import units
 from benchmarks.config.trial import Trial
 from benchmarks.launch.checks import is_finished, refusal
@@ -155,7 +153,7 @@ class TrialJob:
             previous = None
         for left in (files.FAILURE, files.PROGRESS):
             (self.directory / left).unlink(missing_ok=True)
-        files.write_atomic(self.directory / files.CONFIG, yaml.safe_dump(self._config, sort_keys=False))
+        files.write_config(self.directory, self._config)
         record = new_record(self._config, self._overrides, previous)
         files.write_json(self.directory / files.RECORD, to_json(record))
 

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import config_hash
 from benchmarks.performance import subprocesses
@@ -21,7 +19,7 @@ from benchmarks.performance.cases import chosen
 from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, exit_code, this_machine
 from benchmarks.performance.launching import ONE_STEP, RUN
 from benchmarks.performance.processes import DAY_S, whole
-from benchmarks.records.files import CONFIG, RECORD, read_json, write_json
+from benchmarks.records.files import CONFIG, RECORD, read_json, write_config, write_json
 from benchmarks.records.hardware import cores
 from benchmarks.records.runs import load_runs
 from benchmarks.terminal import at_least, with_bar
@@ -236,7 +234,5 @@ def main(argument: dict[str, Any]) -> dict[str, int]:
         for block, key in (("complexity", "params"), ("complexity", "macs"), ("compute", "train_flops")):
             record[block][key] = int(record[block][key] * scale)
         write_json(trial.directory / RECORD, record)
-        # libyaml's dumper writes what a run writes, in a fifth of the time.
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        (trial.directory / CONFIG).write_text(yaml.dump(config, Dumper=dumper, sort_keys=False), encoding="utf-8")
+        write_config(trial.directory, config)
     return {"runs": len(trials)}

@@ -6,13 +6,12 @@ import time
 from collections import defaultdict
 from typing import Any, ClassVar
 
-import yaml
 from pytorch_lightning.profilers import Profiler
 
 from benchmarks.config.compose import expand_all
 from benchmarks.launch.new_record import new_record
 from benchmarks.performance.document import MeasuredTable
-from benchmarks.records.files import CONFIG, RECORD, read_json, write_atomic, write_json
+from benchmarks.records.files import RECORD, read_json, write_config, write_json
 from benchmarks.records.record import to_json
 from benchmarks.training import rank
 
@@ -72,7 +71,7 @@ def row(epochs: int, mode: str) -> dict[str, Any]:
         [trial] = expand_all(words, multirun=False)
         trial.config["trainer"]["profiler"] = {"_target_": f"{__name__}.Clocks"}
         trial.directory.mkdir(parents=True)
-        write_atomic(trial.directory / CONFIG, yaml.safe_dump(trial.config, sort_keys=False))
+        write_config(trial.directory, trial.config)
         write_json(trial.directory / RECORD, to_json(new_record(trial.config, trial.overrides, None)))
         code = rank.main(trial.directory)
         record = read_json(trial.directory / RECORD)

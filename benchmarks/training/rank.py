@@ -15,8 +15,6 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-import yaml
-
 from benchmarks.records import files
 from benchmarks.records.locks import RANKS, Lock
 from benchmarks.records.record import Record, from_json
@@ -32,7 +30,7 @@ PEER_FIRST_S = 1.0  # so that the agent meets the rank that was killed before th
 def main(directory: Path) -> int:
     """Run this process's rank; return the exit code. Every outcome is recorded."""
     gc.freeze()  # what is imported stays
-    config = yaml.safe_load((directory / files.CONFIG).read_text(encoding="utf-8"))
+    config = files.read_config(directory)
     started = json.loads((directory / files.RECORD).read_text(encoding="utf-8"))
     if process_rank() == 0 and (started["status"] != "running" or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))):
         started = files.reopen(directory, None)

@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 from support.records import make_run
 
-from benchmarks.records.files import below, pictures, write_atomic
+from benchmarks.records.files import below, pictures, read_config, write_atomic, write_config
 from benchmarks.records.runs import load_runs
 
 
@@ -17,6 +18,19 @@ def test_the_folder_of_a_renamed_file_is_written_out_too(tmp_path: Path, monkeyp
     write_atomic(tmp_path / "a", "content")
     file, *rest = calls
     assert Path(file).parent == tmp_path and rest == ["rename", str(tmp_path)]
+
+
+def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """By another parser and by our own; the order of the keys stays."""
+    texts = ["", "null", "1e-3", "07", "a: b", "- c", "ä ✓\x07\n", "word " * 40, "'\"#{}[]"]
+    config = {
+        "z": {"texts": texts, "none": None, "flag": False},
+        "a": [1, -2, 0.1, 1e-05, 1e300, float("inf"), []],
+        "m": {},
+    }
+    write_config(tmp_path, config)
+    for read in (yaml.safe_load((tmp_path / "config.yaml").read_text(encoding="utf-8")), read_config(tmp_path)):
+        assert read == config and list(read) == list(config)
 
 
 def test_pictures_that_are_links_are_not_the_runs(tmp_path: Path) -> None:

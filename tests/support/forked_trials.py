@@ -116,16 +116,14 @@ def _compose(overrides: tuple[str, ...]) -> Any:
 
 def _prepare(directory: Path, overrides: list[str], ranks: int) -> None:
     """What the launcher does before it starts the ranks."""
-    import yaml
-
     from benchmarks.launch.new_record import new_record
-    from benchmarks.records.files import read_json, write_json
+    from benchmarks.records.files import read_json, write_config, write_json
     from benchmarks.records.record import to_json
 
     trial = _composed(overrides, ranks)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "failure.json").unlink(missing_ok=True)
-    (directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
+    write_config(directory, trial.config)
     previous = read_json(directory / "record.json")
     write_json(directory / "record.json", to_json(new_record(trial.config, trial.overrides, previous)))
 

@@ -8,6 +8,7 @@ import json
 import math
 import signal
 from collections.abc import Callable, Hashable, Iterable
+from functools import lru_cache
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -73,6 +74,7 @@ def number(value: Any) -> float | None:
         return None
 
 
+@lru_cache(maxsize=10_000)  # runs of a network have counts in common
 def si(value: float | None) -> str:
     """Three significant digits with an SI prefix: 34,426,698 is `34.4 M`, 1.2e12 is `1.20 T`, 512 is `512`."""
     if value is None:

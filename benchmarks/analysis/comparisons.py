@@ -1,5 +1,6 @@
 """Which runs a chart may hold against each other: of one data set and protocol, one recipe and budget, one machine."""
 
+import marshal
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,13 +42,14 @@ def protocols(runs: Iterable[Run]) -> dict[str, list[Run]]:
     A run that has not got as far as its test goes with the first that agrees in what it has.
     """
     titled = {}
+    known: dict[bytes, tuple[dict[str, Any], str]] = {}
     for data, of_data in sorted(grouped(runs, lambda run: run.data).items()):
         facts: dict[str, dict[str, Any]] = {}
         members: dict[str, list[Run]] = {}
         for run in sorted(of_data, key=lambda run: run.value is None):
-            own = _protocol(run)
+            own, own_key = _protocol(run, known)
             agreeing = (key for key, other in facts.items() if run.value is None and _agree(own, other))
-            key = next(agreeing, None) or as_key(own)
+            key = next(agreeing, None) or own_key
             facts.setdefault(key, own)
             members.setdefault(key, []).append(run)
         first, *others = facts.values()
@@ -121,21 +123,28 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
     return [" · ".join(filter(None, (names[run.network], recipe_title(run) if recipes else ""))) for run in runs]
 
 
-def _protocol(run: Run) -> dict[str, Any]:
-    """Return what the test depends on, flat; None is not known yet."""
-    protocol = {
-        key: value for key, value in run.part("protocol").items() if key not in (*OF_ITS_LENGTH, "metric_label")
-    }
-    definitions = protocol.pop("definitions", None)
+def _protocol(run: Run, known: dict[bytes, tuple[dict[str, Any], str]]) -> tuple[dict[str, Any], str]:
+    """Return what the test depends on, flat, and its key; None is not known yet.
+
+    Args:
+        known: what is returned for other runs, by what it is made of.
+    """
+    protocol = run.part("protocol")
     chosen = {key: value for key, value in run.part("overrides").items() if key.startswith("data.")}
-    return {
-        **dict.fromkeys(("checkpoint", "split", "metric", "weights")),
-        **protocol,
-        "n": run.n,
-        "test data": run.part("dataset").get("sha256"),
-        "definition": definitions.get((run.metric or "/").split("/", 1)[1]) if isinstance(definitions, dict) else None,
-        "options": ", ".join(f"{key}={short_value(value)}" for key, value in sorted(chosen.items())),
-    }
+    parts = marshal.dumps((protocol, chosen, run.n, run.part("dataset").get("sha256")), 2)
+    if parts not in known:
+        kept = {key: value for key, value in protocol.items() if key not in (*OF_ITS_LENGTH, "metric_label")}
+        definitions, metric = kept.pop("definitions", None), (run.metric or "/").split("/", 1)[1]
+        own = {
+            **dict.fromkeys(("checkpoint", "split", "metric", "weights")),
+            **kept,
+            "n": run.n,
+            "test data": run.part("dataset").get("sha256"),
+            "definition": definitions.get(metric) if isinstance(definitions, dict) else None,
+            "options": ", ".join(f"{key}={short_value(value)}" for key, value in sorted(chosen.items())),
+        }
+        known[parts] = own, as_key(own)
+    return known[parts]
 
 
 def _agree(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ TABLES = "tables"  # folder of an output root: published tables beside the runs
 OF_ITS_LENGTH = ("budget", "batch_norm_images")  # in a run's protocol: what configuration and number of steps decide
 OUTPUT_ROOT = 3  # among the parents of a run's folder: DATA/NAME/RECIPE lie between
 Parts = dict[tuple[str, bytes], Any]  # of records: by name and content
+_CONDITIONS: dict[bytes, tuple[dict[str, Any], str]] = {}  # of `Run._conditions`
 _REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 
 
@@ -193,25 +194,33 @@ class Run:
         """What each metric is, by name."""
         return self.part("protocol").get("definitions") or {}
 
-    @cached_property
+    @property
     def conditions(self) -> dict[str, Any]:
         """What must agree, beside the configuration, for results to be averaged."""
-        protocol = {key: value for key, value in self.part("protocol").items() if key not in OF_ITS_LENGTH}
-        own = self.part("code").get("user_code")
-        return {
-            "protocol": protocol,
-            "test images": self.n,
-            "data": self.part("dataset").get("sha256"),
-            "precision": self.part("parallel").get("precision"),
-            "code": self.part("code").get("training_sha256"),
-            "own code": hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() if own else None,
-        }
+        return self._conditions[0]
 
     @cached_property
     def all_but_seed(self) -> str:
         """What agrees between runs that differ in the seed alone."""
-        same = (self.data, self.name, self.record["recipe"], self.part("overrides"), self.conditions)
+        same = (self.data, self.name, self.record["recipe"], self.part("overrides"), self._conditions[1])
         return as_key(same)
+
+    @cached_property
+    def _conditions(self) -> tuple[dict[str, Any], str]:
+        """`conditions` and their key, made once for all runs that have them in common."""
+        protocol, code = self.part("protocol"), self.part("code")
+        others = self.n, self.part("dataset").get("sha256"), self.part("parallel").get("precision")
+        parts = marshal.dumps((protocol, code, others), 2)
+        if parts not in _CONDITIONS:
+            own = code.get("user_code")
+            conditions = {
+                "protocol": {key: value for key, value in protocol.items() if key not in OF_ITS_LENGTH},
+                **dict(zip(("test images", "data", "precision"), others, strict=True)),
+                "code": code.get("training_sha256"),
+                "own code": hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() if own else None,
+            }
+            _CONDITIONS[parts] = conditions, as_key(conditions)
+        return _CONDITIONS[parts]
 
     @property
     def pictures(self) -> list[Path]:

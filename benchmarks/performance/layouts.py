@@ -26,6 +26,8 @@ from benchmarks.training.tuned_settings import WORTH, specification
 from benchmarks.units import csv_text, grouped
 
 CIFAR, DIGITS, IMAGENET = "data=cifar10", "data=digits", "data=imagenet"
+NUCLEI, SCENES = "data=nuclei_instances", "data=digit_scenes"
+CROPS = (NUCLEI, "recipe.augment.crop_size=160")
 # name -> overrides, images of a step on a CPU, on a GPU; none: not there. Batches are the recipes', fewer where a step would
 # take long: with a few images the other layout can be the faster one.
 NETWORKS = {
@@ -40,6 +42,12 @@ NETWORKS = {
     "densenet_bc100_k12": (("model=densenet", CIFAR), 16, 64),
     "unet8_padded": (("model=unet", "data=nuclei"), 4, None),
     "unet32_padded": (("model=unet", "data=touching_cells", "model.base_channels=32"), 4, 16),
+    "mask_rcnn_nuclei": (("model=mask_rcnn", NUCLEI), 4, None),
+    "mask_rcnn_digit_scenes": (("model=mask_rcnn", SCENES), 4, None),
+    "faster_rcnn_nuclei": (("model=faster_rcnn", NUCLEI), 4, None),
+    "faster_rcnn_digit_scenes": (("model=faster_rcnn", SCENES), 4, None),
+    "mask_rcnn_resnet50_fpn256": (("model=mask_rcnn", "model/variant@model=mask_rcnn_coco", *CROPS), 1, None),
+    "faster_rcnn_resnet50_fpn256": (("model=faster_rcnn", "model/variant@model=faster_rcnn_coco", *CROPS), 1, None),
     "resnet50": (("model=resnet", IMAGENET, "model.depth=50"), None, 64),
     "resnext50_32x4d": (("model=resnext", IMAGENET, "model.depth=50"), None, 64),
     "densenet_bc121_k32": (("model=densenet", IMAGENET, "model.depth=121"), None, 64),
@@ -56,10 +64,11 @@ TABLE = MeasuredTable(
         **interval("forward_ratio", "forward", ".3f"),
         "rounds": ("rounds", "d"),
     },
-    "Training steps and forward passes of evaluation on random images in channels_last and in NCHW, interleaved in one "
-    "process: the ratio's median with its 95 % interval, on a CPU of processor time in one thread. channels_last is the "
-    "default of a family in a precision on CPUs or GPUs, where the geometric mean of its networks' ratios in training, on all "
-    "machines measured, is below 1 / 1.03 and none of them takes more than 1.03 times as long. In 32-true a GPU's convolutions "
+    "Training steps and forward passes of evaluation on random images, of a detector on images and objects of its data set, in "
+    "channels_last and in NCHW, interleaved in one process: the ratio's median with its 95 % interval, on a CPU of processor "
+    "time in one thread. channels_last is the default of a family in a precision on CPUs or GPUs, where the geometric mean of "
+    "its networks' ratios in training, on all machines measured, is below 1 / 1.03 and none of them takes more than 1.03 times "
+    "as long. In 32-true a GPU's convolutions "
     "are in TF32.",
     same=("network", "batch", "precision"),
 )
@@ -114,24 +123,41 @@ def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, A
         [*overrides, *ONE_THREAD, f"recipe.batch_size={batches[gpu]}", f"trainer.precision={precision}"], multirun=False
     )
     base = specification(trial.config)
-    nhwc, nchw = ({"options": base["options"] | {"channels_last": layout}} for layout in (True, False))
-    clock = "perf_counter" if gpu else "thread_time"
-    timing = {"fewest": 7, "most": 400, "seconds": seconds, "clock": clock}
-    both = {**base, **nhwc, "beside": nchw, "interleaved": timing, "measured_s": 0.0}
-    forward, training = subprocesses.steps(both, [{"forward": True}, {"forward": False}])
-    if error := training.get("error") or forward.get("error"):
-        raise ValueError(error)
-    if "ratios" not in training or "ratios" not in forward:
-        raise ValueError("out of memory with both layouts")
+    timing = {"fewest": 7, "most": 400, "seconds": seconds, "clock": "perf_counter" if gpu else "thread_time"}
+    ratios = (_of_detector if trial.config["data"]["task"] == "detection" else _of_others)(trial.config, base, timing)
     return {
         "network": name,
         "family": trial.config["family"],
         "batch": base["batch"],
         "precision": precision,
-        **with_interval("time_ratio", training["ratios"]),
-        **with_interval("forward_ratio", forward["ratios"]),
-        "rounds": len(training["ratios"]),
+        **with_interval("time_ratio", ratios["training"]),
+        **with_interval("forward_ratio", ratios["forward"]),
+        "rounds": len(ratios["training"]),
     }
+
+
+def _of_others(config: Mapping[str, Any], base: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return the ratios of training steps and of forward passes on random images."""
+    nhwc, nchw = ({"options": base["options"] | {"channels_last": layout}} for layout in (True, False))
+    both = {**base, **nhwc, "beside": nchw, "interleaved": timing, "measured_s": 0.0}
+    passes = ("forward", "training")
+    results = subprocesses.steps(both, [{"forward": name == "forward"} for name in passes])
+    for result in results:
+        if error := result.get("error"):
+            raise ValueError(error)
+        if "ratios" not in result:
+            raise ValueError("out of memory with both layouts")
+    return {name: result["ratios"] for name, result in zip(passes, results, strict=True)}
+
+
+def _of_detector(
+    config: Mapping[str, Any], base: Mapping[str, Any], timing: Mapping[str, Any]
+) -> dict[str, list[float]]:
+    """Return the ratios of training steps and of forward passes on images and objects of the data set."""
+    nodes = {key: config[key] for key in ("model", "recipe", "datamodule", "seed")}
+    others = {key: base[key] for key in ("precision", "gpu", "threads")}
+    argument = {**nodes, **others, "epochs": config["recipe"]["epochs"], "interleaved": timing}
+    return subprocesses.ask("performance.detector_steps", argument, base["threads"])
 
 
 def decisions(rows: Sequence[Mapping[str, Any]], device: str) -> list[dict[str, str]]:

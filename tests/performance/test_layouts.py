@@ -80,3 +80,23 @@ def test_an_interrupted_measurement_keeps_what_it_has(tmp_path: Path, monkeypatc
     assert main(["resnet20_digits", "--write"]) == 130
     [kept] = read_records(tmp_path).values()
     assert kept["rows"] == [measured | times | {"command": kept["command"]}]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("model=resnet", "data=digits", "model.depth=8"),
+        # On its images and their objects: random ones have none.
+        ("model=mask_rcnn", "data=digit_scenes", "model.backbone.base_channels=4", "model.pyramid=8"),
+    ],
+    ids=["classifier", "detector"],
+)
+def test_both_layouts_take_turns(overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(layouts.NETWORKS, "tiny", (overrides, 2, None))
+    measured = layouts.compare("tiny", "32-true", False, 1.0)
+    assert measured["family"] == overrides[0].partition("=")[2] and measured["batch"] == 2
+    assert measured["rounds"] >= 7
+    for name in ("time_ratio", "forward_ratio"):
+        low, median, high = (measured[f"{name}{end}"] for end in ("_low", "", "_high"))
+        assert 0.1 < low <= median <= high < 10

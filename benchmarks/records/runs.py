@@ -414,11 +414,22 @@ def _read_record(path: str, known: Parts) -> dict[str, Any]:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {record['status']!r:.80}")
     if not isinstance(record.get(measured_speed.BLOCK), dict | None):  # which no run writes
         raise ValueError(f"{measured_speed.BLOCK} must be an object, got {type(record[measured_speed.BLOCK]).__name__}")
-    # Unlike equality, marshal tells true from 1; its version 2 writes equal content alike.
-    parts = {key: (key, marshal.dumps(value, 2)) for key, value in record.items() if isinstance(value, dict | list)}
-    if (wrong := wrong_value({key: value for key, value in record.items() if parts.get(key) not in known})) is not None:
+    checked, parts = {}, {}
+    for key, value in record.items():
+        if isinstance(value, (dict, list)):
+            part = (
+                key,
+                marshal.dumps(value, 2),
+            )  # unlike equality, it tells true from 1; version 2 writes equal content alike
+            if part in known:
+                record[key] = known[part]
+                continue
+            parts[key] = part
+        checked[key] = value
+    if (wrong := wrong_value(checked)) is not None:
         raise ValueError(wrong)
-    return record | {key: known.setdefault(part, record[key]) for key, part in parts.items()}
+    known.update((part, record[key]) for key, part in parts.items())
+    return record
 
 
 def _order(run: Run) -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Hashable, Iterable
+from itertools import pairwise
 from typing import Any
 
 from benchmarks.complexity.reference_counts import reference_counts_of
@@ -137,7 +138,9 @@ def _printable(written: bytes) -> str:
 def _blocks(text: str) -> list[str]:
     """Return the text of a configuration, cut before and after each nested block of its top level."""
     parts: list[str] = []
-    for block in re.split(r"(?m)^(?=[^\s-])", text):
+    starts = [0, *(match.end() for match in re.finditer(r"\n(?=[^\s-])", text)), len(text)]
+    for start, end in pairwise(starts):
+        block = text[start:end]
         if parts and block.count("\n") <= 1 and parts[-1].count("\n ") == 0:
             parts[-1] += block
         elif block:

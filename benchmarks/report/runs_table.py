@@ -84,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@uncollected()
 def run(arguments: argparse.Namespace) -> int:
     """Print the table of OUTPUT_ROOT, or a published one; return 0, or 1 with ``--strict`` where a record cannot be read.
 

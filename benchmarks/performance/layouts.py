@@ -124,7 +124,8 @@ def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, A
     )
     base = specification(trial.config)
     timing = {"fewest": 7, "most": 400, "seconds": seconds, "clock": "perf_counter" if gpu else "thread_time"}
-    ratios = (_of_detector if trial.config["data"]["task"] == "detection" else _of_others)(trial.config, base, timing)
+    detects = trial.config["data"]["task"] == "detection"
+    ratios = _of_detector(trial.config, base, timing) if detects else _on_random_images(base, timing)
     return {
         "network": name,
         "family": trial.config["family"],
@@ -136,8 +137,8 @@ def compare(name: str, precision: str, gpu: bool, seconds: float) -> dict[str, A
     }
 
 
-def _of_others(config: Mapping[str, Any], base: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return the ratios of training steps and of forward passes on random images."""
+def _on_random_images(base: Mapping[str, Any], timing: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return the ratios of training steps and of forward passes."""
     nhwc, nchw = ({"options": base["options"] | {"channels_last": layout}} for layout in (True, False))
     both = {**base, **nhwc, "beside": nchw, "interleaved": timing, "measured_s": 0.0}
     passes = ("forward", "training")
@@ -153,7 +154,7 @@ def _of_others(config: Mapping[str, Any], base: Mapping[str, Any], timing: Mappi
 def _of_detector(
     config: Mapping[str, Any], base: Mapping[str, Any], timing: Mapping[str, Any]
 ) -> dict[str, list[float]]:
-    """Return the ratios of training steps and of forward passes on images and objects of the data set."""
+    """Return the same on images and objects of the data set."""
     nodes = {key: config[key] for key in ("model", "recipe", "datamodule", "seed")}
     others = {key: base[key] for key in ("precision", "gpu", "threads")}
     argument = {**nodes, **others, "epochs": config["recipe"]["epochs"], "interleaved": timing}

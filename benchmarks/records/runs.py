@@ -417,10 +417,8 @@ def _read_record(path: str, known: Parts) -> dict[str, Any]:
     checked, parts = {}, {}
     for key, value in record.items():
         if isinstance(value, (dict, list)):
-            part = (
-                key,
-                marshal.dumps(value, 2),
-            )  # unlike equality, it tells true from 1; version 2 writes equal content alike
+            # Unlike equality, marshal tells true from 1; its version 2 writes equal content alike.
+            part = key, marshal.dumps(value, 2)
             if part in known:
                 record[key] = known[part]
                 continue

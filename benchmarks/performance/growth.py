@@ -130,14 +130,14 @@ def over_runs(sizes: Sequence[int]) -> list[dict[str, Any]]:
             rows.append({"what": "plan", "runs": size, **planned})
             subprocesses.ask("performance.growth", {"overrides": sweep, "runs": str(trained)}, 1, limit_s=DAY_S)
             for what, command in commands(root, sweep).items():
-                rows.append({"what": what, "runs": size, **typical(command, 1 if what == FIRST else CALLS)})
+                rows.append({"what": what, "runs": size, **(whole(command)[0] if what == FIRST else typical(command))})
     return with_added(rows)
 
 
-def typical(command: Sequence[str], calls: int = CALLS) -> dict[str, Any]:
+def typical(command: Sequence[str]) -> dict[str, float]:
     """Return what a command takes, medians over calls."""
     taken = [whole(command)[0]]
-    while len(taken) < calls and taken[0]["wall_s"] < LONG_S:
+    while len(taken) < CALLS and taken[0]["wall_s"] < LONG_S:
         taken.append(whole(command)[0])
     return {name: statistics.median(one[name] for one in taken) for name in taken[0]}
 

@@ -214,14 +214,15 @@ def test_protocols_are_data_sets_of_their_own(tmp_path: Path) -> None:
 
 
 def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path) -> None:
-    for name, params, speed, errors in (
-        ("resnet20", 100, 500, (5.0, 5.2, 5.1)),
-        ("resnet29", 200, 400, (4.0, 6.5, 4.8)),
-        ("resnet44", 300, 900, (9.0, 9.1, 9.2)),
-        ("resnet56", 400, 100, (1.0,)),
+    for name, params, activations, speed, errors in (
+        ("resnet20", 100, 300, 500, (5.0, 5.2, 5.1)),
+        ("resnet29", 200, 200, 400, (4.0, 6.5, 4.8)),
+        ("resnet44", 300, 100, 900, (9.0, 9.1, 9.2)),
+        ("resnet56", 400, 400, 100, (1.0,)),
     ):
         for seed, error in enumerate(errors):
-            common: dict[str, Any] = {"complexity": {"params": params}, "compute": {"images_per_s": speed}}
+            counted = {"params": params, "activations": activations}
+            common: dict[str, Any] = {"complexity": counted, "compute": {"images_per_s": speed}}
             make_run(tmp_path, name=name, seed=seed, metrics={"test/top1_err": error}, **common)
     (chart,) = Page(write_page(tmp_path)).data["charts"]
     networks = {one["label"]: one for one in chart["networks"]}
@@ -233,6 +234,9 @@ def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path
     # the mean of a cheaper network: as likely below it as above
     assert networks["resnet29"]["probability"]["params"] == pytest.approx(0.5, abs=0.05)
     assert networks["resnet44"]["probability"]["params"] == pytest.approx(0, abs=0.01)
+    # Of activations the network with most parameters of the three has the fewest.
+    assert networks["resnet44"]["probability"]["activations"] == 1
+    assert networks["resnet20"]["probability"]["activations"] == pytest.approx(0.5, abs=0.05)
     assert networks["resnet56"]["probability"] == {}
 
 

@@ -213,6 +213,14 @@ def test_protocols_are_data_sets_of_their_own(tmp_path: Path) -> None:
     }
 
 
+def test_options_of_a_data_set_make_a_protocol(tmp_path: Path) -> None:
+    for name, place in (("resnet20", 0.25), ("resnet29", 0.5), ("resnet44", 0.25)):
+        make_run(tmp_path, name=name, overrides={"data.part": place})
+    charts = Page(write_page(tmp_path)).data["charts"]
+    assert sorted(chart["runs"] for chart in charts) == [[0, 2], [1]]
+    assert len({chart["data"] for chart in charts}) == 2
+
+
 def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path) -> None:
     for name, params, activations, speed, errors in (
         ("resnet20", 100, 300, 500, (5.0, 5.2, 5.1)),

@@ -169,7 +169,7 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
     """Run few seeds of each network, and more where a comparison is open; return the exit code. Raises ConfigurationError as
     `_launch`, and where there are no two networks to compare."""
     from benchmarks.analysis.differences import ALL_PAIRS_UP_TO, EQUAL_COST
-    from benchmarks.analysis.sequential import LOOKS, Judged, Pair, judge
+    from benchmarks.analysis.sequential import LOOKS, Judged, Pair, judge, mixed_seeds
     from benchmarks.config.compose import expand
 
     judged: dict[Pair, Judged] = {}
@@ -203,7 +203,10 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
         runs = _runs(
             (trial for trial, _ in by_place.values()), {root: load_runs(root) for root in launched.watcher.roots}
         )
-        judged = judge((run for members in runs.values() for run in members), look, judged)
+        seen = [run for members in runs.values() for run in members]
+        if stopped := mixed_seeds(seen):
+            break
+        judged = judge(seen, look, judged)
         open_folders = {folder for pair, one in judged.items() if one.state == "open" for folder in pair}
         if not open_folders:
             equal_cost = f"of more than {ALL_PAIRS_UP_TO} networks MACs within {100 * EQUAL_COST:g} %"

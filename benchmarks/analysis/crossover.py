@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks.analysis.error_rates import Parts, contrast, half_width, probability_below, variances
-from benchmarks.analysis.estimates import Estimate, comparable_parts, estimates
+from benchmarks.analysis.error_rates import VarianceComponents, contrast, half_width, probability_below, variances
+from benchmarks.analysis.estimates import Estimate, comparable_components, estimates
 from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.seeds import differing_conditions, latest_by_seed
 from benchmarks.records.lazy import np
@@ -157,9 +157,9 @@ def cross(first: Curve, second: Curve) -> Crossing | None:
     if not budgets:
         return None
     pairs = [(first.estimates[budget], second.estimates[budget]) for budget in budgets]
-    parts = [comparable_parts(*pair) for pair in pairs]
-    known = [pair for pair in parts if not isinstance(pair, str)]
-    missing = next((reason for reason in parts if isinstance(reason, str)), "")
+    components = [comparable_components(*pair) for pair in pairs]
+    known = [pair for pair in components if not isinstance(pair, str)]
+    missing = next((reason for reason in components if isinstance(reason, str)), "")
     x = [math.log(budget) for budget in budgets]
     means = [round(one.mean - other.mean, DIGITS) for one, other in pairs]
     exact = dict(zip(x, budgets, strict=True))
@@ -178,7 +178,9 @@ def cross(first: Curve, second: Curve) -> Crossing | None:
         points=[math.exp(point) for point in sign_changes(x, means)],
         intervals=intervals,
         missing=missing,
-        first_better=[None if isinstance(pair, str) else float(probability_below(contrast(*pair))) for pair in parts],
+        first_better=[
+            None if isinstance(pair, str) else float(probability_below(contrast(*pair))) for pair in components
+        ],
     )
 
 
@@ -196,7 +198,9 @@ def sign_changes(x: Sequence[float], y: Sequence[float]) -> list[float]:
     return points
 
 
-def confidence_set(x: Sequence[float], pairs: Sequence[tuple[Parts, Parts]]) -> list[tuple[float, float]]:
+def confidence_set(
+    x: Sequence[float], pairs: Sequence[tuple[VarianceComponents, VarianceComponents]]
+) -> list[tuple[float, float]]:
     """All positions at which the difference of two means is not told from zero: a 95 % set for the crossing.
 
     Fieller's argument (1954): at the true crossing the difference is zero, so the set holds it as often as the test is right.
@@ -264,14 +268,16 @@ def _recipe(run: Run, but: str = "") -> str:
     return ", ".join([run.record["recipe"], *shown])
 
 
-def _not_excluded(here: tuple[Parts, Parts], there: tuple[Parts, Parts]) -> list[tuple[float, float]]:
+def _not_excluded(
+    here: tuple[VarianceComponents, VarianceComponents], there: tuple[VarianceComponents, VarianceComponents]
+) -> list[tuple[float, float]]:
     """Shares u in [0, 1] at which the difference, at (1-u)·here + u·there, is no further from zero than chance takes it."""
     ends = [pair[0].mean - pair[1].mean for pair in (here, there)]
     shares = np.linspace(0, 1, STEPS + 1)
     if ends[0] * ends[1] < 0:
         shares = np.sort(np.append(shares, ends[0] / (ends[0] - ends[1])))  # where the means cross
     compared = contrast(*(_between(one, other, shares) for one, other in zip(here, there, strict=True)))
-    excess = np.abs(compared.mean) - half_width(variances(compared))
+    excess = np.abs(compared.mean) - half_width(*variances(compared, tails=False))
     intervals, start = [], 0.0 if excess[0] <= 0 else None
     for (left, right), (before, after) in zip(itertools.pairwise(shares), itertools.pairwise(excess), strict=True):
         if (before > 0) == (after > 0):
@@ -285,8 +291,8 @@ def _not_excluded(here: tuple[Parts, Parts], there: tuple[Parts, Parts]) -> list
     return intervals if start is None else [*intervals, (start, 1.0)]
 
 
-def _between(here: Parts, there: Parts, shares: Any) -> Parts:
-    """Return the parts of a network's mean at these shares of the way; the chance of a seed may be the same at both ends."""
+def _between(here: VarianceComponents, there: VarianceComponents, shares: Any) -> VarianceComponents:
+    """Return a network's components at these shares of the way; the chance of a seed may be the same at both ends."""
     by_image = None
     if here.by_image is not None and there.by_image is not None:
         by_image = np.outer(1 - shares, here.by_image) + np.outer(shares, there.by_image)
@@ -295,7 +301,7 @@ def _between(here: Parts, there: Parts, shares: Any) -> Parts:
         mean=(1 - shares) * here.mean + shares * there.mean,
         seeds=((1 - shares) * np.sqrt(here.seeds) + shares * np.sqrt(there.seeds)) ** 2,
         residual=(1 - shares) ** 2 * here.residual + shares**2 * there.residual,
-        freedom=np.full(len(shares), min(float(here.freedom), float(there.freedom))),
+        df=np.full(len(shares), min(float(here.df), float(there.df))),
         shared=np.full(len(shares), bool(here.shared) and bool(there.shared)),
         by_image=by_image,
     )

@@ -1,7 +1,7 @@
 """Error rates of several trainings tested on the same images: what another training and other test images would change.
 
 The outcomes of n seeds on N images are crossed: both are samples, of the trainings that could be made and of the images that
-could have been tested. Their variance has two parts that are kept apart: more seeds shrink the first and never the second.
+could have been tested. Their variance has two components that are kept apart: more seeds shrink the first and never the second.
 
 Rates are in [0, 1]. Every function takes arrays with any leading axes, so that a simulation calls what a table would.
 """
@@ -19,16 +19,18 @@ Array = Any  # of floats, or one of them
 CONFIDENCE = 0.95  # two-sided
 FEWEST = 3  # seeds of an interval; two, where their spread is pooled with other networks'
 POWER = 0.8
-NODES = 200  # quantiles of a chi-square distribution over which is averaged
-DRAWN = 40  # of them, where a half-width is needed for each
+NODES = 48  # values of a chi-square variable over which is averaged, tails included
+FEW_NODES = 16  # the same without the tails
+DRAWN = 128  # estimates of the spreads that may come out
+PLASTIC = 1.2207440846057596  # the real root of x⁴ = x + 1
 STEPS = 60  # of Newton's method at most; a dozen are usual
 MOST_SEEDS = 1_000
 KNOWN = 1e5  # degrees of freedom, as good as infinitely many
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The mean of n seeds on N images and the parts of its variance.
+class VarianceComponents:
+    """The mean of n seeds on N images and the components of its variance.
 
     Attributes:
         mean: error rate.
@@ -36,7 +38,7 @@ class Parts:
         images: variance over test sets of these trainings; 0 where outcomes are not known.
         residual: variance of what is particular to one seed on one image; the true `seeds` is no smaller.
         n: seeds.
-        freedom: degrees of freedom of `seeds`: n - 1, more where it is pooled.
+        df: degrees of freedom of `seeds`: n - 1, more where it is pooled.
         shared: whether the spread over seeds is pooled with other networks'.
         count: N; 0 where outcomes are not known.
         by_image: mean outcome of each image, shape (…, N), where outcomes are known.
@@ -47,7 +49,7 @@ class Parts:
     images: Array
     residual: Array
     n: int
-    freedom: Array
+    df: Array
     shared: Array
     count: Array = 0
     by_image: Array | None = None
@@ -63,15 +65,15 @@ class Contrast:
         shared: whether the variances over seeds of both are multiples of one pooled variance.
     """
 
-    first: Parts
-    second: Parts
+    first: VarianceComponents
+    second: VarianceComponents
     mean: Array
     images: Array
     shared: Array
 
 
-def parts_of_outcomes(outcomes: Array) -> Parts:
-    """The parts by the analysis of variance of a balanced two-way layout (Searle, Casella and McCulloch 1992, §4.7).
+def components_of_outcomes(outcomes: Array) -> VarianceComponents:
+    """The components by the analysis of variance of a balanced two-way layout (Searle, Casella and McCulloch 1992, §4.7).
 
     Args:
         outcomes: shape (…, n, N), 1 for an error; the mean of a row is that seed's error rate.
@@ -87,16 +89,21 @@ def parts_of_outcomes(outcomes: Array) -> Parts:
     mean = by_seed.mean(axis=-1)
     squares = mean if outcomes.dtype == bool else np.square(outcomes, dtype=np.float64).mean(axis=(-2, -1))
     total = squares - mean**2
-    between_seeds, between_images = by_seed.var(axis=-1), by_image.var(axis=-1)
+    between_seeds, between_images = _variance(by_seed), by_image.var(axis=-1)
     residual = np.maximum(total - between_seeds - between_images, 0) / ((n - 1) * (images - 1))
     # Of rates near zero the difference may vanish: a quarter of what independent outcomes would have is kept.
     within = np.maximum(between_images / (images - 1) - residual, total / (4 * n * images))
     shared = np.zeros_like(mean, dtype=bool)
-    return Parts(mean, between_seeds / (n - 1), within, residual, n, n - 1.0, shared, images, by_image)
+    return VarianceComponents(mean, between_seeds / (n - 1), within, residual, n, n - 1.0, shared, images, by_image)
 
 
-def parts_of_rates(rates: Array) -> Parts:
-    """The parts that seeds' error rates alone tell, shape (…, n): nothing of other test images.
+def _variance(values: Array) -> Array:
+    """Return the mean square about the mean, along the last axis: 0 of equal values, whose mean may differ in its last bit."""
+    return np.where(values.min(axis=-1) == values.max(axis=-1), 0.0, values.var(axis=-1, dtype=np.float64))
+
+
+def components_of_rates(rates: Array) -> VarianceComponents:
+    """The components that seeds' error rates alone tell, shape (…, n): nothing of other test images.
 
     Raises:
         ValueError: fewer than two seeds.
@@ -106,15 +113,16 @@ def parts_of_rates(rates: Array) -> Parts:
         raise ValueError(f"two seeds are needed, got {n}")
     mean = rates.mean(axis=-1)
     zero = np.zeros_like(mean)
-    return Parts(mean, rates.var(axis=-1, ddof=1) / n, zero, zero, n, n - 1.0, zero.astype(bool))
+    return VarianceComponents(mean, _variance(rates) / (n - 1), zero, zero, n, n - 1.0, zero.astype(bool))
 
 
-def pooled(members: Sequence[Parts]) -> list[Parts]:
-    """The parts with the spread over seeds of all members, where Bartlett's test (1937) does not contradict it at 5 %.
+def pooled(members: Sequence[VarianceComponents]) -> list[VarianceComponents]:
+    """The components with the spread over seeds of all members, where Bartlett's test (1937) does not contradict it at 5 %.
 
     Pooled is the variance of a seed's rate as a share of that of one outcome, p·(1 - p): networks with more errors spread more.
-    A member keeps its own spread where that is larger: with few seeds the test overlooks a network that spreads tenfold.
-    One that never or always errs has none, as p·(1 - p) is 0.
+    With few seeds that overlooks a network that spreads tenfold. So a member keeps its own spread where that is larger, and is
+    not pooled where an F test at 5 % says that it spreads more than the others: docs/statistics.md has what that comes to.
+    One that never or always errs has no spread, as p·(1 - p) is 0.
     """
     shape = (-1,) + (1,) * np.ndim(members[0].mean)
     scale = np.stack([one.mean * (1 - one.mean) for one in members])
@@ -126,39 +134,44 @@ def pooled(members: Sequence[Parts]) -> list[Parts]:
     logarithm = np.log(
         np.maximum(np.maximum(ratio, 0.1 * np.stack([one.residual for one in members]) / divisor), 1e-30)
     )
-    freedom = (n - 1) * usable
-    total, count = freedom.sum(axis=0), usable.sum(axis=0)
+    df = (n - 1) * usable
+    total, count = df.sum(axis=0), usable.sum(axis=0)
     weight = np.maximum(total, 1)
-    common = (ratio * freedom).sum(axis=0) / weight
-    tested = (np.exp(logarithm) * freedom).sum(axis=0) / weight
-    statistic = total * np.log(np.maximum(tested, 1e-30)) - (logarithm * freedom).sum(axis=0)
+    common = (ratio * df).sum(axis=0) / weight
+    tested = np.exp(logarithm)
+    mean = (tested * df).sum(axis=0) / weight
+    statistic = total * np.log(np.maximum(mean, 1e-30)) - (logarithm * df).sum(axis=0)
     inverse = (usable / np.maximum(n - 1, 1)).sum(axis=0) - 1 / weight
     statistic = statistic / (1 + inverse / (3 * np.maximum(count - 1, 1)))
     agree = (count > 1) & (special.chdtrc(np.maximum(count - 1, 1), statistic) >= 1 - CONFIDENCE)
-    return [
-        replace(
-            one,
-            seeds=np.where(agree, np.maximum(common * own, one.seeds), one.seeds),
-            freedom=np.where(agree, total, one.freedom),
-            shared=agree,
-        )
-        for one, own in zip(members, scale / n, strict=True)
-    ]
+    result = []
+    for one, own, square, alone in zip(members, scale / n, tested, df, strict=True):
+        shared = agree & ~_spreads_more(square, alone, mean, total)
+        seeds = np.where(shared, np.maximum(common * own, one.seeds), one.seeds)
+        result.append(replace(one, seeds=seeds, df=np.where(shared, total, one.df), shared=shared))
+    return result
 
 
-def limits(parts: Parts) -> tuple[Array, ...]:
+def _spreads_more(own: Array, df: Array, common: Array, total: Array) -> Array:
+    """Whether a member's mean square contradicts that of the others at 5 %, given the pooled one, by an F test of one side."""
+    others = np.maximum(total - df, 1)
+    beside = np.maximum(total * common - df * own, 1e-300) / others
+    return special.fdtrc(np.maximum(df, 1), others, own / beside) < 1 - CONFIDENCE
+
+
+def limits(components: VarianceComponents) -> tuple[Array, ...]:
     """95 % limits of a mean error rate, within [0, 1]: another training and, where outcomes are known, other test images.
 
     The images' part is Wilson's (1927) with the number of independent outcomes that has this variance; the part of the seeds
     joins it on the logit scale, by the distances of both limits from the estimate (Zou and Donner 2008). NaN where seeds that
     agree to the digit are all that is known. Of two seeds whose spread is not pooled the limits hold too few true rates.
     """
-    mean, count = np.asarray(parts.mean, dtype=np.float64), np.asarray(parts.count)
+    mean, count = np.asarray(components.mean, dtype=np.float64), np.asarray(components.count)
     inner = (mean > 0) & (mean < 1)
     rate = np.where(inner, mean, 0.5)
     scale = rate * (1 - rate)
-    images = np.where(count > 0, np.where(parts.images > 0, parts.images, scale / np.maximum(count, 1)), 0.0)
-    half = _half_width_of_mean(parts.seeds, parts.freedom, parts.residual, images)
+    images = np.where(count > 0, np.where(components.images > 0, components.images, scale / np.maximum(count, 1)), 0.0)
+    half = _half_width_of_mean(components.seeds, components.df, components.residual, images)
     of_seeds = np.maximum(half**2 - normal_quantile() ** 2 * images, 0) / scale**2
     centre = special.logit(rate)
     wilson = wilson_limits(rate, np.where(count > 0, scale / np.maximum(images, 1e-300), np.inf))
@@ -168,7 +181,7 @@ def limits(parts: Parts) -> tuple[Array, ...]:
     )
     # Of no error, and of nothing but errors, the seeds say nothing.
     at_end = wilson_limits(mean, np.maximum(count, 1))
-    unknown = (count == 0) & (~inner | (np.asarray(parts.seeds) <= 0))
+    unknown = (count == 0) & (~inner | (np.asarray(components.seeds) <= 0))
     return tuple(
         np.where(unknown, np.nan, np.where(inner, within, end)) for within, end in zip((low, high), at_end, strict=True)
     )
@@ -183,7 +196,7 @@ def wilson_limits(rate: Array, count: Array) -> tuple[Array, Array]:
     return np.where(rate <= 0, 0.0, centre - half), np.where(rate >= 1, 1.0, centre + half)
 
 
-def contrast(first: Parts, second: Parts) -> Contrast:
+def contrast(first: VarianceComponents, second: VarianceComponents) -> Contrast:
     """The difference of two means; on the same test images where both have outcomes.
 
     Seeds are taken as independent: a number that two networks share is another initialisation in each.
@@ -192,41 +205,46 @@ def contrast(first: Parts, second: Parts) -> Contrast:
     if first.by_image is not None and second.by_image is not None:
         difference = first.by_image - second.by_image
         count = difference.shape[-1]
-        between = difference.var(axis=-1, ddof=1) / count
+        between = _variance(difference) / (count - 1)
         images = np.maximum(between - first.residual - second.residual, 0)
         # Where neither images nor seeds vary, other images still may: half an outcome in each cell (Agresti and Min 2005).
         images = np.where(between + first.seeds + second.seeds > 0, images, 1 / (count + 2) ** 2)
-    shared = first.shared & second.shared & (first.freedom == second.freedom)
+    shared = first.shared & second.shared & (first.df == second.df)
     return Contrast(first, second, first.mean - second.mean, images, shared)
 
 
-def variances(compared: Contrast) -> Array:
-    """Equally likely values of the variance of a difference, shape (…, 200); see `half_width`."""
-    one, other = compared.first, compared.second
+def variances(compared: Contrast, tails: bool = True) -> tuple[Array, Array]:
+    """Values of the variance of a difference, shape (…, number), and how likely each is; see `half_width`.
+
+    Args:
+        tails: as a p-value that is to be corrected needs them; without them a half-width comes out up to 0.2 % smaller, in a
+            ninth of the time.
+    """
+    one, other, shared = compared.first, compared.second, np.asarray(compared.shared)
     images = np.asarray(compared.images, dtype=np.float64)[..., None]
-    shared = variances_of_seeds(one.seeds + other.seeds, one.freedom, one.residual + other.residual)
-    if np.all(compared.shared):
-        return shared + images
-    # Two independent chi-squares on a lattice that is the same from both sides, as 49² = 1 modulo 200.
-    shuffled = (49 * np.arange(NODES) + 100) % NODES
-    apart = variances_of_seeds(one.seeds, one.freedom, one.residual)
-    apart = apart + variances_of_seeds(other.seeds, other.freedom, other.residual)[..., shuffled]
-    return np.where(np.asarray(compared.shared)[..., None], shared, apart) + images
+    # Multiples of one variance are one part, which stands for the first network's.
+    seeds, residual = one.seeds + shared * other.seeds, one.residual + shared * other.residual
+    first, of_first = variances_of_seeds(seeds, one.df, residual, tails)
+    if np.all(shared):
+        return first + images, of_first
+    second, of_second = variances_of_seeds(~shared * other.seeds, other.df, ~shared * other.residual, tails)
+    return _of_pairs(np.add, first, second) + images, _of_pairs(np.multiply, of_first, of_second)
 
 
-def half_width(values: Array, confidence: float = CONFIDENCE) -> Array:
+def half_width(values: Array, weights: Array, confidence: float = CONFIDENCE) -> Array:
     """Half of a generalised interval (Weerahandi 1993): h at which the mean of 2Φ(h/√v) - 1 over the variances is 95 %.
 
     Args:
-        values: equally likely variances, shape (…, number). Of one part, s²/n · f/χ²(f), it is Student's interval.
+        values: variances, shape (…, number). Of one part, s²/n · f/χ²(f), it is Student's interval.
+        weights: how likely each is, of the same shape.
     """
     root = np.sqrt(np.maximum(values, 1e-300))
     half = float(special.ndtri((1 + confidence) / 2)) * root.min(axis=-1)
     # The probability is concave in h, so that steps from below never go too far.
     for _ in range(STEPS):
         scaled = half[..., None] / root
-        short = confidence - (2 * special.ndtr(scaled) - 1).mean(axis=-1)
-        step = short / (np.exp(-(scaled**2) / 2) / root).mean(axis=-1) * np.sqrt(np.pi / 2)
+        short = confidence - ((2 * special.ndtr(scaled) - 1) * weights).sum(axis=-1)
+        step = short / (np.exp(-(scaled**2) / 2) / root * weights).sum(axis=-1) * np.sqrt(np.pi / 2)
         half = half + step
         if np.all(step <= 1e-9 * half):
             break
@@ -235,29 +253,30 @@ def half_width(values: Array, confidence: float = CONFIDENCE) -> Array:
 
 def p_value(compared: Contrast) -> Array:
     """Two-sided p-value of no difference, at which the generalised interval ends at zero; 1 where nothing is known to vary."""
-    values = variances(compared)
+    values, weights = variances(compared)
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * special.ndtr(-np.abs(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
+        p = 2 * (special.ndtr(-np.abs(compared.mean)[..., None] / np.sqrt(values)) * weights).sum(axis=-1)
     return np.where(values[..., 0] > 0, p, 1.0)
 
 
 def probability_below(compared: Contrast) -> Array:
     """Probability that the true difference is below zero, given these runs and a flat prior."""
-    values = np.maximum(variances(compared), 1e-300)
-    return special.ndtr(-np.asarray(compared.mean)[..., None] / np.sqrt(values)).mean(axis=-1)
+    values, weights = variances(compared)
+    deviations = np.sqrt(np.maximum(values, 1e-300))
+    return (special.ndtr(-np.asarray(compared.mean)[..., None] / deviations) * weights).sum(axis=-1)
 
 
 def detectable(compared: Contrast, seeds: int | None = None) -> float:
     """The smallest true difference that is shown with power 0.8 at two-sided 5 %, with `seeds` of each or as many as there are.
 
-    Spread over seeds and images are taken as estimated. The chance of a significant result in the wrong direction is left out.
+    Spread over seeds and images are taken as estimated. The chance of a significant result in the wrong direction is left out,
+    and that of other networks' spreads to be pooled or not.
     """
-    one, other = (_with_seeds(parts, seeds) if seeds else parts for parts in (compared.first, compared.second))
-    variance = float(one.seeds) + float(other.seeds)
-    freedom = float(one.freedom) if compared.shared else float(one.freedom + other.freedom)
-    estimates = variance / _inverse_chi_squares(freedom).reshape(DRAWN, -1).mean(axis=1)
-    halves = half_width(variances_of_seeds(estimates, freedom, one.residual + other.residual) + compared.images)
-    deviation = float(np.sqrt(variance + compared.images))
+    if seeds:
+        first, second = (_with_seeds(components, seeds) for components in (compared.first, compared.second))
+        compared = replace(compared, first=first, second=second)
+    halves = half_width(*variances(_planned(compared), tails=False))
+    deviation = float(np.sqrt(compared.first.seeds + compared.second.seeds + compared.images))
     low, high = 0.0, float(halves.max()) + 3 * deviation
     for _ in range(50):
         middle = (low + high) / 2
@@ -272,6 +291,42 @@ def seeds_to_show(compared: Contrast, difference: float) -> int | None:
         return None
     numbers = range(2, MOST_SEEDS + 1)
     return numbers[bisect_left(numbers, True, key=lambda seeds: detectable(compared, seeds) <= difference)]
+
+
+def _with_seeds(components: VarianceComponents, seeds: int) -> VarianceComponents:
+    df = components.df * (seeds - 1) / (components.n - 1)
+    per_seed, residual = components.seeds * components.n, components.residual * components.n
+    return replace(components, seeds=per_seed / seeds, residual=residual / seeds, df=df, n=seeds)
+
+
+def _planned(compared: Contrast) -> Contrast:
+    """The difference with equally likely estimates of its spreads over seeds, as `pooled` would make them, shape (128,)."""
+    networks = compared.first, compared.second
+    if not compared.shared:
+        first, second = (
+            replace(one, seeds=one.seeds * _mean_squares(axis, float(one.df))) for axis, one in enumerate(networks)
+        )
+        return replace(compared, first=first, second=second, shared=np.zeros(DRAWN, dtype=bool))
+    total, degrees = float(compared.first.df), [one.n - 1 for one in networks]
+    own = [_mean_squares(axis, df) for axis, df in enumerate(degrees)]
+    squares = sum(df * values for df, values in zip(degrees, own, strict=True))
+    if total > sum(degrees):
+        squares = squares + (total - sum(degrees)) * _mean_squares(2, total - sum(degrees))
+    common = squares / max(total, sum(degrees))
+    planned = []
+    for one, alone, values in zip(networks, degrees, own, strict=True):
+        shared = ~_spreads_more(values, alone, common, total)
+        seeds = one.seeds * np.maximum(common, values)
+        planned.append(replace(one, seeds=seeds, df=np.where(shared, total, alone), shared=shared))
+    first, second = planned
+    return replace(compared, first=first, second=second, shared=first.shared & second.shared)
+
+
+@cache
+def _mean_squares(axis: int, df: float) -> Array:
+    """Equally likely values of χ²(f) / f, evenly spread with those of the two other axes (Roberts 2018, sequence R3)."""
+    places = (0.5 + np.arange(1, DRAWN + 1) / PLASTIC ** (axis + 1)) % 1
+    return special.chdtri(df, places) / df
 
 
 @cache
@@ -290,22 +345,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _with_seeds(parts: Parts, seeds: int) -> Parts:
-    freedom = parts.freedom * (seeds - 1) / (parts.n - 1)
-    per_seed, residual = parts.seeds * parts.n, parts.residual * parts.n
-    return replace(parts, seeds=per_seed / seeds, residual=residual / seeds, freedom=freedom, n=seeds)
+def variances_of_seeds(seeds: Array, df: Array, residual: Array = 0.0, tails: bool = True) -> tuple[Array, Array]:
+    """Variances of a mean over trainings, shape (…, number), and how likely each is: no less than what single outcomes give."""
+    seeds, df = np.broadcast_arrays(np.asarray(seeds, dtype=np.float64), np.asarray(df, dtype=np.float64))
+    factors, weights = np.empty((2, *seeds.shape, NODES if tails else FEW_NODES))
+    for value in np.unique(df):
+        factors[df == value], weights[df == value] = _inverse_chi_squares(float(value), tails)
+    return np.maximum(seeds[..., None] * factors, np.asarray(residual, dtype=np.float64)[..., None]), weights
 
 
-def variances_of_seeds(seeds: Array, freedom: Array, residual: Array = 0.0) -> Array:
-    """Equally likely variances of a mean over trainings: none is smaller than what single outcomes alone give."""
-    seeds, freedom = np.broadcast_arrays(np.asarray(seeds, dtype=np.float64), np.asarray(freedom, dtype=np.float64))
-    factors = np.empty((*seeds.shape, NODES))
-    for value in np.unique(freedom):
-        factors[freedom == value] = _inverse_chi_squares(float(value))
-    return np.maximum(seeds[..., None] * factors, np.asarray(residual, dtype=np.float64)[..., None])
+def _of_pairs(operator: Any, first: Array, second: Array) -> Array:
+    """Return the operator's results for all pairs of values along the last axes, in one axis."""
+    pairs = operator(first[..., :, None], second[..., None, :])
+    return pairs.reshape(*pairs.shape[:-2], -1)
 
 
-def _half_width_of_mean(seeds: Array, freedom: Array, residual: Array, images: Array) -> Array:
+def _half_width_of_mean(seeds: Array, df: Array, residual: Array, images: Array) -> Array:
     """Half of Student's 95 % interval where the seeds' variance is an estimate and the images' is known.
 
     The degrees of freedom are Satterthwaite's (1946) with the seeds' share in place of its square: his own are too many where
@@ -314,11 +369,20 @@ def _half_width_of_mean(seeds: Array, freedom: Array, residual: Array, images: A
     """
     variance = np.maximum(seeds, residual) + images
     estimated = np.where(seeds > residual, seeds, 0.0)
-    together = np.minimum(freedom * variance / np.maximum(estimated, 1e-300), KNOWN)
+    together = np.minimum(df * variance / np.maximum(estimated, 1e-300), KNOWN)
     return special.stdtrit(together, (1 + CONFIDENCE) / 2) * np.sqrt(variance)
 
 
 @cache
-def _inverse_chi_squares(freedom: float) -> Array:
-    """Quantiles of f / χ²(f), descending."""
-    return freedom / special.chdtri(freedom, 1 - (np.arange(NODES) + 0.5) / NODES)
+def _inverse_chi_squares(df: float, tails: bool) -> tuple[Array, Array]:
+    """Values of f / χ²(f), descending, and how likely each is.
+
+    They are evenly spaced in the logarithm of χ², where the density vanishes at both ends and the trapezoidal rule converges
+    exponentially (Trefethen and Weideman 2014).
+    """
+    outside, number = (1e-13, NODES) if tails else (1e-4, FEW_NODES)
+    lowest, highest = np.log(np.maximum(special.chdtri(df, [1 - outside, outside]), 1e-300))
+    logarithm = np.linspace(lowest, highest, number)
+    density = df / 2 * logarithm - np.exp(logarithm) / 2
+    weights = np.exp(density - density.max())
+    return df / np.exp(logarithm), weights / weights.sum()

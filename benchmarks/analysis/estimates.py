@@ -13,14 +13,14 @@ from weakref import WeakKeyDictionary
 from benchmarks.analysis.error_rates import (
     FEWEST,
     Contrast,
-    Parts,
+    VarianceComponents,
+    components_of_outcomes,
+    components_of_rates,
     contrast,
     detectable,
     half_width,
     limits,
     p_value,
-    parts_of_outcomes,
-    parts_of_rates,
     pooled,
     seeds_to_show,
     variances,
@@ -44,7 +44,7 @@ class Estimate:
     Attributes:
         mean: in the unit of the metric, as `interval`.
         interval: None where there is none; `missing` says why.
-        parts: of the rate in [0, 1]; None of one seed.
+        components: of the rate in [0, 1]; None of one seed.
         test_set: checksum of the test set whose outcomes are known; empty where the interval tells of the seeds alone.
         left_out: files of outcomes that are not of these runs, or not of one test set, and why.
         scale: of the metric: 100 where it is in percent.
@@ -55,7 +55,7 @@ class Estimate:
     n: int
     interval: tuple[float, float] | None
     missing: str
-    parts: Parts | None
+    components: VarianceComponents | None
     test_set: str
     left_out: tuple[str, ...]
     scale: float
@@ -72,7 +72,7 @@ class Estimate:
     @property
     def basis_text(self) -> str:
         """What an interval rests on beside the results of these seeds; empty where it is nothing else."""
-        if self.interval is None or self.parts is None:
+        if self.interval is None or self.components is None:
             return ""
         alone = "" if self.test_set else SEEDS_ALONE
         pooled_over = f"spread pooled over {self.networks} networks" if self.networks > 1 else ""
@@ -156,24 +156,26 @@ def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool |
     """
     groups = [tuple(group) for group in groups]
     unpooled = [_known_estimate(group, figure, percent) for group in groups]
-    several = (index for index, one in enumerate(unpooled) if one.parts is not None)
+    several = (index for index, one in enumerate(unpooled) if one.components is not None)
     result = list(unpooled)
     for members in grouped(several, lambda index: _comparable(groups[index][0])).values():
-        together = pooled([part for index in members if (part := unpooled[index].parts) is not None])
+        together = pooled([part for index in members if (part := unpooled[index].components) is not None])
         ends = _limits(together)
-        telling = sum(0 < parts.mean < 1 for parts in together)  # one that never or always errs has no spread to pool
-        for index, parts, (low, high) in zip(members, together, ends, strict=True):
-            networks = telling if parts.shared else 1
-            result[index] = _with_limits(replace(unpooled[index], parts=parts, networks=networks), low, high)
+        telling = sum(
+            0 < components.mean < 1 for components in together
+        )  # one that never or always errs has no spread to pool
+        for index, components, (low, high) in zip(members, together, ends, strict=True):
+            networks = telling if components.shared else 1
+            result[index] = _with_limits(replace(unpooled[index], components=components, networks=networks), low, high)
     return result
 
 
 def estimate_of_values(values: Sequence[float], percent: bool) -> Estimate:
     """Return the mean of values with its interval, as at a point of a curve. Raises ValueError without values."""
     one = _without_limits(values, percent)
-    if one.parts is None:
+    if one.components is None:
         return one
-    [(low, high)] = _limits([one.parts])
+    [(low, high)] = _limits([one.components])
     return _with_limits(one, low, high)
 
 
@@ -182,37 +184,38 @@ def half_width_of_seeds(one: Estimate, seeds: int, runs: int | None) -> float | 
 
     In the unit of the metric, as `seeds` seeds would have it; None where there is no interval.
     """
-    if one.interval is None or one.parts is None:
+    if one.interval is None or one.components is None:
         return None
-    variance = one.parts.seeds * one.n * (1 / seeds + (1 / runs if runs else 0))
-    freedom = one.parts.freedom * (seeds - 1) / (one.n - 1)
-    return one.scale * float(half_width(variances_of_seeds(variance, freedom)))
+    per_seed = one.n * (1 / seeds + (1 / runs if runs else 0))
+    df = one.components.df * (seeds - 1) / (one.n - 1)
+    values = variances_of_seeds(one.components.seeds * per_seed, df, one.components.residual * per_seed)
+    return one.scale * float(half_width(*values))
 
 
 def compare(first: Estimate, second: Estimate) -> Comparison:
     """The difference of two means, paired by test image where both have outcomes on the same images."""
     mean, n, scale = first.mean - second.mean, (first.n, second.n), first.scale
-    parts = comparable_parts(first, second)
-    if isinstance(parts, str):
-        return Comparison(mean, n, None, parts, 1.0, False, None, scale)
-    compared, paired = contrast(*parts), parts[0].by_image is not None
-    half = scale * float(half_width(variances(compared)))
+    components = comparable_components(first, second)
+    if isinstance(components, str):
+        return Comparison(mean, n, None, components, 1.0, False, None, scale)
+    compared, paired = contrast(*components), components[0].by_image is not None
+    half = scale * float(half_width(*variances(compared)))
     # Between rates of 0 and of 1 lies the whole scale.
     interval = max(mean - half, -scale), min(mean + half, scale)
     return Comparison(mean, n, interval, "", float(p_value(compared)), paired, compared, scale)
 
 
-def comparable_parts(first: Estimate, second: Estimate) -> tuple[Parts, Parts] | str:
-    """The parts of two means, with outcomes where these are of the same images; or in words why no interval can be given."""
+def comparable_components(first: Estimate, second: Estimate) -> tuple[VarianceComponents, VarianceComponents] | str:
+    """Those of two means, with outcomes where these are of the same images; or in words why no interval can be given."""
     paired = bool(first.test_set) and first.test_set == second.test_set
-    parts = []
+    components = []
     for one in (first, second):
-        if (missing := _without(one, paired)) or one.parts is None:
+        if (missing := _without(one, paired)) or one.components is None:
             return missing
-        parts.append(replace(one.parts, by_image=one.parts.by_image if paired else None))
-    if not paired and not sum(part.seeds for part in parts) > 0:
+        components.append(replace(one.components, by_image=one.components.by_image if paired else None))
+    if not paired and not sum(part.seeds for part in components) > 0:
         return f"{first.n + second.n} equal runs, no interval"
-    return parts[0], parts[1]
+    return components[0], components[1]
 
 
 def percent_of(run: Run) -> bool:
@@ -222,9 +225,9 @@ def percent_of(run: Run) -> bool:
 
 def _without(one: Estimate, outcomes: bool) -> str:
     """Return why a number of seeds makes no interval, with outcomes of the test images or without; empty where it makes one."""
-    if one.parts is None:
+    if one.components is None:
         return one.missing
-    if one.n >= FEWEST or (outcomes and one.parts.shared):
+    if one.n >= FEWEST or (outcomes and one.components.shared):
         return ""
     lacking = "a pooled spread" if outcomes else "stored outcomes"
     return f"{one.n} runs, no interval without {lacking} ({FEWEST - one.n} more would do)"
@@ -234,7 +237,7 @@ def _without_limits(values: Sequence[float], percent: bool) -> Estimate:
     alone = _mean(values, percent)
     if alone.missing:
         return alone
-    return replace(alone, parts=parts_of_rates(np.array(values, dtype=np.float64) / alone.scale))
+    return replace(alone, components=components_of_rates(np.array(values, dtype=np.float64) / alone.scale))
 
 
 def _mean(values: Sequence[float], percent: bool) -> Estimate:
@@ -251,8 +254,8 @@ def _with_limits(one: Estimate, low: float, high: float) -> Estimate:
     return replace(one, interval=None if missing else (one.scale * low, one.scale * high), missing=missing)
 
 
-def _limits(members: Sequence[Parts]) -> list[tuple[float, float]]:
-    fields = ("mean", "seeds", "images", "residual", "freedom", "shared", "count")
+def _limits(members: Sequence[VarianceComponents]) -> list[tuple[float, float]]:
+    fields = ("mean", "seeds", "images", "residual", "df", "shared", "count")
     stacked: dict[str, Any] = {
         name: np.array([getattr(one, name) for one in members], dtype=np.float64) for name in fields
     }
@@ -280,8 +283,10 @@ def _estimate(group: Sequence[Run], figure: str, percent: bool | None) -> Estima
         return alone
     rates = [value / scale for value in members.values()]
     rows, test_set, left_out = _outcomes(list(members), name, rates)
-    parts = parts_of_rates(np.array(rates, dtype=np.float64)) if rows is None else parts_of_outcomes(rows)
-    return replace(alone, parts=parts, test_set=test_set, left_out=left_out)
+    components = (
+        components_of_rates(np.array(rates, dtype=np.float64)) if rows is None else components_of_outcomes(rows)
+    )
+    return replace(alone, components=components, test_set=test_set, left_out=left_out)
 
 
 def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[Any, str, tuple[str, ...]]:

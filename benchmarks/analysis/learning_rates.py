@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from benchmarks.analysis.seeds import latest_by_seed
 from benchmarks.records.files import read_config
@@ -108,9 +107,11 @@ def _all_but_rate(run: Run) -> str:
     return as_key(same)
 
 
-def _all_but_rate_and_seed(run: Run) -> tuple[Any, ...]:
+def _all_but_rate_and_seed(run: Run) -> str:
     others = {key: value for key, value in run.part("overrides").items() if key != KEY}
-    return run.data, run.part("dataset").get("sha256"), run.network, run.record["recipe"], repr(sorted(others.items()))
+    # Not the test and its protocol, which a run that diverged has not got to.
+    conditions = [run.conditions[key] for key in ("data", "precision", "code", "own code")]
+    return as_key([run.data, run.network, run.record["recipe"], others, conditions])
 
 
 def _rate(run: Run) -> float:

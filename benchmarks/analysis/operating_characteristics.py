@@ -44,6 +44,9 @@ ADDED = (
 )  # pairs to which seeds are added; of the last three neither is the better
 
 
+UNEQUAL = (1, 2, 3, 5, 10)  # times as much the seeds of one network spread
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``measure statistics``."""
     parser.description = (
@@ -75,12 +78,17 @@ def document(tables: int) -> str:
         (images, n, spread): [_simulated(Setting(images, (rate,) * EQUAL, spread, n), tables) for rate in RATES]
         for images, n, spread in itertools.product(IMAGES, SEEDS, SPREADS)
     }
+    unequal = [
+        _simulated(Setting(MANY_IMAGES, (0.06,) * EQUAL, SPREADS[0], n, wider), tables)
+        for n, wider in itertools.product(SEEDS, UNEQUAL)
+    ]
     contests = [(contest, _seeds_needed(contest, tables)) for contest in CONTESTS]
     added = [(contest, *_seeds_added(contest, tables)) for contest in ADDED]
     sections = [
         _head(tables),
         _coverage(tables, grid),
         _false_claims(tables, grid),
+        _unequal(tables, unequal),
         _power(contests),
         _added(tables, added),
     ]
@@ -146,8 +154,9 @@ def _coverage(tables: int, grid: Grid) -> str:
 The share of intervals that hold the true rate, in percent: each network by itself / with the spread over seeds pooled
 over the table's {EQUAL} networks. Two seeds have an interval with a pooled spread only. The lowest share is {min(cells):.1f},
 the highest {max(cells):.1f}; {near} of {len(cells)} lie within 93–97. At 95 % a share has a standard error of
-{_standard_error(EQUAL * tables):.1f} points, and above {MANY_IMAGES:,} images of
-{_standard_error(EQUAL * -(-tables // 3)):.1f}."""
+{_standard_error(EQUAL * tables):.1f} to {_standard_error(tables):.1f} points, as the networks of a table share its images,
+and above {MANY_IMAGES:,} images of {_standard_error(EQUAL * -(-tables // 3)):.1f} to
+{_standard_error(-(-tables // 3)):.1f}."""
     return f"{lead}\n\n{_by_rate(grid, _both)}"
 
 
@@ -166,6 +175,23 @@ Holm's correction, in percent; at most 5 is promised. Over all {number:,} tables
 a single share has a standard error of {_standard_error(tables):.1f} points, and above {MANY_IMAGES:,} images of
 {_standard_error(-(-tables // 3)):.1f}."""
     return f"{lead}\n\n{_by_rate(grid, lambda one: f'{100 * one.false:.1f}')}"
+
+
+def _unequal(tables: int, unequal: Sequence[Shares]) -> str:
+    spread = rate_spread(0.06, SPREADS[0])
+    lead = f"""## One network that spreads more than the others
+
+Of {EQUAL} equal networks, {MANY_IMAGES:,} images and an error rate of 6 %, the seeds of one spread more than the {spread:.2f}
+points of the others. With few seeds that is seen only where they happen to lie far apart: then its spread is not pooled with
+the others', and two seeds of it have no interval. In percent: the tables in which that network has an interval that does not
+hold its true rate, 5 where an interval has what it promises; the coverage of all networks' intervals; the tables with a false
+claim."""
+    heads = ["seeds", "spread, times the others'", "its interval misses", "coverage of all", "false claims"]
+    rows = (
+        [str(n), str(wider), *(f"{100 * share:.1f}" for share in (one.first_missed, one.covered, one.false))]
+        for (n, wider), one in zip(itertools.product(SEEDS, UNEQUAL), unequal, strict=True)
+    )
+    return f"{lead}\n\n{_table(heads, rows)}"
 
 
 def _standard_error(number: int) -> float:

@@ -50,15 +50,21 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
     errors = np.tile(np.array([one.mean for one in networks], dtype=np.float64), (DRAWS, 1))
     pooled: dict[float, Any] = {}  # one draw of a variance that networks share
     for index, one in enumerate(networks):
-        if one.parts is None or one.interval is None:
+        if one.components is None or one.interval is None:
             continue
-        freedom = float(one.parts.freedom)
-        chi = rng.chisquare(freedom, DRAWS)
-        if one.parts.shared:
-            chi = pooled.setdefault(freedom, chi)
+        if one.test_set and not float(one.components.seeds) and 0 in (one.mean, one.scale - one.mean):
+            # Neither images nor seeds vary, other images still may: for a pair of such networks as in `contrast`.
+            errors[:, index] += (
+                one.scale / (float(one.components.count) + 2) / math.sqrt(2) * rng.standard_normal(DRAWS)
+            )
+            continue
+        df = float(one.components.df)
+        chi = rng.chisquare(df, DRAWS)
+        if one.components.shared:
+            chi = pooled.setdefault(df, chi)
         # What is particular to one seed on one image is in the spread of the images' means too, and is drawn once, with them.
-        drawn_with_images = float(one.parts.residual) if one.test_set else 0.0
-        deviation = np.sqrt(np.maximum(float(one.parts.seeds) * freedom / chi - drawn_with_images, 0))
+        drawn_with_images = float(one.components.residual) if one.test_set else 0.0
+        deviation = np.sqrt(np.maximum(float(one.components.seeds) * df / chi - drawn_with_images, 0))
         errors[:, index] += one.scale * deviation * rng.standard_normal(DRAWS)
     for test_set in dict.fromkeys(one.test_set for one in networks if one.test_set):
         members = [index for index, one in enumerate(networks) if one.test_set == test_set]
@@ -69,7 +75,7 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
 def _of_other_images(networks: Sequence[Estimate], rng: Any) -> Any:
     """What other test images add to the errors of networks tested on the same ones, shape (draws, networks)."""
     added = np.zeros((DRAWS, len(networks)), dtype=np.float32)
-    known = [one.parts.by_image for one in networks if one.parts and one.parts.by_image is not None]
+    known = [one.components.by_image for one in networks if one.components and one.components.by_image is not None]
     for start in range(0, len(known[0]), IMAGES_AT_ONCE):
         by_image = np.array([row[start : start + IMAGES_AT_ONCE] - row.mean() for row in known], dtype=np.float32)
         added += rng.standard_normal((DRAWS, by_image.shape[1]), dtype=np.float32) @ by_image.T
@@ -121,9 +127,9 @@ def front_probabilities(
 
 
 @lru_cache(maxsize=1)  # the axes of a chart mostly have the same networks
-def _drawn_t(freedom: tuple[int, ...]) -> Any:
+def _drawn_t(df: tuple[int, ...]) -> Any:
     """Return draws of Student's t, shape (draws, networks)."""
-    return np.random.default_rng(1).standard_t(np.array(freedom), (DRAWS, len(freedom)))
+    return np.random.default_rng(1).standard_t(np.array(df), (DRAWS, len(df)))
 
 
 def _standard_error(values: Sequence[float], mean: float) -> float:

@@ -13,7 +13,9 @@ from typing import Any
 
 from benchmarks.analysis.differences import Difference, differences
 from benchmarks.analysis.error_rates import CONFIDENCE
+from benchmarks.analysis.seeds import differing_conditions, same_but_seed
 from benchmarks.records.runs import Run
+from benchmarks.units import grouped
 
 LOOKS = (3, 5, 8, 12)  # seeds of each network
 LEVEL = (1 - CONFIDENCE) / len(LOOKS)
@@ -66,6 +68,16 @@ def judge(runs: Iterable[Run], look: int, before: Mapping[Pair, Judged]) -> dict
             state = "differs" if differs(one.p) else "left" if left(one.comparison.p, look) else "open"
             result[pair] = Judged(one, max(one.comparison.n), state)  # fewer than at this look of a pair that was left
     return result
+
+
+def mixed_seeds(runs: Iterable[Run]) -> str:
+    """Say which network's runs differ in more than the seed, as after a change of the code; empty where none do."""
+    for members in grouped(runs, lambda run: run.directory.parent).values():
+        groups = [group[0] for group in same_but_seed(members)]
+        if len(groups) > 1:
+            notes = " and ".join(", ".join(note) for note in differing_conditions(groups))
+            return f"runs of {groups[0].name} differ in more than the seed, {notes}: launch.rerun=stale runs old ones again"
+    return ""
 
 
 def differs(p: Any) -> Any:

@@ -10,7 +10,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.analysis.error_rates import FEWEST, Parts, contrast, holm, limits, p_value, parts_of_outcomes, pooled
+from benchmarks.analysis.error_rates import (
+    FEWEST,
+    VarianceComponents,
+    components_of_outcomes,
+    contrast,
+    holm,
+    limits,
+    p_value,
+    pooled,
+)
 from benchmarks.analysis.sequential import LOOKS, differs, left
 from benchmarks.records.lazy import np, special
 
@@ -28,12 +37,14 @@ class Setting:
         rates: true error rate of each network.
         spread: standard deviation of each network's seeds on the probit scale.
         n: seeds of each network.
+        wider: how many times as much the seeds of the first network spread.
     """
 
     images: int
     rates: tuple[float, ...]
     spread: float
     n: int = LOOKS[-1]
+    wider: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +54,7 @@ class Shares:
     Attributes:
         alone: of networks whose 95 % interval holds the true rate, each judged by itself; NaN where two seeds have none.
         covered: the same, with the spread over seeds pooled over the table; of two seeds where it can be pooled.
+        first_missed: of tables in which the first network has such an interval and it does not hold the rate.
         false: of tables with a claim between equal networks, corrected by Holm.
         shown: of pairs that differ, those whose difference is claimed, corrected by Holm.
         shown_by_signs: the same by the sign-flip test of seeds in pairs, the rule that this method replaced.
@@ -51,6 +63,7 @@ class Shares:
 
     alone: float
     covered: float
+    first_missed: float
     false: float
     shown: float
     shown_by_signs: float
@@ -64,10 +77,11 @@ def tables_of_outcomes(setting: Setting, tables: int, rng: Any) -> Iterator[list
         some = min(at_once, tables - start)
         shared = rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(SHARED)
         networks = []
-        for rate in setting.rates:
-            threshold = float(special.ndtri(rate)) * math.sqrt(SHARED**2 + OWN**2 + setting.spread**2 + 1)
+        for index, rate in enumerate(setting.rates):
+            spread = setting.spread * (1 if index else setting.wider)
+            threshold = float(special.ndtri(rate)) * math.sqrt(SHARED**2 + OWN**2 + spread**2 + 1)
             own = shared + rng.standard_normal((some, 1, setting.images), dtype=np.float32) * np.float32(OWN)
-            skill = rng.standard_normal((some, setting.n, 1), dtype=np.float32) * np.float32(setting.spread)
+            skill = rng.standard_normal((some, setting.n, 1), dtype=np.float32) * np.float32(spread)
             ease = rng.standard_normal((some, setting.n, setting.images), dtype=np.float32)
             ease += own
             ease += skill
@@ -80,27 +94,37 @@ def simulate(setting: Setting, tables: int, seed: int = 0) -> Shares:
     rng = np.random.default_rng(seed)
     pairs = list(itertools.combinations(range(len(setting.rates)), 2))
     differ = np.array([setting.rates[one] != setting.rates[other] for one, other in pairs], dtype=bool)
-    alone, covered, false, shown, shown_by_signs = [], [], [], [], []
+    alone, covered, first_missed, false, shown, shown_by_signs = [], [], [], [], [], []
     for networks in tables_of_outcomes(setting, tables, rng):
-        parts = [parts_of_outcomes(errors) for errors in networks]
-        together = pooled(parts)
-        alone.append(_covered(parts, setting.rates))
+        components = [components_of_outcomes(errors) for errors in networks]
+        together = pooled(components)
+        alone.append(_covered(components, setting.rates))
         covered.append(_covered(together, setting.rates))
+        first_missed.append(_known(together[0]) & ~_held(together[0], setting.rates[0]))
         claims = _corrected([p_value(contrast(together[one], together[other])) for one, other in pairs]) <= LEVEL
         by_signs = _corrected([sign_flip_p_value(networks[one], networks[other]) for one, other in pairs]) <= LEVEL
         false.append(claims[~differ].any(axis=0))
         shown.append(claims[differ].T)
         shown_by_signs.append(by_signs[differ].T)
-    judged = {"alone": alone, "covered": covered, "false": false, "shown": shown, "shown_by_signs": shown_by_signs}
+    judged = {"alone": alone, "covered": covered, "first_missed": first_missed, "false": false}
+    judged |= {"shown": shown, "shown_by_signs": shown_by_signs}
     joined = {name: np.concatenate(values) for name, values in judged.items()}
     shares = {name: float(values.mean()) if values.size else math.nan for name, values in joined.items()}
     return Shares(**shares, tables=tables)
 
 
-def _covered(networks: Sequence[Parts], rates: Sequence[float]) -> Any:
+def _covered(networks: Sequence[VarianceComponents], rates: Sequence[float]) -> Any:
     """Whether each interval that a network has holds its rate."""
-    held = [(low <= rate) & (rate <= high) for rate, (low, high) in zip(rates, map(limits, networks), strict=True)]
-    return np.concatenate([one[parts.shared | (parts.n >= FEWEST)] for one, parts in zip(held, networks, strict=True)])
+    return np.concatenate([_held(one, rate)[_known(one)] for one, rate in zip(networks, rates, strict=True)])
+
+
+def _held(network: VarianceComponents, rate: float) -> Any:
+    low, high = limits(network)
+    return (low <= rate) & (rate <= high)
+
+
+def _known(network: VarianceComponents) -> Any:
+    return network.shared | (network.n >= FEWEST)
 
 
 def _corrected(p_values: Sequence[Any]) -> Any:
@@ -133,8 +157,8 @@ def simulate_looks(setting: Setting, tables: int, seed: int = 0) -> LookShares:
         some = len(networks[0])
         claimed, going_on, spent = np.zeros((len(pairs), some), dtype=bool), np.ones(some, dtype=bool), np.zeros(some)
         for look, n in enumerate(LOOKS):
-            parts = pooled([parts_of_outcomes(errors[:, :n]) for errors in networks])
-            p = [p_value(contrast(parts[one], parts[other])) for one, other in pairs]
+            components = pooled([components_of_outcomes(errors[:, :n]) for errors in networks])
+            p = [p_value(contrast(components[one], components[other])) for one, other in pairs]
             claimed |= differs(_corrected(p)) & going_on
             spent[going_on] = n
             going_on &= (~claimed & ~left(np.array(p), look)).any(axis=0)

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.config.folders import added_folders
 from benchmarks.config.trial import Trial
 from benchmarks.launch.new_record import JOB
-from benchmarks.launch.slurm_queue import ENDED, LOOK_S, SACCT, Queue, Ticket, answer_lines, find_slurm, job_name
+from benchmarks.launch.slurm_queue import LOOK_S, SACCT, Queue, Ticket, answer_lines, find_slurm, job_name
 from benchmarks.launch.slurm_task import GOES_ON, Task, amend_record
 from benchmarks.launch.sweep import Executor
 from benchmarks.launch.trial_job import Outcome, settled, with_another
@@ -32,6 +32,8 @@ SILENT_S = 600  # without an answer before a job is given up
 LATE_S = 10  # that a result may be late on a shared file system
 CANCEL_S = 120  # for a cancelled job to end; KillWait is 30 s by default
 SIGNAL_S = 90  # from the signal to Slurm's time limit: to save and to stop
+# States of a job that has ended; `gone` is one that Slurm knows no more.
+ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 ENDED |= {"REVOKED", "TIMEOUT", "gone"}
 
 

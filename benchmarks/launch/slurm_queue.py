@@ -14,7 +14,6 @@ LOOK_S = 1.0  # between looks at a job's files
 ASK_S = 4.0  # between questions to Slurm
 ANSWER_S = 10  # for an answer
 PATIENCE_S = 30  # for the first answer
-ENDED = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"}
 
 
 class Ticket(NamedTuple):

@@ -98,7 +98,7 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
         notes.append(
             "intervals of runs without stored outcomes tell of other trainings alone, not of other test images"
         )
-    if any(one.parts is not None and one.parts.shared for one in estimated):
+    if any(one.components is not None and one.components.shared for one in estimated):
         notes.append("the spread over seeds is pooled over rows where Bartlett's test does not tell it apart (5 %)")
     notes += dict.fromkeys(f"left out: {text}" for one in estimated for text in one.left_out)
     runnable = [row for row in table.rows if row.runnable]

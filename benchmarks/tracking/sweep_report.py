@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from benchmarks.analysis.comparisons import protocols
 from benchmarks.analysis.estimates import estimate_of_values, estimates, percent_of
 from benchmarks.analysis.pareto import drawn_errors, front_probabilities, pareto_front
 from benchmarks.analysis.seeds import same_but_seed, short_labels
@@ -108,9 +109,9 @@ def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
     )
     if not run.starting_step:
         figures = {
-            f"{data}/{name}": wandb.Plotly(go.Figure(drawn["traces"], drawn["layout"]))
-            for data in dict.fromkeys(run.data for run in runs)
-            for name, drawn in (("curves", curves(runs, data)), ("front", front(runs, data)))
+            f"{title}/{name}": wandb.Plotly(go.Figure(drawn["traces"], drawn["layout"]))
+            for title, members in protocols(runs).items()
+            for name, drawn in (("curves", curves(members, title)), ("front", front(members, title)))
         }
         run.log({"summary": wandb.Table(columns=list(COLUMNS), data=table(runs)), **figures})
     run.summary["status"] = "ok"
@@ -118,10 +119,10 @@ def send(request: Path, logger: Mapping[str, Any], mode: str) -> None:
 
 
 def table(runs: Sequence[Run]) -> list[list[Any]]:
-    """Return a row of ``COLUMNS`` for each network on each data set; the 95 % interval is of the mean over seeds."""
+    """Return a row of ``COLUMNS`` for each network of a data set and protocol; the 95 % interval is of the mean over seeds."""
     rows: list[list[Any]] = []
-    for data in dict.fromkeys(run.data for run in runs):
-        groups = same_but_seed(run for run in runs if run.data == data)
+    for data, members in protocols(runs).items():
+        groups = same_but_seed(members)
         estimated = estimates(groups)
         costs = [[float(run.macs or 0) for run in group] for group in groups]
         on_front = set(pareto_front([(fmean(macs), one.mean) for macs, one in zip(costs, estimated, strict=True)]))
@@ -136,9 +137,9 @@ def table(runs: Sequence[Run]) -> list[list[Any]]:
     return rows
 
 
-def curves(runs: Sequence[Run], data: str) -> dict[str, Any]:
+def curves(runs: Sequence[Run], title: str) -> dict[str, Any]:
     """Return validation metric over training FLOPs: for each network the mean of its seeds, several in a 95 % band."""
-    groups = _groups(runs, data)
+    groups = _groups(runs)
     traces: list[Trace] = []
     for group, label in groups:
         steps: dict[float, list[float]] = {}
@@ -148,13 +149,13 @@ def curves(runs: Sequence[Run], data: str) -> dict[str, Any]:
         limits = partial(_limits, percent=percent_of(group[0]))
         mean_in_band = seed_curve(common, look_of(group[0]), label, limits, hoverinfo="all")
         traces += mean_in_band if len(group) > 1 else mean_in_band[1:]
-    title = f"{data}: validation over compute, mean of seeds, 95 % band"
-    return _figure(traces, "training FLOPs", groups[0][0][0].val_label, title)
+    heading = f"{title}: validation over compute, mean of seeds, 95 % band"
+    return _figure(traces, "training FLOPs", groups[0][0][0].val_label, heading)
 
 
-def front(runs: Sequence[Run], data: str) -> dict[str, Any]:
+def front(runs: Sequence[Run], title: str) -> dict[str, Any]:
     """Return test metric over MACs of one image: networks with 95 % intervals, and the Pareto front of the means."""
-    groups = _groups(runs, data)
+    groups = _groups(runs)
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in table([run for group, _ in groups for run in group])]
     best = front_line([(row["macs"], row["mean"]) for row in rows if row["on_front"]], colour="#888888")
     traces = [{**best, "name": "Pareto front"}]
@@ -163,13 +164,13 @@ def front(runs: Sequence[Run], data: str) -> dict[str, Any]:
         interval = {"type": "data", "symmetric": False, "array": [high], "arrayminus": [low]}
         style = {"name": label, "error_y": interval, "hoverinfo": "all"}
         traces.append(points([row["macs"]], [row["mean"]], look_of(group[0]), **style))
-    title = f"{data}: test over MACs, mean of seeds, 95 % interval"
-    return _figure(traces, "MACs of one image", groups[0][0][0].metric_label, title)
+    heading = f"{title}: test over MACs, mean of seeds, 95 % interval"
+    return _figure(traces, "MACs of one image", groups[0][0][0].metric_label, heading)
 
 
-def _groups(runs: Sequence[Run], data: str) -> list[tuple[list[Run], str]]:
-    """Return the runs of a data set that differ in the seed alone, with a label."""
-    groups = [list(group) for group in same_but_seed(run for run in runs if run.data == data)]
+def _groups(runs: Sequence[Run]) -> list[tuple[list[Run], str]]:
+    """Return the runs of a protocol that differ in the seed alone, with a label."""
+    groups = [list(group) for group in same_but_seed(runs)]
     labels = short_labels([group[0] for group in groups], seeds=False)
     return [(group, plain(f"{label} (n = {len(group)})")) for group, label in zip(groups, labels, strict=True)]
 

@@ -209,7 +209,7 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
         again = read_json(directory / RECORD) or {}
         if done.returncode != 0:
             return Finding(False, f"stopped: {again.get('error') or done.stderr[-300:]}")
-        differing = _differing_results(run, again, read_history(directory / HISTORY))
+        differing = _differing_results(run, again, read_history(directory / HISTORY), steps)
         elsewhere = _elsewhere(run, again)
     text = f"{plural(steps, 'step')} from {origin}"
     if not differing:
@@ -257,19 +257,24 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
     )
 
 
-def _differing_results(run: Run, again: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
-    """Return in words the first thing in which the replay differs from the run; empty where nothing does."""
-    recorded = {row.get("step"): row for row in run.history}
-    for row in rows:
-        before = recorded.get(row["step"])
-        if before is None:
-            return f"an evaluation after step {row['step']}, which the run's {HISTORY} has not"
-        for key, value in row.items():
-            if key not in MEASURED and before.get(key) != value:
-                return f"{key} after step {row['step']} is {value}, in the run's {HISTORY} {before.get(key)}"
-    for key, value in (again.get("metrics") or {}).items():
-        if run.part("metrics").get(key) != value:
-            return f"{key} is {value}, in the record {run.part('metrics').get(key)}"
+def _differing_results(run: Run, again: dict[str, Any], rows: Sequence[dict[str, Any]], steps: int) -> str:
+    """Return in words the first thing in which a replay of the last steps differs from the run; empty where nothing does."""
+    start = int(run.part("compute").get("steps") or 0) - steps
+    recorded = {row["step"]: row for row in run.history if row.get("step", 0) > start}
+    replayed = {row["step"]: row for row in rows}
+    for step in sorted(recorded.keys() | replayed.keys()):
+        if step not in recorded:
+            return f"an evaluation after step {step}, which the run's {HISTORY} has not"
+        if step not in replayed:
+            return f"no evaluation after step {step}, which the run's {HISTORY} has"
+        for key in sorted((recorded[step].keys() | replayed[step].keys()) - {*MEASURED}):
+            value, before = replayed[step].get(key), recorded[step].get(key)
+            if value != before:
+                return f"{key} after step {step} is {value}, in the run's {HISTORY} {before}"
+    before, metrics = run.part("metrics"), again.get("metrics") or {}
+    for key in sorted(before.keys() | metrics.keys()):
+        if before.get(key) != metrics.get(key):
+            return f"{key} is {metrics.get(key)}, in the record {before.get(key)}"
     if again.get("weights_sha256") != run.record.get("weights_sha256"):
         return f"weights {str(again.get('weights_sha256'))[:12]}, in the record {str(run.record.get('weights_sha256'))[:12]}"
     return ""

@@ -15,7 +15,13 @@ from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.analysis.crossover import Curve, budget_text, confidence_set, cross, curves, sign_changes
-from benchmarks.analysis.error_rates import Parts, contrast, p_value, parts_of_outcomes, parts_of_rates
+from benchmarks.analysis.error_rates import (
+    VarianceComponents,
+    components_of_outcomes,
+    components_of_rates,
+    contrast,
+    p_value,
+)
 from benchmarks.analysis.estimates import estimate_of_values
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
@@ -77,15 +83,15 @@ def test_the_crossing_is_linear_in_the_logarithm_of_the_budget() -> None:
     assert mirrored.text() == crossing.text()
     # The probability is one side of the p-value of the difference at that budget.
     for budget, better in zip((1e9, 1e11), crossing.first_better, strict=True):
-        one, other = first.estimates[budget].parts, second.estimates[budget].parts
+        one, other = first.estimates[budget].components, second.estimates[budget].components
         assert one is not None and other is not None
         p = float(p_value(contrast(one, other))) / 2
         assert better == pytest.approx(1 - p if budget == 1e9 else p)
 
 
-def pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[Parts, Parts]]:
+def pairs(first: np.ndarray, second: np.ndarray) -> list[tuple[VarianceComponents, VarianceComponents]]:
     """Of both networks, shape (budgets, seeds) of rates or (budgets, seeds, images) of outcomes."""
-    of = parts_of_rates if first.ndim == 2 else parts_of_outcomes
+    of = components_of_rates if first.ndim == 2 else components_of_outcomes
     return [(of(one), of(other)) for one, other in zip(first, second, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Variance parts and intervals of error rates against a layout counted by hand, SciPy, closed forms and simulation."""
+"""Variance components and intervals of error rates against a layout counted by hand, SciPy, closed forms and simulation."""
 
 import itertools
 import math
@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from benchmarks.analysis.error_rates import (
-    Parts,
+    VarianceComponents,
+    components_of_outcomes,
+    components_of_rates,
     contrast,
     detectable,
     half_width,
     holm,
     limits,
     p_value,
-    parts_of_outcomes,
-    parts_of_rates,
     pooled,
     probability_below,
     seeds_to_show,
@@ -36,15 +36,15 @@ def outcomes(rng: np.random.Generator, n: int, images: int, rate: float, spread:
 
 def test_parts_of_a_layout_counted_by_hand() -> None:
     # Two seeds, four images. Means of rows 1/2 and 1/4, of columns 1, 1/2, 0, 0, of all 3/8.
-    parts = parts_of_outcomes(np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool))
-    assert parts.mean == 3 / 8
-    assert parts.seeds == pytest.approx(((1 / 8) ** 2 * 2) / 1 / 2)
+    components = components_of_outcomes(np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool))
+    assert components.mean == 3 / 8
+    assert components.seeds == pytest.approx(((1 / 8) ** 2 * 2) / 1 / 2)
     # Squares about the mean 15/8, rows 4·2/64, columns 2·(25 + 1 + 9 + 9)/64; what is left has 1·3 degrees of freedom.
     left = 15 / 8 - 8 / 64 - 2 * 44 / 64
-    assert parts.residual == pytest.approx(left / 3 / 8)
-    assert parts.images == pytest.approx(44 / 64 / 3 / 4 - left / 3 / 8)
+    assert components.residual == pytest.approx(left / 3 / 8)
+    assert components.images == pytest.approx(44 / 64 / 3 / 4 - left / 3 / 8)
     with pytest.raises(ValueError, match="two seeds and two images are needed, got 1 and 4"):
-        parts_of_outcomes(np.zeros((1, 4), dtype=bool))
+        components_of_outcomes(np.zeros((1, 4), dtype=bool))
 
 
 def test_parts_are_unbiased() -> None:
@@ -52,22 +52,22 @@ def test_parts_are_unbiased() -> None:
     rng = np.random.default_rng(1)
     n, images, tables = 3, 40, 20_000
     values = rng.normal(0, math.sqrt(0.5), (tables, 1, images)) + rng.normal(0, 0.1, (tables, n, 1))
-    parts = parts_of_outcomes(values + rng.normal(0, 1, (tables, n, images)))
-    assert parts.seeds.mean() == pytest.approx(0.01 / n + 1 / (n * images), rel=0.02)
-    assert parts.images.mean() == pytest.approx(0.5 / images, rel=0.02)
-    assert parts.residual.mean() == pytest.approx(1 / (n * images), rel=0.01)
-    assert parts.mean.var() == pytest.approx((parts.seeds + parts.images).mean(), rel=0.03)
+    components = components_of_outcomes(values + rng.normal(0, 1, (tables, n, images)))
+    assert components.seeds.mean() == pytest.approx(0.01 / n + 1 / (n * images), rel=0.02)
+    assert components.images.mean() == pytest.approx(0.5 / images, rel=0.02)
+    assert components.residual.mean() == pytest.approx(1 / (n * images), rel=0.01)
+    assert components.mean.var() == pytest.approx((components.seeds + components.images).mean(), rel=0.03)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_of_seeds_alone_it_is_students_test(n: int) -> None:
     rates = np.random.default_rng(2).uniform(0.05, 0.07, n)
     by_scipy = stats.ttest_1samp(rates, 0.05)
-    parts = parts_of_rates(rates)
-    known = Parts(np.array(0.05), np.array(0.0), np.array(0.0), np.array(0.0), n, n - 1.0, np.array(False))
-    compared = replace(contrast(parts, known), shared=np.array(True))
+    components = components_of_rates(rates)
+    known = VarianceComponents(np.array(0.05), np.array(0.0), np.array(0.0), np.array(0.0), n, n - 1.0, np.array(False))
+    compared = replace(contrast(components, known), shared=np.array(True))
     assert float(p_value(compared)) == pytest.approx(by_scipy.pvalue, rel=0.01, abs=1e-4)
-    low, high = limits(parts)
+    low, high = limits(components)
     rate, half = rates.mean(), np.diff(by_scipy.confidence_interval(0.95))[0] / 2
     # The interval on the logit scale has the slope of the logit: h / (p (1 - p)).
     assert np.diff([math.log(end / (1 - end)) for end in (low, high)])[0] / 2 == pytest.approx(
@@ -78,14 +78,14 @@ def test_of_seeds_alone_it_is_students_test(n: int) -> None:
 
 def test_without_a_spread_over_seeds_it_is_wilsons() -> None:
     row = np.random.default_rng(3).random(5_000) < 0.04
-    low, high = limits(parts_of_outcomes(np.stack([row, row, row])))
+    low, high = limits(components_of_outcomes(np.stack([row, row, row])))
     expected = stats.binomtest(int(row.sum()), 5_000).proportion_ci(0.95, method="wilson")
     assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), rel=0.001)
 
 
 @pytest.mark.parametrize("rate", [0, 1])
 def test_no_error_and_no_hit_have_wilsons_limits(rate: int) -> None:
-    low, high = limits(parts_of_outcomes(np.full((3, 450), rate, dtype=bool)))
+    low, high = limits(components_of_outcomes(np.full((3, 450), rate, dtype=bool)))
     expected = stats.binomtest(450 * rate, 450).proportion_ci(0.95, method="wilson")
     assert (float(low), float(high)) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
@@ -93,16 +93,16 @@ def test_no_error_and_no_hit_have_wilsons_limits(rate: int) -> None:
 def test_limits_stay_within_0_and_1() -> None:
     rng = np.random.default_rng(4)
     for n, images, rate, spread in itertools.product((2, 3), (20, 450), (0.003, 0.5, 0.99), (0, 0.5)):
-        for parts in (
-            parts_of_outcomes(drawn := outcomes(rng, n, images, rate, spread, 200)),
-            parts_of_rates(drawn.mean(axis=-1)),
+        for components in (
+            components_of_outcomes(drawn := outcomes(rng, n, images, rate, spread, 200)),
+            components_of_rates(drawn.mean(axis=-1)),
         ):
-            low, high = limits(parts)
+            low, high = limits(components)
             known = ~np.isnan(low)
             assert known.any()
             assert (low[known] >= 0).all() and (high[known] <= 1).all()
-            assert (low[known] <= parts.mean[known]).all() and (parts.mean[known] <= high[known]).all()
-    assert np.isnan(limits(parts_of_rates(np.array([0.02, 0.02])))).all()
+            assert (low[known] <= components.mean[known]).all() and (components.mean[known] <= high[known]).all()
+    assert np.isnan(limits(components_of_rates(np.array([0.02, 0.02])))).all()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_limits_stay_within_0_and_1() -> None:
 def test_limits_hold_the_rate_of_other_trainings_on_other_images(
     n: int, images: int, rate: float, spread: float
 ) -> None:
-    low, high = limits(parts_of_outcomes(outcomes(np.random.default_rng(5), n, images, rate, spread, 500)))
+    low, high = limits(components_of_outcomes(outcomes(np.random.default_rng(5), n, images, rate, spread, 500)))
     # 500 tables of a coverage of 95 % have a standard error of 1 point.
     assert 0.92 < np.mean((low <= rate) & (rate <= high)) <= 0.98
 
@@ -126,13 +126,13 @@ def test_limits_hold_the_rate_whatever_the_share_of_the_seeds(
     # Around a rate of a half, in units of the images' variance: of single outcomes, below which the seeds' cannot be, and of
     # seeds beyond it. Deviations are so small that no scale bends them.
     rng = np.random.default_rng(seeds)
-    freedom, true, unit, draws = (seeds - 1) * pooled_over, residual + spread, 1e-8, 20_000
-    estimated = true * rng.chisquare(freedom, draws) / freedom
+    df, true, unit, draws = (seeds - 1) * pooled_over, residual + spread, 1e-8, 20_000
+    estimated = true * rng.chisquare(df, draws) / df
     mean = 0.5 + math.sqrt(unit * (1 + true)) * rng.standard_normal(draws)
-    every = [np.full(draws, value) for value in (unit, unit * residual, float(freedom), 1e9)]
-    images, of_outcomes, freedoms, count = every
+    every = [np.full(draws, value) for value in (unit, unit * residual, float(df), 1e9)]
+    images, of_outcomes, dfs, count = every
     shared = np.full(draws, pooled_over > 1)
-    low, high = limits(Parts(mean, unit * estimated, images, of_outcomes, seeds, freedoms, shared, count))
+    low, high = limits(VarianceComponents(mean, unit * estimated, images, of_outcomes, seeds, dfs, shared, count))
     # 20,000 draws of 95 % have a standard error of 0.15 points.
     assert 0.93 < np.mean((low <= 0.5) & (high >= 0.5)) < 0.975
 
@@ -143,11 +143,11 @@ def test_wilson_limits_against_scipy() -> None:
         assert wilson_limits(errors / images, images) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
-def with_spreads(deviations: list[float], n: int) -> list[Parts]:
-    return [parts_of_rates(0.5 + deviation * stats.norm.ppf((np.arange(n) + 0.5) / n)) for deviation in deviations]
+def with_spreads(deviations: list[float], n: int) -> list[VarianceComponents]:
+    return [components_of_rates(0.5 + deviation * stats.norm.ppf((np.arange(n) + 0.5) / n)) for deviation in deviations]
 
 
-@pytest.mark.parametrize(("largest", "n"), [(0.030, 3), (0.030, 6), (0.036, 6), (0.042, 6), (0.2, 6)])
+@pytest.mark.parametrize(("largest", "n"), [(0.020, 6), (0.030, 3), (0.030, 6), (0.036, 6), (0.042, 6), (0.2, 6)])
 def test_spreads_are_pooled_where_bartletts_test_allows_it(largest: float, n: int) -> None:
     members = with_spreads([0.010, 0.012, 0.020, largest], n)
     samples = [
@@ -155,30 +155,83 @@ def test_spreads_are_pooled_where_bartletts_test_allows_it(largest: float, n: in
     ]
     agree = stats.bartlett(*samples).pvalue >= 0.05
     together = pooled(members)
-    assert [bool(one.shared) for one in together] == [agree] * 4
     mean = np.mean([float(one.seeds) for one in members])
     for own, one in zip(members, together, strict=True):
-        assert one.freedom == (4 * (n - 1) if agree else n - 1)
-        assert float(one.seeds) == pytest.approx(max(mean, float(own.seeds)) if agree else float(own.seeds))
+        others = np.mean([float(other.seeds) for other in members if other is not own])
+        shared = agree and stats.f.sf(float(own.seeds) / others, n - 1, 3 * (n - 1)) >= 0.05
+        assert (bool(one.shared), one.df) == (shared, 4 * (n - 1) if shared else n - 1)
+        assert float(one.seeds) == pytest.approx(max(mean, float(own.seeds)) if shared else float(own.seeds))
     assert agree == (largest < 0.036)  # the two sides are both tried
+    assert bool(together[-1].shared) == (largest == 0.020 or n == 3)  # and these, where they agree
+
+
+@pytest.mark.parametrize(("spread", "n"), [(1, 3), (2, 3), (5, 3), (10, 3), (2, 5), (5, 5)])
+def test_a_network_that_spreads_more_than_others_is_not_given_their_certainty(spread: int, n: int) -> None:
+    rng = np.random.default_rng(12)
+    tables, rate = 4_000, 0.06
+    members = [
+        components_of_rates(rate + 0.001 * width * rng.standard_normal((tables, n))) for width in (spread, 1, 1, 1)
+    ]
+    together = pooled(members)
+    low, high = limits(together[0])
+    # By Bartlett's test alone it is 87 % at 3 and 5 times the others' spread and 91 % at 10 times.
+    assert ((low <= rate) & (rate <= high)).mean() > 0.88
+    p = [p_value(contrast(*pair)).tolist() for pair in itertools.combinations(together, 2)]
+    claims = np.array([min(holm(table)) <= 0.05 for table in zip(*p, strict=True)])
+    assert claims.mean() < 0.06
 
 
 @pytest.mark.parametrize("rate", [0, 1])
 def test_a_network_that_never_or_always_errs_has_no_spread_to_pool(rate: int) -> None:
     rng = np.random.default_rng(11)
-    several = [parts_of_outcomes(outcomes(rng, 3, 450, 0.04, 0.1)[0]) for _ in range(3)]
-    *others, sure = pooled([*several, parts_of_outcomes(np.full((3, 450), rate, dtype=bool))])
+    several = [components_of_outcomes(outcomes(rng, 3, 450, 0.04, 0.1)[0]) for _ in range(3)]
+    *others, sure = pooled([*several, components_of_outcomes(np.full((3, 450), rate, dtype=bool))])
     assert [bool(one.shared) for one in others] == [True] * 3
     assert sure.seeds == 0
     for one in others:
         # What varies is the other network alone: about Student's interval of its own mean.
         half = stats.t.ppf(0.975, 6) * np.sqrt(one.seeds + one.images)
-        assert half_width(variances(contrast(one, sure))) == pytest.approx(float(half), rel=0.1)
+        assert half_width(*variances(contrast(one, sure))) == pytest.approx(float(half), rel=0.1)
+
+
+@pytest.mark.parametrize(("difference", "n", "expected"), [(0.010, 3, 2.8e-4), (0.030, 3, 4.2e-6), (0.002, 6, 0.003)])
+def test_the_p_value_of_a_shared_spread_is_students_far_in_the_tails(
+    difference: float, n: int, expected: float
+) -> None:
+    rates = 0.06 + 0.001 * np.arange(n)
+    one, other = pooled(
+        [components_of_rates(rates), components_of_rates(rates + difference + 1e-4 * np.cos(np.arange(n)))]
+    )
+    assert bool(one.shared) and bool(other.shared)
+    p = float(p_value(contrast(one, other)))
+    t = float(other.mean - one.mean) / math.sqrt(float(one.seeds + other.seeds))
+    assert p == pytest.approx(float(2 * stats.t.sf(t, 2 * (n - 1))), rel=1e-4)
+
+
+@pytest.mark.parametrize("t", [2.0, 5.0, 25.0, 40.0])
+@pytest.mark.parametrize("ratio", [1.0, 0.1])
+def test_the_p_value_of_unequal_spreads_is_exact_far_in_the_tails(t: float, ratio: float) -> None:
+    rates = 0.001 * np.array([-1.0, 0.0, 1.0])
+    one, other = components_of_rates(0.1 + rates), components_of_rates(0.2 + ratio * rates)
+    compared = replace(contrast(one, other), mean=t * np.sqrt(one.seeds + other.seeds))
+    # Both χ²(2) are shares u and 1 - u, u uniform, of one χ²(4), and given u the p-value is Student's (Barnard 1984).
+    seeds = float(one.seeds), float(other.seeds)
+
+    def given(u: float) -> float:
+        return 2 * float(
+            stats.t.sf(float(compared.mean) * math.sqrt(4 / (2 * seeds[0] / u + 2 * seeds[1] / (1 - u))), 4)
+        )
+
+    expected, _ = integrate.quad(given, 0, 1, epsrel=1e-6)
+    assert float(p_value(compared)) == pytest.approx(expected, rel=1e-3)
 
 
 def test_the_p_value_of_two_unequal_spreads_is_the_generalised_one() -> None:
     # Behrens and Fisher's problem, against a draw of both chi-squares.
-    first, second = parts_of_rates(np.array([0.10, 0.11, 0.12])), parts_of_rates(np.array([0.05, 0.09, 0.10, 0.13]))
+    first, second = (
+        components_of_rates(np.array([0.10, 0.11, 0.12])),
+        components_of_rates(np.array([0.05, 0.09, 0.10, 0.13])),
+    )
     compared = contrast(first, second)
     chi = np.random.default_rng(6).chisquare([[2], [3]], (2, 400_000))
     drawn = first.seeds * 2 / chi[0] + second.seeds * 3 / chi[1]
@@ -193,26 +246,26 @@ def test_images_that_both_find_hard_do_not_count_against_a_difference() -> None:
     hard = rng.random(2_000) < 0.2
     first = hard & (rng.random((3, 2_000)) < 0.5)
     second = hard & (rng.random((3, 2_000)) < 0.6)
-    one, other = parts_of_outcomes(first), parts_of_outcomes(second)
+    one, other = components_of_outcomes(first), components_of_outcomes(second)
     compared = contrast(one, other)
     assert compared.images < (one.images + other.images) / 20
     assert p_value(compared) < 0.05
 
 
 def test_nothing_is_claimed_of_rates_that_do_not_vary() -> None:
-    compared = contrast(parts_of_rates(np.array([0.1, 0.1])), parts_of_rates(np.array([0.2, 0.2])))
+    compared = contrast(components_of_rates(np.array([0.1, 0.1])), components_of_rates(np.array([0.2, 0.2])))
     assert p_value(compared) == 1.0
 
 
 def test_networks_without_an_error_may_differ_on_other_images() -> None:
-    none = parts_of_outcomes(np.zeros((3, 450), dtype=bool))
+    none = components_of_outcomes(np.zeros((3, 450), dtype=bool))
     compared = contrast(none, none)
     # Agresti and Min (2005): half an outcome is added to each cell of the 2×2 table of both networks' outcomes.
     both, one, other, neither = 450.5, 0.5, 0.5, 0.5
     total = both + one + other + neither
     half = 1.959964 * math.sqrt((one + other) - (one - other) ** 2 / total) / total
-    assert half_width(variances(compared)) == pytest.approx(half)
-    assert (float(compared.mean), float(p_value(compared))) == (0, 1)
+    assert half_width(*variances(compared)) == pytest.approx(half)
+    assert (float(compared.mean), float(p_value(compared))) == (0, pytest.approx(1))
     # As the rule of three has it, an error on 3 / 450 of other images is well possible: it is near what could be shown.
     assert 0.5 * 3 / 450 < detectable(compared) < 1.5 * 3 / 450
 
@@ -222,17 +275,62 @@ def test_the_detectable_difference_is_cohens(n: int, effect: float) -> None:
     # Of a paired t-test with this effect and n pairs the power is 0.8 (noncentral t).
     threshold = stats.t.ppf(0.975, n - 1)
     assert stats.nct.sf(threshold, n - 1, effect * math.sqrt(n)) == pytest.approx(0.8, abs=0.01)
-    parts = parts_of_rates(0.5 + 0.01 * np.array([(-1) ** k for k in range(n)]))
-    spread = float(np.sqrt(parts.seeds * n))
-    still = Parts(np.array(0.4), np.array(0.0), np.array(0.0), np.array(0.0), n, parts.freedom, np.array(False))
-    compared = replace(contrast(parts, still), shared=np.array(True))
+    components = components_of_rates(0.5 + 0.01 * np.array([(-1) ** k for k in range(n)]))
+    spread = float(np.sqrt(components.seeds * n))
+    zero = np.array(0.0)
+    still = VarianceComponents(np.array(0.4), zero, zero, zero, n, components.df, np.array(False))
+    compared = contrast(components, still)
     assert detectable(compared) / spread == pytest.approx(effect, rel=0.02)
     assert seeds_to_show(compared, 1.01 * detectable(compared, 7)) == 7
 
 
+@pytest.mark.parametrize(("n", "spreads", "others"), [
+    ((3, 3), (1, 1), None), ((3, 3), (0.1, 1), None), ((5, 5), (0.1, 1), None), ((3, 12), (1, 0.1), None),
+    ((3, 3), (1, 1), 0), ((3, 3), (1, 1), 2), ((5, 5), (1, 1), 2),
+])  # fmt: skip
+def test_the_detectable_difference_has_the_power_that_it_states(
+    n: tuple[int, int], spreads: tuple[float, float], others: int | None
+) -> None:
+    """By the verdicts of simulated pairs, in a table with so many others to pool with; None: nothing is pooled."""
+    rng = np.random.default_rng(13)
+    unit, tables = 0.001, 2_000
+
+    def drawn(number: int, spread: float, mean: float) -> VarianceComponents:
+        return components_of_rates(mean + unit * spread * rng.standard_normal((tables, number)))
+
+    true = [
+        replace(
+            components_of_rates(0.3 + rng.random(number)),
+            mean=np.array(0.3),
+            seeds=np.array((unit * spread) ** 2 / number),
+        )
+        for number, spread in zip(n, spreads, strict=True)
+    ]
+    if others is not None:
+        total = float(sum(n) - 2 + others * (n[0] - 1))
+        true = [replace(one, df=total, shared=np.array(True)) for one in true]
+    difference = detectable(contrast(*true))
+    networks = [drawn(n[0], spreads[0], 0.3), drawn(n[1], spreads[1], 0.3 - difference)]
+    if others is not None:
+        networks = pooled([*networks, *(drawn(n[0], 1, 0.3) for _ in range(others))])
+    assert float((p_value(contrast(*networks[:2])) <= 0.05).mean()) == pytest.approx(0.8, abs=0.04)
+
+
+def test_equal_runs_are_equal_whatever_the_last_bit_of_their_mean() -> None:
+    for rate in (0.1, 0.3, 0.7):
+        one = components_of_rates(np.array([rate] * 3))
+        assert one.seeds == 0 and np.isnan(limits(one)).all()
+    for errors in (9, 45):
+        row = np.arange(450) < errors
+        one = components_of_outcomes(np.stack([row] * 3))
+        assert one.seeds == 0
+        half = float(half_width(*variances(contrast(one, one))))
+        assert half == pytest.approx(1.959964 / 452)  # Agresti and Min (2005), as above
+
+
 def test_no_number_of_seeds_shows_what_other_images_may_undo() -> None:
     rng = np.random.default_rng(8)
-    one, other = (parts_of_outcomes(outcomes(rng, 3, 450, 0.05, 0.05)[0]) for _ in range(2))
+    one, other = (components_of_outcomes(outcomes(rng, 3, 450, 0.05, 0.05)[0]) for _ in range(2))
     compared = contrast(one, other)
     assert seeds_to_show(compared, 1.5 * math.sqrt(float(compared.images))) is None
     assert (needed := seeds_to_show(compared, 3.2 * math.sqrt(float(compared.images)))) is not None

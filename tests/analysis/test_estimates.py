@@ -14,12 +14,12 @@ from support.records import make_run
 
 from benchmarks.analysis.differences import differences
 from benchmarks.analysis.error_rates import (
+    components_of_outcomes,
+    components_of_rates,
     contrast,
     half_width,
     limits,
     p_value,
-    parts_of_outcomes,
-    parts_of_rates,
     pooled,
     variances,
 )
@@ -57,8 +57,8 @@ def test_two_seeds_with_outcomes_have_an_interval_where_their_spread_is_pooled(t
     assert alone.interval_text == "2 runs, no interval without a pooled spread (1 more would do)"
     classified(tmp_path, "resnet29", rows[1])
     one, other = estimated(tmp_path)
-    parts = pooled([parts_of_outcomes(of) for of in rows])
-    for mine, expected in zip((one, other), parts, strict=True):
+    components = pooled([components_of_outcomes(of) for of in rows])
+    for mine, expected in zip((one, other), components, strict=True):
         low, high = (100 * float(end) for end in limits(expected))
         assert expected.shared and mine.interval == pytest.approx((low, high))
         assert mine.interval_text == f"[{low:.2f}, {high:.2f}]"
@@ -73,8 +73,8 @@ def test_networks_are_compared_by_test_image(tmp_path: Path) -> None:
     classified(tmp_path, "resnet20", first)
     classified(tmp_path, "resnet29", second)
     [difference] = differences(load_runs(tmp_path)[0])
-    compared = contrast(*pooled([parts_of_outcomes(first), parts_of_outcomes(second)]))
-    half = 100 * float(half_width(variances(compared)))
+    compared = contrast(*pooled([components_of_outcomes(first), components_of_outcomes(second)]))
+    half = 100 * float(half_width(*variances(compared)))
     mean = 100 * (first.mean() - second.mean())
     assert difference.comparison.interval == pytest.approx((mean - half, mean + half))
     assert difference.p == pytest.approx(float(p_value(compared))) and difference.p < 0.05
@@ -116,9 +116,9 @@ def test_what_seeds_would_show_is_said_of_a_pair_alone_where_several_are_correct
         assert compared is not None and smallest is not None
         assert f"; smallest detectable difference of this pair alone with 3 seeds: {smallest:.2f} points" in one.text
         # At Holm's level for the first of three a true difference of that size has less power than 0.8.
-        values = variances(compared)
-        needed = float(half_width(values, 1 - 0.05 / 3))
-        assert special.ndtr((smallest / 100 - needed) / math.sqrt(values.mean())) < 0.8
+        values, weights = variances(compared)
+        needed = float(half_width(values, weights, 1 - 0.05 / 3))
+        assert special.ndtr((smallest / 100 - needed) / math.sqrt(float(values @ weights))) < 0.8
 
 
 def test_nothing_would_show_a_difference_that_is_none(tmp_path: Path) -> None:
@@ -203,14 +203,17 @@ def test_networks_of_other_test_images_are_compared_by_their_seeds(tmp_path: Pat
 
 
 def test_spread_is_pooled_over_networks_of_one_budget_and_said(tmp_path: Path) -> None:
-    for index, name in enumerate(("resnet20", "resnet29", "densenet40_k12")):
+    for wrong, name in ((22, "resnet20"), (31, "resnet29"), (40, "densenet40_k12")):
         for limit in (1e9, 1e10):
             classified(
-                tmp_path, name, errors(3, 0.05 + 0.02 * index), overrides={"trainer.max_train_flops": limit},
-                protocol={"budget": {"kind": "train_flops", "limit": limit, "spent": limit + index}},
+                tmp_path, name, np.array([np.arange(IMAGES) < wrong + more for more in (-2, 0, 2)]),
+                overrides={"trainer.max_train_flops": limit},
+                protocol={"budget": {"kind": "train_flops", "limit": limit, "spent": limit + wrong}},
             )  # fmt: skip
     many = estimated(tmp_path)
-    assert [float(one.parts.freedom) for one in many if one.parts] == [6.0] * 6  # 3 networks of 3 seeds, budgets apart
+    assert [float(one.components.df) for one in many if one.components] == [
+        6.0
+    ] * 6  # 3 networks of 3 seeds, budgets apart
     assert {one.basis_text for one in many} == {"spread pooled over 3 networks"}
 
 
@@ -227,10 +230,10 @@ def test_a_score_of_masks_varies_over_images_as_the_jackknife_says(tmp_path: Pat
         write_outcomes(folder, outcomes)
         left = [Outcomes("", {}, np.delete(pixels, j, axis=0)).score("dice_err") for j in range(15)]
     [one] = estimated(tmp_path)
-    assert one.test_set == "masks" and one.parts is not None
+    assert one.test_set == "masks" and one.components is not None
     # Of the last seed alone, by leaving out an image at a time (Quenouille 1956): the variance of a ratio of sums.
     jackknife = 14 / 15 * float(np.sum((np.array(left) - np.mean(left)) ** 2)) / 1e4
-    seeds = float(one.parts.images + one.parts.residual * 3)
+    seeds = float(one.components.images + one.components.residual * 3)
     assert seeds == pytest.approx(jackknife, rel=0.8)
 
 
@@ -249,7 +252,7 @@ def test_a_few_masks_tell_nothing_of_other_test_images(images: int, tmp_path: Pa
         write_outcomes(make_run(tmp_path, task="segmentation", seed=seed, metrics=metrics), outcomes)
     [one] = estimated(tmp_path)
     assert one.basis_text == ("" if images >= 10 else "seeds alone")
-    of_seeds = [100 * float(end) for end in limits(parts_of_rates(np.array(values) / 100))]
+    of_seeds = [100 * float(end) for end in limits(components_of_rates(np.array(values) / 100))]
     assert (one.interval == pytest.approx(of_seeds)) == (images < 10)
 
 

@@ -129,6 +129,16 @@ def test_of_two_data_sets_of_one_name_each_has_its_rate(tmp_path: Path) -> None:
     ]
 
 
+def test_losses_in_two_precisions_are_not_averaged(tmp_path: Path) -> None:
+    for rate, losses in {0.1: (0.10, 0.30), 0.2: (0.15, 0.15)}.items():
+        for seed, (precision, loss) in enumerate(zip(("32-true", "bf16-true"), losses, strict=True)):
+            write(tmp_path, "resnet20", rate, seed, loss)
+            path = next(tmp_path.rglob(f"common,lr={rate}/seed{seed}/record.json"))
+            path.write_text(json.dumps(json.loads(path.read_text()) | {"parallel": {"precision": precision}}))
+    # Their means would make 0.2 the best rate of both.
+    assert [one.best for one in rate_trials(load_runs(tmp_path)[0])] == [0.1, 0.2]
+
+
 def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run.py experiment=learning_rates"):
         learning_rate_view(tmp_path)

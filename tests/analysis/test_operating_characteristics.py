@@ -69,7 +69,9 @@ def test_looking_often_claims_nothing_false_and_needs_fewer_seeds() -> None:
 
 
 def test_the_first_number_of_seeds_with_the_power_counts() -> None:
-    shares = [Shares(0.95, 0.95, 0.0, shown, by_signs, 10) for shown, by_signs in ((0.5, 0), (0.8, 0), (0.9, 0.79))]
+    shares = [
+        Shares(0.95, 0.95, 0.05, 0.0, shown, by_signs, 10) for shown, by_signs in ((0.5, 0), (0.8, 0), (0.9, 0.79))
+    ]
     assert seeds_needed(shares, by_signs=False) == 3
     assert seeds_needed(shares, by_signs=True) is None
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from benchmarks.analysis.error_rates import contrast, half_width, parts_of_outcomes, probability_below, variances
+from benchmarks.analysis.error_rates import components_of_outcomes, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, estimate_of_values
 from benchmarks.analysis.pareto import DRAWS, drawn_errors, front_probabilities, matched, pareto_front
 
@@ -54,7 +54,9 @@ def probabilities(networks: Sequence[Points]) -> list[float | None]:
 def test_the_probability_of_two_networks_is_that_of_their_difference() -> None:
     cheap, dear = [(1.0, 5.0), (1.0, 6.1), (1.0, 5.6)], [(2.0, 5.1), (2.0, 4.8), (2.0, 5.9), (2.0, 5.2)]
     # The dear one is on the front where its error is the lower one.
-    first, second = (estimate_of_values([error for _, error in seeds], percent=True).parts for seeds in (dear, cheap))
+    first, second = (
+        estimate_of_values([error for _, error in seeds], percent=True).components for seeds in (dear, cheap)
+    )
     assert first is not None and second is not None
     expected = float(probability_below(contrast(first, second)))
     assert 0.6 < expected < 0.9  # else the comparison says nothing
@@ -71,13 +73,13 @@ def test_images_that_all_networks_find_hard_change_no_front() -> None:
     hard = rng.random(1_000) < 0.2
     estimated = []
     for chance in (0.6, 0.5):
-        parts = parts_of_outcomes(hard & (rng.random((3, 1_000)) < chance))
-        estimated.append(Estimate(100 * float(parts.mean), 3, (0.0, 100.0), "", parts, "test", (), 100.0))
+        components = components_of_outcomes(hard & (rng.random((3, 1_000)) < chance))
+        estimated.append(Estimate(100 * float(components.mean), 3, (0.0, 100.0), "", components, "test", (), 100.0))
     errors = drawn_errors(estimated)
     spreads = [np.subtract(*np.quantile(drawn, [0.84, 0.16])) / 2 for drawn in (errors[:, 0], errors[:, 1])]
     together = np.subtract(*np.quantile(errors[:, 1] - errors[:, 0], [0.84, 0.16])) / 2
-    compared = contrast(*(one.parts for one in estimated if one.parts is not None))
-    half = 100 * float(half_width(variances(compared), 0.68))
+    compared = contrast(*(one.components for one in estimated if one.components is not None))
+    half = 100 * float(half_width(*variances(compared), 0.68))
     assert together == pytest.approx(half, rel=0.15)
     assert together < 0.8 * math.hypot(*spreads)  # as it would be of networks tested on images of their own
 
@@ -85,10 +87,21 @@ def test_images_that_all_networks_find_hard_change_no_front() -> None:
 @pytest.mark.parametrize(("seeds", "given"), [(2, False), (3, True)])
 def test_below_three_seeds_there_is_no_probability_also_where_outcomes_are_stored(seeds: int, given: bool) -> None:
     rng = np.random.default_rng(0)
-    parts = parts_of_outcomes(rng.random((seeds, 1_000)) < 0.2)
-    network = Estimate(100 * float(parts.mean), seeds, (15.0, 25.0), "", parts, "test", (), 100.0)
+    components = components_of_outcomes(rng.random((seeds, 1_000)) < 0.2)
+    network = Estimate(100 * float(components.mean), seeds, (15.0, 25.0), "", components, "test", (), 100.0)
     [probability] = front_probabilities([[1.0] * seeds], drawn_errors([network]), [network])
     assert probability == (1.0 if given else None)
+
+
+def test_networks_without_an_error_are_not_sure_to_be_equal() -> None:
+    components = components_of_outcomes(np.zeros((3, 450), dtype=bool))
+    network = Estimate(0.0, 3, (0.0, 0.8), "", components, "test", (), 100.0)
+    errors = drawn_errors([network] * 2)
+    [cheap, dear] = front_probabilities([[1.0] * 3, [2.0] * 3], errors, [network] * 2)
+    # On other images either may err more: as likely one as the other.
+    assert cheap == 1.0 and dear == pytest.approx(0.5, abs=3 * 0.5 / DRAWS**0.5)
+    compared = contrast(components, components)
+    assert np.std(errors[:, 0] - errors[:, 1]) == pytest.approx(100 * math.sqrt(float(compared.images)), rel=0.1)
 
 
 def test_costs_that_differ_over_seeds_are_drawn_too() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.records import make_run
 
-from benchmarks.analysis.sequential import judge
+from benchmarks.analysis.sequential import judge, mixed_seeds
 from benchmarks.records.outcomes import Outcomes, write_outcomes
 from benchmarks.records.runs import Run, load_runs
 
@@ -64,6 +64,13 @@ def test_a_pair_that_was_left_has_no_later_seeds_though_others_have(runs: list[R
     left = of["resnet50", "resnet56"]
     assert (left.state, left.difference.comparison.n) == ("left", (5, 5))
     assert left.seeds == 5 and "left after 5 seeds" in left.text
+
+
+def test_seeds_of_two_states_of_the_code_are_no_two_networks(runs: list[Run], tmp_path: Path) -> None:
+    assert mixed_seeds(runs) == ""
+    make_run(tmp_path, name="resnet20", seed=8, code={"training_sha256": "b" * 64})
+    reason = mixed_seeds(load_runs(tmp_path)[0])
+    assert reason.startswith("runs of resnet20 differ in more than the seed, code ") and " and code bbbbbbb: " in reason
 
 
 def test_a_claim_stays(runs: list[Run]) -> None:

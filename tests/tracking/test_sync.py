@@ -206,6 +206,20 @@ def test_a_sweep_has_a_report_with_its_statistics_once(
     assert "; 0 sent now" in run_sync(tmp_path, capsys)[1]
 
 
+def test_folds_of_a_data_set_have_fronts_of_their_own(tmp_path: Path) -> None:
+    """Of two folds the error of one network on the one says nothing of another on the other."""
+    for fold, first, second in ((0, 2.0, 3.0), (1, 5.0, 6.0)):
+        for name, error in (("resnet20", first), ("resnet29", second)):
+            for seed in range(3):
+                tracked(
+                    tmp_path, f"{name}-{fold}-{seed}", name=name, seed=seed, recipe=f"fold{fold}",
+                    dataset={"sha256": str(fold) * 64}, metrics={"test/top1_err": error + 0.1 * seed},
+                )  # fmt: skip
+    rows = [dict(zip(sweep_report.COLUMNS, row, strict=True)) for row in sweep_report.table(load_runs(tmp_path)[0])]
+    assert len(rows) == 4 and len({row["data"] for row in rows}) == 2
+    assert [row["on_front"] for row in rows if row["network"] == "resnet20"] == [True, True]
+
+
 def test_no_tracking_has_no_report(tmp_path: Path) -> None:
     tracked(tmp_path, "none")
     sweep_report.write_report_run(tmp_path, load_runs(tmp_path)[0], LOGGER | {"mode": "none"})

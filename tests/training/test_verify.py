@@ -14,7 +14,7 @@ from support.commands import run_here
 from benchmarks.records.files import read_config
 from benchmarks.records.runs import load_runs
 from benchmarks.training.checkpoints import weights_sha256
-from benchmarks.training.verify import score, weights
+from benchmarks.training.verify import _differing_results, score, weights
 
 verify = command("report verify")
 
@@ -138,6 +138,23 @@ def test_the_last_steps_trained_again_give_the_same_bits(copied: Path, capsys: p
     assert verify([str(copied), "--replay", "5"]) == 1
     out = capsys.readouterr().out
     assert "DIFFERS      replay     3 steps from previous.ckpt: train/loss after step 6 is" in out
+
+
+def test_what_a_replay_lacks_differs_as_what_it_adds(trained: Path) -> None:
+    [run] = load_runs(trained)[0]
+    again = {"metrics": dict(run.part("metrics")), "weights_sha256": run.record["weights_sha256"]}
+    rows = [dict(row) for row in run.history]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert _differing_results(run, again, rows, 6) == _differing_results(run, again, rows[1:], 3) == ""
+    assert (
+        _differing_results(run, again, rows[:1], 6) == "no evaluation after step 6, which the run's history.jsonl has"
+    )
+    del rows[1]["val/loss"]
+    assert _differing_results(run, again, rows, 6).startswith(
+        "val/loss after step 6 is None, in the run's history.jsonl "
+    )
+    del again["metrics"]["test/top1_err"]
+    assert _differing_results(run, again, run.history, 6).startswith("test/top1_err is None, in the record ")
 
 
 @pytest.mark.parametrize("kind", ["train_seconds", "train_joules"])

@@ -144,12 +144,17 @@ def _read_shards(
     facts = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in (*train, *validation)]
     folder = cache_dir / f"imagenet-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
+    copies = {
+        shard: folder / f"{_copy_name(part, shard)}.bin"
+        for part, shards in (("train", train), ("validation", validation))
+        for shard in shards
+    }
     with open(folder / "lock", "w") as lock:
         _wait_for(lock, folder, len(facts))  # of all processes one copies
-        for shard in preparation.counted(_COPYING, (*train, *validation)):
-            if not (folder / f"{shard.stem}.npz").is_file():
-                _unpack(shard, folder)
-    packed = [_packed(folder, shards) for shards in (train, validation)]
+        for shard in preparation.counted(_COPYING, list(copies)):
+            if not copies[shard].with_suffix(".npz").is_file():
+                _unpack(shard, copies[shard])
+    packed = [_packed(folder, [copies[shard] for shard in shards]) for shards in (train, validation)]
     for files, shards in zip(packed, (train, validation), strict=True):
         present = set(files.labels.tolist())
         if present != set(range(num_classes)):
@@ -159,6 +164,11 @@ def _read_shards(
             )
     names = _class_names(train[0])
     return names if len(names) == num_classes else tuple(map(str, range(num_classes))), packed[0], packed[1]
+
+
+def _copy_name(part: str, shard: Path) -> str:
+    """Return <part>-<i>-of-<n>, or <part>-<i> of a converted set, whose parts number files of the same names."""
+    return shard.stem if shard.stem.startswith(f"{part}-") else f"{part}-{shard.stem}"
 
 
 def _wait_for(lock: IO[str], folder: Path, shards: int) -> None:
@@ -173,22 +183,21 @@ def _wait_for(lock: IO[str], folder: Path, shards: int) -> None:
             time.sleep(_LOOK_S)
 
 
-def _unpack(shard: Path, folder: Path) -> None:
-    """Copy the images of a shard to `<stem>.bin`, their sizes and classes to `<stem>.npz`, which is there once all is."""
+def _unpack(shard: Path, copy: Path) -> None:
+    """Copy the images of a shard to `copy`, their sizes and classes to the .npz beside it, which is there once all is."""
     sizes: list[int] = []
     labels: list[int] = []
-    with whole_file(folder / f"{shard.stem}.bin") as out:
+    with whole_file(copy) as out:
         for row, (image, label) in enumerate(hub_files.rows(shard, "image", "label")):
             if not image:
                 raise ValueError(f"{shard} row {row} has no image.bytes, and a path alone is not read")
             sizes.append(out.write(image))
             labels.append(label)
-    with whole_file(folder / f"{shard.stem}.npz") as out:
+    with whole_file(copy.with_suffix(".npz")) as out:
         np.savez(out, sizes=np.array(sizes, dtype=np.int64), labels=np.array(labels, dtype=np.int64))
 
 
-def _packed(folder: Path, shards: Sequence[Path]) -> PackedImages:
-    paths = [folder / f"{shard.stem}.bin" for shard in shards]
+def _packed(folder: Path, paths: Sequence[Path]) -> PackedImages:
     sizes, labels = [], []
     for path in paths:
         try:

@@ -222,6 +222,21 @@ def test_shards_are_unpacked_once_and_checked(tree: Path, tmp_path: Path) -> Non
         source(shards, cache)()
 
 
+def test_parts_whose_files_have_the_same_names_are_told_apart(tree: Path, tmp_path: Path) -> None:
+    """The hub's conversions call them default/train/0000.parquet and default/validation/0000.parquet."""
+    published = write_shards(tree, tmp_path / "hub")
+    for file in sorted((published / "data").iterdir()):
+        part, number = file.name.split("-")[:2]
+        converted = tmp_path / "converted" / "default" / part / f"{int(number):04d}.parquet"
+        converted.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(converted)
+    splits, expected = source(tmp_path / "converted", tmp_path / "cache")(), source(tree)()
+    for name, split in splits.named().items():
+        of_tree = expected.named()[name]
+        assert [split.files.read(row) for row in split.rows] == [of_tree.files.read(row) for row in of_tree.rows]
+    assert splits.test.files.name(0).startswith("validation-0000.parquet row 0")
+
+
 def test_what_is_listed_and_copied_is_told(tree: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     with preparation.reporting_to(lambda *what: told.append(what)):

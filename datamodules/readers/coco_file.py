@@ -4,6 +4,7 @@ What is wrong is found when the file is read, before anything is trained, and sa
 """
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -90,7 +91,7 @@ def read_coco_file(path: Path) -> CocoFile:
             )
     by_name: dict[str, int] = {}
     for image in images:
-        other = by_name.setdefault(image["file_name"], image["id"])
+        other = by_name.setdefault(os.path.normpath(image["file_name"]), image["id"])
         if other != image["id"]:
             raise ValueError(
                 f"{path}: {image['file_name']} is the file of two images, {other} and {image['id']}, which could lie in two "

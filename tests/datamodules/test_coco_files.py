@@ -346,6 +346,10 @@ BAD = {
         lambda content: content["images"][0].update(file_name="0.png"),
         "0.png is the file of two images, 0 and 60, which could lie in two splits; write it once, with all its annotations",
     ),
+    "a file twice, once from the folder": (
+        lambda content: content["images"][0].update(file_name="./0.png"),
+        r"0.png is the file of two images, 0 and 60, which could lie in two splits",
+    ),
     "an id twice": (set_annotation(id=5), "the id 5 is used twice among annotations"),
     "no category": (lambda content: content["annotations"][3].pop("category_id"), r"annotations\[3\] has no category_id"),
     "no name": (lambda content: content["categories"][0].pop("name"), r"categories\[0\] has no name; it needs id, name"),

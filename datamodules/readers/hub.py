@@ -26,21 +26,29 @@ def shards(folder: Path, split: str, config: str = "") -> list[Path]:
 
     config: the folder of one configuration of a set, which is taken where there is one. Where a cache of the hub's client
     holds several snapshots, the newest is taken.
-    Raises FileNotFoundError if some of the n, or of those before the last, are missing.
+    Raises FileNotFoundError if some of the n, or of those before the last, are missing; ValueError if files are of
+    several sets: two have one name, or another n.
     """
     published, converted = (
         _newest([path for path in every if config in path.parts] or every)
         for every in (sorted(folder.rglob(f"{split}{rest}.parquet")) for rest in ("-*", "/*"))
     )
-    numbered = [re.search(r"-(\d+)-of-(\d+)\.parquet$", path.name) for path in published]
-    total = max((int(match[2]) for match in numbered if match), default=0)
-    missing = [f"{split}-{i:05d}-of-{total:05d}" for i in sorted({*range(total)} - {int(m[1]) for m in numbered if m})]
+    numbered = [match for path in published if (match := re.search(r"-(\d+)-of-(\d+)\.parquet$", path.name))]
+    totals = {int(match[2]) for match in numbered}
+    total = max(totals, default=0)
+    missing = [f"{split}-{i:05d}-of-{total:05d}" for i in sorted({*range(total)} - {int(match[1]) for match in numbered})]
     if not published:
         present = {int(path.stem) for path in converted if path.stem.isdecimal()}
         missing = [f"{split}/{i:04d}" for i in sorted({*range(max(present, default=0))} - present)]
+    files = published or converted
+    if len(totals) > 1 or len({path.name for path in files}) < len(files):
+        first, last = (files[place].relative_to(folder) for place in (0, -1))
+        raise ValueError(
+            f"{folder} must hold the {split} files of one set, got those of several, {first} to {last}; remove the others"
+        )
     if missing:
         raise FileNotFoundError(f"{folder}: {missing[0]}.parquet is missing; fetch it, or all files with data.hub=true")
-    return published or converted
+    return files
 
 
 def _newest(every: Sequence[Path]) -> list[Path]:

@@ -22,7 +22,7 @@ from support.data_files import (
     write_svhn_parquet,
 )
 
-from datamodules.readers.hub import fetch
+from datamodules.readers.hub import fetch, shards
 from datamodules.readers.preparation import reporting_to
 from datamodules.sources.cifar import load_cifar
 from datamodules.sources.svhn import load_svhn
@@ -164,6 +164,25 @@ def test_a_hub_that_refuses_is_named(tmp_path, hub, status, expected, message):
     with pytest.raises(expected, match=message) as error:
         load_cifar("cifar10", tmp_path / "nothing", tmp_path / "cache", hub=True)
     assert str(tmp_path / "nothing") in one_line(error)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train-00000-of-00001", "train-00000-of-00002", "train-00001-of-00002"),
+        ("train-00000-of-00001", "train-00001-of-00002"),
+        ("old/train-00000-of-00001", "train-00000-of-00001"),
+        ("cropped/train/0000", "full/train/0000"),
+    ],
+)
+def test_files_of_two_sets_are_not_read_as_one(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.parquet").touch()
+    with pytest.raises(ValueError, match="must hold the train files of one set, got those of several") as error:
+        shards(tmp_path, "train")
+    one_line(error)
+    assert f"{names[0]}.parquet to {names[-1]}.parquet; remove the others" in str(error.value)
 
 
 def test_the_hub_without_its_client_names_the_extra(tmp_path, monkeypatch):

@@ -18,12 +18,12 @@ def list_folder(folder: Path) -> tuple[list[os.DirEntry[str]], int]:
     return present, len(every) - len(present)
 
 
-def size_of(entry: os.DirEntry[str]) -> int:
+def size_of(entry: os.DirEntry[str] | Path) -> int:
     """Return the size of a file in bytes. Raises FileNotFoundError naming a link that leads nowhere."""
     try:
         return entry.stat().st_size
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{entry.path} is a link to {os.readlink(entry.path)}, which is not there") from error
+        raise FileNotFoundError(f"{os.fspath(entry)} is a link to {os.readlink(entry)}, which is not there") from error
 
 
 def stray_note(count: int) -> list[str]:

@@ -11,6 +11,8 @@ import numpy as np
 
 from datamodules.readers import preparation
 from datamodules.readers.coco_file import CocoFile, read_coco_file
+from datamodules.readers.encoded import NAMES_AND_SIZES
+from datamodules.readers.listing import size_of
 from datamodules.readers.objects import Objects, ObjectSplits
 from datamodules.readers.parts import drawn_note, part_folders
 from datamodules.readers.photographs import read_photograph
@@ -45,9 +47,11 @@ class CocoImages:
         return self.annotations.objects(int(self.rows[row]))
 
     def digest(self, digest: Any) -> None:
-        """Add names and sizes of the images and all annotations."""
+        """Add names and sizes of the images, sizes of their files, the classes and all annotations."""
+        digest.update(f"{list(self.annotations.classes)}\n".encode())
         for row in self.rows.tolist():
-            digest.update(f"{self.annotations.names[row]} {self.annotations.sizes[row].tolist()}\n".encode())
+            name, size = self.annotations.names[row], self.annotations.sizes[row].tolist()
+            digest.update(f"{name} {size} {size_of(self.folder / name)}\n".encode())
         digest.update(hashlib.sha256(self.annotations.annotations.tobytes()).digest())
 
 
@@ -107,8 +111,8 @@ def load_coco_folder(
 
 
 def _check_alike(train: CocoFile, other: CocoFile, instead: str = "") -> None:
-    if train.category_ids != other.category_ids:
-        raise ValueError(f"{train.path} and {other.path} must have the same categories{instead}")
+    if (train.category_ids, train.classes) != (other.category_ids, other.classes):
+        raise ValueError(f"{train.path} and {other.path} must have the same categories, ids and names{instead}")
     if train.masks != other.masks:
         boxes, masks = (train, other) if other.masks else (other, train)
         raise ValueError(
@@ -155,7 +159,7 @@ def _splits(
         test,
         train.annotations.classes,
         category_ids=train.annotations.category_ids,
-        notes="; ".join(notes),
+        notes="; ".join((*notes, NAMES_AND_SIZES)),
         remarks=tuple(remarks),
     )
 

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from datamodules.objects import ObjectDataModule
 from datamodules.readers import rle
 from datamodules.readers.coco_file import read_coco_file
-from datamodules.readers.encoded import DamagedImageError
+from datamodules.readers.encoded import NAMES_AND_SIZES, DamagedImageError
 from datamodules.sources.coco import load_coco, load_coco_folder
 
 SIZES = [(30, 40), (40, 30), (30, 40), (24, 24), (30, 40), (30, 40), (30, 40)]
@@ -84,7 +84,7 @@ def test_parts_of_ones_own_are_read_as_they_are(tmp_path: Path) -> None:
     for part in ("train", "valid", "test"):
         folder(tmp_path / part)
     splits = load(tmp_path, keep_empty=True)
-    assert [len(split) for split in splits.named().values()] == [7, 7, 7] and (splits.notes, splits.remarks) == ("", ())
+    assert [len(split) for split in splits.named().values()] == [7, 7, 7] and (splits.notes, splits.remarks) == (NAMES_AND_SIZES, ())
     assert [split.folder.parent.name for split in splits.named().values()] == ["train", "valid", "test"]
 
 
@@ -95,7 +95,7 @@ def test_without_a_test_part_the_validation_part_is_the_test_set(tmp_path: Path)
     assert [(len(split), split.folder.parent.name) for split in splits.named().values()] == [
         (5, "train"), (2, "train"), (7, "val")
     ]  # fmt: skip
-    assert splits.notes == "val drawn with seed 0" and "val/ is the test set" in splits.remarks[0]
+    assert splits.notes == f"val drawn with seed 0; {NAMES_AND_SIZES}" and "val/ is the test set" in splits.remarks[0]
 
 
 def test_the_file_may_lie_beside_its_images(tmp_path: Path) -> None:
@@ -118,6 +118,12 @@ def test_parts_have_the_same_categories_and_kinds_of_annotation(tmp_path: Path) 
     with pytest.raises(
         ValueError, match="train/annotations.json and .*val/annotations.json must have the same categories"
     ):
+        load(tmp_path)
+    content = dataset()  # the ids of train/, of which two stand for each other's class
+    for category, name in zip(content["categories"][:2], ("car", "brush"), strict=True):
+        category["name"] = name
+    folder(tmp_path / "val", content)
+    with pytest.raises(ValueError, match="val/annotations.json must have the same categories, ids and names"):
         load(tmp_path)
     content = dataset()
     content["annotations"] = [each | {"segmentation": []} for each in content["annotations"] if "iscrowd" not in each]
@@ -174,6 +180,26 @@ def test_every_image_is_in_one_split(tmp_path):
     fewer = load(tmp_path, val_count=1, test_count=2, keep_empty=True)
     assert splits.checksum() != fewer.checksum()
     assert splits.checksum(["test"]) == fewer.checksum(["test"]) != splits.checksum(["val"])
+
+
+def test_the_checksum_sees_files_of_another_size_and_classes_of_another_name(tmp_path):
+    before = load(folder(tmp_path)).checksum()
+    noise = np.random.RandomState(0).randint(0, 256, (*SIZES[0], 3)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "images" / "0.png")
+    noisy = load(tmp_path)
+    assert noisy.checksum() != before and noisy.notes.endswith("sizes of the files, not of pixels")
+    assert load(folder(tmp_path)).checksum() == before
+    content = dataset()
+    content["categories"][0]["name"] = "broom"
+    assert load(folder(tmp_path, content)).checksum() != before
+
+
+def test_a_link_to_an_image_that_is_gone_is_named(tmp_path):
+    folder(tmp_path)
+    (tmp_path / "images" / "3.png").unlink()
+    (tmp_path / "images" / "3.png").symlink_to("/nowhere/3.png")
+    with pytest.raises(FileNotFoundError, match="images/3.png is a link to /nowhere/3.png, which is not there"):
+        load(tmp_path).checksum()
 
 
 def test_an_image_without_objects_is_left_out_of_training_alone(tmp_path):

@@ -18,7 +18,7 @@ from lightning_modules.nets.checks import check_reduction
 from lightning_modules.nets.fpn import FPN
 from lightning_modules.nets.frozen_norm import freeze_norms
 from lightning_modules.nets.heads import BoxHead, RegionPooling
-from lightning_modules.nets.resnet import ResNet
+from lightning_modules.nets.resnet import ResNet, ZeroPadShortcut
 from lightning_modules.nets.rpn import RPN
 from lightning_modules.nets.rpn import SMOOTH_L1 as RPN_SMOOTH_L1
 from lightning_modules.nets.sampling import sample
@@ -92,7 +92,7 @@ class FasterRCNN(nn.Module):
         head_pool: of C4, the side of a region's features before res5: 14, or 7 with stride 1 in res5 (Mask R-CNN, Figure 4).
         regions_per_image, anchors_per_image: learned from in a step.
         pre_nms, post_nms: of proposals, in training and in test; see RPN.
-        frozen_norm: batch normalisation stays as it is, an affine map.
+        frozen_norm: batch normalisation stays as it is, an affine map; false: in what learns it has a batch's statistics.
         freeze_at: 0: everything learns; 1: the stem does not; 2: nor the first stage (Detectron's FREEZE_AT).
         release: the form of published weights: "torchvision", outputs of the background in ``reg`` and in masks, anchors of
             whole pixels on the corners of cells, RoIAlign without the half pixel, and the RPN's smooth L1 for regions too;
@@ -138,10 +138,11 @@ class FasterRCNN(nn.Module):
         ):  # fmt: skip
             if wrong:
                 raise ValueError(message)
-        if frozen_norm:
-            freeze_norms(backbone)
-        for frozen in (backbone.stem, backbone.stages[0])[:freeze_at]:
-            frozen.requires_grad_(False)
+        frozen = (backbone.stem, backbone.stages[0])[:freeze_at]
+        for part in (backbone,) if frozen_norm else frozen:
+            freeze_norms(part)
+        for part in frozen:
+            part.requires_grad_(False)
         finest = backbone.reduction // 2 ** (len(backbone.stages) - 1)
         strides = [finest * 2**level for level in range(taken + 1)]
         if not pyramid:
@@ -309,7 +310,9 @@ def _channels(stage: nn.Module) -> int:
 
 def _res5(stage: nn.Module, head_pool: int) -> nn.Module:
     """Return the fifth stage for regions: their features of 14x14 are halved, those of 7x7 stay 7x7."""
-    for module in next(stage.children()).modules():
-        if isinstance(module, nn.Conv2d) and head_pool == 7:
+    for module in next(stage.children()).modules() if head_pool == 7 else ():
+        if isinstance(module, nn.Conv2d):
             module.stride = (1, 1)
+        elif isinstance(module, ZeroPadShortcut):
+            module.stride = 1
     return stage

@@ -127,6 +127,35 @@ def test_what_is_frozen_has_no_gradient():
     assert without == {n for n, _ in net.named_parameters() if n.startswith(("backbone.stem", "backbone.stages.0"))}
 
 
+@pytest.mark.parametrize("freeze_at", [1, 2])
+def test_what_is_frozen_stays_as_it_is_where_the_rest_learns_its_normalisation(freeze_at):
+    net = small("fpn", frozen_norm=False, freeze_at=freeze_at).train()
+    parts = [net.backbone.stem, *net.backbone.stages]
+    before = copy.deepcopy([part.state_dict() for part in parts])
+    images = torch.randn(2, 1, 96, 96, generator=torch.Generator().manual_seed(1)) * 3 + 1
+    net.dense(images)
+    changed = [
+        any(not torch.equal(value, state[name]) for name, value in part.state_dict().items())
+        for part, state in zip(parts, before, strict=True)
+    ]
+    assert changed == [place >= freeze_at for place in range(len(parts))]
+    frozen = nn.Sequential(*parts[:freeze_at])  # an image comes out as it does alone, in evaluation
+    together, alone = frozen(images)[:1], frozen.eval()(images[:1])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B", "C", "none"])
+def test_res5_of_regions_of_seven_pixels_keeps_every_pixel(shortcut):
+    backbone = ResNet(18, block="basic", base_channels=8, shortcut=shortcut)
+    net = FasterRCNN(backbone, 2, pyramid=None, sides=(16, 32), head_pool=7, frozen_norm=False, freeze_at=0).eval()
+    regions = torch.randn(3, 32, 7, 7, generator=torch.Generator().manual_seed(1))
+    assert net.res5(regions).shape == (3, 64, 7, 7)
+    if shortcut == "A":  # the identity, with zeros for new channels, where the residual paths add nothing
+        for block in net.res5:
+            nn.init.zeros_(block.residual[-1].weight)
+        assert torch.equal(net.res5(regions), torch.cat([regions, torch.zeros_like(regions)], dim=1).relu())
+
+
 @pytest.mark.parametrize("form", SMALL)
 def test_detections_are_within_the_image_by_falling_score(form):
     net = small(form).eval()

@@ -36,7 +36,9 @@ def shards(folder: Path, split: str, config: str = "") -> list[Path]:
     numbered = [match for path in published if (match := re.search(r"-(\d+)-of-(\d+)\.parquet$", path.name))]
     totals = {int(match[2]) for match in numbered}
     total = max(totals, default=0)
-    missing = [f"{split}-{i:05d}-of-{total:05d}" for i in sorted({*range(total)} - {int(match[1]) for match in numbered})]
+    missing = [
+        f"{split}-{i:05d}-of-{total:05d}" for i in sorted({*range(total)} - {int(match[1]) for match in numbered})
+    ]
     if not published:
         present = {int(path.stem) for path in converted if path.stem.isdecimal()}
         missing = [f"{split}/{i:04d}" for i in sorted({*range(max(present, default=0))} - present)]

@@ -2,15 +2,15 @@
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
-from datamodules.readers.encoded import PILLOW_ERRORS, unreadable
+from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, unreadable
 
 # Of the names of the files that are read as images.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -33,16 +33,41 @@ def turn_upright(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
 
 
+def open_stored(encoded: bytes) -> ImageFile.ImageFile:
+    """Return an image that is not decoded yet. Raises what Pillow raises on a damaged file."""
+    # Never by a file's name: Pillow 13 garbles uncompressed TIFF of orientations 5 to 8 that it maps into memory.
+    return Image.open(io.BytesIO(encoded))
+
+
+def is_cut(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow keeps 8 of an image's 16 bits a channel, as of colours. To be asked before load(), which forgets how the
+    pixels were stored."""
+    return image.mode[0] not in "IF" and bool(image.tile) and ";16" in str(image.tile[0][3])
+
+
+def open_photograph(name: object, read: Callable[[], bytes]) -> ImageFile.ImageFile:
+    """Return an image of 8 bits a channel that is not decoded yet. read: returns the file's bytes.
+
+    Raises DamagedImageError, with the name.
+    """
+    try:
+        image = open_stored(read())
+    except PILLOW_ERRORS as error:
+        raise DamagedImageError(unreadable(name, error)) from error
+    if image.mode[0] in "IF" or is_cut(image):
+        got = "16" if is_cut(image) else f"Pillow's mode {image.mode}"
+        raise DamagedImageError(f"{name} must have 8 bits a channel, got {got}; convert it")
+    return image
+
+
 def open_image(path: Path) -> Image.Image:
     """Return an image as a viewer turns it (EXIF orientation); of a camera's JPEG of several pictures (MPO) the first.
 
-    Raises ValueError, naming the file, if it is damaged, holds several pages or 16-bit colours.
+    Raises ValueError, naming the file, if it is damaged, holds several pages, or 16-bit colours or alpha.
     """
     try:
-        # Not by its name: Pillow 13 garbles uncompressed TIFF of orientations 5 to 8 that it maps into memory.
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            # Asked for before load(), which forgets how the pixels were stored.
-            stored = str(image.tile[0][3]) if image.tile else ""
+        with open_stored(path.read_bytes()) as image:
+            cut = is_cut(image)
             # Cameras put previews and depth behind the photograph, which comes first (CIPA DC-007, Multi-Picture Format).
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
             turn_upright(image)
@@ -50,8 +75,8 @@ def open_image(path: Path) -> Image.Image:
         raise ValueError(unreadable(path, error)) from error
     if frames != 1:
         raise ValueError(f"{path} must hold one two-dimensional image, got {frames} pages")
-    if image.mode in ("RGB", "RGBA") and ";16" in stored:
-        raise ValueError(f"{path} must have 8 bits per colour channel, got 16; convert it")
+    if cut:
+        raise ValueError(f"{path} must have 8 bits a channel, or be grey without alpha, got 16; convert it")
     return image
 
 

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, unreadable
-
-_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
+from datamodules.readers.image_files import open_photograph, turn_upright
 
 
 def read_photograph(path: Path, height: int, width: int, channels: int, annotated_in: Path) -> np.ndarray:
@@ -17,18 +15,16 @@ def read_photograph(path: Path, height: int, width: int, channels: int, annotate
     are of the annotated size, what is stored is taken, as COCO's own programs do.
     Raises DamagedImageError naming the file.
     """
+    image = open_photograph(path, path.read_bytes)
     try:
-        with Image.open(path) as file:
-            file.load()
-            image: Image.Image = file
-            if image.size != (width, height):
-                image = ImageOps.exif_transpose(image)
+        image.load()
+        if image.size != (width, height):
+            turn_upright(image)
+        pixels = image.convert("L" if channels == 1 else "RGB")
     except PILLOW_ERRORS as error:
         raise DamagedImageError(unreadable(path, error)) from error
     if image.size != (width, height):
         raise DamagedImageError(
             f"{path} is {image.height} x {image.width}, and {height} x {width} in {annotated_in} (height x width)"
         )
-    if image.mode not in _EIGHT_BITS:
-        raise DamagedImageError(f"{path} must have 8 bits a channel, got Pillow's mode {image.mode}; convert it")
-    return np.array(image.convert("L" if channels == 1 else "RGB"))
+    return np.array(pixels)

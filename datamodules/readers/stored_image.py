@@ -4,8 +4,8 @@ A window (left, top, right, bottom) is in pixels of the image as a viewer turns 
 bicubic, and averages where it shrinks, as Pillow does.
 """
 
-import io
 import math
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, ImageFiles, unreadable
-from datamodules.readers.image_files import orientation_of, turn_upright
+from datamodules.readers.image_files import open_photograph, orientation_of, turn_upright
 
 Window = tuple[float, float, float, float]
 # A JPEG is scaled down while it is decoded (by 2, 4 or 8) to no less than this multiple of what is asked for: the interpolation
@@ -30,15 +30,11 @@ class StoredImage:
 
     def __init__(self, files: ImageFiles, row: int) -> None:
         self._name = files.name(row)
+        self._image = open_photograph(self._name, partial(files.read, row))
         try:
-            self._image = Image.open(io.BytesIO(files.read(row)))
             orientation = orientation_of(self._image)
         except PILLOW_ERRORS as error:
             raise DamagedImageError(unreadable(self._name, error)) from error
-        if self._image.mode[0] in "IF":
-            raise DamagedImageError(
-                f"{self._name} must have 8 bits a channel, got Pillow's mode {self._image.mode}; convert it"
-            )
         self.grey = self._image.mode in ("1", "L", "LA")
         self.width, self.height = self._image.size
         # 5 to 8: rows are what a viewer shows as columns. Pillow gives a TIFF's size as it is shown.

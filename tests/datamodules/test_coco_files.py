@@ -84,7 +84,8 @@ def test_parts_of_ones_own_are_read_as_they_are(tmp_path: Path) -> None:
     for part in ("train", "valid", "test"):
         folder(tmp_path / part)
     splits = load(tmp_path, keep_empty=True)
-    assert [len(split) for split in splits.named().values()] == [7, 7, 7] and (splits.notes, splits.remarks) == (NAMES_AND_SIZES, ())
+    assert [len(split) for split in splits.named().values()] == [7, 7, 7]
+    assert (splits.notes, splits.remarks) == (NAMES_AND_SIZES, ())
     assert [split.folder.parent.name for split in splits.named().values()] == ["train", "valid", "test"]
 
 

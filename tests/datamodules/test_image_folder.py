@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from support.data_files import one_line, photographs
@@ -128,6 +129,8 @@ def damage(root: Path, kind: str) -> None:
             (cats / "1.jpg").write_bytes((cats / "1.jpg").read_bytes()[:200])
         case "16 bits":
             Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(cats / "deep.png")
+        case "16-bit colours":
+            tifffile.imwrite(cats / "deep.tif", np.full((8, 8, 3), 4000, dtype=np.uint16), photometric="rgb")
         case "flat":
             (cats / "0.jpg").rename(root / "0.jpg")
         case "one class":
@@ -156,6 +159,7 @@ def damage(root: Path, kind: str) -> None:
         ("two images", "pets/cats holds 2 images, train, val, test need one each at least"),
         ("damaged", "cats/1.jpg cannot be read as an image"),
         ("16 bits", "cats/deep.png must have 8 bits a channel"),
+        ("16-bit colours", "cats/deep.tif must have 8 bits a channel, got 16; convert it"),
         ("flat", "pets/0.jpg is in no class; put the images of each class into a folder of its own"),
         ("pairs", "pets holds images and their masks, not a folder for each class: data=image_mask_folder"),
         ("one class", "pets must hold a folder for each of two classes or more, got 1"),

@@ -1,6 +1,8 @@
 """What a viewer shows is what the network sees: masks stored the other way round, and photographs stored on their side."""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,6 +17,7 @@ from datamodules.in_memory import InMemoryDataModule
 from datamodules.readers.encoded import FolderImages
 from datamodules.readers.image_files import read_image
 from datamodules.readers.masks import class_mask, read_mask
+from datamodules.readers.photographs import read_photograph
 from datamodules.readers.slices import read_slices
 from datamodules.readers.splits import Splits
 from datamodules.readers.stored_image import StoredImage
@@ -175,12 +178,49 @@ def test_a_photograph_is_turned_before_it_is_cropped(tmp_path: Path, orientation
         assert np.abs(pixels[place] - colour).max() < 12
 
 
+@pytest.mark.parametrize("orientation", TURNED)
+def test_an_annotated_grey_tiff_is_turned_as_a_viewer_turns_it(tmp_path: Path, orientation: int) -> None:
+    """Pillow 13 maps it into memory where it opens it by name, and garbles orientations 5 to 8."""
+    tifffile.imwrite(tmp_path / "a.tif", TURNED[orientation], extratags=[(274, "H", 1, orientation, True)])
+    assert np.array_equal(read_photograph(tmp_path / "a.tif", *SHOWN.shape, 1, Path("annotations.json")), SHOWN)
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_metadata_do_not_turn_an_image(tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(SHOWN).save(buffer, "JPEG", quality=100, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     (tmp_path / "a.jpg").write_bytes(buffer.getvalue())
     assert read_image(tmp_path / "a.jpg").shape == SHOWN.shape
+
+
+# 16 bits
+
+
+def deep_png(path: Path, pixels: np.ndarray) -> None:
+    """Write uint16 [H, W, 2] as grey and alpha, [H, W, 3] as colours, which Pillow does not write (PNG specification)."""
+    height, width, channels = pixels.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    framed = [
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    ]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+
+
+@pytest.mark.parametrize("name", ["colours.png", "colours.tif", "alpha.png"])
+def test_colours_and_alpha_of_16_bits_are_refused_not_cut_to_8(tmp_path: Path, name: str) -> None:
+    pixels = np.random.RandomState(0).randint(0, 4096, (8, 8, 2 if name == "alpha.png" else 3)).astype(np.uint16)
+    path = tmp_path / name
+    tifffile.imwrite(path, pixels, photometric="rgb") if path.suffix == ".tif" else deep_png(path, pixels)
+    for read in (
+        lambda: read_image(path),
+        lambda: read_mask(path),
+        lambda: StoredImage(FolderImages.single(path), 0),
+        lambda: read_photograph(path, 8, 8, 3, Path("annotations.json")),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} must have 8 bits a channel, .*got 16; convert it"):
+            read()
 
 
 # 16 bits in `predict`

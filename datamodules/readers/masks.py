@@ -19,7 +19,7 @@ def read_mask(path: Path, black_and_white: bool = True) -> np.ndarray:
 
     black_and_white: a mask that shows no other colours is 0 where it is black and 255 where it is white, whatever is stored:
     a palette, 1-bit and white-is-zero TIFF, or ImageJ's inverting table can say the opposite. Where there is alpha,
-    transparent pixels are background (0).
+    or a colour that stands for it, transparent pixels are background (0).
     Raises ValueError, naming the file, if it is damaged, holds several pages, no integers, half-transparent pixels or what JPEG
     has made of its values.
     """
@@ -34,26 +34,28 @@ def read_mask(path: Path, black_and_white: bool = True) -> np.ndarray:
 
 def _values(path: Path, image: Image.Image, black_and_white: bool) -> np.ndarray:
     if image.mode in ("1", "L", "P"):
-        shown = np.asarray(image.convert("RGB"))
+        shown, opaque = _shown(path, image)
         if black_and_white and np.isin(shown, (BLACK, WHITE)).all() and (shown == shown[..., :1]).all():
             return shown[..., 0].astype(np.int32)
         values = np.asarray(image).astype(np.int32)
-        return WHITE - values if image.mode == "L" and white_is_zero(image) else values
+        return np.where(opaque, WHITE - values if image.mode == "L" and white_is_zero(image) else values, BLACK)
     if image.mode == "I" or image.mode.startswith("I;16"):
         return integers(path, image).astype(np.int32)
     if image.mode not in ("LA", "PA", "RGB", "RGBA"):
         raise ValueError(f"{path} must be grey, palette, RGB or RGBA, got Pillow's mode {image.mode}")
-    return _colours(path, image)
+    shown, _ = _shown(path, image)
+    red, green, blue = (shown[..., channel].astype(np.int32) for channel in range(3))
+    code = (red << 16) + (green << 8) + blue
+    return np.where((red == green) & (green == blue), red, COLOUR + code)
 
 
-def _colours(path: Path, image: Image.Image) -> np.ndarray:
-    pixels = np.asarray(image.convert("RGBA")).astype(np.int32)
-    red, green, blue, alpha = (pixels[..., channel] for channel in range(4))
+def _shown(path: Path, image: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+    """Return the colours, uint8 [H, W, 3], black where the mask is transparent, and where it is opaque, bool [H, W]."""
+    pixels = np.asarray(image.convert("RGBA"))
+    alpha = pixels[..., 3]
     if not np.isin(alpha, (0, 255)).all():
         raise ValueError(f"{path} must be opaque or fully transparent in every pixel, some are in between")
-    code = (red << 16) + (green << 8) + blue
-    grey = (red == green) & (green == blue)
-    return np.where(alpha == 0, 0, np.where(grey, red, COLOUR + code))
+    return np.where(alpha[..., None] == 0, BLACK, pixels[..., :3]).astype(np.uint8), alpha > 0
 
 
 def class_mask(values: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:

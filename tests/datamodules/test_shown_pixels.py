@@ -34,10 +34,10 @@ SHARE = 20 / 600  # of its pixels that are white
 WHITE_IS_ZERO = {"photometric": "miniswhite", "metadata": None}
 
 
-def palette(path: Path, indices: np.ndarray, colours: list[int]) -> None:
+def palette(path: Path, indices: np.ndarray, colours: list[int], **options: int | bytes) -> None:
     image = Image.fromarray(indices.astype(np.uint8)).copy()
     image.putpalette(colours)
-    image.save(path)
+    image.save(path, **options)
 
 
 def inverting_table(path: Path, stored: np.ndarray) -> None:
@@ -81,6 +81,25 @@ def test_other_masks_are_what_they_store(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "classes.tif", indices.astype(np.uint8), **WHITE_IS_ZERO)
     assert np.array_equal(read_mask(tmp_path / "classes.tif"), indices)
     assert np.array_equal(read_label_stack(tmp_path / "classes.tif")[0], indices)
+
+
+def test_a_colour_that_stands_for_transparency_is_background(tmp_path: Path) -> None:
+    """As alpha is: PNG's tRNS of a grey value, of one palette index or of all, and a GIF's index."""
+    indices = np.arange(600).reshape(20, 30) % 3
+    grey = Image.fromarray((7 * indices).astype(np.uint8))
+    grey.save(tmp_path / "grey.png", transparency=7)
+    grey.convert("RGB").save(tmp_path / "colour.png", transparency=(7, 7, 7))
+    Image.open(tmp_path / "grey.png").convert("LA").save(tmp_path / "alpha.png")
+    for name in ("grey.png", "colour.png", "alpha.png"):
+        assert np.array_equal(read_mask(tmp_path / name), np.where(indices == 1, 0, 7 * indices)), name
+    for name, transparent in (("index.png", 2), ("all.png", bytes([255, 255, 0])), ("index.gif", 2)):
+        palette(tmp_path / name, indices, [9, 9, 9, 128, 0, 0, 0, 128, 0], transparency=transparent)
+        assert np.array_equal(read_mask(tmp_path / name, black_and_white=False), np.where(indices == 2, 0, indices))
+    palette(tmp_path / "white.png", indices, [255, 255, 255, 0, 0, 0, 255, 255, 255], transparency=0)
+    assert np.array_equal(read_mask(tmp_path / "white.png"), np.where(indices == 2, 255, 0))
+    palette(tmp_path / "half.png", indices, [9, 9, 9, 128, 0, 0, 0, 128, 0], transparency=bytes([255, 255, 100]))
+    with pytest.raises(ValueError, match=r"half.png must be opaque or fully transparent in every pixel"):
+        read_mask(tmp_path / "half.png")
 
 
 def folder_of(root: Path, form: str, white: np.ndarray) -> Path:

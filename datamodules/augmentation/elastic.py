@@ -104,11 +104,13 @@ class Elastic:
         down = (torch.arange(rows, device=device) - (rows - 1) / 2).view(1, rows, 1)
         right = (torch.arange(columns, device=device) - (columns - 1) / 2).view(1, 1, columns)
         cos, sin = draws.angle.cos().view(-1, 1, 1), draws.angle.sin().view(-1, 1, 1)
-        reach = [
-            max(size - inner, 0) / 2 + self.shift for size, inner in zip((height, width), self.output_size, strict=True)
-        ]
-        # Whole pixels: a tile that is merely shifted keeps its grey values.
-        below, beside = ((draws.place[:, axis] * reach[axis]).round().view(-1, 1, 1) for axis in (0, 1))
+        # Whole pixels: a tile that is merely shifted keeps its grey values. Of an odd rest of the image there is a pixel more
+        # below and at the right of a tile in the middle than above and at the left.
+        rests = [max(size - inner, 0) for size, inner in zip((height, width), self.output_size, strict=True)]
+        below, beside = (
+            (place * (rest / 2 + self.shift) + rest % 2 / 2).round().view(-1, 1, 1)
+            for place, rest in zip(draws.place.unbind(1), rests, strict=True)
+        )
         row = (rows - 1) / 2 + (height - rows) // 2 + below
         column = (columns - 1) / 2 + (width - columns) // 2 + beside
         return row + cos * down - sin * right + field[:, 0], column + sin * down + cos * right + field[:, 1]

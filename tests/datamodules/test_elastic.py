@@ -50,7 +50,7 @@ def reference_coordinates(draws: ElasticDraws, item: int, tile: tuple[int, int],
     vectors = draws.vectors[item].double().numpy()
     angle = float(draws.angle[item])
     start = [
-        (full - side) // 2 + round(float(place) * (full - side) / 2)
+        round((1 + float(place)) / 2 * (full - side))
         for full, side, place in zip(image, tile, draws.place[item], strict=True)
     ]
     result = np.zeros((2, *tile))
@@ -128,13 +128,26 @@ def test_the_central_part_of_a_valid_network_lies_anywhere_within_the_image():
         # The image surrounds its mask: 10 pixels of context on each side.
         torch.testing.assert_close(moved.images[0, 0, 10:20, 10:20], moved.targets[0].float(), atol=0.05, rtol=0)
     assert {top for top, _ in starts} == set(range(5))
-    assert {left for _, left in starts} >= set(range(0, 11)) and max(left for _, left in starts) <= 11
+    assert {left for _, left in starts} == set(range(12))
 
 
-def test_shift_goes_beyond_the_border_by_as_much_as_asked():
+@pytest.mark.parametrize("height", [10, 11, 12, 13])
+def test_a_tile_begins_at_every_row_and_as_often_near_the_first_as_near_the_last(height):
+    elastic = Elastic((8, 8), (8, 8), **STILL)
+    rows, _ = elastic.coordinates(elastic.draw(0, 0, range(4000)), height, height)
+    counts = np.bincount(rows[:, 0, 0].round().int().numpy(), minlength=height - 7)
+    assert len(counts) == height - 7
+    shares = np.full(height - 7, 1 / (height - 8))  # a place is rounded: of the first and the last row half
+    shares[[0, -1]] /= 2
+    assert np.abs(counts / 4000 - shares).max() < 4 * math.sqrt(0.25 / 4000)
+
+
+@pytest.mark.parametrize(("height", "starts"), [(8, range(-3, 4)), (11, range(-3, 7)), (5, range(-5, 2))])
+def test_shift_goes_as_far_beyond_both_borders(height, starts):
+    """Of an image smaller than the tile the middle is moved, which lies 2 rows further up."""
     elastic = Elastic((8, 8), (8, 8), shift=3, **STILL)
-    tops = [int(elastic.coordinates(elastic.draw(0, 0, [row]), 8, 8)[0][0, 0, 0].round()) for row in range(200)]
-    assert set(tops) == set(range(-3, 4))
+    rows, _ = elastic.coordinates(elastic.draw(0, 0, range(300)), height, height)
+    assert set(rows[:, 0, 0].round().int().tolist()) == set(starts)
 
 
 @pytest.mark.parametrize("quarter", [1, 2, 3])

@@ -42,7 +42,8 @@ class EMScores(Metric):
         low, high = grey.amin(dim=(1, 2), keepdim=True), grey.amax(dim=(1, 2), keepdim=True)
         self.truths.append(targets.to(torch.uint8))
         self.proposals.append(logits.softmax(dim=1)[:, 1])
-        self.greys.append((grey - low) / (high - low))
+        # A slice of one grey value, as a blank one, is 0 and not 0 / 0.
+        self.greys.append((grey - low) / (high - low).clamp_min(torch.finfo(grey.dtype).tiny))
 
     def compute(self) -> dict[str, Tensor]:
         """Return the scores by name."""

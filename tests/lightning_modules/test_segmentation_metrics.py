@@ -14,6 +14,7 @@ from skimage.segmentation import watershed
 from torchmetrics.functional.classification import binary_f1_score
 
 from lightning_modules.metrics import overlap, rand_and_info, stacks, warping
+from lightning_modules.metrics.scores import EMScores
 
 EIGHT = np.ones((3, 3))
 
@@ -294,6 +295,15 @@ def test_the_best_threshold_is_found(metric):
     thresholds = stacks.THRESHOLDS[: len(curve)]
     assert [t for t, v in zip(thresholds, curve, strict=True) if abs(v - perfect) < 1e-9][:4] == right
     assert all(abs(v - perfect) > 1e-9 for t, v in zip(thresholds, curve, strict=True) if t < 0.4)
+
+
+def test_a_slice_of_one_grey_value_scores_as_an_empty_proposal():
+    """Of the grey images the first is the truth, and the second, which is blank, has 2/3 as an empty proposal has."""
+    scores, truths = EMScores(), torch.from_numpy(np.stack([TWO, TWO])).long()
+    images = torch.stack([truths[0] * 0.7 - 1, torch.full((3, 7), 0.3)])[:, None]
+    scores.update(images, torch.stack([1 - truths, truths], dim=1) * 100.0, truths, None)
+    values = scores.compute()
+    assert values["threshold_v_rand"].item() == pytest.approx((1 + 2 / 3) / 2) and values["v_rand"].item() == 1
 
 
 def test_above_a_threshold_is_strictly_above():

@@ -176,11 +176,12 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         return ResumableLoader(batches, sampler, workers or 0)
 
     def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
-        """Yield evenly spaced training images; see SplitDataModule."""
-        images, device = self._placed("train").images, self.root_device()
+        """Yield evenly spaced training images, those of different sizes one by one; see SplitDataModule."""
+        split, device = self._placed("train"), self.root_device()
         mean, std = self.statistics(device)
-        for rows in self.spaced_rows(count).split(batch_size):
-            yield normalise(images.index_select(0, on_device(rows, device)), mean, std)
+        for rows in self.spaced_rows(count).split(batch_size if split.sizes is None else 1):
+            images = split.images.index_select(0, on_device(rows, device))
+            yield normalise(images[(..., *split.extent(int(rows[0])))], mean, std)
 
     def read_slices(self, path: Path, channels: int, grey_range: Sequence[int] | None) -> tuple[Tensor, str]:
         """Return the slices of an image file as the network takes them, float32 [N, C, H, W], normalised; see read_slices."""

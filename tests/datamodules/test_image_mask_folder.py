@@ -108,6 +108,18 @@ def test_tiles_of_images_of_different_sizes_are_those_of_each_alone(tmp_path: Pa
         assert torch.allclose(batch.weights[place], expected.weights[0], rtol=1e-5)
 
 
+def test_training_images_of_different_sizes_are_seen_without_what_belongs_to_none(tmp_path: Path) -> None:
+    train = load_image_mask_folder(write_folder(tmp_path), 1, 2).train
+    module = module_of(load_image_mask_folder(tmp_path, 1, 2), tmp_path)
+    images = list(module.training_images(3, batch_size=2))
+    assert len(images) == len(train) == 3
+    for row, image in enumerate(images):
+        pixels = train.images[(row, ..., *train.extent(row))]
+        assert torch.allclose(image[0], (pixels / 255 - module.mean[0]) / module.std[0], atol=1e-5)
+    values = torch.cat([image.flatten() for image in images])
+    assert values.mean().abs() < 1e-5 and values.std() == pytest.approx(1, abs=1e-5)
+
+
 def test_images_of_different_sizes_are_evaluated_each_once_in_its_own_size(tmp_path: Path) -> None:
     splits = load_image_mask_folder(write_folder(tmp_path), 1, 2)
     module = module_of(splits, tmp_path)

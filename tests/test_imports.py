@@ -174,6 +174,11 @@ def test_readers_of_records_import_no_torch(path):
     assert not starts(path.parent / "__init__.py", set()) & IMPORT_TORCH
 
 
+def test_no_file_of_the_product_is_above_400_lines():
+    for path in (*SOURCES, ROOT / "run.py"):
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+
+
 def test_no_test_imports_from_another_test():
     for path in sorted((ROOT / "tests").rglob("*.py")):
         assert not {name for name in imports(parse(path)) if "test_" in name.partition(".")[0]}, path

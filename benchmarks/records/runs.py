@@ -18,18 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import files, measured_speed
-from benchmarks.records.record import SCHEMA, wrong_value
+from benchmarks.records.read_record import Parts, read_record
 from benchmarks.records.second_process import begin
 from benchmarks.units import NO_RUNS, as_key, number, one_line, plural, short_value
 
-STATUSES = ("ok", "running", "failed", "interrupted", "preempted")
 TABLES = "tables"  # folder of an output root: published tables beside the runs
 
 OF_ITS_LENGTH = ("budget", "batch_norm_images")  # in a run's protocol: what configuration and number of steps decide
 OUTPUT_ROOT = 3  # among the parents of a run's folder: DATA/NAME/RECIPE lie between
-Parts = dict[tuple[str, bytes], Any]  # of records: by name and content
 _CONDITIONS: dict[bytes, tuple[dict[str, Any], str]] = {}  # of `Run._conditions`
-_REQUIRED: dict[str, type] = {"status": str, "data": str, "family": str, "name": str, "recipe": str, "seed": int}
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +338,7 @@ def _read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str], Parts]
     for directory in directories:
         path = os.path.join(directory, "record.json")
         try:
-            record = _read_record(path, parts)
+            record = read_record(path, parts)
             measured_speed.add_to(record, measured(output_root_of(directory)))
             runs.append(Run(Path(directory), record))
         except (OSError, ValueError) as error:
@@ -382,52 +379,6 @@ def read_history(path: str | Path) -> list[dict[str, Any]]:
         elif index < len(lines) - 1:
             raise ValueError(f"{path}, line {index + 1}: not a JSON object; only the last line may be torn")
     return rows
-
-
-def _read_record(path: str, known: Parts) -> dict[str, Any]:
-    """Return the checked content of a record.json.
-
-    Args:
-        known: parts of other records, by name and content: runs of a sweep share most, which are checked and held once.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is torn, or not a run's record of this schema.
-    """
-    try:
-        record = json.loads(files.read_bytes(path))
-    except (ValueError, RecursionError):
-        raise ValueError("not valid JSON (torn?); run it again or remove the folder") from None
-    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-        schema = record.get("schema") if isinstance(record, dict) else None
-        if isinstance(schema, int):
-            raise ValueError(
-                f"a record of schema {schema!r:.80}, made by another version; this one reads schema {SCHEMA}"
-            )
-        raise ValueError(f"not a run's record of schema {SCHEMA} (schema is {schema!r:.80})")
-    if "departures" in record:  # what records called the overrides before this name
-        record["overrides"] = record.pop("departures")
-    for key, kind in _REQUIRED.items():
-        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
-            raise ValueError(f"{key} must be a {kind.__name__}, got {record.get(key)!r:.80}")
-    if record["status"] not in STATUSES:
-        raise ValueError(f"status must be one of {', '.join(STATUSES)}, got {record['status']!r:.80}")
-    if not isinstance(record.get(measured_speed.BLOCK), dict | None):  # which no run writes
-        raise ValueError(f"{measured_speed.BLOCK} must be an object, got {type(record[measured_speed.BLOCK]).__name__}")
-    checked, parts = {}, {}
-    for key, value in record.items():
-        if isinstance(value, (dict, list)):
-            # Unlike equality, marshal tells true from 1; its version 2 writes equal content alike.
-            part = key, marshal.dumps(value, 2)
-            if part in known:
-                record[key] = known[part]
-                continue
-            parts[key] = part
-        checked[key] = value
-    if (wrong := wrong_value(checked)) is not None:
-        raise ValueError(wrong)
-    known.update((part, record[key]) for key, part in parts.items())
-    return record
 
 
 def _order(run: Run) -> tuple[Any, ...]:

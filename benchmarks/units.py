@@ -160,9 +160,7 @@ def csv_cell(value: Any) -> Any:
     """``value`` as a cell of CSV: a text that a spreadsheet would take for a formula begins with an apostrophe."""
     if not isinstance(value, str):
         return value
-    text = (
-        value if value.isprintable() else "".join(char if char.isprintable() or char == "\n" else "�" for char in value)
-    )
+    text = printable(value)
     if text[:1] not in ("=", "+", "-", "@"):
         return text
     try:
@@ -183,8 +181,14 @@ def one_line(text: str) -> str:
     """`text` on one line, with nothing in it that a terminal would obey."""
     if " " not in text and text.isprintable():
         return text
-    line = " ".join(text.split())
-    return line if line.isprintable() else "".join(char if char.isprintable() else "�" for char in line)
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """`text` with � for each character, but the end of a line, that cannot be shown."""
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -108,7 +108,7 @@ def short_labels(runs: Sequence[Run], *, seeds: bool = True, said: Container[str
     for run in runs:
         recipe = run.record["recipe"] if len(recipes[run.data, run.name]) > 1 else ""
         seed = f"seed {run.seed}" if several_seeds else ""
-        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in said})
+        own = overrides_text(run.part("overrides"), but=said)
         labels.append(" · ".join(filter(None, (run.name, recipe, own, seed))))
     return labels if seeds else _told_apart(labels, runs)
 

@@ -10,7 +10,7 @@ import json
 import marshal
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache, partial
@@ -247,9 +247,10 @@ class Run:
         return spent
 
 
-def overrides_text(overrides: Mapping[str, Any]) -> str:
-    """Return overrides by dotted key as in `epochs=5, optimizer.lr=0.2`."""
-    return ", ".join(f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in sorted(overrides.items()))
+def overrides_text(overrides: Mapping[str, Any], but: Container[str] = ()) -> str:
+    """Return overrides by dotted key as in `epochs=5, optimizer.lr=0.2`, without those of `but`."""
+    shown = ((key, value) for key, value in sorted(overrides.items()) if key not in but)
+    return ", ".join(f"{key.removeprefix('recipe.')}={short_value(value)}" for key, value in shown)
 
 
 def debugging_left_out(runs: Iterable[Run]) -> str:

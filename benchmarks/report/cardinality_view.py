@@ -9,7 +9,7 @@ from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.complexity.profile import layers_in_order
 from benchmarks.config.trial import ConfigurationError, Trial, config_hash
 from benchmarks.records.runs import Run, load_runs, overrides_text
-from benchmarks.report.figures import figure, hollow, seeds_caption, seeds_over, ticks
+from benchmarks.report.figures import bars, figure, hollow, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View
 from benchmarks.units import grouped, si
@@ -121,24 +121,12 @@ def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
         ("MACs", "", [point.macs for point in points]),
         ("parameters", "80", [point.params for point in points]),
     ):
-        traces.append(
-            {
-                "type": "bar",
-                "name": word,
-                "yaxis": "y2",
-                "x": list(range(len(points))),
-                "y": [cost / costs[0] for cost in costs],
-                "marker": {"color": look.colour + alpha},
-                "text": [si(cost) for cost in costs],
-                "textposition": "outside",
-                "textangle": 0,
-                "cliponaxis": False,
-                "hovertext": [
-                    f"<b>{point.label}</b><br>{cost:,} {word}, {cost / costs[0]:.3f} of the first"
-                    for point, cost in zip(points, costs, strict=True)
-                ],
-            }
-        )
+        hover = [
+            f"<b>{point.label}</b><br>{cost:,} {word}, {cost / costs[0]:.3f} of the first"
+            for point, cost in zip(points, costs, strict=True)
+        ]
+        shares, marker = [cost / costs[0] for cost in costs], {"color": look.colour + alpha}
+        traces.append(bars(range(len(points)), shares, marker, hover, values=costs, name=word, yaxis="y2"))
     return figure(
         traces,
         {

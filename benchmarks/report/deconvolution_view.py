@@ -8,10 +8,10 @@ from typing import Any
 from benchmarks.complexity.profile import network_and_cost
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.records.lazy import np
-from benchmarks.report.figures import LEGEND, figure
+from benchmarks.report.figures import LEGEND, bars, colour_axis, figure
 from benchmarks.report.style import family_look
 from benchmarks.report.view import Figure, View, note
-from benchmarks.units import plural, si
+from benchmarks.units import plural
 
 DEFAULT = ("model=unet", "data=isbi2012")  # the published U-Net
 STRIDES, KERNELS = (2, 3), (2, 3, 4, 5, 6)
@@ -125,10 +125,7 @@ def _boards(random: bool) -> dict[str, Any]:
     layout: dict[str, Any] = {
         "margin": MARGIN,
         "annotations": [],
-        "coloraxis": {
-            **{"cmin": 0, "cmax": 2, "colorscale": "Viridis"},
-            "colorbar": {"thickness": 12, "outlinewidth": 0, "len": 1, "tickvals": [0, 1, 2], "ticklen": 0},
-        },
+        "coloraxis": colour_axis([0, 1, 2]),
     }
     traces = []
     for place, (stride, kernel) in enumerate(((stride, kernel) for stride in STRIDES for kernel in KERNELS), start=1):
@@ -183,21 +180,12 @@ def _cost(trial: Trial) -> Figure:
     traces = []
     for place, alpha in enumerate(("", "80", "33")):
         words, values = zip(*(list(layer.others().items())[place] for layer in layers), strict=True)
-        traces.append(
-            {
-                "type": "bar",
-                "name": words[0] if len(set(words)) == 1 else ("as built", "twice the stride", words[0])[place],
-                "x": [f"{layer.name}<br>{layer.in_channels} → {layer.out_channels}" for layer in layers],
-                "y": list(values),
-                "marker": {"color": look.colour + alpha, "line": {"color": look.colour, "width": 1}},
-                "text": [si(value) for value in values],
-                "textposition": "outside",
-                "textangle": 0,
-                "cliponaxis": False,
-                "hovertext": [f"<b>{word}</b><br>{value:,} MACs" for word, value in zip(words, values, strict=True)],
-            }
-        )
-    bars = figure(
+        names = [f"{layer.name}<br>{layer.in_channels} → {layer.out_channels}" for layer in layers]
+        marker = {"color": look.colour + alpha, "line": {"color": look.colour, "width": 1}}
+        hover = [f"<b>{word}</b><br>{value:,} MACs" for word, value in zip(words, values, strict=True)]
+        word = words[0] if len(set(words)) == 1 else ("as built", "twice the stride", words[0])[place]
+        traces.append(bars(names, values, marker, hover, name=word))
+    costs = figure(
         traces,
         {"showgrid": False},
         {"title": "MACs of one image", "tickformat": "~s", "rangemode": "tozero"},
@@ -209,7 +197,7 @@ def _cost(trial: Trial) -> Figure:
         f"{name} on {trial.config['data']['name']}",
         f"{len(layers)} up-convolutions, {own:,} of {total:,} MACs ({100 * own / total:.1f} %). Resized by nearest neighbour "
         f"and then convolved by 3×3, the same steps would take {resized / own:.3g} times as many.",
-        [bars, bars],
+        [costs, costs],
         height=420,
         width=640,
     )

@@ -57,7 +57,7 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
     shared = shared_overrides(runs)
     rows = []
     for index, run in enumerate(runs):
-        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in shared})
+        own = overrides_text(run.part("overrides"), but=shared)
         more: dict[str, dict[str, Any]] = {
             MODEL.title: {"look": look_of(run), "run": index, "hint": run.label},
             RECIPE.title: {"text": ", ".join(filter(None, (run.record["recipe"], own)))},

@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmarks.records.files import read_bytes, read_config
 from benchmarks.records.lazy import torch
+from benchmarks.report.figures import colour_axis
 from benchmarks.report.view import Figure, View, note
 
 REUSE = "feature_reuse.html"
@@ -107,12 +108,7 @@ def _heat_maps(matrices: Sequence[Sequence[Sequence[float]]], by_layer: bool) ->
         "height": height + margin["t"] + margin["b"],
         "annotations": [],
         "shapes": [],
-        "coloraxis": {
-            "cmin": 0,
-            "cmax": 1,
-            "colorscale": "Viridis",
-            "colorbar": {"thickness": 12, "outlinewidth": 0, "len": 1, "tickvals": [0, 0.5, 1], "ticklen": 0},
-        },
+        "coloraxis": colour_axis([0, 0.5, 1]),
     }
     traces = []
     start = 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.config.about import Look
 from benchmarks.records.runs import Run
-from benchmarks.units import count, metric_text, one_line, score
+from benchmarks.units import count, metric_text, one_line, score, si
 
 Trace = dict[str, Any]
 
@@ -60,6 +60,29 @@ def points(x: Sequence[float], y: Sequence[float], look: Look, **changes: Any) -
     """Return markers in the colour and shape of the family; `marker` among the changes amends theirs."""
     marker = {"color": look.colour, "symbol": look.marker, "size": 9, **changes.pop("marker", {})}
     return {"mode": "markers", "x": list(x), "y": list(y), "marker": marker, **changes}
+
+
+def bars(
+    x: Sequence[Any], y: Sequence[float], marker: Mapping[str, Any], hover: Sequence[str], **changes: Any
+) -> Trace:
+    """Return bars with their values above them."""
+    text = {"text": [si(value) for value in changes.pop("values", y)], "textposition": "outside", "textangle": 0}
+    return {
+        "type": "bar",
+        "x": list(x),
+        "y": list(y),
+        "marker": marker,
+        **text,
+        "cliponaxis": False,
+        "hovertext": hover,
+        **changes,
+    }
+
+
+def colour_axis(ticks: Sequence[float]) -> dict[str, Any]:
+    """Return the colours of heat maps, from the first tick to the last, and their bar."""
+    bar = {"thickness": 12, "outlinewidth": 0, "len": 1, "tickvals": list(ticks), "ticklen": 0}
+    return {"cmin": ticks[0], "cmax": ticks[-1], "colorscale": "Viridis", "colorbar": bar}
 
 
 def front_line(front: Sequence[tuple[float, float]], more_is_better: bool = False, colour: str = "--soft") -> Trace:

@@ -10,7 +10,7 @@ from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import flatten
 from benchmarks.records.files import CONFIG, read_bytes
 from benchmarks.records.runs import Run
-from benchmarks.units import number, one_line
+from benchmarks.units import number, one_line, printable
 
 # A title with its rows (name, text), with lines of text, or with a matrix: classes and, by true class, the predicted counts.
 Section = tuple[str, list[tuple[str, str]] | str | dict[str, Any]]
@@ -129,10 +129,7 @@ def _configuration(path: str) -> bytes:
 
 def _printable(written: bytes) -> str:
     """Return the text of a file with nothing in it that cannot be shown."""
-    text = written.decode(errors="replace")
-    if text.replace("\n", "").isprintable():
-        return text
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+    return printable(written.decode(errors="replace"))
 
 
 def _blocks(text: str) -> list[str]:

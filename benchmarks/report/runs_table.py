@@ -170,7 +170,7 @@ def _recipe_notes(runs: Sequence[Run], said: Container[str]) -> list[str]:
     several = len(recipes) > len({(run.data, run.family) for run in runs})
     notes = []
     for run in runs:
-        own = overrides_text({key: value for key, value in run.part("overrides").items() if key not in said})
+        own = overrides_text(run.part("overrides"), but=said)
         notes.append(one_line(", ".join(filter(None, (run.record["recipe"] if several else "", own)))))
     return notes
 

@@ -35,7 +35,7 @@ TRACED = 128  # pixels
 
 
 def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexity]:
-    """Return the network of a configuration node, and its cost for one image (C, H, W).
+    """Return the network of a configuration node, in eval mode, and its cost for one image (C, H, W).
 
     Raises:
         ValueError: there is no such network, or it does not take such images.
@@ -49,7 +49,7 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
     except InstantiationException as error:
         raise ValueError(one_line(str(error.__cause__ or error))) from error  # Hydra itself refuses without a cause
     check_image_size(net, height, width)
-    return net, measure(net, (channels, height, width))
+    return net, _measured(net.eval(), (channels, height, width))
 
 
 def check_image_size(net: Any, height: int, width: int) -> None:
@@ -68,11 +68,15 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     Raises:
         ValueError: the two counters differ, and not for an operator that is neither counted nor free.
     """
-    if len(input_size) != 3 or min(input_size) < 1:
-        raise ValueError(f"input_size is (channels, height, width), each at least 1, got {tuple(input_size)}")
     if hasattr(net, "_orig_mod"):  # what torch.compile returns
         raise ValueError("a compiled network cannot be traced: measure it before torch.compile")
-    net = copy.deepcopy(net).cpu().eval()
+    return _measured(copy.deepcopy(net).cpu().eval(), input_size)
+
+
+def _measured(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
+    """As `measure`, of a network in eval mode on the CPU that is not used otherwise."""
+    if len(input_size) != 3 or min(input_size) < 1:
+        raise ValueError(f"input_size is (channels, height, width), each at least 1, got {tuple(input_size)}")
     params = sum(parameter.numel() for parameter in net.parameters())
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), _attention_taken_apart():
         layers, uncounted = (

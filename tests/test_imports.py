@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,16 @@ def top(name: str) -> str:
     return name.partition(".")[0]
 
 
+@cache
+def imported_at_start(path: Path) -> tuple[str, ...]:
+    return tuple(imports(parse(path), at_start=True))
+
+
 def starts(path: Path, seen: set[Path]) -> set[str]:
     """Packages outside the house that importing a file imports, by itself and through its siblings."""
     seen.add(path)
     outside = set()
-    for name in imports(parse(path), at_start=True):
+    for name in imported_at_start(path):
         module = ROOT.joinpath(*name.split("."))
         files = [parent / "__init__.py" for parent in (module, *module.parents)] + [module.with_suffix(".py")]
         inside = [file for file in files if file.exists() and ROOT in file.parents]

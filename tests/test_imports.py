@@ -70,15 +70,15 @@ def top(name: str) -> str:
 
 
 @cache
-def imported_at_start(path: Path) -> tuple[str, ...]:
-    return tuple(imports(parse(path), at_start=True))
+def imported(path: Path, at_start: bool = False) -> tuple[str, ...]:
+    return tuple(imports(parse(path), at_start))
 
 
 def starts(path: Path, seen: set[Path]) -> set[str]:
     """Packages outside the house that importing a file imports, by itself and through its siblings."""
     seen.add(path)
     outside = set()
-    for name in imported_at_start(path):
+    for name in imported(path, at_start=True):
         module = ROOT.joinpath(*name.split("."))
         files = [parent / "__init__.py" for parent in (module, *module.parents)] + [module.with_suffix(".py")]
         inside = [file for file in files if file.exists() and ROOT in file.parents]
@@ -106,7 +106,7 @@ def test_the_reading_of_imports():
 @pytest.mark.parametrize("path", NETS, ids=lambda path: path.stem)
 def test_nets_import_torch_only(path):
     allowed = {"torch", *sys.stdlib_module_names}
-    foreign = {name for name in imports(parse(path)) if top(name) not in allowed}
+    foreign = {name for name in imported(path) if top(name) not in allowed}
     assert all(name.startswith("lightning_modules.nets.") for name in foreign), foreign
 
 
@@ -114,8 +114,8 @@ def test_nets_import_torch_only(path):
 def test_siblings_do_not_know_each_other(path):
     own = path.relative_to(ROOT).parts[0]
     others = {*PACKAGES, "run"} - {own}
-    assert not {name for name in imports(parse(path)) if top(name) in others}
-    assert "torchvision" not in {top(name) for name in imports(parse(path))}
+    assert not {name for name in imported(path) if top(name) in others}
+    assert "torchvision" not in {top(name) for name in imported(path)}
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -128,9 +128,7 @@ def imported_modules(package: str) -> dict[str, set[str]]:
     """The modules of the package that each of its modules imports, inside functions too."""
     known = modules(package)
     return {
-        name: {
-            imported for imported in imports(parse(path)) if imported in known and known[imported].name != "__init__.py"
-        }
+        name: {name for name in imported(path) if name in known and known[name].name != "__init__.py"}
         for name, path in known.items()
     }
 
@@ -187,4 +185,4 @@ def test_no_file_of_the_product_is_above_400_lines():
 
 def test_no_test_imports_from_another_test():
     for path in sorted((ROOT / "tests").rglob("*.py")):
-        assert not {name for name in imports(parse(path)) if "test_" in name.partition(".")[0]}, path
+        assert not {name for name in imported(path) if "test_" in name.partition(".")[0]}, path

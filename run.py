@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -25,19 +26,12 @@ from benchmarks.records.runs import Run, load_runs
 from benchmarks.terminal import outlive_readers, without_comment
 from benchmarks.units import FULL_DISK, full_disk, plural, signal_name
 
-HYDRA_FLAGS = (
-    "--cfg",
-    "-c",
-    "--info",
-    "-i",
-    "--package",
-    "-p",
-    "--resolve",
-    "--hydra-help",
-    "--shell-completion",
-    "-sc",
-)
-OWN_FLAGS = (*HYDRA_FLAGS, "--config-dir")
+OWN_FLAGS = ("--cfg", "--info", "--package", "--config-dir")  # which take a value
+OF_HYDRA: dict[tuple[str, ...], dict[str, Any]] = {
+    ("--package", "-p"): {},
+    ("--info", "-i"): {"nargs": "?", "const": "all"},
+    ("--hydra-help",): {"action": "store_true"},
+}
 PAGE = "report.html"
 AUTO = "seed=auto"
 Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
@@ -79,9 +73,12 @@ def main(argv: list[str] | None = None) -> int:
 def _main(argv: list[str]) -> int:
     # `wandb agent` writes --seed=1 for seed=1
     argv = [text.removeprefix("--") if "=" in text and text.split("=")[0] not in OWN_FLAGS else text for text in argv]
-    if any(argument.split("=")[0] in HYDRA_FLAGS for argument in argv):
-        return _hydra(argv)
     arguments = _parser().parse_intermixed_args(argv)
+    add_config_dir(arguments.config_dir)
+    if arguments.cfg == "job" and not arguments.of_hydra:
+        return _show_configuration(arguments)
+    if arguments.cfg or arguments.resolve or arguments.of_hydra:
+        return _hydra(arguments.overrides, argv)
     for ends in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # the last is a scheduler's warning
         if signal.getsignal(ends) is not signal.SIG_IGN:  # nohup's wish
             signal.signal(ends, _interrupt)
@@ -89,7 +86,6 @@ def _main(argv: list[str]) -> int:
     from benchmarks.config.compose import expand
 
     console = Console(soft_wrap=True)
-    add_config_dir(arguments.config_dir)
     if AUTO in arguments.overrides:
         return _until_decided(console, arguments.overrides, argv)
     return _finish(console, _launch(console, expand(arguments.overrides, arguments.multirun), argv))
@@ -314,26 +310,30 @@ def _show(
             console.print(f"terminal  python -m benchmarks wandb show {quoted}", markup=False, highlight=False)
 
 
-def _hydra(argv: list[str]) -> int:
-    """Hydra's own switches, which print a configuration and run nothing."""
+def _show_configuration(arguments: argparse.Namespace) -> int:
+    """Print the configuration of a run with its references, or of every run as its ``config.yaml`` has it."""
+    from benchmarks.config.compose import composed, expand_all
+
+    if not arguments.resolve and not arguments.multirun:
+        print(composed(arguments.overrides), end="")
+        return 0
+    trials = expand_all(arguments.overrides, arguments.multirun)
+    for trial in trials:
+        print(f"--- # {trial.label}\n" if len(trials) > 1 else "", end="")
+        print(yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True), end="")
+    return 0
+
+
+def _hydra(overrides: Sequence[str], argv: Sequence[str]) -> int:
+    """Hydra's own switches, which print and run nothing."""
     import hydra
 
-    from benchmarks.config.compose import defaults_used, expand_all, register_resolvers
+    from benchmarks.config.compose import defaults_used, register_resolvers
 
-    known, others = _parser().parse_known_args(argv)
-    add_config_dir(known.config_dir)
-    overrides = [text for text in argv if "=" in text and not text.startswith("-")]
-    if (known.resolve or known.multirun) and known.cfg == "job" and not {*others} & {"--package", "-p"}:
-        # Not by Hydra, which cannot resolve a reference whose default is a list, and shows no sweep.
-        trials = expand_all(overrides, known.multirun)
-        for trial in trials:
-            print(f"--- # {trial.label}\n" if len(trials) > 1 else "", end="")
-            print(yaml.safe_dump(trial.config, sort_keys=False, allow_unicode=True), end="")
-        return 0
-    place = argv.index(overrides[0]) if overrides else len(argv)
-    argv = [*argv[:place], *defaults_used(overrides), *argv[place:]]
+    defaults = defaults_used(overrides)
     register_resolvers()
-    sys.argv = [sys.argv[0], *argv]
+    # It takes its overrides in one piece.
+    sys.argv = [sys.argv[0], *overrides, *defaults, *(text for text in argv if text not in overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
     except ValueError as error:  # of options that do not go together
@@ -369,6 +369,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resolve", action="store_true", help="with --cfg: fill in references, as config.yaml has them"
     )
+    for flags, form in OF_HYDRA.items():  # --hydra-help describes them
+        parser.add_argument(*flags, **form, dest="of_hydra", help=argparse.SUPPRESS)
     return parser
 
 

@@ -11,7 +11,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.config.composer import Composer
 from benchmarks.config.fast_composition import speed_up
@@ -70,17 +70,30 @@ def values_given(overrides: Sequence[str]) -> dict[str, list[str]]:
         return {str(one.key_or_group): _values(one) for one in parse_overrides(overrides)}
 
 
+def composed(overrides: Sequence[str]) -> str:
+    """Return the configuration of one run with its references, as YAML. Raises as ``expand``."""
+    config = _composed(overrides)
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return OmegaConf.to_yaml(config)
+
+
 def defaults_used(overrides: Sequence[str]) -> list[str]:
     """Return the overrides that choose the default recipe or variant, where network and data set have none. Raises as
     ``expand``."""
+    keys = {"recipe": "recipe", "variant": "model/variant@model"}
+    chosen = [
+        (f"{keys[kind]}={name}", f"++defaulted.{kind}={name}") for kind, name in _composed(overrides).defaulted.items()
+    ]
+    return [text for pair in chosen for text in pair]
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
     with _hydra():
         parsed = parse_overrides(overrides)
         check_overrides(parsed)
         _check_no_sweep(parsed)
-        defaulted = compose_overrides([*map(as_text, parsed)]).defaulted
-    keys = {"recipe": "recipe", "variant": "model/variant@model"}
-    chosen = [(f"{keys[kind]}={name}", f"++defaulted.{kind}={name}") for kind, name in defaulted.items()]
-    return [text for pair in chosen for text in pair]
+        return compose_overrides([*map(as_text, parsed)])
 
 
 def _check_no_sweep(parsed: Sequence[Override]) -> None:

@@ -1,8 +1,11 @@
 """``--cfg job`` behind any command: what would be run, and nothing runs."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
+from benchmarks.config import folders
 from run import main
 
 
@@ -16,11 +19,48 @@ def test_of_a_sweep_the_configuration_of_each_run_is_printed(capsys: pytest.Capt
     assert yaml.safe_load(capsys.readouterr().out)["name"] == "resnet20"
 
 
+CELLS = ["model=unet", "data=touching_cells"]
+
+
+@pytest.mark.parametrize("flags", [["--cfg", "job"], ["--cfg", "job", "--resolve"], ["-m", "-c", "job"]])
+def test_what_is_left_out_is_left_out_of_what_is_shown(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*CELLS, "~recipe.augment.border_weights", *flags]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert list(shown["recipe"]["augment"]) == ["elastic"]
+
+
+@pytest.mark.parametrize("resolve", [[], ["--resolve"]])
+def test_flags_stand_anywhere_among_overrides(
+    resolve: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "_added", [])
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "small.yaml").write_text("defaults: [resnet]\ndepth: 8\n")
+    assert (
+        main(["--config-dir", str(tmp_path), "model=small", "recipe=common", "--cfg", "job", *resolve, "seed=3"]) == 0
+    )
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["model"]["depth"], shown["seed"]) == (8, 3)
+
+
+def test_hydras_own_flags_stand_anywhere_too(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    assert main(["model=resnet", "--cfg", "job", "--package", "model", "seed=3"]) == 0
+    assert "depth: 20" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--cfg", "job", "seed=0,1"], "seed=0,1 is a sweep over several values: add -m"),
         (["--cfg", "job", "-m", "seed=0,x"], "seed is a whole number from 0 to 4294967295, got 'x'"),
+        (["--cfg", "job", "model=resnet", "sede"], "'sede' is not of the form key=value"),
+        (["--cfg", "job", "--resolve", "model=resnet", "sede"], "'sede' is not of the form key=value"),
+        (["-m", "--cfg", "job", "model=resnet", "sede"], "'sede' is not of the form key=value"),
+        (["--cfg", "job", "model=resnt"], "no model named 'resnt' (did you mean 'resnet'?)"),
+        (["--cfg", "hydra", "model=resnet", "recipe.epoch=3"], "no key 'recipe.epoch'"),
         (["--resolve"], "--resolve flag can only be used in conjunction with --cfg"),
         (["-m", "--info"], "Only one of"),
     ],

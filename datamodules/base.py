@@ -26,7 +26,7 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
     """Three splits in the same global batches at any number of processes.
 
     source: called once per process, returns the splits. batch_size: global, divided by the world size. eval_batch_size:
-    images per process and step. augment: of the recipe. mean, std: per channel, of pixels divided by 255. seed: decides order
+    images per process and step. augment: of the recipe, null for what is off. mean, std: per channel, of pixels divided by 255. seed: decides order
     and augmentation, both anew in every epoch. loader_workers: processes beside this one that make batches; null for one per
     thread beside a GPU, and ``workers_on_cpu`` without one, as the threads train there. num_classes, sha256: what the data must
     have, null for any.
@@ -57,7 +57,7 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         self.source: Callable[[], AnySplits] = source
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
-        self.augment = augment
+        self.augment = {name: value for name, value in augment.items() if value is not None}
         self.mean: tuple[float, ...] = tuple(mean or ())
         self.std: tuple[float, ...] = tuple(std or ())
         self.seed = seed

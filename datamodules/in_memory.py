@@ -101,7 +101,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
     """Batches from decoded arrays; see SplitDataModule.
 
     augment: see Augmentation; or for masks elastic, the arguments of Elastic, and border_weights, those of border_weights,
-    null for none. mean, std: both null for those of the training split, std 1 for a channel of one value. cache_dir: where
+    which needs elastic. mean, std: both null for those of the training split, std 1 for a channel of one value. cache_dir: where
     weight maps are kept.
     loader_workers: null for none; batches do not depend on it. Evaluation batches are slices and made here. On a GPU the
     arrays are copied there once, and all batches are made there, without loader_workers.
@@ -113,6 +113,10 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         super().__init__(*arguments, **options)
         self.elastic, self.border_weights = None, None
         augment = self.augment
+        if "border_weights" in augment and "elastic" not in augment:
+            raise ValueError(
+                "augment.border_weights is of the tiles that augment.elastic cuts: set both, or null for both"
+            )
         if "elastic" in augment:
             if unknown := sorted(augment.keys() - {"elastic", "border_weights"}):
                 raise ValueError(

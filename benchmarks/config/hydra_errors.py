@@ -36,6 +36,8 @@ def compose_overrides(overrides: Sequence[str]) -> DictConfig:
         within = re.search(r"full_key: (\S+)", str(error.__cause__))  # of a mapping that was given
         keys = [match.group(1) for match in (unknown, within) if match]
         line = _unknown_key(max(keys, key=len), overrides) if unknown else first_line(error)
+        if deleted := re.search(r"Could not delete from config. '(.+)' does not exist", line):
+            line = f"{deleted[1]} is null already, or there is no such key: do without ~{deleted[1]}"
         raise ConfigurationError(line) from error
     except yaml.YAMLError as error:
         raise ConfigurationError(one_line(str(error))) from error

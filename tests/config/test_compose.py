@@ -228,6 +228,8 @@ def test_an_impossible_trial_leaves_the_others() -> None:
     ("overrides", "said"),
     [
         (["model=resnxt"], "no model named 'resnxt' (did you mean 'resnext'?); there are densenet, faster_rcnn, "),
+        (["~recipe.nothing"], "recipe.nothing is null already, or there is no such key: do without ~recipe.nothing"),
+        (["~weights"], "weights is null already, or there is no such key: do without ~weights"),
         (["model.cardinalty=3"], "no key 'model.cardinalty' (did you mean 'model.cardinality'?)"),
         (["modl=resnext"], "no key 'modl' (did you mean 'model'?)"),
         (["modle=resnext"], "no key 'modle' (did you mean 'model'?)"),

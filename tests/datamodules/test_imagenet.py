@@ -544,6 +544,15 @@ def test_settings_that_make_no_sense_are_refused(augment: dict, message: str) ->
 # Batches
 
 
+@pytest.mark.parametrize("off", ["shorter_side", "horizontal_flip", "colour_jitter", "lighting"])
+def test_what_is_null_is_off(tree: Path, off: str) -> None:
+    batches, without = (
+        epoch_of(datamodule(tree, augment=augment).train_dataloader(), 1)
+        for augment in (FB | {off: None}, {name: value for name, value in FB.items() if name != off})
+    )
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(batches, without, strict=True))
+
+
 @pytest.mark.parametrize("augment", [FB, {"shorter_side": [32, 60], "lighting": 0.1, "horizontal_flip": True}])
 def test_training_batches_depend_on_seed_and_epoch_alone(tree: Path, augment: dict) -> None:
     expected = epoch_of(datamodule(tree, augment=augment).train_dataloader(), 1)

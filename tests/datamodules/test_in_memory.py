@@ -108,6 +108,13 @@ def test_evaluation_is_every_image_once_normalised_in_order(world_size):
         assert torch.cat([batch[1] for batch in batches]).tolist() == split.targets.tolist()
 
 
+@pytest.mark.parametrize("off", ["elastic", "border_weights", "crop_padding", "horizontal_flip", "gain"])
+def test_what_is_null_is_off(off):
+    batches = epoch_of(datamodule(augment={off: None}), 0)
+    plain = epoch_of(datamodule(augment={}), 0)
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(batches, plain, strict=True))
+
+
 def test_the_manifest_identifies_the_data():
     manifest = datamodule().manifest()
     assert json.loads(json.dumps(manifest)) == manifest
@@ -164,7 +171,11 @@ def test_the_source_is_called_once():
         ({"num_classes": 3}, "data.num_classes must be 2, the classes of the data, got 3"),
         ({"augment": {"dihedral": True}}, "are for masks"),
         ({"augment": {"mixup": 1}}, "unknown augmentation 'mixup'"),
-        ({"augment": {"elastic": None}}, "augment.elastic takes input_size and output_size, as .*; got None"),
+        ({"augment": {"elastic": "x"}}, "augment.elastic takes input_size and output_size, as .*; got x"),
+        (
+            {"augment": {"elastic": None, "border_weights": {}}},
+            "border_weights is of the tiles that augment.elastic cuts",
+        ),
         ({"augment": {"elastic": {"input_size": [8, 8]}}}, "augment.elastic takes input_size and output_size, as"),
         ({"augment": {"elastic": TILE | {"scale": 2}}}, "augment.elastic takes .*; got .*'scale': 2"),
         ({"augment": {"elastic": TILE | {"rotation": "x"}}}, "augment.elastic takes .*; got .*'rotation': 'x'"),

@@ -241,6 +241,11 @@ def test_batches_do_not_depend_on_processes_workers_or_interruptions(source, cha
     assert not same(alone, epoch(module(source, **changes), 4))
 
 
+@pytest.mark.parametrize("off", ["crop_size", "dihedral", "gain", "shorter_side", "longest_side"])
+def test_what_is_null_is_off(off):
+    assert same(epoch(module(augment={off: None})), epoch(module(augment={})))
+
+
 def test_wide_and_upright_images_are_in_batches_of_their_own():
     data = module(of_sizes, augment={}, batch_size=2)
     sizes = data.splits.train.sizes  # 5 wide, 4 upright or square: one image is left over each epoch

@@ -90,6 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         FileNotFoundError: there is no such folder.
+        OSError: the file that ``--out`` names cannot be written.
         ValueError: there is no such table or row.
     """
     name, table, root = _chosen(arguments)
@@ -119,8 +120,9 @@ def run(arguments: argparse.Namespace) -> int:
         if name != iso_compute.EXPERIMENT:
             print(f"\npage      {write_page(root, (runs, problems), arguments.out, each)}")
     except OSError as error:  # another's folder may be for reading only; the table stands above
-        elsewhere = "" if arguments.out else "; --out FILE writes it elsewhere"
-        print(f"the page was not written: {error.strerror or error}{elsewhere}", file=sys.stderr)
+        if arguments.out:
+            raise
+        print(f"the page was not written: {error.strerror or error}; --out FILE writes it elsewhere", file=sys.stderr)
     return 1 if problems and arguments.strict else 0
 
 

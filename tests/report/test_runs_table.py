@@ -235,6 +235,17 @@ def test_main_refuses_a_folder_that_is_not_there(tmp_path: Path, capsys: pytest.
     assert shown.out == "" and len(shown.err.splitlines()) == 1 and "nowhere" in shown.err
 
 
+@pytest.mark.parametrize("table", [[], ["resnext_table7"]])
+def test_a_file_that_was_named_and_not_written_is_an_error(
+    table: list[str], mixed: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for out, cause in ((mixed, "Is a directory"), (mixed / "nowhere" / "page.html", "No such file or directory")):
+        assert main([*table, str(mixed), "--out", str(out)]) == 2
+        shown = capsys.readouterr()
+        assert "resnext" in shown.out and "page  " not in shown.out
+        assert shown.err == f"python -m benchmarks report: cannot read or write {out}: {cause}\n"
+
+
 def test_main_explains_itself(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])

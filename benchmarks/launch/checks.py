@@ -57,7 +57,9 @@ def refusal(trial: Trial) -> str | None:
     if config["mode"] == "train" and (problem := _not_divided(config)):
         return problem
     if config["mode"] == "test" and config["weights"] is not None and not Path(config["weights"]).is_file():
-        return f"weights={config['weights']}: there is no such file"
+        return (
+            f"weights={config['weights']}: {files.weights_of_run(Path(config['weights'])) or 'there is no such file'}"
+        )
     if trainer["compile"] and trainer["gradient_checkpointing"]:
         return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
     if trainer.get("cuda_graph") and (problem := _not_captured(config)):
@@ -108,8 +110,15 @@ def _other_run(trial: Trial) -> str | None:
     if "weights" in differing and _is_same_path(*differing["weights"]):
         del differing["weights"]
     if differing:
-        keys = ", ".join(f"{key}: {there!r} there, {here!r} here" for key, (there, here) in differing.items())
-        other = "data.name or output_root" if "data.folder" in differing else "output_root"
+        other = "data.name or output_root" if any(key.startswith("data.") for key in differing) else "output_root"
+        causes: dict[tuple[str, str], str] = {}
+        for (
+            key,
+            values,
+        ) in differing.items():  # sorted: model.num_classes comes after data.num_classes, which it follows
+            line = f"{key}: {values[0]!r} there, {values[1]!r} here"
+            causes.setdefault((key.rpartition(".")[2], repr(values)), line)
+        keys = ", ".join(causes.values())
         return f"{trial.directory} holds another configuration ({keys}); choose another {other} or move it away"
     data = there.get("data")
     root, asked = data.get("root") if isinstance(data, dict) else None, trial.config["data"].get("root")

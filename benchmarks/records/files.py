@@ -46,6 +46,12 @@ def below(root: Path, path: str | Path) -> str:
     return text.removeprefix(start) if text.startswith(start) else os.path.relpath(path, root)
 
 
+def weights_of_run(path: Path) -> str:
+    """Return where the weights of the run in a folder are, in words; empty where there are none."""
+    last = path / "checkpoints" / "last.ckpt"
+    return f"a run's folder, whose weights are {last}" if last.is_file() else ""
+
+
 def write_atomic(path: Path, content: str | memoryview | Iterable[str], durable: bool = True) -> None:
     """Write a file that is either the old one or the new one, never a part (temporary file, fsync, rename).
 

@@ -225,11 +225,14 @@ def check_fits(path: Path, weights: Mapping[str, Tensor], module: nn.Module) -> 
 def check_origin(path: Path, checkpoint: Mapping[str, Any], origin: Mapping[str, str]) -> None:
     """Raise ValueError if a checkpoint was trained by other code or on other images than are here."""
     there = checkpoint.get(ORIGIN) or {}
-    for name, what in (("data", "on other images"), ("code", "by other training code")):
+    for name, what, other in (
+        ("data", "on other images", "data.name or output_root"),
+        ("code", "by other training code", "output_root"),
+    ):
         if name in there and there[name] != origin[name]:
             raise ValueError(
                 f"{path} was trained {what} (SHA-256 {str(there[name])[:12]} there, {origin[name][:12]} here); choose another "
-                "output_root or move the run's folder away"
+                f"{other} or move the run's folder away"
             )
 
 

@@ -23,7 +23,7 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from benchmarks.config.trusted import check_targets
-from benchmarks.records.files import CONFIG, RECORD, read_bytes, read_config, read_json, write_atomic
+from benchmarks.records.files import CONFIG, RECORD, read_bytes, read_config, read_json, weights_of_run, write_atomic
 from benchmarks.records.record import ImportedWeights
 from benchmarks.training.checkpoints import check_fits
 
@@ -182,7 +182,7 @@ def load_file(path: Path) -> tuple[Any, str]:
     try:
         content = read_bytes(path)
     except OSError as error:
-        raise type(error)(f"cannot read {path}: {error.strerror}") from error
+        raise type(error)(f"cannot read {path}: {weights_of_run(path) or error.strerror}") from error
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
             with zipfile.ZipFile(io.BytesIO(content)) as records:  # torch does not look at the checksums

@@ -121,11 +121,14 @@ def test_a_run_belongs_to_its_data_and_a_checkpoint_to_its_code_and_data(
 
     record, checkpoint = trial.directory / "record.json", trial.directory / "checkpoints" / "last.ckpt"
     content = torch.load(checkpoint, weights_only=True)
-    for name, said in {"data": "was trained on other images", "code": "was trained by other training code"}.items():
+    for name, said, instead in (
+        ("data", "was trained on other images", "choose another data.name or output_root"),
+        ("code", "was trained by other training code", "choose another output_root"),
+    ):
         torch.save(content | {"origin": content["origin"] | {name: "0" * 64}}, checkpoint)
         record.write_text(json.dumps(json.loads(record.read_text()) | {"status": "interrupted"}))
         _, [outcome] = sweep(tmp_path, "data=rooted")
-        assert outcome.status == "failed" and said in outcome.error, outcome
+        assert outcome.status == "failed" and said in outcome.error and instead in outcome.error, outcome
     assert "origin" not in torch.load(checkpoint.with_name("best.ckpt"), weights_only=True)
 
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.trial import ConfigurationError
 from benchmarks.launch.checks import check_distinct, refusal
+from benchmarks.training.weights import Weights
 
 
 @pytest.mark.parametrize(
@@ -54,3 +56,33 @@ def test_a_test_is_bound_by_options_of_the_network_and_not_by_batches_of_trainin
         [trial] = expand_all([*tested, *options])
         problem = refusal(trial)
         assert problem is None if said is None else said in str(problem)
+
+
+def test_a_run_of_a_folder_that_has_another_class_now_is_refused_for_this_cause_alone(tmp_path: Path) -> None:
+    root = tmp_path / "pets"
+    for name in ("cats", "dogs"):
+        (root / name).mkdir(parents=True)
+    asked = ["model=resnet", "data=image_folder", f"data.root={root}", f"output_root={tmp_path / 'outputs'}"]
+    [trial] = expand_all(asked)
+    trial.directory.mkdir(parents=True)
+    (trial.directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
+    assert refusal(trial) is None
+    (root / "emus").mkdir()
+    [trial] = expand_all(asked)
+    assert refusal(trial) == (
+        f"{trial.directory} holds another configuration (data.num_classes: 2 there, 3 here); choose another data.name or "
+        "output_root or move it away"
+    )
+    [trial] = expand_all([*asked, "data.name=pets2"])
+    assert refusal(trial) is None
+
+
+def test_a_run_in_the_place_of_its_weights_is_refused_and_its_checkpoint_named(tmp_path: Path) -> None:
+    [trial] = expand_all(["model=resnet", "mode=test", f"weights={tmp_path}", f"output_root={tmp_path / 'outputs'}"])
+    assert refusal(trial) == f"weights={tmp_path}: there is no such file"
+    checkpoint = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    assert refusal(trial) == f"weights={tmp_path}: a run's folder, whose weights are {checkpoint}"
+    with pytest.raises(OSError, match="a run's folder, whose weights are .*last.ckpt"):
+        Weights.read(tmp_path)

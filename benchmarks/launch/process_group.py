@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.launch.process import SHARED, Node, can_fork, clean_environment, die_with_parent
 
-DEAF_TO = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class ProcessGroup:
@@ -111,7 +111,7 @@ def preload(modules: Sequence[str]) -> None:
 
 @lru_cache
 def _start_server() -> None:
-    """Starts the server deaf: a scheduler signals every process of a job, and without its server a child looks dead."""
+    """Starts the server deaf: a terminal or a scheduler signals every process of a job, and without its server a child looks dead."""
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, signal.SIG_IGN) for number in DEAF_TO}
         forkserver.ensure_running()
@@ -136,6 +136,7 @@ def _as_child() -> None:
 
 def _in_fork(directory: Path, ranks: int, log: Path, node: Node | None, environment: dict[str, str]) -> None:
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _as_child()
     # The server ends with the last holder of this pipe (CPython 3.11 gives it to every child), and its end is our signal that

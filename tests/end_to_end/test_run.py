@@ -1,5 +1,6 @@
 """run.py as a user meets it: real processes, real files, the real W&B client."""
 
+import contextlib
 import hashlib
 import json
 import math
@@ -275,6 +276,22 @@ def test_ctrl_c_stops_and_records(number: signal.Signals, name: str, tmp_path: P
     assert (record["status"], record["error"]) == ("interrupted", f"interrupted by {name}")
     assert not Path(f"/proc/{child}").exists()
     assert exit_code(tmp_path / "outputs") == 128 + signal.SIGTERM  # the launcher's word to its ranks
+
+
+def test_ctrl_c_while_the_server_of_processes_imports_prints_no_traceback(tmp_path: Path) -> None:
+    process = start(*SMALL, "logger=none", root=tmp_path / "outputs")
+    children, deadline = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + 60
+    servers: list[int] = []
+    while not servers and time.monotonic() < deadline:
+        time.sleep(0.1)
+        for child in children.read_text().split():
+            with contextlib.suppress(OSError):
+                if b"multiprocessing.forkserver" in Path("/proc", child, "cmdline").read_bytes():
+                    servers.append(int(child))
+    for pid in (*servers, process.pid):  # a terminal signals every process in its foreground
+        os.kill(pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert servers and (process.returncode, err) == (130, "")
 
 
 def test_ctrl_c_while_a_mirror_is_waited_for_leaves_the_run_finished(

@@ -240,8 +240,8 @@ def check_value(key: str, value: Any) -> None:
     if kind.holds(value):
         return
     hint = kind.hint
-    if kind is TEXT and is_number(value):
-        hint = f"; in quotes it is one: '{key}=\"{value}\"'"
+    if is_number(value) and kind.holds(str(value)):
+        hint = f"; in quotes it is a text: '{key}=\"{value}\"'"
     elif isinstance(value, list) and value and all(map(kind.holds, value)):
         hint = f"; of several, one run each: -m {key}={','.join(map(str, value))}"
     raise ConfigurationError(f"{key} is {kind.words}, got {shown(value)}{hint}")

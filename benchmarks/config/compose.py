@@ -19,6 +19,7 @@ from benchmarks.config.folders import added_folders
 from benchmarks.config.hydra_errors import compose_overrides
 from benchmarks.config.overrides import as_text, check_overrides, parse_overrides
 from benchmarks.config.own_folders import class_folders, folder_name
+from benchmarks.config.schema import is_number
 from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
 from benchmarks.units import nearest
 
@@ -121,8 +122,9 @@ def register_resolvers() -> None:
         "folder_name": folder_name,
         "real_path": realpath,
         "when": lambda flag, text: text if flag else "",
-        "below_one": lambda number: number < 1,
-        "theta": lambda number: "" if number in (0.5, 1) else f"_theta{number:g}",
+        # What is no number is the network's to refuse.
+        "below_one": lambda number: is_number(number) and number < 1,
+        "theta": lambda number: "" if number in (0.5, 1) else f"_theta{f'{number:g}' if is_number(number) else number}",
         "backbone": lambda depth, groups, width: (
             f"resnet{depth}" if groups == 1 else f"resnext{depth}_{groups}x{width}d"
         ),

@@ -111,7 +111,7 @@ def preload(modules: Sequence[str]) -> None:
 
 @lru_cache
 def _start_server() -> None:
-    """Starts the server deaf: a terminal or a scheduler signals every process of a job, and without its server a child looks dead."""
+    """Starts the server deaf: a terminal or a scheduler signals all processes, and without its server a child looks dead."""
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, signal.SIG_IGN) for number in DEAF_TO}
         forkserver.ensure_running()

@@ -1,11 +1,22 @@
 """Checks of arguments and of image sizes that the networks share."""
 
+from collections.abc import Sequence
+
 
 def check_counts(**counts: object) -> None:
     """Raise ValueError unless every argument is an integer of at least 1."""
     for name, value in counts.items():
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_each(*kinds: type, **lists: object) -> None:
+    """Raise ValueError unless every argument is a list of positive numbers of these kinds."""
+    for name, values in lists.items():
+        numbers = [*values] if isinstance(values, Sequence) else [None]
+        if not all(type(number) in kinds and number > 0 for number in numbers):
+            whole = "" if float in kinds else "whole "
+            raise ValueError(f"{name} must be a list of positive {whole}numbers, got {values!r}")
 
 
 def check_reduction(height: int, width: int, reduction: int, what: str) -> None:

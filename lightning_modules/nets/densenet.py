@@ -172,10 +172,10 @@ class DenseNet(nn.Module):
             raise ValueError(f"compression (θ) must be in (0, 1], 1 for none, got {compression!r}")
         if type(dropout) not in (int, float) or not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), 0 for none, got {dropout!r}")
+        check_counts(depth=depth, growth_rate=growth_rate)
         if initial_channels is None:
             initial_channels = 2 * growth_rate if stem == "imagenet" or (bottleneck and compression < 1) else 16
-        check_counts(depth=depth, growth_rate=growth_rate, initial_channels=initial_channels)
-        check_counts(in_channels=in_channels, num_classes=num_classes)
+        check_counts(initial_channels=initial_channels, in_channels=in_channels, num_classes=num_classes)
 
         layers = _layers_per_block(depth, bottleneck, stem)
         channels = initial_channels

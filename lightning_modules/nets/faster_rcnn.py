@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.nets.boxes import are_large, clip, decode, encode, iou, nms
-from lightning_modules.nets.checks import check_reduction
+from lightning_modules.nets.checks import check_counts, check_each, check_reduction
 from lightning_modules.nets.fpn import FPN
 from lightning_modules.nets.frozen_norm import freeze_norms
 from lightning_modules.nets.heads import BoxHead, RegionPooling
@@ -125,12 +125,22 @@ class FasterRCNN(nn.Module):
         release: str | None = None,
     ) -> None:
         super().__init__()
+        check_counts(stages=stages, head_channels=head_channels, **({} if pyramid is None else {"pyramid": pyramid}))
+        check_counts(regions_per_image=regions_per_image, anchors_per_image=anchors_per_image)
+        check_each(int, float, sides=sides, ratios=ratios)
+        check_each(int, pre_nms=pre_nms, post_nms=post_nms)
         taken, given = stages if pyramid else 3, len(backbone.stages)
+        of_objects = "num_classes counts objects' classes, without the background: at least 1"
         for wrong, message in (
-            (num_classes < 1, f"num_classes counts objects' classes, without the background: at least 1, got {num_classes}"),
+            (type(num_classes) is not int or num_classes < 1, f"{of_objects}, got {num_classes!r}"),
             (release not in RELEASES, f"release is null, 'torchvision' or 'detectron2', got {release!r}"),
             (not isinstance(frozen_norm, bool), f"frozen_norm is true (an affine map) or false, got {frozen_norm!r}"),
             (freeze_at not in (0, 1, 2), f"freeze_at is 0, 1 (the stem) or 2 (the first stage too), got {freeze_at!r}"),
+            (len(pre_nms) != 2 or len(post_nms) != 2, f"pre_nms and post_nms are two numbers, got {pre_nms}, {post_nms}"),
+            (
+                type(canonical_side) not in (int, float) or canonical_side <= 0,
+                f"canonical_side must be a positive number of pixels, got {canonical_side!r}",
+            ),
             (head_pool not in (7, 14), f"head_pool is 7 or 14, got {head_pool!r}"),
             (not pyramid and given != 4, f"C4 needs the 4 stages of an ImageNet network, got {given}"),
             (not 2 <= taken <= given, f"stages is 2 to {given}, those of the backbone, got {stages}"),

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_modules.nets.checks import check_counts
 from lightning_modules.nets.faster_rcnn import DETECTIONS, POSITIVE_SHARE, FasterRCNN, Part, Sample
 from lightning_modules.nets.heads import MaskHead, mask_targets
 from lightning_modules.nets.resnet import ResNet
@@ -27,6 +28,9 @@ class MaskRCNN(FasterRCNN):
         self, backbone: ResNet, num_classes: int, *, mask_channels: int = 256, mask_convs: int = 4, **others: Any
     ) -> None:
         super().__init__(backbone, num_classes, **others)
+        check_counts(mask_channels=mask_channels)
+        if type(mask_convs) is not int or mask_convs < 0:
+            raise ValueError(f"mask_convs must be an integer of at least 0, got {mask_convs!r}")
         convs = 0 if self.fpn is None else mask_convs
         self.mask_head = MaskHead(self.region_channels, convs, mask_channels, num_classes + self.first_class)
 

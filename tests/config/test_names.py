@@ -41,6 +41,13 @@ def test_a_name_that_leaves_its_place_is_refused_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("value", "theta"), [("0.25", 0.25), ("abc", "abc"), ("null", None), ("[1]", [1])])
+def test_a_wrong_theta_is_left_to_the_network_to_refuse(value: str, theta: object) -> None:
+    [trial] = expand(["model=densenet", f"model.compression={value}"], multirun=False)
+    assert isinstance(trial, Trial) and trial.config["model"]["compression"] == theta
+    assert trial.config["name"].endswith(f"_theta{theta}")
+
+
 def test_names_longer_than_a_file_system_takes_end_in_a_hash(tmp_path: Path) -> None:
     long = "x" * 300
     directories = set()

@@ -433,6 +433,7 @@ IMPOSSIBLE = [
     (DenseNet, {"depth": 100, "growth_rate": 12, "bottleneck": True}, "depth 121, 161, 169, 201, 264, got 100"),
     (DenseNet, {"depth": 121, "growth_rate": 32}, "bottleneck must be true"),
     (DenseNet, {"depth": 40, "growth_rate": 0, "stem": "cifar"}, "growth_rate must be"),
+    (DenseNet, {"depth": 121, "growth_rate": None, "bottleneck": True}, "growth_rate must be .* got None"),
     (DenseNet, {"depth": 40, "growth_rate": 12, "stem": "svhn"}, "stem is 'imagenet' or 'cifar'"),
     (DenseNet, {"depth": 40, "growth_rate": 12, "stem": "cifar", "bottleneck": 4}, "bottleneck is true"),
     (

@@ -25,11 +25,11 @@ AnySplits = TypeVar("AnySplits", Splits, ImageSplits, ObjectSplits)
 class SplitDataModule(LightningDataModule, Generic[AnySplits]):
     """Three splits in the same global batches at any number of processes.
 
-    source: called once per process, returns the splits. batch_size: global, divided by the world size. eval_batch_size:
-    images per process and step. augment: of the recipe, null for what is off. mean, std: per channel, of pixels divided by 255. seed: decides order
-    and augmentation, both anew in every epoch. loader_workers: processes beside this one that make batches; null for one per
-    thread beside a GPU, and ``workers_on_cpu`` without one, as the threads train there. num_classes, sha256: what the data must
-    have, null for any.
+    source: called once per process, returns the splits. batch_size: global, divided by the world size. eval_batch_size: images
+    per process and step. augment: of the recipe, null for what is off. mean, std: per channel, of pixels divided by 255. seed:
+    decides order and augmentation, both anew in every epoch. loader_workers: processes beside this one that make batches; null
+    for one per thread beside a GPU, and ``workers_on_cpu`` without one, as the threads train there. num_classes, sha256: what
+    the data must have, null for any.
     The trainer must be built with use_distributed_sampler=False: the samplers know their rank already.
     """
 

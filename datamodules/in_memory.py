@@ -101,8 +101,8 @@ class InMemoryDataModule(SplitDataModule[Splits]):
     """Batches from decoded arrays; see SplitDataModule.
 
     augment: see Augmentation; or for masks elastic, the arguments of Elastic, and border_weights, those of border_weights,
-    which needs elastic. mean, std: both null for those of the training split, std 1 for a channel of one value. cache_dir: where
-    weight maps are kept.
+    which needs elastic. mean, std: both null for those of the training split, std 1 for a channel of one value. cache_dir:
+    where weight maps are kept.
     loader_workers: null for none; batches do not depend on it. Evaluation batches are slices and made here. On a GPU the
     arrays are copied there once, and all batches are made there, without loader_workers.
     Raises ValueError on arguments that contradict one another or the data: augment's at once, those of num_classes, sha256,

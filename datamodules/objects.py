@@ -163,7 +163,7 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
 
         Raises ValueError or FileNotFoundError naming the file.
         """
-        slices, remark = read_slices(path, channels, None)
+        slices, remark = read_slices(path, channels, None, to_grey=True)  # as those that it was trained on
         if len(slices) != 1:
             raise ValueError(f"{path} must hold one image, got {len(slices)} slices; write each into a file of its own")
         pixels = slices[0].round().byte().permute(1, 2, 0).numpy()

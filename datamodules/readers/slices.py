@@ -10,13 +10,15 @@ from torch import Tensor
 from datamodules.readers.image_files import ByteScaling, read_image
 
 
-def read_slices(path: Path, channels: int, grey_range: Sequence[int] | None) -> tuple[Tensor, str]:
+def read_slices(
+    path: Path, channels: int, grey_range: Sequence[int] | None, to_grey: bool = False
+) -> tuple[Tensor, str]:
     """Return the slices of an image file for a network of so many channels, [N, C, H, W], grey values 0..255, uint8 or float32,
     as a viewer shows and turns them; and what is to be said of it, "" normally.
 
     A TIFF may hold several. grey_range: the 16-bit grey values that became 0 and 255 in training, None for images of 8
-    bits; a file of 16 bits is then scaled by its own percentiles 0.1 and 99.9. A colour image becomes grey for a network of
-    one channel.
+    bits; a file of 16 bits is then scaled by its own percentiles 0.1 and 99.9. to_grey: a colour image becomes grey for a
+    network of one channel; else only one that shows nothing but greys.
     Raises ValueError or FileNotFoundError naming the file.
     """
     from datamodules.readers.tiff_stacks import page_count, read_stack  # with tifffile
@@ -40,6 +42,8 @@ def read_slices(path: Path, channels: int, grey_range: Sequence[int] | None) -> 
     if channels == 3 and pixels.shape[1] == 1:  # as grey among colour in training
         pixels = pixels.expand(-1, 3, -1, -1)
     if channels == 1 and pixels.shape[1] == 3:
+        if not to_grey and (pixels != pixels[:, :1]).any():
+            raise ValueError(f"{path} is a colour image: data.in_channels=3 takes colours")
         pixels = pixels.float().mul(torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)  # BT.601
     if pixels.shape[1] != channels:
         raise ValueError(f"{path} has {pixels.shape[1]} channels, the network takes {channels}")

@@ -312,6 +312,18 @@ def test_images_with_a_table_of_greys_are_grey_in_one_file_as_in_a_stack(tmp_pat
     assert (read_stack(tmp_path / "table.tif") == 255 - stored).all()
 
 
+def test_colours_are_refused_for_a_network_of_greys_unless_its_training_took_them(tmp_path: Path) -> None:
+    colours = np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)
+    for name, pixels in (("colours", colours), ("greys", np.repeat(colours[..., :1], 3, axis=2))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match=r"colours.png is a colour image: data.in_channels=3 takes colours"):
+        read_slices(tmp_path / "colours.png", 1, None)
+    grey, _ = read_slices(tmp_path / "colours.png", 1, None, to_grey=True)
+    assert np.abs(grey[0, 0].numpy() - np.asarray(Image.fromarray(colours).convert("L"))).max() <= 1
+    greys, _ = read_slices(tmp_path / "greys.png", 1, None)
+    assert np.abs(greys[0, 0].numpy() - colours[..., 0]).max() < 1e-3
+
+
 def test_a_photograph_for_print_is_read_as_any_other(tmp_path: Path) -> None:
     colours = Image.fromarray(np.random.RandomState(0).randint(0, 256, (20, 30, 3)).astype(np.uint8)).convert("CMYK")
     colours.save(tmp_path / "print.tif")

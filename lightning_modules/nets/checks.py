@@ -13,8 +13,7 @@ def check_counts(**counts: object) -> None:
 def check_each(*kinds: type, **lists: object) -> None:
     """Raise ValueError unless every argument is a list of positive numbers of these kinds."""
     for name, values in lists.items():
-        numbers = [*values] if isinstance(values, Sequence) else [None]
-        if not all(type(number) in kinds and number > 0 for number in numbers):
+        if not isinstance(values, Sequence) or not all(type(number) in kinds and number > 0 for number in values):
             whole = "" if float in kinds else "whole "
             raise ValueError(f"{name} must be a list of positive {whole}numbers, got {values!r}")
 

@@ -20,6 +20,8 @@ LONGEST_TMPDIR = 70
 META_CHECKS = "torch.fx.experimental.symbolic_shapes"  # at the first count of a network
 COMPILER = "torch._dynamo.config"  # by DistributedDataParallel, and to compile
 SHARED = ("benchmarks.launch.agent", META_CHECKS)  # by every trial
+REMEMBER = "benchmarks.launch.remembered_code"  # last of all
+PRELOADED = "COMPUTE_ACCURACY_PRELOADED"  # environment variable: what trials import beside these, with spaces between
 # Another launcher's ranks and rendezvous must not be taken for ours.
 FOREIGN = re.compile(
     r"^(MASTER_|RANK$|WORLD_SIZE$|LOCAL_|GROUP_|ROLE_|TORCHELASTIC_|TORCHRUN|PL_|SLURM_|SUBMITIT_|OMP_NUM_)"

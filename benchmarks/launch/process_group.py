@@ -21,7 +21,16 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from benchmarks.launch.process import SHARED, Node, can_fork, clean_environment, die_with_parent
+from benchmarks.launch.process import (
+    PRELOADED,
+    REMEMBER,
+    SHARED,
+    Node,
+    can_fork,
+    clean_environment,
+    die_with_parent,
+)
+from benchmarks.records.code_version import training_sha256
 
 DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -106,7 +115,9 @@ def _import_error(environment: Mapping[str, str]) -> str:
 def preload(modules: Sequence[str]) -> None:
     """Says, before the first trial starts, what the server imports once for all trials, where there is one."""
     if can_fork():
-        _server().set_forkserver_preload([*SHARED, *modules])
+        training_sha256()  # kept: what this process compares with is what the server is about to import
+        os.environ[PRELOADED] = " ".join(modules)
+        _server().set_forkserver_preload([*SHARED, *modules, REMEMBER])
 
 
 @lru_cache

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.util
 import sysconfig
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from modulefinder import ModuleFinder
 from pathlib import Path
@@ -22,6 +22,7 @@ TRAINING = (
     "benchmarks/complexity/operator*.py",
 )
 OURS = {"lightning_modules", "datamodules", "benchmarks"}
+_remembered: dict[str, dict[str, str]] = {}  # of the user's modules
 LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
@@ -32,6 +33,16 @@ def training_sha256() -> str:
     for path in sorted({path for pattern in TRAINING for path in ROOT.glob(pattern)}):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
+
+
+def remember(modules: Iterable[str]) -> None:
+    """Hash the code that trains and the user's own of ``modules`` now: this process and its forks name that code from here on,
+    whatever becomes of the files."""
+    training_sha256()
+    for module in modules:
+        folder = _folder_of_user_code(module.partition(".")[0])
+        if folder is not None:
+            _remembered[module] = _hashes(module, folder)
 
 
 def user_code(config: Mapping[str, Any]) -> dict[str, str]:
@@ -46,7 +57,7 @@ def user_code(config: Mapping[str, Any]) -> dict[str, str]:
     ):
         folder = _folder_of_user_code(module.partition(".")[0])
         if folder is not None:
-            hashes |= {str(path.relative_to(folder)): _sha256(path) for path in _sources(module, folder)}
+            hashes |= _hashes(module, folder)
     return dict(sorted(hashes.items()))
 
 
@@ -105,21 +116,27 @@ def _place(package: str) -> Path | None:
     return None if places[0] is None else Path(places[0]).resolve()
 
 
-def _sources(module: str, folder: Path) -> list[Path]:
-    """Return the files of a module and of all that it imports from its folder."""
+def _hashes(module: str, folder: Path) -> dict[str, str]:
+    """Return name and SHA-256 of the files of a module and of all that it imports from its folder."""
     finder = ModuleFinder(path=[str(folder)])
     while module:
+        if module in _remembered:
+            return _remembered[module]
         try:
             finder.import_hook(module)
             break
         except AttributeError:  # a package without __init__.py, which the finder does not know
             parts = module.split(".")
             files = (folder.joinpath(*parts[:count]).with_suffix(".py") for count in range(len(parts), 0, -1))
-            return [file for file in files if file.is_file()][:1]
+            return _hashed([file for file in files if file.is_file()][:1], folder)
         except (ImportError, SyntaxError):  # a class within a class, or a file with which no run comes to its end
             module = module.rpartition(".")[0]
     paths = (getattr(one, "__file__", None) for one in finder.modules.values())
-    return sorted(Path(path) for path in paths if path)
+    return _hashed(sorted(Path(path) for path in paths if path), folder)
+
+
+def _hashed(paths: Iterable[Path], folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): _sha256(path) for path in paths}
 
 
 def _sha256(path: Path) -> str:

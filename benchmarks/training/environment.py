@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -24,16 +25,23 @@ def code(config: Mapping[str, Any]) -> Code:
 
     The first hash is None where nothing differs or git is absent.
     """
-    commit = _git("rev-parse", "HEAD")
-    difference = _git("diff", "HEAD", "--", "*.py", "conf") if commit else None
-    digest = hashlib.sha256(difference.encode()).hexdigest() if difference else None
+    commit, digest = checkout()
     return Code(
         version=_version("compute-accuracy"),
-        commit=commit or None,
+        commit=commit,
         diff_sha256=digest,
         training_sha256=training_sha256(),
         user_code=user_code(config) or None,
     )
+
+
+@lru_cache
+def checkout() -> tuple[str | None, str | None]:
+    """Return the git commit and the SHA-256 of what differs from it, as they are at the first call: the code runs as it was
+    imported."""
+    commit = _git("rev-parse", "HEAD")
+    difference = _git("diff", "HEAD", "--", "*.py", "conf") if commit else None
+    return commit or None, hashlib.sha256(difference.encode()).hexdigest() if difference else None
 
 
 def environment(device: torch.device) -> dict[str, Any]:

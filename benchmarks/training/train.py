@@ -18,10 +18,9 @@ from benchmarks.complexity.counting import check_image_size, measure
 from benchmarks.complexity.reference_counts import check
 from benchmarks.config.trial import config_hash
 from benchmarks.records import files
-from benchmarks.records.code_version import training_sha256
 from benchmarks.records.hardware import hardware
 from benchmarks.records.outcomes import outcomes_of, write_outcomes
-from benchmarks.records.record import Dataset, Environment, Parallel, Protocol, Resumption
+from benchmarks.records.record import Code, Dataset, Environment, Parallel, Protocol, Resumption
 from benchmarks.training import COLLECTED_EVERY, tuned_settings
 from benchmarks.training.backbone_weights import load_backbone
 from benchmarks.training.batch_hooks import leave_out_profiler
@@ -58,6 +57,7 @@ def train(run: OpenRun) -> None:
     """
     gc.set_threshold(*COLLECTED_EVERY)
     config = run.config
+    made_by = code(config)  # first: the files may change while data are loaded
     weights = imported_weights(config)
     run.start_mirror()
     torch.set_num_threads(config["cluster"]["threads_per_process"])
@@ -76,7 +76,7 @@ def train(run: OpenRun) -> None:
     check_images(config, data.training_shape())
     apply_options(run, options, arguments, module, complexity)
 
-    origin = {"code": training_sha256(), "data": data.manifest()["sha256"]}
+    origin = {"code": made_by.training_sha256, "data": data.manifest()["sha256"]}
     if weights is None:
         callbacks = training_callbacks(run, options, arguments, module, complexity, origin)
     else:
@@ -85,7 +85,7 @@ def train(run: OpenRun) -> None:
     if "eval_batch_size" not in loading and "data.eval_batch_size" not in (run.record.overrides or {}):
         fit_evaluation_batch(config, trainer, module, data)
 
-    describe_run(run, options, loading, complexity, module, data, weights)
+    describe_run(run, made_by, options, loading, complexity, module, data, weights)
     checkpoint = None
     if weights is None:
         checkpoint = resume(run, module, origin)
@@ -253,6 +253,7 @@ def fit_evaluation_batch(config: dict[str, Any], trainer: pl.Trainer, module: An
 
 def describe_run(
     run: OpenRun,
+    made_by: Code,
     options: TrainingOptions,
     loading: dict[str, Any],
     complexity: Complexity,
@@ -265,7 +266,7 @@ def describe_run(
     config, trainer, record = run.config["trainer"], run.trainer, run.record
     device, several = trainer.strategy.root_device, trainer.world_size > 1
     record.config_hash = config_hash(run.config)
-    record.code = code(run.config)
+    record.code = made_by
     record.environment = Environment(**environment(device))
     record.parallel = Parallel(
         world_size=trainer.world_size,

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks.records.code_version import made_by_other_code, training_sha256, user_code
+from benchmarks.records import code_version
+from benchmarks.records.code_version import made_by_other_code, remember, training_sha256, user_code
 
 
 @pytest.fixture
@@ -78,3 +79,15 @@ def test_a_file_that_is_no_python_stops_nothing(folder: Path) -> None:
     (folder / "wide_net.py").write_text("def")
     assert made_by_other_code(before)
     assert user_code(config("wide_net.WideNet")) == {}
+
+
+def test_imported_code_keeps_its_hashes_whatever_becomes_of_its_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_version, "_remembered", {})
+    before = user_code(config("wide_net.WideNet"))
+    remember(["wide_net", "lightning_modules.classifier", "no_such"])
+    (folder / "own_layers.py").write_text("WIDTH = 9\n")
+    (folder / "wide_net.py").write_text("def")
+    assert user_code(config("wide_net.WideNet")) == user_code(config("wide_net.WideNet.Inner")) == before
+    assert user_code(config("own_layers.Layer")) == {"own_layers.py": hashlib.sha256(b"WIDTH = 9\n").hexdigest()}

@@ -1,0 +1,47 @@
+"""What the processes of a trial are forked from: the code that it has imported."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from support.commands import CLEAN, ROOT
+
+LIMIT_S = 240
+PACKAGES = ("benchmarks", "conf", "datamodules", "lightning_modules")
+TINY = (
+    *("model=resnet", "data=digits", "recipe.epochs=3", "trainer.limit_train_batches=3", "logger=none"),
+    *("trainer.accelerator=cpu", "cluster.threads_per_process=1"),
+)
+OWN = "from torch.optim import SGD\n\n\nclass OwnSGD(SGD):\n    pass\n"
+
+
+def test_a_record_names_the_code_that_was_imported_when_the_sweep_began(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "run.py", tmp_path)
+    own = tmp_path / "own" / "own_sgd.py"
+    own.parent.mkdir()
+    own.write_text(OWN)
+    process = subprocess.Popen(
+        [sys.executable, "run.py", "-m", *TINY, "recipe.optimizer._target_=own_sgd.OwnSGD", "seed=0,1"],
+        cwd=tmp_path, env=CLEAN | {"PYTHONPATH": str(own.parent)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + LIMIT_S
+    while not list(tmp_path.glob("outputs/digits/*/*/seed0/history.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    for path in (own, tmp_path / "lightning_modules" / "classifier.py"):
+        with path.open("a") as file:
+            file.write("# changed\n")
+            os.fsync(file.fileno())
+    assert process.wait(LIMIT_S) == 0, process.stdout and process.stdout.read()
+    first, second = (
+        json.loads(path.read_text())["code"] for path in sorted(tmp_path.glob("outputs/*/*/*/*/record.json"))
+    )
+    assert list(first["user_code"]) == ["own_sgd.py"]
+    assert second == first

@@ -1,13 +1,13 @@
 """Batch-norm statistics of a network that has made few steps, computed anew before it is evaluated."""
 
+from collections.abc import Iterable
 from math import ceil
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import update_bn
 
 WINDOWS = 10  # of 1 / momentum steps: then the first value has a weight of 3e-5 at torch's momentum of 0.1
 
@@ -16,8 +16,8 @@ class BatchStatistics(pl.Callback):
     """Replaces running statistics before each evaluation, while a run has made fewer steps than running averages need.
 
     The statistics are those of training images as an evaluation sees them, the same ones on every process; the mean over
-    batches, as torch's ``update_bn`` computes it (Izmailov et al. 2018, §3.2). They depend on the weights alone, so a resumed
-    run has the same.
+    batches (Izmailov et al. 2018, §3.2), as torch's ``update_bn`` computes it, which would also drop units out. They depend on
+    the weights alone, so a resumed run has the same.
 
     Args:
         images: of the training split, evenly spaced; all where there are no more.
@@ -39,7 +39,23 @@ class BatchStatistics(pl.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batches = data.training_images(self.images, self.batch_size)
         with trainer.precision_plugin.forward_context(), torch.random.fork_rng():
-            update_bn(batches, pl_module.net)
+            compute_statistics(pl_module.net, batches)
+
+
+@torch.no_grad()
+def compute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of a network in evaluation mode by their means over batches of images; all but its batch
+    norm stays in that mode."""
+    momenta = {layer: layer.momentum for layer in net.modules() if isinstance(layer, _BatchNorm)}
+    for layer in momenta:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative mean
+        layer.train()
+    for images in batches:
+        net(images)
+    for layer, momentum in momenta.items():
+        layer.momentum = momentum
+        layer.eval()
 
 
 def steps_needed(net: nn.Module) -> int:

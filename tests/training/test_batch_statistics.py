@@ -50,6 +50,16 @@ def test_statistics_are_those_of_evenly_spaced_training_images_without_augmentat
     assert not net.training and net[0].momentum == 0.1
 
 
+def test_statistics_are_those_of_whole_layers_whatever_training_drops() -> None:
+    net = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm2d(1))
+    net.eval()
+    for seed in range(2):
+        torch.manual_seed(seed)
+        statistics_after(30, net)
+        assert net[1].running_mean.item() == pytest.approx((torch.arange(20) * 5 / 255).mean().item())
+    assert not any(layer.training for layer in net)
+
+
 def test_a_longer_run_keeps_its_running_averages() -> None:
     net = nn.Sequential(nn.BatchNorm2d(1))
     assert not statistics_after(100, net)

@@ -76,10 +76,11 @@ class HistoryWriter(BatchCallback):
             self._written = row["step"]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": [float(loss) for loss in self._losses], "points": self._means()}
+        losses = torch.stack(self._losses).cpu() if self._losses else []
+        return {"losses": losses, "points": self._means()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._losses = list(torch.tensor(state_dict["losses"]))
+        self._losses = list(state_dict["losses"])
         self._points = state_dict["points"]
 
     def _means(self) -> list[dict[str, Any]]:

@@ -225,6 +225,10 @@ def make_trainer(
         enable_model_summary=False,
         default_root_dir=str(run.directory),
     )
+    if trainer.precision == "64-true":
+        # Lightning does so after it has loaded a checkpoint and copied the average, which would round them to 32 bits. Narrower
+        # ones lose nothing, and keep an average of 32.
+        trainer.precision_plugin.convert_module(module)
     silence(trainer)
     leave_out_profiler(trainer)
     if trainer.world_size != world_size:

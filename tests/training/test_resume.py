@@ -40,6 +40,7 @@ RUNS: dict[str, tuple[list[str], int]] = {
     "workers": (["cluster.loader_workers=2"], 1),
     "averaged": ([EMA], 1),
     "two ranks": ([], 2),
+    "in 64 bits": ([EMA, "trainer.precision=64-true"], 1),
     "statistics": (["recipe.batch_norm_images=64"], 1),
     "epochs": (["launch.checkpoint_every_steps=null"], 1),
     "one epoch": ([EMA, "recipe.epochs=1"], 1),
@@ -114,6 +115,7 @@ def killed(references, disk: Path | None, tmp_path_factory: pytest.TempPathFacto
     plan.add("workers", "workers", die(SAVED, 8), None)
     plan.add("averaged", "averaged", die(SAVED, 9), None)
     plan.add("averaged test", "averaged", die("before ProgressWriter.on_test_start"), None)
+    plan.add("in 64 bits", "in 64 bits", die(SAVED, 9), None)
     plan.add("statistics", "statistics", die(SAVED, 17), None)  # before the last evaluation, with dropout in training
     plan.add("epochs", "epochs", die(SAVED, 15), None)
     plan.add("rank 1", "two ranks", die(SAVED, 8, rank=1), None)

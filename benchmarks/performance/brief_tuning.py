@@ -3,7 +3,8 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +16,7 @@ from benchmarks.performance.subprocesses import ask
 from benchmarks.performance.throughput import label
 from benchmarks.performance.tune import settings, with_setting
 from benchmarks.records.files import read_json
+from benchmarks.records.hardware import on_gpu
 from benchmarks.training import tuned_settings
 from benchmarks.units import duration, plural
 
@@ -28,20 +30,26 @@ def measure_missing(trials: Iterable[Trial | Impossible], say: Callable[[str], N
 
     What was measured before stands: a sweep that goes on measures nothing again.
     """
-    open_trials = [trial for trial in trials if isinstance(trial, Trial) and _is_open(trial)]
-    configs = {tuned_settings.key_of(tuned_settings.specification(one.config)): one.config for one in open_trials}
+    try:
+        open_trials = [trial for trial in trials if isinstance(trial, Trial) and _is_open(trial)]
+        lines = _measured(
+            {tuned_settings.key_of(tuned_settings.specification(one.config)): one.config for one in open_trials}
+        )
+    except ValueError as error:
+        lines = [f"nothing was measured ({error}), the default setting stays"]
+    for line in lines:
+        say(f"trainer=auto: {line}")
+
+
+def _measured(configs: Mapping[str, dict[str, Any]]) -> list[str]:
     if not configs:
-        return
+        return []
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
         json.dump(list(configs.values()), file)
         file.flush()
         threads = max(tuned_settings.specification(config)["threads"] for config in configs.values())
-        try:
-            lines = ask("performance.brief_tuning", file.name, threads)["lines"]
-        except ValueError as error:
-            lines = [f"nothing was measured ({error}), the default setting stays"]
-    for line in lines:
-        say(f"trainer=auto: {line}")
+        lines: list[str] = ask("performance.brief_tuning", file.name, threads)["lines"]
+        return lines
 
 
 def _is_open(trial: Trial) -> bool:
@@ -55,9 +63,19 @@ def _is_open(trial: Trial) -> bool:
         return False
     if is_finished(trial) or refusal(trial) is not None:
         return False
-    key = tuned_settings.key_of(tuned_settings.specification(config))
-    kept = Path(config["output_root"], tuned_settings.FOLDER).glob("*.json")
-    return not any(key in (read_json(path) or {}).get("networks", {}) for path in kept)
+    root, key = config["output_root"], tuned_settings.key_of(tuned_settings.specification(config))
+    kept = (read_json(path) or {} for path in Path(root, tuned_settings.FOLDER).glob("*.json"))
+    # Which machine this is takes seconds to ask.
+    if not any(key in one.get("networks", {}) for one in kept):
+        return True
+    return tuned_settings.find(root, _machine(on_gpu(config)), key)[0] is None
+
+
+@cache
+def _machine(gpu: bool) -> dict[str, Any]:
+    """Return what a run here compares with a file's ``hardware``."""
+    machine: dict[str, Any] = ask("training.options", gpu, 1)["hardware"]
+    return machine
 
 
 def measure(config: dict[str, Any]) -> str:

@@ -5,14 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.commands import records, run_here
 from support.configurations import trial
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
 from benchmarks.performance import brief_tuning
-from benchmarks.records.files import read_json
+from benchmarks.records.files import read_json, write_json
+from benchmarks.records.hardware import hardware
 from benchmarks.training import tuned_settings
+from benchmarks.training.environment import environment
 from benchmarks.training.train import tuned_arguments
 
 SMALL = ("model=resnet", "model.depth=8", "model.base_channels=4", "recipe.batch_size=8", "trainer=auto",
@@ -24,7 +27,9 @@ def asked(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[Any]:
     """The configurations for which a sweep of these overrides has something measured."""
     calls: list[Any] = []
 
-    def ask(module: str, path: str, threads: int) -> dict[str, Any]:
+    def ask(module: str, path: Any, threads: int) -> dict[str, Any]:
+        if module == "training.options":
+            return {"hardware": hardware(environment(torch.device("cpu")))}
         calls.extend(json.loads(Path(path).read_text()))
         return {"lines": ["chosen"]}
 
@@ -54,6 +59,12 @@ def test_what_is_measured_is_kept_and_taken_by_runs(tmp_path: Path, monkeypatch:
     assert arguments["channels_last"] == (fastest["channels_last"] and gain >= tuned_settings.WORTH)
     assert loading == {}
     assert asked(monkeypatch, *overrides) == [], "a sweep that goes on measures nothing again"
+    content = read_json(path) or {}
+    write_json(path, content | {"hardware": content["hardware"] | {"torch": "1.0"}})
+    assert len(asked(monkeypatch, *overrides)) == 1, "another version of torch has measured it"
+    write_json(path.with_name("another_machine.json"), content)
+    path.unlink()
+    assert len(asked(monkeypatch, *overrides)) == 1, "another machine has measured it"
 
 
 def test_what_is_set_or_runs_elsewhere_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

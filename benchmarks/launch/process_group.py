@@ -33,6 +33,7 @@ from benchmarks.launch.process import (
 from benchmarks.records.code_version import training_sha256
 
 DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+SERVER_LOST = 255  # what multiprocessing says of a child whose server can tell no more how it ended
 
 
 class ProcessGroup:

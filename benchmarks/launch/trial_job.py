@@ -20,7 +20,7 @@ from benchmarks.config.trial import Trial
 from benchmarks.launch.checks import is_finished, refusal
 from benchmarks.launch.new_record import new_record, supersede
 from benchmarks.launch.process import Node, can_fork
-from benchmarks.launch.process_group import ProcessGroup
+from benchmarks.launch.process_group import SERVER_LOST, ProcessGroup
 from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, on_gpu
@@ -106,7 +106,7 @@ class TrialJob:
         share = cores() // (self._ranks * (self._limits["workers"] if gpus is None else 1))
         cluster["threads_per_process"] = cluster["threads_per_process"] or max(1, share)
         self._group: ProcessGroup | None = None
-        self._asked = self._waiting = time.time()
+        self._asked = self._waiting = time.monotonic()
         self._silence = Silence()
         self._stopping: tuple[str, str] | None = None
         self._signals: list[tuple[float, int]] = []  # when to send what, soonest first
@@ -127,8 +127,12 @@ class TrialJob:
         known = (files.read_json(self.directory / files.FAILURE) or {}).get("known")
         if outcome.status == "failed" and self._retries and not known:
             self._retries -= 1
-            self._restart(outcome.error or "")
-            return None
+            try:
+                self._restart(outcome.error or "")
+                return None
+            except OSError as error:
+                cause = _not_written(self.directory, error)
+                outcome = self._finish("failed", f"{outcome.error}; it could not be started again: {cause}")
         self._release()
         return outcome
 
@@ -140,7 +144,7 @@ class TrialJob:
         """Asks the trial to save and stop, and ends it if it does not; ``at_once`` leaves out the asking."""
         self._stopping = (status, error)
         wait = 0 if at_once else SAVE_S
-        now = time.time()
+        now = time.monotonic()
         self._signals = [(now + wait, signal.SIGTERM), (now + wait + STOP_S, signal.SIGKILL)]
         if not at_once:
             self._signals.insert(0, (now, signal.SIGUSR1))
@@ -161,7 +165,7 @@ class TrialJob:
         """Opens the record and starts the processes, once nobody else's are left."""
         if self._stopping:
             return self._finish(*self._stopping)
-        waited = time.time() - self._waiting
+        waited = time.monotonic() - self._waiting
         if not self._keeps_record and not self._first_is_there():
             return None if waited < JOIN_S else Outcome("failed", f"machine 0 has not started this trial in {JOIN_S} s")
         if self._keeps_record and held(self.directory / RANKS):
@@ -188,7 +192,7 @@ class TrialJob:
 
     def _watch(self, group: ProcessGroup) -> None:
         """Keeps the limits, and sends the signals of a stop when they are due."""
-        now = time.time()
+        now = time.monotonic()
         silent_s = self._silence.seconds(self._last_sign())
         if self._signals:
             if now >= self._signals[0][0]:
@@ -212,8 +216,8 @@ class TrialJob:
 
     def _first_is_there(self) -> bool:
         """Whether machine 0 is at this trial; asked now and then, as asking takes the lock for an instant."""
-        if time.time() - self._looked_for_first > LOOK_S:
-            self._looked_for_first = time.time()
+        if time.monotonic() - self._looked_for_first > LOOK_S:
+            self._looked_for_first = time.monotonic()
             self._first = held(self.directory / LAUNCHER)
         return self._first
 
@@ -245,7 +249,7 @@ class TrialJob:
     def _restart(self, error: str) -> None:
         files.reopen(self.directory, error)
         self._group, self._stopping, self._signals = None, None, []
-        self._waiting = time.time()
+        self._waiting = time.monotonic()
 
     def _cause(self, returncode: int) -> str:
         failure = files.read_json(self.directory / files.FAILURE)
@@ -256,7 +260,8 @@ class TrialJob:
         lines = files.last_lines(self.directory / self._log)
         if not lines and is_full(self.directory):
             return FULL_DISK
-        return f"exit code {returncode}: {lines[-1] if lines else 'no output'}"
+        hint = " (was the server of processes killed?)" if returncode == SERVER_LOST else ""
+        return f"exit code {returncode}{hint}: {lines[-1] if lines else 'no output'}"
 
     def _release(self) -> None:
         if self._lock is not None:

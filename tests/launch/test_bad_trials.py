@@ -1,5 +1,6 @@
 """Trials that meet files of others, other data, signals and terminals that are gone: one cause each, and the rest goes on."""
 
+import itertools
 import json
 import os
 import signal
@@ -197,6 +198,13 @@ def test_the_time_in_which_a_launcher_sleeps_is_no_silence(monkeypatch: pytest.M
     now += 3600  # the lid was closed
     assert silence.seconds(7.0) == 20 + trial_job.LONGEST_POLL_S
     assert silence.seconds(8.0) == 0  # a sign, from whatever clock
+
+
+def test_a_clock_that_is_set_ends_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = itertools.count(step=86_400)
+    monkeypatch.setattr(trial_job.time, "time", lambda: float(next(days)))
+    _, outcomes = sweep(tmp_path, "launch.time_limit_s=600")
+    assert outcomes == [Outcome("ok")]
 
 
 def start(root: Path, *arguments: str, stdout: int, **environment: str) -> subprocess.Popen[str]:

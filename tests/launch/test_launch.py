@@ -1,6 +1,7 @@
 """Sweeps of real processes: trials that fail, hang, are killed, restarted, locked or stale."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -83,6 +84,24 @@ def test_a_killed_rank_is_named_and_a_restart_ends_in_the_same_weights(tmp_path:
     assert undisturbed["restarts"] == []
     assert restarted["weights_sha256"] == undisturbed["weights_sha256"]
     assert undisturbed["notes"] and restarted["notes"] == undisturbed["notes"]
+
+
+def test_a_trial_that_cannot_be_started_again_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(directory: Path, error: str) -> None:
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(directory / files.RECORD))
+
+    monkeypatch.setattr(files, "reopen", full)
+    bad, good = run(tmp_path, "model=resnet", *FAULTY, "+recipe.optimizer.fault=kill,none", "launch.retries=1")
+    assert bad.status == "failed" and good == Outcome("ok")
+    assert "killed by SIGKILL (out of memory?); it could not be started again: " in (bad.error or "")
+    assert [record["status"] for record in records(tmp_path)] == ["failed", "ok"]
+    assert not any(held(path) for path in tmp_path.rglob(LAUNCHER))
+
+
+def test_a_server_that_was_killed_is_named_and_another_goes_on(tmp_path: Path) -> None:
+    bad, good = run(tmp_path, "model=resnet", *FAULTY, "+recipe.optimizer.fault=orphan,none")
+    assert bad.status == "failed" and "exit code 255 (was the server of processes killed?): " in (bad.error or "")
+    assert good == Outcome("ok")
 
 
 def test_a_programs_own_error_is_not_tried_again(tmp_path: Path) -> None:

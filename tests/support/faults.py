@@ -13,7 +13,7 @@ class FaultySGD(torch.optim.SGD):
     """SGD that does ``fault`` on ``rank`` at its ``at``-th step of a process; with ``once``, a file, only the first time.
 
     Args:
-        fault: raise, hang, kill (SIGKILL to itself), or none.
+        fault: raise, hang, kill (SIGKILL to itself), orphan (SIGKILL to its parent), or none.
     """
 
     def __init__(self, params: Any, fault: str = "none", rank: int = 0, at: int = 2, once: str | None = None, **rest):
@@ -28,7 +28,9 @@ class FaultySGD(torch.optim.SGD):
                 raise LookupError(f"rank {self.rank} fails on purpose")
             if self.fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if self.fault == "hang":
+            if self.fault == "orphan":
+                os.kill(os.getppid(), signal.SIGKILL)
+            if self.fault in ("hang", "orphan"):
                 time.sleep(1000)
         return result
 

@@ -19,6 +19,7 @@ from benchmarks.performance.subprocesses import ask
 from benchmarks.records import files
 from benchmarks.records.code_version import training_sha256, user_code
 from benchmarks.records.hardware import cores, on_gpu
+from benchmarks.records.locks import update_json
 from benchmarks.terminal import with_bar
 from benchmarks.training import tuned_settings
 from benchmarks.units import quantity
@@ -90,9 +91,7 @@ def forecast(
 
 def keep(output_root: str | Path, forecasts: Mapping[str, Mapping[str, Any]]) -> None:
     """Add forecasts, by the hash of their configuration, to ``<output_root>/forecasts.json``; a newer one replaces an older."""
-    path = Path(output_root, files.FORECASTS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, (files.read_json(path) or {}) | dict(forecasts))
+    update_json(Path(output_root, files.FORECASTS), lambda kept: kept | dict(forecasts))
 
 
 def _forecast(trial: Trial, results: Results, flops_per_s: float | None, measure: bool) -> Forecast:

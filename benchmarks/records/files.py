@@ -5,6 +5,7 @@ import io
 import json
 import math
 import os
+import secrets
 import stat
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -59,7 +60,8 @@ def write_atomic(path: Path, content: str | memoryview | Iterable[str], durable:
         content: of text the pieces, too, of which each is written before the next one is made.
     """
     pieces = [content] if isinstance(content, str | memoryview) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Random, as processes of two machines or containers may have one number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "wb") as file:
             for piece in pieces:

@@ -4,11 +4,12 @@ import fcntl
 import json
 import os
 import socket
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
-from benchmarks.records.files import now
+from benchmarks.records.files import now, read_json, write_json
 
 LAUNCHER, RANKS = "launcher.lock", "ranks.lock"
 
@@ -26,22 +27,33 @@ class Lock:
     @classmethod
     def take(cls, path: Path) -> Self | None:
         """The exclusive lock, or None where somebody holds it."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
         content = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": now()})
-        os.truncate(descriptor, 0)
-        os.write(descriptor, content.encode())
-        return cls(descriptor)
+        try:
+            return cls._open(path, fcntl.LOCK_EX | fcntl.LOCK_NB, content)
+        except BlockingIOError:
+            return None
 
     @classmethod
     def share(cls, path: Path) -> Self:
         """A shared lock, held with others; waits for the holder of an exclusive one."""
+        return cls._open(path, fcntl.LOCK_SH)
+
+    @classmethod
+    def wait_for(cls, path: Path) -> Self:
+        """The exclusive lock, once nobody else holds it."""
+        return cls._open(path, fcntl.LOCK_EX)
+
+    @classmethod
+    def _open(cls, path: Path, kind: int, content: str | None = None) -> Self:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        try:
+            fcntl.flock(descriptor, kind)
+            if content is not None:
+                os.truncate(descriptor, 0)
+                os.write(descriptor, content.encode())
+        except BaseException:
+            os.close(descriptor)  # else it would hold the lock
+            raise
         return cls(descriptor)
 
     def release(self) -> None:
@@ -49,6 +61,16 @@ class Lock:
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
+
+
+def update_json(path: Path, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
+    """Write what ``change`` makes of a JSON object, empty where there is none, while no other process does so."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = Lock.wait_for(path.with_name(f".{path.name}.lock"))
+    try:
+        write_json(path, change(read_json(path) or {}))
+    finally:
+        lock.release()
 
 
 def held(path: Path) -> bool:

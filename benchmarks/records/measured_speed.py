@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.files import read_json, write_json
+from benchmarks.records.files import read_json
 from benchmarks.records.hardware import hardware
+from benchmarks.records.locks import update_json
 
 KEPT = "throughput.json"
 BLOCK = "throughput"
@@ -55,8 +56,7 @@ def _relevant(overrides: Mapping[str, Any]) -> dict[str, Any]:
 def keep(root: Path, key: str, figures: Mapping[str, Any]) -> Path:
     """Add a measurement, in place of an earlier one of the same; return the file."""
     path = root / KEPT
-    root.mkdir(parents=True, exist_ok=True)
-    write_json(path, (read_json(path) or {}) | {key: dict(figures)})
+    update_json(path, lambda kept: kept | {key: dict(figures)})
     return path
 
 

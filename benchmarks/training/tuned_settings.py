@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.files import read_json, write_json
+from benchmarks.records.files import read_json
 from benchmarks.records.hardware import cores, on_gpu
+from benchmarks.records.locks import update_json
 from benchmarks.training.default_settings import complete, exact_precision
 from benchmarks.units import one_line
 
@@ -45,11 +46,13 @@ def path_of(root: str | Path, machine: Mapping[str, Any]) -> Path:
 
 def keep(root: str | Path, machine: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> Path:
     """Add what was measured of a network, and drop what other versions measured in the same file; return the file."""
+
+    def added(held: dict[str, Any]) -> dict[str, Any]:
+        networks = held["networks"] if held.get("hardware") == machine else {}
+        return {"hardware": dict(machine), "networks": networks | {key: dict(entry)}}
+
     path = path_of(root, machine)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = read_json(path) or {}
-    networks = held["networks"] if held.get("hardware") == machine else {}
-    write_json(path, {"hardware": dict(machine), "networks": networks | {key: dict(entry)}})
+    update_json(path, added)
     return path
 
 

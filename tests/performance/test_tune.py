@@ -317,6 +317,6 @@ def test_a_data_set_that_is_not_there_leaves_out_the_workers(
     out, err = capsys.readouterr()
     assert "loader workers are not measured, and starting is not counted: data/cifar10 holds no CIFAR-10" in err
     assert out.count("holds no CIFAR-10") == 1 and "loader workers not measured" in out
-    [path] = (tmp_path / "tuning").iterdir()
+    [path] = (tmp_path / "tuning").glob("*.json")
     [entry] = json.loads(path.read_text())["networks"].values()
     assert entry["workers"] == [] and tuned_settings.choose_least([], "workers", "train_images_per_s") is None

@@ -20,6 +20,15 @@ def test_the_folder_of_a_renamed_file_is_written_out_too(tmp_path: Path, monkeyp
     assert Path(file).parent == tmp_path and rest == ["rename", str(tmp_path)]
 
 
+def test_no_two_writers_have_one_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of one number, as two containers have, are told apart too."""
+    names, replace = set(), os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: (names.add(source), replace(source, target)))
+    for _ in "ab":
+        write_atomic(tmp_path / "a", "content")
+    assert len(names) == 2 and os.listdir(tmp_path) == ["a"]
+
+
 def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:
     """By another parser and by our own; the order of the keys stays."""
     texts = ["", "null", "1e-3", "07", "a: b", "- c", "ä ✓\x07\n", "word " * 40, "'\"#{}[]"]

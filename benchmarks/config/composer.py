@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.config.about import check_about
 from benchmarks.config.hydra_errors import compose_overrides, first_line
 from benchmarks.config.known_keys import check_keys, leaves, references
-from benchmarks.config.schema import check_values
+from benchmarks.config.schema import check_values, is_number, takes_fractions
 from benchmarks.config.trial import ConfigurationError, Trial, differing, flatten, identity
 
 # Of Hydra, and of an experiment for the launcher and the report: no run has them in its configuration.
@@ -124,6 +124,7 @@ class Composer:
             check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
             self._checked.add((template, reference))
         check_values(config)
+        config = _typed(config, reference.config)
         written = _filled(template.identity, values)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
 
@@ -207,6 +208,16 @@ def _filled(node: Any, values: Mapping[float | str, Any]) -> Any:
     if isinstance(node, list):
         return [_filled(child, values) for child in node]
     return values.get(node, node) if type(node) in (int, float, str) else node
+
+
+def _typed(node: Any, reference: Any, key: str = "") -> Any:
+    """Return a configuration with 1.0 for 1 where the files have a fraction, or nothing at a key that takes fractions: both are
+    one value, with one hash."""
+    if isinstance(node, dict):
+        below = reference if isinstance(reference, dict) else {}
+        return {name: _typed(child, below.get(name), f"{key}.{name}".lstrip(".")) for name, child in node.items()}
+    takes_one = type(reference) is float or (type(reference) is not int and takes_fractions(key))
+    return float(node) if takes_one and type(node) is int and is_number(node) else node
 
 
 def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:

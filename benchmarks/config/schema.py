@@ -216,6 +216,11 @@ KEYS: Mapping[str, Kind] = {
 }
 
 
+def takes_fractions(key: str) -> bool:
+    """Tell whether a key's value is any number, not a whole one."""
+    return key in KEYS and KEYS[key].holds(0.5)
+
+
 def check_values(config: Mapping[str, Any]) -> None:
     """Raise ConfigurationError, saying what would be right, for a value that is missing or of another kind than its key's."""
     for key, kind in KEYS.items():

@@ -96,7 +96,8 @@ def keep(output_root: str | Path, forecasts: Mapping[str, Mapping[str, Any]]) ->
 
 def _forecast(trial: Trial, results: Results, flops_per_s: float | None, measure: bool) -> Forecast:
     record = files.read_json(trial.directory / files.RECORD) or {}
-    if is_finished(trial) and record["config_hash"] == config_hash(trial.config):
+    # A hash also tells 1 from 1.0, as runs of before have them where the files have the other.
+    if is_finished(trial) and (record["config_hash"] == config_hash(trial.config) or refusal(trial) is None):
         cost, spent = record["complexity"], record["compute"]
         device_s = spent["wall_s"] * record["parallel"]["world_size"]
         return Forecast(trial, True, params=cost["params"], train_flops=spent["train_flops"], device_s=device_s)

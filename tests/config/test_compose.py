@@ -1,5 +1,6 @@
 """Overrides to trials: what composes, where it goes, and what is said of what does not."""
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -211,6 +212,22 @@ def test_places_are_no_part_of_the_identity() -> None:
     assert differing_keys(base, other) == {"recipe.optimizer.lr": (0.01, 0.5)}
 
 
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("recipe.optimizer.lr=1", "recipe.optimizer.lr=1.0"),
+        ("trainer.max_train_flops=80000000000", "trainer.max_train_flops=8e10"),
+        ("model.dropout=0", "model=densenet"),  # 0.0 in its file
+        ("recipe.optimizer={lr: 1}", "recipe.optimizer={lr: 1.0}"),
+    ],
+)
+def test_one_value_has_one_hash_however_it_is_written(text: str, same: str) -> None:
+    first, second = (one("model=densenet", override) for override in (text, same))
+    assert first.directory == second.directory
+    assert config_hash(first.config) == config_hash(second.config)
+    assert json.dumps(first.config) == json.dumps(second.config)
+
+
 def test_a_sweep_is_the_product_in_order() -> None:
     trials = expand(["model=resnet,resnext,densenet", "seed=0,1"], multirun=True)
     assert [(trial.config["family"], trial.config["seed"]) for trial in trials if isinstance(trial, Trial)] == [
@@ -296,7 +313,7 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
     [
         (["output_root=/x"], [["model=resnet", "model=densenet"], ["seed=0", "seed=3", "seed=5"]]),
         (["model=densenet"], [["model.compression=0.5", "model.compression=0.75", "model.compression=1.0"]]),
-        ([], [["recipe.optimizer.lr=0.1", "recipe.optimizer.lr=1", "recipe.optimizer.lr=0.01"]]),
+        ([], [["recipe.optimizer.lr=0.1", "recipe.optimizer.lr=1.0", "recipe.optimizer.lr=0.01"]]),
         (["model=resnet"], [["model.depth=20", "model.depth=32", "model.depth=44"]]),
         (["trainer.limit_train_batches=4"], [["recipe.epochs=2", "recipe.epochs=12"], ["seed=1", "seed=2"]]),
         (["~recipe.augment.crop_padding"], [["seed=1", "seed=2"]]),
@@ -307,7 +324,7 @@ def departs(overrides: tuple[str, ...]) -> dict[str, Any]:
         (["recipe.name='of ${name}'"], [["name=one", "name=two", "name=stand_in_0"], ["model.depth=20", "model.depth=32"]]),
         (["model=resnet"], [["name=one-2", "name=two-b.c", "name=inf-1"], ["model.depth=20", "model.depth=32"]]),
         (["recipe.name='lr${below_one:${recipe.optimizer.lr}}'"],
-         [["recipe.optimizer.lr=0.5", "recipe.optimizer.lr=0.7", "recipe.optimizer.lr=2"]]),
+         [["recipe.optimizer.lr=0.5", "recipe.optimizer.lr=0.7", "recipe.optimizer.lr=2.0"]]),
         ([], [["model={depth:29,cardinality:4}"], ["seed=1", "seed=2", "seed=3"]]),
         (["seed=4", "++seed=5"], [["recipe.epochs=3", "recipe.epochs=4", "recipe.epochs=5"]]),
         (["recipe.epochs=4", "recipe={epochs:5}"], [["seed=1", "seed=2", "seed=3"]]),

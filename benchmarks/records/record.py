@@ -184,7 +184,8 @@ class Protocol:
 
 @dataclass(kw_only=True)
 class Resumption:
-    """A start from a checkpoint, None for a start anew; ``reason`` only where newer checkpoints were not usable."""
+    """A start from a checkpoint, None for a start anew; ``reason`` only where newer checkpoints were not usable, or
+    a CPU computes in another number of threads than before."""
 
     at: str
     step: int

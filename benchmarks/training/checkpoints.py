@@ -83,7 +83,7 @@ class Checkpoints(BatchCallback):
         monitor: the validation metric, lower is better; ties keep the earlier.
         stop: what asks training to stop.
         every_steps: optimiser steps between checkpoints, and then one before each evaluation; None for those of epochs alone.
-        origin: checksums of the code and of the data that train, ``code`` and ``data``; kept in every checkpoint.
+        origin: what trains, kept in every checkpoint: checksums ``code`` and ``data``, and the number of ``threads``.
 
     Raises:
         Interrupted: in training, after the checkpoint, if it was to stop.

@@ -76,7 +76,8 @@ class HistoryWriter(BatchCallback):
             self._written = row["step"]
 
     def state_dict(self) -> dict[str, Any]:
-        losses = torch.stack(self._losses).cpu() if self._losses else []
+        # As one tensor, in the type that they have.
+        losses: Any = torch.stack(self._losses).cpu() if self._losses else []
         return {"losses": losses, "points": self._means()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

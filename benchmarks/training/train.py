@@ -27,6 +27,7 @@ from benchmarks.training.batch_hooks import leave_out_profiler
 from benchmarks.training.callbacks import testing_callbacks, training_callbacks
 from benchmarks.training.checkpoints import (
     CHECKPOINTS,
+    ORIGIN,
     AtomicCheckpointIO,
     check_fits,
     check_origin,
@@ -76,7 +77,11 @@ def train(run: OpenRun) -> None:
     check_images(config, data.training_shape())
     apply_options(run, options, arguments, module, complexity)
 
-    origin = {"code": made_by.training_sha256, "data": data.manifest()["sha256"]}
+    origin = {
+        "code": made_by.training_sha256,
+        "data": data.manifest()["sha256"],
+        "threads": str(torch.get_num_threads()),
+    }
     if weights is None:
         callbacks = training_callbacks(run, options, arguments, module, complexity, origin)
     else:
@@ -304,8 +309,9 @@ def describe_run(
 
 
 def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> Path | None:
-    """Return the checkpoint to continue from, None to start anew; record which it is, and what is wrong with newer ones. Raises
-    ValueError where it is of another network, other code or other images than ``origin`` says."""
+    """Return the checkpoint to continue from, None to start anew; record which it is, what is wrong with newer ones, and that a
+    CPU has another number of threads now. Raises ValueError where it is of another network, other code or other images than
+    ``origin`` says."""
     path, checkpoint, problems = newest_intact(run.directory / CHECKPOINTS)
     if path is not None:
         check_fits(path, checkpoint["state_dict"], module)
@@ -315,8 +321,12 @@ def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> 
     resumption = Resumption(
         at=files.now(), step=checkpoint["global_step"] if path else 0, checkpoint=path.name if path else None
     )
-    if problems:
-        resumption.reason = "; ".join([*problems, f"going on from {path.name}" if path else "started anew"])
+    reasons = [*problems, f"going on from {path.name}" if path else "started anew"] if problems else []
+    there = checkpoint.get(ORIGIN, {}).get("threads", origin["threads"])
+    if there != origin["threads"] and device_of(run.config["trainer"]["accelerator"]).type == "cpu":
+        reasons.append(f"{origin['threads']} threads now, {there} before: other bits than without the interruption")
+    if reasons:
+        resumption.reason = "; ".join(reasons)
         print(resumption.reason, file=sys.stderr)
     run.record.resumptions.append(resumption)
     return path

@@ -86,6 +86,17 @@ def test_a_killed_rank_is_named_and_a_restart_ends_in_the_same_weights(tmp_path:
     assert undisturbed["notes"] and restarted["notes"] == undisturbed["notes"]
 
 
+def test_a_run_that_goes_on_with_other_threads_says_so(tmp_path: Path) -> None:
+    """They change the order of sums."""
+    once = ("+recipe.optimizer.fault=kill", f"+recipe.optimizer.once={tmp_path / 'once'}", "+recipe.optimizer.at=4")
+    faulty = ("model=resnet", "recipe.optimizer._target_=support.faults.FaultySGD", *once)
+    [killed] = run(tmp_path, *faulty)
+    assert killed.status == "failed"
+    assert run(tmp_path, *faulty, "cluster.threads_per_process=2") == [Outcome("ok")]
+    [resumption] = records(tmp_path)[0]["resumptions"]
+    assert resumption["reason"] == "2 threads now, 1 before: other bits than without the interruption"
+
+
 def test_a_trial_that_cannot_be_started_again_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(directory: Path, error: str) -> None:
         raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(directory / files.RECORD))

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from benchmarks.config.about import check_about
 from benchmarks.config.hydra_errors import compose_overrides, first_line
 from benchmarks.config.known_keys import check_keys, leaves, references
-from benchmarks.config.schema import check_values, is_number, takes_fractions
+from benchmarks.config.schema import check_values, takes_fractions
 from benchmarks.config.trial import ConfigurationError, Trial, differing, flatten, identity
 
 # Of Hydra, and of an experiment for the launcher and the report: no run has them in its configuration.
@@ -216,8 +216,9 @@ def _typed(node: Any, reference: Any, key: str = "") -> Any:
     if isinstance(node, dict):
         below = reference if isinstance(reference, dict) else {}
         return {name: _typed(child, below.get(name), f"{key}.{name}".lstrip(".")) for name, child in node.items()}
-    takes_one = type(reference) is float or (type(reference) is not int and takes_fractions(key))
-    return float(node) if takes_one and type(node) is int and is_number(node) else node
+    if type(node) is not int or type(reference) is int:
+        return node
+    return float(node) if type(reference) is float or takes_fractions(key) else node
 
 
 def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:

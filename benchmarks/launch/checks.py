@@ -112,10 +112,8 @@ def _other_run(trial: Trial) -> str | None:
     if differing:
         other = "data.name or output_root" if any(key.startswith("data.") for key in differing) else "output_root"
         causes: dict[tuple[str, str], str] = {}
-        for (
-            key,
-            values,
-        ) in differing.items():  # sorted: model.num_classes comes after data.num_classes, which it follows
+        for key, values in differing.items():
+            # In order: data.num_classes comes before model.num_classes, which follows it.
             line = f"{key}: {values[0]!r} there, {values[1]!r} here"
             causes.setdefault((key.rpartition(".")[2], repr(values)), line)
         keys = ", ".join(causes.values())

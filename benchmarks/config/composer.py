@@ -124,7 +124,7 @@ class Composer:
             check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
             self._checked.add((template, reference))
         check_values(config)
-        config = _typed(config, reference.config)
+        _write_fractions(config, reference.config)
         written = _filled(template.identity, values)
         return Trial(config, _overrides(written, reference.identity, flatten(config)))
 
@@ -210,15 +210,17 @@ def _filled(node: Any, values: Mapping[float | str, Any]) -> Any:
     return values.get(node, node) if type(node) in (int, float, str) else node
 
 
-def _typed(node: Any, reference: Any, key: str = "") -> Any:
-    """Return a configuration with 1.0 for 1 where the files have a fraction, or nothing at a key that takes fractions: both are
-    one value, with one hash."""
-    if isinstance(node, dict):
-        below = reference if isinstance(reference, dict) else {}
-        return {name: _typed(child, below.get(name), f"{key}.{name}".lstrip(".")) for name, child in node.items()}
-    if type(node) is not int or type(reference) is int:
-        return node
-    return float(node) if type(reference) is float or takes_fractions(key) else node
+def _write_fractions(config: dict[str, Any], reference: Mapping[str, Any], above: str = "") -> None:
+    """Write 1.0 for 1 where the files have a fraction, or nothing at a key that takes fractions: both are one value, with one
+    hash."""
+    for name, value in config.items():
+        there = reference.get(name)
+        if isinstance(value, dict):
+            _write_fractions(value, there if isinstance(there, dict) else {}, f"{above}{name}.")
+        elif type(value) is int and (
+            type(there) is float or (type(there) is not int and takes_fractions(above + name))
+        ):
+            config[name] = float(value)
 
 
 def _overrides(written: Mapping[str, Any], reference: Mapping[str, Any], resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ FEWEST = 3  # seeds of an interval; two, where their spread is pooled with other
 POWER = 0.8
 NODES = 48  # values of a chi-square variable over which is averaged, tails included
 FEW_NODES = 16  # the same without the tails
-DRAWN = 128  # estimates of the spreads that may come out
+DRAWN = 64  # estimates of the spreads that may come out
 PLASTIC = 1.2207440846057596  # the real root of x⁴ = x + 1
 STEPS = 60  # of Newton's method at most; a dozen are usual
 MOST_SEEDS = 1_000
@@ -300,7 +300,7 @@ def _with_seeds(components: VarianceComponents, seeds: int) -> VarianceComponent
 
 
 def _planned(compared: Contrast) -> Contrast:
-    """The difference with equally likely estimates of its spreads over seeds, as `pooled` would make them, shape (128,)."""
+    """The difference with equally likely estimates of its spreads over seeds, as `pooled` would make them, shape (64,)."""
     networks = compared.first, compared.second
     if not compared.shared:
         first, second = (

@@ -14,7 +14,7 @@ from benchmarks.config.about import check_about
 from benchmarks.config.hydra_errors import compose_overrides, first_line
 from benchmarks.config.known_keys import check_keys, leaves, references
 from benchmarks.config.schema import check_values, takes_fractions
-from benchmarks.config.trial import ConfigurationError, Trial, differing, flatten, identity
+from benchmarks.config.trial import PLACES, ConfigurationError, Trial, differing, flatten, identity
 
 # Of Hydra, and of an experiment for the launcher and the report: no run has them in its configuration.
 OF_NO_RUN = ("hydra", "rows", "paper")
@@ -212,9 +212,11 @@ def _filled(node: Any, values: Mapping[float | str, Any]) -> Any:
 
 def _write_fractions(config: dict[str, Any], reference: Mapping[str, Any], above: str = "") -> None:
     """Write 1.0 for 1 where the files have a fraction, or nothing at a key that takes fractions: both are one value, with one
-    hash."""
+    hash. What no hash is of stays as it is."""
     for name, value in config.items():
         there = reference.get(name)
+        if not above and name in PLACES:
+            continue
         if isinstance(value, dict):
             _write_fractions(value, there if isinstance(there, dict) else {}, f"{above}{name}.")
         elif type(value) is int and (

@@ -215,7 +215,7 @@ def _write_fractions(config: dict[str, Any], reference: Mapping[str, Any], above
     hash. What no hash is of stays as it is."""
     for name, value in config.items():
         there = reference.get(name)
-        if not above and name in PLACES:
+        if above + name in PLACES:
             continue
         if isinstance(value, dict):
             _write_fractions(value, there if isinstance(there, dict) else {}, f"{above}{name}.")

@@ -7,12 +7,11 @@ import pytest
 from hydra.utils import instantiate
 from support.benchmark_command import command
 from support.reference_networks import REFERENCE_COUNTS, check_cost, reference_network
-from torch import nn
 
 from benchmarks.analysis.published import Row, Table, tables
 from benchmarks.complexity import counting
 from benchmarks.complexity.cost import Complexity
-from benchmarks.complexity.counting import measure
+from benchmarks.complexity.counting import build, measure
 from benchmarks.complexity.reference_counts import all_reference_counts, check, reference_counts_of
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
@@ -203,11 +202,11 @@ def test_verdicts_are_printed_and_the_same_network_is_measured_once(
 ) -> None:
     measured = []
 
-    def count_calls(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
-        measured.append(input_size)
-        return measure(net, input_size)
+    def count_calls(model: Any, image: Any) -> Any:
+        measured.append(image)
+        return build(model, image)
 
-    monkeypatch.setattr(counting, "measure", count_calls)
+    monkeypatch.setattr(counting, "build", count_calls)
     monkeypatch.setattr(certify, "tables", lambda: some_rows())
     assert main([]) == 0
     out = capsys.readouterr().out

@@ -20,7 +20,7 @@ from benchmarks.performance.cases import chosen
 from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, exit_code, this_machine
 from benchmarks.performance.launching import ONE_STEP, RUN
 from benchmarks.performance.processes import DAY_S, whole
-from benchmarks.records.files import CONFIG, RECORD, read_json, write_config, write_json
+from benchmarks.records.files import CHECKPOINTS, CONFIG, RECORD, read_json, write_config, write_json
 from benchmarks.records.hardware import cores
 from benchmarks.records.runs import load_runs
 from benchmarks.terminal import at_least, with_bar
@@ -237,7 +237,7 @@ def main(argument: dict[str, Any]) -> dict[str, int]:
     trials = expand_all(argument["overrides"])
     for index, trial in enumerate(trials):
         run, config = runs[index % len(runs)], trial.config
-        shutil.copytree(run.directory, trial.directory, ignore=shutil.ignore_patterns("checkpoints", RECORD, CONFIG))
+        shutil.copytree(run.directory, trial.directory, ignore=shutil.ignore_patterns(CHECKPOINTS, RECORD, CONFIG))
         # Costs that rise with the width, as those of real networks do: equal ones would make a front of one point.
         scale = (config["model"]["base_channels"] / 2) ** 2 * macs / (run.macs or 1)
         record = read_json(run.directory / RECORD) or {}

@@ -24,7 +24,7 @@ FORECASTS = "forecasts.json"
 DEEPEST = 4000  # levels of a configuration; a run writes about ten
 CONFIG_VALUES, CONFIG_DEPTH = 100_000, 50  # at most; YAML's aliases make endless ones of a few bytes
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
-PICTURES = "pictures"  # folder of a run
+PICTURES, CHECKPOINTS = "pictures", "checkpoints"  # folders of a run
 CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (
     "config.yaml",
     "record.json",
@@ -47,9 +47,17 @@ def below(root: Path, path: str | Path) -> str:
     return text.removeprefix(start) if text.startswith(start) else os.path.relpath(path, root)
 
 
+def checkpoint_of(run: Path, name: str) -> Path:
+    """Return a run's checkpoint, ``last`` or ``best``. Raises FileNotFoundError where there is none."""
+    path = run / CHECKPOINTS / f"{name}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(f"{run} holds no {CHECKPOINTS}/{path.name}: RUN is the folder of a trained run")
+    return path
+
+
 def weights_of_run(path: Path) -> str:
     """Return where the weights of the run in a folder are, in words; empty where there are none."""
-    last = path / "checkpoints" / "last.ckpt"
+    last = path / CHECKPOINTS / "last.ckpt"
     return f"a run's folder, whose weights are {last}" if last.is_file() else ""
 
 

@@ -39,7 +39,7 @@ class Run:
     @cached_property
     def history(self) -> list[dict[str, Any]]:
         """The rows of history.jsonl, read when first asked for. Raises ValueError as `read_history` does."""
-        return read_history(self.directory / "history.jsonl")
+        return read_history(self.directory / files.HISTORY)
 
     @property
     def status(self) -> str:
@@ -311,11 +311,11 @@ def _directories(root: Path) -> tuple[list[str], list[str]]:
     for directory, folders, names in _walk(root):
         if directory == os.fspath(root):
             folders[:] = [folder for folder in folders if folder not in NO_RUNS]
-        if "record.json" in names:
+        if files.RECORD in names:
             directories.append(directory)
-        elif "record.json" in folders:
-            problems.append(f"{one_line(directory)}: record.json is a folder")
-        elif "history.jsonl" in names or "checkpoints" in folders:
+        elif files.RECORD in folders:
+            problems.append(f"{one_line(directory)}: {files.RECORD} is a folder")
+        elif files.HISTORY in names or files.CHECKPOINTS in folders:
             problems.append(f"{one_line(directory)}: a run's folder without its record.json (copied in part?)")
         else:
             # Listing what thousands of runs hold takes three times as long as asking for their records.
@@ -328,7 +328,7 @@ def _directories(root: Path) -> tuple[list[str], list[str]]:
 
 
 def _has_record(folder: str) -> bool:
-    return os.path.isfile(os.path.join(folder, "record.json")) and not os.path.islink(folder)
+    return os.path.isfile(os.path.join(folder, files.RECORD)) and not os.path.islink(folder)
 
 
 def _read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str], Parts]:
@@ -337,7 +337,7 @@ def _read_runs(directories: Sequence[str]) -> tuple[list[Run], list[str], Parts]
     parts: Parts = {}
     measured = cache(measured_speed.read)
     for directory in directories:
-        path = os.path.join(directory, "record.json")
+        path = os.path.join(directory, files.RECORD)
         try:
             record = read_record(path, parts)
             measured_speed.add_to(record, measured(output_root_of(directory)))
@@ -355,7 +355,7 @@ def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
             for directory, folders, names in os.walk(f"{entry}/"):
                 depth = len(Path(directory).relative_to(entry).parts)
                 if depth >= OUTPUT_ROOT:  # a run's folder, or beside any
-                    folders[:] = [folder for folder in folders if folder == "checkpoints"]
+                    folders[:] = [folder for folder in folders if folder == files.CHECKPOINTS]
                 yield os.path.normpath(directory), folders, names
 
 

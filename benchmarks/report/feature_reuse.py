@@ -8,7 +8,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.records.files import read_bytes, read_config
+from benchmarks.records.files import checkpoint_of, read_bytes, read_config
 from benchmarks.records.lazy import torch
 from benchmarks.report.figures import colour_axis
 from benchmarks.report.view import Figure, View, note
@@ -62,9 +62,7 @@ def reuse_view(run: Path, checkpoint: str = "last") -> View:
         ValueError: a run of another family.
         FileNotFoundError: no such run, or no such checkpoint of it.
     """
-    path = run / "checkpoints" / f"{checkpoint}.ckpt"
-    if not path.is_file():
-        raise FileNotFoundError(f"{run} holds no checkpoints/{checkpoint}.ckpt: RUN is the folder of a trained run")
+    path = checkpoint_of(run, checkpoint)
     config = read_config(run, NEEDED)
     if config["family"] != "densenet":
         raise ValueError(f"{run} is a run of {config['name']}, feature reuse is of model=densenet")

@@ -5,10 +5,11 @@ from typing import Any
 import pytorch_lightning as pl
 
 from benchmarks.complexity.cost import Complexity
+from benchmarks.records.files import CHECKPOINTS
 from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.batch_statistics import BatchStatistics
 from benchmarks.training.budget import take_budget
-from benchmarks.training.checkpoints import CHECKPOINTS, Averaging, Checkpoints
+from benchmarks.training.checkpoints import Averaging, Checkpoints
 from benchmarks.training.cost_meter import CostMeter, RegionCostMeter
 from benchmarks.training.finite_loss import FiniteLoss
 from benchmarks.training.history import HistoryWriter

@@ -22,7 +22,6 @@ from benchmarks.records.files import write_atomic
 from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.stopping import Interrupted, StopRequest
 
-CHECKPOINTS = "checkpoints"  # folder of a run
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 NEXT, DAMAGED = "next.ckpt", "damaged.ckpt"
 ORIGIN = "origin"  # of a checkpoint: what trained it; of before this key, absent

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.config.trusted import TRUST_HELP, check_targets
-from benchmarks.records.files import CONFIG, RECORD, read_config, read_json, write_atomic
+from benchmarks.records.files import CONFIG, RECORD, checkpoint_of, read_config, read_json, write_atomic
 from benchmarks.records.hardware import linux_says
 from benchmarks.terminal import at_least
 from benchmarks.training.pictures import SHOWN, drawing
@@ -60,9 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     read."""
     run, images, tile = arguments.run, arguments.images, arguments.tile
     out = arguments.out or run / "predictions"
-    weights = run / "checkpoints" / f"{arguments.checkpoint}.ckpt"
-    if not weights.is_file():
-        raise FileNotFoundError(f"{run} holds no checkpoints/{weights.name}: RUN is the folder of a trained run")
+    weights = checkpoint_of(run, arguments.checkpoint)
     config = read_config(run, NEEDED)
     for part in ("module", "datamodule"):
         check_targets(config[part], run / CONFIG, arguments.trust)

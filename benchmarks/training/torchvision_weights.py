@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.config.folders import read_option
 from benchmarks.config.trusted import TRUST_HELP
+from benchmarks.records.files import checkpoint_of
 from benchmarks.training.torchvision_names import modern_name, torchvision_name
 from benchmarks.units import nearest
 
@@ -142,10 +143,7 @@ def of_run(run: Path, checkpoint: str, trusted: Collection[str] = ()) -> Weights
     FileNotFoundError where there is none, or it is damaged."""
     from benchmarks.training.weights import Weights
 
-    path = run / "checkpoints" / f"{checkpoint}.ckpt"
-    if not path.is_file():
-        raise FileNotFoundError(f"{run} holds no checkpoints/{path.name}: it is not the folder of a trained run")
-    return Weights.read(path, trusted)
+    return Weights.read(checkpoint_of(run, checkpoint), trusted)
 
 
 def add_import_arguments(parser: argparse.ArgumentParser) -> None:

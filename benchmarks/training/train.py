@@ -26,7 +26,6 @@ from benchmarks.training.backbone_weights import load_backbone
 from benchmarks.training.batch_hooks import leave_out_profiler
 from benchmarks.training.callbacks import testing_callbacks, training_callbacks
 from benchmarks.training.checkpoints import (
-    CHECKPOINTS,
     ORIGIN,
     AtomicCheckpointIO,
     check_fits,
@@ -97,7 +96,7 @@ def train(run: OpenRun) -> None:
     else:
         weights.load_into(module.net)
     if process_rank() == 0:
-        tidy(run.directory / CHECKPOINTS, checkpoint)
+        tidy(run.directory / files.CHECKPOINTS, checkpoint)
         files.write_atomic(run.directory / files.LAYERS, complexity.layers_csv())
     run.write()
     run.open_mirror()
@@ -312,7 +311,7 @@ def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> 
     """Return the checkpoint to continue from, None to start anew; record which it is, what is wrong with newer ones, and that a
     CPU has another number of threads now. Raises ValueError where it is of another network, other code or other images than
     ``origin`` says."""
-    path, checkpoint, problems = newest_intact(run.directory / CHECKPOINTS)
+    path, checkpoint, problems = newest_intact(run.directory / files.CHECKPOINTS)
     if path is not None:
         check_fits(path, checkpoint["state_dict"], module)
         check_origin(path, checkpoint, origin)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.config.trial import Trial, config_hash
 from benchmarks.config.trusted import TRUST_HELP, check_targets
-from benchmarks.records.files import CONFIG, HISTORY, RECORD, read_config, read_json, write_json
+from benchmarks.records.files import CHECKPOINTS, CONFIG, HISTORY, RECORD, read_config, read_json, write_json
 from benchmarks.records.outcomes import OUTCOMES, read_outcomes
 from benchmarks.records.record import MEASURED
 from benchmarks.records.runs import Run, load_runs, read_history
@@ -167,9 +167,9 @@ def weights(run: Run, config: dict[str, Any]) -> Finding:
 
     if config.get("mode") == "test":
         return Finding(None, "imported, not trained")
-    path = run.directory / "checkpoints" / LAST
+    path = run.directory / CHECKPOINTS / LAST
     if not path.is_file():
-        return Finding(None, f"the run has no checkpoints/{LAST}")
+        return Finding(None, f"the run has no {CHECKPOINTS}/{LAST}")
     try:
         state_dict, _ = checkpoint_weights(path)
     except ValueError as error:
@@ -196,8 +196,8 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         if start is not None:
-            (directory / "checkpoints").mkdir()
-            shutil.copy(start, directory / "checkpoints" / LAST)
+            (directory / CHECKPOINTS).mkdir()
+            shutil.copy(start, directory / CHECKPOINTS / LAST)
         if (run.directory / CHOSEN).exists():
             shutil.copy(run.directory / CHOSEN, directory / CHOSEN)
         write_json(directory / CONFIG, config | {"logger": {"mode": "none"}})  # JSON is YAML
@@ -244,7 +244,7 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
             "steps"
         )
     total = int(run.part("compute").get("steps") or 0)
-    path = run.directory / "checkpoints" / PREVIOUS
+    path = run.directory / CHECKPOINTS / PREVIOUS
     fewest = total
     if path.is_file():
         fewest = total - int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])

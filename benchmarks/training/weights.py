@@ -23,7 +23,16 @@ from hydra.utils import get_class
 from torch import Tensor, nn
 
 from benchmarks.config.trusted import check_targets
-from benchmarks.records.files import CONFIG, RECORD, read_bytes, read_config, read_json, weights_of_run, write_atomic
+from benchmarks.records.files import (
+    CHECKPOINTS,
+    CONFIG,
+    RECORD,
+    read_bytes,
+    read_config,
+    read_json,
+    weights_of_run,
+    write_atomic,
+)
 from benchmarks.records.record import ImportedWeights
 from benchmarks.training.checkpoints import check_fits
 
@@ -60,7 +69,7 @@ class Weights:
         ``check_targets``. Raises ValueError or OSError where the file is something else, damaged or missing."""
         content, digest = load_file(path)
         run = path.parent.parent
-        if path.parent.name == "checkpoints" and (run / CONFIG).is_file():
+        if path.parent.name == CHECKPOINTS and (run / CONFIG).is_file():
             config = read_config(run, {"name": str, "module.net": dict, "module.net._target_": str})
             check_targets(config["module"]["net"], run / CONFIG, trusted)
             weights = _of_checkpoint(content, path).items()

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from support.commands import CLEAN, ROOT
 
 LIMIT_S = 240
@@ -19,6 +20,7 @@ TINY = (
 OWN = "from torch.optim import SGD\n\n\nclass OwnSGD(SGD):\n    pass\n"
 
 
+@pytest.mark.slow
 def test_a_record_names_the_code_that_was_imported_when_the_sweep_began(tmp_path: Path) -> None:
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

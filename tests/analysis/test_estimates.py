@@ -23,7 +23,7 @@ from benchmarks.analysis.error_rates import (
     pooled,
     variances,
 )
-from benchmarks.analysis.estimates import Estimate, estimates
+from benchmarks.analysis.estimates import Estimate, estimates, half_width_of_seeds
 from benchmarks.analysis.seeds import same_but_seed, seed_groups
 from benchmarks.records.outcomes import OUTCOMES, Outcomes, write_outcomes
 from benchmarks.records.runs import load_runs
@@ -119,6 +119,18 @@ def test_what_seeds_would_show_is_said_of_a_pair_alone_where_several_are_correct
         values, weights = variances(compared)
         needed = float(half_width(values, weights, 1 - 0.05 / 3))
         assert special.ndtr((smallest / 100 - needed) / math.sqrt(float(values @ weights))) < 0.8
+
+
+def test_seeds_that_tie_do_not_make_a_difference_from_others_certain(tmp_path: Path) -> None:
+    rows = np.zeros((3, IMAGES), dtype=bool)
+    for seed, row in enumerate(rows):
+        row[9 * seed : 9 * seed + 9] = True  # 2 % each, on images of its own
+    classified(tmp_path, "resnet20", rows)
+    [one] = estimated(tmp_path)
+    half = half_width_of_seeds(one, 3, 1)
+    # What single outcomes alone give: squares about the mean less those of the images' means, on 2 · 449 degrees of freedom.
+    within = (0.02 * 0.98 - (27 / IMAGES / 9 - 0.02**2)) * 3 * IMAGES / (2 * (IMAGES - 1)) / IMAGES
+    assert half == pytest.approx(100 * 1.959964 * math.sqrt(within * (1 / 3 + 1)), rel=1e-4)
 
 
 def test_nothing_would_show_a_difference_that_is_none(tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ def _show_configuration(arguments: argparse.Namespace) -> int:
 
 
 def _hydra(overrides: Sequence[str], argv: Sequence[str]) -> int:
-    """Hydra's own switches, which print and run nothing."""
+    """Hydra's own flags, which print and run nothing."""
     import hydra
 
     from benchmarks.config.compose import defaults_used, register_resolvers

@@ -161,9 +161,8 @@ def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool |
     for members in grouped(several, lambda index: _comparable(groups[index][0])).values():
         together = pooled([part for index in members if (part := unpooled[index].components) is not None])
         ends = _limits(together)
-        telling = sum(
-            0 < components.mean < 1 for components in together
-        )  # one that never or always errs has no spread to pool
+        # One that never or always errs has no spread to pool.
+        telling = sum(0 < components.mean < 1 for components in together)
         for index, components, (low, high) in zip(members, together, ends, strict=True):
             networks = telling if components.shared else 1
             result[index] = _with_limits(replace(unpooled[index], components=components, networks=networks), low, high)

@@ -42,8 +42,6 @@ ADDED = (
     Setting(10_000, (0.060, 0.060), 0.15),
     Setting(450, (0.060, 0.060), 0.1),
 )  # pairs to which seeds are added; of the last three neither is the better
-
-
 UNEQUAL = (1, 2, 3, 5, 10)  # times as much the seeds of one network spread
 
 
@@ -88,7 +86,7 @@ def document(tables: int) -> str:
         _head(tables),
         _coverage(tables, grid),
         _false_claims(tables, grid),
-        _unequal(tables, unequal),
+        _unequal(unequal),
         _power(contests),
         _added(tables, added),
     ]
@@ -177,7 +175,7 @@ a single share has a standard error of {_standard_error(tables):.1f} points, and
     return f"{lead}\n\n{_by_rate(grid, lambda one: f'{100 * one.false:.1f}')}"
 
 
-def _unequal(tables: int, unequal: Sequence[Shares]) -> str:
+def _unequal(unequal: Sequence[Shares]) -> str:
     spread = rate_spread(0.06, SPREADS[0])
     lead = f"""## One network that spreads more than the others
 

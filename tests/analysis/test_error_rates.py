@@ -165,8 +165,10 @@ def test_spreads_are_pooled_where_bartletts_test_allows_it(largest: float, n: in
     assert bool(together[-1].shared) == (largest == 0.020 or n == 3)  # and these, where they agree
 
 
-@pytest.mark.parametrize(("spread", "n"), [(3, 3), (10, 3), (3, 5)])
-def test_a_network_that_spreads_more_than_others_is_not_given_their_certainty(spread: int, n: int) -> None:
+@pytest.mark.parametrize(("spread", "n", "by_bartlett"), [(3, 3, 0.871), (10, 3, 0.909), (3, 5, 0.910)])
+def test_a_network_that_spreads_more_than_others_is_not_given_their_certainty(
+    spread: int, n: int, by_bartlett: float
+) -> None:
     rng = np.random.default_rng(12)
     tables, rate = 4_000, 0.06
     members = [
@@ -174,11 +176,11 @@ def test_a_network_that_spreads_more_than_others_is_not_given_their_certainty(sp
     ]
     together = pooled(members)
     low, high = limits(together[0])
-    # By Bartlett's test alone it is 87 % at 3 and 5 times the others' spread and 91 % at 10 times.
-    assert ((low <= rate) & (rate <= high)).mean() > 0.88
+    # More than without the F test, by two standard errors.
+    assert ((low <= rate) & (rate <= high)).mean() > by_bartlett + 0.01
     p = [p_value(contrast(*pair)).tolist() for pair in itertools.combinations(together, 2)]
     claims = np.array([min(holm(table)) <= 0.05 for table in zip(*p, strict=True)])
-    assert claims.mean() < 0.06
+    assert claims.mean() < 0.05
 
 
 @pytest.mark.parametrize("rate", [0, 1])
@@ -194,10 +196,8 @@ def test_a_network_that_never_or_always_errs_has_no_spread_to_pool(rate: int) ->
         assert half_width(*variances(contrast(one, sure))) == pytest.approx(float(half), rel=0.1)
 
 
-@pytest.mark.parametrize(("difference", "n", "expected"), [(0.010, 3, 2.8e-4), (0.030, 3, 4.2e-6), (0.002, 6, 0.003)])
-def test_the_p_value_of_a_shared_spread_is_students_far_in_the_tails(
-    difference: float, n: int, expected: float
-) -> None:
+@pytest.mark.parametrize(("difference", "n"), [(0.010, 3), (0.030, 3), (0.002, 6)])
+def test_the_p_value_of_a_shared_spread_is_students_far_in_the_tails(difference: float, n: int) -> None:
     rates = 0.06 + 0.001 * np.arange(n)
     one, other = pooled(
         [components_of_rates(rates), components_of_rates(rates + difference + 1e-4 * np.cos(np.arange(n)))]

@@ -223,9 +223,8 @@ def test_spread_is_pooled_over_networks_of_one_budget_and_said(tmp_path: Path) -
                 protocol={"budget": {"kind": "train_flops", "limit": limit, "spent": limit + wrong}},
             )  # fmt: skip
     many = estimated(tmp_path)
-    assert [float(one.components.df) for one in many if one.components] == [
-        6.0
-    ] * 6  # 3 networks of 3 seeds, budgets apart
+    # Three networks of three seeds, budgets apart.
+    assert [float(one.components.df) for one in many if one.components] == [6.0] * 6
     assert {one.basis_text for one in many} == {"spread pooled over 3 networks"}
 
 

@@ -111,6 +111,7 @@ KEYS: Mapping[str, Kind] = {
     "data.stem": optional(TEXT),
     "data.root": optional(TEXT),
     "data.folder": optional(TEXT),
+    "data.mask_suffix": optional(or_null(TEXT)),
     "data.mean": or_null(NUMBERS),
     "data.std": or_null(NUMBERS),
     "data.eval_batch_size": COUNT,

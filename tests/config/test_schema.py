@@ -101,6 +101,11 @@ def test_a_value_of_another_kind_is_refused_in_one_line(override: str, line: str
     ("data", "override", "line"),
     [
         ("model=unet data=image_mask_folder", "instance_masks=no", "is true or false, got 'no'"),
+        (
+            "model=unet data=image_mask_folder",
+            "mask_suffix=7",
+            "is null or a text, got 7; in quotes it is a text: 'data.mask_suffix=\"7\"'",
+        ),
         ("model=unet data=image_mask_folder", "val_count=a", f"is {COUNT}, got 'a'"),
         ("model=mask_rcnn data=coco_folder", "keep_empty=no", "is true or false, got 'no'"),
         ("data=svhn", "extra=no", "is true or false, got 'no'"),
@@ -136,8 +141,9 @@ def test_every_key_of_the_files_has_a_kind_and_every_kind_a_key() -> None:
             place = package[1] if package else group
             keys |= {f"{place}.{key}" for key in flatten(node) if key not in ("defaults", "_target_")}
     keys = {key for key in keys if not key.startswith(own)}
-    # A data set has keys of its own, and its source has arguments.
-    assert {key for key in keys if not key.startswith("data.")} <= {*KEYS, "recipe.augment"}
+    # The nodes of a data set, as its source, have arguments.
+    checked = {key for key in keys if not key.startswith("data.") or key.count(".") == 1}
+    assert checked - {"data.annotations", "data.images"} <= {*KEYS, "recipe.augment"}
     beside = {key for key in KEYS if "." in key and not key.startswith(own) and not key.endswith("_target_")}
     assert beside <= {*keys, "recipe.augment", "recipe.tiles", "data.augment", "data.source"}
 

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -92,6 +91,4 @@ def held(path: Path) -> bool:
 
 def holder(path: Path) -> dict[str, Any]:
     """Host, pid and time of who took the lock last; empty where that is not known."""
-    with suppress(OSError, ValueError):
-        return json.loads(path.read_text(encoding="utf-8"))
-    return {}
+    return read_json(path) or {}

@@ -16,7 +16,7 @@ from support.records import make_run
 from benchmarks.performance import forecasting
 from benchmarks.records import measured_speed
 from benchmarks.records.files import FORECASTS, read_json
-from benchmarks.records.locks import LAUNCHER, Lock, held
+from benchmarks.records.locks import LAUNCHER, Lock, held, holder
 from benchmarks.training import tuned_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +58,12 @@ def test_a_lock_that_cannot_be_written_is_not_held(tmp_path: Path, monkeypatch: 
     lock = Lock.take(tmp_path / LAUNCHER)
     assert lock is not None and Lock.take(tmp_path / LAUNCHER) is None
     lock.release()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "[" * 100_000, '{"pid": 1'])
+def test_a_lock_that_holds_no_object_is_nobodys(content: str, tmp_path: Path) -> None:
+    (tmp_path / LAUNCHER).write_text(content)
+    assert holder(tmp_path / LAUNCHER) == {}
 
 
 @pytest.mark.parametrize("name", KEPT)

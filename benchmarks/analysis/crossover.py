@@ -6,7 +6,6 @@ an error is taken as linear in the logarithm of the budget. Two networks are com
 """
 
 import itertools
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,8 +16,8 @@ from benchmarks.analysis.estimates import Estimate, comparable_components, estim
 from benchmarks.analysis.learning_rates import KEY as RATE
 from benchmarks.analysis.seeds import differing_conditions, latest_by_seed
 from benchmarks.records.lazy import np
-from benchmarks.records.runs import Run
-from benchmarks.units import duration, grouped, number, quantity
+from benchmarks.records.runs import Run, overrides_text
+from benchmarks.units import as_key, duration, grouped, number, quantity
 
 EXPERIMENT = "iso_compute"
 SPENT = {"train_flops": "training FLOPs", "train_seconds": "seconds of training", "train_joules": "joules of training"}
@@ -239,8 +238,7 @@ def _budget(run: Run) -> tuple[str, float]:
 
 
 def _all_but_rate(run: Run) -> tuple[str, ...]:
-    conditions = json.dumps(run.conditions, sort_keys=True)
-    return run.data, _budget(run)[0], run.name, _recipe(run, but=RATE), conditions
+    return run.data, _budget(run)[0], run.name, _recipe(run, but=RATE), as_key(run.conditions)
 
 
 def _curve(by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estimate]) -> Curve:
@@ -261,11 +259,9 @@ def _first(by_budget: dict[float, dict[int, Run]]) -> Run:
 
 def _recipe(run: Run, but: str = "") -> str:
     """Return the recipe with its overrides, without the budget and this key."""
-    overrides = sorted(run.part("overrides").items())
-    shown = [
-        f"{key.removeprefix('recipe.')}={value}" for key, value in overrides if "max_train_" not in key and key != but
-    ]
-    return ", ".join([run.record["recipe"], *shown])
+    budgets_and_key = (*(f"trainer.max_{kind}" for kind in SPENT), but)
+    overrides = overrides_text(run.part("overrides"), but=budgets_and_key)
+    return ", ".join(filter(None, (run.record["recipe"], overrides)))
 
 
 def _not_excluded(

@@ -292,12 +292,13 @@ def test_runs_become_curves(tmp_path: Path) -> None:
         )  # fmt: skip
     [curve] = [one for one in curves(load_runs(tmp_path)[0]) if one.name == "resnet20"]
     assert list(curve.errors) == [1e9, 1e10, *LIMITS] and curve.recipe == "resnet_digits, each budget's learning rate"
-    # Another value of the recipe is another curve, and then both say which they are.
+    # Other values of the recipe are another curve, and then both say which they are.
     budget = {"kind": "train_flops", "limit": 3e10, "spent": 3e10}
-    overrides = {"trainer.max_train_flops": 3e10, "recipe.optimizer.lr": 0.5}
+    overrides = {"trainer.max_train_flops": 3e10, "trainer.channels_last": True, "recipe.mixup": None}
     make_run(tmp_path, name="resnet20", seed=0, overrides=overrides, protocol={"budget": budget})
     names = {one.name for one in curves(load_runs(tmp_path)[0])}
-    assert {"resnet20 (resnet_digits)", "resnet20 (resnet_digits, optimizer.lr=0.5)", "densenet40_k12"} < names
+    recipes = ("each budget's learning rate", "mixup=null, trainer.channels_last=true")
+    assert {*(f"resnet20 (resnet_digits, {recipe})" for recipe in recipes), "densenet40_k12"} < names
 
 
 def test_seeds_of_other_code_and_other_test_images_are_curves_that_say_so(tmp_path: Path) -> None:

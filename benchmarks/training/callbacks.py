@@ -8,7 +8,7 @@ from benchmarks.complexity.cost import Complexity
 from benchmarks.records.files import CHECKPOINTS
 from benchmarks.training.batch_hooks import BatchCallback
 from benchmarks.training.batch_statistics import BatchStatistics
-from benchmarks.training.budget import take_budget
+from benchmarks.training.budget import KEYS, take_budget
 from benchmarks.training.checkpoints import Averaging, Checkpoints
 from benchmarks.training.cost_meter import CostMeter, RegionCostMeter
 from benchmarks.training.finite_loss import FiniteLoss
@@ -86,6 +86,7 @@ def training_callbacks(
 
 def testing_callbacks(run: OpenRun, options: TrainingOptions, arguments: dict[str, Any]) -> list[pl.Callback]:
     """Return the callbacks of a run that only tests: what training its weights has cost is not known."""
-    take_budget(arguments, 1, 1, run.stop)  # its keys are none of Lightning's trainer
+    for key in KEYS:
+        arguments.pop(key, None)  # none of Lightning's trainer
     run.memory = OutOfMemory(run.record, options.on_out_of_memory == "accumulate")
     return [run.memory, run.progress]

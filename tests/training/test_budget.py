@@ -19,9 +19,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
 from benchmarks.records.record import to_json
 from benchmarks.training import budget as budgets
+from benchmarks.training import callbacks
 from benchmarks.training.budget import Budget, take_budget
 from benchmarks.training.checkpoints import weights_sha256
 from benchmarks.training.energy import energy_counter
+from benchmarks.training.options import TrainingOptions
 from benchmarks.training.stopping import StopRequest
 from datamodules.in_memory import InMemoryDataModule
 from datamodules.sources.digits import load_digits
@@ -320,3 +322,10 @@ def test_all_processes_go_by_one_clock(tmp_path: Path) -> None:
     rates, spent = first
     assert rates[0] == 1.0 and rates[-1] == 1 / 4
     assert 0.5 <= spent["spent"] < 1.0
+
+
+def test_a_run_that_only_tests_is_not_refused_for_a_budget_of_training() -> None:
+    arguments = {"max_train_flops": 0.5, "max_train_seconds": 3.0, "max_epochs": 2}
+    run: Any = SimpleNamespace(record=None, progress="progress")
+    assert callbacks.testing_callbacks(run, TrainingOptions(), arguments) == [run.memory, "progress"]
+    assert arguments == {"max_epochs": 2}

@@ -43,11 +43,13 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    from benchmarks.config.hydra_errors import unwrapped
+
     channels, height, width = image
     try:
         net = instantiate(model)
     except InstantiationException as error:
-        raise ValueError(one_line(str(error.__cause__ or error))) from error  # Hydra itself refuses without a cause
+        raise ValueError(one_line(str(unwrapped(error)))) from error
     check_image_size(net, height, width)
     return net, _measured(net.eval(), (channels, height, width))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from hydra import compose
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -128,5 +128,13 @@ def _composed(groups: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     return {key: value for key, value in composed.items() if key != "hydra"}, options
 
 
+def unwrapped(error: BaseException) -> BaseException:
+    """Return what a target of ``instantiate`` raised, without Hydra's wrapping; Hydra's own errors as they are."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
 def first_line(error: Exception) -> str:
+    """Return the first line of one of Hydra's errors, without the kind of what a resolver raised."""
     return re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).strip().splitlines()[0])

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from benchmarks.config.hydra_errors import unwrapped
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial, config_hash
 from benchmarks.launch.checks import missing_resources
 from benchmarks.launch.new_record import SUPERSEDED
@@ -134,7 +135,7 @@ class Sweep:
         try:
             self._executor: Executor = instantiate(config["cluster"]["executor"], launch=config["launch"])
         except InstantiationException as error:
-            raise ConfigurationError(str(error.__cause__ or error).splitlines()[0]) from error
+            raise ConfigurationError(str(unwrapped(error)).splitlines()[0]) from error
         preload(imports_of(composed))
 
     def run(self) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.config.hydra_errors import unwrapped
 from benchmarks.records.files import read_json, write_json
 from benchmarks.units import as_key
 
@@ -53,7 +54,5 @@ class Results:
 
 def _reason(error: BaseException) -> str:
     """Return the cause in one line, without Hydra's wrapping."""
-    while type(error).__name__ == "InstantiationException" and error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).strip().splitlines()
+    lines = str(error := unwrapped(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from hydra.errors import InstantiationException
 
+from benchmarks.config.hydra_errors import unwrapped
 from benchmarks.records import files
 from benchmarks.training.environment import process_rank
 from benchmarks.units import FULL_DISK, full_disk
@@ -18,7 +18,7 @@ PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|time
 
 def describe(error: BaseException) -> str:
     """Return the cause in one line, without Hydra's wrapping."""
-    error = _unwrapped(error)
+    error = unwrapped(error)
     if full_disk(error):
         return FULL_DISK
     text, *others = str(error).strip().splitlines() or [""]
@@ -29,7 +29,7 @@ def describe(error: BaseException) -> str:
 
 def is_known(error: BaseException) -> bool:
     """Tell whether an error is the program's own clear one, which would come again."""
-    error = _unwrapped(error)
+    error = unwrapped(error)
     known = ValueError | FileNotFoundError | ArithmeticError | ImportError | MemoryError
     return isinstance(error, known) or full_disk(error)
 
@@ -54,9 +54,3 @@ def report_failure(directory: Path, reason: str, error: BaseException) -> None:
     if first is None or (first.get("peer") and not failure["peer"]):
         with suppress(OSError):
             files.write_json(directory / files.FAILURE, failure)
-
-
-def _unwrapped(error: BaseException) -> BaseException:
-    while isinstance(error, InstantiationException) and error.__cause__ is not None:
-        error = error.__cause__
-    return error

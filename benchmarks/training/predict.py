@@ -83,6 +83,7 @@ def run(arguments: argparse.Namespace) -> None:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    from benchmarks.config.hydra_errors import unwrapped
     from benchmarks.training.weights import checkpoint_weights
 
     dataset = (read_json(run / RECORD) or {}).get("dataset")
@@ -94,7 +95,7 @@ def run(arguments: argparse.Namespace) -> None:
         module = instantiate(config["module"])
         datamodule = instantiate(config["datamodule"], mean=dataset["mean"], std=dataset["std"])
     except InstantiationException as error:
-        raise ValueError(f"{run / CONFIG} cannot be built: {error.__cause__ or error}") from error
+        raise ValueError(f"{run / CONFIG} cannot be built: {unwrapped(error)}") from error
     module.load_state_dict(checkpoint_weights(weights, module)[0])
     module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if tile is not None:

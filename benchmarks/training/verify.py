@@ -119,12 +119,14 @@ def data(run: Run, config: dict[str, Any]) -> tuple[Finding, str | None]:
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
+    from benchmarks.config.hydra_errors import unwrapped
+
     try:
         datamodule = instantiate(config["datamodule"])
         datamodule.setup("fit")
         manifest, test_sha256 = datamodule.manifest(), datamodule.splits.checksum(["test"])
     except (OSError, ValueError, ImportError, InstantiationException) as error:
-        return Finding(None, f"cannot be read here: {error.__cause__ or error}"), None
+        return Finding(None, f"cannot be read here: {unwrapped(error)}"), None
     recorded = run.part("dataset").get("sha256")
     agrees = manifest["sha256"] == recorded and manifest["counts"] == run.part("counts")
     images = ", ".join(f"{number:,} {name}" for name, number in manifest["counts"].items())

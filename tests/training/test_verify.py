@@ -120,7 +120,7 @@ def test_data_that_need_a_package_that_is_not_here_are_not_checked(
     trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def needs(**arguments: Any) -> None:
-        raise ImportError("reading parquet needs pyarrow")
+        raise ImportError("reading parquet needs pyarrow") from ModuleNotFoundError("No module named 'pyarrow'")
 
     monkeypatch.setattr("datamodules.sources.digits.load_digits", needs)
     assert verify([str(trained)]) == 0

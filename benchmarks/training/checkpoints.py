@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 import pytorch_lightning as pl
 import torch
@@ -172,12 +172,17 @@ class Checkpoints(BatchCallback):
         self.best = state_dict["best"]
 
 
+def check_archive(file: Path | IO[bytes]) -> None:
+    """Raise BadZipFile for a file that is no archive of ``torch.save``, or where a record has another checksum (CRC-32) than it
+    was written with: ``torch.load`` does not look at them."""
+    with zipfile.ZipFile(file) as records:
+        if (record := records.testzip()) is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {record}")
+
+
 def newest_intact(directory: Path) -> tuple[Path | None, dict[str, Any], list[str]]:
     """Return the newest checkpoint of the two whose checksums are right, its content, and what is wrong with newer ones. Raises
-    ValueError where it loads, but is no checkpoint to go on from.
-
-    Torch writes a checksum of every record (CRC-32) and does not look at it when it loads.
-    """
+    ValueError where it loads, but is no checkpoint to go on from."""
     wrong = []
     for path in (directory / LAST, directory / PREVIOUS):
         if not path.exists():
@@ -185,9 +190,7 @@ def newest_intact(directory: Path) -> tuple[Path | None, dict[str, Any], list[st
                 wrong.append(f"{LAST} is missing")
             continue
         try:
-            with zipfile.ZipFile(path) as records:
-                if (record := records.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"wrong checksum of {record}")
+            check_archive(path)
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # of damage: whatever the readers trip over
             [cause, *_] = [*str(error).strip().splitlines(), type(error).__name__]

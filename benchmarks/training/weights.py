@@ -34,7 +34,7 @@ from benchmarks.records.files import (
     write_atomic,
 )
 from benchmarks.records.record import ImportedWeights
-from benchmarks.training.checkpoints import check_fits
+from benchmarks.training.checkpoints import check_archive, check_fits
 
 FORMAT = 1
 KEPT = ("name", "network", "source", "state_dict")
@@ -194,9 +194,7 @@ def load_file(path: Path) -> tuple[Any, str]:
         raise type(error)(f"cannot read {path}: {weights_of_run(path) or error.strerror}") from error
     try:
         if zipfile.is_zipfile(io.BytesIO(content)):
-            with zipfile.ZipFile(io.BytesIO(content)) as records:  # torch does not look at the checksums
-                if (record := records.testzip()) is not None:
-                    raise zipfile.BadZipFile(f"wrong checksum of {record}")
+            check_archive(io.BytesIO(content))
         if path.suffix == ".pkl":
             loaded = _as_tensors(_Arrays(io.BytesIO(content), encoding="latin1").load())
         else:

@@ -1,6 +1,5 @@
 """What is known of a trial before it starts: refused, finished, stale, or not possible on this machine."""
 
-import hashlib
 import os
 from collections.abc import Iterable
 from importlib.util import find_spec
@@ -22,18 +21,12 @@ def is_finished(trial: Trial) -> bool:
         return False
     protocol = record.get("protocol")
     weights = protocol.get("weights") if isinstance(protocol, dict) else None
-    if isinstance(weights, dict) and weights.get("sha256") != _sha256(Path(trial.config["weights"])):
+    try:
+        if isinstance(weights, dict) and weights.get("sha256") != files.sha256_of(Path(trial.config["weights"])):
+            return False
+    except OSError:
         return False
     return trial.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
-
-
-def _sha256(path: Path) -> str | None:
-    """Return the checksum of a file; None where there is no such file."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
 
 
 def is_stale(record: dict[str, Any]) -> bool:

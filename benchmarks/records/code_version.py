@@ -9,6 +9,8 @@ from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
+from benchmarks.records.files import sha256_of
+
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, or where packages are installed
 IS_CHECKOUT = (ROOT / "pyproject.toml").is_file()
 TRAINING = (
@@ -76,7 +78,7 @@ def made_by_other_code(record: Mapping[str, Any]) -> bool:
         if not Path(name).parts or ".." in Path(name).parts or Path(name).is_absolute():
             return True  # no run writes such a name
         folder = _folder_of_user_code(Path(name).parts[0].removesuffix(".py"))
-        if folder is not None and (not (folder / name).is_file() or _sha256(folder / name) != sha256):
+        if folder is not None and (not (folder / name).is_file() or sha256_of(folder / name) != sha256):
             return True
     return False
 
@@ -136,8 +138,4 @@ def _hashes(module: str, folder: Path) -> dict[str, str]:
 
 
 def _hashed(paths: Iterable[Path], folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): _sha256(path) for path in paths}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return {str(path.relative_to(folder)): sha256_of(path) for path in paths}

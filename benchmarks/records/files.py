@@ -1,6 +1,7 @@
 """The files of a run: written atomically, read back by everything else. The local record is the truth."""
 
 import errno
+import hashlib
 import io
 import json
 import math
@@ -48,6 +49,12 @@ def below(root: Path, path: str | Path) -> str:
 
 
 def checkpoint_of(run: Path, name: str) -> Path:
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file. Raises OSError where it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
     """Return a run's checkpoint, ``last`` or ``best``. Raises FileNotFoundError where there is none."""
     path = run / CHECKPOINTS / f"{name}.ckpt"
     if not path.is_file():

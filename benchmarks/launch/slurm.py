@@ -19,7 +19,7 @@ from benchmarks.config.folders import added_folders
 from benchmarks.config.trial import Trial
 from benchmarks.launch.new_record import JOB
 from benchmarks.launch.slurm_queue import LOOK_S, SACCT, Queue, Ticket, answer_lines, find_slurm, job_name
-from benchmarks.launch.slurm_task import GOES_ON, Task, amend_record
+from benchmarks.launch.slurm_task import Task, amend_record
 from benchmarks.launch.sweep import Executor
 from benchmarks.launch.trial_job import Outcome, settled, with_another
 from benchmarks.records import files
@@ -110,9 +110,9 @@ class SlurmJob:
             return Outcome("ok")
         job = f"Slurm job {self.ticket.id}"
         if state == "CANCELLED":
-            outcome = Outcome("interrupted", f"{job} was cancelled; {GOES_ON}")
+            outcome = Outcome("interrupted", f"{job} was cancelled; {files.GOES_ON}")
         elif state in {"PREEMPTED", "TIMEOUT"}:
-            outcome = Outcome("interrupted", f"{job} was ended: {state}; {GOES_ON}")
+            outcome = Outcome("interrupted", f"{job} was ended: {state}; {files.GOES_ON}")
         else:
             outcome = Outcome("failed", f"{job} left no result: {state}{self._last_words()}")
         amend_record(self.directory, outcome.status, outcome.error or "")

@@ -20,7 +20,6 @@ from benchmarks.records import files
 from benchmarks.records.locks import LAUNCHER, held
 
 END_S = 600  # that a task waits for Slurm to end it: longer than a grace time
-GOES_ON = "the same command goes on from its last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Task:
             try:
                 requeue(signal.SIGUSR2, None)
             except UncompletedJobError:
-                error = f"Slurm's time limit, {limit + 1} times (cluster.max_requeues={limit}); {GOES_ON}"
+                error = f"Slurm's time limit, {limit + 1} times (cluster.max_requeues={limit}); {files.GOES_ON}"
                 amend_record(directory, "interrupted", error)
                 return Outcome("interrupted", error)
         deadline = time.monotonic() + END_S
@@ -89,7 +88,7 @@ class Task:
         if first and (answer_lines("sacct", *SACCT, "--format=State", f"--jobs={job.id}") or [""])[0].startswith(
             "CANCELLED"
         ):
-            amend_record(directory, "interrupted", f"Slurm job {job.id} was cancelled; {GOES_ON}")
+            amend_record(directory, "interrupted", f"Slurm job {job.id} was cancelled; {files.GOES_ON}")
         sys.exit(128 + signal.SIGTERM)  # no result: the trial has none yet
 
 

@@ -200,9 +200,7 @@ class TrialJob:
             return
         limit, stall = self._limits["time_limit_s"], self._limits["stall_s"]
         if limit is not None and now - self._asked > limit:
-            self.stop(
-                "interrupted", f"the time limit of {limit:g} s; the same command goes on from its last checkpoint"
-            )
+            self.stop("interrupted", f"the time limit of {limit:g} s; {files.GOES_ON}")
         elif stall is not None and silent_s > stall:
             self.stop("failed", f"no sign of life for {stall:g} s (launch.stall_s)", at_once=True)
         elif not self._keeps_record and not self._first_is_there():

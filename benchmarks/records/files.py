@@ -24,6 +24,7 @@ FORECASTS = "forecasts.json"
 
 DEEPEST = 4000  # levels of a configuration; a run writes about ten
 CONFIG_VALUES, CONFIG_DEPTH = 100_000, 50  # at most; YAML's aliases make endless ones of a few bytes
+GOES_ON = "the same command goes on from its last checkpoint"  # of a run that ended before its time
 SWEEPS = "sweeps"  # folder of an output root: the lists of what was asked for
 PICTURES, CHECKPOINTS = "pictures", "checkpoints"  # folders of a run
 CONFIG, RECORD, HISTORY, PROGRESS, FAILURE, LOG, LAYERS = (

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from benchmarks import terminal
 from benchmarks.records.code_version import made_by_other_code
-from benchmarks.records.files import SWEEPS, read_json
+from benchmarks.records.files import GOES_ON, SWEEPS, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
 from benchmarks.records.progress import part_of, progress_parts, read_progress
 from benchmarks.records.runs import Run, load_runs
@@ -27,9 +27,9 @@ STATES = {
     "done": ("✔", "green", "finished"),
     "stale": ("✔", "yellow", "finished, made by other code: launch.rerun=stale runs it again"),
     "running": ("▶", "cyan", "running"),
-    "killed": ("†", "bold red", "its processes died without a word; the same command goes on from its last checkpoint"),
+    "killed": ("†", "bold red", f"its processes died without a word; {GOES_ON}"),
     "failed": ("✖", "bold red", "failed"),
-    "interrupted": ("‖", "yellow", "interrupted; the same command goes on from its last checkpoint"),
+    "interrupted": ("‖", "yellow", f"interrupted; {GOES_ON}"),
     "preempted": ("‖", "yellow", "pre-empted; goes on by itself"),
     "missing": ("·", "dim", "not started yet"),
 }

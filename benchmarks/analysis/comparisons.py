@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from benchmarks.analysis.learning_rates import KEY as RATE
+from benchmarks.analysis.learning_rates import RATE
 from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import OF_ITS_LENGTH, Run
 from benchmarks.units import as_key, grouped, number, quantity, short_value

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.analysis.error_rates import VarianceComponents, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, comparable_components, estimates
-from benchmarks.analysis.learning_rates import KEY as RATE
+from benchmarks.analysis.learning_rates import RATE
 from benchmarks.analysis.seeds import differing_conditions, latest_by_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run, overrides_text

@@ -11,7 +11,7 @@ from benchmarks.records.files import read_config
 from benchmarks.records.runs import Run
 from benchmarks.units import as_key, grouped, number
 
-KEY = "recipe.optimizer.lr"
+RATE = "recipe.optimizer.lr"
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ def _mean_loss(group: Iterable[Run]) -> float | None:
 
 
 def _all_but_rate(run: Run) -> str:
-    others = {key: value for key, value in run.part("overrides").items() if key != KEY}
+    others = {key: value for key, value in run.part("overrides").items() if key != RATE}
     same = (run.data, run.name, run.record["recipe"], others, run.conditions)
     return as_key(same)
 
 
 def _all_but_rate_and_seed(run: Run) -> str:
-    others = {key: value for key, value in run.part("overrides").items() if key != KEY}
+    others = {key: value for key, value in run.part("overrides").items() if key != RATE}
     # Not the test and its protocol, which a run that diverged has not got to.
     conditions = [run.conditions[key] for key in ("data", "precision", "code", "own code")]
     return as_key([run.data, run.network, run.record["recipe"], others, conditions])

@@ -12,8 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis.estimates import estimates
-from benchmarks.analysis.learning_rates import KEY as RATE
-from benchmarks.analysis.learning_rates import at_the_best_rates
+from benchmarks.analysis.learning_rates import RATE, at_the_best_rates
 from benchmarks.analysis.pareto import drawn_errors, matched
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np

@@ -123,12 +123,17 @@ def hollow(x: Sequence[float], y: Sequence[float], look: Look, **changes: Any) -
     return points(x, y, look, marker=marker, **changes)
 
 
+def mean_of_seeds(counts: Iterable[int]) -> str:
+    """Return ``Mean of 2–5 seeds`` of the fewest and the most seeds; empty where each network has one."""
+    ordered = sorted(set(counts))
+    fewest_and_most = dict.fromkeys((ordered[0], ordered[-1]))
+    return "" if ordered == [1] else f"Mean of {'–'.join(map(str, fewest_and_most))} seeds"
+
+
 def seeds_caption(counts: Iterable[int]) -> str:
     """Return in words, without a full stop, what a chart shows of networks with these numbers of seeds."""
-    ordered = sorted(set(counts))
-    if ordered == [1]:
-        return "One run each: no mean and no band"
-    return f"Mean of {'–'.join(map(str, dict.fromkeys((ordered[0], ordered[-1]))))} seeds, in a band from lowest to highest"
+    mean = mean_of_seeds(counts)
+    return f"{mean}, in a band from lowest to highest" if mean else "One run each: no mean and no band"
 
 
 def seed_curve(

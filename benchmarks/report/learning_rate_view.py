@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels, recipe_title
-from benchmarks.analysis.learning_rates import KEY, RateTrials, rate_trials
+from benchmarks.analysis.learning_rates import RATE, RateTrials, rate_trials
 from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import debugging_left_out, load_runs
-from benchmarks.report.figures import Trace, figure, line, plain, points, ticks
+from benchmarks.report.figures import Trace, figure, line, mean_of_seeds, plain, points, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View
 from benchmarks.units import grouped, si
 
 
-def learning_rate_view(output_root: Path) -> View:
-    """Return validation loss over learning rate: a chart for each data set and family, a line for each network.
+def networks_tried(output_root: Path) -> list[RateTrials]:
+    """Return the networks that have finished at two learning rates or more.
 
     Raises:
         FileNotFoundError: there is no such folder. ValueError: no network in it has finished at two rates.
@@ -26,8 +26,13 @@ def learning_rate_view(output_root: Path) -> View:
     if not networks:
         raise ValueError(
             f"no network has finished at two learning rates in {output_root}{debugging_left_out(runs)}: "
-            f"run.py experiment=learning_rates, or run.py -m {KEY}=0.05,0.1,0.2 …"
+            f"run.py experiment=learning_rates, or run.py -m {RATE}=0.05,0.1,0.2 …"
         )
+    return networks
+
+
+def learning_rate_view(networks: Sequence[RateTrials]) -> View:
+    """Return validation loss over learning rate: a chart for each data set and family, a line for each network."""
     kinds = grouped(networks, lambda network: (network.first.data, network.first.family))
     cost = sum(network.train_flops for network in networks)
     return View(
@@ -41,12 +46,11 @@ def learning_rate_view(output_root: Path) -> View:
     )
 
 
-def rate_lines(output_root: Path) -> list[str]:
+def rate_lines(networks: Sequence[RateTrials]) -> list[str]:
     """Return a line for each network: its rate, and whether one beyond those tried could be better."""
-    networks = rate_trials(load_runs(output_root)[0])
     names = _told_apart([network.first.network for network in networks], networks)
     return [
-        f"{network.first.data}  {name}  {KEY}={network.best:g}" + ", at an end of those tried" * network.is_at_an_end
+        f"{network.first.data}  {name}  {RATE}={network.best:g}" + ", at an end of those tried" * network.is_at_an_end
         for network, name in zip(networks, names, strict=True)
     ]
 
@@ -58,7 +62,7 @@ def _told_apart(names: Sequence[str], networks: Sequence[RateTrials]) -> list[st
     several = [name for name, count in Counter(name for name, _ in set(data)).items() if count > 1]
     notes = [f"data {short_condition(sha256)}" if name in several else "" for name, sha256 in data]
     return [
-        f"{name} ({', '.join(filter(None, (recipe_title(network.first, but=KEY), note)))})"
+        f"{name} ({', '.join(filter(None, (recipe_title(network.first, but=RATE), note)))})"
         if keys.count(key) > 1
         else name
         for key, name, network, note in zip(keys, names, networks, notes, strict=True)
@@ -71,15 +75,14 @@ def _names(networks: Sequence[RateTrials]) -> list[str]:
 
 
 def _caption(networks: Sequence[RateTrials]) -> str:
-    counts = {len(runs) for network in networks for runs in network.runs.values()}
-    seeds = f"Mean of {'–'.join(map(str, sorted(counts)))} seeds" if max(counts) > 1 else "One seed"
+    counts = [len(runs) for network in networks for runs in network.runs.values()]
     missing = [
         f"{name} at {', '.join(f'{rate:g}' for rate in network.unfinished)}"
         for network, name in zip(networks, _names(networks), strict=True)
         if network.unfinished
     ]
     unfinished = f" Diverged, or not finished with all seeds: {', '.join(missing)}." if missing else ""
-    return f"{seeds}, each as a small mark.{unfinished}"
+    return f"{mean_of_seeds(counts) or 'One seed'}, each as a small mark.{unfinished}"
 
 
 def _over_rate(networks: Sequence[RateTrials]) -> dict[str, Any]:

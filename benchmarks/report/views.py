@@ -17,7 +17,7 @@ from benchmarks.report.cardinality_view import EXPERIMENT, cardinality_view
 from benchmarks.report.deconvolution_view import DEFAULT, deconvolution_view
 from benchmarks.report.feature_reuse import REUSE, reuse_view
 from benchmarks.report.layers_view import layers_view
-from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
+from benchmarks.report.learning_rate_view import learning_rate_view, networks_tried, rate_lines
 from benchmarks.report.scaling_view import scaling_view
 from benchmarks.report.view import View, render
 
@@ -106,9 +106,9 @@ def add_learning_rates_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_learning_rates(arguments: argparse.Namespace) -> None:
     """Write the view of learning rates, and print the rates."""
-    view = learning_rate_view(arguments.output_root)
-    print(*rate_lines(arguments.output_root), sep="\n")
-    _write_at_root(arguments, view, "learning_rates")
+    networks = networks_tried(arguments.output_root)
+    print(*rate_lines(networks), sep="\n")
+    _write_at_root(arguments, learning_rate_view(networks), "learning_rates")
 
 
 def add_reuse_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,14 +1,17 @@
 """The rate with the lowest validation loss, from records with known losses."""
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
+from support.benchmark_command import command
 
 from benchmarks.analysis.learning_rates import rate_trials
 from benchmarks.config.compose import expand_all
 from benchmarks.records.runs import load_runs
-from benchmarks.report.learning_rate_view import learning_rate_view, rate_lines
+from benchmarks.report import learning_rate_view as view_module
+from benchmarks.report.learning_rate_view import learning_rate_view, networks_tried, rate_lines
 
 RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
 
@@ -52,11 +55,11 @@ def test_a_network_gets_the_rate_with_the_lowest_mean_loss_at_the_end(tmp_path: 
     assert wide.train_flops == 8e9
     assert (narrow.best, narrow.is_at_an_end) == (0.4, True)
 
-    assert rate_lines(tmp_path) == [
+    assert rate_lines(networks_tried(tmp_path)) == [
         "digits  resnet20  recipe.optimizer.lr=0.1",
         "digits  resnet20_w4  recipe.optimizer.lr=0.4, at an end of those tried",
     ]
-    view = learning_rate_view(tmp_path)
+    view = learning_rate_view(networks_tried(tmp_path))
     assert "12.0 GFLOPs" in view.lead
     assert "resnet20 at 0.4" in view.figures[0].caption
 
@@ -76,8 +79,22 @@ def test_a_rate_at_which_training_diverges_was_tried(error: str, tmp_path: Path)
     write(tmp_path, "resnet20", 0.8, 100, 9.0, "failed", "killed by SIGKILL (out of memory?)")
     [network] = rate_trials(load_runs(tmp_path)[0])
     assert (network.best, network.unfinished) == (0.2, [0.4])
-    assert rate_lines(tmp_path) == ["digits  resnet20  recipe.optimizer.lr=0.2"]
-    assert "resnet20 at 0.4" in learning_rate_view(tmp_path).figures[0].caption
+    assert rate_lines(networks_tried(tmp_path)) == ["digits  resnet20  recipe.optimizer.lr=0.2"]
+    assert "resnet20 at 0.4" in learning_rate_view(networks_tried(tmp_path)).figures[0].caption
+
+
+def test_the_command_reads_the_runs_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    roots = []
+    monkeypatch.setattr(view_module, "load_runs", lambda root: roots.append(root) or load_runs(root))
+    for name, seeds in (("resnet20", 2), ("resnet20_w4", 3), ("resnet56", 5)):
+        for rate, seed in itertools.product((0.1, 0.2), range(seeds)):
+            write(tmp_path, name, rate, seed, rate)
+    assert command("view learning_rates")([str(tmp_path)]) == 0
+    assert roots == [tmp_path]
+    assert "digits  resnet56  recipe.optimizer.lr=0.1" in capsys.readouterr().out
+    assert "Mean of 2–5 seeds, each as a small mark." in (tmp_path / "views" / "learning_rates.html").read_text()
 
 
 def test_a_rate_with_fewer_seeds_was_tried(tmp_path: Path) -> None:
@@ -107,11 +124,11 @@ def test_a_network_that_was_tried_under_two_recipes_is_told_apart(tmp_path: Path
     for epochs, best in ((3, 0.2), (30, 0.1)):
         for rate in RATES:
             write(tmp_path, "resnet20", rate, 100, abs(rate - best), epochs=epochs)
-    assert rate_lines(tmp_path) == [
+    assert rate_lines(networks_tried(tmp_path)) == [
         "digits  resnet20 (common, epochs=3)  recipe.optimizer.lr=0.2",
         "digits  resnet20 (common, epochs=30)  recipe.optimizer.lr=0.1",
     ]
-    [chart] = learning_rate_view(tmp_path).figures[0].choices
+    [chart] = learning_rate_view(networks_tried(tmp_path)).figures[0].choices
     names = [trace["name"] for trace in chart["traces"] if "name" in trace]
     assert names == ["resnet20 (common, epochs=3)", "resnet20 (common, epochs=30)"]
 
@@ -123,7 +140,7 @@ def test_of_two_data_sets_of_one_name_each_has_its_rate(tmp_path: Path) -> None:
             write(root, "resnet20", rate, 100, abs(rate - best))
         for path in root.rglob("record.json"):
             path.write_text(json.dumps({**json.loads(path.read_text()), "dataset": {"sha256": sha256}}))
-    assert rate_lines(tmp_path) == [
+    assert rate_lines(networks_tried(tmp_path)) == [
         "digits  resnet20 (common, data aaaaaaa)  recipe.optimizer.lr=0.05",
         "digits  resnet20 (common, data bbbbbbb)  recipe.optimizer.lr=0.2",
     ]
@@ -141,7 +158,7 @@ def test_losses_in_two_precisions_are_not_averaged(tmp_path: Path) -> None:
 
 def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="run.py experiment=learning_rates"):
-        learning_rate_view(tmp_path)
+        networks_tried(tmp_path)
 
 
 def test_the_experiment_tries_each_network_of_the_comparison_at_each_rate() -> None:

@@ -27,9 +27,8 @@ from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
 from benchmarks.report.feature_reuse import feature_reuse, reuse_view
 from benchmarks.report.layers_view import layers_view
-from benchmarks.report.learning_rate_view import learning_rate_view
+from benchmarks.report.learning_rate_view import networks_tried
 from benchmarks.report.scaling_view import scaling_view
-from benchmarks.report.view import View
 from lightning_modules.nets import DenseNet, ResNet
 
 view = command("view")
@@ -386,9 +385,9 @@ def test_too_few_training_costs_are_no_curve(tmp_path: Path) -> None:
         scaling_view(tmp_path)
 
 
-@pytest.mark.parametrize("shown", [accuracy_view, scaling_view, learning_rate_view], ids=lambda shown: shown.__name__)
+@pytest.mark.parametrize("shown", [accuracy_view, scaling_view, networks_tried], ids=lambda shown: shown.__name__)
 def test_runs_of_debugging_are_named_where_nothing_else_has_finished(
-    tmp_path: Path, shown: Callable[[Path], View]
+    tmp_path: Path, shown: Callable[[Path], object]
 ) -> None:
     for seed in range(2):
         make_run(tmp_path, seed=seed, overrides={"trainer.limit_train_batches": 2})

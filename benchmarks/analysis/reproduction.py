@@ -137,7 +137,7 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
     return _with_estimates(result)
 
 
-def trials_of(table: str) -> dict[str, dict[str, Any]]:
+def configurations_of(table: str) -> dict[str, dict[str, Any]]:
     """Return the configuration that the table's experiment composes for each row."""
     return {row: config for row, (config, _) in _references(table).items()}
 

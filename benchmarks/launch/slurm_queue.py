@@ -28,13 +28,13 @@ class Queue:
 
     def __init__(self) -> None:
         self._watched: set[Ticket] = set()
-        self.states_of: dict[Ticket, str] = {}
+        self._states: dict[Ticket, str] = {}
         self._asked = self._answered = -ASK_S
 
     def add(self, ticket: Ticket) -> None:
         """Ask from now on for the state of a job that was just submitted."""
         self._watched.add(ticket)
-        self.states_of[ticket] = "PENDING"
+        self._states[ticket] = "PENDING"
 
     def remove(self, ticket: Ticket) -> None:
         """Stop asking for the state of a job."""
@@ -43,13 +43,13 @@ class Queue:
     def state(self, ticket: Ticket) -> str | None:
         """Return the state that Slurm says, ``gone`` where it knows no such job; None where it does not answer."""
         answered = self._asked == self._answered
-        if time.monotonic() - self._asked >= ASK_S or (answered and ticket not in self.states_of):
+        if time.monotonic() - self._asked >= ASK_S or (answered and ticket not in self._states):
             self._watched.add(ticket)
             states = states_of(self._watched)
             self._asked = time.monotonic()
             if states is not None:
-                self.states_of, self._answered = states, self._asked
-        return self.states_of.get(ticket) if self._asked == self._answered else None
+                self._states, self._answered = states, self._asked
+        return self._states.get(ticket) if self._asked == self._answered else None
 
     def silent_s(self) -> float:
         """Return for how many seconds Slurm has not answered."""

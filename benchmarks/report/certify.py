@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from benchmarks import terminal
 from benchmarks.analysis.published import Row, Table, tables
-from benchmarks.analysis.reproduction import trials_of
+from benchmarks.analysis.reproduction import configurations_of
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import ConfigurationError
@@ -120,7 +120,7 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
 def _configs(table: Table) -> tuple[dict[str, dict[str, Any]], str]:
     """Return the configuration that the table's experiment composes for each row, and in words why it is not there."""
     try:
-        return trials_of(table.name), f"experiment={table.name} does not compose this row"
+        return configurations_of(table.name), f"experiment={table.name} does not compose this row"
     except ConfigurationError as error:
         return {}, str(error)
 

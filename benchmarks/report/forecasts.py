@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from benchmarks.analysis.published import Table
-from benchmarks.analysis.reproduction import Line, trials_of
+from benchmarks.analysis.reproduction import Line, configurations_of
 from benchmarks.config.trial import config_hash
 from benchmarks.records.files import FORECASTS, read_json
 from benchmarks.records.runs import Run, output_root_of
@@ -37,7 +37,7 @@ def with_forecasts(rows: Sequence[Line], table: Table, output_root: Path) -> lis
     forecasts = read_json(output_root / FORECASTS) or {}
     if not forecasts or all(line.runs for line in rows):
         return list(rows)
-    costs = {row: forecasts.get(config_hash(config)) for row, config in trials_of(table.name).items()}
+    costs = {row: forecasts.get(config_hash(config)) for row, config in configurations_of(table.name).items()}
     return [line if line.runs else replace(line, forecast=_cost(costs.get(line.row.row))) for line in rows]
 
 

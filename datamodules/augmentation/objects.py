@@ -140,7 +140,7 @@ def turned(objects: Objects, width: int) -> Objects:
 
 
 def scaled_size(height: int, width: int, shorter: int, longest: int | None) -> tuple[int, int]:
-    """Return the size with the shorter side scaled to `shorter`, or to less where the longer one would exceed `longest`."""
+    """Return height and width, the shorter one scaled to `shorter`, or to less where the longer one would exceed `longest`."""
     scale = shorter / min(height, width)
     if longest is not None:
         scale = min(scale, longest / max(height, width))

@@ -13,7 +13,7 @@ import numpy as np
 from datamodules.readers.stored_image import StoredImage, Window
 
 
-def scaled_size(width: int, height: int, side: int) -> tuple[int, int]:
+def scaled_width_and_height(width: int, height: int, side: int) -> tuple[int, int]:
     """Return the width and height with the shorter one scaled to `side`, the other cut to whole pixels."""
     if width < height:
         return side, height * side // width
@@ -28,7 +28,7 @@ def cut(width: int, height: int, scaled: tuple[int, int], left: int, top: int, s
 
 def centre(width: int, height: int, side: int, size: int) -> Window:
     """Return the central square of `size` pixels of an image of width x height whose shorter side is scaled to `side`."""
-    scaled = scaled_size(width, height, side)
+    scaled = scaled_width_and_height(width, height, side)
     left, top = (-(-(length - size) // 2) for length in scaled)
     return cut(width, height, scaled, left, top, size)
 
@@ -41,7 +41,7 @@ def centre_crop(image: StoredImage, side: int, size: int) -> np.ndarray:
 def ten_crops(image: StoredImage, side: int, size: int) -> np.ndarray:
     """Return uint8 [10, size, size, 3] at that scale: the centre, the corners from left to right and top to bottom, and
     the same of the mirrored image (Krizhevsky et al. 2012, §4.1)."""
-    width, height = scaled_size(image.width, image.height, side)
+    width, height = scaled_width_and_height(image.width, image.height, side)
     pixels = image.resample((0, 0, image.width, image.height), width, height)
     places = [(-(-(height - size) // 2), -(-(width - size) // 2))]
     places += [(top, left) for top in (0, height - size) for left in (0, width - size)]

@@ -1,1 +1,1 @@
-"""Data: decoded arrays in memory, batches that do not depend on the number of processes."""
+"""Data: in memory, or decoded anew from files; batches that do not depend on the number of processes."""

@@ -34,6 +34,9 @@ class Classifier(Supervised):
 
     Attributes:
         examples: of the test, on this process: image (C, H, W), true and predicted class (scalars) of the first few.
+
+    Raises:
+        ValueError: label smoothing together with binary cross-entropy.
     """
 
     primary = "top1_err"

@@ -36,6 +36,9 @@ class Detector(Supervised):
     Attributes:
         processed: of the last training step on this process: "regions" and "positives", those that the heads computed.
         examples: of the first images of the test: image (C, h, w), truth and prediction, in pixels of the annotation.
+
+    Raises:
+        ValueError: a network that has no ``losses``.
     """
 
     net: Any

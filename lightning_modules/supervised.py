@@ -40,6 +40,9 @@ class Supervised(pl.LightningModule):
         schedules: False where a callback sets the learning rate of every step instead.
         micro_batches: parts of a process's share of a training batch, one after the other. Their gradients add up to those of
             the whole; batch-norm layers see the parts.
+
+    Raises:
+        ValueError: ``net`` is no torch.nn.Module.
     """
 
     primary: str

@@ -32,7 +32,7 @@ OF_HYDRA = {  # by patterns of keys
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
     """Parse ``KEY=VALUE``s; ``~`` is the home folder, and a value that Hydra's grammar cannot read is a text as it stands.
-    Raises ConfigurationError for what has no such form."""
+    Raises ConfigurationError for what has no such form, RuntimeError where Hydra is not set up."""
     hydra = GlobalHydra.instance().hydra
     if hydra is None:
         raise RuntimeError("parse_overrides is called inside compose._hydra()")

@@ -44,7 +44,8 @@ class ConfigurationError(ValueError):
 
 @dataclass(frozen=True)
 class Trial:
-    """A run that is to be made: its resolved configuration, and what of it departs from the recipe."""
+    """A run that is to be made: its resolved configuration, and what of it departs from the recipe. Raises ConfigurationError
+    for a name that is no plain name of a folder."""
 
     config: dict[str, Any]
     overrides: dict[str, Any]

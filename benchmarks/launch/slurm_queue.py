@@ -89,6 +89,7 @@ def answer_lines(*command: str) -> list[str] | None:
 
 
 def find_slurm() -> None:
+    """Return once Slurm answers. Raises TimeoutError where there is no ``sbatch``, or no answer within PATIENCE_S."""
     if shutil.which("sbatch") is None:
         raise TimeoutError("Slurm does not answer: there is no sbatch on this machine")
     deadline = time.monotonic() + PATIENCE_S

@@ -64,6 +64,7 @@ def row(epochs: int, mode: str) -> dict[str, Any]:
 
     Return the row of the table: ``step_ms`` and ``tracking_ms`` are processor time of the training thread, which does not
     depend on what else the machine does; ``waiting_ms`` is what the tracker's writing waits for the disk and the machine.
+    Raises RuntimeError where the run fails.
     """
     place = ("trainer.accelerator=cpu", "cluster.threads_per_process=1", f"logger.mode={mode}")
     with tempfile.TemporaryDirectory() as root:

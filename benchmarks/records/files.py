@@ -49,13 +49,13 @@ def below(root: Path, path: str | Path) -> str:
     return text.removeprefix(start) if text.startswith(start) else os.path.relpath(path, root)
 
 
-def checkpoint_of(run: Path, name: str) -> Path:
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file. Raises OSError where it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def checkpoint_of(run: Path, name: str) -> Path:
     """Return a run's checkpoint, ``last`` or ``best``. Raises FileNotFoundError where there is none."""
     path = run / CHECKPOINTS / f"{name}.ckpt"
     if not path.is_file():
@@ -74,6 +74,9 @@ def write_atomic(path: Path, content: str | memoryview | Iterable[str], durable:
 
     Args:
         content: of text the pieces, too, of which each is written before the next one is made.
+
+    Raises:
+        OSError: it cannot be written; it names ``path``, which is as before.
     """
     pieces = [content] if isinstance(content, str | memoryview) else content
     # Random, as processes of two machines or containers may have one number.

@@ -1,1 +1,1 @@
-"""Mirrors of the records: Weights & Biases."""
+"""Mirrors of the records: Weights & Biases, MLflow, TensorBoard, Trackio and CSV files."""

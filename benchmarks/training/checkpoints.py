@@ -155,7 +155,7 @@ class Checkpoints(BatchCallback):
             _count_batch_as_done(checkpoint["loops"]["fit_loop"], self._evaluation_due)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Give this rank's metrics back what they had gathered."""
+        """Give this rank's metrics back what they had gathered. Raises ValueError for another number of processes."""
         partial = checkpoint["partial_metrics"]
         if len(partial) != trainer.world_size:
             raise ValueError(f"the checkpoint is of {len(partial)} processes, these are {trainer.world_size}")

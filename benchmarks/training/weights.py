@@ -187,7 +187,8 @@ def _as_tensors(node: Any) -> Any:
 
 
 def load_file(path: Path) -> tuple[Any, str]:
-    """Tensors and plain types from a file, of a ``.pkl`` its arrays as tensors, without running code, and its SHA-256."""
+    """Tensors and plain types from a file, of a ``.pkl`` its arrays as tensors, without running code, and its SHA-256. Raises
+    OSError where it cannot be read, ValueError where it holds code, no weights, or is damaged."""
     try:
         content = read_bytes(path)
     except OSError as error:

@@ -84,7 +84,8 @@ def names_of_text(name: str, data: bytes) -> tuple[str, ...]:
 
 
 def images_of_records(name: str, data: bytes, label_bytes: int) -> Part:
-    """Return the images of records: label_bytes, of which the last is the label and others are coarser ones, and pixels."""
+    """Return the images of records: label_bytes, of which the last is the label and others are coarser ones, and pixels. Raises
+    ValueError on a part of a record."""
     size = label_bytes + _PIXELS
     if not data or len(data) % size:
         raise ValueError(f"{name} must be a whole number of {size}-byte records, got {len(data)} bytes; fetch it again")
@@ -98,7 +99,8 @@ def names_of_pickle(name: str, data: bytes, key: str) -> tuple[str, ...]:
 
 
 def images_of_pickle(name: str, data: bytes, key: str) -> Part:
-    """Return the images under data of a pickled dict, and their labels under a key."""
+    """Return the images under data of a pickled dict, and their labels under a key. Raises ValueError where there are no such
+    arrays."""
     images, labels = (_entries(name, data, entry) for entry in ("data", key))
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (_PIXELS,):
         raise ValueError(f"{name} must hold images uint8 [N, {_PIXELS}] under data")

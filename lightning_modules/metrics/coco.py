@@ -41,6 +41,9 @@ class CocoAP(Metric):
         num_classes: K of labels 0..K-1.
         kind: "box" or "mask", what is compared.
         options: of torchmetrics.Metric.
+
+    Raises:
+        ValueError: another kind.
     """
 
     definitions = {

@@ -75,7 +75,7 @@ class CellScores(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, images: Tensor, logits: Tensor, targets: Tensor, instances: Tensor | None) -> None:
-        """Add frames: logits (N, K, H, W) with background 0, instances (N, H, W)."""
+        """Add frames: logits (N, K, H, W) with background 0, instances (N, H, W). Raises ValueError without instances."""
         if instances is None:
             raise ValueError("SEG needs instance labels, and this data set has none")
         labels = [torch.from_numpy(segments(mask.cpu().numpy())) for mask in logits.argmax(dim=1)]

@@ -24,6 +24,7 @@ def segments(foreground: Array) -> Labels:
 
 
 def check_shapes(truths: Array, others: Array) -> None:
+    """Raise ValueError unless both are stacks of one shape [N, H, W], none of them 0."""
     if truths.ndim != 3 or truths.shape != others.shape or not truths.size:
         raise ValueError(
             f"both stacks must have one shape [N, H, W] with pixels, got {truths.shape} and {others.shape}"
@@ -31,6 +32,7 @@ def check_shapes(truths: Array, others: Array) -> None:
 
 
 def check_proposals(truths: Array, proposals: Probabilities) -> None:
+    """Raise ValueError unless both are stacks of one shape [N, H, W] and the proposals lie in [0, 1]."""
     check_shapes(truths, proposals)
     if not (proposals.min() >= 0 and proposals.max() <= 1):
         raise ValueError(

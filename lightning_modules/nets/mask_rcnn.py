@@ -20,6 +20,9 @@ class MaskRCNN(FasterRCNN):
         backbone, num_classes: and the others, see FasterRCNN.
         mask_channels: of the mask head.
         mask_convs: 3x3 convolutions of the pyramid's mask head; C4's has none, res5 stands before it.
+
+    Raises:
+        ValueError: a number of channels below 1 or of convolutions below 0, and what FasterRCNN refuses.
     """
 
     loss_names = (*FasterRCNN.loss_names, "mask")

@@ -28,7 +28,7 @@ from benchmarks.analysis.error_rates import (
 )
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run
-from benchmarks.units import as_key, grouped, number
+from benchmarks.units import as_key, grouped, number, plural
 
 SEEDS_ALONE = "seeds alone"
 FEWEST_MASKS = 10  # test images: the normal deviate in place of Student's holds 92 % of ten, 70 % of two
@@ -141,7 +141,7 @@ class Comparison:
             return text
         if missing is None:
             return f"{text}; more seeds would not show {shown}, more images would" if self.paired else text
-        return f"{text}; {missing} more seed{'s' * (missing > 1)} would show {shown}" if missing else text
+        return f"{text}; {plural(missing, 'more seed')} would show {shown}" if missing else text
 
 
 def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool | None = None) -> list[Estimate]:

@@ -16,7 +16,7 @@ from benchmarks.report.quantities import ALONE
 from benchmarks.report.status import STATES, TrialState
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
-from benchmarks.units import MISSING, count, grouped, number
+from benchmarks.units import MISSING, count, grouped, number, plural
 
 STOPPED = ("failed", "interrupted", "preempted")
 BUSY_MARK = " *"
@@ -181,5 +181,5 @@ def summary(runs: Sequence[Run], states: Sequence[TrialState]) -> str:
     counts["not started"] = sum(trial.state == "missing" for trial in states)
     words = ("finished", "running", "killed", *STOPPED, "not started")
     parts = ", ".join(f"{counts[word]:,} {word}" for word in words if counts[word] > 0)
-    total = f"{len(runs):,} run{'s' if len(runs) > 1 else ''}" if runs else "No runs yet"
+    total = plural(len(runs), "run") if runs else "No runs yet"
     return f"{total}: {parts}" if parts else total

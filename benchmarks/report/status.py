@@ -18,7 +18,7 @@ from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.files import GOES_ON, SWEEPS, read_json
 from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
 from benchmarks.records.progress import part_of, progress_parts, read_progress
-from benchmarks.records.runs import Run, load_runs
+from benchmarks.records.runs import Run, load_runs, output_root_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
 from benchmarks.units import grouped, one_line, plural
 
@@ -143,7 +143,7 @@ def _trial_state(directory: Path, state: str, detail: str = "") -> TrialState:
 
 def _root(directory: Path) -> str:
     """Return the output root of a trial."""
-    return one_line(os.path.abspath(directory / "../../../.."))
+    return one_line(str(output_root_of(directory)))
 
 
 def _progress(directory: Path) -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlparse
 from urllib.request import Request, urlopen
 
 from benchmarks.config.trial import WIRING
-from benchmarks.records.files import HISTORY, LOG, pictures, read_bytes
+from benchmarks.records.files import CHECKPOINTS, HISTORY, LOG, pictures, read_bytes
 from benchmarks.records.runs import read_history
 from benchmarks.tracking.content import AXIS, exit_code, metrics, reason, run_name, summary, tables
 from benchmarks.units import one_line
@@ -216,7 +216,7 @@ def media(directory: Path, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def artifacts(directory: Path, record: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, list[Path]]:
     """Return checkpoints by the name of their artifact, where ``logger.checkpoints`` asks for them."""
-    paths = sorted(path for path in directory.glob("checkpoints/*.ckpt") if path.stem in {"last", "best"})
+    paths = sorted(path for path in (directory / CHECKPOINTS).glob("*.ckpt") if path.stem in {"last", "best"})
     return {f"checkpoints-{record['run_id']}": paths} if paths and config["logger"].get("checkpoints") else {}
 
 

@@ -92,10 +92,8 @@ def load_idx(
         return Part(images, read(f"{prefix}-labels-idx1-ubyte", 1, count).astype(np.int64))
 
     train, test = part("train", train_count), part("t10k", test_count)
-    for name, labels in (("training", train.labels), ("test", test.labels)):
-        present = np.unique(labels).tolist()
-        if present != list(range(len(classes))):
-            raise ValueError(f"{folder}: {name} labels must be 0..{len(classes) - 1}, got {present}")
+    train.check(folder, "training", train_count, len(classes))
+    test.check(folder, "test", test_count, len(classes))
     decoded = _mean_and_std(train.images)
     if abs(decoded[0] - mean) > 5e-5 or abs(decoded[1] - std) > 5e-5:
         raise ValueError(

@@ -346,7 +346,7 @@ def test_other_idx_sets_are_refused(tmp_path, changes, message):
 def test_idx_labels_must_be_the_classes(tmp_path):
     write_idx(tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(9, dtype=np.uint8) % 2))
-    with pytest.raises(ValueError, match=r"test labels must be 0\.\.2, got \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"test labels must be 0\.\.2, each of them, got \[0, 1\]"):
         load_small_idx(tmp_path)
 
 

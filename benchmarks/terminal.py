@@ -171,7 +171,7 @@ def with_bar(items: Iterable[T], what: str, total: int | None = None) -> Iterabl
     return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
 
 
-def aligned(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> str:
     """Return rows of texts as lines, columns padded to the widest; ``right`` holds the indices of right-aligned columns."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     lines = []

@@ -118,9 +118,7 @@ class Sweep:
         outcomes: by the trial's place; those of all trials after ``run``, of the ended ones after an interrupt.
     """
 
-    def __init__(
-        self, trials: Sequence[Trial | Impossible], watcher: SweepProgress, command: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, trials: Sequence[Trial | Impossible], watcher: SweepProgress, command: Sequence[str]) -> None:
         self.trials = trials
         self.command = command
         self.watcher = watcher

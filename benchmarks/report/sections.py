@@ -23,7 +23,7 @@ BUSY_MARK = " *"
 SEEDS_NAMED = 12  # of those not started, in one line
 
 
-def means(runs: Sequence[Run], said: Container[str] = ()) -> Table:
+def means(runs: Sequence[Run], said: Container[str]) -> Table:
     """Return the means of the runs that may be averaged. The overrides of `said` are said elsewhere."""
     groups = seed_groups(runs)
     labels = short_labels([group.runs[0] for group in groups], seeds=False, said=said)
@@ -46,7 +46,7 @@ def means(runs: Sequence[Run], said: Container[str] = ()) -> Table:
     return Table("Means over seeds", heads, rows, ("mean ± std", "95 % interval", "sampling"), lead)
 
 
-def network_differences(runs: Sequence[Run], said: Container[str] = ()) -> Table:
+def network_differences(runs: Sequence[Run], said: Container[str]) -> Table:
     """Return the differences between networks on the same test images. The overrides of `said` are said elsewhere."""
     rows: list[Row] = []
     if len(runs) <= terminal.STYLED:  # so many pairs would hide the rest

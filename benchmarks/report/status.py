@@ -53,8 +53,8 @@ class TrialState:
     row: str
     seed: int
     state: str
-    detail: str = ""
-    root: str = ""
+    detail: str
+    root: str
 
 
 def trial_states(

@@ -7,7 +7,6 @@ import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any
 
 import pytorch_lightning as pl
@@ -93,8 +92,8 @@ class Checkpoints(BatchCallback):
         directory: Path,
         monitor: str,
         stop: StopRequest,
-        every_steps: int | None = None,
-        origin: Mapping[str, str] = MappingProxyType({}),
+        every_steps: int | None,
+        origin: Mapping[str, str],
     ) -> None:
         self.directory = directory
         self.monitor = monitor

@@ -98,7 +98,7 @@ def mask_targets(masks: Tensor, boxes: Tensor, rows: Tensor, size: int) -> Tenso
     return (cut[:, 0] >= 0.5).float()
 
 
-def paste_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: float = 0.5) -> Tensor:
+def paste_mask(mask: Tensor, box: Tensor, height: int, width: int) -> Tensor:
     """Return the mask of a region as a bitmap of an image, bool [height, width] (§3.1: resized, and binarised at 0.5).
 
     mask: [s, s], probabilities; box: [4], in pixels of the image. Only pixels within the box are computed.
@@ -113,5 +113,5 @@ def paste_mask(mask: Tensor, box: Tensor, height: int, width: int, threshold: fl
         2 * (rows + 0.5 - y0) / (y1 - y0) - 1, 2 * (columns + 0.5 - x0) / (x1 - x0) - 1, indexing="ij"
     )
     grid = torch.stack([x, y], dim=-1)[None].to(mask.dtype)
-    bitmap[top:bottom, left:right] = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0] >= threshold
+    bitmap[top:bottom, left:right] = F.grid_sample(mask[None, None], grid, align_corners=False)[0, 0] >= 0.5
     return bitmap

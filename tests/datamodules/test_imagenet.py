@@ -260,7 +260,7 @@ def test_a_run_waits_for_images_that_another_process_copies_as_long_as_it_gets_o
     for path, _ in indices:
         path.unlink()
     limits, told = ("logger=none", "recipe.epochs=1", "launch.stall_s=20"), RecordingWatcher()
-    its = Sweep(expand([*composed(shards, tmp_path), *limits], multirun=False), told)
+    its = Sweep(expand([*composed(shards, tmp_path), *limits], multirun=False), told, ())
     with open(folder / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         thread = threading.Thread(target=its.run)

@@ -39,7 +39,7 @@ def sweep(root: Path, *overrides: str) -> tuple[list[Trial], list[Outcome]]:
         for trial in expand([*asked, *overrides, f"output_root={root}"], multirun=True)
         if isinstance(trial, Trial)
     ]
-    its = Sweep(trials, RecordingWatcher())
+    its = Sweep(trials, RecordingWatcher(), ())
     its.run()
     return trials, [its.outcomes[index] for index in range(len(trials))]
 

@@ -36,7 +36,7 @@ TWO_RANKS = ("trainer.devices=2", "cluster.oversubscribe=true")
 def sweep(root: Path, *overrides: str) -> tuple[Sweep, RecordingWatcher]:
     trials = expand([*TINY, *overrides, f"output_root={root}"], multirun=True)
     watcher = RecordingWatcher()
-    return Sweep(trials, watcher), watcher
+    return Sweep(trials, watcher, ()), watcher
 
 
 def run(root: Path, *overrides: str) -> list[Outcome]:
@@ -132,7 +132,7 @@ def test_a_rank_that_hangs_is_ended_by_either_limit(tmp_path: Path) -> None:
             [*TINY, "model=resnet", *FAULTY, *TWO_RANKS, "launch.workers=2", *own, f"output_root={tmp_path}"], False
         )
     ]
-    its = Sweep(trials, RecordingWatcher())
+    its = Sweep(trials, RecordingWatcher(), ())
     its.run()
     silent, late, good = (its.outcomes[index] for index in range(3))
     assert silent.status == "failed" and "no sign of life for 15 s" in silent.error

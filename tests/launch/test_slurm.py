@@ -200,7 +200,7 @@ def test_a_job_in_the_queue_is_said_to_be_there(cluster: None, tmp_path: Path) -
     until(lambda: subprocess.check_output(["squeue", "-h", "-j", before, "-o", "%T"], text=True) == "RUNNING\n", "room")
     root = tmp_path / "outputs"
     watcher = RecordingWatcher()
-    its = Sweep(expand([*TINY, *ON_SLURM, f"output_root={root}"], multirun=False), watcher)
+    its = Sweep(expand([*TINY, *ON_SLURM, f"output_root={root}"], multirun=False), watcher, ())
     its.run()
     assert its.outcomes[0] == Outcome("ok")
     assert watcher.seen[0]["phase"] == "prepare"

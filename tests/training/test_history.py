@@ -50,7 +50,7 @@ def fit(directory: Path, *callbacks: pl.Callback, epochs: int = 3) -> tuple[Cost
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs, limit_train_batches=5, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, use_distributed_sampler=False,
-        callbacks=[*accounting, Checkpoints(directory / "checkpoints", "val/top1_err", StopRequest(60)), *callbacks],
+        callbacks=[*accounting, Checkpoints(directory / "checkpoints", "val/top1_err", StopRequest(60), None, {}), *callbacks],
         plugins=[AtomicCheckpointIO(module)],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)

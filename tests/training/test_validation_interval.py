@@ -57,7 +57,7 @@ def fit(
     )
     data = InMemoryDataModule(load_digits, 32, 512, {}, [0.3], [0.4], seed=0)
     cost = CostMeter(1000, 32)
-    checkpoints = Checkpoints(folder / "checkpoints", "val/top1_err", StopRequest(60), save)
+    checkpoints = Checkpoints(folder / "checkpoints", "val/top1_err", StopRequest(60), save, {})
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=epochs if budget is None else -1, limit_train_batches=STEPS, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,

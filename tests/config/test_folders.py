@@ -6,10 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.config.folders import add_config_dir
+import run
+from benchmarks.config.folders import GROUPS, add_config_dir
 from benchmarks.config.trial import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_help_lists_every_group() -> None:
+    assert sorted(run.GROUPS) == list(GROUPS)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from torch import Generator
 from datamodules.augmentation.crops import check_values, is_length
 from datamodules.readers.objects import Objects, boxes_of
 
-SMALLEST_LEFT = 20  # pixels that a crop must leave of an object that is to be found
+SMALLEST_LEFT = 20  # pixels that a crop must leave of an object that is to be found; of a smaller one all
 
 
 @dataclass(frozen=True)
@@ -117,12 +117,14 @@ def targets_of(objects: Objects, height: int, width: int) -> Objects:
 
 
 def cropped(objects: Objects, top: int, left: int, height: int, width: int) -> Objects:
-    """Return the objects of which a crop leaves SMALLEST_LEFT pixels, with boxes around what is left of their masks."""
+    """Return the objects of which a crop leaves SMALLEST_LEFT pixels, or all, with boxes around what is left of their masks."""
     if objects.masks is not None:
         masks = objects.masks[:, top : top + height, left : left + width]
-        return replace(objects, boxes=boxes_of(masks), masks=masks).where(masks.sum((1, 2)) >= SMALLEST_LEFT)
+        least = np.minimum(objects.masks.sum((1, 2)), SMALLEST_LEFT)
+        return replace(objects, boxes=boxes_of(masks), masks=masks).where(masks.sum((1, 2)) >= least)
     boxes = (objects.boxes - [left, top, left, top]).clip(0, [width, height, width, height])
-    return replace(objects, boxes=boxes).where(np.prod(boxes[:, 2:] - boxes[:, :2], 1) >= SMALLEST_LEFT)
+    remaining, own = (np.prod(each[:, 2:] - each[:, :2], 1) for each in (boxes, objects.boxes))
+    return replace(objects, boxes=boxes).where(remaining >= np.minimum(own, SMALLEST_LEFT))
 
 
 def mirrored(objects: Objects, width: int) -> Objects:

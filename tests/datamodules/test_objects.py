@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.augmentation.objects import ObjectAugmentation, scaled_size, targets_of
+from datamodules.augmentation.objects import ObjectAugmentation, cropped, scaled_size, targets_of
 from datamodules.objects import ObjectDataModule
 from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplits, boxes_of, objects_of
 from datamodules.sources.digit_scenes import load_digit_scenes
@@ -181,6 +181,20 @@ def test_a_crop_drops_what_it_barely_shows():
     boxes_alone = replace(objects, masks=None)
     _, left = ObjectAugmentation({"crop_size": 32}).apply(np.zeros((40, 40), np.uint8), boxes_alone, draw)
     assert left.boxes.tolist() == [[30, 0, 32, 10]] and left.masks is None
+
+
+@pytest.mark.parametrize("side", [1, 4])
+def test_a_crop_keeps_what_is_small_and_whole(side):
+    """A crop as large as the image drops nothing; one that cuts a small object drops it."""
+    masks = np.zeros((3, 40, 40), np.uint8)
+    for mask, place in zip(masks, (0, 7, 40 - side), strict=True):
+        mask[place : place + side, place : place + side] = 1
+    objects = Objects(boxes_of(masks), np.arange(3), np.full(3, side**2, float), np.zeros(3, bool), masks)
+    boxes_alone = replace(objects, masks=None)
+    for each in (objects, boxes_alone, replace(boxes_alone, boxes=objects.boxes - [0, 0, 0.3, 0.3])):
+        assert cropped(each, 0, 0, 40, 40).labels.tolist() == [0, 1, 2]
+        assert cropped(each, 3, 2, 30, 30).labels.tolist() == [1]
+        assert cropped(each, 0, 0, 40, 7 + side // 2).labels.tolist() == [0]
 
 
 def test_training_leaves_out_crowds_and_what_has_no_extent():

@@ -174,7 +174,7 @@ def _check_files(split: CocoImages) -> None:
         if (split.folder / folder).is_dir():
             with os.scandir(split.folder / folder) as entries:
                 present |= {os.path.join(folder, entry.name) for entry in entries}
-    if missing := [name for name in names if name not in present]:
+    if missing := [name for name in names if os.path.join(*os.path.split(name)) not in present]:
         others = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise FileNotFoundError(
             f"{split.folder / missing[0]} is missing{others} of the {len(names)} images in {split.annotations.path}"

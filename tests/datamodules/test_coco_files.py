@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from pycocotools import mask as reference
 from pycocotools.coco import COCO
 
+from datamodules.augmentation.objects import targets_of
 from datamodules.objects import ObjectDataModule
 from datamodules.readers import rle
 from datamodules.readers.coco_file import read_coco_file
@@ -318,10 +320,44 @@ def test_what_coco_leaves_out_is_counted(tmp_path):
     file = read_coco_file(folder(tmp_path, content) / "annotations.json")
     assert file.notes == (
         "annotations.json: 2 annotations without a polygon of three points left out (first: annotation 20)",
-        "annotations.json: 1 annotations with a box under a pixel wide or high left out of training (first: annotation 22)",
+        "annotations.json: 1 annotations with a box under a pixel wide or high within the image left out of training "
+        "(first: annotation 22)",
     )
     assert len(file.objects(0)) == 3
     assert len(file.objects(1)) == 2  # evaluation keeps what has no extent
+
+
+def test_learnable_is_what_training_gets(tmp_path):
+    """Boxes that reach out of the image, polygons beside it, empty run lengths, crowds."""
+    random = np.random.RandomState(0)
+    content = dataset()
+    content["images"] = [{"id": row, "file_name": f"{row}.png", "height": 30, "width": 40} for row in range(200)]
+    content["annotations"] = []
+    for row in range(200):
+        for _ in range(random.randint(3)):
+            x, y = random.uniform(-9, 40), random.uniform(-9, 30)
+            width, height = max(random.uniform(0, 10), -x), max(random.uniform(0, 10), -y)
+            mask: Any = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+            if random.randint(4) == 0:
+                mask = {"size": [30, 40], "counts": rle.encode(np.zeros((30, 40)))}
+            content["annotations"].append(
+                annotation(
+                    len(content["annotations"]),
+                    row,
+                    3,
+                    [x, y, width, height],
+                    mask,
+                    iscrowd=int(random.randint(4) == 0),
+                )
+            )
+    for masks in (True, False):
+        if not masks:
+            content["annotations"] = [each | {"segmentation": []} for each in content["annotations"]]
+        path = tmp_path / "annotations.json"
+        path.write_text(json.dumps(content))
+        file = read_coco_file(path)
+        learned = [len(targets_of(file.objects(row), 30, 40)) > 0 for row in range(200)]
+        assert file.learnable.tolist() == learned and 40 < sum(learned) < 160
 
 
 # Bad files
@@ -366,6 +402,17 @@ BAD = {
     "no mask": (set_annotation(segmentation=None), "annotation 4 has no segmentation, and others have one"),
     "area of text": (set_annotation(area="9"), "annotation 4 has the area '9'; write a number of pixels"),
     "area below 0": (set_annotation(area=-1), "annotation 4 has the area -1; write"),
+    "area above all floats": (set_annotation(area=10**400), "annotation 4 has the area 1000"),
+    "box above all floats": (set_annotation(bbox=[5, 5, 10**400, 6]), "annotation 4 has a bbox of which a number is not"),
+    "runs above int64": (
+        set_annotation(segmentation={"size": [40, 30], "counts": [2**70, 9]}),
+        "annotation 4 has a damaged run-length mask",
+    ),
+    "height above int64": (lambda content: content["images"][0].update(height=2**70), "image 60 must have a height and"),
+    "name of a number": (
+        lambda content: content["categories"][0].update(name=5),
+        "the name of category 90 must be a text, got 5",
+    ),
     "crowd of text": (set_annotation(iscrowd="0"), "annotation 4 must have an iscrowd of 0, one object, or 1, .* got '0'"),
     "image in a list": (set_annotation(image_id=[10]), r"annotation 4 is of image \[10\], which the file does not list"),
     "no file name": (lambda content: content["images"][0].update(file_name=5), "the file_name of image 60 must be a text, got"),
@@ -411,6 +458,14 @@ def test_a_missing_file_is_named(tmp_path):
     (tmp_path / "images" / "3.png").unlink()
     with pytest.raises(FileNotFoundError, match="3.png is missing of the 7 images in .*annotations.json"):
         load(tmp_path)
+
+
+def test_a_doubled_slash_in_a_file_name_is_one(tmp_path):
+    content = dataset()
+    for image in content["images"]:
+        image["file_name"] = f"images//{image['file_name']}"
+    folder(tmp_path, content)
+    assert load(tmp_path, images=".").test.image(0).shape == (*SIZES[0], 3)
 
 
 def test_a_damaged_or_other_image_is_named(tmp_path):

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Generic, Self, TypeVar
 
@@ -130,6 +130,23 @@ class Splits(ThreeSplits[Split]):
         return digest.hexdigest()
 
 
+def check_counts(counts: Mapping[str, int], total: int, what: str) -> None:
+    """Raise ValueError unless the counts of images drawn for some parts, by part, are positive and leave some of the total.
+
+    what: is drawn from, "images" with more to find them by.
+    """
+    if min(counts.values(), default=1) < 1 or sum(counts.values()) >= total:
+        raise ValueError(
+            f"{count_keys(counts)} must be positive and leave some of the {total} {what} to train on, got "
+            f"{' and '.join(map(str, counts.values()))}"
+        )
+
+
+def count_keys(parts: Iterable[str]) -> str:
+    """Return the keys that say how many images are drawn for some parts: ``data.val_count and data.test_count``."""
+    return " and ".join(f"data.{part}_count" for part in parts)
+
+
 def hold_out(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split rows into (rest, held out), stratified: every class gives its share of count, to within one image.
 
@@ -138,7 +155,7 @@ def hold_out(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np
     Raises ValueError unless 0 < count < N.
     """
     if not 0 < count < len(targets):
-        raise ValueError(f"the rows held out must number 1..{len(targets) - 1}, got {count}")
+        raise ValueError(f"what is held out must be positive and leave some of the {len(targets)} rows, got {count}")
     _, sizes = np.unique(targets, return_counts=True)
     shares, remainders = np.divmod(sizes * count, len(targets))
     # Largest remainders, the lower class first on a tie: the shares then add up to count.

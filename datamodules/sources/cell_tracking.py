@@ -13,7 +13,7 @@ from datamodules.readers.image_files import ByteScaling, check_same_size, read_i
 from datamodules.readers.instances import split_of_instances
 from datamodules.readers.listing import contents
 from datamodules.readers.masks import check_not_empty, read_mask
-from datamodules.readers.splits import Splits
+from datamodules.readers.splits import Splits, check_counts
 from datamodules.readers.tiff_stacks import page_count
 
 # The mask of one slice of a three-dimensional frame.
@@ -64,10 +64,7 @@ def load_cell_tracking(path: str | Path, val_count: int = 2) -> Splits:
     """
     images, instances = _read_sequence(Path(path), "01")
     test_images, test_instances = _read_sequence(Path(path), "02")
-    if not 1 <= val_count < len(images):
-        raise ValueError(
-            f"val_count must lie in 1..{len(images) - 1}, {path}/01 has {len(images)} annotated frames, got {val_count}"
-        )
+    check_counts({"val": val_count}, len(images), f"annotated frames of {path}/01")
     if test_images.dtype != images.dtype:
         raise ValueError(
             f"{path}: 01 and 02 must have equal bits per pixel, got {images.dtype} and {test_images.dtype}"

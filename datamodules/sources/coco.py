@@ -16,7 +16,7 @@ from datamodules.readers.listing import size_of
 from datamodules.readers.objects import Objects, ObjectSplits
 from datamodules.readers.parts import drawn_note, part_folders
 from datamodules.readers.photographs import read_photograph
-from datamodules.readers.splits import hold_out
+from datamodules.readers.splits import check_counts, hold_out
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,8 @@ def load_coco(path: str | Path, in_channels: int, val_count: int, keep_empty: bo
     path = Path(path)
     train, test = (read_coco_file(path / "annotations" / f"instances_{name}2017.json") for name in ("train", "val"))
     _check_alike(train, test, "; data=coco_folder reads a set of one's own")
-    rest, held_out = _draw(train, val_count, "val_count")
+    check_counts({"val": val_count}, len(train.names), f"images of {train.path}")
+    rest, held_out = hold_out(np.zeros(len(train.names), np.int64), val_count, seed=0)
     return _splits(
         CocoImages(train, path / "train2017", rest, in_channels),
         CocoImages(train, path / "train2017", held_out, in_channels),
@@ -97,9 +98,10 @@ def load_coco_folder(
     folders, remarks = part_folders(Path(path), lambda folder: (folder / annotations).is_file())
     files = {part: read_coco_file(folder / annotations) for part, folder in folders.items()}
     rows = {part: np.arange(len(file.names)) for part, file in files.items()}
-    drawn = {part: count for part, count in (("test", test_count), ("val", val_count)) if part not in files}
-    for part, count in drawn.items():
-        rest, held_out = _draw(files["train"], count, f"{part}_count", split_seed, len(rows["train"]))
+    drawn = {part: count for part, count in (("val", val_count), ("test", test_count)) if part not in files}
+    check_counts(drawn, len(rows["train"]), f"images of {files['train'].path}")
+    for part in reversed(drawn):
+        rest, held_out = hold_out(np.zeros(len(rows["train"]), np.int64), drawn[part], split_seed)
         rows |= {part: rows["train"][held_out], "train": rows["train"][rest]}
     parts = []
     for part in ("train", "val", "test"):
@@ -118,17 +120,6 @@ def _check_alike(train: CocoFile, other: CocoFile, instead: str = "") -> None:
         raise ValueError(
             f"{boxes.path} has boxes alone and {masks.path} masks, too; one network learns and is tested on the same"
         )
-
-
-def _draw(
-    file: CocoFile, count: int, name: str, seed: int = 0, images: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    total = len(file.names) if images is None else images
-    if not 0 < count < total:
-        raise ValueError(
-            f"data.{name} must lie in 1..{total - 1}, the images of {file.path} that are left, got {count}"
-        )
-    return hold_out(np.zeros(total, np.int64), count, seed)
 
 
 def _splits(

@@ -1,6 +1,6 @@
 """Any folder of images/ and masks/, paired by name, or one of such folders: train/, val/ and test/."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from datamodules.readers.listing import stray_note
 from datamodules.readers.masks import COLOUR, class_mask, read_mask
 from datamodules.readers.pairs import holds_images, image_mask_pairs
 from datamodules.readers.parts import drawn_note, part_folders
-from datamodules.readers.splits import Splits, hold_out
+from datamodules.readers.splits import Splits, check_counts, count_keys, hold_out
 
 
 def load_image_mask_folder(
@@ -65,7 +65,7 @@ def load_image_mask_folder(
     rows = given | _drawn(objects, given["train"], counts, split_seed)
     for part, name in (("train", "training"), ("val", "validation"), ("test", "test")):
         if not objects[rows[part]].any():
-            more = f", or raise {_keys(counts)}" if counts else ""
+            more = f", or raise {count_keys(counts)}" if counts else ""
             raise ValueError(
                 f"{path}: the masks of all {len(rows[part])} {name} images are empty, all background; annotate some "
                 f"objects{more}"
@@ -103,20 +103,12 @@ def _drawn(objects: np.ndarray, rows: np.ndarray, counts: dict[str, int], seed: 
 
     objects: of every row, 1 where its mask has some and 0 where it is empty. Raises ValueError on impossible counts.
     """
-    if min(counts.values(), default=1) < 1 or sum(counts.values()) >= len(rows):
-        raise ValueError(
-            f"{_keys(counts)} must be positive and leave some of the {len(rows)} images to train on, got "
-            f"{' and '.join(map(str, counts.values()))}"
-        )
+    check_counts(counts, len(rows), "images")
     parts = {}
     for part in reversed(counts):
         rest, held_out = hold_out(objects[rows], counts[part], seed)
         rows, parts[part] = rows[rest], rows[held_out]
     return {"train": rows, **parts}
-
-
-def _keys(parts: Iterable[str]) -> str:
-    return " and ".join(f"data.{part}_count" for part in parts)
 
 
 def _of_one_kind(

@@ -13,7 +13,7 @@ import torch
 from datamodules.readers.image_files import ByteScaling, check_same_size
 from datamodules.readers.instances import InstanceSplit, components
 from datamodules.readers.masks import check_not_empty, class_mask
-from datamodules.readers.splits import Splits
+from datamodules.readers.splits import Splits, check_counts
 from datamodules.readers.tiff_stacks import LABELS, VOLUME, read_label_stack, read_stack
 
 
@@ -30,8 +30,7 @@ def fold_rows(count: int, fold: int, folds: int, val_count: int) -> tuple[list[i
         raise ValueError(f"fold must lie in 0..{folds - 1}, got {fold}")
     start, stop = count * fold // folds, count * (fold + 1) // folds
     rest = [row % count for row in range(stop, start + count)]
-    if not 1 <= val_count < len(rest):
-        raise ValueError(f"val_count must lie in 1..{len(rest) - 1}, to leave slices to train on, got {val_count}")
+    check_counts({"val": val_count}, len(rest), "slices that are not tested")
     return sorted(rest[val_count:]), sorted(rest[:val_count]), list(range(start, stop))
 
 

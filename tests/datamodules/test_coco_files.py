@@ -243,7 +243,9 @@ def test_coco_itself(tmp_path):
         FileNotFoundError, match="2.png is missing, and 1 more of the 7 images in .*instances_val2017.json"
     ):
         load_coco(tmp_path, 3, val_count=2)
-    with pytest.raises(ValueError, match=r"data.val_count must lie in 1..6, the images of .*instances_train2017.json"):
+    with pytest.raises(
+        ValueError, match="data.val_count must be positive and leave some of the 7 images of .*instances_train2017.json"
+    ):
         load_coco(tmp_path, 3, val_count=7)
 
 
@@ -496,5 +498,10 @@ def test_a_worker_names_a_damaged_image_in_one_line(tmp_path):
 
 
 def test_no_images_are_left_to_train_on(tmp_path):
-    with pytest.raises(ValueError, match=r"data.val_count must lie in 1..4, the images of .* that are left, got 6"):
+    both = "data.val_count and data.test_count must be positive and leave some of the 7 images of .* to train on, got 6 and 2"
+    with pytest.raises(ValueError, match=both):
         load(folder(tmp_path), val_count=6)
+    content = dataset() | {"annotations": []}
+    content["images"] = content["images"][:1]
+    with pytest.raises(ValueError, match="leave some of the 1 images of .* to train on, got 1 and 2"):
+        load(folder(tmp_path, content))

@@ -69,8 +69,18 @@ def test_val_follows_test_and_goes_round():
         ((10, -1, 5, 1), "fold must lie in 0..4, got -1"),
         ((10, 0, 1, 1), "folds must lie in 2..10, the number of slices, got 1"),
         ((10, 0, 11, 1), "folds must lie in 2..10"),
-        ((10, 0, 5, 0), "val_count must lie in 1..7"),
-        ((10, 0, 5, 8), "val_count must lie in 1..7, to leave slices to train on, got 8"),
+        (
+            (10, 0, 5, 0),
+            "data.val_count must be positive and leave some of the 8 slices that are not tested to train on, got 0",
+        ),
+        (
+            (10, 0, 5, 8),
+            "data.val_count must be positive and leave some of the 8 slices that are not tested to train on, got 8",
+        ),
+        (
+            (2, 0, 2, 1),
+            "data.val_count must be positive and leave some of the 1 slices that are not tested to train on, got 1",
+        ),
     ],
 )
 def test_impossible_folds_are_refused(arguments, message):
@@ -253,7 +263,9 @@ def test_16_bit_sequences_are_scaled_by_the_training_frames(tmp_path):
 def test_bad_sequences_are_refused_by_name(tmp_path):
     assert "01 is missing" in refused(FileNotFoundError, load_cell_tracking, tmp_path)
     write_tracking(tmp_path)
-    assert "val_count must lie in 1..4" in refused(ValueError, load_cell_tracking, tmp_path, val_count=5)
+    assert "data.val_count must be positive and leave some of the 5 annotated frames of" in refused(
+        ValueError, load_cell_tracking, tmp_path, val_count=5
+    )
     frame, mask = tmp_path / "02" / "t003.tif", tmp_path / "02_GT" / "SEG" / "man_seg003.tif"
     good_frame, good_mask = frame.read_bytes(), mask.read_bytes()
 

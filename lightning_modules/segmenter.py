@@ -46,7 +46,7 @@ class Segmenter(Supervised):
         "dice_err": "100 * (1 - dice), percent",
         "iou": "TP / (TP + FP + FN), pixels pooled over the split, mean over foreground classes",
         "pixel_err": "wrong pixels, percent",
-        "loss": "cross-entropy, mean over pixels, nats",
+        "loss": "cross-entropy, mean over images of the mean over each one's pixels, nats",
         **ComponentAP.definitions,
     }
 

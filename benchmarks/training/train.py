@@ -73,7 +73,7 @@ def train(run: OpenRun) -> None:
         run.record.notes = [*(run.record.notes or ()), note]
     module = build(run, layout_note)
     complexity = count_compute(run, module)
-    check_images(config, data.training_shape())
+    check_images(config, data.training_shape(), module)
     apply_options(run, options, arguments, module, complexity)
 
     origin = {
@@ -177,9 +177,9 @@ def image_shape(config: dict[str, Any]) -> tuple[int, int, int]:
     return config["data"]["in_channels"], *config["data"]["image_size"]
 
 
-def check_images(config: dict[str, Any], trained_on: Sequence[int]) -> None:
+def check_images(config: dict[str, Any], trained_on: Sequence[int], module: Any) -> None:
     """Raise ValueError where what is trained on, [C, H, W], is not that for which the network is built, and on which compute is
-    counted; a detector's is counted for each batch."""
+    counted; a detector's is counted for each batch. Likewise where masks are smaller than what the network puts out."""
     channels, *size = image_shape(config)
     if trained_on[0] != channels:
         raise ValueError(f"data.in_channels must be {trained_on[0]}, the channels of the images, got {channels}")
@@ -188,6 +188,12 @@ def check_images(config: dict[str, Any], trained_on: Sequence[int]) -> None:
         what["segmentation"] = "the size that recipe.augment trains on, for which compute is counted"
     if config["data"]["task"] in what and list(trained_on[1:]) != size:
         raise ValueError(f"data.image_size must be {list(trained_on[1:])}, {what[config['data']['task']]}, got {size}")
+    if "segmentation" in what and (elastic := config["recipe"]["augment"].get("elastic")):
+        least, given = list(module.logits_shape(*size)[1:]), list(elastic["output_size"])
+        if given[0] < least[0] or given[1] < least[1]:
+            raise ValueError(
+                f"recipe.augment.elastic.output_size must be at least {least}, what the network puts out, got {given}"
+            )
 
 
 def device_of(accelerator: str) -> torch.device:

@@ -353,6 +353,10 @@ def test_a_failed_run_is_tracked_as_failed(tmp_path: Path) -> None:
             ["model=unet", "data=nuclei", "recipe.augment.crop_size=64"],
             "data.image_size must be [64, 64], the size that recipe.augment trains on, for which compute is counted, got [128,",
         ),
+        (
+            ["model=unet", "data=touching_cells", "recipe.augment.elastic.output_size=[128,64]"],
+            "recipe.augment.elastic.output_size must be at least [128, 128], what the network puts out, got [128, 64]",
+        ),
         (["recipe.optimizer._target_=nothing.SGD"], "No module named 'nothing'"),
         (["data=cifar10", "data.root=/nowhere"], "cifar-10-binary.tar.gz"),
         (

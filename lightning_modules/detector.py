@@ -29,7 +29,7 @@ class Detector(Supervised):
     processes nor on where a run was interrupted.
 
     Args:
-        net: with ``losses``; images (N, C, H, W) and sizes (N, 2) to detections. See FasterRCNN and MaskRCNN.
+        net: with ``losses`` and ``num_classes``; images (N, C, H, W) and sizes (N, 2) to detections. See FasterRCNN, MaskRCNN.
         num_classes: K, without the background.
         seed: of the run.
 
@@ -51,6 +51,8 @@ class Detector(Supervised):
     ) -> None:
         if not hasattr(net, "losses"):
             raise ValueError(f"{type(net).__name__} is no detector: model=faster_rcnn and model=mask_rcnn are")
+        if net.num_classes != num_classes:
+            raise ValueError(f"model.num_classes must be {num_classes}, that of the data, got {net.num_classes}")
         super().__init__(net, optimizer, scheduler, **optimization)
         self.seed = seed
         self.kinds: tuple[Kind, ...] = ("box", "mask") if hasattr(net, "mask_head") else ("box",)

@@ -73,6 +73,12 @@ def test_a_network_that_is_no_detector_is_refused():
         Detector(torch.nn.Identity(), 3, OPTIMISER, SCHEDULE, 0)
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_network_of_other_classes_than_the_data_is_refused(classes):
+    with pytest.raises(ValueError, match=f"model.num_classes must be {classes}, that of the data, got 3"):
+        Detector(detector().net, classes, OPTIMISER, SCHEDULE, 0)
+
+
 def test_masks_are_not_learned_from_boxes_alone():
     images, targets = batch(2, 1)
     without = [{name: value for name, value in truth.items() if name != "masks"} for truth in targets]

@@ -112,6 +112,8 @@ KEYS: Mapping[str, Kind] = {
     "data.root": optional(TEXT),
     "data.folder": optional(TEXT),
     "data.mask_suffix": optional(or_null(TEXT)),
+    "data.annotations": optional(TEXT),
+    "data.images": optional(TEXT),
     "data.mean": or_null(NUMBERS),
     "data.std": or_null(NUMBERS),
     "data.eval_batch_size": COUNT,

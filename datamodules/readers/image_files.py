@@ -120,6 +120,12 @@ def read_image(path: Path) -> np.ndarray:
     raise ValueError(f"{path} must be grey (8 or 16 bits), colour or palette, got Pillow's mode {image.mode}")
 
 
+def check_channels(channels: int) -> None:
+    """Raise ValueError unless there are 1, of grey images, or 3, of RGB."""
+    if channels not in (1, 3):
+        raise ValueError(f"data.in_channels of a folder of images is 1, grey, or 3, RGB, got {channels}")
+
+
 def check_same_size(image: np.ndarray, mask: np.ndarray, image_name: str, mask_name: str) -> None:
     """Raise ValueError unless an image [H, W, ...] and its mask [H, W] are of one size."""
     if image.shape[:2] != mask.shape:

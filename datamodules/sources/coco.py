@@ -12,6 +12,7 @@ import numpy as np
 from datamodules.readers import preparation
 from datamodules.readers.coco_file import CocoFile, read_coco_file
 from datamodules.readers.encoded import NAMES_AND_SIZES
+from datamodules.readers.image_files import check_channels
 from datamodules.readers.listing import size_of
 from datamodules.readers.objects import Objects, ObjectSplits
 from datamodules.readers.parts import drawn_note, part_folders
@@ -22,7 +23,7 @@ from datamodules.readers.splits import check_counts, hold_out
 @dataclass(frozen=True, eq=False)
 class CocoImages:
     """Some images of an annotation file. folder: where the files lie. rows: int64 [n], of the file. channels: 1 for grey, 3 for
-    colour."""
+    colour. Raises ValueError on other channels."""
 
     annotations: CocoFile
     folder: Path
@@ -31,6 +32,7 @@ class CocoImages:
     sizes: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
+        check_channels(self.channels)
         object.__setattr__(self, "sizes", self.annotations.sizes[self.rows])
 
     def __len__(self) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.readers.image_files import ByteScaling, check_same_size, read_image
+from datamodules.readers.image_files import ByteScaling, check_channels, check_same_size, read_image
 from datamodules.readers.instances import InstanceSplit, components, object_mask, split_of_images
 from datamodules.readers.listing import stray_note
 from datamodules.readers.masks import COLOUR, class_mask, read_mask
@@ -115,8 +115,8 @@ def _of_one_kind(
     images: Sequence[np.ndarray], names: Sequence[str], in_channels: int | None
 ) -> tuple[list[np.ndarray], int]:
     """Return images [C, H, W] of as many channels and bits, and the number of grey ones that became RGB."""
-    if in_channels not in (None, 1, 3):
-        raise ValueError(f"data.in_channels of a folder of images is 1, grey, or 3, RGB, got {in_channels}")
+    if in_channels is not None:
+        check_channels(in_channels)
     coloured = [image.ndim == 3 for image in images]
     if in_channels == 1 and any(coloured):
         raise ValueError(f"{names[coloured.index(True)]} is a colour image: data.in_channels=3 takes colours")

@@ -138,7 +138,7 @@ class FasterRCNN(nn.Module):
             (freeze_at not in (0, 1, 2), f"freeze_at is 0, 1 (the stem) or 2 (the first stage too), got {freeze_at!r}"),
             (len(pre_nms) != 2 or len(post_nms) != 2, f"pre_nms and post_nms are two numbers, got {pre_nms}, {post_nms}"),
             (
-                type(canonical_side) not in (int, float) or canonical_side <= 0,
+                type(canonical_side) not in (int, float) or not canonical_side > 0,  # NaN is no such number
                 f"canonical_side must be a positive number of pixels, got {canonical_side!r}",
             ),
             (head_pool not in (7, 14), f"head_pool is 7 or 14, got {head_pool!r}"),

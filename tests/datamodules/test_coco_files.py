@@ -294,6 +294,8 @@ def test_an_area_that_is_null_is_that_of_the_box(tmp_path):
 def test_a_grey_network_gets_grey_images(tmp_path):
     splits = load(folder(tmp_path), in_channels=1)
     assert splits.test.image(0).ndim == 2
+    with pytest.raises(ValueError, match="data.in_channels of a folder of images is 1, grey, or 3, RGB, got 2"):
+        load(tmp_path, in_channels=2)
 
 
 def test_a_turned_photograph_is_turned_where_its_annotation_is(tmp_path):

@@ -270,6 +270,7 @@ def test_proposals_of_a_network_that_has_diverged_are_none():
         ({"pre_nms": (100, 1.5)}, "pre_nms must be a list of positive whole numbers"),
         ({"post_nms": (100,)}, "pre_nms and post_nms are two numbers"),
         ({"canonical_side": "abc"}, "canonical_side must be a positive number of pixels, got 'abc'"),
+        ({"canonical_side": float("nan")}, "canonical_side must be a positive number of pixels, got nan"),
         ({"mask_channels": None}, "mask_channels must be an integer of at least 1"),
         ({"mask_convs": -1}, "mask_convs must be an integer of at least 0"),
         ({"head_pool": 9}, "head_pool is 7 or 14"),

@@ -124,6 +124,9 @@ cluster.loader_workers=-1 | logger=wandb logger.entity=5 | logger=wandb logger.p
 data=image_folder | data=image_folder data.root=nowhere | data=image_folder data.root=empty | data=image_folder data.root=file
 data=image_folder data.root=dangling | data=image_folder data.root=single | data=image_folder data.root=dangling/cats
 data=image_folder data.root=heic
+model=mask_rcnn data=coco_folder data.annotations=5 | model=mask_rcnn data=coco_folder data.annotations=null
+model=mask_rcnn data=coco_folder data.images=null | model=mask_rcnn data=coco_folder data.images=[a]
+model=mask_rcnn data=nuclei_instances model.canonical_side=nan
 data=image_mask_folder | data=image_mask_folder data.root=nowhere | data=coco_folder | mode=test | mode=test weights=file
 """
 OF_COMMANDS = (("--no-such-option",), ("nowhere",), ("file",), ("file/below",), ("a", "b", "c", "d"), ("\0",))

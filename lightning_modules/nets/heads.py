@@ -89,13 +89,28 @@ class RegionPooling(nn.Module):
 
 
 def mask_targets(masks: Tensor, boxes: Tensor, rows: Tensor, size: int) -> Tensor:
-    """Return the true masks within boxes, 0 or 1, float32 [R, size, size].
+    """Return the true masks within boxes, 1 where a mask covers half of a bin's area or more, else 0, float32 [R, size, size].
 
+    The area is exact: by 2x2 samples of a bin, masks of 448 pixels would be 4 % too large.
     masks: [n, h, w], bitmaps; boxes: [R, 4], in pixels of the masks; rows: int64 [R], the mask of each box.
     """
-    levels = torch.zeros_like(rows)
-    cut = roi_align([masks[:, None].float()], [1], boxes, rows, levels, size)
-    return (cut[:, 0] >= 0.5).float()
+    count, height, width = masks.shape
+    table = torch.zeros(count, height + 1, width + 1, dtype=torch.int32, device=masks.device)
+    table[:, 1:, 1:] = masks
+    table.cumsum_(2).cumsum_(1)  # pixels above and left of each corner of pixels
+    low, high = boxes[:, :2, None].double(), boxes[:, 2:, None].double()
+    limits = torch.tensor([[width], [height]], device=boxes.device)
+    steps = torch.arange(size + 1, dtype=torch.float64, device=boxes.device) / size
+    edges = (low + (high - low) * steps).clamp(min=0).minimum(limits)  # of bins, within the image, [R, 2, size + 1]
+    pixels = edges.long().minimum(limits - 1)
+    (x, y), (right, below) = pixels.unbind(1), (edges - pixels).unbind(1)
+
+    def corner(down: int, along: int) -> Tensor:
+        return table[rows[:, None, None], (y + down)[:, :, None], (x + along)[:, None]].double()
+
+    upper, lower = (torch.lerp(corner(down, 0), corner(down, 1), right[:, None]) for down in (0, 1))
+    covered = torch.lerp(upper, lower, below[:, :, None]).diff(dim=1).diff(dim=2)
+    return (covered >= 0.5 * ((high - low) / size).prod(dim=1)[:, None]).float()
 
 
 def paste_mask(mask: Tensor, box: Tensor, height: int, width: int) -> Tensor:

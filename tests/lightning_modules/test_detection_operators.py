@@ -192,6 +192,33 @@ def test_a_mask_cut_and_pasted_is_the_mask():
     assert mask_targets(masks, boxes[:0], torch.zeros(0, dtype=torch.int64), 28).shape == (0, 28, 28)
 
 
+def overlaps(start: float, stop: float, bins: int, pixels: int) -> np.ndarray:
+    """How much of each pixel lies in each bin, [bins, pixels]."""
+    edges, left = np.linspace(start, stop, bins + 1)[:, None], np.arange(pixels)
+    return (np.minimum(edges[1:], left + 1) - np.maximum(edges[:-1], left)).clip(0)
+
+
+@pytest.mark.parametrize("side", [3, 24, 448])
+def test_a_target_is_1_where_half_of_the_bin_is_covered(side):
+    """The area of a mask in each bin, pixel by pixel, of boxes around an ellipse and a rectangle, beside them, and out of the
+    image."""
+    random = np.random.RandomState(side)
+    y, x = np.mgrid[: side + 30, : side + 20] + 0.5
+    ellipse = ((x - 8 - side / 2) / side) ** 2 + ((y - 14 - side / 2) / side) ** 2 <= 0.25
+    rectangle = (abs(x - 8 - side / 2) <= side / 2) & (abs(y - 14 - side / 2) <= side / 3)
+    masks = np.stack([ellipse, rectangle])
+    tight = np.array([8, 14, 8 + side, 14 + side])
+    boxes = np.concatenate([[tight], tight + random.uniform(-0.12, 0.12, (7, 4)) * side, [[-9, -5, side, side + 50]]])
+    rows = np.arange(2).repeat(len(boxes))
+    boxes = np.tile(boxes, (2, 1)).astype(np.float32)
+    targets = mask_targets(torch.tensor(masks), torch.tensor(boxes), torch.tensor(rows), 28).numpy()
+    for target, row, (x0, y0, x1, y1) in zip(targets, rows, boxes.astype(float), strict=True):
+        by_line, by_column = overlaps(y0, y1, 28, side + 30), overlaps(x0, x1, 28, side + 20)
+        share = by_line @ masks[row] @ by_column.T / ((x1 - x0) * (y1 - y0) / 28**2)
+        clear = abs(share - 0.5) > 1e-9
+        assert clear.mean() > 0.9 and (target == (share >= 0.5))[clear].all()
+
+
 def test_a_mask_at_the_edge_is_pasted_within_the_image():
     full = torch.ones(28, 28)
     pasted = paste_mask(full, torch.tensor([-5.0, -5, 10, 8]), 20, 30)

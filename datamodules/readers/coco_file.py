@@ -30,7 +30,8 @@ class CocoFile:
 
     names: of the image files. sizes: int64 [N, 2], height and width. classes, category_ids: in the order of the ids, which may
     have gaps; a label is the place in it. learnable: bool [N], whether an image has an object to be learned: see targets_of.
-    masks: whether objects have them. notes: what was left out, and why.
+    counts: int64 [N], the objects of each image without crowds. masks: whether objects have them. notes: what was left out, and
+    why.
     annotations: of all images one behind the other, as JSON, image i's up to byte ends[i]: a loader's workers would copy
     millions of Python objects by counting references to them.
     """
@@ -41,6 +42,7 @@ class CocoFile:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     learnable: np.ndarray
+    counts: np.ndarray
     masks: bool
     notes: tuple[str, ...]
     annotations: np.ndarray
@@ -144,6 +146,7 @@ def read_coco_file(path: Path) -> CocoFile:
         classes=tuple(category["name"] for category in categories),
         category_ids=tuple(category["id"] for category in categories),
         learnable=learnable,
+        counts=np.array([sum(not each.get("iscrowd") for each in of_image) for of_image in by_image]),
         masks=masks,
         notes=(
             *_note(path, without_points, "without a polygon of three points left out"),

@@ -19,6 +19,8 @@ from datamodules.readers.parts import drawn_note, part_folders
 from datamodules.readers.photographs import read_photograph
 from datamodules.readers.splits import check_counts, hold_out
 
+MOST_FOUND = 100  # objects that a detector finds in an image, and that COCO's scores count
+
 
 @dataclass(frozen=True, eq=False)
 class CocoImages:
@@ -146,6 +148,13 @@ def _splits(
         notes = (*notes, f"{int(empty.sum())} training images without objects left out")
     if not len(train):
         raise ValueError(f"{train.annotations.path} has no object to learn in the training images")
+    counts = test.annotations.counts[test.rows]
+    if many := int((counts > MOST_FOUND).sum()):
+        remarks = (
+            *remarks,
+            f"{many} of {len(test)} test images hold more than {MOST_FOUND} objects, up to {counts.max()}: a detector finds at "
+            f"most {MOST_FOUND} in an image, so that its AP cannot be 1",
+        )
     return ObjectSplits(
         train,
         val,

@@ -364,6 +364,21 @@ def test_learnable_is_what_training_gets(tmp_path):
         assert file.learnable.tolist() == learned and 40 < sum(learned) < 160
 
 
+def test_more_objects_than_a_detector_finds_are_remarked(tmp_path):
+    content = dataset()
+    content["annotations"] += [
+        content["annotations"][row % 8] | {"id": 100 + row, "iscrowd": row % 9 == 0} for row in range(8 * 130)
+    ]
+    splits = load(folder(tmp_path, content))
+    objects = [splits.test.objects(row) for row in range(len(splits.test))]
+    counts = [int((~each.crowd).sum()) for each in objects]
+    many = [count for count in counts if count > 100]
+    assert splits.remarks == (
+        f"{len(many)} of 2 test images hold more than 100 objects, up to {max(many)}: a detector finds at most 100 in an "
+        "image, so that its AP cannot be 1",
+    )
+
+
 # Bad files
 
 

@@ -16,6 +16,7 @@ from datamodules.base import SplitDataModule
 from datamodules.loading.batch import ObjectBatch
 from datamodules.loading.batching import GlobalBatchSampler, GroupedBatchSampler, ResumableLoader, TrainRows
 from datamodules.readers import rle
+from datamodules.readers.image_files import open_stored, orientation_of
 from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices
@@ -171,6 +172,11 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
         no_objects = np.zeros((1, *pixels.shape[:2]), np.int32)
         batches = self._evaluated(InstanceMaps(pixels[None], no_objects))
         return batches[range(1)], pixels, remark
+
+    @staticmethod
+    def is_turned(path: Path) -> bool:
+        """Return whether ``read`` turns an image file, as its camera noted (EXIF)."""
+        return orientation_of(open_stored(path.read_bytes())) in range(2, 9)
 
     @staticmethod
     def results(

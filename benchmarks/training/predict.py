@@ -223,14 +223,14 @@ def _write_objects(
     An image's id is its name's number, as in COCO's files, or else the name before the dot. dataset: that of the record.
     """
     results: list[dict[str, Any]] = []
-    read_any = False
+    count = turned = 0
     classes = dataset["classes"]
     category_ids = dataset.get("category_ids") or list(range(1, len(classes) + 1))
     for image, target in bars.track(targets.items(), description="images"):
         if (known := read(image, data["in_channels"])) is None:
             continue
         batch, pixels, remark = known
-        read_any = True
+        count, turned = count + 1, turned + datamodule.is_turned(image)
         if remark:
             print(remark, file=sys.stderr)
         on_device = [{name: value.to(module.device) for name, value in one.items()} for one in batch.targets]
@@ -240,7 +240,12 @@ def _write_objects(
         results += datamodule.results(prediction, number, category_ids)
         drawing(pixels, {name: value.numpy() for name, value in prediction.items()}, classes).save(target)
         print(target)
-    if read_any:
+    if turned:
+        print(
+            f"{turned} of {count} images were turned as their camera noted (EXIF): results are in pixels of the turned image",
+            file=sys.stderr,
+        )
+    if count:
         write_atomic(path, json.dumps(results) + "\n")
         print(path)
 

@@ -183,10 +183,14 @@ def test_a_detector_finds_objects_in_any_image(
     images = [tmp_path / "000000000139.png", tmp_path / "odd.png"]
     pixels = load_nuclei_instances().test.image(0)[:75, :93]
     Image.fromarray(np.stack([pixels] * 3, axis=-1)).save(images[0])
-    Image.fromarray(pixels.T).save(images[1])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    Image.fromarray(pixels).save(images[1], exif=exif)
     (tmp_path / "no.png").write_bytes(b"no image")
     assert predict(directory, tmp_path / "no.png", *images, "--out", out) == 2
-    assert "no.png cannot be read as an image" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "no.png cannot be read as an image" in said
+    assert "1 of 2 images were turned as their camera noted (EXIF): results are in pixels of the turned image" in said
     assert sorted(path.name for path in out.iterdir()) == [
         "000000000139_objects.png",
         "odd_objects.png",

@@ -120,7 +120,8 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
 
     def statistics(self, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
         """Return mean and std, float32 [C], on a device."""
-        return torch.tensor(self.mean, device=device), torch.tensor(self.std, device=device)
+        mean, std = (torch.tensor(values, dtype=torch.float32, device=device) for values in (self.mean, self.std))
+        return mean, std
 
     def read_view(self, path: Path, shape: Sequence[int]) -> Tensor:
         """Return an image file as an evaluation of classes sees it, float32 [C, H, W] of that shape, normalised.

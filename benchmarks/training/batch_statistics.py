@@ -38,8 +38,9 @@ class BatchStatistics(pl.Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batches = data.training_images(self.images, self.batch_size)
-        with trainer.precision_plugin.forward_context(), torch.random.fork_rng():
-            compute_statistics(pl_module.net, batches)
+        precision = trainer.precision_plugin
+        with precision.forward_context(), torch.random.fork_rng():
+            compute_statistics(pl_module.net, map(precision.convert_input, batches))
 
 
 @torch.no_grad()

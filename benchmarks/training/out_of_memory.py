@@ -100,15 +100,19 @@ def fewest_parts(trainer: pl.Trainer, module: Any, least: int) -> int | None:
 
 def largest_evaluation_batch(trainer: pl.Trainer, module: Any, image: Sequence[int], start: int, most: int) -> int:
     """Images (C, H, W = ``image``) that this process can evaluate at once beside what training keeps: ``start`` doubled as
-    often as it fits, up to ``most``, or halved until it fits. Raises MemoryError where not one image fits."""
+    often as it fits, up to ``most``, or halved until it fits. Raises MemoryError where not one image fits.
+
+    Before training: Lightning has not converted the module to a narrower precision, so it is tried in that of its weights.
+    """
     device = trainer.strategy.root_device
     module.to(device).eval()
 
     def attempt(size: int) -> None:
         others = _beside(module)
-        coming = torch.empty(size, *image, device=device)  # the next batch is there before this one is done
+        images = torch.zeros(size, *image, device=device, dtype=module.dtype)
+        coming = torch.empty_like(images)  # the next batch is there before this one is done
         with torch.inference_mode(), trainer.precision_plugin.val_step_context():
-            module.net.forward(torch.zeros(size, *image, device=device))  # not compiled for every size that is tried
+            module.net.forward(images)  # not compiled for every size that is tried
         del others, coming
 
     size = min(start, most)
@@ -148,7 +152,8 @@ def _try(trainer: pl.Trainer, module: Any, size: int) -> None:
     device = trainer.strategy.root_device
     loader: Any = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
     batch = loader.dataset[next(iter(loader.sampler))]
-    share = trainer.strategy.batch_to_device([None if part is None else part[:size] for part in batch[:3]], device)
+    parts = trainer.precision_plugin.convert_input([None if part is None else part[:size] for part in batch[:3]])
+    share = trainer.strategy.batch_to_device(parts, device)
     others = _beside(module)
     with trainer.precision_plugin.train_step_context():
         loss = module.sample_losses(*share).mean()

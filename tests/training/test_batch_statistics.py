@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.precision import Precision
+from pytorch_lightning.plugins.precision import DoublePrecision, HalfPrecision, Precision
 from torch import nn
 
 from benchmarks.training import callbacks
@@ -25,11 +25,11 @@ def splits() -> Splits:
     return Splits(split, split, split, ("a", "b"))
 
 
-def statistics_after(step: int, net: nn.Module) -> bool:
+def statistics_after(step: int, net: nn.Module, precision: Precision | None = None) -> bool:
     """Return whether an evaluation has statistics of its own, which ``net`` then has."""
     data = InMemoryDataModule(splits, 10, 10, {"crop_padding": 1}, [0.0], [1.0], seed=0)
     data.setup()
-    trainer: Any = SimpleNamespace(global_step=step, datamodule=data, precision_plugin=Precision())
+    trainer: Any = SimpleNamespace(global_step=step, datamodule=data, precision_plugin=precision or Precision())
     callback = BatchStatistics(20, 10)
     callback.on_validation_epoch_start(trainer, SimpleNamespace(net=net))
     return callback.are_used(trainer, net)
@@ -48,6 +48,19 @@ def test_statistics_are_those_of_evenly_spaced_training_images_without_augmentat
     expected = batches.repeat_interleave(4, dim=1).var(dim=1).mean().item()
     assert net[0].running_var.item() == pytest.approx(expected, rel=1e-5)
     assert not net.training and net[0].momentum == 0.1
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "tolerance"),
+    [(DoublePrecision(), torch.float64, 1e-6), (HalfPrecision("bf16-true"), torch.bfloat16, 1e-2)],
+)
+def test_statistics_are_of_the_precision_of_the_network(
+    precision: Precision, dtype: torch.dtype, tolerance: float
+) -> None:
+    net = precision.convert_module(nn.Sequential(nn.BatchNorm2d(1))).eval()
+    assert statistics_after(30, net, precision)
+    assert net[0].running_mean.dtype == dtype
+    assert net[0].running_mean.item() == pytest.approx(torch.arange(20).mul(5 / 255).mean().item(), rel=tolerance)
 
 
 def test_statistics_are_those_of_whole_layers_whatever_training_drops() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import UserList
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import DoublePrecision, HalfPrecision, Precision
 from support.configurations import CPU, trial
 from support.forked_trials import ROOT, outcome
 from support.plans import Plan, die
@@ -27,7 +29,9 @@ from benchmarks.training import options, out_of_memory
 from benchmarks.training.options import TrainingOptions
 from benchmarks.training.recomputation import recompute_stages, recomputed_macs, stages
 from benchmarks.training.train import fit_evaluation_batch
+from datamodules.in_memory import InMemoryDataModule
 from datamodules.loading.batch import Batch
+from datamodules.readers.splits import Split, Splits
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import DenseNet, MaskRCNN, ResNet, UNet
 
@@ -349,12 +353,47 @@ class Room(nn.Module):
 def test_the_largest_evaluation_batch_that_fits(room: int, start: int, most: int, expected: int) -> None:
     place = SimpleNamespace(root_device=torch.device("cpu"))
     trainer: Any = SimpleNamespace(strategy=place, precision_plugin=SimpleNamespace(val_step_context=nullcontext))
-    module = nn.Module()
+    module = pl.LightningModule()
     module.net = Room(room)
     assert out_of_memory.largest_evaluation_batch(trainer, module, (1, 2, 2), start, most) == expected
     module.net = Room(0)
     with pytest.raises(MemoryError, match="one image in evaluation"):
         out_of_memory.largest_evaluation_batch(trainer, module, (1, 2, 2), start, most)
+
+
+PRECISIONS = [Precision(), DoublePrecision(), HalfPrecision("bf16-true")]
+
+
+def classifier() -> Classifier:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return Classifier(net, 2, partial(torch.optim.SGD, lr=0.1), partial(torch.optim.lr_scheduler.StepLR, step_size=9))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_evaluation_batch_is_tried_before_training_in_any_precision(precision: Precision) -> None:
+    module = classifier()
+    if isinstance(precision, DoublePrecision):
+        precision.convert_module(
+            module
+        )  # as make_trainer does; Lightning converts to narrower ones when training starts
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(root_device=CPU), precision_plugin=precision)
+    assert out_of_memory.largest_evaluation_batch(trainer, module, (1, 4, 4), 2, 5) == 5
+    assert (
+        next(module.parameters()).dtype
+        == module.dtype
+        == (torch.float64 if precision.precision == "64-true" else torch.float32)
+    )
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_parts_of_a_training_batch_are_tried_in_the_precision_of_the_network(precision: Precision) -> None:
+    split = Split(torch.arange(8, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 2, 2), torch.arange(8) % 2)
+    data = InMemoryDataModule(lambda: Splits(split, split, split, ("a", "b")), 4, 4, {}, [0.0], [1.0], seed=0)
+    data.setup()
+    place = SimpleNamespace(root_device=CPU, batch_to_device=lambda batch, device: batch)
+    trainer: Any = SimpleNamespace(strategy=place, precision_plugin=precision, datamodule=data, world_size=1)
+    assert out_of_memory.fewest_parts(trainer, precision.convert_module(classifier()), 1) == 1
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,8 @@ def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1
         return "trainer.tf32=true needs an NVIDIA GPU since Ampere: a CPU has no TF32"
     if trainer.get("cuda_graph") and not gpu:
         return "trainer.cuda_graph=true needs an NVIDIA GPU: a CPU replays no graph"
+    if trainer["precision"] == "16-mixed" and not gpu:
+        return "trainer.precision=16-mixed needs a GPU: a CPU's mixed precision is bf16-mixed"
     kind, available = ("GPUs", gpus()) if gpu else ("CPU cores", cores())
     each, shares = trainer["devices"], config["cluster"]["oversubscribe"]
     wanted = each if gpu and shares else each * trials_at_a_time  # trials share GPUs, the processes of one do not

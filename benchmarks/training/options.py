@@ -55,6 +55,11 @@ class TrainingOptions:
             raise ValueError(
                 f"trainer.cuda_graph=true needs an NVIDIA GPU; this is {environment(device)['device_name']}"
             )
+        if precision == "16-mixed" and device.type != "cuda":
+            raise ValueError(
+                f"trainer.precision=16-mixed needs a GPU; this is {environment(device)['device_name']}, whose mixed "
+                "precision is bf16-mixed"
+            )
         if precision.startswith("bf16") and not has_bf16(device):
             raise ValueError(
                 f"trainer.precision={precision}: {environment(device)['device_name']} has no bfloat16 arithmetic; emulated, a "

@@ -129,6 +129,8 @@ model=mask_rcnn data=coco_folder data.images=null | model=mask_rcnn data=coco_fo
 model=mask_rcnn data=nuclei_instances model.canonical_side=nan
 data=image_mask_folder | data=image_mask_folder data.root=nowhere | data=coco_folder | mode=test | mode=test weights=file
 """
+# What a CPU does not have: shown where it is measured, as a run with a budget is refused for that before.
+NOT_ON_A_CPU = "trainer.precision=16-mixed | trainer.tf32=true | trainer.cuda_graph=true | trainer.sync_batchnorm=true"
 OF_COMMANDS = (("--no-such-option",), ("nowhere",), ("file",), ("file/below",), ("a", "b", "c", "d"), ("\0",))
 OF_OPTIONS = ("abc", "-1", "1.5.2", "nan", "")
 
@@ -172,6 +174,8 @@ def of_overrides() -> Iterator[Row]:
         yield _row("run.py", run.main, [BUDGET, *line.split()])
     for line in _lines(TOGETHER):
         yield _row(commands.PROGRAM, commands.main, ["plan", "--flops-per-s=1e12", *line.split()])
+    for line in _lines(NOT_ON_A_CPU):
+        yield _row(commands.PROGRAM, commands.main, ["throughput", "trainer.accelerator=cpu", line])
 
 
 def of_commands() -> Iterator[Row]:

@@ -240,6 +240,9 @@ def test_what_a_device_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -
     assert "needs an NVIDIA GPU" in (missing_resources(trial("trainer.cuda_graph=true")) or "")
     with pytest.raises(ValueError, match=r"trainer.tf32=true needs an NVIDIA GPU since Ampere; this is "):
         TrainingOptions(tf32=True).check(CPU, "32-true")
+    assert "a CPU's mixed precision is bf16-mixed" in (missing_resources(trial("trainer.precision=16-mixed")) or "")
+    with pytest.raises(ValueError, match=r"trainer.precision=16-mixed needs a GPU; this is "):
+        TrainingOptions().check(CPU, "16-mixed")
     monkeypatch.setattr(options, "has_bf16", lambda device: False)
     monkeypatch.setattr(options, "PROBE", (2, 4, 8))
     said = r"trainer.precision=bf16-mixed: .* has no bfloat16 arithmetic; emulated, a convolution takes [\d.]+ times as long"

@@ -34,7 +34,7 @@ WARM_UP, WARM_UP_S = 3, 0.5  # steps, and where they are short as many more as g
 MEASURED_S = 2.0
 MOST_STEPS, FEWEST_STEPS = 50, 3
 INTERLEAVED = {"clock": "perf_counter", "warm_up": 0, "fewest": 5, "most": MOST_STEPS, "seconds": 6.0}
-HALF = {"16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
 
 
 def main(specification: dict[str, Any]) -> dict[str, Any]:
@@ -111,8 +111,8 @@ class Steps:
         self.options = TrainingOptions(**specification.get("options", {}))
         self.options.check(device, specification["precision"])
         width, _, kind = specification["precision"].partition("-")
-        self.dtype = HALF.get(width) if kind == "true" else None
-        self.mixed = torch.autocast(device.type, HALF[width]) if kind == "mixed" else nullcontext()
+        self.dtype = DTYPES.get(width) if kind == "true" else None
+        self.mixed = torch.autocast(device.type, DTYPES[width]) if kind == "mixed" else nullcontext()
         self.net = instantiate(specification["model"]).to(device, self.dtype)
         self.options.apply(self.net)
         self.optimizer = instantiate(specification["optimizer"])(self.net.parameters())

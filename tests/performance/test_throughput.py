@@ -23,7 +23,7 @@ from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_runs
 from benchmarks.report.sections import alone
-from benchmarks.training import tuned_settings
+from benchmarks.training import options, tuned_settings
 from benchmarks.training.environment import environment
 from benchmarks.training.options import TrainingOptions
 from lightning_modules.nets import ResNet
@@ -251,6 +251,24 @@ def test_where_memory_does_not_hold_two_networks_one_is_measured(monkeypatch: py
     }  # fmt: skip
     [one] = step_time._measured(specification, [{}])
     assert one["step_s"] > 0 and "ratios" not in one and "error" not in one
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [
+        ("64-true", torch.float64),
+        ("32-true", torch.float32),
+        ("bf16-true", torch.bfloat16),
+        ("bf16-mixed", torch.float32),
+    ],
+)
+def test_steps_are_of_their_precision(precision: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options, "has_bf16", lambda device: True)
+    config = trial("model=resnet", "model.depth=8", "recipe.batch_size=2", "trainer.accelerator=cpu").config
+    specification = tuned_settings.specification(config) | {"precision": precision}
+    steps = step_time.Steps(specification, CPU)
+    assert {weight.dtype for weight in steps.net.parameters()} == {dtype}
+    assert steps.of(specification)() > 0
 
 
 RESNET20: dict[str, Any] = {

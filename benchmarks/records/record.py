@@ -27,7 +27,7 @@ class Code:
 @dataclass(kw_only=True)
 class Environment:
     """Packages and hardware of a run's process; on a GPU ``device_name`` is the GPU's, else the processor's, as
-    ``AMD EPYC (AVX512, bfloat16)``."""
+    ``AMD EPYC (AVX512, bfloat16)``; of a processor with AMX it ends with that."""
 
     python: str
     platform: str

@@ -80,6 +80,7 @@ def _processor() -> str:
     """Return the processor's name and the instructions that PyTorch uses of it, as a name like `AMD EPYC` is of many."""
     name = linux_says("cpuinfo", "model name") or platform.processor() or platform.machine()
     instructions = [torch.backends.cpu.get_cpu_capability(), *["bfloat16"] * bool(multiplies_bf16(gpu=False))]
+    instructions += ["AMX"] * ("amx_bf16" in linux_says("cpuinfo", "flags").split())
     return f"{name} ({', '.join(instructions)})"
 
 

@@ -3,8 +3,7 @@
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,12 +11,12 @@ from typing import Any
 from benchmarks.config.trial import Impossible, Trial
 from benchmarks.launch.checks import is_finished, refusal
 from benchmarks.performance.forecasting import kept_results, training_steps
-from benchmarks.performance.subprocesses import ask
+from benchmarks.performance.subprocesses import ask, machine
 from benchmarks.performance.throughput import label
 from benchmarks.performance.tune import settings, with_setting
-from benchmarks.records.files import read_json
-from benchmarks.records.hardware import on_gpu
+from benchmarks.records.hardware import multiplies_bf16, on_gpu
 from benchmarks.training import tuned_settings
+from benchmarks.training.default_settings import complete
 from benchmarks.units import duration, plural
 
 MOST_S, SHARE = 10.0, 0.02  # the longest that is measured, and as a share of the forecast training time
@@ -31,55 +30,71 @@ def measure_missing(trials: Iterable[Trial | Impossible], say: Callable[[str], N
     What was measured before stands: a sweep that goes on measures nothing again.
     """
     try:
-        open_trials = [trial for trial in trials if isinstance(trial, Trial) and _is_open(trial)]
-        lines = _measured(
-            {tuned_settings.key_of(tuned_settings.specification(one.config)): one.config for one in open_trials}
-        )
+        lines = _measured(_missing(trials))
     except ValueError as error:
         lines = [f"nothing was measured ({error}), the default setting stays"]
     for line in lines:
         say(f"trainer=auto: {line}")
 
 
-def _measured(configs: Mapping[str, dict[str, Any]]) -> list[str]:
-    if not configs:
+def _missing(trials: Iterable[Trial | Impossible]) -> list[dict[str, Any]]:
+    """Return the arguments of ``measure`` for each network of which a trial may take what was not measured."""
+    networks: dict[str, dict[str, Any]] = {}
+    for trial in trials:
+        if isinstance(trial, Trial) and (missing := _to_measure(trial)):
+            key = tuned_settings.key_of(tuned_settings.specification(trial.config))
+            settings = networks.setdefault(key, {"config": trial.config, "wanted": []})["wanted"]
+            settings += [one for one in missing if one not in settings]
+    return [*networks.values()]
+
+
+def _measured(networks: list[dict[str, Any]]) -> list[str]:
+    if not networks:
         return []
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
-        json.dump(list(configs.values()), file)
+        json.dump(networks, file)
         file.flush()
-        threads = max(tuned_settings.specification(config)["threads"] for config in configs.values())
+        threads = max(tuned_settings.specification(network["config"])["threads"] for network in networks)
         lines: list[str] = ask("performance.brief_tuning", file.name, threads)["lines"]
         return lines
 
 
-def _is_open(trial: Trial) -> bool:
-    """Whether something is left to choose for a trial that will train on this machine, and nothing of it is kept."""
-    config, trainer = trial.config, trial.config["trainer"]
-    if not trainer.get("tuned") or config["mode"] == "test" or tuned_settings.unmeasurable(config):
-        return False
-    if trainer["channels_last"] is not None and not trainer["allow_reduced_precision"]:
-        return False
+def _to_measure(trial: Trial) -> list[dict[str, Any]]:
+    """Return the settings to measure for a trial that will train on this machine: none where all of its choice are kept, else
+    with those that are kept, as rates of one measurement are compared."""
+    config = trial.config
+    if not config["trainer"].get("tuned") or config["mode"] == "test" or tuned_settings.unmeasurable(config):
+        return []
     if config["cluster"]["executor"]["_target_"] != LOCAL or (trial.directory / tuned_settings.CHOSEN).exists():
-        return False
+        return []
     if is_finished(trial) or refusal(trial) is not None:
-        return False
+        return []
+    open_settings = _open_settings(config)
+    if len(open_settings) < 2:
+        return []
     root, key = config["output_root"], tuned_settings.key_of(tuned_settings.specification(config))
-    kept = (read_json(path) or {} for path in Path(root, tuned_settings.FOLDER).glob("*.json"))
-    # Which machine this is takes seconds to ask.
-    if not any(key in one.get("networks", {}) for one in kept):
-        return True
-    return tuned_settings.find(root, _machine(on_gpu(config)), key)[0] is None
+    entry = None
+    if tuned_settings.is_known(root, key):
+        entry, _ = tuned_settings.find(root, machine(on_gpu(config)), key)
+    kept = [{name: row[name] for name in tuned_settings.SETTING} for row in (entry or {"settings": []})["settings"]]
+    if all(one in kept for one in open_settings):
+        return []
+    return open_settings + [one for one in kept if one not in open_settings]
 
 
-@cache
-def _machine(gpu: bool) -> dict[str, Any]:
-    """Return what a run here compares with a file's ``hardware``."""
-    machine: dict[str, Any] = ask("training.options", gpu, 1)["hardware"]
-    return machine
+def _open_settings(config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the settings of a trial's choice that are measured here: of float32 and bfloat16, not compiled."""
+    allow_reduced = bool(config["trainer"]["allow_reduced_precision"])
+    fixed = tuned_settings.fixed(tuned_settings.pinned_by(config), allow_reduced)
+    bf16 = fixed.get("precision") != tuned_settings.PLAIN["precision"] and multiplies_bf16(on_gpu(config)) is not False
+    combinations, _ = settings({"tf32": False, "bf16": bf16, "compile": "takes longer"}, checkpointing=False)
+    return [one for one in combinations if fixed.items() <= one.items()]
 
 
-def measure(config: dict[str, Any]) -> str:
-    """Measure a network's settings that need no compilation, keep them as ``tune`` does, and return the choice in a line.
+def measure(config: dict[str, Any], wanted: Iterable[dict[str, Any]]) -> str:
+    """Measure the ``wanted`` settings of a network, keep them as ``tune`` does, and say in a line what the configuration takes.
+
+    A setting for which time or memory does not suffice is kept without a rate.
 
     Raises:
         ValueError: there is no such network, its images cannot be read, or its length is not known before.
@@ -89,55 +104,53 @@ def measure(config: dict[str, Any]) -> str:
     from benchmarks.performance.step_time import Steps, interleaved
     from benchmarks.records.hardware import hardware
     from benchmarks.training.environment import environment
-    from benchmarks.training.options import has_bf16
 
     base = tuned_settings.specification(config)
     device = torch.device("cuda" if base["gpu"] else "cpu")
     torch.set_num_threads(base["threads"])
-    trainer = config["trainer"]
-    reduced = bool(trainer["allow_reduced_precision"])
     plain = Steps(with_setting(base, tuned_settings.PLAIN), device).of(base)
     measured_s = plain()
     step_s = plain()
     measured_s += step_s
     training_s = step_s * training_steps(config, step_s, kept_results(config["output_root"]))
     limit = min(MOST_S, SHARE * training_s)
-    has = {"tf32": False, "bf16": reduced and has_bf16(device), "compile": "takes longer than is measured here"}
-    combinations, _ = settings(has, checkpointing=False)
-    rows = [combinations[0] | {"batch": base["batch"], "train_images_per_s": base["batch"] / step_s}]
-    rounds = 0
-    for place, setting in enumerate(combinations[1:], start=1):
-        left = (limit - measured_s) / (len(combinations) - place)
+    unmeasured = {"batch": base["batch"], "train_images_per_s": None}
+    others = [setting | unmeasured for setting in wanted if setting != tuned_settings.PLAIN]
+    rounds, ratios = 0, {}
+    for place, row in enumerate(others):
+        left = (limit - measured_s) / (len(others) - place)
         if left < 3 * FEWEST * step_s:
             break
         how = {"fewest": FEWEST, "seconds": left - FEWEST * step_s}
         began = time.perf_counter()
-        result = interleaved(plain, with_setting(base, setting), how, device)
+        result = interleaved(plain, with_setting(base, row), how, device)
         measured_s += time.perf_counter() - began
         if result:
             rounds += len(result["ratios"])
-            rate = base["batch"] / step_s * median(result["ratios"])
-            rows.append(setting | {"batch": base["batch"], "train_images_per_s": rate})
-    if len(rows) == 1:
+            ratios[label(row)] = median(result["ratios"])
+            row["train_images_per_s"] = base["batch"] / step_s * ratios[label(row)]
+    if not rounds:
         short = f"{duration(limit)} of measuring, {SHARE:.0%} of its training at most, do not cover its steps"
         return f"{config['name']}: {short}; the default setting stays, `python -m benchmarks tune` measures all"
-    machine = hardware(environment(device))
-    entry = {"name": config["name"], "data": config["data"]["name"], "peaks": {}, "settings": rows}
+    reference = {**tuned_settings.PLAIN, "batch": base["batch"], "train_images_per_s": base["batch"] / step_s}
+    entry = {"name": config["name"], "data": config["data"]["name"], "peaks": {}, "settings": [reference, *others]}
     entry |= {"batches": [], "workers": []}
-    path = tuned_settings.keep(config["output_root"], machine, tuned_settings.key_of(base), entry)
-    chosen = tuned_settings.choice(config, entry)["trainer"]
-    rates = {label(row): row["train_images_per_s"] / rows[0]["train_images_per_s"] for row in rows}
-    others = ", ".join(f"{name} {rate:.2f}" for name, rate in rates.items() if name != label(rows[0]))
+    here = hardware(environment(device))
+    path = tuned_settings.keep(config["output_root"], here, tuned_settings.key_of(base), entry)
+    chosen, _ = complete(config, config["trainer"] | tuned_settings.choice(config, entry)["trainer"], base["gpu"])
+    beside = ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
     taken = f"measured in {duration(measured_s)}, {plural(rounds, 'round')}; kept in {path}"
-    return f"{config['name']}: {label(chosen)}; images/s as a multiple of those of {label(rows[0])}: {others} ({taken})"
+    return (
+        f"{config['name']}: {label(chosen)}; images/s as a multiple of those of {label(reference)}: {beside} ({taken})"
+    )
 
 
 def main(path: str) -> dict[str, list[str]]:
-    """Measure the configurations in a JSON file, in a process of its own; return ``lines``, one of each."""
+    """Measure the networks in a JSON file, arguments of ``measure``, in a process of its own; return ``lines``, one of each."""
     lines = []
-    for config in json.loads(Path(path).read_text(encoding="utf-8")):
+    for network in json.loads(Path(path).read_text(encoding="utf-8")):
         try:
-            lines.append(measure(config))
+            lines.append(measure(**network))
         except ValueError as error:
-            lines.append(f"{config['name']}: nothing was measured ({error}), the default setting stays")
+            lines.append(f"{network['config']['name']}: nothing was measured ({error}), the default setting stays")
     return {"lines": lines}

@@ -15,7 +15,7 @@ from benchmarks.config.trial import ConfigurationError, Impossible, Trial, confi
 from benchmarks.launch.checks import is_finished, missing_resources, refusal
 from benchmarks.launch.process import can_fork
 from benchmarks.performance.results import Results
-from benchmarks.performance.subprocesses import ask
+from benchmarks.performance.subprocesses import ask, machine
 from benchmarks.records import files
 from benchmarks.records.code_version import training_sha256, user_code
 from benchmarks.records.hardware import cores, on_gpu
@@ -266,16 +266,25 @@ def _state(root: str | None) -> list[int]:
     return sorted(path.stat().st_mtime_ns for path in places)
 
 
+def _specification(config: dict[str, Any]) -> dict[str, Any]:
+    """Return what defines a training step, with ``trainer=auto`` in the setting that a run takes here."""
+    specification, root = tuned_settings.specification(config), config["output_root"]
+    if not config["trainer"].get("tuned") or not tuned_settings.is_known(root, tuned_settings.key_of(specification)):
+        return specification
+    choice, _ = tuned_settings.choice_on(config, machine(on_gpu(config)))
+    return tuned_settings.specification(config, choice["trainer"])
+
+
 def _step(config: dict[str, Any], measure: bool, results: Results) -> dict[str, Any]:
     """Return time and memory of a training step. Raises ValueError where there is no measurement and none can be made."""
     if problem := tuned_settings.unmeasurable(config):
         raise ValueError(f"{problem}: --flops-per-s states the speed of a device")
     devices = config["trainer"]["devices"]
-    specification = tuned_settings.specification(config)
+    specification = _specification(config)
     # A number of the optimiser changes no time and no memory unless it is zero.
     optimizer = {key: bool(v) if isinstance(v, int | float) else v for key, v in specification["optimizer"].items()}
-    machine = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES"), *user_code(config).values()]
-    depends_on = ["step", specification | {"optimizer": optimizer}, devices, *machine]
+    place = [platform.node(), cores(), os.environ.get("CUDA_VISIBLE_DEVICES"), *user_code(config).values()]
+    depends_on = ["step", specification | {"optimizer": optimizer}, devices, *place]
     if measure:
         threads = specification["threads"]
         return results.get(depends_on, lambda: ask("performance.step_time", specification, threads, devices))

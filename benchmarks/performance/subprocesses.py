@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from benchmarks.launch.process import clean_environment
@@ -51,6 +52,13 @@ def compare_steps(plain: Mapping[str, Any], other: Mapping[str, Any], repeats: i
         "memory_mib": both["memory_bytes"] / 2**20,
         "rounds": len(both["ratios"]),
     }
+
+
+@cache
+def machine(gpu: bool) -> dict[str, Any]:
+    """Return what a run here compares with the ``hardware`` of what was measured; the first call takes seconds."""
+    found: dict[str, Any] = ask("training.options", gpu, 1)["hardware"]
+    return found
 
 
 def warn_if_busy() -> float | None:

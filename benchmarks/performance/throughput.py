@@ -182,12 +182,11 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any], loa
     config, cost = trial.config, counts(trial.config)
     processes, environment = config["trainer"]["devices"], machine["environment"]
     if config["trainer"].get("tuned"):
-        key = tuned_settings.key_of(tuned_settings.specification(config))
-        entry, line = tuned_settings.find(config["output_root"], hardware(environment), key)
+        choice, line = tuned_settings.choice_on(config, hardware(environment))
         if line is not None:
             print(f"trainer=auto: {line}", file=sys.stderr)
-        chosen = {"precision": base["precision"], **tuned_settings.choice(config, entry)["trainer"]}
-        base = {**base, "precision": chosen.pop("precision"), "options": base["options"] | chosen}
+        tuned = tuned_settings.specification(config, choice["trainer"])
+        base = base | {name: tuned[name] for name in ("precision", "options")}
     latency = {"forward": True, "batch": 1}
     both = [{"forward": True}, {"forward": False}]
     if processes == 1:

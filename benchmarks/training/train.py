@@ -161,11 +161,10 @@ def tuned_arguments(config: dict[str, Any], directory: Path) -> tuple[dict[str, 
     machine = hardware(environment(device_of(arguments["accelerator"])))
     chosen = files.read_json(directory / tuned_settings.CHOSEN)
     if chosen is None or chosen.get("hardware") != machine:
-        key = tuned_settings.key_of(tuned_settings.specification(config))
-        entry, message = tuned_settings.find(config["output_root"], machine, key)
+        choice, message = tuned_settings.choice_on(config, machine)
         if message is not None:
             print(f"trainer=auto: {message}", file=sys.stderr)
-        chosen = {"hardware": machine, **tuned_settings.choice(config, entry)}
+        chosen = {"hardware": machine, **choice}
         if process_rank() == 0:
             files.write_json(directory / tuned_settings.CHOSEN, chosen)
     tuned_settings.check(chosen)

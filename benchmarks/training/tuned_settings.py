@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks.records.files import read_json
@@ -56,6 +57,12 @@ def keep(root: str | Path, machine: Mapping[str, Any], key: str, entry: Mapping[
     return path
 
 
+def is_known(root: str | Path, key: str) -> bool:
+    """Tell whether something was measured of a network on any machine."""
+    kept = (read_json(path) or {} for path in Path(root, FOLDER).glob("*.json"))
+    return any(key in one.get("networks", {}) for one in kept)
+
+
 def find(root: str | Path, machine: Mapping[str, Any], key: str) -> tuple[dict[str, Any] | None, str | None]:
     """Return what was measured of a network on this machine, or None and the reason in one line, naming a file it ignores."""
     hint = "nothing is tuned; `python -m benchmarks tune` with the same model and data measures it"
@@ -76,6 +83,23 @@ def find(root: str | Path, machine: Mapping[str, Any], key: str) -> tuple[dict[s
     return entry, None if entry else f"{path} has nothing of this network, batch and number of threads: {hint}"
 
 
+def pinned_by(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of ``SETTING`` that a configuration sets, or that go with what it sets."""
+    trainer = config["trainer"]
+    trainer = {**trainer, "precision": exact_precision(trainer["precision"], on_gpu(config))}
+    pinned = {name: trainer[name] for name in SETTING if trainer[name] not in (None, PLAIN["precision"])}
+    if trainer["gradient_checkpointing"] or trainer.get("cuda_graph"):
+        pinned["compile"] = False
+    return pinned
+
+
+def fixed(pinned: Mapping[str, Any], allow_reduced: bool) -> dict[str, Any]:
+    """Return the values that every setting of a choice has: the ``pinned`` ones, and of precision and TF32, unless reduced
+    precision is allowed, the plain ones."""
+    exact = {} if allow_reduced else {name: PLAIN[name] for name in ("precision", "tf32")}
+    return exact | dict(pinned)
+
+
 def choose(
     rows: Iterable[Mapping[str, Any]], allow_reduced: bool, pinned: Mapping[str, Any], images: float | None = None
 ) -> dict[str, Any]:
@@ -89,18 +113,13 @@ def choose(
         pinned: values of ``SETTING`` that are not to be changed.
         images: that a process trains on, over all epochs; None where that is not known: the start is not counted.
     """
-    plain = PLAIN | dict(pinned)
-    exact = {"precision": plain["precision"], "tf32": plain["tf32"]}
-
-    def fits(row: Mapping[str, Any]) -> bool:
-        fixed = pinned if allow_reduced else exact | dict(pinned)
-        return row.get("train_images_per_s") is not None and all(row[name] == value for name, value in fixed.items())
+    plain, kept = PLAIN | dict(pinned), fixed(pinned, allow_reduced)
 
     def seconds(row: Mapping[str, Any]) -> float:
         start_s = 0.0 if images is None else row.get("start_s") or 0.0
         return start_s + (images or 1) / row["train_images_per_s"]
 
-    candidates = [row for row in rows if fits(row)]
+    candidates = [row for row in rows if row.get("train_images_per_s") is not None and kept.items() <= row.items()]
     if not candidates:
         return plain
     best = min(candidates, key=seconds)
@@ -133,20 +152,25 @@ def choice(config: dict[str, Any], entry: Mapping[str, Any] | None) -> dict[str,
     """Return what ``trainer=auto`` sets where the configuration leaves it open: arguments of trainer and datamodule."""
     if entry is None:
         return {"trainer": {}, "datamodule": {}}
-    trainer, data = config["trainer"], config["data"]
-    trainer = {**trainer, "precision": exact_precision(trainer["precision"], on_gpu(config))}
-    pinned = {name: trainer[name] for name in SETTING if trainer[name] not in (None, PLAIN["precision"])}
-    if trainer["gradient_checkpointing"] or trainer.get("cuda_graph"):
-        pinned["compile"] = False
-    setting = choose(entry["settings"], bool(trainer["allow_reduced_precision"]), pinned, images_of(config, entry))
+    pinned, allow_reduced = pinned_by(config), bool(config["trainer"]["allow_reduced_precision"])
+    measured = [row for row in entry["settings"] if row["train_images_per_s"] is not None]
+    setting = choose(measured, allow_reduced, pinned, images_of(config, entry))
+    if not any(setting.items() <= row.items() for row in measured):
+        setting = pinned  # as of a precision that was not measured: what is open stays as it is without trainer=auto
     loading: dict[str, Any] = {}
     workers = choose_least(entry["workers"], "workers", "train_images_per_s")
     batch = choose_least(entry["batches"], "batch", "forward_images_per_s")
     if workers is not None and config["cluster"]["loader_workers"] is None:
         loading["loader_workers"] = workers
-    if batch is not None and data["task"] == "classification":  # images of one size
+    if batch is not None and config["data"]["task"] == "classification":  # images of one size
         loading["eval_batch_size"] = batch
     return {"trainer": setting, "datamodule": loading}
+
+
+def choice_on(config: dict[str, Any], machine: Mapping[str, Any]) -> tuple[dict[str, dict[str, Any]], str | None]:
+    """Return what ``trainer=auto`` sets on a machine, as ``choice``, and why nothing was found, in one line or None."""
+    entry, message = find(config["output_root"], machine, key_of(specification(config)))
+    return choice(config, entry), message
 
 
 def check(chosen: Mapping[str, Any]) -> None:
@@ -170,10 +194,11 @@ def unmeasurable(config: Mapping[str, Any]) -> str | None:
     return "steps of a detector are not measured by themselves (its runs record images_per_s)"
 
 
-def specification(config: dict[str, Any]) -> dict[str, Any]:
-    """Return what defines a training step of one process of a run, for ``benchmarks.performance.step_time``."""
+def specification(config: dict[str, Any], tuned: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Return what defines a training step of one process of a run, for ``benchmarks.performance.step_time``; ``tuned`` are
+    arguments of the trainer that ``choice`` sets."""
     data, gpu = config["data"], on_gpu(config)
-    trainer, _ = complete(config, config["trainer"], gpu)
+    trainer, _ = complete(config, config["trainer"] | tuned, gpu)
     share = cores() // (trainer["devices"] * (1 if gpu else config["launch"]["workers"]))
     return {
         "model": config["model"],

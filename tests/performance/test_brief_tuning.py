@@ -11,10 +11,10 @@ from support.configurations import trial
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
-from benchmarks.performance import brief_tuning
+from benchmarks.performance import brief_tuning, step_time
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.hardware import hardware
-from benchmarks.training import tuned_settings
+from benchmarks.training import default_settings, tuned_settings
 from benchmarks.training.environment import environment
 from benchmarks.training.train import tuned_arguments
 
@@ -24,17 +24,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[Any]:
-    """The configurations for which a sweep of these overrides has something measured."""
+    """The networks of which a sweep of these overrides has something measured."""
     calls: list[Any] = []
 
     def ask(module: str, path: Any, threads: int) -> dict[str, Any]:
-        if module == "training.options":
-            return {"hardware": hardware(environment(torch.device("cpu")))}
         calls.extend(json.loads(Path(path).read_text()))
         return {"lines": ["chosen"]}
 
     lines: list[str] = []
     monkeypatch.setattr(brief_tuning, "ask", ask)
+    monkeypatch.setattr(brief_tuning, "machine", lambda gpu: hardware(environment(torch.device("cpu"))))
     brief_tuning.measure_missing(expand(list(overrides), multirun=True), lines.append)
     assert lines == (["trainer=auto: chosen"] if calls else [])
     return calls
@@ -45,8 +44,8 @@ def test_what_is_measured_is_kept_and_taken_by_runs(tmp_path: Path, monkeypatch:
     overrides = (*SMALL, "recipe.epochs=5000", f"output_root={tmp_path}")
     config = trial(*overrides).config
     [before] = asked(monkeypatch, *overrides, "seed=0,1")
-    assert before["name"] == config["name"], "two seeds are one network"
-    line = brief_tuning.measure(config)
+    assert before["config"]["name"] == config["name"], "two seeds are one network"
+    line = brief_tuning.measure(config, before["wanted"])
     [path] = (tmp_path / tuned_settings.FOLDER).glob("*.json")
     [entry] = (read_json(path) or {})["networks"].values()
     assert f"kept in {path}" in line and line.startswith("resnet8: float32 ")
@@ -65,6 +64,72 @@ def test_what_is_measured_is_kept_and_taken_by_runs(tmp_path: Path, monkeypatch:
     write_json(path.with_name("another_machine.json"), content)
     path.unlink()
     assert len(asked(monkeypatch, *overrides)) == 1, "another machine has measured it"
+
+
+PLAIN, NHWC = tuned_settings.PLAIN, tuned_settings.PLAIN | {"channels_last": True}
+BF16, BF16_NHWC = ({**one, "precision": "bf16-mixed"} for one in (PLAIN, NHWC))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "wanted"),
+    [
+        ([], [PLAIN, NHWC]),
+        (["trainer.precision=bf16-mixed"], [BF16, BF16_NHWC]),
+        (["trainer.precision=auto"], [BF16, BF16_NHWC]),
+        (["trainer.allow_reduced_precision=true"], [PLAIN, NHWC, BF16, BF16_NHWC]),
+        (["trainer.allow_reduced_precision=true,false"], [PLAIN, NHWC, BF16, BF16_NHWC]),
+        (["trainer.allow_reduced_precision=false,true"], [PLAIN, NHWC, BF16, BF16_NHWC]),
+        (["trainer.allow_reduced_precision=true", "trainer.channels_last=true"], [NHWC, BF16_NHWC]),
+        *(([f"trainer.precision={name}"], []) for name in ("64-true", "bf16-true", "16-true")),
+        (["trainer.compile=true"], []),
+    ],
+)
+def test_what_is_measured_is_what_the_trials_may_take(
+    overrides: list[str], wanted: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiplies_bf16(monkeypatch)
+    networks = asked(monkeypatch, *SMALL, f"output_root={tmp_path}", *overrides)
+    assert [network["wanted"] for network in networks] == ([wanted] if wanted else [])
+
+
+def multiplies_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(brief_tuning, "multiplies_bf16", lambda gpu: True)
+    monkeypatch.setattr(default_settings, "multiplies_bf16", lambda gpu: True)
+
+
+def test_what_was_not_measured_before_is_measured_with_what_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    multiplies_bf16(monkeypatch)
+    overrides = (*SMALL, f"output_root={tmp_path}")
+    key = tuned_settings.key_of(tuned_settings.specification(trial(*overrides).config))
+    kept = [one | {"train_images_per_s": rate} for one, rate in ((PLAIN, 1.0), (BF16, 2.0), (BF16_NHWC, None))]
+    here = hardware(environment(torch.device("cpu")))
+    tuned_settings.keep(tmp_path, here, key, {"settings": kept, "workers": [], "batches": []})
+    assert asked(monkeypatch, *overrides, "trainer.precision=bf16-mixed") == [], (
+        "its time did not suffice for the other"
+    )
+    for allowed in ("null", "true"):
+        [network] = asked(monkeypatch, *overrides, f"trainer.allow_reduced_precision={allowed}")
+        assert network["wanted"] == [PLAIN, NHWC, BF16, BF16_NHWC]
+
+
+def test_a_precision_that_is_set_is_measured_and_its_layout_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(brief_tuning, "MOST_S", 60.0)
+    monkeypatch.setattr(
+        step_time, "interleaved", lambda plain, one, *_: {"ratios": [3 if one["options"]["channels_last"] else 2]}
+    )
+    overrides = (*SMALL, "recipe.epochs=5000", f"output_root={tmp_path}")
+    config = trial(*overrides, "trainer.precision=bf16-mixed").config
+    line = brief_tuning.measure(config, [BF16, BF16_NHWC])
+    assert line.startswith(
+        "resnet8: bf16 channels_last eager; images/s as a multiple of those of float32 NCHW eager: bf16 NCHW eager 2.00, "
+        "bf16 channels_last eager 3.00 ("
+    )
+    arguments, _ = tuned_arguments(config, tmp_path)
+    assert {name: arguments[name] for name in BF16_NHWC} == BF16_NHWC
 
 
 def test_what_is_set_or_runs_elsewhere_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

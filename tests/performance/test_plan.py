@@ -12,6 +12,7 @@ import torch
 from hydra.utils import instantiate
 from support.benchmark_command import command
 from support.commands import run_here
+from support.configurations import CPU
 from support.records import make_run
 
 from benchmarks.analysis.published import tables
@@ -23,11 +24,15 @@ from benchmarks.performance import forecasting
 from benchmarks.performance.forecasting import Forecast, keep
 from benchmarks.performance.plan import check_budget
 from benchmarks.records.files import FORECASTS
+from benchmarks.records.hardware import hardware
 from benchmarks.records.runs import load_runs
 from benchmarks.report.forecasts import comparison, with_forecasts
 from benchmarks.report.published_table import legend
+from benchmarks.training import tuned_settings
 from benchmarks.training.budget import Budget
+from benchmarks.training.environment import environment
 from benchmarks.training.stopping import StopRequest
+from benchmarks.training.train import tuned_arguments
 from benchmarks.units import device_hours, quantity
 from lightning_modules.nets import UNet
 from lightning_modules.tiling import predict_by_tiles
@@ -147,6 +152,34 @@ def test_a_test_by_several_crops_costs_their_pixels() -> None:
     config = {"data": {"task": "classification", "image_size": [224, 224], "test_views": ["10crop", 320]}}
     assert forecasting._passes(config, {}, {}, "test") == pytest.approx(1 + 10 + 320**2 / 224**2)
     assert forecasting._passes(config, {}, {}, "val") == 1
+
+
+def test_auto_is_forecast_in_the_setting_that_runs_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def ask(module: str, specification: dict[str, Any], *_: Any) -> dict[str, Any]:
+        asked.append(specification)
+        return {"step_s": 1.0, "memory_bytes": 1, "hardware": "a test"}
+
+    here = hardware(environment(CPU))
+    monkeypatch.setattr(forecasting, "ask", ask)
+    monkeypatch.setattr(forecasting, "machine", lambda gpu: here)
+    overrides = ["model=resnet", "trainer=auto", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
+    trials = expand(overrides, multirun=False)
+    [trial] = trials
+    assert isinstance(trial, Trial)
+    plain = tuned_settings.specification(trial.config)
+    forecast(trials, None)
+    rows = [{**tuned_settings.PLAIN, "train_images_per_s": 1.0}]
+    rows.append(rows[0] | {"compile": True, "channels_last": False, "train_images_per_s": 2.0})
+    entry = {"settings": rows, "workers": [], "batches": []}
+    tuned_settings.keep(tmp_path, here, tuned_settings.key_of(plain), entry)
+    forecast(trials, None)
+    in_table, tuned = asked
+    assert in_table == plain and "compile" not in plain["options"]
+    assert tuned == plain | {"options": {"compile": True, "channels_last": False}}
+    arguments, _ = tuned_arguments(trial.config, tmp_path)
+    assert {name: arguments[name] for name in tuned["options"]} == tuned["options"]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from benchmarks.complexity.counting import measure
 from benchmarks.performance import step_time, subprocesses, throughput
 from benchmarks.performance.document import MeasuredTable
 from benchmarks.records import measured_speed
+from benchmarks.records.hardware import hardware
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_runs
@@ -68,6 +69,20 @@ def test_throughput_is_printed_and_kept(
     assert "a test" in capsys.readouterr().out
     assert throughput_command(["model=resnet", "trainer.tf32=true", "trainer.accelerator=cpu"]) == 2
     assert "a CPU has no TF32" in capsys.readouterr().err
+
+
+def test_auto_is_measured_in_the_setting_that_runs_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(subprocesses, "ask", asking([]))
+    overrides = ["model=resnet", "trainer.accelerator=cpu", "trainer=auto", f"output_root={tmp_path}"]
+    plain = {**tuned_settings.PLAIN, "train_images_per_s": 1.0}
+    entry = {"settings": [plain, plain | {"compile": True, "train_images_per_s": 2.0}], "workers": [], "batches": []}
+    key = tuned_settings.key_of(tuned_settings.specification(trial(*overrides).config))
+    tuned_settings.keep(tmp_path, hardware(MACHINE), key, entry)
+    assert throughput_command(["--json", *overrides]) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["precision"], found["options"]) == ("32-true", {"compile": True, "channels_last": False})
 
 
 @pytest.mark.parametrize(("load", "marked"), [(1e3, {measured_speed.LOAD: 1e3}), (0.0, {})])

@@ -179,6 +179,13 @@ def test_auto_takes_what_was_measured_here_and_keeps_it(tmp_path: Path, capsys: 
     assert taken("later")[0] == tuned_settings.PLAIN
 
 
+def test_auto_leaves_open_what_was_not_measured() -> None:
+    entry = {"settings": [row(1), row(None, precision="bf16-mixed")], "workers": [], "batches": []}
+    for precision in ("64-true", "bf16-mixed"):
+        asked = config("trainer=auto", f"trainer.precision={precision}")
+        assert tuned_settings.choice(asked, entry)["trainer"] == {"precision": precision}
+
+
 @pytest.mark.parametrize("option", ["cuda_graph", "gradient_checkpointing"])
 def test_auto_compiles_nothing_beside_what_is_refused_with_compilation(option: str) -> None:
     entry = {"settings": [row(1), row(9, compile=True), row(2, channels_last=True)], "workers": [], "batches": []}

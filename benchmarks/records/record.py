@@ -185,7 +185,7 @@ class Protocol:
 @dataclass(kw_only=True)
 class Resumption:
     """A start from a checkpoint, None for a start anew; ``reason`` only where newer checkpoints were not usable, or
-    a CPU computes in another number of threads than before."""
+    a CPU computes in another number of threads than before, or the run in another precision."""
 
     at: str
     step: int

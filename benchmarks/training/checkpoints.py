@@ -81,7 +81,8 @@ class Checkpoints(BatchCallback):
         monitor: the validation metric, lower is better; ties keep the earlier.
         stop: what asks training to stop.
         every_steps: optimiser steps between checkpoints, and then one before each evaluation; None for those of epochs alone.
-        origin: what trains, kept in every checkpoint: checksums ``code`` and ``data``, and the number of ``threads``.
+        origin: what trains, kept in every checkpoint: checksums ``code`` and ``data``, the number of ``threads`` and the
+            ``precision``.
 
     Raises:
         Interrupted: in training, after the checkpoint, if it was to stop.

@@ -66,6 +66,9 @@ def train(run: OpenRun) -> None:
     arguments, layout_note = complete(config, arguments, device_of(arguments["accelerator"]).type == "cuda")
     options = TrainingOptions.take(arguments)
 
+    evaluation_batch_is_set = "data.eval_batch_size" in (run.record.overrides or {})
+    if evaluation_batch_is_set:
+        loading.pop("eval_batch_size", None)
     if weights is not None:
         loading = loading | weights.statistics(config["data"])
     data = load_data(run, loading)
@@ -80,13 +83,14 @@ def train(run: OpenRun) -> None:
         "code": made_by.training_sha256,
         "data": data.manifest()["sha256"],
         "threads": str(torch.get_num_threads()),
+        "precision": str(arguments["precision"]),
     }
     if weights is None:
         callbacks = training_callbacks(run, options, arguments, module, complexity, origin)
     else:
         callbacks = testing_callbacks(run, options, arguments)
     trainer = run.trainer = make_trainer(run, arguments, callbacks, module)
-    if "eval_batch_size" not in loading and "data.eval_batch_size" not in (run.record.overrides or {}):
+    if "eval_batch_size" not in loading and not evaluation_batch_is_set:
         fit_evaluation_batch(config, trainer, module, data)
 
     describe_run(run, made_by, options, loading, complexity, module, data, weights)
@@ -314,8 +318,8 @@ def describe_run(
 
 def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> Path | None:
     """Return the checkpoint to continue from, None to start anew; record which it is, what is wrong with newer ones, and that a
-    CPU has another number of threads now. Raises ValueError where it is of another network, other code or other images than
-    ``origin`` says."""
+    CPU has another number of threads now, or the run another precision, as trainer.precision=auto has on another machine.
+    Raises ValueError where it is of another network, other code or other images than ``origin`` says."""
     path, checkpoint, problems = newest_intact(run.directory / files.CHECKPOINTS)
     if path is not None:
         check_fits(path, checkpoint["state_dict"], module)
@@ -326,9 +330,13 @@ def resume(run: OpenRun, module: pl.LightningModule, origin: dict[str, str]) -> 
         at=files.now(), step=checkpoint["global_step"] if path else 0, checkpoint=path.name if path else None
     )
     reasons = [*problems, f"going on from {path.name}" if path else "started anew"] if problems else []
-    there = checkpoint.get(ORIGIN, {}).get("threads", origin["threads"])
-    if there != origin["threads"] and device_of(run.config["trainer"]["accelerator"]).type == "cpu":
-        reasons.append(f"{origin['threads']} threads now, {there} before: other bits than without the interruption")
+    before = origin | checkpoint.get(ORIGIN, {})
+    if before["threads"] != origin["threads"] and device_of(run.config["trainer"]["accelerator"]).type == "cpu":
+        reasons.append(
+            f"{origin['threads']} threads now, {before['threads']} before: other bits than without the interruption"
+        )
+    if before["precision"] != origin["precision"]:
+        reasons.append(f"{origin['precision']} now, as parallel.precision says, {before['precision']} before")
     if reasons:
         resumption.reason = "; ".join(reasons)
         print(resumption.reason, file=sys.stderr)

@@ -153,6 +153,20 @@ def test_short_training_is_not_measured_and_runs(tmp_path: Path) -> None:
     assert record["parallel"]["tuned"] is True
 
 
+def test_an_evaluation_batch_that_is_set_stays(tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    overrides = (*SMALL, "recipe.epochs=1", "trainer.limit_train_batches=1", "data.eval_batch_size=40")
+    key = tuned_settings.key_of(tuned_settings.specification(trial(*overrides).config))
+    entry = {"settings": [{**PLAIN, "train_images_per_s": 1.0}, {**NHWC, "train_images_per_s": 0.5}], "workers": []}
+    batches = [{"batch": 64, "forward_images_per_s": 9.0}]
+    tuned_settings.keep(root, hardware(environment(torch.device("cpu"))), key, entry | {"batches": batches})
+    done = run_here(*overrides, root=root)
+    assert done.returncode == 0, done.stderr
+    assert "trainer=auto: " not in done.stdout + done.stderr, "what was tuned is found"
+    [record] = records(root).values()
+    assert record["parallel"]["eval_batch_size"] == 40
+
+
 def test_trials_of_this_machine_are_known_by_their_executor() -> None:
     [one] = expand(["model=resnet"], multirun=False)
     assert isinstance(one, Trial) and one.config["cluster"]["executor"]["_target_"] == brief_tuning.LOCAL

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytorch_lightning as pl
@@ -19,10 +19,13 @@ from hydra.errors import InstantiationException
 from support.forked_trials import damage, outcome
 from support.kill_trials import KINDS, Trials
 from support.plans import Plan, die
+from torch import nn
 
+from benchmarks.records.files import CHECKPOINTS
 from benchmarks.training import stopping
 from benchmarks.training.checkpoints import (
     LAST,
+    ORIGIN,
     PREVIOUS,
     RESUMABLE,
     AtomicCheckpointIO,
@@ -32,6 +35,7 @@ from benchmarks.training.checkpoints import (
 )
 from benchmarks.training.failures import is_known, is_of_a_peer, report_failure
 from benchmarks.training.stopping import Interrupted, StopRequest
+from benchmarks.training.train import resume
 
 EMA = "trainer.ema_decay=0.9"
 # Overrides and ranks of runs; each is compared with itself, uninterrupted.
@@ -300,6 +304,29 @@ def test_a_damaged_checkpoint_is_found(kind: str, tmp_path: Path) -> None:
     assert said.startswith("last.ckpt is damaged (")
     damage(tmp_path / PREVIOUS, kind)
     assert newest_intact(tmp_path)[0] is None and len(newest_intact(tmp_path)[2]) == 2
+
+
+@pytest.mark.parametrize(
+    ("before", "reason"),
+    [
+        ({"precision": "bf16-mixed"}, "32-true now, as parallel.precision says, bf16-mixed before"),
+        ({"precision": "32-true"}, None),
+        ({}, None),
+    ],
+)
+def test_a_run_that_goes_on_in_another_precision_says_so(
+    before: dict[str, str], reason: str | None, tmp_path: Path
+) -> None:
+    """As trainer.precision=auto does on a machine without bfloat16."""
+    module, origin = nn.Linear(1, 1), {"code": "a", "data": "b", "threads": "1"}
+    content = dict.fromkeys(RESUMABLE) | {"state_dict": module.state_dict(), "global_step": 7, ORIGIN: origin | before}
+    (tmp_path / CHECKPOINTS).mkdir()
+    torch.save(content, tmp_path / CHECKPOINTS / LAST)
+    record = SimpleNamespace(resumptions=[])
+    run: Any = SimpleNamespace(directory=tmp_path, config={"trainer": {"accelerator": "cpu"}}, record=record)
+    assert resume(run, cast("pl.LightningModule", module), origin | {"precision": "32-true"}) is not None
+    [resumption] = record.resumptions
+    assert (resumption.step, resumption.reason) == (7, reason)
 
 
 def test_weights_that_do_not_fit_are_named() -> None:

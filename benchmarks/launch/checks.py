@@ -13,6 +13,11 @@ from benchmarks.records.hardware import cores, gpus, on_gpu
 
 HOW = ("launch.", "logger.", "cluster.", "trainer.accelerator", "trainer.cuda_graph")  # keys of how a trial is run
 
+OF_TRAINING = (  # the trainer's keys that do nothing in a test
+    *("limit_train_batches", "max_train_flops", "max_train_seconds", "max_train_joules", "cuda_graph"),
+    *("accumulate_grad_batches", "gradient_checkpointing", "ema_decay", "on_out_of_memory"),
+)
+
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial has its result, made by code that is new enough for this call."""
@@ -153,7 +158,7 @@ def missing_resources(trial: Trial, trials_at_a_time: int = 1, machines: int = 1
 
 def check_mode(trials: Iterable[Trial | Impossible]) -> None:
     """Raise ConfigurationError for a sweep with both modes at once, one of ``mode=test`` and ``weights`` without the other, or
-    seeds of what draws nothing."""
+    seeds and options of training where nothing is drawn and trained."""
     configs = [trial.config for trial in trials if isinstance(trial, Trial)]
     modes = {config["mode"] for config in configs}
     if len(modes) > 1:
@@ -171,6 +176,11 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
         if modes == {"test"} and config["seed"] != 0:
             raise ConfigurationError(
                 f"mode=test draws nothing at random: leave out seed={config['seed']}, it repeats nothing"
+            )
+        of_training = [f"trainer.{key}" for key in OF_TRAINING if config["trainer"].get(key)]
+        if modes == {"test"} and of_training:
+            raise ConfigurationError(
+                f"mode=test trains nothing: leave out {', '.join(of_training)}, or set to null what an experiment sets"
             )
 
 

@@ -105,7 +105,7 @@ data.root=x | +data.root=x | data=digits +data.hub=true | model=unet data=nuclei
 cluster.partition=x | +cluster.partition=x | cluster=ray cluster.partition=x | trainer.tuned=true | +recipe.zoom=2
 +trainer.allow_reduced_precision=true | recipe.mixup=0.2 model=unet data=nuclei
 hydra/sweeper=x | hydra.mode=MULTIRUN | module.net=x | datamodule.root=x | model/variant=x | model=resnet@x | ~seed | ~model
-~recipe.epochs | ~recipe.optimizer | ~trainer
+~recipe.epochs | ~recipe.optimizer | ~trainer | mode=test weights=file trainer.ema_decay=0.9
 """
 # What is wrong for a network, a recipe or data.
 TOGETHER = """

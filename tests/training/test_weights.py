@@ -440,6 +440,17 @@ def test_what_torchvision_does_not_have_is_not_exported(
         (["weights=a.pt"], "weights=a.pt needs mode=test"),
         (["mode=test,train", "weights=a.pt"], "a sweep has mode=train or mode=test, not both"),
         (["mode=test", "weights=a.pt", "seed=0,1"], "leave out seed=1"),
+        (
+            ["mode=test", "weights=a.pt", "trainer.ema_decay=0.9", "trainer.limit_train_batches=2"],
+            "leave out trainer.limit_train_batches, trainer.ema_decay, or",
+        ),
+        *(
+            (["mode=test", "weights=a.pt", f"trainer.{option}"], f"leave out trainer.{option.partition('=')[0]}, or")
+            for option in (
+                *("accumulate_grad_batches=2", "gradient_checkpointing=true", "on_out_of_memory=accumulate"),
+                *("max_train_flops=1e9", "max_train_seconds=9", "max_train_joules=9", "cuda_graph=true"),
+            )
+        ),
     ],
 )
 def test_modes_that_contradict(overrides: list[str], said: str) -> None:

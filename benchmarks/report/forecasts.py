@@ -35,7 +35,7 @@ def comparison(runs: Sequence[Run]) -> str | None:
 def with_forecasts(rows: Sequence[Line], table: Table, output_root: Path) -> list[Line]:
     """Return the lines of a table, those of rows that were not run with what one run of them was forecast to cost."""
     forecasts = read_json(output_root / FORECASTS) or {}
-    if not forecasts or all(line.runs for line in rows):
+    if not forecasts or all(line.runs or not line.row.runnable for line in rows):
         return list(rows)
     costs = {row: forecasts.get(config_hash(config)) for row, config in configurations_of(table.name).items()}
     return [line if line.runs else replace(line, forecast=_cost(costs.get(line.row.row))) for line in rows]

@@ -74,9 +74,10 @@ def _decimals(figure: str) -> int:
 
 
 def _ours(line: Line) -> str:
-    ours, digits = line.estimate, _decimals(line.figure)
+    ours = line.estimate
     if ours is None:
         return ""
+    digits = _decimals(line.figure)
     mean = f"{ours.mean:.{digits}f}"
     if ours.interval is None:
         return f"{mean} ({ours.missing})"

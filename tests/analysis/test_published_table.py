@@ -21,7 +21,9 @@ from benchmarks.analysis.published import Row, Table, tables
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, judge, lines, margin
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
+from benchmarks.performance.forecasting import keep
 from benchmarks.records.runs import load_runs
+from benchmarks.report.forecasts import with_forecasts
 from benchmarks.report.published_table import HEADERS, as_csv, latex, markdown, texts
 
 main = command("report")
@@ -295,6 +297,19 @@ def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "0 of 6" in listed["resnet_table6"]
     assert "0 of 4" in listed["resnext_table8"] and "reference lines" in listed["mask_rcnn_table3"]
     assert set(tables()) <= set(listed)
+
+
+def test_every_table_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {name: main([name]) for name in tables()} == dict.fromkeys(tables(), 0)
+
+
+def test_reference_lines_have_no_forecast(tmp_path: Path) -> None:
+    """Nor has their table an experiment that could be composed."""
+    keep(tmp_path, {"a": {"train_flops": 1e9}})
+    for table in tables().values():
+        if not any(row.runnable for row in table.rows):
+            assert with_forecasts(lines(table, ()), table, tmp_path) == lines(table, ())
 
 
 @pytest.mark.parametrize(

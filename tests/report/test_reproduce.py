@@ -76,6 +76,10 @@ def test_a_shorter_training_does_not_judge_a_row_that_was_run_as_published(
     assert reproduce([TABLE, f"row={ROW.row}", f"output_root={tmp_path}", "--hours", "0"]) == code
 
 
+def test_a_table_that_prints_no_figure_is_open(tmp_path: Path) -> None:
+    assert reproduce(["resnext_table1", f"output_root={tmp_path}", "--hours", "0"]) == 2
+
+
 def test_a_table_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce(["resnext_table77", f"output_root={tmp_path}"]) == 2
     assert "no table 'resnext_table77'" in capsys.readouterr().err

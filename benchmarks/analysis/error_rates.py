@@ -120,8 +120,9 @@ def pooled(members: Sequence[VarianceComponents]) -> list[VarianceComponents]:
     """The components with the spread over seeds of all members, where Bartlett's test (1937) does not contradict it at 5 %.
 
     Pooled is the variance of a seed's rate as a share of that of one outcome, p·(1 - p): networks with more errors spread more.
-    With few seeds that overlooks a network that spreads tenfold. So a member keeps its own spread where that is larger, and is
-    not pooled where an F test at 5 % says that it spreads more than the others: docs/statistics.md has what that comes to.
+    With few seeds that overlooks a network that spreads tenfold. So a member keeps its own spread where that is larger, and its
+    own degrees of freedom, too, where an F test at 5 % says that it spreads more than the others. In the others' pooled spread
+    it counts all the same, which makes that larger: docs/statistics.md has what this comes to.
     One that never or always errs has no spread, as p·(1 - p) is 0.
     """
     shape = (-1,) + (1,) * np.ndim(members[0].mean)

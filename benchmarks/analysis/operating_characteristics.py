@@ -180,10 +180,10 @@ def _unequal(unequal: Sequence[Shares]) -> str:
     lead = f"""## One network that spreads more than the others
 
 Of {EQUAL} equal networks, {MANY_IMAGES:,} images and an error rate of 6 %, the seeds of one spread more than the {spread:.2f}
-points of the others. With few seeds that is seen only where they happen to lie far apart: then its spread is not pooled with
-the others', and two seeds of it have no interval. In percent: the tables in which that network has an interval that does not
-hold its true rate, 5 where an interval has what it promises; the coverage of all networks' intervals; the tables with a false
-claim."""
+points of the others. With few seeds that is seen only where they happen to lie far apart: then it is judged by its
+own spread alone, and two seeds of it have no interval; in the spread that the others share it counts all the same. In percent:
+the tables in which that network has an interval that does not hold its true rate, 5 where an interval has what it promises; the
+coverage of all networks' intervals; the tables with a false claim."""
     heads = ["seeds", "spread, times the others'", "its interval misses", "coverage of all", "false claims"]
     rows = (
         [str(n), str(wider), *(f"{100 * share:.1f}" for share in (one.first_missed, one.covered, one.false))]

@@ -165,6 +165,15 @@ def test_spreads_are_pooled_where_bartletts_test_allows_it(largest: float, n: in
     assert bool(together[-1].shared) == (largest == 0.020 or n == 3)  # and these, where they agree
 
 
+def test_a_network_that_spreads_more_still_counts_in_the_spread_of_the_others() -> None:
+    members = with_spreads([0.010, 0.010, 0.024], 6)
+    *others, wide = pooled(members)
+    assert (bool(wide.shared), wide.df, wide.seeds) == (False, 5, members[2].seeds)
+    for one in others:
+        assert (bool(one.shared), one.df) == (True, 15)
+        assert float(one.seeds) == pytest.approx(float(members[0].seeds) * (1 + 1 + 2.4**2) / 3)
+
+
 @pytest.mark.parametrize(("spread", "n", "by_bartlett"), [(3, 3, 0.871), (10, 3, 0.909), (3, 5, 0.910)])
 def test_a_network_that_spreads_more_than_others_is_not_given_their_certainty(
     spread: int, n: int, by_bartlett: float

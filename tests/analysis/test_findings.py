@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.analysis.crossover import curves
 from benchmarks.analysis.differences import differences
-from benchmarks.analysis.estimates import estimates
+from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.runs import Run, load_runs
 
@@ -111,6 +111,44 @@ def test_bfloat16_and_float32_are_not_told_apart() -> None:
     for name, (mean, low, high) in expected.items():
         assert half[name].paired and half[name].n == (3, 3)
         assert (half[name].mean, *(half[name].interval or ())) == pytest.approx((mean, low, high), abs=0.005)
+
+
+DETECTION = {
+    "nuclei_instances": ((56.1, 49.7, 62.3), 0.899, 0.582, (54.9, 53.9, 55.9), (-1.2, -8.2, 5.8, 0.60)),
+    "touching_cells_instances": ((83.8, 83.2, 84.3), 1.0, 0.792, (83.5, 82.5, 84.4), (-0.3, -1.0, 0.5, 0.37)),
+    "digit_scenes": ((63.2, 61.1, 65.2), 0.922, 0.652, (63.4, 62.5, 64.3), (0.2, -1.5, 1.9, 0.75)),
+}
+
+
+def of_data(runs: list[Run], data: str, figure: str = "") -> Estimate:
+    [one] = estimates(same_but_seed(run for run in runs if run.data == data), figure)
+    return one
+
+
+@pytest.mark.parametrize("data", DETECTION)
+def test_detection_in_both_layouts(data: str) -> None:
+    """docs/concepts/detection.md: mask AP and interval, mask AP50 and box AP in NCHW; in channels_last; their difference."""
+    nchw, channels_last = runs_of("detection"), runs_of("detection_channels_last")
+    first, ap50, box, second, difference = DETECTION[data]
+    for runs, expected in ((nchw, first), (channels_last, second)):
+        one = of_data(runs, data)
+        low, high = one.interval or (0, 0)
+        assert (100 - one.mean, 100 - high, 100 - low) == pytest.approx(expected, abs=0.05)
+    assert of_data(nchw, data, "mask_ap50").mean == pytest.approx(ap50, abs=0.0005)
+    assert of_data(nchw, data, "box_ap").mean == pytest.approx(box, abs=0.0005)
+    [one] = [one for one in differences(nchw + channels_last) if one.data == data]
+    low, high = one.comparison.interval or (0, 0)  # of NCHW minus channels_last
+    assert (-one.comparison.mean, -high, -low) == pytest.approx(difference[:3], abs=0.05)
+    assert one.comparison.p == pytest.approx(difference[3], abs=0.005)
+
+
+def test_a_segmentation_scored_as_objects() -> None:
+    """docs/concepts/detection.md: U-Net's connected components, in %."""
+    runs = [run for run in runs_of("detection") if run.data == "nuclei"]
+    scores = [100 * run.part("metrics")["test/mask_ap"] for run in sorted(runs, key=lambda run: run.seed)]
+    assert scores == pytest.approx([35.7, 35.2, 36.9], abs=0.05)
+    assert 100 * of_data(runs, "nuclei", "mask_ap50").mean == pytest.approx(52.8, abs=0.05)
+    assert 100 - of_data(runs, "nuclei").mean == pytest.approx(94.1, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -110,8 +110,13 @@ class Launched:
         return len(self.outcomes) == len(self.trials) and all(outcome.good for outcome in self.outcomes.values())
 
 
-def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[str]) -> Launched:
+def _launch(
+    console: Console, trials: list[Trial | Impossible], argv: Sequence[str], ran: Sequence[Trial] = ()
+) -> Launched:
     """Run what is missing of the trials.
+
+    Args:
+        ran: trials that this call has run before, which count in the budget.
 
     Raises:
         ConfigurationError: they cannot be run together, lack a mirror's package, or are above the budget.
@@ -123,7 +128,7 @@ def _launch(console: Console, trials: list[Trial | Impossible], argv: Sequence[s
     check_mode(trials)
     check_distinct(trials)
     check_mirrors(trials)
-    check_budget(trials)
+    check_budget(trials, ran)
     if any(isinstance(trial, Trial) and trial.config["trainer"].get("tuned") for trial in trials):
         from benchmarks.performance.brief_tuning import measure_missing
 
@@ -171,6 +176,7 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
     judged: dict[Pair, Judged] = {}
     by_place: dict[Path | str, tuple[Trial | Impossible, Outcome]] = {}
     open_folders: set[Path] = set()
+    ran: list[Trial] = []
     launched, stopped = None, ""
     for look, seeds in enumerate(LOOKS):
         asked = [f"seed=range({seeds})" if override == AUTO else override for override in overrides]
@@ -182,7 +188,7 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
             )
         console.print(f"{AUTO}: {seeds} seeds of {plural(len(networks), 'network')}")
         try:
-            launched = _launch(console, trials, argv)
+            launched = _launch(console, trials, argv, ran)
         except ConfigurationError as error:
             if not look:
                 raise
@@ -191,6 +197,8 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
         for index, outcome in launched.outcomes.items():
             trial = launched.trials[index]
             by_place[trial.directory if isinstance(trial, Trial) else trial.label] = trial, outcome
+            if isinstance(trial, Trial) and outcome.status != "finished":
+                ran.append(trial)
         good = {index for index, outcome in launched.outcomes.items() if outcome.good}
         possible = {index for index, trial in enumerate(launched.trials) if isinstance(trial, Trial)}
         if launched.interrupted or not possible <= good:

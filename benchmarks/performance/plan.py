@@ -68,8 +68,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(one.problem for one in forecasts) else 0
 
 
-def check_budget(trials: Sequence[Trial | Impossible]) -> None:
+def check_budget(trials: Sequence[Trial | Impossible], ran: Sequence[Trial] = ()) -> None:
     """Let a sweep pass whose remaining forecast is within ``launch.budget``; at once where no limit is set.
+
+    Args:
+        ran: finished runs that the same call has started before, whose cost counts too.
 
     Raises:
         ConfigurationError: it is above a limit, or a limit of money has no price.
@@ -83,7 +86,7 @@ def check_budget(trials: Sequence[Trial | Impossible]) -> None:
         raise ConfigurationError("launch.budget.money needs launch.price_per_device_hour")
     forecasts = forecast(trials, measure=limits.keys() != {"train_flops"})
     left = [one for one in forecasts if one.remains]
-    sums = _sums(left, price)
+    sums = _sums([*left, *forecast(ran)], price)
     sums["device_hours"] = sums["device_s"] and sums["device_s"] / 3600
     for name, limit in limits.items():
         if left and sums[name] is None:
@@ -92,8 +95,11 @@ def check_budget(trials: Sequence[Trial | Impossible]) -> None:
                 f"launch.budget.{name} cannot be checked: {unknown.trial.label}: {unknown.unmeasured}"
             )
         if left and sums[name] > limit:
+            started, before = "nothing", ""
+            if ran:
+                started, before = "no further run", f", with the {plural(len(ran), 'run')} of before,"
             raise ConfigurationError(
-                f"nothing was started: {name} of what remains ({len(left)} of {len(trials)} runs) is forecast as "
+                f"{started} was started: {name} of what remains ({len(left)} of {len(trials)} runs){before} is forecast as "
                 f"{sums[name]:.4g}, above launch.budget.{name}={limit:g}"
             )
 

@@ -7,6 +7,7 @@ import pytest
 from support.commands import run as run_py
 from support.commands import run_here
 
+from benchmarks.records.runs import load_runs
 from run import main
 
 TINY = (
@@ -42,6 +43,21 @@ def test_where_no_two_networks_are_compared_it_says_so(tmp_path: Path) -> None:
     assert "seed=auto: 3 seeds of 2 networks" in done.stdout and "seed=auto: 5" not in done.stdout
     [last] = [line for line in done.stdout.splitlines() if line.startswith("seed=auto stopped: ")]
     assert "no two networks are compared" in last and "whole epochs" in last
+
+
+def test_a_budget_is_that_of_all_looks_together(tmp_path: Path) -> None:
+    root, limit = tmp_path / "outputs", 1.3e9
+    two = ("model=resnet", "model.depth=8", "model.base_channels=2,4")
+    done = run_here("-m", *two, "seed=auto", *TINY, f"launch.budget.train_flops={limit}", root=root)
+    assert done.returncode == 0, done.stderr
+    runs, _ = load_runs(root)
+    spent = sum(run.train_flops or 0 for run in runs)
+    assert limit / 2 < spent <= limit and "seed=auto: 5 seeds of 2 networks" in done.stdout
+    [stopped] = [line for line in done.stdout.splitlines() if line.startswith("seed=auto stopped: ")]
+    said = (
+        f"no further run was started: train_flops of what remains (4 of 10 runs), with the {len(runs)} runs of before,"
+    )
+    assert said in stopped
 
 
 @pytest.mark.slow

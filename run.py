@@ -23,8 +23,8 @@ from benchmarks.launch.progress import SweepProgress
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import LOG
 from benchmarks.records.runs import Run, load_runs
-from benchmarks.terminal import outlive_readers, without_comment
-from benchmarks.units import FULL_DISK, full_disk, plural, signal_name
+from benchmarks.terminal import interrupt_on, outlive_readers, without_comment
+from benchmarks.units import FULL_DISK, full_disk, plural
 
 OWN_FLAGS = ("--cfg", "--info", "--package", "--config-dir")  # which take a value
 OF_HYDRA: dict[tuple[str, ...], dict[str, Any]] = {
@@ -79,9 +79,7 @@ def _main(argv: list[str]) -> int:
         return _show_configuration(arguments)
     if arguments.cfg or arguments.resolve or arguments.of_hydra:
         return _hydra(arguments.overrides, argv)
-    for ends in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):  # the last is a scheduler's warning
-        if signal.getsignal(ends) is not signal.SIG_IGN:  # nohup's wish
-            signal.signal(ends, _interrupt)
+    interrupt_on(signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # the last is a scheduler's warning
     # Hydra takes longer to import than --help may take.
     from benchmarks.config.compose import expand
 
@@ -233,10 +231,6 @@ def _until_decided(console: Console, overrides: Sequence[str], argv: Sequence[st
 def _folder(trial: Trial | Impossible) -> Path | None:
     """Return the folder of a trial's seeds."""
     return trial.directory.parent.resolve() if isinstance(trial, Trial) else None
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt(signal_name(number))
 
 
 def _runs(trials: Iterable[Trial | Impossible], loaded: Mapping[Path, Loaded]) -> dict[Path, list[Run]]:

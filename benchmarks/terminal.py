@@ -5,6 +5,7 @@ import codecs
 import io
 import math
 import os
+import signal
 import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from rich.cells import cell_len
 from rich.console import Console
+
+from benchmarks.units import signal_name
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -103,6 +106,17 @@ def outlive_readers() -> None:
             stream.reconfigure(errors=READABLE)
         if not isinstance(stream, Outliving):  # None where it was closed
             setattr(sys, name, Outliving(stream or open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115
+
+
+def interrupt_on(*signals: int) -> None:
+    """Have these signals interrupt this process as Ctrl-C does, each but one that it was started to ignore, as under nohup."""
+    for number in signals:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(signal_name(number))
 
 
 def without_comment(words: Sequence[str]) -> list[str]:

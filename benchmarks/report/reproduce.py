@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import terminal
@@ -93,14 +94,19 @@ def overall(judged: Sequence[Line]) -> str:
 
 
 def _train(command: Sequence[str], hours: float | None) -> str:
-    """Run a sweep for so long at most; return in words how it ended."""
+    """Run a sweep for so long at most; return in words how it ended. It is stopped where this process is interrupted."""
     if hours == 0:
         return "none asked for"
-    process = subprocess.Popen(command)
+    terminal.interrupt_on(signal.SIGTERM, signal.SIGHUP)
+    # In a group of its own it hears Ctrl-C from here alone: a second signal would have it stop without saving.
+    process = subprocess.Popen(command, process_group=0)
     try:
         code = process.wait(None if hours is None else 3600 * hours)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        process.wait(END_S)
         return f"stopped after {hours:g} h"
+    finally:
+        process.terminate()  # which one that has ended does not notice
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(END_S)
+        process.kill()
     return "all runs finished" if code == 0 else f"run.py ended with exit code {code}"

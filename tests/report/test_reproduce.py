@@ -1,16 +1,23 @@
 """The contract of a table: exit code and file of the verdict, of runs that are there and of a sweep that is started."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 from support.benchmark_command import command
+from support.commands import CLEAN, ROOT, THREADS, records
 from support.records import make_run
 
 from benchmarks.analysis.published import tables
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
+from benchmarks.report.reproduce import _train
 
 reproduce = command("report reproduce")
 
@@ -93,6 +100,37 @@ def test_what_is_missing_is_trained_by_run_py(tmp_path: Path, capfd: pytest.Capt
     content = json.loads((root / "tables" / f"{TABLE}.verdict.json").read_text())
     assert content["verdict"] == "open" and content["training"].startswith("run.py ended with exit code")
     assert "no_such_key" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
+)
+def test_what_interrupts_it_ends_the_sweep_that_it_started(number: signal.Signals, tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    small = ("resnet_table6", "row=resnet20", "data=digits", "seed=0", "logger=none", f"{THREADS}=1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "report", "reproduce", *small, f"output_root={root}"],
+        cwd=ROOT, env=CLEAN, stdout=subprocess.DEVNULL, process_group=0,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(root.rglob("history.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, number)  # as `timeout` and a terminal do
+    assert process.wait(60) == 130
+    [record] = records(root).values()
+    assert (record["status"], record["error"]) == ("interrupted", "interrupted by SIGTERM")
+    assert (root / "report.html").exists()  # the sweep has come to its end
+    lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not [line for line in lines if str(root).encode() in line]
+
+
+def test_a_sweep_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.report.reproduce.END_S", 0.1)
+    deaf = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)"
+    began = time.monotonic()
+    assert _train([sys.executable, "-c", deaf], 1 / 3600) == "stopped after 0.000277778 h"
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("written", ["output_root=~/runs", "output_root='{}/runs'", "++output_root={}/runs"])

@@ -126,10 +126,21 @@ def build(run: OpenRun, layout_note: str | None) -> Any:
     config = run.config
     module = instantiate(config["module"])
     check_image_size(module.net, *config["data"]["image_size"])
-    backbone_note = load_backbone(config, module.net) if config["mode"] != "test" else None
-    if notes := [note for note in (backbone_note, layout_note) if note is not None]:
+    training = config["mode"] != "test"
+    backbone_note = load_backbone(config, module.net) if training else None
+    schedule_note = constant_rate(config["recipe"], module) if training else None
+    if notes := [note for note in (backbone_note, layout_note, schedule_note) if note is not None]:
         run.record.notes = [*(run.record.notes or ()), *notes]
     return module
+
+
+def constant_rate(recipe: dict[str, Any], module: Any) -> str | None:
+    """Return in words that training ends before its schedule has lowered the learning rate for the first time; else None."""
+    epochs, scheduler = recipe["epochs"], recipe["scheduler"]
+    drops = [f"recipe.scheduler.{key}={scheduler[key]}" for key in ("milestones", "step_size") if key in scheduler]
+    if not drops or (rates := module.learning_rates(epochs))[-1] < max(rates):
+        return None
+    return f"the learning rate is never lowered: recipe.epochs={epochs} ends before {drops[0]}"
 
 
 def count_compute(run: OpenRun, module: Any) -> Complexity:

@@ -419,6 +419,16 @@ def test_help_and_cfg_need_no_torch(tmp_path: Path) -> None:
     assert "model=resnext,densenet" in done.stdout and "nuclei" in done.stdout
 
 
+def test_a_schedule_that_never_lowers_the_rate_is_noted(tmp_path: Path) -> None:
+    root = tmp_path / "outputs"
+    short = ("recipe=resnet_cifar10", "recipe.epochs=1", "trainer.limit_train_batches=1", "logger=none")
+    done = run_here("model=resnet", "model.depth=8", "model.base_channels=4", *short, root=root)
+    assert done.returncode == 0, done.stderr
+    [record] = records(root).values()
+    note = "the learning rate is never lowered: recipe.epochs=1 ends before recipe.scheduler.milestones=[82, 123]"
+    assert note in record["notes"] and note in done.stdout.splitlines()
+
+
 def test_an_unknown_model_says_which_there_are(tmp_path: Path) -> None:
     done = run_here("data=digits", "-m", "model=resnxt", root=tmp_path / "outputs")
     assert done.returncode == 2

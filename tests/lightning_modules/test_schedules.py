@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
+from benchmarks.training.train import constant_rate
 from lightning_modules.schedules import warm_up_then_cosine, warm_up_then_drops, warm_up_then_steps
 from lightning_modules.supervised import Supervised
 
@@ -41,6 +42,49 @@ def rates(recipe: str) -> list[float]:
 )
 def test_learning_rates_are_the_papers(recipe: str, pieces: list[tuple[int, float]]) -> None:
     assert rates(recipe) == pytest.approx([rate for epochs, rate in pieces for _ in range(epochs)], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ([], None),
+        (["recipe.epochs=82"], "recipe.epochs=82 ends before recipe.scheduler.milestones=[82, 123]"),
+        (["recipe.epochs=83"], None),
+        (["recipe.epochs=30", "recipe.scheduler.milestones=[15,22]"], None),
+        (
+            ["recipe=resnet110_cifar10", "recipe.epochs=30"],
+            "recipe.epochs=30 ends before recipe.scheduler.milestones=[82, 123]",
+        ),
+        (["recipe=resnext_imagenet", "recipe.epochs=30"], "recipe.epochs=30 ends before recipe.scheduler.step_size=30"),
+        (["recipe=resnext_imagenet", "recipe.epochs=31"], None),
+        (["recipe=common", "recipe.epochs=1"], None),
+        (["recipe=demo", "recipe.epochs=1"], None),
+    ],
+)
+def test_a_run_that_ends_before_its_schedule_lowers_the_rate_says_so(overrides: list[str], said: str | None) -> None:
+    [trial] = expand(["model=resnet", "model.depth=20", "data=cifar10", *overrides], multirun=False)
+    assert isinstance(trial, Trial)
+    recipe = trial.config["recipe"]
+    module = Supervised(nn.Identity(), instantiate(recipe["optimizer"]), instantiate(recipe["scheduler"]))
+    assert constant_rate(recipe, module) == (said and f"the learning rate is never lowered: {said}")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "iterations", "images"),
+    [
+        ("mask_rcnn_coco", 160e3, 16),
+        ("detectron2_1x", 90e3, 16),
+        ("detectron2_3x", 270e3, 16),
+        ("resnext_coco", 180e3, 8),
+    ],
+)
+def test_detectors_train_for_the_papers_iterations(recipe: str, iterations: float, images: int) -> None:
+    """Of train2017's 118,287 images 117,266 show an object; here 5,000 are held out."""
+    [trial] = expand(["model=mask_rcnn", "data=coco", f"recipe={recipe}"], multirun=False)
+    assert isinstance(trial, Trial)
+    assert trial.config["recipe"]["batch_size"] == images and trial.config["data"]["val_count"] == 5_000
+    steps = (118_287 - 5_000) * 117_266 / 118_287 / images
+    assert trial.config["recipe"]["epochs"] == round(iterations / steps)
 
 
 def test_a_warm_up_goes_on_from_its_state() -> None:

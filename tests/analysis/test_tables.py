@@ -76,6 +76,22 @@ def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
     assert len(set(launched)) == len(launched)
 
 
+@pytest.mark.parametrize("table", [name for name in EXPERIMENTS if "Aggregated residual" in tables()[name].paper])
+def test_networks_of_the_resnext_paper_have_the_stride_in_the_3x3(table: str) -> None:
+    """Xie et al. 2017, §4, of the ResNets that they compare with, too; He et al. 2016 have it in the 1x1 before."""
+    for trial in expand([f"experiment={table}"], multirun=False):
+        assert isinstance(trial, Trial)
+        assert trial.config["model"].get("backbone", trial.config["model"])["stride_in"] == "3x3"
+
+
+def test_the_stride_in_the_3x3_costs_the_1x1_before_it_four_times_as_much() -> None:
+    """By hand: in the first blocks of conv3 and conv4 of an image of 800x1344, and of conv5 for each of 300 regions."""
+    more = 256 * 128 * (200 * 336 - 100 * 168) + 512 * 256 * (100 * 168 - 50 * 84) + 300 * 1024 * 512 * (14**2 - 7**2)
+    regions = "model.post_nms=[2000, 300] model.pre_nms=[12000, 6000] model.regions_per_image=64"
+    for depth, macs in ((50, 326_793_216_000), (101, 406_340_812_800)):
+        assert exact(f"faster_rcnn_resnet{depth}_c4 model.backbone.stride_in=3x3 {regions}", 80).macs == macs + more
+
+
 def test_every_experiment_with_rows_is_a_table() -> None:
     with_rows = {path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nrows:" in path.read_text()}
     assert with_rows & tables().keys() == set(EXPERIMENTS)

@@ -85,6 +85,8 @@ def read_outcomes(directory: Path) -> Outcomes | None:
         if content["schema"] != SCHEMA:
             raise ValueError(f"schema {content['schema']}, this version reads {SCHEMA}")
         count, checksum = int(content["n"]), str(content["test_sha256"])
+        if count < 1:
+            raise ValueError(f"n is {count}")
         if "pixels" in content:
             pixels = np.array(content["pixels"])
             if pixels.shape[:1] + pixels.shape[2:] != (count, 3) or pixels.dtype.kind != "i" or pixels.min() < 0:

@@ -104,11 +104,11 @@ def counts(run: Run, config: dict[str, Any]) -> Finding:
         check(config["name"], config["data"]["num_classes"], complexity)
     except ValueError as error:
         return Finding(False, str(error))
-    here = to_json(complexity.totals())
+    here, recorded = to_json(complexity.totals()), run.part("complexity")
+    if not recorded:
+        return Finding(None, "the record has none")
     differing = [
-        f"{key} {here.get(key)}, in the record {value}"
-        for key, value in run.part("complexity").items()
-        if here.get(key) != value
+        f"{key} {here.get(key)}, in the record {value}" for key, value in recorded.items() if here.get(key) != value
     ]
     text = f"{complexity.params:,} parameters, {complexity.macs:,} MACs"
     return Finding(not differing, "; ".join(differing) or text)
@@ -229,11 +229,11 @@ def _finished(directory: Path) -> Run:
 
 
 def _start(run: Run, most: int) -> tuple[Path | None, int]:
-    """Return the checkpoint to replay from, None for the start of training, and the steps from there to the end."""
-    import torch
-
+    """Return the checkpoint to replay from, None for the start of training, and the steps from there to the end. Raises
+    ValueError where that is not possible, as from a damaged checkpoint."""
     from benchmarks.training.budget import PER_UNIT
     from benchmarks.training.checkpoints import PREVIOUS
+    from benchmarks.training.weights import load_file
 
     if run.part("protocol").get("checkpoint") == "imported":
         raise ValueError(f"{run.directory} tested imported weights: there is no training to replay")
@@ -249,7 +249,11 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
     path = run.directory / CHECKPOINTS / PREVIOUS
     fewest = total
     if path.is_file():
-        fewest = total - int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+        content, _ = load_file(path)
+        step = content.get("global_step") if isinstance(content, dict) else None
+        if not isinstance(step, int):
+            raise ValueError(f"{path} is no checkpoint of a run: it has no global_step")
+        fewest = total - step
         if 0 < fewest <= most:
             return path, fewest
     if total <= most:

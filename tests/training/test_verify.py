@@ -180,6 +180,40 @@ def test_a_replay_that_is_not_possible_is_refused(
     assert message in captured.err and not captured.out
 
 
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:1000]), "previous.ckpt is damaged or holds no weights"),
+        (
+            lambda path: torch.save({"state_dict": {}}, path),
+            "previous.ckpt is no checkpoint of a run: it has no global_step",
+        ),
+    ],
+    ids=["cut off", "no step"],
+)
+def test_a_replay_from_a_damaged_checkpoint_is_refused(
+    damage: Callable[[Path], Any], message: str, copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(copied / "checkpoints" / "previous.ckpt")
+    assert verify([str(copied), "--replay", "3"]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_counts_that_a_record_lacks_are_not_checked(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    alter_record(copied, lambda record: record.update(complexity=None))
+    assert verify([str(copied)]) == 0
+    assert "not checked  counts     the record has none" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("error")
+def test_outcomes_of_no_image_differ(copied: Path) -> None:
+    path = copied / "outcomes.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"n": 0, "hits": {"top1_err": ""}}))
+    [run] = load_runs(copied)[0]
+    assert score(run, None) == (False, f"{path} is no file of outcomes: ValueError: n is 0")
+
+
 def test_only_a_finished_run_is_verified(copied: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alter_record(copied, lambda record: record.update(status="failed"))
     assert verify([str(copied)]) == 2

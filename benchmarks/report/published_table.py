@@ -51,8 +51,7 @@ def _texts(line: Line, above: Line | None, common: Sequence[str]) -> list[str]:
     runs = "" if row.runs == 1 or line.paper is None else f" ({row.statistic})"
     flops = math.fsum(one.train_flops or 0 for one in line.runs)
     wall = math.fsum(one.wall_s or 0 for one in line.runs)
-    params = run.parameters if run else float(row.params or "nan")
-    macs = run.macs if run else float(row.macs or "nan")
+    params, macs = _counts(line)
     own = [difference for difference in line.differences if difference not in common]
     return [
         "" if again else row.label,
@@ -62,11 +61,18 @@ def _texts(line: Line, above: Line | None, common: Sequence[str]) -> list[str]:
         str(len(line.values) or ""),
         "" if line.difference is None else f"{line.difference:+.{_decimals(figure)}f}",
         f"{verdict} ({reason})" if reason else verdict,
-        "" if math.isnan(params or math.nan) else si(params),
-        "" if math.isnan(macs or math.nan) else si(macs),
+        si(params) if params else "",
+        si(macs) if macs else "",
         f"{quantity(flops, 'FLOPs')}, {duration(wall)}" if run and first else "",
         "; ".join(own) or (ELSE if common else "nothing") if run and first else "",
     ]
+
+
+def _counts(line: Line) -> list[float | None]:
+    """Return parameters and MACs of the runs, without runs as the paper prints them; None for what is not known."""
+    if line.runs:
+        return [line.runs[0].parameters, line.runs[0].macs]
+    return [float(text) if text else None for text in (line.row.params, line.row.macs)]
 
 
 def _decimals(figure: str) -> int:
@@ -188,16 +194,15 @@ def numbers(line: Line) -> dict[str, Any]:
     row, ours = line.row, line.estimate
     low, high = (ours and ours.interval) or (None, None)
     verdict, reason = line.verdict()
-    run = line.runs[0] if line.runs else None
+    params, macs = _counts(line)
     return {
         **{"row": row.row, "label": row.label, "data": row.data, "network": row.network, "recipe": row.recipe},
         **{"figure": line.figure, "paper": line.paper, "statistic": row.statistic},
         **{"mean": ours.mean if ours else None, "low": low, "high": high, "n": len(line.values)},
         **{"difference": line.difference, "verdict": verdict, "reason": reason},
-        "params": run.parameters if run else row.params,
-        "macs": run.macs if run else row.macs,
-        "train_flops": math.fsum(one.train_flops or 0 for one in line.runs) if run else None,
-        "wall_s": math.fsum(one.wall_s or 0 for one in line.runs) if run else None,
+        **{"params": params, "macs": macs},
+        "train_flops": math.fsum(one.train_flops or 0 for one in line.runs) if line.runs else None,
+        "wall_s": math.fsum(one.wall_s or 0 for one in line.runs) if line.runs else None,
         **{"differs": "; ".join(line.differences), "source": row.source, "status": row.status, "note": row.note},
     }
 

@@ -85,6 +85,11 @@ def test_a_shorter_training_does_not_judge_a_row_that_was_run_as_published(
 
 def test_a_table_that_prints_no_figure_is_open(tmp_path: Path) -> None:
     assert reproduce(["resnext_table1", f"output_root={tmp_path}", "--hours", "0"]) == 2
+    content = json.loads((tmp_path / "tables" / "resnext_table1.verdict.json").read_text())
+    assert [(row["params"], row["macs"]) for row in content["rows"]] == [(25.5e6, 4.1e9), (25.0e6, 4.2e9)]
+    assert reproduce(["resnext_table8", f"output_root={tmp_path}", "--hours", "0"]) == 2
+    content = json.loads((tmp_path / "tables" / "resnext_table8.verdict.json").read_text())
+    assert {(row["params"], row["macs"]) for row in content["rows"]} == {(None, None)}  # the paper prints none
 
 
 def test_a_table_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

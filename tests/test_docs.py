@@ -163,7 +163,18 @@ def test_the_evidence_counts_its_trials() -> None:
         for name in ("learning_rates", "learning_rates_bf16", "learning_rates_fashion_mnist")
     }
     assert f"learning_rates_bf16: the {trials['learning_rates_bf16']} trials in bf16-mixed" in page
-    assert f" {trials['learning_rates'] + trials['learning_rates_bf16']}\ntrials found the rates" in page
+    rows = [
+        json.loads(path.read_text())["row"]
+        for name in ("learning_rates", "learning_rates_bf16")
+        for path in (ROOT / "docs" / "evidence" / name).rglob("record.json")
+    ]
+    of_cardinality = sum(row.startswith("cardinality") for row in rows)
+    of_table = len(rows) - of_cardinality - 1
+    said = (
+        f"hold {len(rows)} trials, 7,693 TFLOPs of training: {of_table} of the table's networks, {of_cardinality} of the "
+        "[cardinalities](#cardinality), and one of DenseNet"
+    )
+    assert said in " ".join(page.split())
     assert f"in the same way: {trials['learning_rates_fashion_mnist']} trials of" in page
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.analysis.crossover import curves
 from benchmarks.analysis.differences import differences
-from benchmarks.analysis.estimates import Estimate, estimates
+from benchmarks.analysis.estimates import Estimate, compare, estimates
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.runs import Run, load_runs
 
@@ -71,6 +71,33 @@ def test_no_two_cardinalities_are_told_apart() -> None:
     held = differences(runs_of("cardinality_bf16"))
     assert len(held) == 10 and all(one.comparison.n == (3, 3) for one in held)
     assert min(one.comparison.p for one in held) < 0.05 < min(one.p for one in held)
+
+
+def test_cardinalities_cost_alike_but_for_sixteen() -> None:
+    """docs/evidence.md: within 1.4 %; sixteen groups cost 3.5 % more than eight."""
+    macs = {run.record["row"]: run.macs or 0 for run in runs_of("cardinality_bf16")}
+    sixteen, eight = macs.pop("cardinality_16"), macs["resnext_10.2e6"]
+    assert len(macs) == 4 and max(macs.values()) / min(macs.values()) == pytest.approx(1.0142, abs=5e-5)
+    assert sixteen / eight == pytest.approx(1.035, abs=5e-4)
+
+
+def test_no_network_is_trained_out_after_fifteen_epochs() -> None:
+    """docs/evidence.md: by how much the error of 30 epochs is below that of 15, their spreads pooled as those of the means."""
+    groups = same_but_seed(runs_of("connectivity_bf16") + runs_of("connectivity_30_epochs"))
+    of_name: dict[str, list[Estimate]] = {}
+    for group, one in zip(groups, estimates(groups), strict=True):
+        of_name.setdefault(group[0].name, []).append(one)
+    longer = {name: compare(*pair) for name, pair in of_name.items() if len(pair) == 2}
+    expected = {
+        "resnet20_w8": (1.66, 0.94, 2.39, 0.0012),
+        "resnext20_8x2d": (2.33, 1.48, 3.17, 0.0008),
+        "plain20_w8": (2.80, 1.83, 3.77, 0.0046),
+    }
+    assert longer.keys() == expected.keys()
+    for name, (mean, low, high, p) in expected.items():
+        one = longer[name]
+        assert (one.mean, *(one.interval or ())) == pytest.approx((mean, low, high), abs=0.005)
+        assert one.p == pytest.approx(p, abs=5e-5)
 
 
 def test_wide_resnext_is_not_judged_by_a_rate_that_hurts_it() -> None:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.folders import GROUPS, choices, read_option
-from benchmarks.config.known_keys import instead, is_read, of_other_options, references
+from benchmarks.config.known_keys import instead, is_read, of_other_options, of_wandb, references
 from benchmarks.config.overrides import parse_overrides
 from benchmarks.config.trial import WIRING, ConfigurationError, flatten
 from benchmarks.units import nearest, one_line
@@ -104,7 +104,7 @@ def _unknown_key(key: str, overrides: Sequence[str]) -> str:
         have = [name for name in choices("model") if f"'/{key}'" in str(read_option("model", name).get("defaults"))]
         return f"nothing reads {key} with model={options['model']}; model={', '.join(have)} has one"
     named = references(config)
-    if key not in named and (line := of_other_options(key, options)):
+    if key not in named and (line := of_other_options(key, options) or of_wandb(key, config)):
         return line
     if is_read(key, config, named):
         return f"no file sets {key}; write +{key}=…"

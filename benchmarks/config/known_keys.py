@@ -7,7 +7,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 from benchmarks.config.folders import choices, read_option
-from benchmarks.config.schema import CLOSED, KEYS
+from benchmarks.config.schema import CLOSED, KEYS, MIRRORS
 from benchmarks.config.trial import ConfigurationError, flatten
 from benchmarks.units import nearest
 
@@ -46,6 +46,8 @@ def check_keys(
     """
     known = flatten(of_files)
     for key in flatten(config):
+        if line := of_wandb(key, config):
+            raise ConfigurationError(line)
         target = _target_above(key, config)
         if target and key in known and not key.startswith(CLOSED):
             if known.get(f"{target}._target_") != _node(config, target)["_target_"]:
@@ -81,6 +83,18 @@ def of_other_options(key: str, chosen: Mapping[str, str]) -> str:
     if not options or chosen[group] in options:
         return ""
     return f"nothing reads {key} with {group}={chosen[group]}; it is a key of {group}={', '.join(options)}"
+
+
+def of_wandb(key: str, config: Mapping[str, Any]) -> str:
+    """Return what to say of a key of W&B's where that is not among the loggers; empty of any other key, and of no mode."""
+    group, _, name = key.partition(".")
+    if group != "logger" or "." in name or key not in KEYS or "_target_" in config[group]:
+        return ""
+    if (name, config[group].get(name)) == ("mode", "none"):
+        return ""
+    of_mirror = any(f"{group}.{mirror}.{name}" in KEYS for mirror in MIRRORS)
+    hint = f"; of another mirror it is {group}.NAME.{name}" if of_mirror else ""
+    return f"{key} is a key of W&B's: logger=wandb{hint}"
 
 
 def _keys_of(group: str, option: str) -> set[str]:

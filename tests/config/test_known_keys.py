@@ -50,6 +50,31 @@ def test_a_key_that_nothing_reads_is_refused_with_the_nearest(override: str, lin
     assert str(error.value).startswith(line) and "\n" not in str(error.value)
 
 
+OF_MIRROR = "; of another mirror it is logger.NAME.finish_timeout"
+
+
+@pytest.mark.parametrize(
+    ("logger", "override", "hint"),
+    [
+        ("none", "logger.mode=online", ""),
+        ("csv", "logger.mode=offline", ""),
+        ("csv", "+logger.mode=offline", ""),
+        ("csv", "+logger.finish_timeout=3", OF_MIRROR),
+        ("none", "logger.finish_timeout=3", OF_MIRROR),
+    ],
+)
+def test_a_key_of_wandb_is_refused_without_it(logger: str, override: str, hint: str) -> None:
+    key = override.removeprefix("+").partition("=")[0]
+    with pytest.raises(ConfigurationError) as error:
+        expand([f"logger={logger}", override], multirun=False)
+    assert str(error.value) == f"{key} is a key of W&B's: logger=wandb{hint}"
+
+
+@pytest.mark.parametrize("overrides", [["logger=none", "logger.mode=none"], ["logger=[csv,wandb]", "logger.mode=offline"]])
+def test_no_mode_is_taken_of_any_logger_and_keys_of_wandb_beside_another_mirror(overrides: list[str]) -> None:
+    assert [type(trial) for trial in expand(overrides, multirun=False)] == [Trial]
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

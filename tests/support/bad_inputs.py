@@ -101,6 +101,7 @@ seed=${nothing} | seed=${seed} | name=${model.nothing} | recipe.epochs=${recipe.
 model=resnet,densenet | -m seed=range(0,0) | -m recipe.optimizer.lr=interval(0,1)
 -m model=glob(zzz*) | -m model= | seed= | seed=auto | hydra.run.dir=x | hydra.sweep.dir=x | hydra/launcher=x
 logger=wandb,csv | logger=[csv,none] | logger=[wandb,tensorbord] | logger=[]
+logger=none logger.mode=online | logger=csv logger.mode=offline | logger=csv +logger.finish_timeout=3
 data.root=x | +data.root=x | data=digits +data.hub=true | model=unet data=nuclei data.root=x | +data.shorter_side=100
 cluster.partition=x | +cluster.partition=x | cluster=ray cluster.partition=x | trainer.tuned=true | +recipe.zoom=2
 +trainer.allow_reduced_precision=true | recipe.mixup=0.2 model=unet data=nuclei

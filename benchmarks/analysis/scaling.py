@@ -62,6 +62,7 @@ class Family:
         first: a run of it.
         costs: training FLOPs, ascending; mean over seeds.
         errors: the means, then joint draws of them, shape (1 + draws, costs).
+        intervals: the 95 % intervals of the means.
     """
 
     data: str
@@ -70,6 +71,7 @@ class Family:
     first: Run
     costs: list[float]
     errors: Any
+    intervals: list[tuple[float, float]]
     law: PowerLaw
 
     @property
@@ -173,7 +175,9 @@ def families(runs: Iterable[Run]) -> list[Family]:
             if len(set(matched(costs, APART))) >= FEWEST:
                 first = known[order[0]][0][0]
                 law = fit(costs, errors[:, order])
-                result.append(Family(first.data, name, first.metric_label, first, costs, errors[:, order], law))
+                intervals = [interval for place in order if (interval := estimated[place].interval)]  # all have one
+                of_family = first.data, name, first.metric_label, first
+                result.append(Family(*of_family, costs, errors[:, order], intervals, law))
     return result
 
 

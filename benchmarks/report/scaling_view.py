@@ -58,15 +58,15 @@ def _over_compute(shown: Sequence[Family]) -> dict[str, Any]:
         looks.append(look)
         costs = np.geomspace(one.costs[0], FARTHEST * one.costs[-1], STEPS)
         low, curve, high = _ends(np.array([one.law.error_at(cost) for cost in costs]), label)
-        below, means, above = _ends(one.errors.T, label)
-        places = zip(one.costs, means, below, above, strict=True)
+        means = [score(float(mean), label)[1] for mean in one.errors[0]]
+        ends = [sorted(score(end, label)[1] for end in interval) for interval in one.intervals]
         hover = [
             f"<b>{name}</b> at {si(cost)}FLOPs<br>"
-            f"{metric_text(mean, label)} [{metric_text(min(ends), label)}, {metric_text(max(ends), label)}]"
-            for cost, mean, *ends in places
+            f"{metric_text(mean, label)} [{metric_text(below, label)}, {metric_text(above, label)}]"
+            for cost, mean, (below, above) in zip(one.costs, means, ends, strict=True)
         ]
-        bars = {"array": np.abs(np.subtract(above, means)).tolist()}
-        bars |= {"arrayminus": np.abs(np.subtract(means, below)).tolist()}
+        below, above = zip(*ends, strict=True)
+        bars = {"array": np.subtract(above, means).tolist(), "arrayminus": np.subtract(means, below).tolist()}
         bars |= {"type": "data", "symmetric": False, "color": look.colour, "thickness": 1.2, "width": 3}
         formula = [f"<b>{name}</b><br>{one.formula}, C in training FLOPs"] * STEPS
         traces += [

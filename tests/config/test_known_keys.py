@@ -70,7 +70,9 @@ def test_a_key_of_wandb_is_refused_without_it(logger: str, override: str, hint: 
     assert str(error.value) == f"{key} is a key of W&B's: logger=wandb{hint}"
 
 
-@pytest.mark.parametrize("overrides", [["logger=none", "logger.mode=none"], ["logger=[csv,wandb]", "logger.mode=offline"]])
+@pytest.mark.parametrize(
+    "overrides", [["logger=none", "logger.mode=none"], ["logger=[csv,wandb]", "logger.mode=offline"]]
+)
 def test_no_mode_is_taken_of_any_logger_and_keys_of_wandb_beside_another_mirror(overrides: list[str]) -> None:
     assert [type(trial) for trial in expand(overrides, multirun=False)] == [Trial]
 

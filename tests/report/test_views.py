@@ -1,5 +1,6 @@
 """The views: hand-made weights give the known map, bars add up to the exact counter's totals, only what may be averaged is."""
 
+import itertools
 import json
 import math
 import re
@@ -17,8 +18,7 @@ from support.browser import Page, visit
 from support.records import make_run
 from torch import nn
 
-from benchmarks.analysis.estimates import estimates
-from benchmarks.analysis.seeds import same_but_seed
+from benchmarks.analysis.seeds import seed_groups
 from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial, config_hash
@@ -362,19 +362,35 @@ def test_curves_over_training_compute_are_the_fitted_ones_and_end_at_twice_the_l
         assert curve["y"] == pytest.approx([1 + factor * (x / 1e11) ** -0.5 for x in curve["x"]], rel=0.02)
     marks = [trace for trace in traces if trace["mode"] == "markers"]
     assert marks[0]["y"] == pytest.approx([1 + 6 * (x / 1e11) ** -0.5 for x in costs])
-    # Bars are of 1,000 draws, the means' own intervals in closed form.
-    intervals = {one.mean: one.interval for one in estimates(same_but_seed(load_runs(tmp_path)[0]))}
-    for mark in marks:
-        bars = zip(mark["y"], mark["error_y"]["array"], mark["error_y"]["arrayminus"], strict=True)
-        for mean, above, below in bars:
-            low, high = intervals[mean] or (0.0, 0.0)
-            assert above + below == pytest.approx(high - low, rel=0.2)
     # 9 u and 6 u are equal at (9 / 6)² times the compute, u = C^-0.5.
     pair, *held_out = chart.sentences
     first, ratio = re.search(r"^At .* (resnet|none) needs ([\d.]+) ×", pair).groups()  # type: ignore[union-attr]
     assert len(held_out) == 2  # of five costs the largest is predicted, for both
     assert float(ratio) == pytest.approx(2.25 if first == "none" else 1 / 2.25, rel=0.1)
     assert {trace["line"]["dash"] for trace in curves.values()} == {"solid", "dash"}
+
+
+@pytest.mark.parametrize("metric", ["top1_err", "dice_err"])
+def test_bars_over_training_compute_are_the_intervals_that_the_tables_say(tmp_path: Path, metric: str) -> None:
+    for epochs, seed in itertools.product(range(1, 6), range(3)):
+        make_run(
+            tmp_path,
+            seed=seed,
+            task="segmentation" if metric == "dice_err" else "classification",
+            overrides={"recipe.epochs": epochs},
+            metrics={f"test/{metric}": 0.4 * (seed + 1) / epochs},  # draws of them go below 0 %
+            compute={"train_flops": epochs * 1e10},
+        )
+    groups = sorted(seed_groups(load_runs(tmp_path)[0]), key=lambda group: group.runs[0].train_flops or 0.0)
+    [chart] = scaling_view(tmp_path).figures
+    [mark] = [trace for trace in chart.choices[0]["traces"] if trace["mode"] == "markers"]
+    bars = mark["error_y"]
+    ends = [
+        (mean - below, mean + above)
+        for mean, below, above in zip(mark["y"], bars["arrayminus"], bars["array"], strict=True)
+    ]
+    assert [f"[{low:.2f}, {high:.2f}]" for low, high in ends] == [group.interval_text for group in groups]
+    assert all(-1e-9 <= low < high <= 100 + 1e-9 for low, high in ends)
 
 
 def test_too_few_training_costs_are_no_curve(tmp_path: Path) -> None:

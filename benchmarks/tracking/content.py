@@ -142,7 +142,7 @@ def mirrored(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def metrics(record: Mapping[str, Any]) -> list[str]:
-    """Return the exact names of what rows hold beside their axis."""
+    """Return the exact names of what rows of any run hold beside their axis."""
     definitions = (record.get("protocol") or {}).get("definitions") or {}
     names = ["epoch", "lr", "train/loss", STEP_LOSS, "val/loss", "val/n", *map("val/{}".format, definitions)]
     names += [f"compute/{name}" for name in COSTS if f"compute/{name}" != AXIS]

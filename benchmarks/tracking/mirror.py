@@ -104,7 +104,7 @@ def main(directory: Path) -> int:
     ignore_signals()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the client prints belongs in the log
-    from benchmarks.tracking.wandb_run import close, prepare
+    from benchmarks.tracking.wandb_run import close, log_rows, prepare
 
     config = read_config(directory)
     root = Path(config["output_root"]).resolve()
@@ -138,9 +138,10 @@ def main(directory: Path) -> int:
     try:
         while not ending:
             ending = _finishing(LOOK_S)
-            for row in mirrored(read_history(directory / HISTORY))[sent:]:
-                run.log(row)
-                sent += 1
+            rows = mirrored(read_history(directory / HISTORY))
+            if len(rows) > sent:
+                log_rows(run, record_of(directory), rows, sent)
+                sent = len(rows)
         if not _waiting():
             os._exit(1)  # rank 0 was killed: how the run ended is not known here
         close(run, directory, record_of(directory), config)

@@ -29,6 +29,7 @@ from benchmarks.tracking.wandb_run import (
     artifacts,
     close,
     connect,
+    log_rows,
     media,
     open_run,
     quiet_settings,
@@ -111,8 +112,7 @@ class Tracked:
                     x_save_requirements=False,
                 ),
             )
-            for row in self.rows[run.starting_step :]:
-                run.log(row)
+            log_rows(run, self.record, self.rows, run.starting_step)
             close(run, self.directory, self.record, self.config)
 
     def _missing_files(self, remote: Any, stored: Mapping[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ import json
 import os
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from netrc import NetrcParseError, netrc
 from pathlib import Path
@@ -18,7 +18,7 @@ from urllib.request import Request, urlopen
 from benchmarks.config.trial import WIRING
 from benchmarks.records.files import CHECKPOINTS, HISTORY, LOG, pictures, read_bytes
 from benchmarks.records.runs import read_history
-from benchmarks.tracking.content import AXIS, exit_code, metrics, reason, run_name, summary, tables
+from benchmarks.tracking.content import AXIS, STEP, exit_code, metrics, reason, run_name, summary, tables
 from benchmarks.units import one_line
 
 ANSWER_TIMEOUT_S = 4  # until a server shows that it is there
@@ -158,9 +158,22 @@ def open_run(record: Mapping[str, Any], config: Mapping[str, Any], **keywords: A
     )
     run.define_metric(AXIS)
     for name in metrics(record):
-        # Exact names: a glob races with other globs.
-        run.define_metric(name, step_metric=AXIS)
+        _over_compute(run, name)
     return run
+
+
+def log_rows(run: Any, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], sent: int) -> None:
+    """Send the rows of the history after the first ``sent``; what a module reports of its own has compute as its axis too."""
+    known = {AXIS, STEP, *metrics(record)}
+    for name in dict.fromkeys(name for row in rows for name in row if name not in known):
+        _over_compute(run, name)
+    for row in rows[sent:]:
+        run.log(row)
+
+
+def _over_compute(run: Any, name: str) -> None:
+    # An exact name: a glob races with other globs.
+    run.define_metric(name, step_metric=AXIS)
 
 
 def display_name(record: Mapping[str, Any]) -> str:

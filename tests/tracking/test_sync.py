@@ -97,6 +97,24 @@ def test_every_run_once_in_parallel_and_what_cannot_be_sent_is_named(
     assert big.exists()
 
 
+def test_all_that_rows_hold_has_compute_as_its_axis(
+    server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names that a module reports beside the metrics of its protocol, too."""
+    points = {"step": [1], "train_flops": [2], "loss": [0.5], "lr": [0.1]}
+    cost = {"epoch": 1, "step": 2, "samples_seen": 1, "wall_s": 1.0, "train_flops": 3, "lr": 0.1, "steps": points}
+    segmented = cost | {"val/dice_err": 3.0, "val/n_pixels": 100.0}
+    detected = cost | {"val/box_ap_err": 3.0, "train/loss_rpn_box": 0.5}
+    tracked(tmp_path, "axis-masks", task="segmentation", history=[segmented])
+    tracked(tmp_path, "axis-boxes", task="detection", name="faster_rcnn", history=[detected])
+    assert run_sync(tmp_path, capsys)[0] == 0
+    for run_id, row in (("axis-masks", segmented), ("axis-boxes", detected)):
+        run = server.runs["p", run_id]
+        names = {name for sent in rows_of(run) for name in sent} - {"compute/train_flops", "trainer/global_step"}
+        assert {name for name in row if "/" in name} < names
+        assert {name: run.axes.get(name) for name in names} == dict.fromkeys(names, "compute/train_flops")
+
+
 def test_half_uploaded_runs_are_completed_and_foreign_rows_are_reported(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from benchmarks.analysis.seeds import same_but_seed, short_labels
 from benchmarks.records.files import read_json, write_json
 from benchmarks.records.runs import Run, load_runs
 from benchmarks.report.figures import Trace, figure, front_line, plain, points, seed_curve
+from benchmarks.report.learning_curves import columns_of, drawn_together, read_curves
 from benchmarks.report.style import look_of
 from benchmarks.tracking.content import reason
 from benchmarks.tracking.mirror import give_up_without_server, remedy, resolve_mode
@@ -138,17 +139,19 @@ def table(runs: Sequence[Run]) -> list[list[Any]]:
 
 
 def curves(runs: Sequence[Run], title: str) -> dict[str, Any]:
-    """Return validation metric over training FLOPs: for each network the mean of its seeds, several in a 95 % band."""
+    """Return validation metric over training FLOPs: for each network the mean of its seeds, several in a 95 % band. Seeds that
+    were evaluated at different compute, as a detector's, are curves of their own."""
     groups = _groups(runs)
     traces: list[Trace] = []
     for group, label in groups:
-        steps: dict[float, list[float]] = {}
-        for row in (row for run in group for row in run.curve()):
-            steps.setdefault(row["train_flops"], []).append(row[group[0].val_metric])
-        common = {flops: steps[flops] for flops in sorted(steps) if len(steps[flops]) == len(group)}
-        limits = partial(_limits, percent=percent_of(group[0]))
-        mean_in_band = seed_curve(common, look_of(group[0]), label, limits, hoverinfo="all")
-        traces += mean_in_band if len(group) > 1 else mean_in_band[1:]
+        columns = read_curves(group, columns_of, [])
+        for members in drawn_together(group, [tuple(group)], columns):
+            own = [columns[id(run)] for run in members]
+            errors = dict(zip(own[0]["train_flops"], zip(*(one["error"] for one in own), strict=True), strict=True))
+            name = label if len(members) == len(group) else f"{label}, seed {members[0].seed}"
+            limits = partial(_limits, percent=percent_of(group[0]))
+            mean_in_band = seed_curve(errors, look_of(group[0]), name, limits, hoverinfo="all")
+            traces += mean_in_band if len(members) > 1 else mean_in_band[1:]
     heading = f"{title}: validation over compute, mean of seeds, 95 % band"
     return _figure(traces, "training FLOPs", groups[0][0][0].val_label, heading)
 

@@ -224,6 +224,33 @@ def test_a_sweep_has_a_report_with_its_statistics_once(
     assert "; 0 sent now" in run_sync(tmp_path, capsys)[1]
 
 
+def test_seeds_that_were_evaluated_at_different_compute_are_curves_of_their_own(tmp_path: Path) -> None:
+    """What a detector computes depends on its images, so that its seeds share no FLOPs."""
+    errors = {("faster_rcnn", 0): 40.0, ("faster_rcnn", 1): 41.0, ("mask_rcnn", 0): 30.0, ("mask_rcnn", 1): 31.0}
+    for (name, seed), error in errors.items():
+        flops = [1_000 + seed, 2_000 + seed] if name == "faster_rcnn" else [3_000, 4_000]
+        rows = [
+            {
+                "epoch": epoch,
+                "step": epoch,
+                "samples_seen": epoch,
+                "wall_s": 1.0,
+                "train_flops": spent,
+                "val/top1_err": error,
+            }
+            for epoch, spent in enumerate(flops, 1)
+        ]
+        make_run(tmp_path, name=name, family=name, seed=seed, history=rows)
+    traces = sweep_report.curves(load_runs(tmp_path)[0], "coco")["traces"]
+    lines = {trace["name"]: (trace["x"], trace["y"]) for trace in traces if "name" in trace}
+    assert lines == {
+        "faster_rcnn (n = 2), seed 0": ([1_000, 2_000], [40.0, 40.0]),
+        "faster_rcnn (n = 2), seed 1": ([1_001, 2_001], [41.0, 41.0]),
+        "mask_rcnn (n = 2)": ([3_000, 4_000], [30.5, 30.5]),
+    }
+    assert len(traces) == 4  # and one band
+
+
 def test_folds_of_a_data_set_have_fronts_of_their_own(tmp_path: Path) -> None:
     """Of two folds the error of one network on the one says nothing of another on the other."""
     for fold, first, second in ((0, 2.0, 3.0), (1, 5.0, 6.0)):

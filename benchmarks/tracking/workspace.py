@@ -13,6 +13,7 @@ from benchmarks.tracking.wandb_run import connect
 NAME = "Compute and accuracy"
 VIEW = "nw-computeaccuracy-v"  # fixed, so that it is found again
 BY_NETWORK = "config.name"
+OF_TRAINING = "Metric('JobType') = 'train'"  # not the reports of sweeps
 TASKS = {
     "Classification": ("val/top1_err", "test/top1_err", "top-1 error (%)"),
     "Segmentation": ("val/dice_err", "test/dice_err", "100 − Dice (%)"),
@@ -40,9 +41,7 @@ def save_workspace(entity: str, project: str) -> str:
         name=NAME,
         sections=sections,
         settings=ws.WorkspaceSettings(x_axis=AXIS, smoothing_type="none", max_runs=RUNS_SHOWN),
-        runset_settings=ws.RunsetSettings(
-            groupby=[ws.Config("data.name"), ws.Config("name")], filters="Metric('JobType') = 'train'"
-        ),
+        runset_settings=ws.RunsetSettings(groupby=[ws.Config("data.name"), ws.Config("name")], filters=OF_TRAINING),
     )
     workspace._internal_name = VIEW
     try:
@@ -58,7 +57,8 @@ def save_report(entity: str, project: str) -> str:
     import wandb
     import wandb_workspaces.reports.v2 as wr
 
-    runset = wr.Runset(entity=entity, project=project, name="runs", groupby=["config.data.name", BY_NETWORK])
+    groupby = ["config.data.name", BY_NETWORK]
+    runset = wr.Runset(entity=entity, project=project, name="runs", groupby=groupby, filters=OF_TRAINING)
     blocks: list[Any] = [wr.P(REPORT_TEXT)]
     for title, panels in _panels().items():
         blocks += [wr.H2(title), wr.PanelGrid(runsets=[runset], panels=panels)]
@@ -126,7 +126,7 @@ def _panels() -> dict[str, list[Any]]:
     costs = {
         "training images per second": "images_per_s",
         "peak memory (bytes)": "peak_memory_bytes",
-        "device seconds": "train_s",
+        "training time (s)": "train_s",
         "energy (J)": "energy_j",
     }
     sections["Training, every 50 steps"] = [

@@ -28,6 +28,14 @@ def panels(spec: Any) -> list[dict[str, Any]]:
     return [panel for value in spec.values() for panel in panels(value)]
 
 
+def run_sets(spec: Any) -> list[dict[str, Any]]:
+    """Every set of runs in a saved view."""
+    if isinstance(spec, dict) and "grouping" in spec:
+        return [spec]
+    below = spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ()
+    return [one for value in below for one in run_sets(value)]
+
+
 def test_the_panels_and_a_second_call_changes_the_same_views(
     server: WandbServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,9 +58,15 @@ def test_the_panels_and_a_second_call_changes_the_same_views(
         scatter = [config for kind, config in found if kind == "Scatter Plot"]
         assert ("summary:model/macs", "summary:test/top1_err") in {(one["xAxis"], one["yAxis"]) for one in scatter}
         assert all(config["showMinYAxisLine"] and config["xAxisLogScale"] for config in scatter)
-        bars = {metric for kind, config in found if kind == "Bar Chart" for metric in config["metrics"]}
+        bar_charts = [config for kind, config in found if kind == "Bar Chart"]
+        bars = {metric for config in bar_charts for metric in config["metrics"]}
         assert {"compute/images_per_s", "compute/peak_memory_bytes", "compute/energy_j"} <= bars
         assert "Run Comparer" in {kind for kind, _ in found}
+        assert "training time (s)" in {c["chartTitle"] for c in bar_charts if c["metrics"] == ["compute/train_s"]}
+        kept = [run_set["filters"]["filters"] for run_set in run_sets(json.loads(view["spec"]))]
+        assert kept and all(
+            (one["key"]["name"], one["op"], one["value"]) == ("jobType", "=", "train") for [one] in kept
+        )
 
 
 def test_an_unknown_project_is_one_line_and_saves_nothing(

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import files, measured_speed
+from benchmarks.records.locks import LAUNCHER, RANKS, held
 from benchmarks.records.read_record import Parts, read_record
 from benchmarks.records.second_process import begin
 from benchmarks.units import NO_RUNS, as_key, number, one_line, plural, short_value
@@ -44,6 +45,13 @@ class Run:
     @property
     def status(self) -> str:
         return self.record["status"]
+
+    @cached_property
+    def state(self) -> str:
+        """The status; ``killed`` where the record says running, and neither a launcher nor a process of the run is there."""
+        if self.status != "running" or held(self.directory / LAUNCHER) or held(self.directory / RANKS):
+            return self.status
+        return "killed"
 
     @property
     def error(self) -> str | None:

@@ -62,7 +62,7 @@ def table_of_runs(runs: Sequence[Run]) -> Table:
             MODEL.title: {"look": look_of(run), "run": index, "hint": run.label},
             RECIPE.title: {"text": ", ".join(filter(None, (run.record["recipe"], own)))},
             ERROR.title: {"hint": score_label(run.metric_label)},
-            STATUS.title: {"status": run.status},
+            STATUS.title: {"status": run.state},
         }
         rows.append([_cell(column, run, **more.get(column.title, {})) for column in RUN_COLUMNS])
     in_all = f" In all runs: {one_line(overrides_text(shared))}." if shared else ""
@@ -86,7 +86,7 @@ def drawn_runs(root: Path, runs: Sequence[Run]) -> list[dict[str, Any]]:
         {
             "label": one_line(labels[id(run)]),
             "family": legend_key(run),
-            "status": run.status,
+            "status": run.state,
             "error": run.value,
             "path": one_line(below(root, run.directory)),
         }

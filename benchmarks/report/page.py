@@ -171,6 +171,6 @@ def _legend(runs: Sequence[Run]) -> dict[str, str]:
 def _nothing_to_draw(runs: Sequence[Run]) -> str:
     if not runs:
         return "There are no runs in this folder yet. A run is shown from its start on."
-    if any(run.status == "running" for run in runs):
+    if any(run.state == "running" for run in runs):
         return "Nothing to draw yet: no run has been evaluated. A curve begins with a run’s first evaluation."
     return "Nothing to draw: no run got as far as its first evaluation."

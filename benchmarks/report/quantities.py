@@ -131,7 +131,7 @@ class RunColumn:
 
 MODEL, DATA, RECIPE, STATUS = (
     RunColumn(title, attrgetter(name), attrgetter(name), number=False)
-    for title, name in (("model", "name"), ("data set", "data"), ("recipe", "recipe"), ("status", "status"))
+    for title, name in (("model", "name"), ("data set", "data"), ("recipe", "recipe"), ("status", "state"))
 )
 
 

@@ -160,7 +160,7 @@ def _table(runs: Sequence[Run], said: Container[str]) -> Table:
         previous = run.data
         model = Cell("\n".join(filter(None, (run.name, note))), look=look_of(run))
         texts = [column.text(run) for column in shown if column not in (MODEL, STATUS)]
-        rows.append([model, *texts, Cell(run.status, status=run.status)])
+        rows.append([model, *texts, Cell(run.state, status=run.state)])
     result = result_title(runs).replace(" ", "\n")
     heads = {result if column is ERROR else column.short or column.title: column.number for column in shown}
     return Table("", list(heads), rows, [head for head, number in heads.items() if number])

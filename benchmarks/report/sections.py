@@ -18,7 +18,7 @@ from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
 from benchmarks.units import MISSING, count, grouped, number, plural
 
-STOPPED = ("failed", "interrupted", "preempted")
+STOPPED = ("killed", "failed", "interrupted", "preempted")
 BUSY_MARK = " *"
 SEEDS_NAMED = 12  # of those not started, in one line
 
@@ -152,17 +152,12 @@ def _score_texts(figures: Mapping[str, float], names: Sequence[str]) -> list[str
 
 
 def not_finished(runs: Sequence[Run], states: Sequence[TrialState] = ()) -> Table:
-    """Return runs that stopped with their causes, trials whose processes are gone, and those of a sweep that never began."""
-    stopped = [(index, run) for index, run in enumerate(runs) if run.status in STOPPED]
-    labels = short_labels([run for _, run in stopped])
+    """Return runs that stopped, with their causes, and trials of a sweep that never began."""
+    stopped = [(index, run) for index, run in enumerate(runs) if run.state in STOPPED]
+    labels = short_labels(runs) if stopped else []  # a seed may be all that tells a run from those that finished
     rows: list[Row] = [
-        [Cell(run.status, status=run.status), run.data, Cell(label, run=index), run.error or "no cause was recorded"]
-        for (index, run), label in zip(stopped, labels, strict=True)
-    ]
-    rows += [
-        [Cell("killed", status="failed"), trial.data, f"{trial.row} · seed {trial.seed}", STATES["killed"][2]]
-        for trial in states
-        if trial.state == "killed"
+        [Cell(run.state, status=run.state), run.data, Cell(labels[index], run=index), _cause(run)]
+        for index, run in stopped
     ]
     missing = (trial for trial in states if trial.state == "missing")
     for (data, row), seeds in grouped(missing, lambda trial: (trial.data, trial.row)).items():
@@ -173,13 +168,15 @@ def not_finished(runs: Sequence[Run], states: Sequence[TrialState] = ()) -> Tabl
     return Table("Not finished", ("status", "data set", "run", "cause"), rows)
 
 
+def _cause(run: Run) -> str:
+    return STATES["killed"][2] if run.state == "killed" else run.error or "no cause was recorded"
+
+
 def summary(runs: Sequence[Run], states: Sequence[TrialState]) -> str:
     """Return how many runs there are, and how many in each state."""
-    counts = Counter({"ok": "finished"}.get(run.status, run.status) for run in runs)
-    killed = sum(trial.state == "killed" for trial in states)
-    counts.update(running=-killed, killed=killed)
+    counts = Counter({"ok": "finished"}.get(run.state, run.state) for run in runs)
     counts["not started"] = sum(trial.state == "missing" for trial in states)
-    words = ("finished", "running", "killed", *STOPPED, "not started")
+    words = ("finished", "running", *STOPPED, "not started")
     parts = ", ".join(f"{counts[word]:,} {word}" for word in words if counts[word] > 0)
     total = plural(len(runs), "run") if runs else "No runs yet"
     return f"{total}: {parts}" if parts else total

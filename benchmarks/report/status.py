@@ -16,7 +16,7 @@ from rich.text import Text
 from benchmarks import terminal
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.files import GOES_ON, SWEEPS, read_json
-from benchmarks.records.locks import LAUNCHER, RANKS, held, holder
+from benchmarks.records.locks import LAUNCHER, held, holder
 from benchmarks.records.progress import part_of, progress_parts, read_progress
 from benchmarks.records.runs import Run, load_runs, output_root_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
@@ -125,13 +125,14 @@ def _of_run(run: Run) -> TrialState:
     if run.status == "ok":
         return _trial_state(directory, "stale" if made_by_other_code(run.record) else "done")
     anew = "; by other code than this, so it starts anew" if made_by_other_code(run.record) else ""
-    if run.status != "running":
-        return _trial_state(directory, run.status, (run.error or "no cause was recorded") + anew)
-    if held(run.directory / LAUNCHER):
-        return _trial_state(directory, "running", _progress(run.directory))
-    if held(run.directory / RANKS):
-        return _trial_state(directory, "running", "its launcher died; it saves and stops")
-    return _trial_state(directory, "killed", f"started {run.record.get('started', '?')}{anew}")
+    if run.state == "running":
+        launched = held(run.directory / LAUNCHER)
+        return _trial_state(
+            directory, "running", _progress(run.directory) if launched else "its launcher died; it saves and stops"
+        )
+    if run.state == "killed":
+        return _trial_state(directory, "killed", f"started {run.record.get('started', '?')}{anew}")
+    return _trial_state(directory, run.status, (run.error or "no cause was recorded") + anew)
 
 
 def _trial_state(directory: Path, state: str, detail: str = "") -> TrialState:

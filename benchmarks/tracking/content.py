@@ -13,7 +13,6 @@ from typing import Any
 
 from benchmarks.config.trial import flatten, identity
 from benchmarks.records.files import HISTORY, LAYERS, RECORD, pictures, read_bytes, read_config, read_json
-from benchmarks.records.locks import LAUNCHER, RANKS, held
 from benchmarks.records.record import COSTS
 from benchmarks.records.runs import Run, output_root_of, read_history
 from benchmarks.units import number, one_line
@@ -106,11 +105,9 @@ def ended(run: Run) -> dict[str, Any]:
     record = run.record
     if not isinstance(record.get("run_id"), str):
         raise ValueError(f"{RECORD} has no run_id: another version made it")
-    if record["status"] != "running":
-        return record
-    if held(run.directory / LAUNCHER) or held(run.directory / RANKS):
+    if run.state == "running":
         raise ValueError("still running; its own process sends it")
-    return record | {"status": "killed", "error": KILLED}
+    return record | {"status": "killed", "error": KILLED} if run.state == "killed" else record
 
 
 def reason(error: Exception) -> str:

@@ -12,6 +12,7 @@ import pytest
 from support.browser import Page, parts, visit
 from support.records import make_run
 
+from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.report.page import write_page
 
 NASTY = "</script><script>window.broken=1</script>"
@@ -374,15 +375,21 @@ def test_what_all_runs_override_is_said_once_and_their_recipe_stays_whole_behind
 
 def test_failed_and_running_runs_are_shown_as_such(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20", status="failed", error="the cause & nothing but")
-    make_run(tmp_path, name="resnet29", status="running", epochs=2)
+    lock = Lock.take(make_run(tmp_path, name="resnet29", status="running", epochs=2) / LAUNCHER)
     make_run(tmp_path, name="resnet110", status="interrupted", error=None)
     page = Page(write_page(tmp_path))
+    assert lock is not None
+    lock.release()
     assert [row[-1][0] for row in page.runs()] == ["failed", "running", "interrupted"]
     assert "failed digits resnet20 the cause & nothing but" in page.text
     assert "no cause was recorded" in page.text
     assert "3 runs: 1 running, 1 failed, 1 interrupted." in page.text
     assert [run["status"] for run in page.data["runs"]] == ["failed", "running", "interrupted"]
     assert len(page.data["charts"][0]["series"]) == 3 and page.data["charts"][0]["networks"] == []
+    page = Page(write_page(tmp_path))  # without the process
+    assert [row[-1][0] for row in page.runs()] == ["failed", "killed", "interrupted"]
+    assert [run["status"] for run in page.data["runs"]] == ["failed", "killed", "interrupted"]
+    assert "killed digits resnet29 its processes died without a word" in page.text and "running" not in page.text
 
 
 def test_missing_and_killed_runs_of_a_sweep_are_shown_as_such(tmp_path: Path) -> None:
@@ -394,7 +401,7 @@ def test_missing_and_killed_runs_of_a_sweep_are_shown_as_such(tmp_path: Path) ->
     (tmp_path / "sweeps" / "a.json").write_text(json.dumps({"cells": cells}))
     page = Page(write_page(tmp_path))
     assert "2 runs: 1 finished, 1 killed, 19 not started." in page.text
-    assert "killed digits resnet20 · resnet_digits · seed 1 its processes died without a word" in page.text
+    assert "killed digits resnet20 · seed 1 its processes died without a word" in page.text
     seeds = ", ".join(map(str, range(2, 14)))
     assert f"not started digits resnet20 · resnet_digits seeds {seeds} and 6 more" in page.text
     assert "not started nuclei <unet> · r,a=1 seed 0" in page.text
@@ -566,10 +573,13 @@ def test_without_runs_the_page_says_so(tmp_path: Path) -> None:
 
 
 def test_without_an_evaluation_the_page_says_so(tmp_path: Path) -> None:
-    make_run(tmp_path, status="running", history=[])
+    lock = Lock.take(make_run(tmp_path, status="running", history=[]) / LAUNCHER)
     page = Page(write_page(tmp_path))
+    assert lock is not None
+    lock.release()
     assert "no run has been evaluated" in page.text
     assert [row[-1][0] for row in page.runs()] == ["running"]
+    assert "no run got as far as its first evaluation" in Page(write_page(tmp_path)).text
 
 
 def test_a_data_set_is_chosen_only_when_there_are_several(tmp_path: Path) -> None:

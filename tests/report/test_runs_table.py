@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from support.records import make_run
 
 from benchmarks import terminal
 from benchmarks.analysis.seeds import baseline_comparisons
+from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.runs import load_runs
 from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_runs
@@ -42,17 +44,19 @@ def line_of(text: str, *parts: str) -> str:
 
 
 @pytest.fixture
-def mixed(tmp_path: Path) -> Path:
+def mixed(tmp_path: Path) -> Iterator[Path]:
     """Two data sets, seeds, an override, a failed, a running and an interrupted run, a long name."""
     for seed in range(3):
         make_run(tmp_path, seed=seed, metrics={"test/top1_err": 1.0 + seed})
     make_run(tmp_path, overrides={"recipe.epochs": 5})
     make_run(tmp_path, name="resnet20", complexity={"params": 34_426_698, "macs": 5_387_266_048})
     make_run(tmp_path, name="densenet40_k12", status="failed")
-    make_run(tmp_path, name="densenet40_k12", status="running", seed=1)
+    lock = Lock.take(make_run(tmp_path, name="densenet40_k12", status="running", seed=1) / LAUNCHER)
     make_run(tmp_path, name=LONG, status="interrupted", error="SIGTERM from the scheduler")
     make_run(tmp_path, task="segmentation", metrics={"test/dice": 0.912}, compute={"wall_s": 86_390.0})
-    return tmp_path
+    yield tmp_path
+    assert lock is not None
+    lock.release()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -63,6 +67,21 @@ def test_nothing_is_wider_than_the_terminal_and_no_number_is_cut(mixed: Path, wi
     assert "\x1b" not in text
     for status in ("failed", "running", "interrupted"):
         assert re.search(rf"s +{status} *$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("status", "named", "cause"),
+    [("failed", "failed", "it broke"), ("running", "killed", "its processes died without a word")],
+)
+def test_what_has_not_finished_is_named_by_its_seed_beside_those_that_have(
+    tmp_path: Path, status: str, named: str, cause: str
+) -> None:
+    for seed in range(3):
+        make_run(tmp_path, name="resnet20", seed=seed)
+    make_run(tmp_path, name="resnet20", seed=3, status=status, error="it broke" if status == "failed" else None)
+    text = render(tmp_path, 160)
+    assert " running" not in text
+    assert line_of(text[text.index("Not finished") :], named, "resnet20 · seed 3", cause)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

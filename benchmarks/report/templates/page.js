@@ -8,7 +8,7 @@ const FEWEST_FOR_SHARE = 20;
 const WORTH_LISTING = 0.05;
 const LOG_FROM = 8;  // errors so many times apart are drawn on a logarithmic axis
 const ROOM = 200;    // pixels right of the plot for labels, at most
-const SUFFIX = {ok: "", running: " (running)", failed: " (failed)", interrupted: " (interrupted)", preempted: " (preempted)"};
+const SUFFIX = {ok: "", running: " (running)", killed: " (killed)", failed: " (failed)", interrupted: " (interrupted)", preempted: " (preempted)"};
 const SPENT = {train_flops: {title: "training FLOPs", unit: ""}, wall_s: {title: "wall time", unit: "s", physical: true}};
 const UNIT_OF = {"val/loss": "validation loss", "train/loss": "training loss", lr: "learning rate"};
 

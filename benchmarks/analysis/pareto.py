@@ -87,7 +87,8 @@ def front_probabilities(
 ) -> list[float | None]:
     """Probability of each network to be on the front of mean cost and mean error.
 
-    None for one of fewer than three seeds or without an interval.
+    None for one of fewer than three seeds or without an interval, and where no other network costs as much or less in any
+    draw: it is on the front whatever its error.
 
     Args:
         costs: of each network's seeds.
@@ -112,6 +113,8 @@ def front_probabilities(
     error = _taken(errors, order)
     lowest = np.minimum.accumulate(error, axis=1)
     starts = cost[:, 1:] > cost[:, :-1]
+    if (order[:, 0] == order[0, 0]).all() and starts[:, :1].all():
+        known[order[0, 0]] = False
     on_front = np.ones_like(error, dtype=bool)
     np.less(error[:, 1:], lowest[:, :-1], out=on_front[:, 1:])
     if not starts.all():

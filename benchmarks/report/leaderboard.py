@@ -1,5 +1,6 @@
 """The answer at first sight: every network that has finished, with its test result, interval and cost."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -20,7 +21,8 @@ SHOWN_FIRST = 12  # rows, until the leaderboard is opened
 LEAD = (
     "Mean over seeds, with sample standard deviation. The 95 % interval of the mean says how other trainings and test images "
     "would come out. ✓ marks the networks that are best at their cost: no other one errs less at the same cost (within 1 %) or "
-    "a lower one. The percentage is the probability of being best, given from three seeds on."
+    "a lower one. The percentage is the probability of being best, given from three seeds on and where another network costs as "
+    "much or less."
 )
 ALONE = (
     f"Where the outcomes of the test images are not stored, or are of fewer than {FEWEST_MASKS} masks, an interval covers "
@@ -56,7 +58,7 @@ def leaderboard(charts: Charts) -> Table:
         group, estimate, number_of_set = charts.networks[index]
         probability = best.get(index)
         on_front = "✓" if index in best else ""
-        on_front += f" {probability:.0%}".replace("%", " %") if probability is not None and on_front else ""
+        on_front += f" {percent(probability)}" if probability is not None else ""
         rows.append(_row(group, estimate, labels[index], charts.data_sets[number_of_set], on_front))
     numbers = (result_title(firsts), "95 % interval", "IoU", "seeds", "n", "parameters", "MACs", "training FLOPs")
     heads = ("network", "recipe", "data set", *numbers, BEST)
@@ -68,6 +70,13 @@ def leaderboard(charts: Charts) -> Table:
     left_out = dict.fromkeys(text for _, estimate, _ in charts.networks for text in estimate.left_out)
     notes += [f"Left out: {text}." for text in left_out]
     return Table("Leaderboard", heads, rows, numbers, LEAD if rows else "", notes, keys=keys)
+
+
+def percent(probability: float) -> str:
+    """Return `57 %`, and nothing closer to certainty than `over 99 %` and `under 1 %`; the script of the page has the same."""
+    if probability > 0.995:
+        return "over 99 %"
+    return "under 1 %" if probability < 0.005 else f"{math.floor(100 * probability + 0.5)} %"
 
 
 def _row(group: tuple[Run, ...], estimate: Estimate, label: str, data: str, on_front: str) -> Row:

@@ -61,7 +61,7 @@ def test_the_probability_of_two_networks_is_that_of_their_difference() -> None:
     expected = float(probability_below(contrast(first, second)))
     assert 0.6 < expected < 0.9  # else the comparison says nothing
     # Six standard deviations of a share of so many draws.
-    assert probabilities([cheap, dear]) == [1.0, pytest.approx(expected, abs=3 / DRAWS**0.5)]
+    assert probabilities([cheap, dear]) == [None, pytest.approx(expected, abs=3 / DRAWS**0.5)]
 
 
 def test_two_seeds_alone_are_not_sure_of_anything() -> None:
@@ -89,8 +89,8 @@ def test_below_three_seeds_there_is_no_probability_also_where_outcomes_are_store
     rng = np.random.default_rng(0)
     components = components_of_outcomes(rng.random((seeds, 1_000)) < 0.2)
     network = Estimate(100 * float(components.mean), seeds, (15.0, 25.0), "", components, "test", (), 100.0)
-    [probability] = front_probabilities([[1.0] * seeds], drawn_errors([network]), [network])
-    assert probability == (1.0 if given else None)
+    found = front_probabilities([[1.0] * seeds] * 2, drawn_errors([network] * 2), [network] * 2)
+    assert found == [pytest.approx(0.5, abs=0.1) if given else None] * 2
 
 
 def test_networks_without_an_error_are_not_sure_to_be_equal() -> None:
@@ -99,9 +99,22 @@ def test_networks_without_an_error_are_not_sure_to_be_equal() -> None:
     errors = drawn_errors([network] * 2)
     [cheap, dear] = front_probabilities([[1.0] * 3, [2.0] * 3], errors, [network] * 2)
     # On other images either may err more: as likely one as the other.
-    assert cheap == 1.0 and dear == pytest.approx(0.5, abs=3 * 0.5 / DRAWS**0.5)
+    assert cheap is None and dear == pytest.approx(0.5, abs=3 * 0.5 / DRAWS**0.5)
     compared = contrast(components, components)
     assert np.std(errors[:, 0] - errors[:, 1]) == pytest.approx(100 * math.sqrt(float(compared.images)), rel=0.1)
+
+
+def test_what_nothing_is_held_against_has_no_probability() -> None:
+    """The cheapest network is on the front whatever its error, and so is the only one."""
+    errors = [5.0, 5.2, 5.1]
+    dearer, equal = ([(cost, error - 1) for error in errors] for cost in (2.0, 1.0))
+    worst = [(1.0, 10 * error) for error in errors]
+    assert probabilities([worst]) == [None]
+    assert probabilities([dearer, worst])[1] is None and probabilities([dearer, worst])[0] is not None
+    assert probabilities([worst, dearer, equal]) == [0.0, pytest.approx(0.5, abs=0.1), 1.0]
+    # Costs of other seeds may come out lower: in some draws it is held against the other.
+    found = probabilities([[(cost, error) for cost, error in zip((1.0, 1.3, 1.2), errors, strict=True)], dearer])
+    assert found[0] is not None
 
 
 def test_costs_that_differ_over_seeds_are_drawn_too() -> None:

@@ -48,8 +48,9 @@ RENAMED = {
 # What a terminal without UTF-8 shows; of other letters the base, of other signs a question mark.
 STAND_INS = str.maketrans(
     dict.fromkeys("·−–—─━", "-")
-    | dict.fromkeys("●■▲▼◆★⬟✚✖▶", "*")
+    | dict.fromkeys("●■▲▼◆★⬟✚", "*")
     | dict.fromkeys("✓✔", "+")
+    | {"✖": "x", "▶": ">", "†": "!", "‖": "|"}
     | {"│": "|", "’": "'", "×": "x", "→": "->", "±": "+/-", "§": "section ", "≤": "<=", "≥": ">=", "≈": "~"}
     | {"µ": "u", "α": "alpha", "θ": "theta", "σ": "sigma", "∞": "inf"}
 )

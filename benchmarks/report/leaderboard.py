@@ -21,8 +21,8 @@ SHOWN_FIRST = 12  # rows, until the leaderboard is opened
 LEAD = (
     "Mean over seeds, with sample standard deviation. The 95 % interval of the mean says how other trainings and test images "
     "would come out. ✓ marks the networks that are best at their cost: no other one errs less at the same cost (within 1 %) or "
-    "a lower one. The percentage is the probability of being best, given from three seeds on and where another network costs as "
-    "much or less."
+    "a lower one. The percentage is the probability of being best, given from three seeds on and where another network costs "
+    "as much or less."
 )
 ALONE = (
     f"Where the outcomes of the test images are not stored, or are of fewer than {FEWEST_MASKS} masks, an interval covers "

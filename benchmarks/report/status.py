@@ -22,14 +22,14 @@ from benchmarks.records.runs import Run, load_runs, output_root_of
 from benchmarks.report.tables import Cell, Row, Table, print_table
 from benchmarks.units import grouped, one_line, plural
 
-# state: glyph, colour, meaning
+# state: glyph, colour, meaning; a terminal without UTF-8 has other glyphs (`terminal.STAND_INS`)
 STATES = {
     "done": ("✔", "green", "finished"),
-    "stale": ("✔", "yellow", "finished, made by other code: launch.rerun=stale runs it again"),
+    "stale": ("≈", "yellow", "finished, made by other code: launch.rerun=stale runs it again"),
     "running": ("▶", "cyan", "running"),
     "killed": ("†", "bold red", f"its processes died without a word; {GOES_ON}"),
     "failed": ("✖", "bold red", "failed"),
-    "interrupted": ("‖", "yellow", f"interrupted; {GOES_ON}"),
+    "interrupted": ("■", "yellow", f"interrupted; {GOES_ON}"),
     "preempted": ("‖", "yellow", "pre-empted; goes on by itself"),
     "missing": ("·", "dim", "not started yet"),
 }

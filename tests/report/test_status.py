@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from support.benchmark_command import command
 from support.records import make_run
@@ -16,6 +17,7 @@ from benchmarks.records.files import PROGRESS, write_json
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.report import status
 from benchmarks.report.status import print_status, trial_states
+from benchmarks.terminal import STAND_INS
 from benchmarks.training import progress_writer
 from benchmarks.training.progress_writer import ProgressWriter
 
@@ -95,9 +97,16 @@ def test_the_grid_has_a_column_per_seed_and_says_the_causes(folder: Path, capsys
     assert lines[0] == "8 trials: 1 done, 1 stale, 2 killed, 1 failed, 1 interrupted, 1 preempted, 1 missing"
     [head] = [line for line in lines if line.split()[:3] == ["s0", "s1", "s2"]]
     [row] = [line for line in lines if line.startswith("resnext29_8x4d · ") and "✖" in line and "it broke" not in line]
-    assert [row[head.index(f"s{seed}") + 1] for seed in range(8)] == list("✔✔††✖‖‖·")
+    assert [row[head.index(f"s{seed}") + 1] for seed in range(8)] == list("✔≈††✖■‖·")
     assert any("LookupError: it broke" in line for line in lines)
     assert any("launch.rerun=stale" in line for line in lines)
+
+
+def test_no_two_states_have_one_glyph_with_or_without_utf_8() -> None:
+    glyphs = [glyph for glyph, *_ in status.STATES.values()]
+    for shown in (glyphs, [glyph.translate(STAND_INS) for glyph in glyphs]):
+        assert len(set(shown)) == len(status.STATES) and {cell_len(glyph) for glyph in shown} == {1}
+    assert "".join(glyph.translate(STAND_INS) for glyph in glyphs).isascii()
 
 
 def test_many_seeds_are_counted(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ STEPS_EVERY = 50  # steps, from the start of training
 
 
 class HistoryWriter(BatchCallback):
-    """Appends a row to the run's ``history.jsonl`` after each evaluation: metrics, and what training has cost so far.
+    """Appends a row to the run's ``history.jsonl`` after each evaluation: metrics, what training has cost so far,
+    and ``lr``, the learning rate of the last step before it.
 
     Its ``steps`` are the training since the evaluation before, a point every ``STEPS_EVERY`` steps: the mean loss of these
     steps on the images of the first process, and the learning rate of the last of them. Losses stay on the device until then.
@@ -37,9 +38,8 @@ class HistoryWriter(BatchCallback):
         self._losses = [loss.to(trainer.strategy.root_device) for loss in self._losses]
 
     def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
-        """Note the learning rate of a step whose end is a point: after it the rate is already that of the next step."""
-        if len(self._losses) == STEPS_EVERY - 1:
-            self._lr = trainer.optimizers[0].param_groups[0]["lr"]
+        """Note the learning rate of the step: after it the rate is already that of the next one."""
+        self._lr = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, *arguments: Any) -> None:
         """Keep the loss of the step."""
@@ -63,7 +63,7 @@ class HistoryWriter(BatchCallback):
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             **{name: getattr(cost, name) for name in COSTS},
-            "lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "lr": self._lr,
             **metrics,
         }
         if points:
@@ -78,11 +78,12 @@ class HistoryWriter(BatchCallback):
     def state_dict(self) -> dict[str, Any]:
         # As one tensor, in the type that they have.
         losses: Any = torch.stack(self._losses).cpu() if self._losses else []
-        return {"losses": losses, "points": self._means()}
+        return {"losses": losses, "points": self._means(), "lr": self._lr}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._losses = list(state_dict["losses"])
         self._points = state_dict["points"]
+        self._lr = state_dict["lr"]
 
     def _means(self) -> list[dict[str, Any]]:
         """Return the points with their mean loss, which is read from the device here."""

@@ -105,8 +105,15 @@ def test_rows_hold_the_loss_and_learning_rate_of_every_few_steps(
         for step, loss, lr in zip(points["step"], points["loss"], points["lr"], strict=True):
             assert loss == pytest.approx(sum(one for one, _ in seen[step - 4 : step]) / 4, rel=1e-12)
             assert lr == seen[step - 1][1]
+        assert row["lr"] == seen[row["step"] - 1][1]  # of the last step, not of the next one
     # Halved after each epoch, of which step 20 is the last one.
-    assert [rows[-1]["steps"]["lr"], rows[-1]["lr"]] == [[0.00125, 0.00125], 0.000625]
+    assert [rows[-1]["steps"]["lr"], rows[-1]["lr"]] == [[0.00125, 0.00125], 0.00125]
+
+
+def test_an_evaluation_after_a_resume_has_the_rate_of_the_step_before_the_checkpoint(tmp_path: Path) -> None:
+    fit(tmp_path, epochs=2)
+    callbacks = torch.load(tmp_path / "checkpoints" / LAST, weights_only=True)["callbacks"]
+    assert callbacks["HistoryWriter"]["lr"] == 0.005
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:

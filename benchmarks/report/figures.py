@@ -15,7 +15,7 @@ from benchmarks.units import count, metric_text, one_line, score, si
 
 Trace = dict[str, Any]
 
-MARGIN = {"l": 58, "r": 14, "t": 40, "b": 52}
+MARGIN = {"l": 68, "r": 14, "t": 40, "b": 52}
 LEGEND = {"orientation": "h", "x": 1, "xanchor": "right", "y": 1, "yanchor": "bottom", "traceorder": "normal"}
 
 

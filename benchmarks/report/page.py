@@ -98,7 +98,10 @@ def _render(
     tables += [*sections.scaling(runs), *sections.scores(runs)]
     tables += map(published_table, published)
     by_data = grouped(runs, lambda run: run.data)
-    tables += [replace(sections.baselines(members), data=data) for data, members in by_data.items()]
+    tables += [
+        replace(sections.baselines(members), data=data, name=f"baselines on {data}")
+        for data, members in by_data.items()
+    ]
     best = leaderboard(drawn).filled()
     own = each()  # which another process may still be making
     drawn.complete(own.together)

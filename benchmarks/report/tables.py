@@ -72,8 +72,8 @@ class Table:
 
     @property
     def key(self) -> str:
-        """The name of the table on the page: its own, or the title as one."""
-        return self.name or self.title.lower().replace(" ", "-")
+        """The id of the table on the page: its name, or the title, without spaces."""
+        return (self.name or self.title).lower().replace(" ", "-")
 
     @property
     def sortable(self) -> bool:

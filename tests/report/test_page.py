@@ -449,7 +449,8 @@ def test_without_scripts_the_leaderboard_marks_the_best_of_all_recipes_that_it_l
     assert marks == {"resnext_digits, epochs=10": "✓ over 99 %", "resnext_digits, epochs=5": ""}
 
 
-def test_a_probability_is_written_alike_with_and_without_scripts(browser: Any) -> None:
+@pytest.mark.browser
+def test_browser_writes_a_probability_as_the_page_has_it_without_scripts(browser: Any) -> None:
     source = (TEMPLATES / "cost.js").read_text(encoding="utf-8")
     [rule] = [line for line in source.splitlines() if line.startswith("const percent = ")]
     script = f"{rule} return Array.from({{length: 1001}}, (_, place) => percent(place / 1000))"

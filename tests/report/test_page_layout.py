@@ -1,12 +1,14 @@
 """The page as it lies before its reader, measured in a real browser: nothing overlaps, nothing is cut off, nothing is lost."""
 
 import base64
+import itertools
 import json
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.benchmark_command import command
 from support.browser import visit
 from support.records import make_run
 
@@ -197,6 +199,16 @@ def test_browser_reads_a_chart_by_key(browser: Any, tmp_path: Path) -> None:
         heard.append(browser.find_element("id", "pointed").get_attribute("textContent"))
         assert browser.find_elements("css selector", "#cost .hovertext")
     assert [text.split(",")[0] for text in heard] == ["resnext29_8x4d", "resnet20", "densenet40_k12"]  # by MACs
+    curves = browser.find_element("id", "training")
+    browser.execute_script("arguments[0].focus()", curves)
+    read = []
+    for _ in range(3 * 12):  # networks and epochs
+        curves.send_keys("\ue014")
+        read.append(browser.find_element("id", "pointed").get_attribute("textContent"))
+    assert len(set(read)) == len(read)  # a curve's dots are not read beside its line
+    browser.execute_script("arguments[0].focus()", chart)
+    for _ in heard:
+        chart.send_keys("\ue014")
     assert all("test error" in text and "MACs of one image" in text for text in heard)
     chart.send_keys("\ue007")  # Enter
     row = browser.execute_script("return document.activeElement.closest('#runs tr').textContent")
@@ -257,3 +269,52 @@ def test_browser_shows_the_confusion_matrix_of_a_run(browser: Any, tmp_path: Pat
     heads = browser.find_elements("css selector", "#details .matrix th")
     assert [head.text for head in heads] == ["a", "<b>", "a", "<b>"]
     assert browser.get_log("browser") == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", WIDTHS)
+def test_browser_shows_the_figures_beside_a_long_name(emulated: Any, tmp_path: Path, width: int) -> None:
+    nine(tmp_path)
+    make_run(tmp_path, name="resnet" + "_of_somebody" * 20)
+    as_wide_as(emulated, width)
+    visit(emulated, write_page(tmp_path))
+    settled(emulated)
+    name, result = (
+        f"return document.querySelector('#networks td:nth-child({place})').getBoundingClientRect().right"
+        for place in (1, 4)
+    )
+    assert emulated.execute_script(name) < width / 2
+    assert emulated.execute_script(result) <= width
+    assert emulated.execute_script(FAULTS) == []
+
+
+@pytest.mark.browser
+def test_browser_has_every_id_once(emulated: Any, tmp_path: Path) -> None:
+    for data in ("nuclei", "touching cells"):
+        make_run(tmp_path, task="segmentation", data=data, baselines={"otsu_dice": 0.884})
+    visit(emulated, write_page(tmp_path))
+    ids = emulated.execute_script("return [...document.querySelectorAll('[id]')].map(({id}) => id)")
+    assert len(set(ids)) == len(ids) and {"baselines-on-nuclei", "baselines-on-touching-cells"} < set(ids)
+    assert not any(" " in one for one in ids)
+
+
+@pytest.mark.browser
+def test_browser_draws_a_view_without_its_title_on_its_ticks(emulated: Any, tmp_path: Path) -> None:
+    """Ticks of five characters, as of scores that differ little."""
+    root = tmp_path / "runs"
+    for epochs, seed in itertools.product((1, 2, 4, 8, 16), range(3)):
+        make_run(
+            root,
+            **{"task": "segmentation", "name": "unet8", "family": "unet", "seed": seed},
+            overrides={"recipe.epochs": epochs},
+            metrics={"test/dice_err": 20 + seed / 100 + 0.2 / epochs},
+            compute={"train_flops": epochs * 1e10},
+        )
+    path = tmp_path / "view.html"
+    assert command("view")(["scaling", str(root), "--out", str(path)]) == 0
+    as_wide_as(emulated, 1280)
+    visit(emulated, path)
+    settled(emulated)
+    ticks = emulated.execute_script("return [...document.querySelectorAll('.ytick')].map(tick => tick.textContent)")
+    assert max(map(len, ticks)) == 5
+    assert emulated.execute_script(FAULTS) == []

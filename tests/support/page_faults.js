@@ -4,7 +4,7 @@ const meets = (a, b) =>
   Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
 const page = document.documentElement;
 if (page.scrollWidth > page.clientWidth) faults.push(`the page is ${page.scrollWidth} wide`);
-for (const chart of document.querySelectorAll("#cost, #training, #share")) {
+for (const chart of document.querySelectorAll(".chart")) {
   const frame = chart.getBoundingClientRect();
   if (!frame.width) continue;
   const boxes = selector => [...chart.querySelectorAll(selector)].map(node => [node.textContent, node.getBoundingClientRect()]);

@@ -70,9 +70,16 @@ function draw(chart, traces, drawing, anchors, obstacles, unit) {
 // A chart in focus is read by the arrow keys, point by point; Enter leads to the point's row.
 for (const chart of [cost, training, share]) {
   let at = -1;
-  const spots = () => (chart.data ?? []).flatMap(({x, text, hoverinfo}, curveNumber) => hoverinfo !== "text" ? [] :
-    x.flatMap((value, pointNumber) => value === null || !text?.[pointNumber] ? [] : [{curveNumber, pointNumber, value}]))
-    .sort((a, b) => a.value - b.value);
+  const spots = () => {  // each once: a curve's line and its dots have the same points
+    const seen = new Set();
+    return (chart.data ?? []).flatMap(({x, text, hoverinfo}, curveNumber) => hoverinfo !== "text" ? [] :
+      x.flatMap((value, pointNumber) => {
+        const key = `${value} ${text?.[pointNumber]}`;
+        if (value === null || !text?.[pointNumber] || seen.has(key)) return [];
+        seen.add(key);
+        return [{curveNumber, pointNumber, value}];
+      })).sort((a, b) => a.value - b.value);
+  };
   chart.addEventListener("keydown", event => {
     const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key], all = spots();
     if (step && all.length) {

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.config.trial import WIRING, flatten
-from benchmarks.records.files import read_config, write_atomic
+from benchmarks.records.files import RECORD, read_config, write_atomic
 from benchmarks.records.runs import Run, load_runs, uncollected
 from benchmarks.terminal import with_bar
 from benchmarks.units import csv_text, one_line
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Write both tables and print where they are.
 
     Raises:
-        ValueError: there are no runs, or pyarrow is not installed.
+        ValueError: there are no runs, pyarrow is not installed, or the tables would stand among a run's own files.
         OSError: no such folder, or nothing can be written to ``--out``.
     """
     root = Path(arguments.folder)
@@ -102,6 +102,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.format == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise ValueError("Parquet needs pyarrow: pip install -e '.[parquet]', or --format csv")
     runs, problems = load_runs(root)
+    if (out / RECORD).exists():  # its history.csv may be that of logger=csv
+        raise ValueError(f"{out} is a run's own folder: --out DIR writes the tables elsewhere")
     if runs:
         with uncollected():
             history, unread = history_table(with_bar(runs, "reading"), root)

@@ -15,6 +15,7 @@ from benchmarks.records.runs import load_runs
 from benchmarks.tracking.wandb_run import folder_of
 
 LEET_STATE = ".wandb-leet.json"  # in the folder that it shows: what it opens with
+LONGEST_NAME = 120  # bytes; a file's name may have 255, with what stands around it
 OVERLAID = 10  # runs at first: it has ten colours
 
 
@@ -71,7 +72,7 @@ def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
         began = re.search(r"run-\d{8}_\d{6}-", path.parent.name)
         if run_id not in labels or began is None:
             continue
-        name = re.sub(r"[^\w.,=-]+", " ", labels[run_id])[:120].strip()
+        name = _file_name(labels[run_id])
         name = f"{name} {run_id}" if name in names else name
         names.add(name)
         folders.append(f"{began[0]}{name}")
@@ -85,6 +86,16 @@ def link_named_runs(folder: Path, runs: Path, links: Path) -> int:
         )
         write_json(links / LEET_STATE, {**charts, "selected_runs": folders[-OVERLAID:]})
     return len(folders)
+
+
+def _file_name(label: str) -> str:
+    """Return a label as a part of a file's name; of one too long for that its two ends: network, last overrides and seed."""
+    name = re.sub(r"[^\w.,=-]+", " ", label).strip()
+    encoded = name.encode()
+    if len(encoded) <= LONGEST_NAME:
+        return name
+    half = LONGEST_NAME // 2
+    return " ".join(end.decode(errors="ignore").strip() for end in (encoded[:half], encoded[-half:]))
 
 
 def _page(folder: Path) -> str:

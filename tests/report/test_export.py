@@ -184,6 +184,16 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_written(
     assert "a record of schema 2" in err and f"{broken}, line 1: not a JSON object" in err
 
 
+def test_a_runs_own_files_are_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path)
+    (run / "history.csv").write_text("of logger=csv")
+    assert main([str(run), "--format", "csv"]) == 2
+    assert f"{run} is a run's own folder: --out DIR writes the tables elsewhere\n" in capsys.readouterr().err
+    assert (run / "history.csv").read_text() == "of logger=csv" and not (run / "runs.csv").exists()
+    assert main([str(run), "--format", "csv", "--out", str(tmp_path / "tables")]) == 0
+    assert (tmp_path / "tables" / "history.csv").exists()
+
+
 def test_bad_input_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

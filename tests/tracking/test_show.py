@@ -99,6 +99,19 @@ def test_the_runs_bear_their_names_and_the_report_is_left_out(tmp_path: Path) ->
         assert re.fullmatch(r"run-\d{8}_\d{6}-.+", name) and path.name == f"run-{name.split('-', 2)[2]}.wandb"
 
 
+def test_a_name_too_long_for_a_file_keeps_its_seed(tmp_path: Path) -> None:
+    for seed in range(2):
+        long = {"recipe.note": "注" * 60}
+        make_run(tmp_path, name="残差" * 40, overrides=long, seed=seed, run_id=f"long-{seed}")
+        place = tmp_path / "wandb" / f"run-20261123_00000{seed}-long-{seed}"
+        place.mkdir(parents=True)
+        (place / f"run-long-{seed}.wandb").touch()
+    assert link_named_runs(tmp_path, tmp_path / "wandb", tmp_path / "links") == 2
+    names = sorted(path.stem for path in (tmp_path / "links").glob("*/*.wandb"))
+    assert all(name.startswith("run-残差") and len(name.encode()) < 130 for name in names)
+    assert [name.endswith(f" seed {seed}") for seed, name in enumerate(names)] == [True, True]
+
+
 def test_without_a_terminal_it_says_what_to_open(folder: Path) -> None:
     show = [*SHOW, str(folder)]
     for page_exists, expected in (

@@ -59,7 +59,7 @@ class HistoryWriter(BatchCallback):
         if not trainer.is_global_zero:
             return
         cost = self.cost.totals(trainer)
-        row = {
+        row: dict[str, Any] = {
             "epoch": trainer.current_epoch + 1,
             "step": trainer.global_step,
             **{name: getattr(cost, name) for name in COSTS},

@@ -101,8 +101,8 @@ def test_the_runs_bear_their_names_and_the_report_is_left_out(tmp_path: Path) ->
 
 def test_a_name_too_long_for_a_file_keeps_its_seed(tmp_path: Path) -> None:
     for seed in range(2):
-        long = {"recipe.note": "注" * 60}
-        make_run(tmp_path, name="残差" * 40, overrides=long, seed=seed, run_id=f"long-{seed}")
+        long = {"recipe.note": "注" * 40}
+        make_run(tmp_path, name="残差" * 35, recipe="common", overrides=long, seed=seed, run_id=f"long-{seed}")
         place = tmp_path / "wandb" / f"run-20261123_00000{seed}-long-{seed}"
         place.mkdir(parents=True)
         (place / f"run-long-{seed}.wandb").touch()

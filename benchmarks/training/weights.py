@@ -18,10 +18,10 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_class
+from hydra.utils import get_object
 from torch import Tensor, nn
 
+from benchmarks.config.known_keys import OF_HYDRA
 from benchmarks.config.trusted import check_targets
 from benchmarks.records.files import (
     CHECKPOINTS,
@@ -35,6 +35,7 @@ from benchmarks.records.files import (
 )
 from benchmarks.records.record import ImportedWeights
 from benchmarks.training.checkpoints import check_archive, check_fits
+from benchmarks.units import one_line
 
 FORMAT = 1
 KEPT = ("name", "network", "source", "state_dict")
@@ -152,13 +153,13 @@ def class_of(network: Mapping[str, Any]) -> str:
 
 
 def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments of a network, with the defaults of its class, and that itself as ``network``. Raises ValueError where there
-    is no such class, or it has no such arguments."""
-    arguments = {key: value for key, value in network.items() if key != "_target_"}
+    """All arguments of a network, with the defaults of its class or function, and that itself as ``network``. Raises ValueError
+    where there is none such, or it has no such arguments."""
+    arguments = {key: value for key, value in network.items() if key not in OF_HYDRA}
     try:
-        bound = inspect.signature(get_class(network["_target_"])).bind(**arguments)
-    except (KeyError, TypeError, InstantiationException) as error:
-        raise ValueError(f"no network can be built of {dict(network)}: {error}") from error
+        bound = inspect.signature(get_object(network["_target_"])).bind(**arguments)
+    except (KeyError, TypeError, ImportError) as error:
+        raise ValueError(f"no network can be built of {dict(network)}: {one_line(str(error))}") from error
     bound.apply_defaults()
     return {"network": class_of(network), **bound.arguments}
 

@@ -180,6 +180,13 @@ def test_the_files_that_the_pages_show_are_a_network_and_a_data_set(tmp_path: Pa
     assert trained["torchvision_mobilenet_v3_small"]["complexity"]["macs"] == 36 * 9 * 6 + 6 * 10
     for record in trained.values():
         assert record["status"] == "ok" and record["metrics"]["test/n"] == 450
+    [checkpoint] = (tmp_path / "outputs").glob("*/torchvision_*/*/seed0/checkpoints/last.ckpt")
+    tested = ("mode=test", f'weights="{checkpoint}"', "model=tiny", "data=digits")
+    done = run("--config-dir", str(mine), *tested, *asked, root=tmp_path / "tested")
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = records(tmp_path / "tested").values()
+    metrics = trained["torchvision_mobilenet_v3_small"]["metrics"]
+    assert record["metrics"]["test/top1_err"] == metrics["test/top1_err"]
     done = run(
         *("--config-dir", str(mine), "data=mydata", f"data.root={mine}/images.npz"),
         *("model=resnet", "model.base_channels=4", "recipe.batch_size=8", *asked),

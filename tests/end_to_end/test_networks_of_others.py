@@ -82,14 +82,16 @@ def test_an_unknown_name_gets_the_nearest_in_one_line(tmp_path: Path) -> None:
 def test_photographs_train_networks_of_both_and_new_ones_are_classified(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """torchvision's by the YAML of docs/how_to/network.md; both are built of the run's folder by the allow list."""
+    """torchvision's by the YAML of docs/how_to/network.md; both are built of the run's folder by the allow list, and their
+    weights tested anew."""
     text = (ROOT / "docs" / "how_to" / "network.md").read_text(encoding="utf-8")
     [configuration] = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "torchvision" in block]
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "mobilenet.yaml").write_text(configuration)
     pets, root = photographs(tmp_path / "pets", {"cats": 20, "dogs": 20}), tmp_path / "outputs"
-    asked = ("--config-dir", str(tmp_path / "mine"), "-m", "model=timm,mobilenet", "data=image_folder")
-    done = run_here(*asked, f"data.root={pets}", "data.image_size=[32,32]", *QUICK, root=root)
+    mine = ("--config-dir", str(tmp_path / "mine"))
+    asked = ("data=image_folder", f"data.root={pets}", "data.image_size=[32,32]", *QUICK)
+    done = run_here(*mine, "-m", "model=timm,mobilenet", *asked, root=root)
     assert done.returncode == 0, done.stdout + done.stderr
     trained = records(root)
     assert trained.keys() == {NAME, "torchvision_mobilenet_v3_small"}
@@ -107,3 +109,10 @@ def test_photographs_train_networks_of_both_and_new_ones_are_classified(
         with (directory / "predictions" / "classes.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert [float(row["cats"]) + float(row["dogs"]) for row in rows] == pytest.approx([1, 1], abs=1e-5)
+    for name, record in trained.items():
+        [weights] = root.glob(f"*/{name}/*/seed0/checkpoints/last.ckpt")
+        tested = ("mode=test", f'weights="{weights}"', f"model={record['family']}")
+        done = run_here(*mine, *tested, *asked, root=tmp_path / name)
+        assert done.returncode == 0, done.stdout + done.stderr
+        [again] = records(tmp_path / name).values()
+        assert again["metrics"]["test/top1_err"] == record["metrics"]["test/top1_err"]

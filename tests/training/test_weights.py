@@ -393,6 +393,21 @@ def test_weights_of_another_network_are_refused(arguments: dict[str, Any], said:
     assert str(error.value) == f"weights/r50.pt holds another network, resnet50: {said}"
 
 
+def test_of_a_function_that_makes_a_network_its_arguments_are_compared() -> None:
+    network = {"_target_": "lightning_modules.from_timm.timm_network", "net": "resnet18"}
+    network |= {"in_channels": 3, "num_classes": 10}
+    weights = Weights("timm_resnet18", network, {}, {}, Path("last.ckpt"))
+    weights.check_network(network | {"_convert_": "all"})  # of how Hydra calls it
+    for changed, said in (
+        ({"num_classes": 7}, "num_classes is 10 there, 7 here"),
+        ({"drop_rate": 0.1}, "arguments is {} there, {'drop_rate': 0.1} here"),
+    ):
+        with pytest.raises(ValueError, match=rf"holds another network, timm_resnet18: {said}$"):
+            weights.check_network(network | changed)
+    with pytest.raises(ValueError, match="no network can be built of"):
+        weights.check_network({"_target_": "nothing.Net"})
+
+
 def folder_of_a_run(folder: Path, config: dict[str, Any], **arguments: Any) -> Path:
     config = config | {"module": {"net": config["module"]["net"] | arguments}}
     net = instantiate(config["module"]["net"])

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from fnmatch import fnmatch
 from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
@@ -43,7 +44,7 @@ def stages(net: nn.Module) -> dict[str, nn.Module]:
 def recomputed_macs(net: nn.Module, cost: Complexity) -> int:
     """Return the multiply-adds that one training image costs beside the network's, if its stages are computed again."""
     names = tuple(f"{name}." for name in stages(net))
-    return sum(layer.macs for layer in cost.layers if layer.name.startswith(names))
+    return sum(layer.macs for layer in cost.layers if f"{layer.name}.".startswith(names))
 
 
 class _Recomputed:
@@ -52,14 +53,14 @@ class _Recomputed:
     def __init__(self, stage: nn.Module) -> None:
         self.stage = stage
 
-    def __call__(self, x: Tensor) -> Tensor:
-        forward: Callable[[Tensor], Tensor] = partial(type(self.stage).forward, self.stage)
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        forward: Callable[..., Any] = partial(type(self.stage).forward, self.stage, **options)
         if not self.stage.training or not torch.is_grad_enabled():
-            return forward(x)
+            return forward(*inputs)
         # Stopped early it would leave out a last layer, and FLOPs would depend on which layers keep their output.
         with set_checkpoint_early_stop(False):
             return checkpoint(
-                forward, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _StatisticsLeft(self.stage))
+                forward, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), _StatisticsLeft(self.stage))
             )
 
 

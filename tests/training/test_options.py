@@ -87,9 +87,40 @@ def test_a_killed_run_in_micro_batches_goes_on_to_the_same_bits(tmp_path: Path) 
     assert undisturbed["weights_sha256"] != whole["weights_sha256"]
 
 
+class Sum(nn.Module):
+    """A convolution of one input, scaled, with another added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, first: Tensor, scale: float) -> Tensor:
+        return self.convolution(x).mul(scale).add(first)
+
+
+class OwnStages(nn.Module):
+    """Stages that are layers themselves, and stages of two inputs and an option."""
+
+    recomputation_stages = ("layers.*", "sums.*")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 1)])
+        self.sums = nn.ModuleList([Sum(), Sum()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x).relu()
+        first = x
+        for stage in self.sums:
+            x = stage(x, first, scale=2.0).relu()
+        return x
+
+
 NETS: dict[str, tuple[nn.Module, tuple[int, int, int]]] = {
     "resnet": (ResNet(8, block="basic", base_channels=4, stem="cifar", num_classes=5), (3, 8, 8)),
     "densenet": (DenseNet(16, 4, bottleneck=True, dropout=0.3, stem="cifar", num_classes=5), (3, 8, 8)),
+    "own": (OwnStages(), (3, 8, 8)),
     "unet": (UNet(depth=2, base_channels=4, padded=True, dropout=0.3), (1, 16, 16)),
 }
 

@@ -24,26 +24,27 @@ FREE = {
     "pooling and reduction: no weights, one addition or comparison of an element": """
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
         adaptive_max_pool3d all amax amin any argmax argmin avg_pool1d avg_pool2d avg_pool3d count_nonzero cumsum
-        logsumexp max max_pool1d max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d
-        max_pool3d_with_indices mean min prod sort sum topk
+        fractional_max_pool2d fractional_max_pool3d logsumexp max max_pool1d max_pool1d_with_indices max_pool2d
+        max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d max_unpool3d mean median min prod sort
+        sum topk
     """,
     "resampling: no weights, a few multiplications of an element": """
-        affine_grid_generator grid_sampler grid_sampler_2d upsample_bicubic2d upsample_bilinear2d upsample_linear1d
-        upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_nearest_exact1d upsample_nearest_exact2d
-        upsample_nearest_exact3d upsample_trilinear3d
+        affine_grid_generator grid_sampler grid_sampler_2d upsample_bicubic2d upsample_bicubic2d_aa upsample_bilinear2d
+        upsample_bilinear2d_aa upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
+        upsample_nearest_exact1d upsample_nearest_exact2d upsample_nearest_exact3d upsample_trilinear3d
     """,
     "copies, shapes and constants": """
-        alias arange argsort as_strided atleast_1d bernoulli broadcast_tensors broadcast_to cat channel_shuffle chunk
-        clone concat constant_pad_nd contiguous copy detach diagonal embedding empty empty_like expand expand_as eye
-        fill flatten flip full full_like gather imag index index_put index_select item lift_fresh linspace
-        local_scalar_dense masked_select meshgrid moveaxis movedim narrow native_channel_shuffle new_empty new_full
-        new_ones new_zeros numel one_hot ones ones_like pad permute pixel_shuffle pixel_unshuffle rand rand_like randn
-        randn_like randperm real reflection_pad1d reflection_pad2d reflection_pad3d repeat repeat_interleave
-        replication_pad1d replication_pad2d replication_pad3d reshape reshape_alias resize roll rot90 scalar_tensor
-        scatter scatter_add select size slice split split_with_sizes squeeze stack swapaxes swapdims t take
-        take_along_dim tensor_split tile to to_copy transpose tril tril_indices triu triu_indices type_as unbind
-        unflatten unfold uniform unsafe_chunk unsafe_split unsafe_view unsqueeze view view_as view_as_complex
-        view_as_real zero zeros zeros_like
+        adjoint alias arange argsort as_strided atleast_1d bernoulli broadcast_tensors broadcast_to cat channel_shuffle
+        chunk clone column_stack concat constant_pad_nd contiguous copy detach diag_embed diagonal dstack embedding
+        empty empty_like expand expand_as eye fill flatten flip full full_like gather hstack imag index index_put
+        index_select item lift_fresh linspace local_scalar_dense mH mT masked_select matrix_H meshgrid moveaxis movedim
+        narrow native_channel_shuffle new_empty new_full new_ones new_zeros numel numpy_T one_hot ones ones_like pad
+        permute pixel_shuffle pixel_unshuffle rand rand_like randn randn_like randperm ravel real reflection_pad1d
+        reflection_pad2d reflection_pad3d repeat repeat_interleave replication_pad1d replication_pad2d replication_pad3d
+        reshape reshape_alias resize roll rot90 scalar_tensor scatter scatter_add select size slice split
+        split_with_sizes squeeze stack swapaxes swapdims t take take_along_dim tensor_split tile to to_copy transpose
+        tril tril_indices triu triu_indices type_as unbind unflatten unfold uniform unsafe_chunk unsafe_split
+        unsafe_view unsqueeze view view_as view_as_complex view_as_real vstack zero zeros zeros_like
     """,
 }
 NAMES = frozenset(name for names in FREE.values() for name in names.split())

@@ -273,6 +273,28 @@ def test_pooling_normalisation_and_copies_are_free(free):
     assert measure(Calls(free), (3, 8, 8)).macs == 36 * 9 * 3 * 4
 
 
+VIEWS = {
+    **{name: lambda x, name=name: getattr(x[0, 0], name) for name in ("T", "H", "mT", "mH")},
+    **{name: lambda x, name=name: getattr(torch, name)(x) for name in ("adjoint", "ravel", "diag_embed", "median")},
+    **{
+        name: lambda x, name=name: getattr(torch, name)([x, x])
+        for name in ("column_stack", "dstack", "hstack", "vstack")
+    },
+    "bilinear": lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear", antialias=True),
+    "bicubic": lambda x: F.interpolate(x, scale_factor=2.0, mode="bicubic", antialias=True),
+    "unpooling": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+    "unpooling 3d": lambda x: F.max_unpool3d(*F.max_pool3d(x, 2, return_indices=True), 2),
+    "fractional": lambda x: F.fractional_max_pool2d(x, 2, output_size=3),
+    "fractional 3d": lambda x: F.fractional_max_pool3d(x, 2, output_size=(1, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_no_view_pooling_or_resampling_is_named_as_arithmetic(name):
+    measured = measure(Calls(VIEWS[name]), (3, 8, 8))
+    assert (measured.macs, measured.uncounted) == (36 * 9 * 3 * 4, ())
+
+
 class Direct(Calls):
     """Calls the layer's forward past the module, so no hook sees it."""
 
@@ -292,6 +314,13 @@ def test_products_outside_a_layer_are_counted_where_they_are_taken():
     assert (linear.kind, linear.macs, linear.gradient_macs) == ("matmul", 4 * 6 * 6 * 5, 2 * 4 * 6 * 6 * 5)
     [direct] = measure(Direct(nn.ReLU()), (3, 8, 8)).layers
     assert (direct.name, direct.kind, direct.macs, direct.gradient_macs) == ("", "conv", conv, conv)
+
+
+def test_a_product_of_weights_alone_is_counted_for_the_image():
+    first, second = torch.ones(6, 3, requires_grad=True), torch.ones(3, 5, requires_grad=True)
+    product, _ = measure(Calls(lambda x: x @ (first @ second)), (3, 8, 8)).layers
+    macs = 6 * 3 * 5 + 4 * 6 * 6 * 5
+    assert (product.macs, product.gradient_macs) == (macs, 2 * macs)
 
 
 def test_layer_applied_twice_costs_twice_and_its_gradients_as_they_are():

@@ -78,6 +78,8 @@ def test_attributes_are_there() -> None:
     assert MeanMetric()._update_count == 0
     assert issubclass(nn.BatchNorm2d, _BatchNorm)
     assert nn.Linear(1, 1)._compiled_call_impl is None
+    # complexity.by_dispatch: whether an operator is within the forward of a torch.autograd.Function.
+    assert torch._C._is_fwd_grad_enabled()
     # launch.process_group: the server ends with the last process that holds this pipe.
     assert hasattr(forkserver._forkserver, "_forkserver_alive_fd")  # type: ignore[attr-defined]
     assert callable(base.parse) and callable(basecontainer.get_yaml_loader)

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.complexity.operator_cost import Count
+from benchmarks.complexity.operator_cost import GRADIENT, Count
 from benchmarks.complexity.operators import ADDING, is_free
 
 aten = torch.ops.aten
@@ -75,6 +75,9 @@ class _Operators(TorchDispatchMode):
             if name == "convolution":
                 kind = "conv_transpose" if args[6] else "conv"
             gradients = sum(tensor.requires_grad for tensor in tensors[:2])
+            # In the forward of a torch.autograd.Function, unlike under no_grad, torch turns forward-mode gradients off, too.
+            if gradients < 2 and not torch._C._is_fwd_grad_enabled():
+                self._count.uncounted.add(f"{GRADIENT}{name}")
             self._count.add(self._names[-1], kind, flops // 2, output.numel(), gradients)
         elif not (func.is_view or is_free(name)):
             self._count.uncounted.add(name)

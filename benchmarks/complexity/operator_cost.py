@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
+GRADIENT = "the gradient of "  # before an operator whose gradients are not all counted
 LAYERS: dict[type[nn.Module], str] = {
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), "conv"),
     **dict.fromkeys((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), "conv_transpose"),
@@ -26,7 +27,7 @@ class Count:
 
     Attributes:
         costs: by the name of the innermost module that was called, and by kind.
-        uncounted: operators with arithmetic that are neither counted nor free.
+        uncounted: operators with arithmetic that are neither counted nor free; after GRADIENT those whose forward is counted.
     """
 
     kinds: dict[str, str]

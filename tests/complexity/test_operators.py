@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.complexity.by_dispatch import count_by_dispatch
@@ -201,9 +202,47 @@ def test_a_backbone_without_gradient_has_none_to_its_weights():
                 x = self.body(x).mean((2, 3))
             return self.head(x)
 
-    body, head = measure(Probe(), (3, 8, 8)).layers
+    measured = measure(Probe(), (3, 8, 8))
+    body, head = measured.layers
+    assert measured.uncounted == ()
     assert (head.macs, head.gradient_macs) == (20, 20)
     assert body.training_macs in {body.macs, 2 * body.macs}
+
+
+class TwoProducts(torch.autograd.Function):
+    """A matrix by two others, whose gradient is the code of its own backward."""
+
+    @staticmethod
+    def forward(ctx, x, first, second):
+        ctx.save_for_backward(x, first, second)
+        return x @ first @ second
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, first, second = ctx.saved_tensors
+        inner = gradient @ second.T
+        return inner @ first.T, x.T @ inner, (x @ first).T @ gradient
+
+
+@pytest.mark.parametrize("kind", ["own function", "reentrant", "not reentrant"])
+def test_gradients_that_autograd_does_not_follow_are_named(kind):
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.first, self.second = (nn.Linear(4, 4, bias=False) for _ in range(3))
+
+        def forward(self, x):
+            x = self.stem(x.mean(1)[0])
+            if kind == "own function":
+                return TwoProducts.apply(x, self.first.weight, self.second.weight)
+            return checkpoint(lambda x: self.second(self.first(x)), x, use_reentrant=kind == "reentrant")
+
+    measured = measure(Inner(), (3, 4, 4))
+    assert measured.macs == 3 * 64
+    if kind == "not reentrant":
+        assert measured.uncounted == () and measured.train_macs_per_sample == 3 * measured.macs - 64
+    else:
+        assert measured.uncounted == ("the gradient of mm",)
 
 
 class Recurrent(nn.Module):

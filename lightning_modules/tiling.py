@@ -72,9 +72,9 @@ def output_size(net: Any, height: int, width: int) -> tuple[int, int]:
     Raises:
         ValueError: for sides that the network does not take.
     """
-    if hasattr(net, "output_size"):
+    if callable(getattr(net, "output_size", None)):
         return net.output_size(height, width)
-    if hasattr(net, "check_image_size"):
+    if callable(getattr(net, "check_image_size", None)):
         net.check_image_size(height, width)
     return height, width
 

@@ -56,7 +56,7 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
 
 def check_image_size(net: Any, height: int, width: int) -> None:
     """Raise ValueError where a network's ``check_image_size`` does not take such images; one without it says so itself."""
-    if hasattr(net, "check_image_size"):
+    if callable(getattr(net, "check_image_size", None)):
         net.check_image_size(height, width)
 
 
@@ -80,10 +80,9 @@ def _measured(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     if len(input_size) != 3 or min(input_size) < 1:
         raise ValueError(f"input_size is (channels, height, width), each at least 1, got {tuple(input_size)}")
     params = sum(parameter.numel() for parameter in net.parameters())
+    in_parts = callable(getattr(type(net), "parts", None))  # a submodule of that name can be called, too
     with torch.random.fork_rng(devices=[]), torch.enable_grad(), _attention_taken_apart():
-        layers, uncounted = (
-            _count_parts(net, input_size) if hasattr(net, "parts") else _count_twice(net, input_size, False)
-        )
+        layers, uncounted = _count_parts(net, input_size) if in_parts else _count_twice(net, input_size, False)
     return Complexity(
         input_size=input_size,
         layers=tuple(layers),

@@ -231,7 +231,7 @@ def _count(model: dict[str, Any], image: Sequence[int]) -> dict[str, Any]:
 
     net, measured = build(model, image)
     cost = measured.as_dict()
-    border = image[1] - net.output_size(*image[1:])[0] if hasattr(net, "output_size") else 0
+    border = image[1] - net.output_size(*image[1:])[0] if callable(getattr(net, "output_size", None)) else 0
     return {key: cost[key] for key in ("params", "flops", "train_flops_per_sample")} | {"border": border}
 
 

@@ -6,6 +6,8 @@ from torch import nn
 
 from benchmarks.complexity.counting import build
 from benchmarks.complexity.profile import network_and_cost
+from benchmarks.performance.forecasting import _count
+from lightning_modules.tiling import output_size
 
 
 @pytest.mark.parametrize(
@@ -21,6 +23,27 @@ def test_why_no_network_is_made_of_a_name_is_one_line(target: str, words: str) -
     with pytest.raises(ValueError) as error:
         build({"_target_": target, "depth": 20}, (1, 8, 8))
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+class Named(nn.Module):
+    """Has for itself the names of what a network may say of itself by methods."""
+
+    check_image_size = output_size = (8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.parts(x)
+
+
+def test_attributes_that_are_no_methods_say_nothing_of_a_network() -> None:
+    model = {"_target_": f"{__name__}.Named"}
+    net, cost = build(model, (1, 8, 8))
+    assert cost.macs == 36 * 9 * 4 + 16 * 9 * 4 * 2
+    assert output_size(net, 16, 24) == (16, 24)
+    assert _count(model, (1, 8, 8))["border"] == 0
 
 
 class OfOneSize(nn.Linear):

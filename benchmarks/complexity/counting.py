@@ -72,7 +72,7 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     """
     if hasattr(net, "_orig_mod"):  # what torch.compile returns
         raise ValueError("a compiled network cannot be traced: measure it before torch.compile")
-    return _measured(copy.deepcopy(net).cpu().eval(), input_size)
+    return _measured(copy.deepcopy(net, _computed(net)).cpu().eval(), input_size)
 
 
 def _measured(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
@@ -107,7 +107,14 @@ def _attention_taken_apart() -> Iterator[None]:
 def _on_meta(net: nn.Module) -> Any:
     """Return a copy on the meta device whose modules share the parameters that these share: ``to`` gives each its own."""
     shared = {id(one): nn.Parameter(one.detach().to("meta"), one.requires_grad) for one in net.parameters()}
-    return copy.deepcopy(net, shared).to("meta")
+    return copy.deepcopy(net, shared | _computed(net)).to("meta")
+
+
+def _computed(net: nn.Module) -> dict[int, Tensor]:
+    """Return by identity what a copy has for the tensors that modules keep of a forward pass, as those of weight_norm do: torch
+    copies none that has a gradient's history."""
+    kept = (value for module in net.modules() for value in vars(module).values() if isinstance(value, Tensor))
+    return {id(value): value.detach() for value in kept if not value.is_leaf}
 
 
 def image_cost(net: nn.Module) -> Callable[[int, int], int]:

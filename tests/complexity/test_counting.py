@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.complexity.counting import build
+from benchmarks.complexity.counting import build, measure
 from benchmarks.complexity.profile import network_and_cost
 from benchmarks.performance.forecasting import _count
 from lightning_modules.tiling import output_size
@@ -44,6 +44,21 @@ def test_attributes_that_are_no_methods_say_nothing_of_a_network() -> None:
     assert cost.macs == 36 * 9 * 4 + 16 * 9 * 4 * 2
     assert output_size(net, 16, 24) == (16, 24)
     assert _count(model, (1, 8, 8))["border"] == 0
+
+
+class WeightNorm(nn.Sequential):
+    """Keeps a weight that it computes of two parameters, anew in each forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.utils.weight_norm(nn.Conv2d(1, 4, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated:FutureWarning")
+def test_a_network_that_keeps_a_computed_weight_is_counted() -> None:
+    net, cost = build({"_target_": f"{__name__}.WeightNorm"}, (1, 8, 8))
+    assert (cost.macs, cost.params, cost.uncounted) == (36 * 9 * 4, 4 * 9 + 4 + 4, ())
+    assert cost.train_macs_per_sample == 2 * cost.macs
+    assert measure(WeightNorm(), (1, 8, 8)) == measure(net, (1, 8, 8)) == cost
 
 
 class OfOneSize(nn.Linear):

@@ -8,7 +8,8 @@ from functools import cache
 from typing import Any
 
 import torch
-from hydra.utils import get_object
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -85,6 +86,14 @@ class _Uninitialised(TorchFunctionMode):
         return args[0] if func in (torch.Tensor.normal_, torch.Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
+def _built(model: Mapping[str, Any]) -> Any:
+    """Return the network of a configuration node, as a run builds it; raise what its own code raises."""
+    try:
+        return instantiate(model)
+    except InstantiationException as error:
+        raise error.__cause__ or error from None
+
+
 class Network:
     """The network of a trial's configuration, by its width and by the steps that a second number is away from its default.
 
@@ -99,9 +108,8 @@ class Network:
             raise ConfigurationError(
                 f"model={family} does not say which argument is its width: write about: {{match: {{width: …}}}} in its YAML"
             )
-        self.model = {key: value for key, value in config["model"].items() if key != "_target_"}
-        self.network = get_object(config["model"]["_target_"])
-        parameters = inspect.signature(self.network).parameters
+        self.model = config["model"]
+        parameters = inspect.signature(get_object(self.model["_target_"])).parameters
         self.given = {name: parameter.default for name, parameter in parameters.items()} | self.model
         for name in (matching.width, *(second.argument for second in matching.second)):
             if name not in self.given:
@@ -124,7 +132,7 @@ class Network:
             raise
         except Exception as error:
             with torch.no_grad():  # an error of the network's own comes again
-                self.network(**self.model).eval()(torch.zeros(1, *self.size))
+                _built(self.model).eval()(torch.zeros(1, *self.size))
             raise ConfigurationError(
                 f"the widths of {config['name']} cannot be tried without values, on PyTorch's meta device: make every tensor "
                 f"on the image's device, and let nothing depend on a value ({one_line(str(error))})"
@@ -233,4 +241,4 @@ class Network:
 
     def _build(self, arguments: Mapping[str, int]) -> Any:
         with torch.device("meta"), _Uninitialised():
-            return self.network(**{**self.model, **arguments})
+            return _built({**self.model, **arguments})

@@ -245,6 +245,23 @@ def test_widths_that_are_no_network_are_passed_over() -> None:
         heads().solve("macs", 1000)
 
 
+class Normalised(nn.Sequential):
+    """A network that is given a class of normalisation to build."""
+
+    def __init__(self, width: int, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__(nn.Conv2d(1, width, 3), norm(width))
+
+
+def test_a_network_is_built_as_a_run_builds_it() -> None:
+    node = {"_target_": f"{__name__}.Normalised", "width": 4, "_convert_": "all"}
+    node["norm"] = {"_target_": "torch.nn.BatchNorm2d", "_partial_": True}
+    config = {"family": "mine", "name": "mine4", "about": {"match": {"width": "width"}}, "model": node}
+    found = Network(config | {"data": {"in_channels": 1, "image_size": [8, 8]}}).solve("params", 9 * 30 + 30 + 2 * 30)
+    assert (found.arguments, found.macs) == ({"width": 30}, 36 * 9 * 30)
+    with pytest.raises(ValueError, match="too narrow"):  # of its own code, in one line
+        heads(width=8)
+
+
 def test_a_width_is_a_whole_number() -> None:
     with pytest.raises(ValueError, match=r"width=24.0 of model=heads: only whole numbers are tried as a width"):
         heads(width=24.0)

@@ -164,16 +164,20 @@ class Network:
     def around(self, quantity: str, target: int, step: int, width: int) -> list[tuple[int, int]]:
         """Return the widest network below the target and the narrowest from it on, with this step; the nearer one first.
 
-        A wider network costs more, so they are found by doubling steps from ``width`` on and by halving what lies between.
+        A wider network costs more, so they are found by doubling steps from ``width`` on and by halving what lies between. A
+        width that is no network stands for the next that is one.
         """
         widths = range(self.given[self.first] % self.unit or self.unit, 2 * MOST_STEPS, self.unit)
         narrowest = next((one for one in widths if self.is_near(one, step) and self._exists(one, step)), None)
         if narrowest is None:
             return []
 
+        def legal(width: int) -> int | None:
+            return next((one for one in range(width, 2 * width + 1, self.unit) if self._exists(one, step)), None)
+
         def reaches(width: int) -> bool:
-            cost = self.count(width, step)
-            return cost[quantity] >= target or cost["params"] > LARGEST
+            cost = None if (one := legal(width)) is None else self.count(one, step)
+            return cost is None or cost[quantity] >= target or cost["params"] > LARGEST
 
         low = high = max(narrowest, width)
         stride = self.unit
@@ -182,7 +186,7 @@ class Network:
         while not reaches(high):
             high, stride = high + stride, 2 * stride
         first = low + self.unit * bisect_left(range(low, high, self.unit), True, key=reaches)
-        places = [(width, step) for width in (first - self.unit, first) if width >= narrowest]
+        places = [(width, step) for width in (first - self.unit, legal(first)) if width and width >= narrowest]
         places = [place for place in places if self.count(*place)["params"] <= LARGEST]
         return sorted(places, key=lambda place: abs(self.count(*place)[quantity] - target))
 

@@ -245,6 +245,23 @@ def test_widths_that_are_no_network_are_passed_over() -> None:
         heads().solve("macs", 1000)
 
 
+class PowerOfTwo(nn.Conv2d):
+    """A network whose legal widths lie ever further apart."""
+
+    def __init__(self, width: int) -> None:
+        assert width.bit_count() == 1, f"a width of {width}"
+        super().__init__(1, width, 3)
+
+
+def test_widths_between_legal_ones_that_are_unevenly_spaced_are_passed_over() -> None:
+    net = heads(_target_=f"{__name__}.PowerOfTwo", width=8)
+    for reached in (8, 16, 64, 1024):
+        assert net.solve("macs", 36 * 9 * reached).arguments == {"width": reached}
+    below, above = 36 * 9 * 256, 36 * 9 * 512
+    with pytest.raises(Unreachable, match=rf"{below:,} below \(width=256\), {above:,} above \(width=512\)$"):
+        net.solve("macs", 36 * 9 * 300)
+
+
 class Normalised(nn.Sequential):
     """A network that is given a class of normalisation to build."""
 

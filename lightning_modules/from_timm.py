@@ -46,7 +46,8 @@ def _timm() -> Any:
         import timm
         import timm.optim
     except ModuleNotFoundError as error:
-        raise ImportError(f"timm, or {error.name} that it needs, is not installed: {INSTALL}") from error
+        needed = "" if error.name == "timm" else f", or {error.name} that it needs,"
+        raise ImportError(f"timm{needed} is not installed: {INSTALL}") from error
     except (ImportError, RuntimeError, OSError) as error:  # torchvision's, whose operators are of another torch
         raise ImportError(
             f"timm does not start, as its torchvision is not of this torch ({str(error).splitlines()[0]}): install both "

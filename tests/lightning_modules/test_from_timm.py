@@ -35,12 +35,19 @@ def test_a_trial_is_named_by_its_source() -> None:
 def test_where_it_is_not_installed_the_extra_is_named(without_timm: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     for call in (lambda: timm_network("resnet18", 3, 10), lambda: lamb([])):
-        with pytest.raises(
-            ImportError, match=r"^timm, or timm that it needs, is not installed: pip install -e '\.\[timm\]'$"
-        ):
+        with pytest.raises(ImportError, match=r"^timm is not installed: pip install -e '\.\[timm\]'$"):
             call()
     with pytest.raises(ValueError, match="is not installed: pip install"):
         build(config("data=cifar10")["model"], (3, 32, 32))
+
+
+def test_what_it_needs_and_is_not_installed_is_named(
+    without_timm: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "timm.py").write_text("import nothing_such\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ImportError, match="^timm, or nothing_such that it needs, is not installed: pip install"):
+        timm_network("resnet18", 3, 10)
 
 
 def test_trained_weights_are_not_taken() -> None:

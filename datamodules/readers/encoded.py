@@ -49,7 +49,7 @@ def unreadable(name: object, error: BaseException) -> str:
 class FolderImages:
     """Files below root. paths: bytes [N], relative to it. sizes: int64 [N], in bytes. labels: int64 [N], the classes.
 
-    A name is what messages call an image, and the checksum, which is not to depend on where the data lie.
+    A name is what the checksum calls an image, which is not to depend on where the data lie; a place what messages call it.
     """
 
     root: Path
@@ -65,6 +65,10 @@ class FolderImages:
     def name(self, row: int) -> str:
         """Return the path below root."""
         return os.fsdecode(self.paths[row])
+
+    def place(self, row: int) -> str:
+        """Return the whole path."""
+        return str(self.root / self.name(row))
 
     def read(self, row: int) -> bytes:
         """Return the file's bytes. Raises OSError."""
@@ -86,6 +90,8 @@ class PackedImages:
         """Return shard, row in it and class."""
         first = int(np.searchsorted(self.files, self.files[row]))
         return f"{self.paths[self.files[row]].stem}.parquet row {row - first} class {self.labels[row]}"
+
+    place = name
 
     def read(self, row: int) -> bytes:
         """Return the image's bytes. Raises OSError."""

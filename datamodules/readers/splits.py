@@ -174,11 +174,13 @@ def hold_out_each(targets: np.ndarray, count: int, seed: int) -> tuple[np.ndarra
     return _draw(targets, sizes, np.full(len(sizes), count), seed)
 
 
-def part_by_name(targets: np.ndarray, names: Sequence[str], fractions: Sequence[float]) -> list[np.ndarray]:
+def part_by_name(
+    targets: np.ndarray, names: Sequence[str], fractions: Sequence[float], classes: Sequence[object]
+) -> list[np.ndarray]:
     """Split rows into the rest and, for each fraction, the part of every class that is held out: one image at least.
 
     targets: integer [N], the classes. names: of the images, whose SHA-256 gives the order in which they are taken: a part
-    depends on no seed, and an image more moves few others.
+    depends on no seed, and an image more moves few others. classes: what messages call each.
     Raises ValueError on fractions that leave nothing and on a class that is too small.
     """
     if not all(0 < fraction < 1 for fraction in fractions) or sum(fractions) >= 1:
@@ -193,7 +195,10 @@ def part_by_name(targets: np.ndarray, names: Sequence[str], fractions: Sequence[
         rows = order[targets[order] == label]
         counts = [max(1, round(fraction * len(rows))) for fraction in fractions]
         if len(rows) <= sum(counts):
-            raise ValueError(f"class {label} has {len(rows)} images, and {sum(counts)} of them would be held out")
+            raise ValueError(
+                f"{classes[label]} holds {len(rows)} images, and {sum(counts)} of them would be held out; lower "
+                "data.val_fraction and data.test_fraction"
+            )
         pieces = np.split(rows, np.cumsum([len(rows) - sum(counts), *counts])[:-1])
         for part, piece in zip(parts, pieces, strict=True):
             part.append(piece)

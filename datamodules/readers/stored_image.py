@@ -29,7 +29,7 @@ class StoredImage:
     """
 
     def __init__(self, files: ImageFiles, row: int) -> None:
-        self._name = files.name(row)
+        self._name = files.place(row)
         self._image = open_photograph(self._name, partial(files.read, row))
         try:
             orientation = orientation_of(self._image)

@@ -76,9 +76,8 @@ def load_image_folder(
             raise ValueError(
                 f"{folders['train'] / classes[label]} holds {count} images, {needed} need one each at least"
             )
-    rest, *held_out = part_by_name(
-        labels, [files["train"].name(row) for row in range(len(labels))], list(drawn.values())
-    )
+    by_name = [files["train"].name(row) for row in range(len(labels))]
+    rest, *held_out = part_by_name(labels, by_name, list(drawn.values()), [folders["train"] / each for each in classes])
 
     def decode() -> Decoded:
         decoded = {part: _decode(of_part, size, in_channels) for part, of_part in files.items()}

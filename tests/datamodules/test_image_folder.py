@@ -174,6 +174,15 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str, message: str) -
     assert not list(tmp_path.glob("cache/image_folder*"))
 
 
+def test_a_damaged_image_of_a_part_is_named_by_its_whole_path(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        photographs(tmp_path / "pets" / part, {"cats": 4, "dogs": 4})
+    damage(tmp_path / "pets" / "test", "damaged")
+    with pytest.raises(ValueError, match="cannot be read as an image") as error:
+        load(tmp_path / "pets", tmp_path / "cache")
+    assert one_line(error).startswith(f"{tmp_path}/pets/test/cats/1.jpg cannot")
+
+
 @pytest.mark.parametrize("part", ["val", "test"])
 def test_a_part_without_a_class_is_named(tmp_path: Path, part: str) -> None:
     photographs(tmp_path / "pets" / "train", {"cats": 4, "dogs": 4})
@@ -189,6 +198,10 @@ def test_fractions_that_leave_nothing_are_named(tmp_path: Path) -> None:
             ValueError, match=f"data.val_fraction and data.test_fraction.* less than 1, got {val} and {test}"
         ):
             load(tmp_path / "pets", tmp_path / "cache", val_fraction=val, test_fraction=test)
+    with pytest.raises(
+        ValueError, match="pets/cats holds 4 images, and 4 of them would be held out; lower data.val_fr"
+    ):
+        load(tmp_path / "pets", tmp_path / "cache", val_fraction=0.49, test_fraction=0.49)
 
 
 def test_a_part_that_leads_nowhere_is_not_drawn_from_the_others(tmp_path: Path) -> None:

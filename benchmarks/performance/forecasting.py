@@ -143,7 +143,7 @@ def _costs(trial: Trial, results: Results, flops_per_s: float | None, measure: b
             times * data["counts"][split] * _passes(config, net, data["shapes"], split) * net["flops"]
             for split, times in (("val", evaluations), ("test", 1))
         )
-        device_s = devices * (startup + steps * step_s + flops * step_s / step_flops)
+        device_s = devices * (startup + steps * step_s + (flops * step_s / step_flops if flops else 0))
     return Forecast(
         trial,
         problem=problem,
@@ -198,6 +198,8 @@ def _length(
     if trainer.get("max_train_joules") is not None:
         raise ValueError("trainer.max_train_joules cannot be forecast: how many steps it covers is not known")
     if (flops := trainer.get("max_train_flops")) is not None:
+        if not step_flops:
+            raise ValueError("trainer.max_train_flops: a step costs 0 FLOPs: no product of the network is counted")
         steps = int(flops // step_flops)
         if steps < 1:
             raise ValueError(f"trainer.max_train_flops={flops:g} does not cover one step of {step_flops:.3g} FLOPs")

@@ -22,9 +22,13 @@ def layers_view(trials: Sequence[Trial]) -> View:
     """Return bars of MACs, parameters and activations by layer, a chart per network.
 
     Raises:
-        ValueError: a network that cannot be, or that does not take the data set's images.
+        ValueError: a network that cannot be, that does not take the data set's images, or that multiplies no tensors.
     """
     counted = [(trial, *layers_in_order(trial)) for trial in trials]
+    for trial, cost, layers in counted:
+        if not layers:
+            size = "×".join(map(str, cost.input_size))
+            raise ValueError(f"{trial.config['name']} has no layer to draw: nothing is counted for an image of {size}")
     tops = {name: max(getattr(one.cost, name) for *_, layers in counted for one in layers) for name in QUANTITIES}
     figures = [
         Figure(

@@ -40,7 +40,7 @@ class Budget(BatchCallback):
         read_flops: what reads the FLOPs of training so far, over all processes, where steps differ in cost; else None.
 
     Raises:
-        ValueError: a limit of FLOPs below the cost of one step.
+        ValueError: a limit of FLOPs below the cost of one step, or steps that cost none.
     """
 
     def __init__(
@@ -58,6 +58,10 @@ class Budget(BatchCallback):
         self.epochs = epochs
         self.stop = stop
         self.read_flops = read_flops if kind == "train_flops" else None
+        if kind == "train_flops" and not step_flops:
+            raise ValueError(
+                "trainer.max_train_flops: a training step costs 0 FLOPs: no product of the network is counted"
+            )
         self.total = int(limit // step_flops) if kind == "train_flops" else math.ceil(limit * PER_UNIT[kind])
         if self.total < 1:
             raise ValueError(

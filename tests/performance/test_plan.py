@@ -107,19 +107,28 @@ def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int)
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "step_flops", "said"),
     [
-        ("recipe.batch_size=2048", "at least one batch of 2048 images, the training split has 1197"),
-        ("trainer.max_train_flops=9999", "does not cover one step of 1e+04 FLOPs"),
-        ("trainer.max_train_joules=5", "max_train_joules cannot be forecast"),
-        ("trainer.max_train_seconds=5", "max_train_seconds needs the time of a step: no GPU"),
+        ("recipe.batch_size=2048", 10_000, "at least one batch of 2048 images, the training split has 1197"),
+        ("trainer.max_train_flops=9999", 10_000, "does not cover one step of 1e+04 FLOPs"),
+        ("trainer.max_train_flops=9999", 0, "a step costs 0 FLOPs: no product of the network is counted"),
+        ("trainer.max_train_joules=5", 10_000, "max_train_joules cannot be forecast"),
+        ("trainer.max_train_seconds=5", 10_000, "max_train_seconds needs the time of a step: no GPU"),
     ],
 )
-def test_a_length_that_is_not_known_is_refused(override: str, said: str) -> None:
+def test_a_length_that_is_not_known_is_refused(override: str, step_flops: int, said: str) -> None:
     [trial] = expand([override], multirun=False)
     assert isinstance(trial, Trial)
     with pytest.raises(ValueError, match=re.escape(said)):
-        forecasting._length(trial.config, 1197, 10_000, None, "no GPU")
+        forecasting._length(trial.config, 1197, step_flops, None, "no GPU")
+
+
+def test_a_network_of_which_nothing_is_counted_takes_no_time_at_a_stated_throughput(kept: Path) -> None:
+    [trial] = expand([f"output_root={kept}"], multirun=False)
+    assert isinstance(trial, Trial)
+    flat = Trial({**trial.config, "model": {"_target_": "torch.nn.Flatten"}}, {})
+    [found] = forecast([flat])
+    assert (found.problem, found.train_flops, found.device_s) == (None, 0, 0)
 
 
 def test_time_at_a_stated_throughput(kept: Path) -> None:

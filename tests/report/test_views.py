@@ -178,6 +178,13 @@ def test_a_convolution_that_is_no_layer_has_a_bar() -> None:
     assert [(trace["name"], trace["y"]) for trace in figure.choices[0]["traces"]][0] == ("conv", [2 * 9 * 6 * 6])
 
 
+def test_a_network_of_which_nothing_is_counted_has_no_bars() -> None:
+    [trial] = trials("model=resnet", "data=digits")
+    flat = Trial({**trial.config, "model": {"_target_": "torch.nn.Flatten"}}, {})
+    with pytest.raises(ValueError, match="resnet20 has no layer to draw: nothing is counted for an image of 1×8×8"):
+        layers_view([trial, flat])
+
+
 def test_the_cost_over_cardinality_is_the_published_one() -> None:
     view = cardinality_view(trials("experiment=group_convolution", "row=32x4d,1x64d"))
     [figure] = view.figures

@@ -254,17 +254,18 @@ def test_joules_of_training_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "said"),
+    ("keys", "step_flops", "said"),
     [
-        ({"max_train_flops": 1e9, "max_train_joules": 5}, "a run has one budget, got trainer.max_train_flops=1000000000.0, "
-         "trainer.max_train_joules=5: set the others to null"),
-        ({"max_train_flops": 4.8e8}, "trainer.max_train_flops=4.8e+08 does not cover one training step, which costs "
-         "4.83e+08 FLOPs"),
+        ({"max_train_flops": 1e9, "max_train_joules": 5}, 482_598_912, "a run has one budget, got "
+         "trainer.max_train_flops=1000000000.0, trainer.max_train_joules=5: set the others to null"),
+        ({"max_train_flops": 1e9}, 0, "trainer.max_train_flops: a training step costs 0 FLOPs"),
+        ({"max_train_flops": 4.8e8}, 482_598_912, "trainer.max_train_flops=4.8e+08 does not cover one training step, "
+         "which costs 4.83e+08 FLOPs"),
     ],
 )  # fmt: skip
-def test_impossible_budgets_are_refused_in_one_line(keys: dict[str, Any], said: str) -> None:
+def test_impossible_budgets_are_refused_in_one_line(keys: dict[str, Any], step_flops: int, said: str) -> None:
     with pytest.raises(ValueError) as error:
-        take_budget(dict(keys), 482_598_912, 12, StopRequest(60))
+        take_budget(dict(keys), step_flops, 12, StopRequest(60))
     assert said in str(error.value) and "\n" not in str(error.value)
 
 

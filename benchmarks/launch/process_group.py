@@ -118,7 +118,7 @@ def preload(modules: Sequence[str]) -> None:
     if can_fork():
         training_sha256()  # kept: what this process compares with is what the server is about to import
         os.environ[PRELOADED] = " ".join(modules)
-        _server().set_forkserver_preload([*SHARED, *modules, REMEMBER])
+        _server().set_forkserver_preload([*SHARED, REMEMBER])
 
 
 @lru_cache

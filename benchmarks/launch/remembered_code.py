@@ -1,10 +1,19 @@
-"""Imported last by the server of processes: its forks name the code that it has imported, whatever becomes of the files."""
+"""Imported last by the server of processes, imports what its trials name: its forks name the code that it has imported, whatever
+becomes of the files."""
 
 import os
+from contextlib import suppress
+from importlib import import_module
 
 from benchmarks.launch.process import PRELOADED
 from benchmarks.records.code_version import remember
 from benchmarks.training.environment import checkout
 
-remember(os.environ.get(PRELOADED, "").split())
+imported = []
+for module in os.environ.get(PRELOADED, "").split():
+    with suppress(Exception, SystemExit):  # of a user's own module: the trial that needs it says what is wrong
+        with suppress(ImportError):  # of a class within a class, whose module is imported
+            import_module(module)
+        imported.append(module)
+remember(imported)
 checkout()

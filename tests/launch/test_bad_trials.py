@@ -274,3 +274,20 @@ def test_a_torchvision_of_another_torch_is_named(tmp_path: Path, monkeypatch: py
         [line] = [line for line in out.splitlines() if f"seed {seed}" in line and "failed" in line]
         assert "operator torchvision::nms does not exist: the torchvision here does not fit torch" in line
         assert line.endswith("pip uninstall torchvision")
+
+
+@pytest.mark.slow
+def test_a_module_of_ones_own_that_cannot_be_imported_fails_its_trial_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no_name.py").write_text("SGD = undefined\n")
+    (tmp_path / "no_syntax.py").write_text("def SGD(:\n")
+    monkeypatch.setitem(CLEAN, "PYTHONPATH", str(tmp_path))
+    targets = "recipe.optimizer._target_=torch.optim.SGD,no_name.SGD,no_syntax.SGD"
+    process = start(tmp_path / "outputs", "-m", targets, stdout=subprocess.PIPE)
+    out, _ = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 1
+    ended = sorted((record["status"], record["error"] or "") for record in map(status, tmp_path.rglob("record.json")))
+    assert [outcome for outcome, _ in ended] == ["failed", "failed", "ok"], out
+    assert ended[0][1] == "Error loading 'no_name.SGD': NameError(\"name 'undefined' is not defined\")"
+    assert ended[1][1].startswith("Error loading 'no_syntax.SGD': SyntaxError('invalid syntax'")

@@ -255,6 +255,8 @@ class TrialJob:
             return str(failure["error"])
         if returncode < 0:
             return units.killed_by(-returncode)
+        if not self.directory.is_dir():
+            return "its folder was removed while it ran"
         lines = files.last_lines(self.directory / self._log)
         if not lines and is_full(self.directory):
             return FULL_DISK
@@ -286,8 +288,12 @@ def start_trial(trial: Trial, gpus: Sequence[str] | None = None, node: Node | No
 
 
 def is_full(directory: Path) -> bool:
-    """Tell whether nothing more can be written to a folder's disk: it has no space, or no inodes, left for this user."""
-    disk = os.statvfs(directory)
+    """Tell whether nothing more can be written to a folder's disk: it has no space, or no inodes, left for this user; False for a
+    folder that is not there."""
+    try:
+        disk = os.statvfs(directory)
+    except OSError:
+        return False
     return disk.f_bavail == 0 or disk.f_files > 0 and disk.f_favail == 0
 
 

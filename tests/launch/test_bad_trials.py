@@ -16,7 +16,7 @@ from support.commands import CLEAN, ROOT, run_here
 from support.watcher import RecordingWatcher
 
 from benchmarks.config import folders
-from benchmarks.config.compose import expand
+from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.launch import new_record, trial_job
 from benchmarks.launch.process import LONGEST_TMPDIR
@@ -163,6 +163,26 @@ def test_a_kill_while_a_run_is_moved_away_leaves_its_record_until_the_end(
         assert [path.name for path in directory.iterdir()] == ["slurm_job.json"]
         place = tmp_path / "superseded" / directory.relative_to(tmp_path) / run_id
         assert sorted(path.name for path in place.iterdir()) == names
+
+
+class Remover(RecordingWatcher):
+    """Removes the folder of a sweep's first trial once it has begun to train."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__()
+        self.directory = directory
+
+    def update(self, index: int, progress: dict) -> None:
+        super().update(index, progress)
+        if index == 0 and progress["phase"] == "train" and self.directory.exists():
+            self.directory.rename(self.directory.with_name("removed"))  # at once: the trial writes into it
+
+
+def test_a_folder_that_is_removed_while_its_trial_trains_fails_it_alone(tmp_path: Path) -> None:
+    long, short = (expand_all([*TINY, f"recipe.epochs={epochs}", f"output_root={tmp_path}"])[0] for epochs in (3000, 2))
+    its = Sweep([long, short], Remover(long.directory), ())
+    its.run()
+    assert its.outcomes == {0: Outcome("failed", "its folder was removed while it ran"), 1: Outcome("ok")}
 
 
 def test_signals_without_a_name() -> None:

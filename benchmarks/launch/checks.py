@@ -10,6 +10,7 @@ from benchmarks.config.trial import ConfigurationError, Impossible, Trial, diffe
 from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, gpus, on_gpu
+from benchmarks.records.read_record import read_record
 
 HOW = ("launch.", "logger.", "cluster.", "trainer.accelerator", "trainer.cuda_graph")  # keys of how a trial is run
 
@@ -21,17 +22,21 @@ OF_TRAINING = (  # the trainer's keys that do nothing in a test
 
 def is_finished(trial: Trial) -> bool:
     """Whether the trial has its result, made by code that is new enough for this call."""
-    record = files.read_json(trial.directory / files.RECORD)
-    if record is None or record.get("status") != "ok":
-        return False
-    protocol = record.get("protocol")
-    weights = protocol.get("weights") if isinstance(protocol, dict) else None
     try:
-        if isinstance(weights, dict) and weights.get("sha256") != files.sha256_of(Path(trial.config["weights"])):
+        record = read_record(str(trial.directory / files.RECORD), {})
+        if record["status"] != "ok":
             return False
-    except OSError:
+        tested, path = (record.get("protocol") or {}).get("weights"), trial.config["weights"]
+        if tested and path is not None and tested.get("sha256") != files.sha256_of(Path(path)):
+            return False
+    except (OSError, ValueError):
         return False
-    return trial.config["launch"]["rerun"] != "stale" or not made_by_other_code(record)
+    return not _runs_again(trial, record)
+
+
+def _runs_again(trial: Trial, record: dict[str, Any]) -> bool:
+    """Whether this call replaces a finished run, as made by other code."""
+    return trial.config["launch"]["rerun"] == "stale" and made_by_other_code(record)
 
 
 def is_stale(record: dict[str, Any]) -> bool:
@@ -62,7 +67,7 @@ def refusal(trial: Trial) -> str | None:
         return "trainer.compile and trainer.gradient_checkpointing exclude each other: compiled, stages are one graph"
     if trainer.get("cuda_graph") and (problem := _not_captured(config)):
         return problem
-    return _other_run(trial)
+    return _other_run(trial) or _unreadable_result(trial)
 
 
 def _not_divided(config: dict[str, Any]) -> str | None:
@@ -123,6 +128,18 @@ def _other_run(trial: Trial) -> str | None:
             f"{trial.directory} holds a run of data.root={root}, and this asks for data.root={asked}; choose another "
             f"data.name or output_root. Where these are the same images, moved: data.root in its {files.CONFIG}"
         )
+    return None
+
+
+def _unreadable_result(trial: Trial) -> str | None:
+    """Return in one line why no report reads the record of a finished run that is to stay; None for any other."""
+    path = trial.directory / files.RECORD
+    try:
+        read_record(str(path), {})
+    except (OSError, ValueError) as error:
+        record = files.read_json(path) or {}
+        if record.get("status") == "ok" and not _runs_again(trial, record):
+            return f"{path}: {error}; mend it, or move the run's folder away to train again"
     return None
 
 

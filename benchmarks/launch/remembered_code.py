@@ -1,5 +1,5 @@
-"""Imported last by the server of processes, imports what its trials name: its forks name the code that it has imported, whatever
-becomes of the files."""
+"""Imported last by the server of processes: imports what trials name, and its forks name this code, whatever becomes of the
+files."""
 
 import os
 from contextlib import suppress

@@ -1,13 +1,16 @@
 """What is refused before any trial of a sweep starts."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from support.records import make_run
 
 from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.trial import ConfigurationError
-from benchmarks.launch.checks import check_distinct, refusal
+from benchmarks.launch.checks import check_distinct, is_finished, refusal
 from benchmarks.training.weights import Weights
 
 
@@ -86,3 +89,38 @@ def test_a_run_in_the_place_of_its_weights_is_refused_and_its_checkpoint_named(t
     assert refusal(trial) == f"weights={tmp_path}: a run's folder, whose weights are {checkpoint}"
     with pytest.raises(OSError, match="a run's folder, whose weights are .*last.ckpt"):
         Weights.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({}, None),
+        ({"protocol": {"weights": {"sha256": "0"}}}, None),  # of a run that was trained: none are looked for
+        ({"compute": "a"}, "compute must be an object, got str"),
+        ({"protocol": "a"}, "protocol must be an object, got str"),
+        ({"compute": {"wall_s": "a"}}, "compute.wall_s must be a number"),
+        ({"seed": "a"}, "seed must be a int, got 'a'"),
+        ({"schema": None}, "not a run's record of schema"),
+    ],
+)
+def test_a_finished_run_whose_record_no_report_reads_is_refused(
+    changes: dict[str, Any], problem: str | None, tmp_path: Path
+) -> None:
+    asked = ["model=resnet", f"output_root={tmp_path / 'outputs'}"]
+    [trial] = expand_all(asked)
+    trial.directory.mkdir(parents=True)
+    (trial.directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
+    made = json.loads((make_run(tmp_path / "made") / "record.json").read_text())
+    path = trial.directory / "record.json"
+    path.write_text(json.dumps(made | changes))
+    if problem is None:
+        assert refusal(trial) is None and is_finished(trial)
+        return
+    refused = refusal(trial) or ""
+    assert refused.startswith(f"{path}: {problem}")
+    assert refused.endswith("; mend it, or move the run's folder away to train again")
+    path.write_text(json.dumps(made | changes | {"status": "failed"}))
+    assert refusal(trial) is None and not is_finished(trial), "it is trained again anyway"
+    path.write_text(json.dumps(made | changes | {"code": {"training_sha256": "of other code"}}))
+    [again] = expand_all([*asked, "launch.rerun=stale"])
+    assert refusal(again) is None and not is_finished(again)

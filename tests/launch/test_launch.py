@@ -15,10 +15,12 @@ from support.watcher import RecordingWatcher
 
 from benchmarks.config.compose import expand
 from benchmarks.launch.checks import is_stale, refusal
+from benchmarks.launch.new_record import new_record
 from benchmarks.launch.sweep import Sweep, write_sweep
 from benchmarks.launch.trial_job import Outcome
 from benchmarks.records import files
 from benchmarks.records.locks import LAUNCHER, Lock, held
+from benchmarks.records.record import to_json
 from benchmarks.report.status import trial_states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,7 +255,8 @@ def test_a_finished_run_needs_nothing_of_the_machine_where_it_is_asked_for_again
         assert [outcome.status for outcome in run(tmp_path, *asked)] == ["refused"]
         [trial] = expand([*TINY, *asked, f"output_root={tmp_path}"], multirun=False)
         trial.directory.mkdir(parents=True)
-        files.write_json(trial.directory / files.RECORD, {"status": "ok"})
+        record = new_record(trial.config, trial.overrides, None)
+        files.write_json(trial.directory / files.RECORD, to_json(record) | {"status": "ok"})
         assert run(tmp_path, *asked) == [Outcome("finished")]
 
 

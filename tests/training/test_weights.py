@@ -27,6 +27,7 @@ from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.launch.checks import check_mode, is_finished, refusal
 from benchmarks.performance.plan import check_budget
+from benchmarks.records.record import SCHEMA
 from benchmarks.training.torchvision_weights import (
     ARCHITECTURES,
     from_published,
@@ -489,7 +490,9 @@ def test_a_weights_file_that_was_replaced_is_tested_anew(tmp_path: Path) -> None
     assert isinstance(trial, Trial)
     trial.directory.mkdir(parents=True)
     tested = {"sha256": hashlib.sha256(b"first").hexdigest()}
-    (trial.directory / "record.json").write_text(json.dumps({"status": "ok", "protocol": {"weights": tested}}))
+    required = dict.fromkeys(("data", "family", "name", "recipe"), "") | {"schema": SCHEMA, "seed": 0}
+    record = required | {"status": "ok", "protocol": {"weights": tested}}
+    (trial.directory / "record.json").write_text(json.dumps(record))
     assert is_finished(trial)
     weights.write_bytes(b"second")
     assert not is_finished(trial)

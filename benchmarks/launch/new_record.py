@@ -1,7 +1,9 @@
 """Open the record of a run, and move the run away that it replaces."""
 
+import errno
 import os
 import re
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
@@ -74,4 +76,22 @@ def supersede(directory: Path, output_root: str, record: dict[str, Any]) -> None
     place.mkdir(parents=True, exist_ok=True)
     for path in sorted(directory.iterdir(), key=lambda path: path.name == RECORD):
         if path.suffix != ".lock" and path.name != JOB:
-            os.replace(path, place / path.name)
+            _move(path, place / path.name)
+
+
+def _move(path: Path, target: Path) -> None:
+    """Move a file or folder, to another disk too, as a data set's folder may be a link to one; what a kill has left of it is
+    moved by another call. Raises OSError."""
+    try:
+        os.replace(path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        if path.is_dir() and not path.is_symlink():
+            target.mkdir(exist_ok=True)
+            for part in path.iterdir():
+                _move(part, target / part.name)
+            path.rmdir()
+        else:
+            shutil.copy2(path, target, follow_symlinks=False)
+            path.unlink()

@@ -288,8 +288,8 @@ def start_trial(trial: Trial, gpus: Sequence[str] | None = None, node: Node | No
 
 
 def is_full(directory: Path) -> bool:
-    """Tell whether nothing more can be written to a folder's disk: it has no space, or no inodes, left for this user. False where
-    there is no such folder."""
+    """Tell whether nothing more can be written to a folder's disk: it has no space, or no inodes, left for this user. False
+    where there is no such folder."""
     try:
         disk = os.statvfs(directory)
     except OSError:

@@ -1,8 +1,10 @@
 """Trials that meet files of others, other data, signals and terminals that are gone: one cause each, and the rest goes on."""
 
+import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,36 +135,49 @@ def test_a_run_belongs_to_its_data_and_a_checkpoint_to_its_code_and_data(
     assert "origin" not in torch.load(checkpoint.with_name("best.ckpt"), weights_only=True)
 
 
+@pytest.mark.parametrize("to_another_disk", [False, True])
 def test_a_kill_while_a_run_is_moved_away_leaves_its_record_until_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    to_another_disk: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    directory, replace = tmp_path / "digits" / "n" / "r" / "seed0", os.replace
+    directory, replace, copy = tmp_path / "digits" / "n" / "r" / "seed0", os.replace, shutil.copy2
     names = ["checkpoints", "config.yaml", "history.jsonl", "record.json", "z.txt"]
-    for killed_after in range(len(names) + 1):
+    moves = itertools.repeat(True)
+
+    def killed_replace(source: Path, target: Path) -> None:
+        if not next(moves, False):
+            raise KeyboardInterrupt
+        if to_another_disk:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        replace(source, target)
+
+    def killed_copy(source: Path, target: Path, **rest: bool) -> None:
+        if not next(moves, False):
+            target.write_text("a part")
+            raise KeyboardInterrupt
+        copy(source, target, **rest)
+
+    monkeypatch.setattr(os, "replace", killed_replace)
+    monkeypatch.setattr(shutil, "copy2", killed_copy)
+    for killed_after in range(12 if to_another_disk else len(names) + 1):  # 6 and 5 copied
         directory.mkdir(parents=True, exist_ok=True)
         for name in names[1:]:
             (directory / name).write_text(name)
         (directory / "checkpoints").mkdir()
-        (directory / "checkpoints" / "last.ckpt").write_text("")
+        (directory / "checkpoints" / "last.ckpt").write_text("weights")
         (directory / "slurm_job.json").write_text("of the job that moves them")
-        moves = iter(range(killed_after))
-
-        def killed(source: Path, target: Path, moves=moves) -> None:
-            if next(moves, None) is None:
-                raise KeyboardInterrupt
-            replace(source, target)
-
-        monkeypatch.setattr(new_record.os, "replace", killed)
-        run_id = f"id{killed_after}"
+        moves, run_id = iter([True] * killed_after), f"id{killed_after}"
         try:
             new_record.supersede(directory, str(tmp_path), {"run_id": run_id})
+            assert killed_after == (11 if to_another_disk else len(names))
         except KeyboardInterrupt:
             assert (directory / "record.json").exists(), killed_after
-        monkeypatch.setattr(new_record.os, "replace", replace)
+        moves = itertools.repeat(True)
         new_record.supersede(directory, str(tmp_path), {"run_id": run_id})
         assert [path.name for path in directory.iterdir()] == ["slurm_job.json"]
         place = tmp_path / "superseded" / directory.relative_to(tmp_path) / run_id
         assert sorted(path.name for path in place.iterdir()) == names
+        assert all((place / name).read_text() == name for name in names[1:])
+        assert (place / "checkpoints" / "last.ckpt").read_text() == "weights"
 
 
 class Remover(RecordingWatcher):

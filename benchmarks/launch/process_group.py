@@ -27,9 +27,9 @@ from benchmarks.launch.process import (
     SHARED,
     Node,
     can_fork,
-    clean_environment,
     die_with_parent,
 )
+from benchmarks.records.clean_environment import clean_environment
 from benchmarks.records.code_version import training_sha256
 
 DEAF_TO = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

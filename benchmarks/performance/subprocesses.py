@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from benchmarks.launch.process import clean_environment
 from benchmarks.performance.interleaved import with_interval
+from benchmarks.records.clean_environment import clean_environment
 from benchmarks.records.hardware import cores
 from benchmarks.units import killed_by
 

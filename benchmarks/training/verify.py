@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.config.trial import Trial, config_hash
 from benchmarks.config.trusted import TRUST_HELP, check_targets
+from benchmarks.records.clean_environment import clean_environment
 from benchmarks.records.files import CHECKPOINTS, CONFIG, HISTORY, RECORD, read_config, read_json, write_json
 from benchmarks.records.outcomes import OUTCOMES, read_outcomes
 from benchmarks.records.record import MEASURED
@@ -20,6 +21,7 @@ from benchmarks.units import one_line, plural
 NEEDED = {
     **{"name": str, "seed": int, "output_root": str, "data": dict, "module": dict, "datamodule": dict},
     **{"recipe": dict, "trainer": dict, "logger": dict, "data.in_channels": int, "data.image_size": list},
+    "cluster.threads_per_process": int,
 }
 BUILT, TRAINER = ("module", "datamodule", "trainer"), "pytorch_lightning.Trainer"
 RESULTS = ("metrics", "confusion", "weights_sha256", "compute", "error", "finished")
@@ -207,7 +209,10 @@ def replay(run: Run, config: dict[str, Any], start: Path | None, steps: int) -> 
         left = {key: value for key, value in record.items() if key not in RESULTS}
         write_json(directory / RECORD, left | {"status": "running", "error": None, "finished": None, "wandb": None})
         command = [sys.executable, "-m", "benchmarks.training.rank", folder]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+        environment = clean_environment(config["cluster"]["threads_per_process"])
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", env=environment, check=False
+        )
         again = read_json(directory / RECORD) or {}
         if done.returncode != 0:
             return Finding(False, f"stopped: {again.get('error') or done.stderr[-300:]}")

@@ -21,9 +21,9 @@ from benchmarks.config import folders
 from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.launch import new_record, trial_job
-from benchmarks.launch.process import LONGEST_TMPDIR
 from benchmarks.launch.sweep import Sweep
 from benchmarks.launch.trial_job import Outcome, Silence
+from benchmarks.records.clean_environment import LONGEST_TMPDIR
 from benchmarks.units import killed_by
 
 TINY = (

@@ -128,7 +128,11 @@ def test_data_that_need_a_package_that_is_not_here_are_not_checked(
 
 
 @pytest.mark.slow
-def test_the_last_steps_trained_again_give_the_same_bits(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_steps_trained_again_give_the_same_bits(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in {"RANK": "1", "WORLD_SIZE": "2", "SLURM_NTASKS": "2", "SLURM_JOB_ID": "3"}.items():
+        monkeypatch.setenv(key, value)  # as within another launcher
     assert verify([str(copied), "--replay", "3"]) == 0
     assert verdicts(capsys)["replay"] == "ok"
     # An altered history: that the replay is compared with it, and not with itself.

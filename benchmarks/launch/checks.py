@@ -14,6 +14,14 @@ from benchmarks.records.read_record import read_record
 
 HOW = ("launch.", "logger.", "cluster.", "trainer.accelerator", "trainer.cuda_graph")  # keys of how a trial is run
 
+OF_SWEEP = (
+    "launch.workers",
+    "launch.fail_fast",
+    "launch.budget",
+    "launch.price_per_device_hour",
+    "cluster.executor",
+)  # for all trials
+
 OF_TRAINING = (  # the trainer's keys that do nothing in a test
     *("limit_train_batches", "max_train_flops", "max_train_seconds", "max_train_joules", "cuda_graph"),
     *("accumulate_grad_batches", "gradient_checkpointing", "ema_decay", "on_out_of_memory"),
@@ -202,16 +210,23 @@ def check_mode(trials: Iterable[Trial | Impossible]) -> None:
 
 
 def check_distinct(trials: Iterable[Trial | Impossible]) -> None:
-    """Raise ConfigurationError where trials differ only in how they are run: the second would be taken for finished."""
+    """Raise ConfigurationError where trials differ only in how they are run, since the second would be taken for finished, or
+    in what a sweep has one of."""
     by_directory: dict[Path, Trial] = {}
-    for trial in (trial for trial in trials if isinstance(trial, Trial)):
+    composed = [trial for trial in trials if isinstance(trial, Trial)]
+    for trial in composed:
         other = by_directory.setdefault(trial.directory, trial)
         keys = [] if other.config == trial.config else differing(flatten(other.config), flatten(trial.config))
+        keys = [key for key in keys if key != "row"]
         if keys and all(key.startswith(HOW) for key in keys):
             raise ConfigurationError(
                 f"{', '.join(keys)}: no part of what a run computes, so these trials are one run; give one value, or each its "
                 "own output_root"
             )
+    for key in OF_SWEEP:
+        group, _, name = key.partition(".")
+        if any(trial.config[group][name] != composed[0].config[group][name] for trial in composed):
+            raise ConfigurationError(f"{key.removesuffix('.executor')}: a sweep has one; give it on the command line")
 
 
 def check_mirrors(trials: Iterable[Trial | Impossible]) -> None:

@@ -1,6 +1,7 @@
 """What is refused before any trial of a sweep starts."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,12 @@ import pytest
 import yaml
 from support.records import make_run
 
+from benchmarks.config import folders
 from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.trial import ConfigurationError
 from benchmarks.launch.checks import check_distinct, is_finished, refusal
+from benchmarks.config.trial import CONF, ConfigurationError
+from benchmarks.launch.checks import HOW, check_distinct, refusal
 from benchmarks.training.weights import Weights
 
 
@@ -40,6 +44,46 @@ def test_a_sweep_over_how_runs_are_run_is_refused(overrides: list[str], keys: st
 )
 def test_any_other_sweep_is_run(overrides: list[str]) -> None:
     check_distinct(expand(overrides, multirun=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (("cluster=slurm", "cluster=local"), "cluster"),
+        (("launch.workers=1", "launch.workers=2"), "launch.workers"),
+        (("", "launch.fail_fast=true"), "launch.fail_fast"),
+        (("", "launch.budget.money=3"), "launch.budget"),
+        (("launch.price_per_device_hour=2", ""), "launch.price_per_device_hour"),
+    ],
+)
+def test_what_a_sweep_has_one_of_is_not_taken_from_its_first_row(
+    rows: tuple[str, str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = {"rows": {"a": f"model=resnet {rows[0]}", "b": f"model=resnext {rows[1]}"}}
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(content)}")
+    monkeypatch.setattr(folders, "_added", [tmp_path])
+    with pytest.raises(ConfigurationError) as error:
+        check_distinct(expand(["experiment=mine"], multirun=True))
+    assert str(error.value) == f"{said}: a sweep has one; give it on the command line"
+    key = "cluster=local" if said == "cluster" else rows[1] or rows[0]
+    check_distinct(expand(["experiment=mine", key], multirun=True))
+
+
+def test_rows_that_differ_in_how_they_are_run_are_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\nrows: {a: launch.retries=1, b: launch.retries=2}\n"
+    )
+    monkeypatch.setattr(folders, "_added", [tmp_path])
+    with pytest.raises(ConfigurationError, match="^launch.retries: no part of what a run computes"):
+        check_distinct(expand(["experiment=mine"], multirun=True))
+
+
+def test_the_docs_name_what_cannot_be_swept() -> None:
+    text = (CONF.parent / "docs" / "start.md").read_text()
+    named = re.search(r"can be swept but what\s+only says how runs are run: (.*?)\.\s", text, re.DOTALL)
+    assert named is not None and re.findall(r"`(.*?)`", named[1]) == [key.removesuffix(".") for key in HOW]
 
 
 def test_a_test_is_bound_by_options_of_the_network_and_not_by_batches_of_training(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """From command-line overrides to trials."""
 
+import json
+import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os.path import realpath
@@ -13,14 +15,14 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.config.composer import Composer
+from benchmarks.config.composer import TEXT, Composer
 from benchmarks.config.fast_composition import speed_up
 from benchmarks.config.folders import added_folders
 from benchmarks.config.hydra_errors import compose_overrides
-from benchmarks.config.overrides import as_text, check_overrides, parse_overrides
+from benchmarks.config.overrides import as_text, check_overrides, escaped, parse_overrides
 from benchmarks.config.own_folders import class_folders, folder_name
-from benchmarks.config.schema import is_number
-from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, config_hash, flatten
+from benchmarks.config.schema import BLOCK, is_number, shown
+from benchmarks.config.trial import CONF, ConfigurationError, Impossible, Trial, flatten
 from benchmarks.units import nearest
 
 
@@ -42,14 +44,15 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
             _check_no_sweep(parsed)
         [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         composer = Composer()
-        trials: list[Trial | Impossible] = []
+        by_key: dict[Any, Trial | Impossible] = {}  # values may be equal, and rows by an override
         for job in ((*row, *job) for row in rows for job in batch):
+            trial: Trial | Impossible
             try:
-                trials.append(composer.trial(job))
+                trial = composer.trial(job)
             except ConfigurationError as error:
-                trials.append(Impossible(job, str(error)))
-    if len(rows) > 1:  # some may be equal by an override
-        trials = list({_key(trial): trial for trial in reversed(trials)}.values())[::-1]
+                trial = Impossible(job, str(error))
+            by_key.setdefault(_key(trial), trial)
+    trials = list(by_key.values())
     errors = [trial.error for trial in trials if isinstance(trial, Impossible)]
     if len(errors) == len(trials):
         raise ConfigurationError("; ".join(dict.fromkeys(errors)))
@@ -97,13 +100,13 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
         return compose_overrides([*map(as_text, parsed)])
 
 
-def _check_no_sweep(parsed: Sequence[Override]) -> None:
-    """Raise ConfigurationError for a key with several values."""
+def _check_no_sweep(parsed: Sequence[Override], instead: str = "add -m") -> None:
+    """Raise ConfigurationError for a key with several values; it says what to do instead."""
     for override in parsed:
         if override.is_sweep_override():
             key, _, values = str(override.input_line).partition("=")
             one = f"as one value: '{key}=\"{values}\"'"
-            raise ConfigurationError(f"{key}={values} is a sweep over several values: add -m, or {one}")
+            raise ConfigurationError(f"{key}={values} is a sweep over several values: {instead}, or {one}")
 
 
 def paper_facts(experiment: str) -> dict[str, Any]:
@@ -163,8 +166,8 @@ def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, 
     if any(override.is_sweep_override() for override in asked):
         raise ConfigurationError(f"{asked[-1].input_line}: one experiment at a time")
     config = compose_overrides([*map(as_text, asked)]) if asked else None
-    rows: Any = OmegaConf.to_container(config.rows) if config is not None else {}
-    rows = {str(row): str(text) for row, text in rows.items() if text is not None}
+    experiment = str(asked[-1].value()) if asked else ""
+    rows = _rows(config, experiment) if config is not None else {}
     if chosen and not rows:
         raise ConfigurationError(f"{chosen[-1].input_line}: rows are those of an experiment, experiment=…")
     if config is None:
@@ -175,8 +178,21 @@ def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, 
     others = [*parse_overrides(params), *(override for override in parsed if override.key_or_group != "row")]
     if not rows:
         return multirun or OmegaConf.select(config.hydra, "mode") is not None, [()], others
-    wanted = _chosen_rows(chosen[-1], rows, str(asked[-1].value())) if chosen else list(rows)
-    return True, [_row_overrides(row, rows[row], {*given, *swept}) for row in wanted], others
+    wanted = _chosen_rows(chosen[-1], rows, experiment) if chosen else list(rows)
+    place = f"experiment {experiment}, row"
+    return True, [_row_overrides(row, rows[row], {*given, *swept}, place) for row in wanted], others
+
+
+def _rows(config: DictConfig, experiment: str) -> dict[str, Any]:
+    """Return what an experiment's file has for each row, but for those that are null. Raises ConfigurationError for a file
+    without its first line, and for rows that are no block."""
+    if not OmegaConf.is_interpolation(config, "experiment"):  # the file's keys are then those of its group
+        raise ConfigurationError(f'experiment {experiment}: its file begins with the line "# @package _global_"')
+    rows: Any = config.rows
+    rows = OmegaConf.to_container(rows) if OmegaConf.is_config(rows) else rows
+    if not BLOCK.holds(rows):
+        raise ConfigurationError(f"experiment {experiment}: rows is {BLOCK.words}, got {shown(rows)}")
+    return {str(row): text for row, text in rows.items() if text is not None}
 
 
 def _chosen_rows(override: Override, rows: Mapping[Any, Any], experiment: str) -> list[str]:
@@ -195,13 +211,24 @@ def _values(override: Override) -> list[str]:
 
 def _key(trial: Trial | Impossible) -> Any:
     """Return a key that equal trials share."""
-    return trial if isinstance(trial, Impossible) else (trial.directory, config_hash(trial.config))
+    return (
+        trial if isinstance(trial, Impossible) else json.dumps(flatten({**trial.config, "row": None}), sort_keys=True)
+    )
 
 
-def _row_overrides(row: str, text: str, given: Collection[str]) -> tuple[str, ...]:
-    """The overrides of one row, ``key=value key=value``, but for those that the command line has."""
-    overrides = [override for override in text.split() if override.split("=")[0].lstrip("+~") not in given]
-    return *overrides, f"row={row}"
+def _row_overrides(row: str, text: object, given: Collection[str], place: str) -> tuple[str, ...]:
+    """The overrides of one row, ``key=value key=value``, but for those that the command line has. Raises ConfigurationError,
+    which begins with ``place`` and the row, for what is no such text."""
+    try:
+        if not isinstance(text, str):
+            raise ConfigurationError(f"it is a text, as model=resnet seed=1, got {shown(text)}")
+        parsed = parse_overrides(shlex.split(text))
+        _check_no_sweep(parsed, "write a row for each")
+    except ValueError as error:  # shlex's where a quote is not closed
+        raise ConfigurationError(f"{place} {row}: {error}") from error
+    overrides = [as_text(override) for override in parsed if override.key_or_group not in given]
+    named = f"row={row}"
+    return *overrides, named if TEXT.fullmatch(named) else f"row='{escaped(row)}'"
 
 
 def expand_all(overrides: Sequence[str], multirun: bool = True) -> list[Trial]:

@@ -136,5 +136,8 @@ def unwrapped(error: BaseException) -> BaseException:
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of one of Hydra's errors, without the kind of what a resolver raised."""
-    return re.sub(r"^\w+ raised while resolving interpolation: ", "", str(error).strip().splitlines()[0])
+    """Return the first line of one of Hydra's errors, without the kind of what a resolver or a file's merging raised."""
+    text = re.sub(r"\w+ raised while (resolving interpolation: |composing config:\n)", "", str(error).strip())
+    return text.splitlines()[0].replace(
+        "Cannot merge DictConfig with ListConfig", "a list stands where a block of keys is expected"
+    )

@@ -14,10 +14,10 @@ from hydra.core.override_parser.types import Glob, Override, RangeSweep
 from hydra.errors import OverrideParseException
 
 from benchmarks.config.folders import GROUPS, choices
-from benchmarks.config.known_keys import DERIVED
+from benchmarks.config.known_keys import DERIVED, ELSEWHERE
 from benchmarks.config.schema import KEYS, check_value
 from benchmarks.config.trial import ConfigurationError
-from benchmarks.units import nearest
+from benchmarks.units import grouped, nearest
 
 SEVERAL = "logger"  # the group of which a run may have several options at once
 HOME = re.compile(r"(?<=[=,])~(?=/|,|$)")
@@ -46,7 +46,7 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 def _parse(parser: OverridesParser, text: str) -> Override:
     key, equals, value = text.partition("=")
-    for form in (text, f"{key}='{_escaped(value)}'") if equals else (text,):
+    for form in (text, f"{key}='{escaped(value)}'") if equals else (text,):
         with suppress(OverrideParseException, ValueError):  # an integer of more digits than Python reads
             [override] = parser.parse_overrides([form])
             if _may_be_unset(override):
@@ -81,13 +81,16 @@ def as_text(override: Override) -> str:
     return f"{override.get_key_element()}={override.get_value_element_as_str()}"
 
 
-def _escaped(value: str) -> str:
+def escaped(value: str) -> str:
     r"""Return a text as it stands within Hydra's single quotes: ``\'`` for a quote, doubled backslashes before one."""
     return re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + (match[2] and rf"\{match[2]}"), value)
 
 
 def check_overrides(parsed: Sequence[Override]) -> None:
     """Raise ConfigurationError for an override that would be ignored, names an unknown option, or sweeps over no value."""
+    for key, given in grouped(parsed, lambda override: str(override.key_or_group)).items():
+        if len(given) > 1 and any(override.is_sweep_override() for override in given):
+            raise ConfigurationError(f"{key} is given twice: {' and '.join(str(one.input_line) for one in given)}")
     for override in parsed:
         key, text = str(override.key_or_group), str(override.input_line)
         if re.split("[./]", key)[0] == "hydra":
@@ -103,7 +106,7 @@ def check_overrides(parsed: Sequence[Override]) -> None:
             _check_sweep(override, text)
         elif key in GROUPS:
             _check_option(key, override, text)
-        elif key in KEYS and not override.is_delete() and "${" not in text:
+        elif key in KEYS and key not in ELSEWHERE and not override.is_delete() and "${" not in text:
             check_value(key, override.value())
 
 
@@ -119,6 +122,8 @@ def _check_sweep(override: Override, text: str) -> None:
             raise ConfigurationError(f"{text}: a range has finite ends, and a step other than 0; range(0,3) is 0, 1, 2")
     if isinstance(values, RangeSweep) and not [*override.sweep_iterator()]:
         raise ConfigurationError(f"{text} has no value; range(0,3) is 0, 1, 2")
+    if isinstance(values, Glob) and not choices(key):
+        raise ConfigurationError(f"{text}: a glob chooses options of a group; list the values: {key}=A,B")
     if isinstance(values, Glob) and not [*override.sweep_iterator()]:
         raise ConfigurationError(f"{text} names no {key}; there are {', '.join(choices(key))}")
 

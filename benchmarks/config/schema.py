@@ -86,9 +86,12 @@ MIRRORS = ("csv", "mlflow", "tensorboard", "trackio")  # beside W&B's, whose key
 KEYS: Mapping[str, Kind] = {
     "mode": replace(word("train", "test"), hint="; `python -m benchmarks plan` forecasts"),
     "weights": or_null(TEXT),
-    "seed": whole(0, 2**32 - 1),  # what torch and NumPy take
+    "seed": replace(  # what torch and NumPy take
+        whole(0, 2**32 - 1), hint="; seed=auto is for running, and stands alone: what it begins with is seed=range(3)"
+    ),
     "output_root": TEXT,
     "name": TEXT,
+    "row": or_null(TEXT),
     "launch.workers": COUNT,
     "launch.fail_fast": SWITCH,
     "launch.rerun": or_null(word("stale")),

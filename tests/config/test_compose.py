@@ -236,6 +236,16 @@ def test_a_sweep_is_the_product_in_order() -> None:
     assert len({trial.directory for trial in trials if isinstance(trial, Trial)}) == 6
 
 
+@pytest.mark.parametrize(
+    ("values", "seeds", "rates"),
+    [("seed=0,0", [0], [0.01]), ("recipe.optimizer.lr=0.1,1e-1", [0], [0.1]), ("seed=1,0,1", [1, 0], [0.01, 0.01])],
+)
+def test_equal_trials_of_a_sweep_are_one(values: str, seeds: list[int], rates: list[float]) -> None:
+    configs = [trial.config for trial in expand([values], multirun=True) if isinstance(trial, Trial)]
+    assert [config["seed"] for config in configs] == seeds
+    assert [config["recipe"]["optimizer"]["lr"] for config in configs] == rates
+
+
 def test_an_impossible_trial_leaves_the_others() -> None:
     trials = expand(["model=resnext,unet,densenet"], multirun=True)
     assert [type(trial) for trial in trials] == [Trial, Impossible, Trial]

@@ -54,6 +54,12 @@ REFUSED = {
     "family=resnet": f"family {DERIVED}",
     "=3": "'=3' is not of the form key=value",
     "recipe.epochs": "'recipe.epochs' is not of the form key=value",
+    "-m seed=0,1 seed=2": "seed is given twice: seed=0,1 and seed=2",
+    "-m seed=2 seed=0,1": "seed is given twice: seed=2 and seed=0,1",
+    "-m model=resnet,resnext model=glob(r*)": "model is given twice: model=resnet,resnext and model=glob(r*)",
+    "-m model.depth=glob(2*)": "model.depth=glob(2*): a glob chooses options of a group; list the values: model.depth=A,B",
+    "seed=auto": "got 'auto'; seed=auto is for running, and stands alone: what it begins with is seed=range(3)",
+    "-m seed=auto,auto": "got 'auto'; seed=auto is for running, and stands alone: ",
     "output_root=a,b": "add -m, or as one value: 'output_root=\"a,b\"'",
 }  # fmt: skip
 
@@ -61,7 +67,7 @@ REFUSED = {
 @pytest.mark.parametrize(("text", "line"), REFUSED.items(), ids=str)
 def test_what_would_be_ignored_is_refused_in_one_line(text: str, line: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        expand([text.removeprefix("-m ")], multirun=text.startswith("-m "))
+        expand(text.removeprefix("-m ").split(), multirun=text.startswith("-m "))
     assert line in str(error.value) and "\n" not in str(error.value)
 
 

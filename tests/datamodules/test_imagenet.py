@@ -66,7 +66,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stored(image: Image.Image, kind: str = "PNG") -> StoredImage:
     data = encoded(image, kind)
-    return StoredImage(SimpleNamespace(name=lambda row: "image", read=lambda row: data), 0)
+    return StoredImage(SimpleNamespace(place=lambda row: "image", read=lambda row: data), 0)
 
 
 def epoch_of(loader, epoch: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -656,7 +656,7 @@ def test_a_damaged_file_is_named_in_one_line(tmp_path: Path, workers: int) -> No
         loader = module.test_dataloader()[0]
         with pytest.raises(DamagedImageError) as error:
             list(loader)
-        message = f"{WNIDS[1]}/{WNIDS[1]}_0.JPEG cannot be read as an image ({reason}"
+        message = f"{file} cannot be read as an image ({reason}"
         assert str(error.value).startswith(message)
         assert str(error.value).endswith(remedy) and "\n" not in str(error.value)
         if workers:

@@ -37,7 +37,7 @@ class Stored:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def name(self, row: int) -> str:
+    def place(self, row: int) -> str:
         return self.path.name
 
     def read(self, row: int) -> bytes:

@@ -1,10 +1,10 @@
 """From command-line overrides to trials."""
 
-import json
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from os.path import realpath
+from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
@@ -44,15 +44,18 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
             _check_no_sweep(parsed)
         [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         composer = Composer()
-        by_key: dict[Any, Trial | Impossible] = {}  # values may be equal, and rows by an override
+        trials: list[Trial | Impossible] = []
+        by_directory: dict[Path, list[Trial]] = {}
         for job in ((*row, *job) for row in rows for job in batch):
-            trial: Trial | Impossible
             try:
                 trial = composer.trial(job)
             except ConfigurationError as error:
-                trial = Impossible(job, str(error))
-            by_key.setdefault(_key(trial), trial)
-    trials = list(by_key.values())
+                trials.append(Impossible(job, str(error)))
+                continue
+            there = by_directory.setdefault(trial.directory, [])
+            if not any(_are_equal(trial, other) for other in there):
+                there.append(trial)
+                trials.append(trial)
     errors = [trial.error for trial in trials if isinstance(trial, Impossible)]
     if len(errors) == len(trials):
         raise ConfigurationError("; ".join(dict.fromkeys(errors)))
@@ -209,11 +212,9 @@ def _values(override: Override) -> list[str]:
     return [*map(str, override.sweep_string_iterator() if override.is_sweep_override() else [override.value()])]
 
 
-def _key(trial: Trial | Impossible) -> Any:
-    """Return a key that equal trials share."""
-    return (
-        trial if isinstance(trial, Impossible) else json.dumps(flatten({**trial.config, "row": None}), sort_keys=True)
-    )
+def _are_equal(one: Trial, other: Trial) -> bool:
+    """Tell whether two trials are one run: of equal values, or of rows that an override makes equal."""
+    return {**one.config, "row": None} == {**other.config, "row": None}
 
 
 def _row_overrides(row: str, text: object, given: Collection[str], place: str) -> tuple[str, ...]:

@@ -87,7 +87,8 @@ KEYS: Mapping[str, Kind] = {
     "mode": replace(word("train", "test"), hint="; `python -m benchmarks plan` forecasts"),
     "weights": or_null(TEXT),
     "seed": replace(  # what torch and NumPy take
-        whole(0, 2**32 - 1), hint="; seed=auto is for running, and stands alone: what it begins with is seed=range(3)"
+        whole(0, 2**32 - 1),
+        hint="; seed=auto, with no other seed, is for running a sweep, and begins with seed=range(3)",
     ),
     "output_root": TEXT,
     "name": TEXT,

@@ -14,14 +14,9 @@ from benchmarks.records.read_record import read_record
 
 HOW = ("launch.", "logger.", "cluster.", "trainer.accelerator", "trainer.cuda_graph")  # keys of how a trial is run
 
-OF_SWEEP = (
-    "launch.workers",
-    "launch.fail_fast",
-    "launch.budget",
-    "launch.price_per_device_hour",
-    "cluster.executor",
-)  # for all trials
-
+OF_SWEEP = (  # keys of which a sweep has one value
+    *("launch.workers", "launch.fail_fast", "launch.budget", "launch.price_per_device_hour", "cluster.executor"),
+)
 OF_TRAINING = (  # the trainer's keys that do nothing in a test
     *("limit_train_batches", "max_train_flops", "max_train_seconds", "max_train_joules", "cuda_graph"),
     *("accumulate_grad_batches", "gradient_checkpointing", "ema_decay", "on_out_of_memory"),

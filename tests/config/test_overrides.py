@@ -58,7 +58,7 @@ REFUSED = {
     "-m seed=2 seed=0,1": "seed is given twice: seed=2 and seed=0,1",
     "-m model=resnet,resnext model=glob(r*)": "model is given twice: model=resnet,resnext and model=glob(r*)",
     "-m model.depth=glob(2*)": "model.depth=glob(2*): a glob chooses options of a group; list the values: model.depth=A,B",
-    "seed=auto": "got 'auto'; seed=auto is for running, and stands alone: what it begins with is seed=range(3)",
+    "seed=auto": "got 'auto'; seed=auto, with no other seed, is for running a sweep, and begins with seed=range(3)",
     "-m seed=auto,auto": "got 'auto'; seed=auto is for running, and stands alone: ",
     "output_root=a,b": "add -m, or as one value: 'output_root=\"a,b\"'",
 }  # fmt: skip

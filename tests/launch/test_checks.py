@@ -11,10 +11,8 @@ from support.records import make_run
 
 from benchmarks.config import folders
 from benchmarks.config.compose import expand, expand_all
-from benchmarks.config.trial import ConfigurationError
-from benchmarks.launch.checks import check_distinct, is_finished, refusal
 from benchmarks.config.trial import CONF, ConfigurationError
-from benchmarks.launch.checks import HOW, check_distinct, refusal
+from benchmarks.launch.checks import HOW, check_distinct, is_finished, refusal
 from benchmarks.training.weights import Weights
 
 

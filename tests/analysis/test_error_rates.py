@@ -47,6 +47,13 @@ def test_parts_of_a_layout_counted_by_hand() -> None:
         components_of_outcomes(np.zeros((1, 4), dtype=bool))
 
 
+def test_of_few_errors_the_images_keep_a_quarter_of_what_independent_outcomes_have() -> None:
+    errors = np.zeros((3, 450), dtype=bool)
+    errors[[0, 1, 2], [0, 1, 2]] = True  # each seed errs on an image of its own
+    components = components_of_outcomes(errors)
+    assert components.images == pytest.approx(1 / 450 * (1 - 1 / 450) / (3 * 450) / 4)
+
+
 def test_parts_are_unbiased() -> None:
     # Variances that are known: outcomes are image + seed + rest, of variances 0.5, 0.01 and 1.
     rng = np.random.default_rng(1)
@@ -147,7 +154,9 @@ def with_spreads(deviations: list[float], n: int) -> list[VarianceComponents]:
     return [components_of_rates(0.5 + deviation * stats.norm.ppf((np.arange(n) + 0.5) / n)) for deviation in deviations]
 
 
-@pytest.mark.parametrize(("largest", "n"), [(0.020, 6), (0.030, 3), (0.030, 6), (0.036, 6), (0.042, 6), (0.2, 6)])
+@pytest.mark.parametrize(
+    ("largest", "n"), [(0.020, 6), (0.030, 3), (0.030, 6), (0.032, 6), (0.036, 6), (0.042, 6), (0.2, 6)]
+)
 def test_spreads_are_pooled_where_bartletts_test_allows_it(largest: float, n: int) -> None:
     members = with_spreads([0.010, 0.012, 0.020, largest], n)
     samples = [
@@ -291,6 +300,9 @@ def test_the_detectable_difference_is_cohens(n: int, effect: float) -> None:
     compared = contrast(components, still)
     assert detectable(compared) / spread == pytest.approx(effect, rel=0.02)
     assert seeds_to_show(compared, 1.01 * detectable(compared, 7)) == 7
+    # Planned from these seeds for another number of them: as Cohen has it for that number.
+    for planned, known in ((3, 3.26), (5, 1.68), (20, 0.66)):
+        assert detectable(compared, planned) / spread == pytest.approx(known, rel=0.02)
 
 
 @pytest.mark.parametrize(("n", "spreads", "others"), [

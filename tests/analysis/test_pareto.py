@@ -3,9 +3,11 @@
 import math
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.analysis.error_rates import components_of_outcomes, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, estimate_of_values
@@ -62,6 +64,44 @@ def test_the_probability_of_two_networks_is_that_of_their_difference() -> None:
     assert 0.6 < expected < 0.9  # else the comparison says nothing
     # Six standard deviations of a share of so many draws.
     assert probabilities([cheap, dear]) == [None, pytest.approx(expected, abs=3 / DRAWS**0.5)]
+
+
+@pytest.mark.parametrize("costs", [(1, 2, 3, 4, 5), (1, 1, 2, 3, 3), (2, 1, 2, 1, 2), (1, 1, 1, 1, 1)], ids=str)
+def test_probabilities_are_the_shares_of_draws_in_which_nothing_dominates(costs: Sequence[int]) -> None:
+    errors = np.random.default_rng(0).integers(0, 6, (DRAWS, len(costs))).astype(float)  # many are equal
+    estimated = [estimate_of_values([5.0, 5.1, 5.2], percent=True)] * len(costs)
+    on_front = [index for draw in errors.tolist() for index in by_definition(list(zip(costs, draw, strict=True)))]
+    expected = [on_front.count(index) / DRAWS for index in range(len(costs))]
+    assert front_probabilities([[cost] * 3 for cost in costs], errors, estimated) == expected
+
+
+def test_a_mean_cost_is_drawn_as_students_of_its_seeds() -> None:
+    # The second errs more: it is on the front where its cost, of two standard errors more, is the lower one.
+    steady, varied = [(1.0, 2.0), (1.0, 2.1), (1.0, 2.2)], [(1.1, 90.0), (1.2, 90.1), (1.3, 90.2)]
+    standard_error = 0.1 / math.sqrt(3)
+    expected = stats.t.cdf(-0.2 / standard_error, 2)
+    assert 0.03 < expected < 0.05
+    assert probabilities([steady, varied]) == [1.0, pytest.approx(expected, abs=0.015)]
+
+
+def test_a_spread_that_networks_share_is_drawn_once() -> None:
+    one = estimate_of_values([5.0, 5.5, 6.0], percent=True)
+    assert one.components is not None
+    together = replace(one, components=replace(one.components, shared=np.array(True)))
+    for networks, expected in ((together, math.pi**2 / 4), (one, math.pi**2 / 4 + math.pi**2 / 12)):
+        deviations = drawn_errors([networks] * 2) - one.mean
+        # The variance of the logarithm of a ratio: of two normal deviates, and of the roots of two chi-squares of 2.
+        assert np.log(np.abs(deviations[:, 0] / deviations[:, 1])).var() == pytest.approx(expected, rel=0.12)
+
+
+def test_other_images_change_a_rate_near_one_as_little_as_one_near_zero() -> None:
+    rows = np.random.default_rng(0).random((3, 1_000)) < 0.1
+    spreads = []
+    for outcomes in (rows, ~rows):
+        components = components_of_outcomes(outcomes)
+        network = Estimate(100 * float(components.mean), 3, (0.0, 100.0), "", components, "test", (), 100.0)
+        spreads.append(float(drawn_errors([network]).std()))
+    assert spreads[1] == pytest.approx(spreads[0], rel=0.05)
 
 
 def test_two_seeds_alone_are_not_sure_of_anything() -> None:

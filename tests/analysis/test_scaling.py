@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.optimize import nnls
 from support.records import make_run
 
-from benchmarks.analysis.scaling import QUANTILES, equal_errors, families, fit
+from benchmarks.analysis.scaling import EXPONENTS, QUANTILES, equal_errors, families, fit
 from benchmarks.records.outcomes import Outcomes, write_outcomes
 from benchmarks.records.runs import load_runs
 from benchmarks.report.scaling_view import scaling_view
@@ -36,6 +37,18 @@ def test_a_power_law_is_found_again() -> None:
 def test_a_rising_error_has_no_slope_below_zero() -> None:
     law = fit(COSTS, np.array([[3.0, 3.1, 3.2, 3.3, 3.4]]))
     assert float(law.error_at(1e10)[0]) >= float(law.error_at(1e12)[0]) >= 0
+
+
+def test_a_curve_is_the_least_squares_of_no_negative_floor_and_slope() -> None:
+    errors = np.random.default_rng(0).uniform(0, 4, (40, 5)) + 6 * np.array([1, 0.6, 0.3, 0.1, 0])
+    errors[:20] -= errors[:20].min(axis=1, keepdims=True) - 0.01  # whose floor would be below zero
+    law = fit(COSTS, errors)
+    found = law.floor[:, None] + law.scale[:, None] * (np.array(COSTS) / law.unit) ** -law.exponent[:, None]
+    for row, fitted in zip(errors, found, strict=True):
+        columns = ((np.array(COSTS) / law.unit) ** -alpha for alpha in np.geomspace(0.02, 2, EXPONENTS))
+        best = min(nnls(np.stack([np.ones(5), column], axis=1), row)[1] for column in columns)
+        assert np.linalg.norm(row - fitted) == pytest.approx(best, rel=1e-6)
+    assert (law.floor == 0).any() and (law.floor > 0).any() and (law.scale > 0).any()
 
 
 def make_family(
@@ -116,6 +129,18 @@ def test_a_larger_budget_that_was_held_out_is_predicted(tmp_path: Path) -> None:
     errors = family.law.error_at(2 * COSTS[-1])
     low, high = np.quantile(errors, QUANTILES)
     assert low < 1 + 6 * 20**-0.5 < high and low <= errors[0] <= high
+
+
+@pytest.mark.parametrize(("more", "verdict"), [(0.0, "agree"), (1.0, "differ"), (-1.0, "differ")])
+def test_a_larger_budget_that_departs_from_the_curve_is_said_to_differ(
+    more: float, verdict: str, tmp_path: Path
+) -> None:
+    for (width, cost), seed in itertools.product(enumerate(COSTS), range(3)):
+        error = 1 + 6 * (cost / 1e11) ** -0.5 + (seed - 1) / 100 + (more if cost == COSTS[-1] else 0)
+        metrics = {"test/top1_err": error}
+        make_run(tmp_path, name=f"resnet{20 + width}", seed=seed, metrics=metrics, compute={"train_flops": cost})
+    [family] = families(load_runs(tmp_path)[0])
+    assert family.held_out().endswith(f"measured at 1.00 TFLOPs: {verdict}")
 
 
 def test_too_few_different_costs_make_no_curve(tmp_path: Path) -> None:

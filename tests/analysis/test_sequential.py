@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from support.records import make_run
 
+from benchmarks.analysis import sequential
+from benchmarks.analysis.differences import Difference
+from benchmarks.analysis.estimates import Comparison
 from benchmarks.analysis.sequential import judge, mixed_seeds
 from benchmarks.records.outcomes import Outcomes, write_outcomes
 from benchmarks.records.runs import Run, load_runs
@@ -78,3 +81,24 @@ def test_a_claim_stays(runs: list[Run]) -> None:
     claimed = {pair: replace(one, state="differs") for pair, one in equal.items()}
     after = judge(runs, 2, claimed)
     assert [after[pair] for pair in claimed] == list(claimed.values())
+
+
+@pytest.mark.parametrize(
+    ("corrected", "alone", "look", "state"),
+    [
+        (0.0124, 0.0124, 0, "differs"),
+        (0.0126, 0.0126, 0, "open"),  # a quarter of 5 % at each look
+        (0.03, 0.01, 3, "open"),  # over the table, not alone
+        (1.0, 0.49, 1, "open"),
+        (1.0, 0.51, 1, "left"),
+        (1.0, 0.51, 0, "open"),
+    ],
+)
+def test_each_look_has_a_quarter_of_the_five_percent(
+    corrected: float, alone: float, look: int, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = Comparison(1.0, (3, 5), (-1.0, 3.0), "", alone, True, None, 100.0)
+    one = Difference("digits", "a", "b", (Path("a"), Path("b")), "points", compared, corrected, 3)
+    monkeypatch.setattr(sequential, "differences", lambda runs: [one])
+    [judged] = judge([], look, {}).values()
+    assert (judged.state, judged.seeds) == (state, 5)

@@ -168,6 +168,19 @@ def test_gain_changes_the_image_alone():
     assert 0.6 < min(ratios) < 0.95 and 1.05 < max(ratios) < 1.66
 
 
+def test_a_crop_lies_at_every_place_of_an_image():
+    augmentation, generator = ObjectAugmentation({"crop_size": 3}), torch.Generator().manual_seed(0)
+    places = {augmentation.draw(5, 6, generator).window[:2] for _ in range(300)}
+    assert places == {(top, left) for top in range(3) for left in range(4)}
+
+
+def test_gain_is_cut_at_white():
+    augmentation, (pixels, instances) = ObjectAugmentation({"gain": 1.0}), blobs(0, 5)  # up to 250
+    draw = augmentation.draw(SIDE, SIDE, torch.Generator().manual_seed(0))
+    bright, _ = augmentation.apply(pixels, objects_of(instances), replace(draw, gain=1.5))
+    assert np.array_equal(bright, np.minimum(1.5 * pixels.astype(float), 255)) and bright.max() == 255
+
+
 def test_a_crop_drops_what_it_barely_shows():
     masks = np.zeros((2, 40, 40), np.uint8)
     masks[0, 0:10, 30:34] = 1  # 2 columns of 10 pixels are left

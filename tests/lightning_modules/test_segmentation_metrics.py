@@ -306,6 +306,31 @@ def test_a_slice_of_one_grey_value_scores_as_an_empty_proposal():
     assert values["threshold_v_rand"].item() == pytest.approx((1 + 2 / 3) / 2) and values["v_rand"].item() == 1
 
 
+def test_a_stack_has_the_best_value_of_each_sweep_under_its_name():
+    truths = np.stack([field(seed) > 0.4 for seed in (0, 1)])
+    proposals = np.clip([0.6 * field(seed) + 0.4 * field(seed + 50) for seed in (0, 1)], 0.02, 0.98)
+    greys = np.stack([field(seed + 80) for seed in (0, 1)])
+    logit = torch.from_numpy(np.log(proposals / (1 - proposals)))
+    scores = EMScores()
+    for row in (0, 1):  # their difference alone is the proposal's logit
+        scores.update(
+            torch.from_numpy(3 * greys[row : row + 1, None] - 1),
+            torch.stack([logit[row : row + 1] * 2, logit[row : row + 1] * 3], dim=1),
+            torch.from_numpy(truths[row : row + 1]).long(),
+            None,
+        )
+    expected = {
+        "v_rand": max(v_rand(truths, proposals)),
+        "v_info": max(v_info(truths, proposals)),
+        "rand_error": min(rand_and_info.rand_error(truths, proposals)),
+        "pixel_error": min(overlap.pixel_error(truths, proposals)),
+        "warping_error": min(warping.warping_error(truths, proposals)),
+        "threshold_v_rand": max(v_rand(truths, greys)),
+    }
+    assert len({round(float(value), 6) for value in expected.values()}) == 6  # else a name could be another's
+    assert {name: float(value) for name, value in scores.compute().items()} == pytest.approx(expected, abs=1e-9)
+
+
 def test_above_a_threshold_is_strictly_above():
     for dtype in (np.float32, np.float64):
         half = np.full((1, 3, 7), 0.3, dtype=dtype)

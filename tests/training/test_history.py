@@ -4,6 +4,7 @@ import os
 import subprocess
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from benchmarks.complexity.counting import measure
 from benchmarks.records.files import append_row, last_row, read_json, write_json
 from benchmarks.records.runs import read_history
-from benchmarks.training.checkpoints import LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, weights_sha256
+from benchmarks.training.checkpoints import BEST, LAST, PREVIOUS, AtomicCheckpointIO, Checkpoints, weights_sha256
 from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.finite_loss import FiniteLoss, NonFiniteLossError
 from benchmarks.training.history import HistoryWriter
@@ -114,6 +115,24 @@ def test_an_evaluation_after_a_resume_has_the_rate_of_the_step_before_the_checkp
     fit(tmp_path, epochs=2)
     callbacks = torch.load(tmp_path / "checkpoints" / LAST, weights_only=True)["callbacks"]
     assert callbacks["HistoryWriter"]["lr"] == 0.005
+
+
+def test_of_equal_epochs_the_earlier_is_the_best_also_after_a_resume(tmp_path: Path) -> None:
+    saved: list[str] = []
+
+    def is_best(checkpoints: Checkpoints, value: float) -> bool:
+        saved.clear()
+        trainer: Any = SimpleNamespace(
+            callback_metrics={"val/x": value}, save_checkpoint=lambda path, **_: saved.append(path.name)
+        )
+        checkpoints.on_train_epoch_end(trainer, pl.LightningModule())
+        assert saved[-1] == LAST
+        return BEST in saved
+
+    first, resumed = (Checkpoints(tmp_path, "val/x", StopRequest(60), None, {}) for _ in range(2))
+    assert [is_best(first, value) for value in (5.0, 5.0, 6.0, 4.0)] == [True, False, False, True]
+    resumed.load_state_dict(first.state_dict())
+    assert [is_best(resumed, value) for value in (4.5, 4.0, 3.9)] == [False, False, True]
 
 
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:

@@ -123,6 +123,23 @@ def test_the_time_of_training_is_that_of_all_its_steps(
     _, rows, cost = fit(tmp_path / "run", every, clock)
     assert cost.train_s == 5 * STEPS
     assert [row["train_s"] for row in rows] == [row["step"] for row in rows]
+    assert {row["images_per_s"] for row in rows} == {32}  # a batch each second, evaluation and saving left out
+    assert cost.images_per_s == 32 and cost.wall_s == clock.s > 700
+
+
+def test_a_resumed_run_has_the_time_of_before_and_none_of_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(cost_meter, "time", SimpleNamespace(perf_counter=lambda: clock.s))
+    with pytest.raises(Ended):
+        fit(tmp_path, 2, clock, EndAt(5, False))
+    kept = torch.load(tmp_path / "checkpoints" / LAST, weights_only=True)["callbacks"]["CostMeter"]
+    assert (kept["train_s"], kept["samples_seen"]) == (3, 3 * 32)
+    clock.s = begun = 1e6
+    _, _, cost = fit(tmp_path, 2, clock)
+    assert cost.train_s == 5 * STEPS
+    assert cost.wall_s == kept["wall_s"] + clock.s - begun
 
 
 @pytest.mark.parametrize(

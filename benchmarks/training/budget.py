@@ -21,7 +21,7 @@ SHARES = 10_000
 
 
 class Budget(BatchCallback):
-    """Ends training within one step of a budget, wherever in an epoch that is; evaluation is not counted.
+    """Ends training within one step of a budget, wherever in an epoch that is; evaluation and saving are not counted.
 
     The recipe's schedule is stretched over the budget: a step at the share p of it, 0 ≤ p < 1, has the learning rate of the
     recipe's epoch ⌊p·E⌋. A budget of exactly E epochs is the recipe itself; with any other the schedule still comes to its end.
@@ -100,7 +100,7 @@ class Budget(BatchCallback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the meter; ends at once if the budget was spent before."""
-        self._restart()
+        self.start_clock()
         trainer.should_stop = trainer.should_stop or self.over
 
     def on_train_batch_start(self, trainer: pl.Trainer, *arguments: Any) -> None:
@@ -122,11 +122,12 @@ class Budget(BatchCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.done = state_dict["done"]
 
-    def _restart(self, *arguments: Any, **keywords: Any) -> None:
+    def start_clock(self, *arguments: Any, **keywords: Any) -> None:
+        """Count from here: what was since the last step is not training."""
         if self._meter is not None:
             self._read = self._meter()
 
-    on_train_epoch_start = on_validation_end = _restart  # evaluation is not counted
+    on_train_epoch_start = on_validation_end = start_clock  # evaluation is not counted
 
     def _since(self, meter: Callable[[], int], device: torch.device) -> int:
         """Units spent by all processes since the last reading, the same number on each."""

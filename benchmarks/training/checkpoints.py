@@ -19,6 +19,8 @@ from torchmetrics import Metric
 
 from benchmarks.records.files import write_atomic
 from benchmarks.training.batch_hooks import BatchCallback
+from benchmarks.training.budget import Budget
+from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.stopping import Interrupted, StopRequest
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -124,6 +126,9 @@ class Checkpoints(BatchCallback):
             self._within_epoch, self._evaluation_due = True, evaluation_due
             trainer.save_checkpoint(self.directory / LAST)
             self._within_epoch = False
+            for clock in trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(clock, CostMeter | Budget):
+                    clock.start_clock()  # saving is not counted
         if stopping:
             raise Interrupted(self.stop.received)
 

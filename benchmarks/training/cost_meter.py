@@ -17,7 +17,8 @@ from benchmarks.training.environment import peak_memory_bytes
 
 
 class CostMeter(BatchCallback):
-    """Counts the compute of the batches that were trained on, and the time, memory and energy of it; evaluation is not counted.
+    """Counts the compute of the batches that were trained on, and the time, memory and energy of it; evaluation and saving are
+    not counted.
 
     Args:
         train_macs_per_sample: exact multiply-adds of one training step per image.
@@ -76,7 +77,7 @@ class CostMeter(BatchCallback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the training clock, within an epoch where a run is resumed there."""
         self.energy.attach(trainer)
-        self._start_clock()
+        self.start_clock()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *arguments: Any) -> None:
         """Add the batch."""
@@ -91,7 +92,7 @@ class CostMeter(BatchCallback):
         """Start the training clock, and the count of memory: evaluation takes the batch that fits, which is not training's."""
         if trainer.strategy.root_device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
-        self._start_clock()
+        self.start_clock()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -110,7 +111,8 @@ class CostMeter(BatchCallback):
     def _most_memory(self, trainer: pl.Trainer) -> int:
         return max(self._peak_memory, peak_memory_bytes(trainer.strategy.root_device))
 
-    def _start_clock(self, *arguments: Any, **keywords: Any) -> None:
+    def start_clock(self, *arguments: Any, **keywords: Any) -> None:
+        """Count what follows as training, at its start and after evaluation and saving."""
         self._training_since = time.perf_counter()
         self.energy.start()
 
@@ -118,8 +120,8 @@ class CostMeter(BatchCallback):
         self.train_s, self._training_since = self._trained(), None
         self.energy.stop()
 
-    on_train_epoch_start = _start_clock
-    on_train_epoch_end = _stop_clock  # what follows is saving
+    on_train_epoch_start = start_clock
+    on_train_epoch_end = on_save_checkpoint = _stop_clock
 
     def _trained(self) -> float:
         running = 0.0 if self._training_since is None else time.perf_counter() - self._training_since

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.records.runs import read_history
+from benchmarks.training import budget as budgets
 from benchmarks.training import cost_meter
 from benchmarks.training.budget import Budget
 from benchmarks.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Checkpoints, weights_sha256
@@ -114,17 +115,29 @@ class Clock(pl.Callback):
         self.s += 700
 
 
-@pytest.mark.parametrize("every", [1, 2, 9])
+@pytest.mark.parametrize(("every", "save"), [(1, None), (2, None), (9, None), (1, 1), (2, 2)])
 def test_the_time_of_training_is_that_of_all_its_steps(
-    every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    every: int, save: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(cost_meter, "time", SimpleNamespace(perf_counter=lambda: clock.s))
-    _, rows, cost = fit(tmp_path / "run", every, clock)
+    _, rows, cost = fit(tmp_path / "run", every, clock, save=save)
     assert cost.train_s == 5 * STEPS
     assert [row["train_s"] for row in rows] == [row["step"] for row in rows]
     assert {row["images_per_s"] for row in rows} == {32}  # a batch each second, evaluation and saving left out
     assert cost.images_per_s == 32 and cost.wall_s == clock.s > 700
+
+
+@pytest.mark.parametrize("save", [None, 1])
+def test_a_budget_of_seconds_is_spent_by_steps_alone(
+    save: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(budgets, "time", SimpleNamespace(perf_counter_ns=lambda: int(clock.s * 1e9)))
+    budget = Budget("train_seconds", 8, 1000, 5, StopRequest(60))
+    _, rows, _ = fit(tmp_path / "run", 1, clock, budget=budget, save=save)
+    assert [row["step"] for row in rows] == [3, 6, 8]
+    assert budget.spent().spent == 8
 
 
 def test_a_resumed_run_has_the_time_of_before_and_none_of_between(

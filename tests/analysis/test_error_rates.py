@@ -54,6 +54,12 @@ def test_of_few_errors_the_images_keep_a_quarter_of_what_independent_outcomes_ha
     assert components.images == pytest.approx(1 / 450 * (1 - 1 / 450) / (3 * 450) / 4)
 
 
+def test_networks_share_a_spread_only_if_it_is_pooled_over_the_same_seeds() -> None:
+    one, other = pooled([components_of_rates(np.array([rate, rate + 0.01, rate + 0.02])) for rate in (0.05, 0.08)])
+    assert one.shared and other.shared and contrast(one, other).shared
+    assert not contrast(one, replace(other, df=other.df + 2)).shared
+
+
 def test_parts_are_unbiased() -> None:
     # Variances that are known: outcomes are image + seed + rest, of variances 0.5, 0.01 and 1.
     rng = np.random.default_rng(1)

@@ -22,11 +22,12 @@ from benchmarks.analysis.error_rates import (
     limits,
     p_value,
     pooled,
+    seeds_to_show,
     variances,
 )
-from benchmarks.analysis.estimates import Estimate, estimates, half_width_of_seeds
+from benchmarks.analysis.estimates import Estimate, compare, estimate_of_values, estimates, half_width_of_seeds
 from benchmarks.analysis.seeds import same_but_seed, seed_groups
-from benchmarks.records.outcomes import OUTCOMES, Outcomes, write_outcomes
+from benchmarks.records.outcomes import OUTCOMES, Outcomes, read_outcomes, write_outcomes
 from benchmarks.records.runs import load_runs
 
 IMAGES = 450
@@ -105,7 +106,11 @@ def test_a_difference_that_is_not_shown_says_what_would_show_it(tmp_path: Path) 
         f"; smallest detectable difference with 3 seeds: {difference.comparison.detectable:.2f} points; "
         in difference.text
     )
-    missing = difference.comparison.seeds_missing
+    missing, needed = (
+        difference.comparison.seeds_missing,
+        seeds_to_show(compared, abs(difference.comparison.mean) / 100),
+    )
+    assert missing == (None if needed is None else needed - 3)
     assert ("more seeds would not show" if missing is None else f"{missing} more seeds would show") in difference.text
 
 
@@ -169,9 +174,18 @@ def of_another_result(path: Path) -> None:
     write_outcomes(path.parent, Outcomes("a", {"top1_err": np.ones(IMAGES, dtype=bool)}))
 
 
+def of_one_image_more(path: Path) -> None:
+    outcomes = read_outcomes(path.parent)
+    assert outcomes is not None
+    hits = outcomes.hits["top1_err"]
+    hits[np.flatnonzero(hits)[0]] = False
+    write_outcomes(path.parent, outcomes)
+
+
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
+        (of_one_image_more, "for top1_err, the record 0."),
         (torn, "is no file of outcomes"),
         (longer, "has 451 images, the run was tested on 450"),
         (of_another_test_set, "is of another test set than the other seeds'"),
@@ -187,6 +201,13 @@ def test_outcomes_that_are_not_the_runs_are_named_and_left_out(spoil, reason: st
     assert str(path) in message and reason in message
     assert one.interval is not None and one.interval != before
     assert (one.test_set, one.basis_text) == ("", "seeds alone")
+
+
+def test_a_difference_of_error_rates_is_within_the_scale() -> None:
+    low, high = (estimate_of_values(values, percent=True) for values in ([1.0, 3.0, 40.0], [60.0, 97.0, 99.0]))
+    interval, reverse = compare(low, high).interval, compare(high, low).interval
+    assert interval is not None and reverse is not None
+    assert (interval[0], reverse[1]) == (-100, 100)
 
 
 def test_outcomes_are_read_once_for_all_that_ask(tmp_path: Path) -> None:

@@ -165,3 +165,12 @@ def test_a_run_that_ended_anywhere_goes_on_to_the_same(step: int, before_evaluat
     weights, resumed, _ = fit(tmp_path / "run", 2, save=2)
     assert weights == expected
     assert without_clocks(resumed) == without_clocks(rows)
+
+
+def test_the_peak_of_memory_is_the_highest_of_all_stretches_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peaks = iter([5, 9, 3])
+    monkeypatch.setattr(cost_meter, "peak_memory_bytes", lambda device: next(peaks))
+    _, rows, _ = fit(tmp_path, 1, epochs=3)
+    assert [row["peak_memory_bytes"] for row in rows] == [5, 9, 9]

@@ -86,10 +86,7 @@ MIRRORS = ("csv", "mlflow", "tensorboard", "trackio")  # beside W&B's, whose key
 KEYS: Mapping[str, Kind] = {
     "mode": replace(word("train", "test"), hint="; `python -m benchmarks plan` forecasts"),
     "weights": or_null(TEXT),
-    "seed": replace(  # what torch and NumPy take
-        whole(0, 2**32 - 1),
-        hint="; seed=auto, with no other seed, is for running a sweep, and begins with seed=range(3)",
-    ),
+    "seed": whole(0, 2**32 - 1),  # what torch and NumPy take
     "output_root": TEXT,
     "name": TEXT,
     "row": or_null(TEXT),
@@ -256,6 +253,8 @@ def check_value(key: str, value: Any) -> None:
         hint = f"; in quotes it is a text: '{key}=\"{value}\"'"
     elif isinstance(value, list) and value and all(map(kind.holds, value)):
         hint = f"; of several, one run each: -m {key}={','.join(map(str, value))}"
+    elif (key, value) == ("seed", "auto"):
+        hint = "; seed=auto, with no other seed, is for running a sweep, and begins with seed=range(3)"
     raise ConfigurationError(f"{key} is {kind.words}, got {shown(value)}{hint}")
 
 

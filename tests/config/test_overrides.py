@@ -59,7 +59,7 @@ REFUSED = {
     "-m model=resnet,resnext model=glob(r*)": "model is given twice: model=resnet,resnext and model=glob(r*)",
     "-m model.depth=glob(2*)": "model.depth=glob(2*): a glob chooses options of a group; list the values: model.depth=A,B",
     "seed=auto": "got 'auto'; seed=auto, with no other seed, is for running a sweep, and begins with seed=range(3)",
-    "-m seed=auto,auto": "got 'auto'; seed=auto is for running, and stands alone: ",
+    "-m seed=auto,auto": "got 'auto'; seed=auto, with no other seed, is for running a sweep",
     "output_root=a,b": "add -m, or as one value: 'output_root=\"a,b\"'",
 }  # fmt: skip
 

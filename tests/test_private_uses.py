@@ -22,6 +22,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.trainer import call
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 from torch import nn
+from torch._dynamo import decorators
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -53,8 +54,8 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
     # training.batch_hooks: entered 37 times a step, also by the profiler that measures nothing.
     "PassThroughProfiler.profile": (PassThroughProfiler.profile, ("self", "action_name")),
     # training.deferred_imports: what is asked of the compiler where nothing is compiled.
-    "torch._dynamo disable": (torch._dynamo.disable, ("fn", "recursive", "reason", "wrapping")),
-    "torch._dynamo graph_break": (torch._dynamo.graph_break, ("msg",)),
+    "torch._dynamo disable": (decorators.disable, ("fn", "recursive", "reason", "wrapping")),
+    "torch._dynamo graph_break": (decorators.graph_break, ("msg",)),
     # complexity.by_trace: arithmetic and shapes of fvcore's own handles.
     "fvcore conv_flop_count": (jit_handles.conv_flop_count, ("x_shape", "w_shape", "out_shape", "transposed")),
     "fvcore get_shape": (jit_handles.get_shape, ("val",)),

@@ -182,7 +182,7 @@ def test_the_files_that_the_pages_show_are_a_network_and_a_data_set(tmp_path: Pa
         assert record["status"] == "ok" and record["metrics"]["test/n"] == 450
     [checkpoint] = (tmp_path / "outputs").glob("*/torchvision_*/*/seed0/checkpoints/last.ckpt")
     tested = ("mode=test", f'weights="{checkpoint}"', "model=tiny", "data=digits")
-    done = run("--config-dir", str(mine), *tested, *asked, root=tmp_path / "tested")
+    done = run("--config-dir", str(mine), *tested, *asked[2:], root=tmp_path / "tested")
     assert done.returncode == 0, done.stdout + done.stderr
     [record] = records(tmp_path / "tested").values()
     metrics = trained["torchvision_mobilenet_v3_small"]["metrics"]

@@ -285,7 +285,7 @@ WRONG: dict[Callable[[Any], None], tuple[str, str | None]] = {
     of_two_points: ("", "1 annotations without a polygon of three points left out (first: annotation 6)"),
     without_width: (
         "",
-        "1 annotations with a box under a pixel wide or high left out of training (first: annotation 6)",
+        "1 annotations with a box under a pixel wide or high within the image left out of training (first: annotation 6)",
     ),
 }
 

@@ -17,6 +17,7 @@ from benchmarks.complexity.by_dispatch import count_by_dispatch
 from benchmarks.complexity.counting import check_image_size
 from benchmarks.complexity.operator_cost import LAYERS
 from benchmarks.config.about import Second, read_matching
+from benchmarks.config.hydra_errors import unwrapped
 from benchmarks.config.trial import ConfigurationError
 from benchmarks.units import one_line
 
@@ -91,7 +92,7 @@ def _built(model: Mapping[str, Any]) -> Any:
     try:
         return instantiate(model)
     except InstantiationException as error:
-        raise error.__cause__ or error from None
+        raise unwrapped(error) from None
 
 
 class Network:

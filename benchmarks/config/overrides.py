@@ -45,6 +45,10 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
 
 
 def _parse(parser: OverridesParser, text: str) -> Override:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a byte of the command line that Python could not decode
+        raise ConfigurationError(f"{ascii(text)} is not UTF-8, in which a run's record is written") from None
     key, equals, value = text.partition("=")
     for form in (text, f"{key}='{escaped(value)}'") if equals else (text,):
         with suppress(OverrideParseException, ValueError):  # an integer of more digits than Python reads

@@ -54,6 +54,7 @@ REFUSED = {
     "family=resnet": f"family {DERIVED}",
     "=3": "'=3' is not of the form key=value",
     "recipe.epochs": "'recipe.epochs' is not of the form key=value",
+    "output_root=a\udcff": "'output_root=a\\udcff' is not UTF-8",
     "-m seed=0,1 seed=2": "seed is given twice: seed=0,1 and seed=2",
     "-m seed=2 seed=0,1": "seed is given twice: seed=2 and seed=0,1",
     "-m model=resnet,resnext model=glob(r*)": "model is given twice: model=resnet,resnext and model=glob(r*)",

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from benchmarks.config.about import check_about
+from benchmarks.config.folders import state_of_files
 from benchmarks.config.hydra_errors import compose_overrides, first_line
 from benchmarks.config.known_keys import check_keys, leaves, references
 from benchmarks.config.schema import check_values, takes_fractions
@@ -98,6 +99,10 @@ class _Composed:
         return self._computed[key]
 
 
+# Of this process, by what is selected and the files' state: the tables of the papers have many rows of few recipes.
+_references: dict[tuple[tuple[str, ...], frozenset[tuple[str, int, int]]], _Composed] = {}
+
+
 class Composer:
     """Composes the trials of a sweep to what Hydra's ``compose`` makes of each.
 
@@ -105,6 +110,7 @@ class Composer:
     """
 
     def __init__(self) -> None:
+        self._files = state_of_files()
         self._results: dict[tuple[str, ...], _Composed | ConfigurationError] = {}
         self._checked: set[tuple[_Composed, _Composed]] = set()
 
@@ -117,9 +123,7 @@ class Composer:
             template, values = self._compose(tuple(job)), {}
             computed = template.config
         config = _filled(computed, values)
-        # A data set may count what is in its folder.
-        place = [text for text in job if text.startswith("data.root=")]
-        reference = template if all(map(_selects, job)) else self._compose((*template.selected, *place))
+        reference = template if all(map(_selects, job)) else self._reference(template, job)
         if (template, reference) not in self._checked:  # trials that differ in values have the same keys
             check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
             self._checked.add((template, reference))
@@ -149,6 +153,17 @@ class Composer:
             if STAND_INS.search(str(error)):
                 return self._compose(tuple(job)), {}
             raise
+
+    def _reference(self, template: _Composed, job: Sequence[str]) -> _Composed:
+        """The recipe as its files have it. Of it are read its keys, the kinds of its values and what it computes unresolved:
+        nothing that the environment sets."""
+        # A data set may count what is in its folder.
+        if place := [text for text in job if text.startswith("data.root=")]:
+            return self._compose((*template.selected, *place))
+        key = template.selected, self._files
+        if key not in _references:
+            _references[key] = self._compose(template.selected)
+        return _references[key]
 
     def _compose(self, overrides: tuple[str, ...]) -> _Composed:
         if overrides not in self._results:

@@ -68,6 +68,15 @@ def choices(group: str) -> list[str]:
     return sorted({path.stem for folder in (CONF, *_added) for path in (folder / group).glob("*.yaml")})
 
 
+def state_of_files() -> frozenset[tuple[str, int, int]]:
+    """Return the path, time of change in ns and size of every configuration in all folders: what compositions depend on."""
+    files = [str(CONF / "config.yaml")]
+    for group in (folder / group for folder in (CONF, *_added) for group in GROUPS):
+        files += [os.path.join(at, name) for at, _, names in os.walk(group) for name in names if name.endswith(".yaml")]
+    states = ((path, os.stat(path)) for path in files if os.path.exists(path))  # a link may lead nowhere
+    return frozenset((path, state.st_mtime_ns, state.st_size) for path, state in states)
+
+
 def read_option(group: str, option: str) -> Mapping[str, Any]:
     """Return what the file of an option holds; empty where there is no such file, or no mapping in it."""
     return _read((CONF, *_added), group, option)

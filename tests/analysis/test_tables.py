@@ -3,6 +3,7 @@
 import csv
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,11 +64,18 @@ def test_every_line_is_complete(table: str) -> None:
         seen.add(key)
 
 
+@cache
+def trials(table: str) -> list[Trial]:
+    """Those that the table's experiment composes, each of its rows."""
+    composed = expand([f"experiment={table}"], multirun=False)
+    assert all(isinstance(trial, Trial) for trial in composed), composed
+    return [trial for trial in composed if isinstance(trial, Trial)]
+
+
 @pytest.mark.parametrize("table", EXPERIMENTS)
 def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
     launched = []
-    for trial in expand([f"experiment={table}"], multirun=False):
-        assert isinstance(trial, Trial), trial
+    for trial in trials(table):
         config = trial.config
         model = [f"{k}={short_value(v)}" for k, v in sorted(trial.overrides.items()) if k.startswith("model.")]
         network = " ".join([config["name"], *model])
@@ -79,8 +87,7 @@ def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
 @pytest.mark.parametrize("table", [name for name in EXPERIMENTS if "Aggregated residual" in tables()[name].paper])
 def test_networks_of_the_resnext_paper_have_the_stride_in_the_3x3(table: str) -> None:
     """Xie et al. 2017, §4, of the ResNets that they compare with, too; He et al. 2016 have it in the 1x1 before."""
-    for trial in expand([f"experiment={table}"], multirun=False):
-        assert isinstance(trial, Trial)
+    for trial in trials(table):
         assert trial.config["model"].get("backbone", trial.config["model"])["stride_in"] == "3x3"
 
 

@@ -1,6 +1,7 @@
 """Overrides to trials: what composes, where it goes, and what is said of what does not."""
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,16 @@ def one(*overrides: str) -> Trial:
     [trial] = expand(overrides, multirun=False)
     assert isinstance(trial, Trial)
     return trial
+
+
+def test_what_differs_from_a_recipe_is_judged_by_its_file_as_it_is_now(own: Path) -> None:
+    recipe, text = own / "recipe" / "mine.yaml", (CONF / "recipe" / "common.yaml").read_text(encoding="utf-8")
+    recipe.parent.mkdir()
+    overrides = ("model=resnet", "data=digits", "recipe=mine", "recipe.epochs=7", "seed=1")
+    for epochs, differing in ((5, {"recipe.epochs": 7}), (7, {}), (9, {"recipe.epochs": 7})):
+        recipe.write_text(re.sub(r"^epochs: *\d+", f"epochs: {epochs}", text, count=1, flags=re.MULTILINE))
+        assert f"epochs: {epochs}" in recipe.read_text()
+        assert one(*overrides).overrides == differing
 
 
 @pytest.mark.parametrize("pair", PAIRS)

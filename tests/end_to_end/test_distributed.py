@@ -58,6 +58,7 @@ def test_two_processes_train_one_trial_inside_a_sweep_and_alone(tmp_path: Path) 
     assert records(tmp_path / "again")["resnet20"]["weights_sha256"] == records(root)["resnet20"]["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_the_global_batches_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     """Without batch-norm (U-Net) the loss of one and of two processes agrees to float32 rounding."""
     losses = []

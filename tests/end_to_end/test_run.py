@@ -142,6 +142,7 @@ def test_the_same_run_untracked_has_the_same_weights_and_numbers(sweep, tmp_path
     assert not (tmp_path / "outputs" / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_imported_weights_are_tested_without_training(sweep, tmp_path: Path) -> None:
     from benchmarks.records.runs import load_runs
     from benchmarks.report.page import write_page
@@ -278,6 +279,7 @@ def test_ctrl_c_stops_and_records(number: signal.Signals, name: str, tmp_path: P
     assert exit_code(tmp_path / "outputs") == 128 + signal.SIGTERM  # the launcher's word to its ranks
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_the_server_of_processes_imports_prints_no_traceback(tmp_path: Path) -> None:
     process = start(*SMALL, "logger=none", root=tmp_path / "outputs")
     children, deadline = Path(f"/proc/{process.pid}/task/{process.pid}/children"), time.monotonic() + 60
@@ -294,6 +296,7 @@ def test_ctrl_c_while_the_server_of_processes_imports_prints_no_traceback(tmp_pa
     assert servers and (process.returncode, err) == (130, "")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_a_mirror_is_waited_for_leaves_the_run_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -314,6 +317,7 @@ def test_ctrl_c_while_a_mirror_is_waited_for_leaves_the_run_finished(
     assert again.returncode == 0 and "finished before" in again.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_leaves_no_process(tmp_path: Path) -> None:
     process = start(*SMALL, "logger=none", root=tmp_path / "outputs")
     deadline = time.monotonic() + 120

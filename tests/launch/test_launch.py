@@ -72,6 +72,7 @@ def test_a_rank_that_raises_takes_only_its_trial_down(tmp_path: Path) -> None:
     assert sorted(record["status"] for record in records(tmp_path)) == ["failed", "ok"]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_is_named_and_a_restart_ends_in_the_same_weights(tmp_path: Path) -> None:
     kill = ("+recipe.optimizer.fault=kill", "+recipe.optimizer.rank=1", "+recipe.optimizer.at=4")
     faulty = ("recipe.optimizer._target_=support.faults.FaultySGD", *kill, *TWO_RANKS, "model=resnet")
@@ -111,6 +112,7 @@ def test_a_trial_that_cannot_be_started_again_fails_alone(tmp_path: Path, monkey
     assert not any(held(path) for path in tmp_path.rglob(LAUNCHER))
 
 
+@pytest.mark.slow
 def test_a_server_that_was_killed_is_named_and_another_goes_on(tmp_path: Path) -> None:
     bad, good = run(tmp_path, "model=resnet", *FAULTY, "+recipe.optimizer.fault=orphan,none")
     assert bad.status == "failed" and "exit code 255 (was the server of processes killed?): " in (bad.error or "")
@@ -143,6 +145,7 @@ def test_a_rank_that_hangs_is_ended_by_either_limit(tmp_path: Path) -> None:
     assert trial_processes() == []
 
 
+@pytest.mark.slow
 def test_several_at_a_time_and_devices_as_a_swept_value(tmp_path: Path) -> None:
     its, watcher = sweep(
         tmp_path, "model=resnet", "seed=0,1", "trainer.devices=1,2", "launch.workers=2", "cluster.oversubscribe=true"

@@ -192,7 +192,8 @@ def test_the_bars_are_drawn_by_the_thread_that_says_the_lines(monkeypatch: pytes
         assert "epoch 2/4" in screen.getvalue()
 
 
-@pytest.mark.parametrize("width", [80, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [80, 120])
 def test_a_real_sweep_leaves_one_whole_line_for_each_run(tmp_path: Path, width: int) -> None:
     pyte = pytest.importorskip("pyte")
     screen = pyte.HistoryScreen(width, 50)

@@ -163,6 +163,7 @@ def test_a_run_goes_online_with_all_that_belongs_to_it(server: WandbServer, tmp_
         assert path.read_bytes() == (directory / "checkpoints" / path.name).read_bytes()
 
 
+@pytest.mark.slow
 def test_offline_and_synced_equals_online_and_once_more_changes_nothing(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_signal_is_an_interruption_there(server: WandbServer, tmp_path: Path, 
     check(server, directory, "interrupted", 143)
 
 
+@pytest.mark.slow
 def test_kill_9_is_marked_by_sync_and_a_resumed_run_has_every_row_once(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,9 +61,8 @@ def own_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if "wandb" in path.parts[-2:] and path.name not in ("wandb", "settings")]
 
 
-@pytest.mark.parametrize(
-    "variable", [{"WANDB_MODE": "disabled"}, pytest.param({"WANDB_DISABLED": "true"}, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("variable", [{"WANDB_MODE": "disabled"}, {"WANDB_DISABLED": "true"}])
 def test_disabled_asks_nothing_and_writes_nothing(
     counted: WandbServer, tmp_path: Path, variable: dict[str, str]
 ) -> None:

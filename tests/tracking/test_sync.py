@@ -42,6 +42,7 @@ def rows_of(run: StoredRun) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if not key.startswith("_")} for row in run.history]
 
 
+@pytest.mark.slow
 def test_every_run_once_in_parallel_and_what_cannot_be_sent_is_named(
     server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

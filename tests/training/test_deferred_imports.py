@@ -1,5 +1,6 @@
 """Modules that are loaded when they are used, each in a process of its own."""
 
+import pytest
 from support.commands import in_python
 
 SIGNAL = """
@@ -100,17 +101,21 @@ assert "torch._dynamo.eval_frame" not in sys.modules
 """ + FIRST.replace("NAME", "config")
 
 
+@pytest.mark.slow
 def test_importing_lightning_does_not_load_scipys_signal_processing_and_using_it_does() -> None:
     in_python(SIGNAL)
 
 
+@pytest.mark.slow
 def test_training_does_not_load_the_compiler_and_compiling_does() -> None:
     in_python(COMPILER)
 
 
+@pytest.mark.slow
 def test_forked_trials_share_what_counting_imports() -> None:
     in_python(FORKS)
 
 
+@pytest.mark.slow
 def test_a_module_of_the_compiler_may_be_imported_first_and_is_loaded_once() -> None:
     in_python("import benchmarks.training" + FIRST.replace("NAME", "symbolic_convert"))

@@ -54,6 +54,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     return from_published(path, NAME)
 
 
+@pytest.mark.slow
 def test_mask_rcnn_finds_what_torchvisions_own_finds(weights: Weights) -> None:
     """Proposals, logits, detections and masks of five images in two batches, to 1e-4: ours rounds boxes to float32."""
     net = instantiate(weights.network, post_nms=(theirs.PROPOSALS, theirs.PROPOSALS))
@@ -126,6 +127,7 @@ def test_targets_of_masks_are_not_torchvisions_at_their_edges() -> None:
     assert float((difference > 1e-9).float().mean()) < 0.15  # at edges alone
 
 
+@pytest.mark.slow
 def test_a_published_file_of_91_ids_becomes_80_categories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As the names were before torchvision 0.13, and with nothing added to the variance, of which some are small."""
     state = theirs.weights(of_classes(91))

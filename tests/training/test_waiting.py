@@ -31,11 +31,13 @@ def problems() -> dict[str, str | None]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", STEPS)
 def test_no_step_waits_for_the_device(step: str, problems: dict[str, str | None]) -> None:
     assert problems[step] is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", WAITING)
 def test_what_waits_is_noticed(step: str, problems: dict[str, str | None]) -> None:
     assert problems[step] is not None

@@ -145,11 +145,24 @@ def test_a_larger_budget_that_departs_from_the_curve_is_said_to_differ(
 
 def test_too_few_different_costs_make_no_curve(tmp_path: Path) -> None:
     make_family(tmp_path, "resnet", 1.0, COSTS[:3])
-    make_family(tmp_path, "resnext", 1.0, (*COSTS[:3], 1.01e11))  # two of the same cost
-    make_family(tmp_path, "densenet", 1.0, COSTS[:4])
+    make_family(tmp_path, "resnext", 1.0, (*COSTS[:3], 1.04 * COSTS[2]))  # two of the same cost
+    make_family(tmp_path, "densenet", 1.0, (*COSTS[:3], 1.06 * COSTS[2]))
     [family] = families(load_runs(tmp_path)[0])
     assert (family.name, family.held_out()) == ("densenet", "")
     assert equal_errors([family]) == []
+
+
+@pytest.mark.parametrize("key", ["recipe.epochs", "trainer.max_train_flops", "trainer.max_train_seconds"])
+def test_budgets_of_one_network_lie_on_one_curve(tmp_path: Path, key: str) -> None:
+    for (place, cost), seed in itertools.product(enumerate(COSTS, 1), range(3)):
+        error = 1 + 6 * (cost / 1e11) ** -0.5 + (seed - 1) / 100
+        make_run(
+            tmp_path,
+            **{"seed": seed, "compute": {"train_flops": cost}, "overrides": {key: place}},
+            metrics={"test/top1_err": error},
+        )
+    [family] = families(load_runs(tmp_path)[0])
+    assert (family.name, family.costs) == ("resnext", pytest.approx(COSTS))
 
 
 def test_what_is_held_out_has_no_other_run_of_its_cost_beside_it(tmp_path: Path) -> None:

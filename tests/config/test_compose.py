@@ -73,9 +73,8 @@ def test_every_pair_composes_and_its_network_takes_its_images(pair: str) -> None
     trial = one(f"model={model}", f"data={data}")
     assert trial.config["recipe"]["name"] == pair
     assert (trial.config["family"], trial.config["data"]["name"]) == (model, data)
-    net = instantiate(trial.config["model"])
-    net.check_image_size(*trial.config["data"]["image_size"])
     module = instantiate(trial.config["module"])
+    module.net.check_image_size(*trial.config["data"]["image_size"])
     assert max(module.learning_rates(100)) == pytest.approx(trial.config["recipe"]["optimizer"]["lr"])
     instantiate(trial.config["datamodule"])
 

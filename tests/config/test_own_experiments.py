@@ -40,24 +40,15 @@ def test_an_experiment_without_its_first_line_is_refused(own) -> None:
     assert str(error.value) == 'experiment mine: its file begins with the line "# @package _global_"'
 
 
-@pytest.mark.parametrize(
-    ("written", "row"),
-    [
-        *(
-            ("20", "20"),
-            ("1e3", "1000.0"),
-            ("true", "True"),
-            ("'null'", "null"),
-            ("nan_", "nan_"),
-            ("2.6e6_x", "2.6e6_x"),
-        ),
-        *(("'a,b'", "a,b"), ("a=b", "a=b"), ("'it''s'", "it's"), ('"[a]"', "[a]"), ("a b", "a b"), ("'~/x'", "~/x")),
-    ],
-)
-def test_a_row_is_a_text_whatever_its_id_looks_like(own, written: str, row: str) -> None:
-    content = f"{HEADER}rows:\n  {written}: model=resnet seed=4\n  other: model=resnext\n"
-    first, second = own(content)
-    assert (first.config["row"], first.config["seed"], second.config["row"]) == (row, 4, "other")
+def test_a_row_is_a_text_whatever_its_id_looks_like(own) -> None:
+    ids = {
+        **{"20": "20", "1e3": "1000.0", "true": "True", "'null'": "null", "nan_": "nan_", "2.6e6_x": "2.6e6_x"},
+        **{"'a,b'": "a,b", "a=b": "a=b", "'it''s'": "it's", '"[a]"': "[a]", "a b": "a b", "'~/x'": "~/x"},
+    }
+    rows = "".join(f"  {written}: model=resnet seed={place}\n" for place, written in enumerate(ids))
+    made = own(f"{HEADER}rows:\n{rows}  other: model=resnext\n")
+    assert [trial.config["row"] for trial in made] == [*ids.values(), "other"]
+    assert [trial.config["seed"] for trial in made[:-1]] == [*range(len(ids))]
 
 
 def test_a_row_that_looks_like_a_number_is_chosen_by_its_id(own) -> None:

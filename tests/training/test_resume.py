@@ -105,7 +105,7 @@ def killed(references, disk: Path | None, tmp_path_factory: pytest.TempPathFacto
     events = {name: result["events"] for name, result in references[1].items()}
     plain, two = events["plain"], events["two ranks"]
 
-    for number in range(7, len(plain), 101):
+    for number in range(7, len(plain), 401):  # a slow test kills at every eleventh
         plan.add(f"plain {number}", "plain", {"event": number}, None)
     # Between the writing of a row and the checkpoint of its epoch; between the renamings of one; after the last epoch.
     plan.add("row", "plain", die("after benchmarks.training.history.append_row", 1), None)

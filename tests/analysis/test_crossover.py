@@ -104,6 +104,7 @@ def test_at_a_single_budget_the_set_is_the_test_there() -> None:
     assert alike.text() == "no crossing within the budgets: a better throughout; a crossing anywhere is not excluded"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "shared"), [(3, 0.0), (3, 0.002), (8, 0.004)])
 def test_the_confidence_set_holds_the_crossing_as_often_as_it_says(n: int, shared: float) -> None:
     # Seeds may share a part of their luck over budgets; the true curves cross at 4/3.

@@ -24,7 +24,7 @@ NETWORKS = [name for name, row in REFERENCE_COUNTS.items() if row["family"] in F
 # Of every kind of network one that is counted soon; all are, with the rows of the tables, by `test_certify.py`.
 QUICK = (
     *("resnet20", "plain34", "resnet50_stride_1x1", "resnext50_32x4d", "densenet40_k12", "densenet_bc100_k12"),
-    "unet64",
+    pytest.param("unet64", marks=pytest.mark.slow),
 )
 
 

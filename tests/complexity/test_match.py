@@ -309,6 +309,7 @@ def test_a_target_is_a_number(target: str, capsys: pytest.CaptureFixture[str]) -
     assert "is no number from 1 to" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_headline_experiment_is_of_matched_costs() -> None:
     """Each row costs what its name says, and as much more at the 28x28 of Fashion-MNIST as that has more pixels than 8x8."""
     rows = yaml.safe_load(HEADLINE.read_text(encoding="utf-8"))["rows"]

@@ -107,6 +107,7 @@ def test_the_page_draws_the_look_from_the_record_alone(outputs: Path) -> None:
         assert '"groupnet":{"colour":"#8B4513","symbol":"star"' in text
 
 
+@pytest.mark.slow
 def test_complexity_match_and_view_layers_take_it(folder: Path, outputs: Path) -> None:
     code = f"""
 from benchmarks.__main__ import main

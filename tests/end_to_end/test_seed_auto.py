@@ -45,6 +45,7 @@ def test_where_no_two_networks_are_compared_it_says_so(tmp_path: Path) -> None:
     assert "no two networks are compared" in last and "whole epochs" in last
 
 
+@pytest.mark.slow
 def test_a_budget_is_that_of_all_looks_together(tmp_path: Path) -> None:
     root, limit = tmp_path / "outputs", 1.3e9
     two = ("model=resnet", "model.depth=8", "model.base_channels=2,4")

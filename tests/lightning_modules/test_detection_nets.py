@@ -174,6 +174,7 @@ def test_detections_are_within_the_image_by_falling_score(form):
         assert float(detection["masks"].min()) >= 0 and float(detection["masks"].max()) <= 1
 
 
+@pytest.mark.slow
 def test_a_detector_learns_an_image_by_heart():
     """All parts of the loss together: 120 steps find both objects and their masks."""
     net = small("fpn", num_classes=7)

@@ -142,6 +142,7 @@ def test_what_is_set_or_runs_elsewhere_is_not_measured(tmp_path: Path, monkeypat
     assert len(allowed) == 1, "precision is left to choose"
 
 
+@pytest.mark.slow
 def test_short_training_is_not_measured_and_runs(tmp_path: Path) -> None:
     """Two per cent of a few steps are less than a step; the command says so and trains with the default."""
     done = run_here(*SMALL, "recipe.epochs=1", "trainer.limit_train_batches=3", root=tmp_path / "outputs")

@@ -107,6 +107,7 @@ def test_what_is_missing_is_trained_by_run_py(tmp_path: Path, capfd: pytest.Capt
     assert "no_such_key" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
 )

@@ -86,6 +86,7 @@ def test_mask_rcnn_finds_what_torchvisions_own_finds(weights: Weights) -> None:
     assert next(figures, None) is None
 
 
+@pytest.mark.slow
 def test_losses_are_torchvisions_where_nothing_is_drawn(weights: Weights) -> None:
     count = theirs.EVERYTHING
     post_nms = (theirs.PROPOSALS, theirs.PROPOSALS)

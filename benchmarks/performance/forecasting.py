@@ -98,9 +98,12 @@ def _forecast(trial: Trial, results: Results, flops_per_s: float | None, measure
     record = files.read_json(trial.directory / files.RECORD) or {}
     # A hash also tells 1 from 1.0, as runs of before have them where the files have the other.
     if is_finished(trial) and (record["config_hash"] == config_hash(trial.config) or refusal(trial) is None):
-        cost, spent = record["complexity"], record["compute"]
-        device_s = spent["wall_s"] * record["parallel"]["world_size"]
-        return Forecast(trial, True, params=cost["params"], train_flops=spent["train_flops"], device_s=device_s)
+        # What other tools have written may lack any of these.
+        cost, spent, parallel = (record.get(part) or {} for part in ("complexity", "compute", "parallel"))
+        wall_s, processes = spent.get("wall_s"), parallel.get("world_size", 1)
+        device_s = None if wall_s is None else wall_s * processes
+        costs = {"params": cost.get("params"), "train_flops": spent.get("train_flops"), "device_s": device_s}
+        return Forecast(trial, True, **costs)
     try:
         problem = refusal(trial)
         return Forecast(trial, problem=problem) if problem else _costs(trial, results, flops_per_s, measure)

@@ -106,7 +106,7 @@ def check_budget(trials: Sequence[Trial | Impossible], ran: Sequence[Trial] = ()
 
 def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> None:
     """Print the table, many trials folded over their seeds, what remains, where figures come from, and what cannot run."""
-    possible = [one for one in forecasts if one.train_flops is not None]
+    possible = [one for one in forecasts if one.finished or one.train_flops is not None]
     left = [one for one in possible if not one.finished]
     price = None
     folded: dict[Any, list[Forecast]] = {}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from hydra.utils import instantiate
 from support.benchmark_command import command
 from support.commands import run_here
@@ -280,6 +281,25 @@ def test_many_trials_are_folded_and_the_impossible_named(kept: Path, capsys: pyt
         line.split() for line in out.splitlines() if line.split()[:4] == ["resnet20", "digits", "resnet_digits", "0"]
     ]
     assert f"{1000 * hours:,.2f}" in first
+
+
+@pytest.mark.parametrize("missing", [None, "complexity", "compute", "parallel"])
+def test_a_finished_run_costs_nothing_more_whatever_its_record_lacks(
+    missing: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["model=resnet", f"output_root={tmp_path / 'outputs'}"]
+    [trial] = expand(asked, multirun=False)
+    assert isinstance(trial, Trial)
+    trial.directory.mkdir(parents=True)
+    (trial.directory / "config.yaml").write_text(yaml.safe_dump(trial.config))
+    made = json.loads((make_run(tmp_path / "made") / "record.json").read_text())
+    (trial.directory / "record.json").write_text(json.dumps({key: made[key] for key in made if key != missing}))
+    [one] = forecast([trial])
+    assert one.finished and not one.remains
+    assert one.params == (None if missing == "complexity" else made["complexity"]["params"])
+    assert one.device_s == (None if missing == "compute" else made["compute"]["wall_s"])
+    assert plan([*asked, "--flops-per-s=1e10"]) == 0
+    assert "0 of 1 run remain" in capsys.readouterr().out
 
 
 def test_a_data_set_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

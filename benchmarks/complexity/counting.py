@@ -16,7 +16,7 @@ trace. The first also counts the networks that the second cannot trace.
 import copy
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache
 from operator import itemgetter
@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from benchmarks.complexity.by_dispatch import count_by_dispatch
 from benchmarks.complexity.by_trace import NotTracedError, count_by_trace
@@ -34,8 +35,21 @@ from benchmarks.units import grouped, one_line
 TRACED = 128  # pixels
 
 
-def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexity]:
+class Uninitialised(TorchFunctionMode):
+    """Leaves weights as they are: drawing them takes long, and is of no use to a count that depends on none."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        # What torch.nn.init hands over as a whole, by keywords, comes here no more when it draws.
+        if func in (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def build(model: Mapping[str, Any], image: Sequence[int], initialised: bool = True) -> tuple[Any, Complexity]:
     """Return the network of a configuration node, in eval mode, and its cost for one image (C, H, W).
+
+    initialised: whether its weights are drawn.
 
     Raises:
         ValueError: there is no such network, or it does not take such images.
@@ -47,7 +61,8 @@ def build(model: Mapping[str, Any], image: Sequence[int]) -> tuple[Any, Complexi
 
     channels, height, width = image
     try:
-        net = instantiate(model)
+        with nullcontext() if initialised else Uninitialised():
+            net = instantiate(model)
     except InstantiationException as error:
         raise ValueError(one_line(str(unwrapped(error)))) from error
     check_image_size(net, height, width)

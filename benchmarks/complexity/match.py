@@ -11,10 +11,9 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from benchmarks.complexity.by_dispatch import count_by_dispatch
-from benchmarks.complexity.counting import check_image_size
+from benchmarks.complexity.counting import Uninitialised, check_image_size
 from benchmarks.complexity.operator_cost import LAYERS
 from benchmarks.config.about import Second, read_matching
 from benchmarks.config.hydra_errors import unwrapped
@@ -78,13 +77,6 @@ def count_layers(net: nn.Module, input_size: tuple[int, int, int]) -> dict[str, 
     with torch.no_grad():
         net.eval()(torch.empty(1, *input_size, device="meta"))
     return {"macs": macs, "params": sum(parameter.numel() for parameter in net.parameters())}
-
-
-class _Uninitialised(TorchFunctionMode):
-    """Leaves weights as they are, which have no values on the meta device: drawing none takes long there."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in (torch.Tensor.normal_, torch.Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def _built(model: Mapping[str, Any]) -> Any:
@@ -245,5 +237,5 @@ class Network:
         )
 
     def _build(self, arguments: Mapping[str, int]) -> Any:
-        with torch.device("meta"), _Uninitialised():
+        with torch.device("meta"), Uninitialised():
             return _built({**self.model, **arguments})

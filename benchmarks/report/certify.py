@@ -128,4 +128,4 @@ def _configs(table: Table) -> tuple[dict[str, dict[str, Any]], str]:
 def _measured(model: str, size: tuple[int, ...]) -> Complexity:
     from benchmarks.complexity.counting import build
 
-    return build(json.loads(model), size)[1]
+    return build(json.loads(model), size, initialised=False)[1]

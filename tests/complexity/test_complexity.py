@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.complexity import by_trace
 from benchmarks.complexity.by_dispatch import count_by_dispatch
 from benchmarks.complexity.by_trace import conv_flop_count, count_by_trace
-from benchmarks.complexity.counting import measure
+from benchmarks.complexity.counting import build, measure
 from lightning_modules.nets import DenseNet, ResNet, UNet
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -44,6 +44,18 @@ def test_reference_counts(name):
     complexity = measure(net, input_size)
     check_cost(name, complexity)
     assert torch_flops(net.to("meta"), input_size) == 2 * complexity.macs
+
+
+def test_weights_that_are_not_drawn_change_no_count() -> None:
+    model = {"_target_": "lightning_modules.nets.ResNet", "depth": 20, "block": "basic", "stem": "cifar"}
+    model |= {"in_channels": 3, "num_classes": 10}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        before = torch.get_rng_state()
+        _, cost = build(model, (3, 32, 32), initialised=False)
+        assert torch.equal(torch.get_rng_state(), before)  # none were drawn
+        net, drawn = build(model, (3, 32, 32))
+    assert cost == drawn and float(net.classifier.weight.detach().std()) > 0
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if "1202" not in name])

@@ -217,9 +217,9 @@ def test_verdicts_are_printed_and_the_same_network_is_measured_once(
 ) -> None:
     measured = []
 
-    def count_calls(model: Any, image: Any) -> Any:
+    def count_calls(model: Any, image: Any, **how: Any) -> Any:
         measured.append(image)
-        return build(model, image)
+        return build(model, image, **how)
 
     monkeypatch.setattr(counting, "build", count_calls)
     monkeypatch.setattr(certify, "tables", lambda: some_rows())
@@ -280,4 +280,9 @@ def test_every_row_of_every_table_and_every_reference_count_is_certified(
     out = " ".join(capsys.readouterr().out.split())
     assert f"{len(RUNNABLE)} rows: " in out and ", 0 that fail" in out
     for name, known in zip(REFERENCE_COUNTS, all_reference_counts(), strict=True):
-        check_cost(name, judged[known] if known in judged else measure(*reference_network(name)))
+        cost = judged.get(known)
+        if cost is None:
+            with counting.Uninitialised():
+                net, size = reference_network(name)
+            cost = measure(net, size)
+        check_cost(name, cost)

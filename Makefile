@@ -14,7 +14,7 @@ help:           ## list the targets
 demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, show the table and the page
 	$(BIN)/python run.py -m model=resnext,densenet
 
-test: .venv/test ## install and run the tests (6 to 10 minutes on 2 cores)
+test: .venv/test ## install and run the tests (5 to 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -n 4 $(ORDER)
 
 test-slow: .venv/checks ## the slow tests and those in a real browser

@@ -40,7 +40,7 @@ class Uninitialised(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # What torch.nn.init hands over as a whole, by keywords, comes here no more when it draws.
+        # torch.nn.init passes some of its functions here, with their arguments by name; what these call inside is not passed.
         if func in (Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
@@ -49,7 +49,7 @@ class Uninitialised(TorchFunctionMode):
 def build(model: Mapping[str, Any], image: Sequence[int], initialised: bool = True) -> tuple[Any, Complexity]:
     """Return the network of a configuration node, in eval mode, and its cost for one image (C, H, W).
 
-    initialised: whether its weights are drawn.
+    initialised: whether its weights are drawn; without, they hold what lies in memory, for a count alone.
 
     Raises:
         ValueError: there is no such network, or it does not take such images.

@@ -110,7 +110,6 @@ class Composer:
     """
 
     def __init__(self) -> None:
-        self._files = state_of_files()
         self._results: dict[tuple[str, ...], _Composed | ConfigurationError] = {}
         self._checked: set[tuple[_Composed, _Composed]] = set()
 
@@ -153,6 +152,10 @@ class Composer:
             if STAND_INS.search(str(error)):
                 return self._compose(tuple(job)), {}
             raise
+
+    @cached_property
+    def _files(self) -> frozenset[tuple[str, int, int]]:
+        return state_of_files()
 
     def _reference(self, template: _Composed, job: Sequence[str]) -> _Composed:
         """The recipe as its files have it. Of it are read its keys, the kinds of its values and what it computes unresolved:

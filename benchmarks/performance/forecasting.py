@@ -100,8 +100,8 @@ def _forecast(trial: Trial, results: Results, flops_per_s: float | None, measure
     if is_finished(trial) and (record["config_hash"] == config_hash(trial.config) or refusal(trial) is None):
         # What other tools have written may lack any of these.
         cost, spent, parallel = (record.get(part) or {} for part in ("complexity", "compute", "parallel"))
-        wall_s, processes = spent.get("wall_s"), parallel.get("world_size", 1)
-        device_s = None if wall_s is None else wall_s * processes
+        wall_s, processes = spent.get("wall_s"), parallel.get("world_size")
+        device_s = None if wall_s is None or processes is None else wall_s * processes
         costs = {"params": cost.get("params"), "train_flops": spent.get("train_flops"), "device_s": device_s}
         return Forecast(trial, True, **costs)
     try:

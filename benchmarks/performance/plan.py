@@ -168,6 +168,9 @@ def _row(group: Sequence[Forecast], price: float | None, counted: bool) -> dict[
     trial: Any = group[0].trial
     done = sum(one.finished for one in group)
     status = "done" if done == len(group) else f"{done} done" if done else ""
+    sums = _sums(group, price)
+    if any(one.train_flops is None for one in group):  # of what another tool trained
+        sums["train_flops"] = None
     return {
         "network": trial.config["name"],
         "data": trial.config["data"]["name"],
@@ -175,7 +178,7 @@ def _row(group: Sequence[Forecast], price: float | None, counted: bool) -> dict[
         "seed": str(len(group) if counted else trial.config["seed"]),
         "params": group[0].params,
         "status": "no data" if group[0].problem else status,
-        **_sums(group, price),
+        **sums,
     }
 
 

@@ -297,9 +297,14 @@ def test_a_finished_run_costs_nothing_more_whatever_its_record_lacks(
     [one] = forecast([trial])
     assert one.finished and not one.remains
     assert one.params == (None if missing == "complexity" else made["complexity"]["params"])
-    assert one.device_s == (None if missing == "compute" else made["compute"]["wall_s"])
+    assert one.device_s == (None if missing in ("compute", "parallel") else made["compute"]["wall_s"])
     assert plan([*asked, "--flops-per-s=1e10"]) == 0
-    assert "0 of 1 run remain" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "0 of 1 run remain" in out
+    [row] = [line.split() for line in out.splitlines() if line.split()[:1] == ["resnet20"]]
+    units = {None: ["k", "G"], "complexity": ["G"], "compute": ["k"], "parallel": ["k", "G"]}  # parameters, train FLOPs
+    assert [word for word in row[4:] if word in ("k", "G")] == units[missing] and row[-1] == "done"
+    assert len(row) == 5 + 2 * len(units[missing]) + (one.device_s is not None), "what is not known is blank"
 
 
 def test_a_data_set_that_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,9 +108,7 @@ def test_what_is_missing_is_trained_by_run_py(tmp_path: Path, capfd: pytest.Capt
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=lambda number: number.name
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_what_interrupts_it_ends_the_sweep_that_it_started(number: signal.Signals, tmp_path: Path) -> None:
     root = tmp_path / "outputs"
     small = ("resnet_table6", "row=resnet20", "data=digits", "seed=0", "logger=none", f"{THREADS}=1")

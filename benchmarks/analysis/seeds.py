@@ -82,8 +82,8 @@ def same_but_seed(runs: Iterable[Run]) -> list[tuple[Run, ...]]:
 
 def latest_by_seed(runs: Iterable[Run]) -> dict[int, Run]:
     """Return the runs by seed, ascending; of several of a seed the one that was started last."""
-    by_seed = sorted(grouped(runs, lambda run: run.seed).items())
-    return {seed: max(same, key=lambda run: str(run.record.get("started"))) for seed, same in by_seed}
+    in_order = sorted(runs, key=lambda run: (run.seed, str(run.record.get("started"))))
+    return {run.seed: run for run in in_order}
 
 
 def shared_overrides(runs: Sequence[Run]) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class Run:
         """Wall time in seconds; of an unfinished run, that up to its last evaluation."""
         return self._spent("wall_s")
 
-    @property
+    @cached_property
     def baselines(self) -> dict[str, float]:
         """Figures of simple methods on the same test set, e.g. `{"otsu_dice": 0.884}`."""
         values = {str(key): number(value) for key, value in self.part("baselines").items()}

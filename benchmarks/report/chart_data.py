@@ -118,7 +118,7 @@ class _Chart:
         runs, index_of = self.comparison.runs, self.known.index_of
         described = next((run for run in runs if run.metric), None)
         as_published = described and described.metric == "test/top1_err" and not any(run.is_reencoded for run in runs)
-        machines = list(self._by_machine)
+        machine_of = {index_of[run]: place for place, same in enumerate(self._by_machine.values()) for run in same}
         return {
             "set": self.number,
             "data": self.title,
@@ -131,7 +131,7 @@ class _Chart:
             "protocol": _protocol_line(runs),
             "runs": [index_of[run] for run in runs],
             **self._placed(runs, physical=False),
-            "machine_of": {index_of[run]: machines.index(machine(run)) for run in runs} if len(machines) > 1 else {},
+            "machine_of": machine_of if len(self._by_machine) > 1 else {},
             "baselines": [{"label": name, "y": value} for name, value in _baseline_errors(runs)],
             "references": [
                 {

@@ -114,7 +114,7 @@ class RayJob:
             return Outcome("ok")
         status, error = self._stopping or (outcome.status, outcome.error)
         record = files.read_json(self.directory / files.RECORD)
-        if record and record["status"] in {"running", "interrupted"} and not held(self.directory / LAUNCHER):
+        if record and record.get("status") in {"running", "interrupted"} and not held(self.directory / LAUNCHER):
             files.amend(self.directory, "failed" if status == "refused" else status, error)
         return Outcome(status, error)
 

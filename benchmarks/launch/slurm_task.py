@@ -132,6 +132,6 @@ def _address(host: str) -> str:
 def amend_record(directory: Path, status: str, error: str) -> None:
     """Corrects the record of a trial that has no result and that nobody runs."""
     record = files.read_json(directory / files.RECORD)
-    if record is None or record["status"] == "ok" or held(directory / LAUNCHER):
+    if record is None or record.get("status") == "ok" or held(directory / LAUNCHER):
         return
     files.amend(directory, status, error)

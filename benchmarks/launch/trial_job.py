@@ -9,7 +9,6 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,8 +237,7 @@ class TrialJob:
     def _finish(self, status: str, error: str | None) -> Outcome:
         """Writes the outcome where the ranks could not, or know less of it."""
         if self._keeps_record and self._begun:
-            with suppress(OSError):  # a full disk
-                files.amend(self.directory, status, error)
+            files.amend(self.directory, status, error)
         if self._group is None:
             self._release()
         return Outcome(status, error)

@@ -176,12 +176,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def amend(directory: Path, status: str, error: str | None) -> None:
-    """Write a run's outcome where its ranks could not, or know less of it. There is no progress any more."""
-    (directory / PROGRESS).unlink(missing_ok=True)
-    record = read_json(directory / RECORD)
-    if record is not None and (record.get("status"), record.get("error")) != (status, error):
-        outcome = {"status": status, "error": error, "finished": record.get("finished") or now()}
-        write_json(directory / RECORD, record | outcome)
+    """Write a run's outcome where its ranks could not, or know less of it. There is no progress any more.
+
+    Where nothing can be written, as to a full disk, the record stays as it is: the launcher has other trials to look after.
+    """
+    with suppress(OSError):
+        (directory / PROGRESS).unlink(missing_ok=True)
+        record = read_json(directory / RECORD)
+        if record is not None and (record.get("status"), record.get("error")) != (status, error):
+            outcome = {"status": status, "error": error, "finished": record.get("finished") or now()}
+            write_json(directory / RECORD, record | outcome)
 
 
 def reopen(directory: Path, error: str | None) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """What is written is on disk under its name, and nothing outside of a run's folder belongs to it."""
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 import yaml
 from support.records import make_run
 
-from benchmarks.records.files import below, pictures, read_config, write_atomic, write_config
+from benchmarks.records.files import RECORD, amend, below, pictures, read_config, read_json, write_atomic, write_config
 from benchmarks.records.runs import load_runs
 
 
@@ -27,6 +28,20 @@ def test_no_two_writers_have_one_temporary_file(tmp_path: Path, monkeypatch: pyt
     for _ in "ab":
         write_atomic(tmp_path / "a", "content")
     assert len(names) == 2 and os.listdir(tmp_path) == ["a"]
+
+
+def test_an_outcome_that_cannot_be_written_leaves_the_record(tmp_path: Path) -> None:
+    """As on a full disk: a launcher, here or of Slurm's or Ray's jobs, goes on to the other trials."""
+    record = make_run(tmp_path, status="running") / RECORD
+    limit, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+    try:
+        amend(record.parent, "failed", "lost")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+    assert (read_json(record) or {})["status"] == "running"
+    amend(record.parent, "failed", "lost")
+    assert (read_json(record) or {})["status"] == "failed"
 
 
 def test_a_configuration_is_read_as_it_was_written(tmp_path: Path) -> None:

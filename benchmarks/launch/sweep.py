@@ -179,9 +179,9 @@ class Sweep:
             self._jobs[index] = started
             record = files.read_json(trial.directory / files.RECORD) or {}
             if record.get("status") != "ok" and made_by_other_code(record):
-                self.watcher.say(
-                    f"{trial.label}  other training code has begun it: it starts anew; {SUPERSEDED}/ keeps that"
-                )
+                commit = (record.get("code") or {}).get("commit")
+                code = f"other training code (commit {one_line(str(commit))[:8]})" if commit else "other training code"
+                self.watcher.say(f"{trial.label}  {code} has begun it: it starts anew; {SUPERSEDED}/ keeps that")
             if not self._listed:
                 write_sweep(self.trials, self.command)
                 self._listed = True

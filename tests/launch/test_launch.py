@@ -225,14 +225,15 @@ def test_an_unfinished_run_of_other_code_starts_anew(tmp_path: Path) -> None:
     [_] = run(tmp_path, "model=resnet")
     [finished] = records(tmp_path)
     path = next(tmp_path.glob("digits/**/seed0")) / files.RECORD
-    halted = finished | {"status": "interrupted", "error": "interrupted", "code": {"training_sha256": "0" * 64}}
+    code = {"commit": "16df2306d065", "training_sha256": "0" * 64}
+    halted = finished | {"status": "interrupted", "error": "interrupted", "code": code}
     files.write_json(path, halted)
     [state], _ = trial_states(tmp_path)
     assert state.state == "interrupted" and state.detail.endswith("by other code than this, so it starts anew")
     its, watcher = sweep(tmp_path, "model=resnet")
     its.run()
     [said] = watcher.said
-    assert its.outcomes == {0: Outcome("ok")} and "other training code has begun it: it starts anew" in said
+    assert its.outcomes == {0: Outcome("ok")} and "other training code (commit 16df2306) has begun it: it starts anew" in said
     [again] = records(tmp_path)
     assert again["resumptions"] == [] and again["run_id"] != finished["run_id"]
     assert len((path.parent / files.HISTORY).read_text().splitlines()) == 2

@@ -23,7 +23,7 @@ def read_progress(directory: Path) -> dict[str, Any] | None:
     return progress | {
         "metrics": {str(name): number(value) for name, value in metrics.items()},
         **{name: text if isinstance(text := progress.get(name), str) else "" for name in ("label", "evaluation")},
-        **{name: number(progress.get(name)) for name in ("elapsed_s", "images_per_s")},
+        **{name: number(progress.get(name)) for name in ("elapsed_s", "left_s", "images_per_s")},
     }
 
 
@@ -33,10 +33,9 @@ def progress_parts(progress: dict[str, Any]) -> dict[str, str]:
         counts = [f"{progress[count]:,}" for count in ("done", "total") if progress[count]]
         return {"phase": progress["what"]} | ({"count": "/".join(counts)} if counts else {})
     parts = {"phase": f"epoch {progress['epoch']}/{progress['epochs']}" if progress["phase"] == "train" else "testing"}
-    elapsed, done, total = progress.get("elapsed_s"), progress["done"], progress["total"]
-    if elapsed is not None:
-        left = clock(elapsed * (total - done) / done) if 0 < done <= total else "?"
-        parts["time"] = f"{clock(elapsed)}<{left}"
+    if (elapsed := progress.get("elapsed_s")) is not None:
+        left = progress.get("left_s")
+        parts["time"] = f"{clock(elapsed)}<{'?' if left is None or left < 0 else clock(left)}"
     if speed := progress.get("images_per_s"):
         parts["speed"] = f"{speed:.3g} img/s" if speed < 100 else f"{speed:,.0f} img/s"
     for name, value in progress["metrics"].items():

@@ -31,7 +31,8 @@ class CostMeter(BatchCallback):
         self.samples_seen = 0
         self.train_s = 0.0
         self.energy = EnergyMeter()
-        self._resumed_wall_s = 0.0
+        self._resumed_wall_s = self._resumed_train_s = 0.0
+        self._resumed_samples = 0
         self._started = time.perf_counter()
         self._training_since: float | None = None
         self._peak_memory = 0  # bytes, up to the last evaluation
@@ -53,9 +54,10 @@ class CostMeter(BatchCallback):
 
     @property
     def images_per_s(self) -> float | None:
-        """Training images per second so far, evaluation left out; None before the first."""
-        trained = self._trained()
-        return self.samples_seen / trained if self.samples_seen and trained else None
+        """Training images per second since this process began or went on with the run, evaluation left out; None before the
+        first."""
+        samples, trained = self.samples_seen - self._resumed_samples, self._trained() - self._resumed_train_s
+        return samples / trained if samples and trained else None
 
     def totals(self, trainer: pl.Trainer, recomputed_macs: int = 0) -> Compute:
         """Return what the run has cost so far; ``recomputed_macs`` are those of one training image that recomputation adds."""
@@ -103,9 +105,9 @@ class CostMeter(BatchCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.samples_seen = state_dict["samples_seen"]
+        self.samples_seen = self._resumed_samples = state_dict["samples_seen"]
         self._resumed_wall_s = state_dict["wall_s"]
-        self.train_s = state_dict["train_s"]
+        self.train_s = self._resumed_train_s = state_dict["train_s"]
         self.energy.millijoules = state_dict["energy_mj"]
 
     def _most_memory(self, trainer: pl.Trainer) -> int:

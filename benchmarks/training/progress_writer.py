@@ -29,6 +29,7 @@ class ProgressWriter(BatchCallback):
         # By these the progress of training is counted: by a budget where it has one.
         self.cost: CostMeter | None = None
         self.budget: Budget | None = None
+        self._began = (0.0, math.inf)  # the run's time, and what was done, when this process began to train
         self._last = -math.inf
         self._phase = ""
         self._batches_tested = 0
@@ -40,6 +41,11 @@ class ProgressWriter(BatchCallback):
         """Write that ``done`` of ``total`` is prepared of ``what``; 0 where a number is not known."""
         if self._is_due(what):
             self._write("prepare", _counts(done, total), what=what)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note what was done before: on another machine, or beside other work, that had another pace."""
+        assert self.cost is not None
+        self._began = self.cost.wall_s, self._training(trainer)["done"]
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Write the metrics of this evaluation, to the log too."""
@@ -102,7 +108,11 @@ class ProgressWriter(BatchCallback):
 
     def _content(self, phase: str, counts: dict[str, float]) -> dict[str, Any]:
         metrics = {"metrics": self._metrics, "label": self._label}
-        pace = {} if self.cost is None else {"elapsed_s": self.cost.wall_s, "images_per_s": self.cost.images_per_s}
+        pace: dict[str, float | None] = {}
+        if self.cost is not None:
+            (since, before), done, wall_s = self._began, counts["done"], self.cost.wall_s
+            left_s = (counts["total"] - done) * (wall_s - since) / (done - before) if done > before else None
+            pace = {"elapsed_s": wall_s, "left_s": left_s, "images_per_s": self.cost.images_per_s}
         return {"phase": phase, **counts, **pace, **metrics, "time": time.time(), "pid": os.getpid()}
 
 

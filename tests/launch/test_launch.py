@@ -233,7 +233,8 @@ def test_an_unfinished_run_of_other_code_starts_anew(tmp_path: Path) -> None:
     its, watcher = sweep(tmp_path, "model=resnet")
     its.run()
     [said] = watcher.said
-    assert its.outcomes == {0: Outcome("ok")} and "other training code (commit 16df2306) has begun it: it starts anew" in said
+    assert its.outcomes == {0: Outcome("ok")}
+    assert "other training code (commit 16df2306) has begun it: it starts anew" in said
     [again] = records(tmp_path)
     assert again["resumptions"] == [] and again["run_id"] != finished["run_id"]
     assert len((path.parent / files.HISTORY).read_text().splitlines()) == 2

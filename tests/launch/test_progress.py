@@ -22,7 +22,8 @@ from benchmarks.launch.progress import SweepProgress, shortened
 from benchmarks.launch.trial_job import Outcome
 
 TRAINING = {
-    **{"phase": "train", "epoch": 2, "epochs": 4, "done": 40, "total": 70, "elapsed_s": 116.4, "images_per_s": 28.13},
+    **{"phase": "train", "epoch": 2, "epochs": 4, "done": 40, "total": 70, "elapsed_s": 116.4, "left_s": 87.3},
+    **{"images_per_s": 28.13},
     **{"metrics": {"val/top1_err": 4.2, "train/loss": 0.31}, "label": "error (%)"},
 }
 PREPARING = {"phase": "prepare", "what": "fetching, MB", "done": 1_234, "total": 0, "metrics": {}}

@@ -9,6 +9,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from benchmarks.records.progress import clock as clock_text
 from benchmarks.records.runs import read_history
 from benchmarks.training import budget as budgets
 from benchmarks.training import cost_meter
@@ -17,6 +18,7 @@ from benchmarks.training.checkpoints import BEST, LAST, AtomicCheckpointIO, Chec
 from benchmarks.training.cost_meter import CostMeter
 from benchmarks.training.finite_loss import FiniteLoss
 from benchmarks.training.history import HistoryWriter
+from benchmarks.training.progress_writer import ProgressWriter
 from benchmarks.training.stopping import StopRequest
 from benchmarks.training.validation_interval import ValidationInterval
 from datamodules.in_memory import InMemoryDataModule
@@ -101,12 +103,13 @@ def test_a_budget_that_ends_amid_an_epoch_is_validated_there(tmp_path: Path) -> 
 
 
 class Clock(pl.Callback):
-    """A clock that steps, evaluations and checkpoints move, by 1, 50 and 700 s."""
+    """A clock that steps, evaluations and checkpoints move, by `step_s`, 50 and 700 s."""
 
     s = 0.0
+    step_s = 1
 
     def on_before_optimizer_step(self, *_: Any) -> None:
-        self.s += 1
+        self.s += self.step_s
 
     def on_validation_batch_end(self, *_: Any) -> None:
         self.s += 50
@@ -153,6 +156,32 @@ def test_a_resumed_run_has_the_time_of_before_and_none_of_between(
     _, _, cost = fit(tmp_path, 2, clock)
     assert cost.train_s == 5 * STEPS
     assert cost.wall_s == kept["wall_s"] + clock.s - begun
+
+
+class Told(ProgressWriter):
+    """Says how far a run is."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        [self.cost] = (one for one in trainer.callbacks if isinstance(one, CostMeter))
+        super().on_train_start(trainer, pl_module)
+
+
+def test_a_resumed_run_tells_the_pace_that_it_has_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(cost_meter, "time", SimpleNamespace(perf_counter=lambda: clock.s))
+    clock.step_s = 100  # beside other work
+    with pytest.raises(Ended):
+        fit(tmp_path, 1, clock, Told(tmp_path), EndAt(5, False))
+    clock.step_s = 1
+    capsys.readouterr()
+    _, _, cost = fit(tmp_path, 1, clock, Told(tmp_path))
+    first, *_ = capsys.readouterr().out.splitlines()
+    left_s = 3 * (3 * 1 + 50)  # three epochs of as many steps and an evaluation as the one that it has done
+    assert first.startswith("epoch 2/5 ") and f"<{clock_text(left_s)}  32 img/s" in first
+    assert cost.images_per_s == 32
+    assert cost.train_s == 3 * 100 + 12
 
 
 @pytest.mark.parametrize(

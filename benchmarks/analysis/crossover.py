@@ -88,7 +88,8 @@ class Crossing:
             return "no difference at any budget"
         if not self.points:
             leader = self.first if sum(self.means) < 0 else self.second
-            text = f"no crossing within the budgets: {leader.name} better throughout"
+            text = f"no crossing within the budgets: {leader.name} {'better' if all(self.means) else 'nowhere worse'}"
+            text += " throughout" if all(self.means) else ""
             if self.intervals is None:
                 return f"{text} ({self.missing})"
             return f"{text}; a crossing {self._intervals()} is not excluded" if self.intervals else text

@@ -42,6 +42,7 @@ class VarianceComponents:
         shared: whether the spread over seeds is pooled with other networks'.
         count: N; 0 where outcomes are not known.
         by_image: mean outcome of each image, shape (…, N), where outcomes are known.
+        common: the spread that is shared, as `pooled` measures it, which tells one pool from another; 0 where none is.
     """
 
     mean: Array
@@ -53,6 +54,7 @@ class VarianceComponents:
     shared: Array
     count: Array = 0
     by_image: Array | None = None
+    common: Array = 0.0
 
 
 @dataclass(frozen=True)
@@ -135,21 +137,22 @@ def pooled(members: Sequence[VarianceComponents]) -> list[VarianceComponents]:
     logarithm = np.log(
         np.maximum(np.maximum(ratio, 0.1 * np.stack([one.residual for one in members]) / divisor), 1e-30)
     )
-    df = (n - 1) * usable
-    total, count = df.sum(axis=0), usable.sum(axis=0)
+    own_df = (n - 1) * usable
+    total, count = own_df.sum(axis=0), usable.sum(axis=0)
     weight = np.maximum(total, 1)
-    common = (ratio * df).sum(axis=0) / weight
+    common = (ratio * own_df).sum(axis=0) / weight
     tested = np.exp(logarithm)
-    mean = (tested * df).sum(axis=0) / weight
-    statistic = total * np.log(np.maximum(mean, 1e-30)) - (logarithm * df).sum(axis=0)
+    mean = (tested * own_df).sum(axis=0) / weight
+    statistic = total * np.log(np.maximum(mean, 1e-30)) - (logarithm * own_df).sum(axis=0)
     inverse = (usable / np.maximum(n - 1, 1)).sum(axis=0) - 1 / weight
     statistic = statistic / (1 + inverse / (3 * np.maximum(count - 1, 1)))
     agree = (count > 1) & (special.chdtrc(np.maximum(count - 1, 1), statistic) >= 1 - CONFIDENCE)
     result = []
-    for one, own, square, alone in zip(members, scale / n, tested, df, strict=True):
+    for one, own, square, alone in zip(members, scale / n, tested, own_df, strict=True):
         shared = agree & ~_spreads_more(square, alone, mean, total)
         seeds = np.where(shared, np.maximum(common * own, one.seeds), one.seeds)
-        result.append(replace(one, seeds=seeds, df=np.where(shared, total, one.df), shared=shared))
+        df = np.where(shared, total, one.df)
+        result.append(replace(one, seeds=seeds, df=df, shared=shared, common=np.where(shared, common, 0.0)))
     return result
 
 
@@ -210,7 +213,7 @@ def contrast(first: VarianceComponents, second: VarianceComponents) -> Contrast:
         images = np.maximum(between - first.residual - second.residual, 0)
         # Where neither images nor seeds vary, other images still may: half an outcome in each cell (Agresti and Min 2005).
         images = np.where(between + first.seeds + second.seeds > 0, images, 1 / (count + 2) ** 2)
-    shared = first.shared & second.shared & (first.df == second.df)
+    shared = first.shared & second.shared & (first.df == second.df) & (first.common == second.common)
     return Contrast(first, second, first.mean - second.mean, images, shared)
 
 
@@ -254,9 +257,13 @@ def half_width(values: Array, weights: Array, confidence: float = CONFIDENCE) ->
 
 def p_value(compared: Contrast) -> Array:
     """Two-sided p-value of no difference, at which the generalised interval ends at zero; 1 where nothing is known to vary."""
-    values, weights = variances(compared)
+    return p_value_of(compared.mean, *variances(compared))
+
+
+def p_value_of(mean: Array, values: Array, weights: Array) -> Array:
+    """The same of a difference with these variances, as `half_width` takes them."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        p = 2 * (special.ndtr(-np.abs(compared.mean)[..., None] / np.sqrt(values)) * weights).sum(axis=-1)
+        p = 2 * (special.ndtr(-np.abs(mean)[..., None] / np.sqrt(values)) * weights).sum(axis=-1)
     return np.where(values[..., 0] > 0, p, 1.0)
 
 

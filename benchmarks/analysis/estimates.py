@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from benchmarks.analysis.error_rates import (
     FEWEST,
+    MOST_SEEDS,
     Contrast,
     VarianceComponents,
     components_of_outcomes,
@@ -21,6 +22,7 @@ from benchmarks.analysis.error_rates import (
     half_width,
     limits,
     p_value,
+    p_value_of,
     pooled,
     seeds_to_show,
     variances,
@@ -111,7 +113,7 @@ class Comparison:
 
     @property
     def seeds_missing(self) -> int | None:
-        """How many more seeds of each would show a difference as large as the mean; None if no number would."""
+        """How many more seeds of each would show a difference as large as the mean; None if 1,000 would not."""
         if self.contrast is None:
             return None
         needed = seeds_to_show(self.contrast, abs(self.mean) / self.scale)
@@ -140,15 +142,15 @@ class Comparison:
         if not float(shown):
             return text
         if missing is None:
-            return f"{text}; more seeds would not show {shown}, more images would" if self.paired else text
+            return f"{text}; {MOST_SEEDS:,} seeds would not show {shown}"
         return f"{text}; {plural(missing, 'more seed')} would show {shown}" if missing else text
 
 
 def estimates(groups: Iterable[Sequence[Run]], figure: str = "", percent: bool | None = None) -> list[Estimate]:
     """The mean of each group of runs that differ in the seed alone, with its interval.
 
-    Spread over seeds is pooled over the groups on the same test images with the same budget and training options, where a test
-    does not contradict it.
+    Spread over seeds is pooled over the groups on the same test images with the same budget and the same overrides of training,
+    where a test does not contradict it; each family may have its own recipe.
 
     Args:
         figure: another metric than the reported one, as `top5_err`.
@@ -183,12 +185,23 @@ def half_width_of_seeds(one: Estimate, seeds: int, runs: int | None) -> float | 
 
     In the unit of the metric, as `seeds` seeds would have it; None where there is no interval.
     """
+    values = _variances_of_seeds(one, seeds, runs)
+    return None if values is None else one.scale * float(half_width(*values))
+
+
+def p_value_of_seeds(one: Estimate, other: float, runs: int | None) -> float:
+    """Two-sided p-value of no difference from `other`, a mean over `runs` others as in `half_width_of_seeds`; 1 where there is
+    no interval."""
+    values = _variances_of_seeds(one, one.n, runs)
+    return 1.0 if values is None else float(p_value_of(np.asarray((one.mean - other) / one.scale), *values))
+
+
+def _variances_of_seeds(one: Estimate, seeds: int, runs: int | None) -> tuple[Any, Any] | None:
     if one.interval is None or one.components is None:
         return None
     per_seed = one.n * (1 / seeds + (1 / runs if runs else 0))
     df = one.components.df * (seeds - 1) / (one.n - 1)
-    values = variances_of_seeds(one.components.seeds * per_seed, df, one.components.residual * per_seed)
-    return one.scale * float(half_width(*values))
+    return variances_of_seeds(one.components.seeds * per_seed, df, one.components.residual * per_seed)
 
 
 def compare(first: Estimate, second: Estimate) -> Comparison:
@@ -292,7 +305,7 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
     """Errors by seed and image (n, N), the test set's checksum, and files that are left out; None where runs have none."""
     from benchmarks.records.outcomes import OUTCOMES, read_outcomes
 
-    rows, left_out, test_set = [], [], ""
+    rows, left_out, missing, test_set = [], [], [], ""
     for run, rate in zip(group, rates, strict=True):
         try:
             outcomes = read_outcomes(run.directory)
@@ -300,6 +313,7 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
             left_out.append(str(error))
             continue
         if outcomes is None:
+            missing.append(f"{run.directory / OUTCOMES} is missing")
             continue
         errors = _errors(outcomes, name)
         test_set = test_set or outcomes.test_sha256
@@ -317,7 +331,7 @@ def _outcomes(group: Sequence[Run], name: str, rates: Sequence[float]) -> tuple[
         else:
             rows.append(errors)
     if len(rows) < len(group):
-        return None, "", tuple(left_out)
+        return None, "", tuple(left_out + missing if rows or left_out else ())  # or they were made without any
     return np.stack(rows), test_set, ()
 
 
@@ -342,7 +356,7 @@ def _errors(outcomes: Any, name: str) -> Any:
 
 
 def _comparable(run: Run) -> str:
-    """What agrees between networks whose spread over seeds may be pooled: test images, budget and training options."""
+    """What agrees between networks whose spread over seeds may be pooled: test images, budget and overrides of training."""
     overrides = {key: value for key, value in run.part("overrides").items() if not key.startswith("model.")}
     budget = run.part("protocol").get("budget") or {}
     return as_key([run.test, budget.get("kind"), budget.get("limit"), overrides])

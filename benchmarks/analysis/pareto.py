@@ -48,7 +48,7 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
     """
     rng = np.random.default_rng(0)
     errors = np.tile(np.array([one.mean for one in networks], dtype=np.float64), (DRAWS, 1))
-    pooled: dict[float, Any] = {}  # one draw of a variance that networks share
+    pooled: dict[tuple[float, float], Any] = {}  # one draw of a variance that networks share
     for index, one in enumerate(networks):
         if one.components is None or one.interval is None:
             continue
@@ -61,7 +61,7 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
         df = float(one.components.df)
         chi = rng.chisquare(df, DRAWS)
         if one.components.shared:
-            chi = pooled.setdefault(df, chi)
+            chi = pooled.setdefault((df, float(one.components.common)), chi)
         # What is particular to one seed on one image is in the spread of the images' means too, and is drawn once, with them.
         drawn_with_images = float(one.components.residual) if one.test_set else 0.0
         deviation = np.sqrt(np.maximum(float(one.components.seeds) * df / chi - drawn_with_images, 0))

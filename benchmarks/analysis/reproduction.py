@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from benchmarks.analysis.error_rates import wilson_limits
-from benchmarks.analysis.estimates import Estimate, estimates, half_width_of_seeds
+from benchmarks.analysis.estimates import Estimate, estimates, half_width_of_seeds, p_value_of_seeds
 from benchmarks.analysis.published import FIGURES, Row, Table
 from benchmarks.analysis.seeds import differing_conditions, same_but_seed
 from benchmarks.records.files import CONFIG, read_config
@@ -59,12 +59,12 @@ class Line:
     @property
     def on_other_data(self) -> bool:
         """Whether the runs are the row's network on another data set than the paper's, or on its images compressed again."""
-        return bool(self.runs) and (self.runs[0].data != self.row.data or self.runs[0].is_reencoded)
+        return bool(self.runs) and on_other_data(self.runs[0], self.row)
 
     @property
     def imported(self) -> bool:
         """Whether the weights came from elsewhere and were only tested here."""
-        return any(run.part("protocol").get("checkpoint") == "imported" for run in self.runs)
+        return any(map(is_imported, self.runs))
 
     def verdict(self) -> tuple[str, str]:
         """The verdict, and in words what it rests on; see `judge`."""
@@ -75,17 +75,26 @@ class Line:
         if self.imported:
             return NOT_RUN, "imported weights"
         images = self.runs[0].n if self.runs else None
-        return judge(self.estimate, self.paper, self.row.runs, margin(self.figure, self.paper, images))
+        if self.estimate is not None and images is None:
+            return UNDER_POWERED, "the number of test images is not recorded"
+        return judge(self.estimate, self.paper, self.row.runs, margin(self.figure, self.paper, images or 1))
+
+    @property
+    def p_value(self) -> float:
+        """The p-value of no difference from the paper's figure, over trainings; 1 of a figure that does not differ."""
+        if self.estimate is None or self.paper is None or self.verdict()[0] != DIFFERS:
+            return 1.0
+        return p_value_of_seeds(self.estimate, self.paper, self.row.runs)
 
 
-def margin(figure: str, paper: float, images: int | None) -> float:
+def margin(figure: str, paper: float, images: int) -> float:
     """The largest difference from the paper's figure that counts as none.
 
     Of an error rate: the 95 % half-width of the paper's own figure under resampling of the test images (Wilson 1927). Two test
     sets of that size would differ by more, by √2 times as much. Of a score of masks: a tenth of its distance from perfect.
     """
     if FIGURES[figure].percent:
-        low, high = wilson_limits(paper / 100, images or 1)
+        low, high = wilson_limits(paper / 100, images)
         return float(100 * (high - low) / 2)
     return SCORE_MARGIN * (1 - paper if FIGURES[figure].high else paper)
 
@@ -125,7 +134,7 @@ def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
     finished = [run for run in runs if run.status == "ok"]
     result = []
     for row in table.rows:
-        groups = same_but_seed(run for run in finished if row.runnable and _belongs(run, table.name, row))
+        groups = same_but_seed(run for run in finished if row.runnable and belongs(run, table.name, row))
         described = [
             ((*_differences(group[0], *_references(table.name)[row.row]), *conditions), group)
             for group, conditions in zip(groups, differing_conditions([group[0] for group in groups]), strict=True)
@@ -153,10 +162,21 @@ def _with_estimates(rows: Sequence[Line]) -> list[Line]:
     return result
 
 
-def _belongs(run: Run, table: str, row: Row) -> bool:
+def belongs(run: Run, table: str, row: Row) -> bool:
+    """Whether a run is of a row: launched as that, or of its network, data and recipe."""
     if (run.record.get("experiment"), run.record.get("row")) == (table, row.row):
         return True
     return (run.data, run.network, run.record["recipe"]) == (row.data, row.network, row.recipe)
+
+
+def on_other_data(run: Run, row: Row) -> bool:
+    """Whether a run of a row is of another data set than the paper's, or of its images compressed again."""
+    return run.data != row.data or run.is_reencoded
+
+
+def is_imported(run: Run) -> bool:
+    """Whether a run's weights came from elsewhere and were only tested here."""
+    return run.part("protocol").get("checkpoint") == "imported"
 
 
 @cache

@@ -6,7 +6,6 @@ from the paper, and the cost. What differs is found by comparing the configurati
 
 import itertools
 import math
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +16,17 @@ from rich.text import Text
 
 from benchmarks.analysis.estimates import SEEDS_ALONE
 from benchmarks.analysis.published import FIGURES, Table, tables
-from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, common_differences
+from benchmarks.analysis.reproduction import (
+    DIFFERS,
+    NOT_RUN,
+    REPRODUCED,
+    UNDER_POWERED,
+    Line,
+    belongs,
+    common_differences,
+    is_imported,
+    on_other_data,
+)
 from benchmarks.records.files import write_atomic, write_json
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.tables import Cell, print_table
@@ -230,15 +239,18 @@ def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[P
 def print_list(output_root: Path, console: Console) -> None:
     """Print every published table with how many of its rows have been run."""
     runs = load_runs(output_root)[0] if output_root.is_dir() else []
-    finished = {(run.data, run.network, run.record["recipe"], run.seed) for run in runs if run.value is not None}
-    done = Counter(seed_of[:3] for seed_of in finished)  # by network, its seeds
+    finished = [run for run in runs if run.value is not None and not is_imported(run)]
     listed = []
     for table in tables().values():
         rows = [row for row in table.rows if row.runnable]
-        seeds = [done[row.data, row.network, row.recipe] for row in rows]
-        run = sorted({count for count in seeds if count})
+        of_rows = [[run for run in finished if belongs(run, table.name, row)] for row in rows]
+        seeds = [
+            len({run.seed for run in members if not on_other_data(run, row)})
+            for row, members in zip(rows, of_rows, strict=True)
+        ]
+        numbers_of = sorted({count for count in seeds if count})
         state = f"{sum(map(bool, seeds))} of {len(rows)}" if rows else "reference lines"
-        counts = "–".join(map(str, dict.fromkeys(run[:1] + run[-1:])))
+        counts = "–".join(map(str, dict.fromkeys(numbers_of[:1] + numbers_of[-1:])))
         listed.append([table.name, table.title, state, counts])
     numbers = ("rows run", "seeds")
     note = "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it"

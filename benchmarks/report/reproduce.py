@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks import terminal
 from benchmarks.analysis import published
+from benchmarks.analysis.error_rates import holm
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, Line, lines
 from benchmarks.records.files import now, write_json
 from benchmarks.records.runs import TABLES, load_runs
@@ -25,8 +26,9 @@ END_S = 120  # that a stopped sweep has for its last checkpoints
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the command ``report reproduce``."""
     parser.description = (
-        "Train what is missing of a published table, and judge it. Exit code 0: every figure is reproduced; 1: one differs; 2: "
-        "open, as a row has not been run, or too few seeds tell. OUTPUT_ROOT/tables/TABLE.verdict.json says so for programs."
+        "Train what is missing of a published table, and judge it. Exit code 0: every figure is reproduced; 1: one differs by "
+        "more than chance over all figures (Holm, p < 0.05); 2: open, as a row has not been run, or too few seeds tell. "
+        "OUTPUT_ROOT/tables/TABLE.verdict.json says so for programs."
     )
     parser.epilog = (
         f"Without a seed, {SEEDS}. launch.budget.device_hours=… refuses a sweep whose forecast is above it; --hours stops one "
@@ -80,17 +82,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def overall(judged: Sequence[Line]) -> str:
-    """Return `differs` where any published figure does, `reproduced` where all are, else `open`.
+    """Return `differs` where any published figure does, corrected over all of them (Holm 1979), `reproduced` where all are, else
+    `open`.
 
     A row that was run in several ways is judged by those that differ from the paper in the fewest things.
     """
     figures = [line for line in judged if line.row.runnable and line.paper is not None]
-    verdicts = []
+    nearest_runs: list[Sequence[Line]] = []
     for same in grouped(figures, lambda line: (line.row.row, line.figure)).values():
-        judgements = [(len(line.differences), line.verdict()[0]) for line in same if line.verdict()[0] != NOT_RUN]
-        fewest = {verdict for number, verdict in judgements if number == min(judgements)[0]}
-        verdicts.append(next((verdict for verdict in (DIFFERS, REPRODUCED) if verdict in fewest), OPEN))
-    return next((verdict for verdict in (DIFFERS, OPEN) if verdict in verdicts), REPRODUCED if verdicts else OPEN)
+        run = [line for line in same if line.verdict()[0] != NOT_RUN]
+        nearest_runs.append([line for line in run if len(line.differences) == min(len(one.differences) for one in run)])
+    if any(p <= 0.05 for p in holm([line.p_value for same in nearest_runs for line in same])):
+        return DIFFERS
+    verdicts = [{line.verdict()[0] for line in same} for same in nearest_runs]
+    reproduced = all(REPRODUCED in of_figure and DIFFERS not in of_figure for of_figure in verdicts)
+    return REPRODUCED if verdicts and reproduced else OPEN
 
 
 def _train(command: Sequence[str], hours: float | None) -> str:

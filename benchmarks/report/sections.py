@@ -20,6 +20,7 @@ from benchmarks.units import MISSING, count, grouped, number, plural
 
 STOPPED = ("killed", "failed", "interrupted", "preempted")
 BUSY_MARK = " *"
+MOST_PAIRS = 100  # of networks, in a table
 SEEDS_NAMED = 12  # of those not started, in one line
 
 
@@ -34,24 +35,33 @@ def means(runs: Sequence[Run], said: Container[str]) -> Table:
         network, mean = Cell(label, look=look_of(run)), Cell(group.text, style="bold")
         rows.append([run.data, network, mean, group.interval_text, of, group.sampling_text])
     heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
-    lead = (
-        "Mean ± sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
+    explained = (
+        "Mean and sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
         "other trainings and other test images would come out. Seeds alone: the outcomes of test images are not stored, or are "
         f"of fewer than {FEWEST_MASKS} masks, so the interval covers other trainings only; sampling is the standard error that "
         "the choice of test images adds. Pooled spread: that of the seeds of several networks, as Bartlett's test tells no "
         "difference. A single seed has no mean."
     )
-    left_out = [f" Left out: {text}." for group in groups for text in group.estimate.left_out]
-    lead += "".join(dict.fromkeys(left_out))
-    return Table("Means over seeds", heads, rows, ("mean ± std", "95 % interval", "sampling"), lead)
+    left_out = dict.fromkeys(f"Left out: {text}." for group in groups for text in group.estimate.left_out)
+    numbers = ("mean ± std", "95 % interval", "sampling")
+    return Table("Means over seeds", heads, rows, numbers, notes=[explained, *left_out])
 
 
 def network_differences(runs: Sequence[Run], said: Container[str]) -> Table:
     """Return the differences between networks on the same test images. The overrides of `said` are said elsewhere."""
-    rows: list[Row] = []
-    if len(runs) <= terminal.STYLED:  # so many pairs would hide the rest
-        rows = [[one.data, f"{one.first} against {one.second}", one.text] for one in differences(runs, said)]
-    return Table("Differences between networks on the same test images", ("data set", "networks", "difference"), rows)
+    heads = ("data set", "networks", "difference")
+    if len(runs) > terminal.STYLED:  # to compare all would take minutes
+        several = len({run.all_but_seed for run in runs}) > 1
+        limited: list[Row] = (
+            [["", "", f"compared, and curves fitted, of up to {terminal.STYLED} runs"]] if several else []
+        )
+        return Table("Differences between networks on the same test images", heads, limited)
+    found = differences(runs, said)
+    # What would show a difference takes 30 ms to compute.
+    shown = found if len(found) <= MOST_PAIRS else sorted(found, key=lambda one: one.p)[:MOST_PAIRS]
+    notes = [f"Of {len(found):,} pairs those of the lowest p."] if len(shown) < len(found) else []
+    rows: list[Row] = [[one.data, f"{one.first} against {one.second}", one.text] for one in shown]
+    return Table("Differences between networks on the same test images", heads, rows, notes=notes)
 
 
 def scaling(runs: Sequence[Run]) -> list[Table]:

@@ -97,7 +97,7 @@ def print_table(table: Table, console: Console, of: int = 0) -> None:
     After ``terminal.MOST`` rows it says how many more there are.
 
     Args:
-        of: the number of rows, where the table has the first ones alone.
+        of: the number of rows, where the table has the first ones alone and the page has all.
     """
     left_out = max(of, len(table.rows)) - terminal.MOST
     table = replace(table, rows=table.rows[: terminal.MOST]).filled()
@@ -113,7 +113,7 @@ def print_table(table: Table, console: Console, of: int = 0) -> None:
         for row in table.rows:
             grid.add_row(*map(_styled, row))
         terminal.print_whole(grid, console)
-    more = [f"… and {left_out:,} more, which report.html has"] if left_out > 0 else []
+    more = [f"… and {left_out:,} more{', which report.html has' if of else ''}"] if left_out > 0 else []
     for note in [*more, *table.notes]:
         console.print(Padding(Text(one_line(note), style="dim"), (0, 0, 0, 2)))
 

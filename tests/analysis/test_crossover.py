@@ -201,7 +201,7 @@ def test_means_that_are_equal_but_for_rounding_do_not_cross() -> None:
     second = curve("b", {1e9: [4.0, 4.2, 4.1], 1e10: [100 * errors / 450 for errors in (6, 5, 6)]})
     crossing = cross(first, second)
     assert crossing is not None and crossing.means[-1] == 0 and crossing.points == []
-    assert crossing.text().startswith("no crossing within the budgets: b better throughout")
+    assert crossing.text().startswith("no crossing within the budgets: b nowhere worse;")
 
 
 def test_a_budget_with_too_few_seeds_leaves_the_crossing_without_an_interval() -> None:

@@ -58,6 +58,8 @@ def test_networks_share_a_spread_only_if_it_is_pooled_over_the_same_seeds() -> N
     one, other = pooled([components_of_rates(np.array([rate, rate + 0.01, rate + 0.02])) for rate in (0.05, 0.08)])
     assert one.shared and other.shared and contrast(one, other).shared
     assert not contrast(one, replace(other, df=other.df + 2)).shared
+    apart = pooled([components_of_rates(np.array([rate, rate + 0.05, rate + 0.1])) for rate in (0.2, 0.3)])[0]
+    assert apart.shared and apart.df == one.df and not contrast(one, apart).shared, "another pool of as many seeds"
 
 
 def test_parts_are_unbiased() -> None:

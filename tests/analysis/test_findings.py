@@ -129,15 +129,19 @@ def test_bfloat16_and_float32_are_not_told_apart() -> None:
     }
     # docs/evidence.md; there the other way round
     expected = {
-        "resnet20": (-0.22, -1.70, 1.26),
-        "densenet_bc40_k12": (-0.22, -1.55, 1.10),
-        "resnet20_c4": (-0.72, -3.57, 2.13),
-        "densenet_bc40_k2": (-0.15, -2.91, 2.62),
+        "resnet20": (-0.22, -1.71, 1.26, 0.72),
+        "densenet_bc40_k12": (-0.22, -1.55, 1.11, 0.70),
+        "resnet20_c4": (-0.72, -3.58, 2.14, 0.55),
+        "densenet_bc40_k2": (-0.15, -2.92, 2.63, 0.90),
     }
     assert half.keys() == expected.keys()
-    for name, (mean, low, high) in expected.items():
+    for name, (mean, low, high, p) in expected.items():
         assert half[name].paired and half[name].n == (3, 3)
         assert (half[name].mean, *(half[name].interval or ())) == pytest.approx((mean, low, high), abs=0.005)
+        assert half[name].p == pytest.approx(p, abs=0.005)
+    detectable = {name: one.detectable for name, one in half.items()}
+    assert min(detectable["resnet20"], detectable["densenet_bc40_k12"]) == pytest.approx(1.8, abs=0.05)
+    assert min(detectable["resnet20_c4"], detectable["densenet_bc40_k2"]) == pytest.approx(3.7, abs=0.05)
 
 
 DETECTION = {

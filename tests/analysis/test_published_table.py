@@ -283,6 +283,14 @@ def test_before_any_run_a_table_shows_the_papers_figures_and_writes_nothing(
     assert main([TABLE, "elsewhere"]) == 2
 
 
+def test_a_run_of_an_unknown_number_of_test_images_is_not_judged(tmp_path: Path) -> None:
+    for seed in range(3):
+        changes = {"metrics": {"test/top1_err": 3.6 + 0.01 * seed, "test/n": None}}
+        finished(tmp_path, f"experiment={TABLE}", f"row={ROW.row}", f"seed={seed}", error=3.6, **changes)
+    [line, *_] = of_row(tmp_path)
+    assert line.verdict() == (UNDER_POWERED, "the number of test images is not recorded")
+
+
 def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for seed in (0, 1):
         finished(tmp_path, "model=resnext", "data=cifar10", f"seed={seed}", error=3.6)
@@ -291,6 +299,9 @@ def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixt
     finished(tmp_path, *limited, error=90.0)
     finished(tmp_path, f"experiment={TABLE}", "row=" + tables()[TABLE].rows[2].row, "data=digits", error=3.6)
     finished(tmp_path, "model=resnet", "data=cifar10", "model.depth=110", error=6.0, status="failed")
+    of_resnet = ("model=resnet", "data=cifar10", "model.depth=56")
+    finished(tmp_path, *of_resnet, "seed=1", error=7.0, dataset={"notes": "re-encoded (lossy JPEG)"})
+    finished(tmp_path, *of_resnet, "seed=2", error=7.0, protocol={"checkpoint": "imported"})
     assert main(["--list", str(tmp_path)]) == 0
     listed = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert "1 of 4" in listed[TABLE] and listed[TABLE].split()[-1] == "2"

@@ -1,23 +1,29 @@
 """The contract of a table: exit code and file of the verdict, of runs that are there and of a sweep that is started."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from support.benchmark_command import command
 from support.commands import CLEAN, ROOT, THREADS, records
 from support.records import make_run
 
+from benchmarks.analysis.estimates import estimate_of_values
 from benchmarks.analysis.published import tables
+from benchmarks.analysis.reproduction import Line
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
-from benchmarks.report.reproduce import _train
+from benchmarks.records.runs import load_runs
+from benchmarks.report.reproduce import _train, overall
 
 reproduce = command("report reproduce")
 
@@ -58,6 +64,26 @@ def test_the_exit_code_is_the_verdict_and_the_file_says_why(
     [row] = [row for row in content["rows"] if row["figure"] == "top1_err"]
     assert (row["paper"], row["n"]) == (PAPER, len(errors))
     assert f"{TABLE}: {verdict}, exit code {code}" in capsys.readouterr().out
+
+
+def test_a_table_that_is_the_papers_differs_by_chance_in_5_of_100(tmp_path: Path) -> None:
+    """Of a single figure so many do, and of twelve nearly half have one."""
+    make_run(tmp_path, data=ROW.data, name=ROW.network, recipe=ROW.recipe, metrics={"test/n": 10_000})
+    [run], _ = load_runs(tmp_path)
+    rng = np.random.default_rng(0)
+    verdicts, alone = [], []
+    for _ in range(200):
+        judged = []
+        for row in range(12):
+            paper = replace(ROW, row=str(row), printed={"top1_err": str(rng.normal(6, 0.25))}, statistic="1")
+            ours = estimate_of_values(rng.normal(6, 0.25, 3).tolist(), percent=True)
+            judged.append(Line(paper, "top1_err", (run,), (), ours))
+        verdicts.append(overall(judged))
+        alone.append(any(line.verdict()[0] == "differs" for line in judged))
+    assert sum(alone) > 60
+    assert verdicts.count("differs") <= 200 * 0.05 + 2.6 * math.sqrt(200 * 0.05 * 0.95)
+    far = replace(judged[0], estimate=estimate_of_values([8.0, 8.001, 8.002], percent=True))
+    assert overall([far, *judged[1:]]) == "differs"
 
 
 EQUAL, WORSE = (PAPER - 0.01, PAPER, PAPER + 0.01), (PAPER + 1.99, PAPER + 2, PAPER + 2.01)

@@ -22,7 +22,9 @@ from support.records import make_run
 from benchmarks import terminal
 from benchmarks.analysis.seeds import baseline_comparisons
 from benchmarks.records.locks import LAUNCHER, Lock
+from benchmarks.records.outcomes import OUTCOMES
 from benchmarks.records.runs import load_runs
+from benchmarks.report import sections
 from benchmarks.report.page import write_page
 from benchmarks.report.runs_table import print_runs
 
@@ -105,7 +107,7 @@ def test_of_more_rows_than_a_terminal_keeps_the_first_are_printed_and_the_others
     monkeypatch.setattr(terminal, "MOST", 2)
     text = render(tmp_path, 100)
     assert "… and 4 more, which report.html has" in text, "of six runs"
-    assert "… and 1 more, which report.html has" in text, "of three means"
+    assert re.search(r"… and 1 more\s*$", text, re.MULTILINE), "of three means, which are on no page"
     rows = [line for line in text.splitlines() if line.rstrip().endswith("ok")]
     assert len(rows) == 2 and all("resnet20" in row for row in rows)
     shown = [row[0][0] for row in Page(write_page(tmp_path)).runs()]
@@ -272,6 +274,33 @@ def test_main_explains_itself(capsys: pytest.CaptureFixture) -> None:
     text = " ".join(capsys.readouterr().out.split())
     assert "usage: python -m benchmarks report [-h] [--list]" in text
     assert "(default: outputs)" in text
+
+
+def test_what_is_left_out_of_an_interval_is_said(tmp_path: Path) -> None:
+    for seed in range(3):
+        folder = make_run(tmp_path, name="resnet20", seed=seed)
+    (folder / OUTCOMES).write_text('{"schema":1,')
+    text = " ".join(render(tmp_path, 160).split())
+    assert "Left out: " in text and "seed2/outcomes.json is no file of outcomes" in text.replace("- ", "-")
+    assert "Seeds alone: the outcomes of test images are not stored" in text
+
+
+def test_of_many_pairs_those_that_differ_most_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, seed in itertools.product(range(4), range(3)):
+        error = 2.0 + 4 * (place == 2) + 0.1 * seed
+        make_run(tmp_path, name=f"resnet{20 + 6 * place}", seed=seed, metrics={"test/top1_err": error})
+    title = "Differences between networks"
+    every = render(tmp_path, 160)
+    assert every[every.index(title) :].count(" against ") == 6
+    monkeypatch.setattr(sections, "MOST_PAIRS", 3)
+    shown = render(tmp_path, 160)
+    rows = [line for line in shown[shown.index(title) :].splitlines() if " against " in line]
+    assert len(rows) == 3 and all("resnet32" in row for row in rows), (
+        "the network that errs more, in three of six pairs"
+    )
+    assert "Of 6 pairs those of the lowest p." in shown
+    monkeypatch.setattr(terminal, "STYLED", 11)
+    assert "compared, and curves fitted, of up to 11 runs" in render(tmp_path, 160)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from lightning_modules.metrics.sums import MeanLoss, Outcomes
 
@@ -42,7 +42,7 @@ class Supervised(pl.LightningModule):
             the whole; batch-norm layers see the parts.
 
     Raises:
-        ValueError: ``net`` is no torch.nn.Module.
+        ValueError: ``net`` is no torch.nn.Module, or the schedule follows a metric.
     """
 
     primary: str
@@ -65,6 +65,10 @@ class Supervised(pl.LightningModule):
         super().__init__()
         if not isinstance(net, nn.Module):
             raise ValueError(f"model._target_ makes a network, a torch.nn.Module, got a {type(net).__name__}")
+        if getattr(scheduler, "func", scheduler) is ReduceLROnPlateau:
+            raise ValueError(
+                "recipe.scheduler is a function of the epoch or step: ReduceLROnPlateau, which follows a metric, is none"
+            )
         self.net = net
         self.decay_norms_and_biases = decay_norms_and_biases
         self.clip_gradient_norm = clip_gradient_norm

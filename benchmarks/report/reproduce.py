@@ -82,8 +82,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def overall(judged: Sequence[Line]) -> str:
-    """Return `differs` where any published figure does, corrected over all of them (Holm 1979), `reproduced` where all are, else
-    `open`.
+    """Return `differs` where any published figure does, corrected over all of them (Holm 1979), `reproduced` where all are,
+    else `open`.
 
     A row that was run in several ways is judged by those that differ from the paper in the fewest things.
     """

@@ -36,11 +36,10 @@ def means(runs: Sequence[Run], said: Container[str]) -> Table:
         rows.append([run.data, network, mean, group.interval_text, of, group.sampling_text])
     heads = ("data set", "network", "mean ± std", "95 % interval", "of", "sampling")
     explained = (
-        "Mean and sample standard deviation of runs that differ in their seed alone, with the 95 % interval of the mean: how "
-        "other trainings and other test images would come out. Seeds alone: the outcomes of test images are not stored, or are "
-        f"of fewer than {FEWEST_MASKS} masks, so the interval covers other trainings only; sampling is the standard error that "
-        "the choice of test images adds. Pooled spread: that of the seeds of several networks, as Bartlett's test tells no "
-        "difference. A single seed has no mean."
+        "Mean and sample standard deviation over seeds, and the 95 % interval of the mean over other trainings and other test "
+        "images. Seeds alone: over other trainings only, as the outcomes of test images are not stored or are of fewer than "
+        f"{FEWEST_MASKS} masks; sampling is the standard error that the choice of test images adds. Pooled: the spread of "
+        "several networks' seeds, as Bartlett's test tells no difference."
     )
     left_out = dict.fromkeys(f"Left out: {text}." for group in groups for text in group.estimate.left_out)
     numbers = ("mean ± std", "95 % interval", "sampling")

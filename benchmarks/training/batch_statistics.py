@@ -22,15 +22,17 @@ class BatchStatistics(pl.Callback):
     Args:
         images: of the training split, evenly spaced; all where there are no more.
         batch_size: of these images.
+        ema_decay: of the average of weights, which averages running statistics too; None where there is none.
     """
 
-    def __init__(self, images: int, batch_size: int) -> None:
+    def __init__(self, images: int, batch_size: int, ema_decay: float | None = None) -> None:
         self.images = images
         self.batch_size = batch_size
+        self.ema_decay = ema_decay
 
     def are_used(self, trainer: pl.Trainer, net: nn.Module) -> bool:
         """Tell whether an evaluation at this step of training has such statistics."""
-        return trainer.global_step < steps_needed(net)
+        return trainer.global_step < steps_needed(net, self.ema_decay)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Compute the statistics of the network that is about to be evaluated: the averaged one, where weights are averaged."""
@@ -59,7 +61,10 @@ def compute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.eval()
 
 
-def steps_needed(net: nn.Module) -> int:
-    """Return the steps after which a network's running averages no longer show their first values; 0 without batch norm."""
-    momenta = [layer.momentum for layer in net.modules() if isinstance(layer, _BatchNorm) and layer.momentum]
-    return ceil(WINDOWS / min(momenta)) if momenta else 0
+def steps_needed(net: nn.Module, ema_decay: float | None = None) -> int:
+    """Return the steps after which a network's running averages, or an average of these, no longer show their first values; 0
+    without batch norm."""
+    rates = [layer.momentum for layer in net.modules() if isinstance(layer, _BatchNorm) and layer.momentum]
+    if rates and ema_decay is not None:
+        rates.append(1 - ema_decay)
+    return ceil(WINDOWS / min(rates)) if rates else 0

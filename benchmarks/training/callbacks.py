@@ -61,7 +61,7 @@ def training_callbacks(
             raise ValueError(
                 f"recipe.batch_norm_images={images} is for classification and segmentation: leave it out of a detector's recipe"
             )
-        run.batch_statistics = BatchStatistics(images, recipe["batch_size"])
+        run.batch_statistics = BatchStatistics(images, recipe["batch_size"], options.ema_decay)
     return [
         run.memory,
         *([] if run.mirror is None else [MirrorCheck(run.mirror)]),

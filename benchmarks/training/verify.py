@@ -258,14 +258,14 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
         step = content.get("global_step") if isinstance(content, dict) else None
         if not isinstance(step, int):
             raise ValueError(f"{path} is no checkpoint of a run: it has no global_step")
-        fewest = total - step
-        if 0 < fewest <= most:
+        if step < total:
+            fewest = total - step
+        if step < total and fewest <= most:
             return path, fewest
     if total <= most:
         return None, total
-    raise ValueError(
-        f"--replay {most}: the last checkpoint before the end is {plural(fewest, 'step')} back, --replay {fewest} would do"
-    )
+    start = "the last checkpoint before the end" if fewest < total else "the start of training"
+    raise ValueError(f"--replay {most}: {start} is {plural(fewest, 'step')} back, --replay {fewest} would do")
 
 
 def _differing_results(run: Run, again: dict[str, Any], rows: Sequence[dict[str, Any]], steps: int) -> str:

@@ -1,5 +1,8 @@
 """Sums over samples and processes, and lists of them, that are updated without waiting for a GPU."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -20,6 +23,14 @@ class MeanLoss(Metric):
         super().__init__()
         self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *others: Any) -> "MeanLoss":
+        """Move to a device, and stay in float64: a sum in bfloat16 stops growing, one in float16 ends at 65,504."""
+        exact, default = self.total, self._defaults["total"]
+        super()._apply(fn, *others)
+        device = self.total.device
+        self.total, self._defaults["total"] = exact.to(device), default.to(device)
+        return self
 
     def update(self, losses: Tensor) -> None:
         """Add the loss of each sample, shape (N,)."""

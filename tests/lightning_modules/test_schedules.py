@@ -177,3 +177,8 @@ class Stepping(Supervised):
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
         self.rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
         return self.net(batch[0]).mean()
+
+
+def test_a_schedule_that_follows_a_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^recipe\.scheduler is a function of the epoch or step: ReduceLROnPlateau"):
+        Supervised(nn.Identity(), partial(torch.optim.SGD, lr=0.1), partial(torch.optim.lr_scheduler.ReduceLROnPlateau))

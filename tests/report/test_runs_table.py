@@ -282,7 +282,7 @@ def test_what_is_left_out_of_an_interval_is_said(tmp_path: Path) -> None:
     (folder / OUTCOMES).write_text('{"schema":1,')
     text = " ".join(render(tmp_path, 160).split())
     assert "Left out: " in text and "seed2/outcomes.json is no file of outcomes" in text.replace("- ", "-")
-    assert "Seeds alone: the outcomes of test images are not stored" in text
+    assert "as the outcomes of test images are not stored" in text
 
 
 def test_of_many_pairs_those_that_differ_most_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

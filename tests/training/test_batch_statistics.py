@@ -87,6 +87,15 @@ def test_the_first_value_fades_below_a_ten_thousandth(momentum: float | None, st
         assert (1 - momentum) ** steps < 1e-4
 
 
+def test_an_average_of_weights_shows_the_first_value_for_longer() -> None:
+    net = nn.Sequential(nn.BatchNorm2d(1))
+    assert steps_needed(net, ema_decay=0.5) == 100
+    assert steps_needed(net, ema_decay=0.99) == 1000 and 0.99**1000 < 1e-4
+    assert steps_needed(nn.Sequential(nn.Conv2d(1, 1, 1)), ema_decay=0.99) == 0
+    assert BatchStatistics(20, 10, ema_decay=0.99).are_used(SimpleNamespace(global_step=999), net)
+    assert not BatchStatistics(20, 10).are_used(SimpleNamespace(global_step=999), net)
+
+
 def test_a_detector_has_none_and_says_so_before_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(callbacks, "RegionCostMeter", lambda *arguments: None)
     recipe = {"batch_size": 2, "epochs": 1, "batch_norm_images": 8}

@@ -184,6 +184,17 @@ def test_a_replay_that_is_not_possible_is_refused(
     assert message in captured.err and not captured.out
 
 
+def test_a_run_whose_last_checkpoints_are_of_one_step_is_replayed_from_its_start(
+    copied: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where checkpoints are saved within epochs: one stands before the last evaluation, one after it."""
+    shutil.copyfile(copied / "checkpoints" / "last.ckpt", copied / "checkpoints" / "previous.ckpt")
+    assert verify([str(copied), "--replay", "3"]) == 2
+    assert "the start of training is 6 steps back, --replay 6 would do" in capsys.readouterr().err
+    assert verify([str(copied), "--replay", "6"]) == 0
+    assert verdicts(capsys)["replay"] == "ok"
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [

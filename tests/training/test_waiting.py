@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.absent_device import STEPS, WAITING
+from torch import nn
 
 from lightning_modules.metrics.sums import ConfusionMatrix, MeanLoss
 
@@ -63,3 +64,14 @@ def test_mean_loss_counts_samples_not_batches() -> None:
     loss.update(torch.tensor([10.0]))
     mean, count = loss.compute()
     assert (float(mean), int(count)) == (4.0, 4) and mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_losses_are_summed_exactly_whatever_the_networks_precision(dtype: torch.dtype) -> None:
+    """Of an epoch of CIFAR-10 a sum in bfloat16 gave 0.73 for 2, one in float16 infinity."""
+    loss = nn.ModuleDict({"val": MeanLoss()}).to(dtype=dtype)["val"]
+    for _ in range(2):
+        for _ in range(704):
+            loss.update(torch.full((64,), 2.0))
+        assert loss.compute()[0].item() == 2
+        loss.reset()

@@ -48,8 +48,9 @@ class _Composed:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What a run of it computes, unresolved."""
-        return identity(self.written)
+        """What a run of it computes, unresolved; and the arguments of the data's source, whose own values stand nowhere else."""
+        flat = flatten(self.written)
+        return identity(self.written) | {key: flat[key] for key in flat if key.startswith("data.source.")}
 
     @cached_property
     def named(self) -> set[str]:

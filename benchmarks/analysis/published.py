@@ -7,11 +7,10 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.complexity.reference_counts import TABLES, ReferenceCounts, reference_counts_of
-from benchmarks.config.trial import CONF
+from benchmarks.config.folders import read_option
 from benchmarks.records.runs import Run
 from benchmarks.units import nearest, number
 
-DATA = CONF / "data"
 WORDS = ("row", "label", "data", "network", "recipe", "params", "macs", "statistic", "source", "status", "note")
 
 
@@ -142,11 +141,9 @@ def scores(data: str) -> list[Row]:
 @cache
 def reference_points(data: str) -> list[tuple[Row, ReferenceCounts]]:
     """Networks of this suite with a published top-1 error on a data set, once each and error, with their exact counts."""
-    import yaml
-
-    if not (DATA / f"{data}.yaml").exists():  # of another version
+    config = read_option("data", data)
+    if not config:  # of another version
         return []
-    config = yaml.safe_load((DATA / f"{data}.yaml").read_text(encoding="utf-8"))
     image = (config["in_channels"], *config["image_size"])
     points: dict[tuple[str, str], tuple[Row, ReferenceCounts]] = {}
     for row in (row for table in tables().values() for row in table.rows):

@@ -78,7 +78,8 @@ def state_of_files() -> frozenset[tuple[str, int, int]]:
 
 
 def read_option(group: str, option: str) -> Mapping[str, Any]:
-    """Return what the file of an option holds; empty where there is no such file, or no mapping in it."""
+    """Return what the file of an option holds, with that of the files that it begins with; empty where there is no such file, or
+    no mapping in it."""
     return _read((CONF, *_added), group, option)
 
 
@@ -87,4 +88,7 @@ def _read(folders: tuple[Path, ...], group: str, option: str) -> dict[str, Any]:
     paths = (folder / group / f"{option}.yaml" for folder in folders)
     path = next((path for path in paths if path.is_file()), None)
     content = yaml.safe_load(path.read_text(encoding="utf-8")) if path else None
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    below = (name for name in content.get("defaults", ()) if isinstance(name, str) and name != "_self_")
+    return {key: value for name in below for key, value in _read(folders, group, name).items()} | content

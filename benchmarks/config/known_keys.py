@@ -79,7 +79,7 @@ def of_other_options(key: str, chosen: Mapping[str, str]) -> str:
     group, _, name = key.partition(".")
     if group not in OF_OPTIONS or key not in KEYS or group not in chosen:
         return ""
-    options = [option for option in choices(group) if name in _keys_of(group, option)]
+    options = [option for option in choices(group) if name in read_option(group, option)]
     if not options or chosen[group] in options:
         return ""
     return f"nothing reads {key} with {group}={chosen[group]}; it is a key of {group}={', '.join(options)}"
@@ -95,13 +95,6 @@ def of_wandb(key: str, config: Mapping[str, Any]) -> str:
     of_mirror = any(f"{group}.{mirror}.{name}" in KEYS for mirror in MIRRORS)
     hint = f"; of another mirror it is {group}.NAME.{name}" if of_mirror else ""
     return f"{key} is a key of W&B's: logger=wandb{hint}"
-
-
-def _keys_of(group: str, option: str) -> set[str]:
-    """Return the keys that an option's file sets, or a file that it begins with."""
-    content = read_option(group, option)
-    below = [text for text in content.get("defaults", ()) if isinstance(text, str) and text != "_self_"]
-    return set(content).union(*(_keys_of(group, text) for text in below))
 
 
 def is_read(key: str, config: Mapping[str, Any], named: Iterable[str]) -> bool:

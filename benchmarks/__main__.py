@@ -43,21 +43,21 @@ class Command:
 VIEWS = {
     "layers": Command(
         "MACs, parameters and activations of every layer: a bar chart per network",
-        "report.views:layers",
+        "report.layers_view",
         config_dir=True,
     ),
-    "cardinality": Command("error over cardinality at constant cost", "report.views:cardinality", config_dir=True),
+    "cardinality": Command("error over cardinality at constant cost", "report.cardinality_view", config_dir=True),
     "deconvolution": Command(
         "what an up-convolution computes and costs, and when it makes checkerboards",
-        "report.views:deconvolution",
+        "report.deconvolution_view",
         config_dir=True,
     ),
-    "accuracy": Command("error over the cost of an image, a curve for each family", "report.views:accuracy"),
-    "scaling": Command("error over training compute, a fitted curve for each family", "report.views:scaling"),
+    "accuracy": Command("error over the cost of an image, a curve for each family", "report.accuracy_view"),
+    "scaling": Command("error over training compute, a fitted curve for each family", "report.scaling_view"),
     "learning_rates": Command(
-        "validation loss over learning rate, and the rate of each network", "report.views:learning_rates"
+        "validation loss over learning rate, and the rate of each network", "report.learning_rate_view"
     ),
-    "reuse": Command("how much each layer of a trained DenseNet uses of each layer before it", "report.views:reuse"),
+    "reuse": Command("how much each layer of a trained DenseNet uses of each layer before it", "report.feature_reuse"),
 }
 REPORT = {
     "reproduce": Command("train what a published table lacks and judge it: exit code 0, 1 or 2", "report.reproduce"),

@@ -48,7 +48,7 @@ class _Composed:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What a run of it computes, unresolved; and the arguments of the data's source, whose own values stand nowhere else."""
+        """What a run of it computes, unresolved, with the source's arguments: what is set there has no other home."""
         flat = flatten(self.written)
         return identity(self.written) | {key: flat[key] for key in flat if key.startswith("data.source.")}
 

@@ -78,8 +78,8 @@ def state_of_files() -> frozenset[tuple[str, int, int]]:
 
 
 def read_option(group: str, option: str) -> Mapping[str, Any]:
-    """Return what the file of an option holds, with that of the files that it begins with; empty where there is no such file, or
-    no mapping in it."""
+    """Return what the file of an option holds, and the files that it begins with; empty where there is no such file, or no
+    mapping in it."""
     return _read((CONF, *_added), group, option)
 
 

@@ -1,5 +1,6 @@
 """Accuracy over cost with the networks matched in cost, as a page."""
 
+import argparse
 import math
 import re
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from benchmarks.config.folders import choices
 from benchmarks.records.runs import Run, debugging_left_out, load_runs
 from benchmarks.report.figures import Trace, figure, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import another_look, look_of
-from benchmarks.report.view import Figure, View
+from benchmarks.report.view import Figure, View, add_root, path_of, write
 from benchmarks.units import count, nearest, score_label, si
 
 EXPERIMENT = "compute_accuracy"
@@ -112,3 +113,19 @@ def _curve(run: Run) -> str:
 
 def _row(run: Run) -> re.Match[str] | None:
     return _ROW.fullmatch(str(run.record.get("row")))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view accuracy``."""
+    parser.description = (
+        "Test error, or score, over multiply-adds of one image from finished runs: a curve for each family, in a band from the "
+        "lowest to the highest seed."
+    )
+    add_root(parser, "accuracy")
+    parser.add_argument("--experiment", help=f"default: {EXPERIMENT}, or all runs where none is of it")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the view of accuracy."""
+    view = accuracy_view(arguments.output_root, arguments.experiment)
+    write(view, arguments, path_of(arguments.output_root, "accuracy"))

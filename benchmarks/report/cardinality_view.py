@@ -1,17 +1,20 @@
 """What cardinality costs and buys at a constant cost, as a page."""
 
+import argparse
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.complexity.profile import layers_in_order
+from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial, config_hash
 from benchmarks.records.runs import Run, load_runs, overrides_text
 from benchmarks.report.figures import bars, figure, hollow, seeds_caption, seeds_over, ticks
 from benchmarks.report.style import family_look
-from benchmarks.report.view import Figure, View
+from benchmarks.report.view import Figure, View, add_out, path_of, write
 from benchmarks.units import grouped, si
 
 EXPERIMENT = "group_convolution"
@@ -146,3 +149,20 @@ def _over_cardinality(points: Sequence[Point]) -> dict[str, Any]:
         bargap=0.4,
         bargroupgap=0.08,
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view cardinality``."""
+    parser.description = (
+        f"Test error over cardinality from the finished runs of experiment={EXPERIMENT}, or of another that is named, "
+        "in a band from the lowest to the highest seed, and below it what the networks cost. Without runs the cost alone."
+    )
+    terminal.add_overrides(parser, ": data=digits …")
+    add_out(parser, "cardinality")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the view of cardinality."""
+    named = any(override.startswith("experiment=") for override in arguments.overrides)
+    trials = expand_all([*([] if named else [f"experiment={EXPERIMENT}"]), *arguments.overrides])
+    write(cardinality_view(trials), arguments, path_of(trials[0].config["output_root"], "cardinality"))

@@ -1,16 +1,19 @@
 """What an up-convolution computes and costs: checkerboards of kernel against stride, and its multiply-adds, as a page."""
 
+import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks import terminal
 from benchmarks.complexity.profile import network_and_cost
+from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import ConfigurationError, Trial
 from benchmarks.records.lazy import np
 from benchmarks.report.figures import LEGEND, bars, colour_axis, figure
 from benchmarks.report.style import family_look
-from benchmarks.report.view import Figure, View, note
+from benchmarks.report.view import Figure, View, add_out, note, path_of, write
 from benchmarks.units import plural
 
 DEFAULT = ("model=unet", "data=isbi2012")  # the published U-Net
@@ -205,3 +208,19 @@ def _cost(trial: Trial) -> Figure:
 
 def _sides(kernel: Sequence[int]) -> str:
     return "×".join(map(str, kernel))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view deconvolution``."""
+    parser.description = (
+        "What an up-convolution computes and costs: checkerboards of kernel against stride, and the multiply-adds of each "
+        "up-convolution of a network beside what could stand in its place."
+    )
+    terminal.add_overrides(parser, f" (default: {' '.join(DEFAULT)})")
+    add_out(parser, "deconvolution")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the view of deconvolution."""
+    trials = expand_all(arguments.overrides or DEFAULT)
+    write(deconvolution_view(trials), arguments, path_of(trials[0].config["output_root"], "deconvolution"))

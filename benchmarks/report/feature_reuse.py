@@ -1,5 +1,6 @@
 """Which earlier layers a dense block's layers read: mean absolute weights, from a finished run."""
 
+import argparse
 import io
 import math
 import re
@@ -11,7 +12,7 @@ from typing import Any
 from benchmarks.records.files import checkpoint_of, read_bytes, read_config
 from benchmarks.records.lazy import torch
 from benchmarks.report.figures import colour_axis
-from benchmarks.report.view import Figure, View, note
+from benchmarks.report.view import Figure, View, note, write
 
 REUSE = "feature_reuse.html"
 NEEDED = {"family": str, "name": str, "seed": int, "data.name": str, "recipe.name": str}
@@ -168,3 +169,19 @@ def _heat_maps(matrices: Sequence[Sequence[Sequence[float]]], by_layer: bool) ->
         )
         start += size * cell + GAP
     return {"traces": traces, "layout": layout}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view reuse``."""
+    parser.description = (
+        "How much weight each layer of a trained DenseNet puts on the feature maps of each layer before it: a heat map per "
+        "dense block, as in Figure 5 of Huang et al. 2017."
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/digits/densenet…/seed0")
+    parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help="which weights (default: last)")
+    parser.add_argument("--out", metavar="FILE", type=Path, help=f"default: RUN/{REUSE}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the view of feature reuse."""
+    write(reuse_view(arguments.run, arguments.checkpoint), arguments, arguments.run / REUSE)

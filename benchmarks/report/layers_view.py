@@ -1,16 +1,19 @@
 """Cost of a network layer by layer, as a page."""
 
+import argparse
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from benchmarks import terminal
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.profile import PlacedLayer, layers_in_order
 from benchmarks.config.about import NEUTRAL, read_look
+from benchmarks.config.compose import expand_all
 from benchmarks.config.trial import Trial
 from benchmarks.report.figures import LEGEND
-from benchmarks.report.view import Figure, View, note
+from benchmarks.report.view import Figure, View, add_out, note, path_of, write
 from benchmarks.units import si
 
 QUANTITIES = {"macs": "MACs", "params": "parameters", "activations": "activations"}
@@ -129,3 +132,19 @@ def _bars(trial: Trial, cost: Complexity, layers: Sequence[PlacedLayer], tops: M
         **axes,
     }
     return {"traces": traces, "layout": layout}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view layers``."""
+    parser.description = (
+        "MACs, parameters and activations of every convolution and linear layer, in the order in which an image meets them: a "
+        "bar chart per network."
+    )
+    terminal.add_overrides(parser, "; several values make several charts")
+    add_out(parser, "layers")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the view of layers."""
+    trials = expand_all(arguments.overrides)
+    write(layers_view(trials), arguments, path_of(trials[0].config["output_root"], "layers"))

@@ -1,5 +1,6 @@
 """Validation loss over learning rate, and the rate that each network gets, as a page."""
 
+import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import debugging_left_out, load_runs
 from benchmarks.report.figures import Trace, figure, line, mean_of_seeds, plain, points, ticks
 from benchmarks.report.style import look_of
-from benchmarks.report.view import Figure, View
+from benchmarks.report.view import Figure, View, add_root, path_of, write
 from benchmarks.units import grouped, si
 
 
@@ -113,3 +114,19 @@ def _over_rate(networks: Sequence[RateTrials]) -> dict[str, Any]:
         {"title": "learning rate", "type": "log", **ticks(rates, [f"{rate:g}" for rate in rates])},
         {"title": "validation loss (nats)", "type": "log"},
     )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view learning_rates``."""
+    parser.description = (
+        "Validation loss over learning rate, and each network's rate: of the networks that have finished at two rates or "
+        "more, as with experiment=learning_rates."
+    )
+    add_root(parser, "learning_rates")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the view of learning rates, and print the rates."""
+    networks = networks_tried(arguments.output_root)
+    print(*rate_lines(networks), sep="\n")
+    write(learning_rate_view(networks), arguments, path_of(arguments.output_root, "learning_rates"))

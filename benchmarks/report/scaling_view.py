@@ -1,5 +1,6 @@
 """Error over training compute with the fitted curve of each family, as a page."""
 
+import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from benchmarks.records.lazy import np
 from benchmarks.records.runs import debugging_left_out, load_runs
 from benchmarks.report.figures import Trace, band, figure, line, plain, points, ticks
 from benchmarks.report.style import another_look, look_of
-from benchmarks.report.view import Figure, View
+from benchmarks.report.view import Figure, View, add_root, path_of, write
 from benchmarks.units import grouped, metric_text, score, score_label, si
 
 FARTHEST = 2.0  # times the largest run: a curve says nothing beyond
@@ -95,3 +96,17 @@ def _ends(errors: Any, label: str) -> tuple[list[float], list[float], list[float
     low, high = np.quantile(errors[:, 1:], QUANTILES, axis=1)
     low, mean, high = ([score(float(value), label)[1] for value in values] for values in (low, errors[:, 0], high))
     return low, mean, high
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the command ``view scaling``."""
+    parser.description = (
+        "Test error, or score, over training FLOPs from finished runs: a fitted curve in its 95 % band for each family that "
+        "has runs of several seeds at four different costs, and which family needs how much of another's compute."
+    )
+    add_root(parser, "scaling")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the view of scaling."""
+    write(scaling_view(arguments.output_root), arguments, path_of(arguments.output_root, "scaling"))

@@ -1,9 +1,12 @@
-"""What all views share: figures, the page around them, and its rendering."""
+"""What all views share: figures, the page around them, and the arguments and the end of their commands."""
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from benchmarks.records.files import write_atomic
 from benchmarks.report.rendering import render_template
 
 
@@ -45,3 +48,27 @@ def render(view: View) -> str:
 def note(text: str, x: float, y: float, **changes: Any) -> dict[str, Any]:
     """Return a text above a height of the whole chart."""
     return {"text": text, "x": x, "y": y, "yref": "paper", "yanchor": "bottom", "showarrow": False} | changes
+
+
+def add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    """Describe ``--out`` of the view ``name``."""
+    parser.add_argument("--out", metavar="FILE", type=Path, help=f"default: {path_of('OUTPUT_ROOT', name)}")
+
+
+def add_root(parser: argparse.ArgumentParser, name: str) -> None:
+    """Describe the arguments of the view ``name`` of finished runs."""
+    parser.add_argument("output_root", metavar="OUTPUT_ROOT", type=Path, nargs="?", default=Path("outputs"))
+    add_out(parser, name)
+
+
+def path_of(output_root: str | Path, name: str) -> Path:
+    """Return where the view ``name`` lies below an output root."""
+    return Path(output_root, "views", f"{name}.html")
+
+
+def write(view: View, arguments: argparse.Namespace, default: Path) -> None:
+    """Write a view to ``--out`` or its default path, and print where it is."""
+    path = arguments.out or default
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, render(view))
+    print(path)

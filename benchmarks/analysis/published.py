@@ -50,7 +50,7 @@ FIGURES = {
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """A row of a published table.
 
     Attributes:
@@ -95,7 +95,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Table:
+class PublishedTable:
     """A published table.
 
     Attributes:
@@ -105,14 +105,14 @@ class Table:
     name: str
     title: str
     paper: str
-    rows: tuple[Row, ...]
+    rows: tuple[PublishedRow, ...]
 
     @property
     def figures(self) -> list[str]:
         """Names of the columns of figures that any row has."""
         return [name for name in FIGURES if any(name in row.printed for row in self.rows)]
 
-    def pick(self, names: Sequence[str]) -> "Table":
+    def pick(self, names: Sequence[str]) -> "PublishedTable":
         """Return the table with these rows alone. Raises ValueError for an unknown row, naming the known ones."""
         known = [row.row for row in self.rows if row.runnable]
         for name in names:
@@ -120,32 +120,32 @@ class Table:
                 raise ValueError(
                     f"{self.name} has no row {name!r}{nearest(name, known)}; there are {', '.join(known) or 'none'}"
                 )
-        return Table(self.name, self.title, self.paper, tuple(row for row in self.rows if row.row in names))
+        return PublishedTable(self.name, self.title, self.paper, tuple(row for row in self.rows if row.row in names))
 
 
 @cache
-def tables() -> dict[str, Table]:
+def tables() -> dict[str, PublishedTable]:
     """All tables by name, in the order of `tables.csv`."""
     return {
-        line["table"]: Table(line["table"], line["title"], line["paper"], _rows(line["table"]))
+        line["table"]: PublishedTable(line["table"], line["title"], line["paper"], _rows(line["table"]))
         for line in _lines(TABLES / "tables.csv")
     }
 
 
-def scores(data: str) -> list[Row]:
+def scores(data: str) -> list[PublishedRow]:
     """Rows on a data set of masks, of all tables."""
     masks = {name for name, figure in FIGURES.items() if not figure.percent}
     return [row for table in tables().values() for row in table.rows if row.data == data and masks & row.printed.keys()]
 
 
 @cache
-def reference_points(data: str) -> list[tuple[Row, ReferenceCounts]]:
+def reference_points(data: str) -> list[tuple[PublishedRow, ReferenceCounts]]:
     """Networks of this suite with a published top-1 error on a data set, once each and error, with their exact counts."""
     config = read_option("data", data)
     if not config:  # of another version
         return []
     image = (config["in_channels"], *config["image_size"])
-    points: dict[tuple[str, str], tuple[Row, ReferenceCounts]] = {}
+    points: dict[tuple[str, str], tuple[PublishedRow, ReferenceCounts]] = {}
     for row in (row for table in tables().values() for row in table.rows):
         if row.runnable and row.data == data and "top1_err" in row.printed:
             known = reference_counts_of(row.network, image, config["num_classes"])
@@ -154,12 +154,12 @@ def reference_points(data: str) -> list[tuple[Row, ReferenceCounts]]:
     return list(points.values())
 
 
-def _rows(table: str) -> tuple[Row, ...]:
+def _rows(table: str) -> tuple[PublishedRow, ...]:
     path = TABLES / f"{table}.csv"
     if not path.exists():
         return ()
     return tuple(
-        Row(**{word: line[word] for word in WORDS}, printed={name: line[name] for name in FIGURES if line.get(name)})
+        PublishedRow(**{word: line[word] for word in WORDS}, printed={name: line[name] for name in FIGURES if line.get(name)})
         for line in _lines(path)
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.analysis.error_rates import wilson_limits
 from benchmarks.analysis.estimates import Estimate, estimates, half_width_of_seeds, p_value_of_seeds
-from benchmarks.analysis.published import FIGURES, Row, Table
+from benchmarks.analysis.published import FIGURES, PublishedRow, PublishedTable
 from benchmarks.analysis.seeds import differing_conditions, same_but_seed
 from benchmarks.records.files import CONFIG, read_config
 from benchmarks.records.runs import Run
@@ -33,7 +33,7 @@ class Line:
         forecast: what a row that was not run would cost, where that was forecast.
     """
 
-    row: Row
+    row: PublishedRow
     figure: str
     runs: tuple[Run, ...]
     differences: tuple[str, ...]
@@ -125,7 +125,7 @@ def judge(ours: Estimate | None, paper: float, runs: int | None, margin: float) 
     return UNDER_POWERED, f"{text}; {reason}"
 
 
-def lines(table: Table, runs: Iterable[Run]) -> list[Line]:
+def lines(table: PublishedTable, runs: Iterable[Run]) -> list[Line]:
     """Return a line for each figure of each row of the table; runs of other configurations or code have lines of their own.
 
     A run belongs to a row if it was launched as that row, or has its network, data and recipe.
@@ -162,14 +162,14 @@ def _with_estimates(rows: Sequence[Line]) -> list[Line]:
     return result
 
 
-def belongs(run: Run, table: str, row: Row) -> bool:
+def belongs(run: Run, table: str, row: PublishedRow) -> bool:
     """Whether a run is of a row: launched as that, or of its network, data and recipe."""
     if (run.record.get("experiment"), run.record.get("row")) == (table, row.row):
         return True
     return (run.data, run.network, run.record["recipe"]) == (row.data, row.network, row.recipe)
 
 
-def on_other_data(run: Run, row: Row) -> bool:
+def on_other_data(run: Run, row: PublishedRow) -> bool:
     """Whether a run of a row is of another data set than the paper's, or of its images compressed again."""
     return run.data != row.data or run.is_reencoded
 

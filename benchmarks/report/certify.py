@@ -16,20 +16,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from benchmarks import terminal
-from benchmarks.analysis.published import Row, Table, tables
+from benchmarks.analysis.published import PublishedRow, PublishedTable, tables
 from benchmarks.analysis.reproduction import configurations_of
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.reference_counts import reference_counts_of
 from benchmarks.config.trial import ConfigurationError
-from benchmarks.report.tables import Cell, print_table
-from benchmarks.report.tables import Table as Printed
+from benchmarks.report.tables import Cell, Table, print_table
 from benchmarks.units import nearest
 
 CERTIFIED, KNOWN, FAILS = "certified", "known discrepancy", "FAILS"
 STYLES = {CERTIFIED: "green", KNOWN: "yellow", FAILS: "bold red"}
 
 
-def judge(row: Row, complexity: Complexity, num_classes: int) -> tuple[str, str]:
+def judge(row: PublishedRow, complexity: Complexity, num_classes: int) -> tuple[str, str]:
     """Return the verdict on a row whose experiment builds a network of this cost, and its reasons."""
     known = reference_counts_of(row.network, complexity.input_size, num_classes)
     wrong, excused = [], []
@@ -87,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if counts[FAILS] else 0
 
 
-def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
+def certify(chosen: Sequence[PublishedTable], console: Console) -> list[tuple[str, str]]:
     """Print a verdict for each row of these tables as soon as it is known, and return the verdicts."""
     measure = cache(_measured)  # rows of several tables have the same network
     verdicts: list[tuple[str, str]] = []
@@ -113,11 +112,11 @@ def certify(chosen: Sequence[Table], console: Console) -> list[tuple[str, str]]:
                 bar.advance(task)
             numbers = ("parameters", "printed", "MACs", "printed MACs")
             heads = ("row", "network", *numbers, "verdict")
-            print_table(Printed(f"{table.name}: {table.title}", heads, rows, numbers), console)
+            print_table(Table(f"{table.name}: {table.title}", heads, rows, numbers), console)
     return verdicts
 
 
-def _configs(table: Table) -> tuple[dict[str, dict[str, Any]], str]:
+def _configs(table: PublishedTable) -> tuple[dict[str, dict[str, Any]], str]:
     """Return the configuration that the table's experiment composes for each row, and in words why it is not there."""
     try:
         return configurations_of(table.name), f"experiment={table.name} does not compose this row"

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from benchmarks.analysis.published import Table
+from benchmarks.analysis.published import PublishedTable
 from benchmarks.analysis.reproduction import Line, configurations_of
 from benchmarks.config.trial import config_hash
 from benchmarks.records.files import FORECASTS, read_json
@@ -32,7 +32,7 @@ def comparison(runs: Sequence[Run]) -> str | None:
     return f"forecast {', '.join(predicted)}; actual {', '.join(spent)} ({runs_text} with a forecast)"
 
 
-def with_forecasts(rows: Sequence[Line], table: Table, output_root: Path) -> list[Line]:
+def with_forecasts(rows: Sequence[Line], table: PublishedTable, output_root: Path) -> list[Line]:
     """Return the lines of a table, those of rows that were not run with what one run of them was forecast to cost."""
     forecasts = read_json(output_root / FORECASTS) or {}
     if not forecasts or all(line.runs or not line.row.runnable for line in rows):

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from benchmarks.analysis.estimates import SEEDS_ALONE
-from benchmarks.analysis.published import FIGURES, Table, tables
+from benchmarks.analysis.published import FIGURES, PublishedTable, tables
 from benchmarks.analysis.reproduction import (
     DIFFERS,
     NOT_RUN,
@@ -29,8 +29,7 @@ from benchmarks.analysis.reproduction import (
 )
 from benchmarks.records.files import write_atomic, write_json
 from benchmarks.records.runs import TABLES, load_runs
-from benchmarks.report.tables import Cell, print_table
-from benchmarks.report.tables import Table as Printed
+from benchmarks.report.tables import Cell, Table, print_table
 from benchmarks.units import MISSING, csv_text, duration, grouped, one_line, quantity, si
 
 VERDICT_STYLES = {NOT_RUN: "dim", UNDER_POWERED: "yellow", REPRODUCED: "green", DIFFERS: "bold red"}
@@ -99,7 +98,7 @@ def _ours(line: Line) -> str:
     return f"{mean} [{ours.interval[0]:.{digits}f}, {ours.interval[1]:.{digits}f}]"
 
 
-def legend(table: Table, rows: Sequence[Line]) -> list[str]:
+def legend(table: PublishedTable, rows: Sequence[Line]) -> list[str]:
     """Return what all rows differ from the paper in, what the columns mean, and what to know of the paper's figures."""
     common = common_differences(rows)
     notes = [f"every row that was run differs from the paper in: {'; '.join(common)}"] if common else []
@@ -132,7 +131,7 @@ def legend(table: Table, rows: Sequence[Line]) -> list[str]:
     return notes
 
 
-def print_published(table: Table, rows: Sequence[Line], console: Console) -> None:
+def print_published(table: PublishedTable, rows: Sequence[Line], console: Console) -> None:
     """Print the table in the terminal; costs and differences of the rows that were run below it."""
     shown = texts(rows)
     cells = [
@@ -143,7 +142,7 @@ def print_published(table: Table, rows: Sequence[Line], console: Console) -> Non
         for line, text in zip(rows, shown, strict=True)
     ]
     numbers = [header for header in NARROW if header not in WORDS]
-    print_table(Printed(f"{table.name}: {table.title}", NARROW, cells, numbers), console)
+    print_table(Table(f"{table.name}: {table.title}", NARROW, cells, numbers), console)
     for cost in _costs(shown):
         console.print(Text(cost))
     for note in legend(table, rows):
@@ -161,14 +160,14 @@ def _costs(shown: Sequence[dict[str, str]]) -> list[str]:
     return costs
 
 
-def markdown(table: Table, rows: Sequence[Line]) -> str:
+def markdown(table: PublishedTable, rows: Sequence[Line]) -> str:
     """Return the table in Markdown, every column."""
     escaped = ([one_line(text).replace("|", "\\|") for text in line.values()] for line in texts(rows))
     body = "\n".join(f"| {' | '.join(row)} |" for row in [list(HEADERS), ["---"] * len(HEADERS), *escaped])
     return f"## {table.title}\n\n{body}\n\n" + "\n".join(f"- {note}" for note in legend(table, rows)) + "\n"
 
 
-def latex(table: Table, rows: Sequence[Line]) -> str:
+def latex(table: PublishedTable, rows: Sequence[Line]) -> str:
     """Return the table for a paper: booktabs, without the columns of cost and differences, which follow as notes."""
     shown = texts(rows)
     lines = [" & ".join(_tex(text[header]) for header in NARROW) for text in shown]
@@ -216,7 +215,7 @@ def numbers(line: Line) -> dict[str, Any]:
     }
 
 
-def write_files(table: Table, rows: Sequence[Line], output_root: Path) -> list[Path]:
+def write_files(table: PublishedTable, rows: Sequence[Line], output_root: Path) -> list[Path]:
     """Write `<output_root>/tables/<table>.{md,tex,csv,json}`, the last for the page; return the first three paths."""
     folder = output_root / TABLES
     folder.mkdir(exist_ok=True)
@@ -254,4 +253,4 @@ def print_list(output_root: Path, console: Console) -> None:
         listed.append([table.name, table.title, state, counts])
     numbers = ("rows run", "seeds")
     note = "python run.py experiment=TABLE seed=0,1,2 runs what is missing; python -m benchmarks report TABLE prints it"
-    print_table(Printed("", ("table", "title", *numbers), listed, numbers, notes=[note]), console)
+    print_table(Table("", ("table", "title", *numbers), listed, numbers, notes=[note]), console)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from benchmarks import terminal
 from benchmarks.analysis import published
-from benchmarks.analysis.published import Table as Published
+from benchmarks.analysis.published import PublishedTable
 from benchmarks.analysis.reproduction import lines
 from benchmarks.analysis.seeds import shared_overrides
 from benchmarks.records.runs import Run, load_runs, overrides_text, uncollected
@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if problems and arguments.strict else 0
 
 
-def _chosen(arguments: argparse.Namespace) -> tuple[str, Published | None, Path]:
+def _chosen(arguments: argparse.Namespace) -> tuple[str, PublishedTable | None, Path]:
     """Return the name of the table that is asked for, if any, the rows of a published one, and the folder of the runs.
 
     Raises:

@@ -17,7 +17,7 @@ from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.analysis.estimates import Estimate, estimate_of_values
-from benchmarks.analysis.published import Row, Table, tables
+from benchmarks.analysis.published import PublishedRow, PublishedTable, tables
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, UNDER_POWERED, Line, judge, lines, margin
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import Trial
@@ -63,7 +63,7 @@ def finished(root: Path, *overrides: str, error: float, **changes: Any) -> Path:
     return folder
 
 
-def of_row(root: Path, row: Row = ROW) -> list[Line]:
+def of_row(root: Path, row: PublishedRow = ROW) -> list[Line]:
     return [line for line in lines(tables()[TABLE], load_runs(root)[0]) if line.row == row]
 
 
@@ -231,9 +231,9 @@ def test_the_csv_holds_every_figure_as_a_number(tmp_path: Path) -> None:
     assert ours["verdict"] == UNDER_POWERED
 
 
-def one_line_table(label: str, note: str = "") -> tuple[Table, list[Line]]:
-    row = Row("a", label, "digits", "net", "r", "", "", {"top1_err": "3.60"}, "mean of 10", "paper_x", "verified", note)
-    return Table("t_1", "A & B", "Paper", (row,)), [Line(row, "top1_err", (), ())]
+def one_line_table(label: str, note: str = "") -> tuple[PublishedTable, list[Line]]:
+    row = PublishedRow("a", label, "digits", "net", "r", "", "", {"top1_err": "3.60"}, "mean of 10", "paper_x", "verified", note)
+    return PublishedTable("t_1", "A & B", "Paper", (row,)), [Line(row, "top1_err", (), ())]
 
 
 def test_markup_in_labels_stays_text() -> None:

@@ -10,7 +10,7 @@ from hydra.utils import instantiate
 from support.benchmark_command import command
 from support.reference_networks import REFERENCE_COUNTS, check_cost, reference_network
 
-from benchmarks.analysis.published import Row, Table, tables
+from benchmarks.analysis.published import PublishedRow, PublishedTable, tables
 from benchmarks.complexity import counting
 from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import build, measure
@@ -32,7 +32,7 @@ CIFAR_20: dict[str, Any] = {"depth": 20, "block": "basic", "base_channels": 16, 
 RESNEXT_50: dict[str, Any] = {"depth": 50, "cardinality": 32, "base_width": 4}
 
 
-def row_of(table: str, name: str) -> Row:
+def row_of(table: str, name: str) -> PublishedRow:
     [row] = tables()[table].pick([name]).rows
     return row
 
@@ -167,7 +167,7 @@ def test_dropout_changes_no_count() -> None:
     assert judge(row, counted(1_019_722, 264_812_928, (3, 32, 32)), 10) == (CERTIFIED, "")
 
 
-def verdict_of_exact_counts(row: Row) -> tuple[str, str]:
+def verdict_of_exact_counts(row: PublishedRow) -> tuple[str, str]:
     network = row.network.removesuffix(" model.dropout=0.2")
     classes = {"imagenet": 1000, "cifar100": 100, "coco": 80, "cifar10": 10, "svhn": 10}.get(row.data, 2)
     [exact] = [one for one in all_reference_counts() if (one.network, one.num_classes) == (network, classes)]
@@ -175,7 +175,7 @@ def verdict_of_exact_counts(row: Row) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize(("table", "row"), RUNNABLE, ids=[f"{table}-{row.row}" for table, row in RUNNABLE])
-def test_every_row_has_an_exact_count_that_agrees_with_what_is_printed(table: str, row: Row) -> None:
+def test_every_row_has_an_exact_count_that_agrees_with_what_is_printed(table: str, row: PublishedRow) -> None:
     verdict, reason = verdict_of_exact_counts(row)
     assert verdict in (CERTIFIED, KNOWN)
     # No note speaks of a discrepancy that is not there.
@@ -245,7 +245,7 @@ def test_a_row_that_fails_is_named_and_the_exit_code_is_one(
     assert "2 rows: 0 certified, 0 with a known discrepancy, 2 that fail" in out
 
 
-def some_rows() -> dict[str, Table]:
+def some_rows() -> dict[str, PublishedTable]:
     """Four rows of two tables, three networks."""
     resnet = tables()["resnet_table6"].pick(["resnet20"])
     densenet = tables()["densenet_table2"].pick(
@@ -271,7 +271,7 @@ def test_every_row_of_every_table_and_every_reference_count_is_certified(
     """A network is counted once; those that no row has by themselves."""
     judged: dict[Any, Complexity] = {}
 
-    def judge_and_keep(row: Row, cost: Complexity, num_classes: int) -> tuple[str, str]:
+    def judge_and_keep(row: PublishedRow, cost: Complexity, num_classes: int) -> tuple[str, str]:
         judged[reference_counts_of(row.network, cost.input_size, num_classes)] = cost
         return judge(row, cost, num_classes)
 

@@ -27,7 +27,7 @@ from benchmarks.terminal import interrupt_on, outlive_readers, without_comment
 from benchmarks.units import FULL_DISK, full_disk, plural
 
 OWN_FLAGS = ("--cfg", "--info", "--package", "--config-dir")  # which take a value
-OF_HYDRA: dict[tuple[str, ...], dict[str, Any]] = {
+HYDRA_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
     ("--package", "-p"): {},
     ("--info", "-i"): {"nargs": "?", "const": "all"},
     ("--hydra-help",): {"action": "store_true"},
@@ -371,7 +371,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resolve", action="store_true", help="with --cfg: fill in references, as config.yaml has them"
     )
-    for flags, form in OF_HYDRA.items():  # --hydra-help describes them
+    for flags, form in HYDRA_FLAGS.items():  # --hydra-help describes them
         parser.add_argument(*flags, **form, dest="of_hydra", help=argparse.SUPPRESS)
     return parser
 

@@ -159,7 +159,9 @@ def _rows(table: str) -> tuple[PublishedRow, ...]:
     if not path.exists():
         return ()
     return tuple(
-        PublishedRow(**{word: line[word] for word in WORDS}, printed={name: line[name] for name in FIGURES if line.get(name)})
+        PublishedRow(
+            **{word: line[word] for word in WORDS}, printed={name: line[name] for name in FIGURES if line.get(name)}
+        )
         for line in _lines(path)
     )
 

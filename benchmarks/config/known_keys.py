@@ -14,7 +14,7 @@ from benchmarks.units import nearest
 # Made of the groups, for the code: no override reaches them, see `overrides.py`.
 DERIVED = ("module", "datamodule", "loading", "task", "family", "defaulted", "rows", "paper")
 ELSEWHERE = ("experiment", "row", "about")  # checked where they are read
-OF_HYDRA = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+NODE_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 OF_OPTIONS = ("cluster", "data", "trainer")  # groups of which an option has keys that no other one has a use for
 NAMES = re.compile(r"[a-z_]\w*(?:\.\w+)*")
 
@@ -65,7 +65,7 @@ def _check_left_over(target: str, config: Mapping[str, Any]) -> None:
     """Raise ConfigurationError where a node whose ``_target_`` is not its file's has arguments of the file's alone."""
     node = _node(config, target)
     takes = _arguments(node["_target_"])
-    left_over = [] if takes is None else [name for name in node if name not in (*OF_HYDRA, *takes)]
+    left_over = [] if takes is None else [name for name in node if name not in (*NODE_KEYS, *takes)]
     if left_over:
         leave_out = " ".join(f"'~{target}.{name}'" for name in left_over)
         of_target = node["_target_"].rpartition(".")[2]
@@ -115,7 +115,7 @@ def is_read(key: str, config: Mapping[str, Any], named: Iterable[str]) -> bool:
         return False
     argument = key.removeprefix(f"{target}.").split(".")[0]
     takes = _arguments(_node(config, target)["_target_"])
-    return argument in OF_HYDRA or takes is None or argument in takes
+    return argument in NODE_KEYS or takes is None or argument in takes
 
 
 def instead(key: str, config: Mapping[str, Any]) -> str:
@@ -131,7 +131,7 @@ def instead(key: str, config: Mapping[str, Any]) -> str:
     siblings = dict.fromkeys(
         name.removeprefix(f"{block}.").split(".")[0] for name in beside if name.startswith(f"{block}.")
     )
-    listed = ", ".join(name for name in siblings if name not in (*OF_HYDRA, word))
+    listed = ", ".join(name for name in siblings if name not in (*NODE_KEYS, word))
     return close or (f"; {block} has {listed}" if listed else "")
 
 

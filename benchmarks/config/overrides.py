@@ -21,7 +21,7 @@ from benchmarks.units import grouped, nearest
 
 SEVERAL = "logger"  # the group of which a run may have several options at once
 HOME = re.compile(r"(?<=[=,])~(?=/|,|$)")
-OF_HYDRA = {  # by patterns of keys
+INSTEAD_OF_HYDRA = {  # what to set in the place of Hydra's own keys, by patterns of these
     "hydra.(run|sweep)": "runs lie in output_root/<data>/<name>/<recipe>/seed<k>: set output_root=DIR",
     "hydra.job": "set name=… or output_root=DIR",
     "hydra.launcher": "set cluster=local, hosts, slurm or ray, and launch.workers",
@@ -98,7 +98,11 @@ def check_overrides(parsed: Sequence[Override]) -> None:
     for override in parsed:
         key, text = str(override.key_or_group), str(override.input_line)
         if re.split("[./]", key)[0] == "hydra":
-            hints = [hint for name, hint in OF_HYDRA.items() if re.fullmatch(rf"{name}([.].*)?", key.replace("/", "."))]
+            hints = [
+                hint
+                for name, hint in INSTEAD_OF_HYDRA.items()
+                if re.fullmatch(rf"{name}([.].*)?", key.replace("/", "."))
+            ]
             raise ConfigurationError(f"{text} would have no effect{''.join(f'; {hint}' for hint in hints)}")
         if key.split(".")[0] in DERIVED:
             raise ConfigurationError(

@@ -6,13 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.trial import ConfigurationError, Impossible, Trial, differing, differing_keys, flatten
+from benchmarks.config.trial import PLACES, ConfigurationError, Impossible, Trial, differing, differing_keys, flatten
 from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
 from benchmarks.records.hardware import cores, gpus, on_gpu
 from benchmarks.records.read_record import read_record
 
-HOW = ("launch.", "logger.", "cluster.", "trainer.accelerator", "trainer.cuda_graph")  # keys of how a trial is run
+# Keys of how a trial is run; with another of the others it has another folder.
+HOW = tuple(key for key in PLACES if key not in ("mode", "output_root") and not key.startswith("data."))
 
 OF_SWEEP = (  # keys of which a sweep has one value
     *("launch.workers", "launch.fail_fast", "launch.budget", "launch.price_per_device_hour", "cluster.executor"),

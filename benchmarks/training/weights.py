@@ -21,7 +21,7 @@ import torch
 from hydra.utils import get_object
 from torch import Tensor, nn
 
-from benchmarks.config.known_keys import OF_HYDRA
+from benchmarks.config.known_keys import NODE_KEYS
 from benchmarks.config.trusted import check_targets
 from benchmarks.records.files import (
     CHECKPOINTS,
@@ -155,7 +155,7 @@ def class_of(network: Mapping[str, Any]) -> str:
 def network_arguments(network: Mapping[str, Any]) -> dict[str, Any]:
     """All arguments of a network, with the defaults of its class or function, and that itself as ``network``. Raises ValueError
     where there is none such, or it has no such arguments."""
-    arguments = {key: value for key, value in network.items() if key not in OF_HYDRA}
+    arguments = {key: value for key, value in network.items() if key not in NODE_KEYS}
     try:
         bound = inspect.signature(get_object(network["_target_"])).bind(**arguments)
     except (KeyError, TypeError, ImportError) as error:

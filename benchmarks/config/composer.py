@@ -127,6 +127,8 @@ class Composer:
         if (template, reference) not in self._checked:  # trials that differ in values have the same keys
             check_keys(template.config, template.named, template.of_others, reference.config, template.chosen)
             self._checked.add((template, reference))
+        if "data.augment" not in template.named and _augment(template) != _augment(reference):
+            raise ConfigurationError("this recipe does not take data.augment: set recipe.augment, or recipe=common")
         check_values(config)
         _write_fractions(config, reference.config)
         written = _filled(template.identity, values)
@@ -179,6 +181,10 @@ class Composer:
         if isinstance(result, ConfigurationError):
             raise result
         return result
+
+
+def _augment(one: _Composed) -> Any:
+    return one.written["data"].get("augment")
 
 
 def _compose(overrides: Sequence[str]) -> _Composed:

@@ -26,10 +26,10 @@ class MeanLoss(Metric):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *others: Any) -> "MeanLoss":
         """Move to a device, and stay in float64: a sum in bfloat16 stops growing, one in float16 ends at 65,504."""
-        exact, default = self.total, self._defaults["total"]
+        exact = self.total
         super()._apply(fn, *others)
-        device = self.total.device
-        self.total, self._defaults["total"] = exact.to(device), default.to(device)
+        self.total = exact.to(self.total.device)
+        self._defaults["total"] = torch.zeros_like(self.total)
         return self
 
     def update(self, losses: Tensor) -> None:

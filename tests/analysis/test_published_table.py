@@ -232,7 +232,9 @@ def test_the_csv_holds_every_figure_as_a_number(tmp_path: Path) -> None:
 
 
 def one_line_table(label: str, note: str = "") -> tuple[PublishedTable, list[Line]]:
-    row = PublishedRow("a", label, "digits", "net", "r", "", "", {"top1_err": "3.60"}, "mean of 10", "paper_x", "verified", note)
+    row = PublishedRow(
+        "a", label, "digits", "net", "r", "", "", {"top1_err": "3.60"}, "mean of 10", "paper_x", "verified", note
+    )
     return PublishedTable("t_1", "A & B", "Paper", (row,)), [Line(row, "top1_err", (), ())]
 
 

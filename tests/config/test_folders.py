@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import run
-from benchmarks.config.folders import GROUPS, add_config_dir
+from benchmarks.config.folders import GROUPS, add_config_dir, choices, read_option
 from benchmarks.config.trial import ConfigurationError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,3 +44,11 @@ def test_help_imports_no_hydra() -> None:
     code = "import sys, run\ntry: run.main(['--help'])\nexcept SystemExit: print({'hydra', 'torch', 'jinja2'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("option", choices("data"))
+def test_an_option_is_read_with_the_files_that_it_begins_with(option: str) -> None:
+    """As Hydra composes it: `dic_hela` begins with `phc_u373`, and an own network was not set up for it."""
+    content = read_option("data", option)
+    assert content["task"] in ("classification", "segmentation", "detection") and content["name"]
+    assert {"in_channels", "num_classes"} <= content.keys()

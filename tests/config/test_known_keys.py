@@ -143,3 +143,13 @@ def test_files_of_ones_own_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     recipe.write_text("defaults: [common]\nlength: 7\nepochs: ${recipe.length}\n")
     [trial] = expand(["recipe=mine"], multirun=False)
     assert isinstance(trial, Trial) and trial.config["recipe"]["epochs"] == 7
+
+
+def test_data_augment_is_refused_where_the_recipe_has_its_own() -> None:
+    for override in ("data.augment.crop_padding=3", "+data.augment.horizontal_flip=true"):
+        with pytest.raises(ConfigurationError, match="^this recipe does not take data.augment: set recipe.augment, or"):
+            expand(["data=digits", override], multirun=False)
+        [trial] = expand(["data=digits", "recipe=common", override], multirun=False)
+        assert isinstance(trial, Trial)
+        key, _, value = override.rpartition(".")[2].partition("=")
+        assert str(trial.config["recipe"]["augment"][key]).lower() == value

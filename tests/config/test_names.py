@@ -59,3 +59,15 @@ def test_names_longer_than_a_file_system_takes_end_in_a_hash(tmp_path: Path) -> 
         trial.directory.mkdir(parents=True)
         directories.add(trial.directory)
     assert len(directories) == 2
+
+
+@pytest.mark.parametrize(
+    "argument", ["data.source.name=cifar100", "+data.source.val_count=9", "+data.source.train_count=99"]
+)
+def test_arguments_of_a_source_name_the_run(argument: str) -> None:
+    """They choose other images: two such runs had one folder, and the second was taken for finished."""
+    [plain], [other] = (expand(["model=resnet", "data=cifar10", *more], multirun=False) for more in ([], [argument]))
+    assert isinstance(plain, Trial) and isinstance(other, Trial)
+    key, _, value = argument.lstrip("+").partition("=")
+    assert other.directory != plain.directory and str(other.overrides[key]) == value
+    assert not any(name.startswith("data.source") for name in plain.overrides)

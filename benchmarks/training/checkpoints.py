@@ -233,8 +233,8 @@ def check_origin(path: Path, checkpoint: Mapping[str, Any], origin: Mapping[str,
     """Raise ValueError if a checkpoint was trained by other code or on other images than are here."""
     there = checkpoint.get(ORIGIN) or {}
     for name, what, other in (
-        ("data", "on other images", "data.name or output_root"),
         ("code", "by other training code", "output_root"),
+        ("data", "on other images", "data.name or output_root"),
     ):
         if name in there and there[name] != origin[name]:
             raise ValueError(

@@ -232,6 +232,26 @@ def test_a_folder_in_cocos_form_is_trained_on_and_its_results_have_its_ids(
     assert found.annToMask(found.loadAnns(found.getAnnIds())[0]).shape == (160, 160)
 
 
+def test_a_test_image_that_is_put_right_costs_no_training(tmp_path: Path) -> None:
+    write_coco_folder(tmp_path / "objects")
+    test = load_coco_folder(tmp_path / "objects", "annotations.json", "images", 1, 2, 2).test
+    image = tmp_path / "objects" / "images" / f"{test.rows[1]}.png"
+    whole = image.read_bytes()
+    asked = (*FOLDER, f"data.root={tmp_path / 'objects'}", "logger=none", "trainer.accelerator=cpu")
+    image.write_bytes(whole[:900])
+    done = run_here(*asked, root=tmp_path / "outputs")
+    [path] = (tmp_path / "outputs").glob("*/*/*/seed0/record.json")
+    assert done.returncode == 1 and f"{image} cannot be read as an image" in json.loads(path.read_text())["error"]
+    history = (path.parent / "history.jsonl").read_bytes()
+
+    image.write_bytes(whole)
+    done = run_here(*asked, root=tmp_path / "outputs")
+    record = json.loads(path.read_text())
+    assert done.returncode == 0 and record["metrics"]["test/n"] == 2, record["error"]
+    assert [resumption["step"] for resumption in record["resumptions"]] == [1]  # of 1: two images, a batch
+    assert (path.parent / "history.jsonl").read_bytes() == history
+
+
 def predict(*arguments: str | Path | int) -> int:
     return main(["predict", *map(str, arguments)])
 

@@ -1,7 +1,7 @@
 """Semantic segmentation."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -90,8 +90,15 @@ class Segmenter(Supervised):
         self.tiles = (self.tiles or default_tiles(self.net)) | {"tile": side}
 
     @torch.no_grad()
-    def predict(self, image: Tensor, progress: Callable[[int, int], None] | None = None) -> Tensor:
-        """Return the classes (H, W) of a normalised image (C, H, W) of any size; ``progress`` gets tiles done and total."""
+    def predict(
+        self, image: Tensor, progress: Callable[[int, int], None] | None = None, whole: Sequence[int] = ()
+    ) -> Tensor:
+        """Return the classes (H, W) of a normalised image (C, H, W) of any size; ``progress`` gets tiles done and total.
+
+        whole: height and width of the images that were tested as they are, where no tiles were: another such is taken likewise.
+        """
+        if self.tiles is None and list(image.shape[1:]) == list(whole) == list(self.logits_shape(*whole)[1:]):
+            return self.predict_logits(image[None].to(self.device))[0].argmax(dim=0)
         tiles: Any = self.tiles or default_tiles(self.net)
         if not self.test_time_dihedral:
             return predict_by_tiles(self.net, image, progress=progress, **tiles).argmax(dim=0)

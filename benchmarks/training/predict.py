@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from benchmarks.records.files import CONFIG, RECORD, checkpoint_of, read_config,
 from benchmarks.records.hardware import linux_says
 from benchmarks.terminal import at_least
 from benchmarks.training.pictures import SHOWN, drawing
-from benchmarks.units import csv_text
+from benchmarks.units import csv_text, one_line
 
 CLASSES, RESULTS = "classes.csv", "results.json"
 # The file of what was found in all images together, by task; masks are a file for each image.
@@ -33,12 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Masks, classes or objects of any images, from a finished run of segmentation, classification or detection."
     )
     parser.epilog = (
-        "Images are cut into overlapping tiles with mirrored borders, so the network needs the memory of a tile; the image and "
-        "the scores of its classes are held whole. A mask is written as <name>_mask.png, of a TIFF with all its slices as "
+        "Where the run tested its images whole, one of their size is predicted whole, too. Others are cut into overlapping "
+        "tiles with mirrored borders, so the network needs the memory of a tile; the image and the scores of its classes are "
+        "held whole. A mask is written as <name>_mask.png, of a TIFF with all its slices as "
         "<name>_mask.tif: class k of K as grey level 255 k / (K - 1). A run of classification "
         f"prints the class of each image and writes {CLASSES} with the probabilities of all classes. One of detection writes "
         f"{RESULTS}, in COCO's format with boxes and run-length masks, and draws the objects of a score from {SHOWN} on into "
-        "<name>_objects.png. An image that cannot be read is left out and named at the end."
+        "<name>_objects.png. An image that cannot be read, or that the network does not take, is left out and named at "
+        "the end."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
     parser.add_argument(
@@ -106,7 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
     unread: list[str] = []
 
     def reading(read: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that returns None of an image that cannot be read: the others shall have their results."""
+        """Return a function that returns None of an image that cannot be read or predicted: the others shall have their
+        results."""
 
         def attempt(image: Path, *arguments: Any) -> Any:
             try:
@@ -120,7 +124,8 @@ def run(arguments: argparse.Namespace) -> None:
     console = Console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
         if task == "segmentation":
-            _write_masks(module, reading(datamodule.read_slices), targets, data, dataset.get("grey_range"), bars)
+            predict = reading(partial(_mask, module, (dataset.get("image_shape") or ())[1:]))
+            _write_masks(reading(datamodule.read_slices), predict, targets, data, dataset.get("grey_range"), bars)
         elif task == "detection":
             _write_objects(module, datamodule, reading(datamodule.read), targets, data, dataset, together, bars)
         else:
@@ -136,11 +141,12 @@ def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
         return "_objects.png" if task == "detection" else f"_mask{'.tif' if image.suffix.lower() in TIFF else '.png'}"
 
     targets = {image: out / f"{image.stem}{suffix(image)}" for image in images}
-    by_target: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for image, target in targets.items():
-        other = by_target.setdefault(target, image)
-        if other != image:
-            raise ValueError(f"{other} and {image} would both give {target}: predict each with an --out of its own")
+        for given in [str(target), *([f"image_id {_image_id(image)}"] if task == "detection" else [])]:
+            other = taken.setdefault(given, image)
+            if other != image:
+                raise ValueError(f"{other} and {image} would both give {given}: predict each with an --out of its own")
         if target.exists():
             raise ValueError(
                 f"{target}, what {image} gives, would be overwritten: choose another --out or move it away"
@@ -148,9 +154,26 @@ def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
     return targets
 
 
+def _mask(module: Any, tested: Sequence[int], image: Path, pixels: Any, progress: Callable[[int, int], None]) -> Any:
+    """Return the classes (H, W) of the pixels (C, H, W) of an image. Raises ValueError, naming it, where the network does not
+    take it. tested: height and width of the images that the run tested."""
+    try:
+        return module.predict(pixels, progress, tested)
+    except (ValueError, RuntimeError) as error:
+        sizes = ["x".join(map(str, size)) for size in (pixels.shape[1:], tested)]
+        raise ValueError(
+            f"{image}, {sizes[0]} pixels, cannot be predicted ({one_line(str(error))}); the run's own images are {sizes[1]}"
+        ) from error
+
+
+def _image_id(image: Path) -> int | str:
+    """Return the number that is an image's name before the dot, as in COCO's files, or else that name."""
+    return int(image.stem) if image.stem.isdecimal() else image.stem
+
+
 def _write_masks(
-    module: Any,
     read: Callable[..., Any],
+    predict: Callable[..., Any],
     targets: Mapping[Path, Path],
     data: Mapping[str, Any],
     grey_range: Any,
@@ -170,11 +193,15 @@ def _write_masks(
             print(remark, file=sys.stderr)
         for number, pixels in enumerate(slices, start=1):
             tiles = bars.add_task(f"{image.name} {number}/{len(slices)}", total=None)
-            mask = module.predict(
-                pixels, lambda done, total, task=tiles: bars.update(task, completed=done, total=total)
+            mask = predict(
+                image, pixels, lambda done, total, task=tiles: bars.update(task, completed=done, total=total)
             )
-            masks.append(levels[mask.cpu().numpy()])
             bars.remove_task(tiles)
+            if mask is None:
+                break
+            masks.append(levels[mask.cpu().numpy()])
+        if len(masks) < len(slices):
+            continue
         if target.suffix == ".tif":
             tifffile.imwrite(target, np.stack(masks), photometric="minisblack", compression="zlib")
         else:
@@ -220,7 +247,7 @@ def _write_objects(
 ) -> None:
     """Write a drawing of each image, targets[image], and at last the results of all into ``path``.
 
-    An image's id is its name's number, as in COCO's files, or else the name before the dot. dataset: that of the record.
+    dataset: that of the record.
     """
     results: list[dict[str, Any]] = []
     count = turned = 0
@@ -236,8 +263,7 @@ def _write_objects(
         on_device = [{name: value.to(module.device) for name, value in one.items()} for one in batch.targets]
         [prediction] = module.detect(batch.images.to(module.device), on_device)
         prediction = {name: value.cpu() for name, value in prediction.items()}
-        number = int(image.stem) if image.stem.isdecimal() else image.stem
-        results += datamodule.results(prediction, number, category_ids)
+        results += datamodule.results(prediction, _image_id(image), category_ids)
         drawing(pixels, {name: value.numpy() for name, value in prediction.items()}, classes).save(target)
         print(target)
     if turned:

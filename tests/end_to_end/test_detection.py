@@ -217,6 +217,20 @@ def test_a_detector_finds_objects_in_any_image(
         assert message in capsys.readouterr().err
 
 
+def test_two_images_of_one_id_are_refused_before_the_network_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = {"task": "detection", "num_classes": 1, "in_channels": 1, "image_size": [8, 8]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": data, "module": {}, "datamodule": {}}))
+    (tmp_path / "checkpoints").mkdir()
+    images = [tmp_path / name for name in ("1.png", "2.png", "01.png")]
+    for path in (tmp_path / "checkpoints" / "last.ckpt", *images):
+        path.touch()
+    assert predict(tmp_path, *images) == 2
+    said = capsys.readouterr().err
+    assert f"{images[0]} and {images[2]} would both give image_id 1: predict each" in said and said.count("\n") == 1
+
+
 def test_a_folder_in_cocos_form_is_trained_on_and_its_results_have_its_ids(
     ended: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:

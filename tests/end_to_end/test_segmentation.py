@@ -107,6 +107,24 @@ def test_whole_images_are_scored_by_tiles(tmp_path: Path) -> None:
     assert len(module.examples) == 3
 
 
+def test_images_that_were_tested_whole_are_predicted_with_the_same_score(tmp_path: Path) -> None:
+    torch.manual_seed(7)  # of whose weights half the pixels are objects
+    module = Segmenter(UNet(1, 2, base_channels=2, depth=2, padded=True), 2, OPTIMISER, SCHEDULE, None, None)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    data = cells(tmp_path, None)
+    trainer.test(module, datamodule=data, verbose=False)
+    module.eval()
+    pixels = (data.splits.test.images / 255 - 0.5) / 0.25
+
+    def dice(tested: list[int]) -> float:
+        found = torch.stack([module.predict(image, whole=tested) for image in pixels]) == 1
+        truth = data.splits.test.targets == 1
+        return float(2 * (found & truth).sum() / (found.sum() + truth.sum()))
+
+    score = float(trainer.callback_metrics["test/dice"])
+    assert 0 < score < 1 and dice([64, 64]) == pytest.approx(score) != pytest.approx(dice([]))
+
+
 def test_an_unpadded_network_on_whole_images_is_scored_where_it_has_an_output() -> None:
     net = UNet(1, 2, base_channels=2, depth=1)
     module = Segmenter(net, 2, OPTIMISER, SCHEDULE, CellScores(), None).eval()
@@ -213,6 +231,18 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
         assert mask.size == (133, 75) and set(np.unique(np.array(mask))) <= {0, 255}
     code, error = predict(directory, image)
     assert code == 2 and "would be overwritten" in error and error.count("\n") == 1
+    tested = tmp_path / "tested.png"  # of the size that the run tested whole, and so it is predicted
+    Image.fromarray(generator.integers(0, 256, (64, 64), dtype=np.uint8)).save(tested)
+    with monkeypatch.context() as patch:
+
+        def one_size_alone(*arguments: object, **options: object) -> None:
+            raise RuntimeError("The size of tensor a (384)\nmust match (64)")
+
+        patch.setattr("lightning_modules.segmenter.predict_by_tiles", one_size_alone)
+        code, error = predict(directory, image, tested, "--out", tmp_path / "one")
+        assert code == 2 and f"{image}, 75x133 pixels, cannot be predicted (The size of tensor a (384)" in error
+        assert "the run's own images are 64x64" in error and error.count("\n") == 1
+        assert [path.name for path in (tmp_path / "one").iterdir()] == ["tested_mask.png"]
     code, error = predict(directory, tmp_path / "none.png")
     assert code == 2 and "none.png is missing" in error
     code, error = predict(directory, image, "--out", tmp_path / "huge", "--tile", 1_000_000)

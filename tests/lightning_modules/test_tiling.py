@@ -210,6 +210,18 @@ def test_a_run_without_tiles_predicts_an_image_of_any_size(options):
     assert Segmenter(net, 3, None, None, None, None).predict(image).shape == (61, 97)
 
 
+def test_an_image_of_the_size_that_was_tested_whole_is_predicted_whole():
+    net, image = UNet(2, 3, base_channels=1, depth=2, padded=True).eval(), picture(64, 96)
+    module = Segmenter(net, 3, None, None, None, None)
+    expected = net(image[None])[0].argmax(0)
+    assert torch.equal(module.predict(image, whole=[64, 96]), expected)
+    assert not torch.equal(module.predict(image), expected)  # by tiles, with mirrored borders
+    module.use_tiles(384)
+    assert not torch.equal(module.predict(image, whole=[64, 96]), expected)
+    unpadded = Segmenter(unet(), 3, None, None, None, None)
+    assert unpadded.predict(picture(92, 100), whole=[92, 100]).shape == (92, 100)
+
+
 class Corner(Shift):
     """Puts out the input two above and two left of the output's place, to show what lies outside the image."""
 

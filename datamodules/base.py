@@ -115,7 +115,7 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
 
     def training_images(self, count: int, batch_size: int) -> Iterator[Tensor]:
         """Yield batches [B, C, H, W] of ``count`` evenly spaced training images as an evaluation sees them, the same on every
-        process and of the network's device."""
+        process and of the network's device; B is at least batch_size where there are as many, and nearly the same for all."""
         raise NotImplementedError
 
     def statistics(self, device: torch.device = CPU) -> tuple[Tensor, Tensor]:
@@ -131,10 +131,13 @@ class SplitDataModule(LightningDataModule, Generic[AnySplits]):
         pixels = StoredImage(FolderImages.single(path), 0).centre(*shape)
         return normalise(torch.from_numpy(pixels)[None], *self.statistics())[0]
 
-    def spaced_rows(self, count: int) -> Tensor:
-        """Return the rows of ``count`` evenly spaced training images, of all where there are no more."""
+    def spaced_rows(self, count: int, batch_size: int) -> Sequence[Tensor]:
+        """Return the rows of ``count`` evenly spaced training images, of all where there are no more, in batches of nearly
+        equal length, none of fewer than batch_size where there are as many: batch norm takes no single image, and each batch
+        weighs as much as another in a mean over batches."""
         total = len(self.splits.train)
-        return torch.arange(min(count, total)) * total // min(count, total)
+        rows = torch.arange(min(count, total)) * total // min(count, total)
+        return rows.tensor_split(max(len(rows) // batch_size, 1))
 
     def train_sampler(self) -> GlobalBatchSampler:
         """Return this rank's part of every global batch of an epoch, shuffled."""

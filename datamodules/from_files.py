@@ -111,7 +111,7 @@ class ImageNetDataModule(SplitDataModule[ImageSplits]):
         """Yield evenly spaced training images in the first test view; see SplitDataModule."""
         view, _ = self.views[0]
         batches = _EvaluationBatches(self.splits.train, view, *self.statistics())
-        for rows in self.spaced_rows(count).split(batch_size):
+        for rows in self.spaced_rows(count, batch_size):
             images = [batches[range(row, row + 1)].images for row in rows.tolist()]
             yield torch.cat(images).to(self.root_device())
 

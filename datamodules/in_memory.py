@@ -183,7 +183,7 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         """Yield evenly spaced training images, those of different sizes one by one; see SplitDataModule."""
         split, device = self._placed("train"), self.root_device()
         mean, std = self.statistics(device)
-        for rows in self.spaced_rows(count).split(batch_size if split.sizes is None else 1):
+        for rows in self.spaced_rows(count, batch_size if split.sizes is None else 1):
             images = split.images.index_select(0, on_device(rows, device))
             yield normalise(images[(..., *split.extent(int(rows[0])))], mean, std)
 

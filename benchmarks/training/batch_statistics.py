@@ -21,7 +21,7 @@ class BatchStatistics(pl.Callback):
 
     Args:
         images: of the training split, evenly spaced; all where there are no more.
-        batch_size: of these images.
+        batch_size: of these images, at least, where there are as many.
         ema_decay: of the average of weights, which averages running statistics too; None where there is none.
     """
 
@@ -49,7 +49,7 @@ class BatchStatistics(pl.Callback):
 def compute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     """Replace the running statistics of a network in evaluation mode by their means over batches of images; all but its batch
     norm stays in that mode."""
-    momenta = {layer: layer.momentum for layer in net.modules() if isinstance(layer, _BatchNorm)}
+    momenta = {layer: layer.momentum for layer in trained_norms(net)}
     for layer in momenta:
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean
@@ -61,10 +61,18 @@ def compute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
         layer.eval()
 
 
+def trained_norms(net: nn.Module) -> list[_BatchNorm]:
+    """Return the batch norm of a network in evaluation mode whose statistics training changes: one's own may keep some."""
+    net.train()
+    layers = [layer for layer in net.modules() if isinstance(layer, _BatchNorm) and layer.training]
+    net.eval()
+    return layers
+
+
 def steps_needed(net: nn.Module, ema_decay: float | None = None) -> int:
-    """Return the steps after which a network's running averages, or an average of these, no longer show their first values; 0
-    without batch norm."""
-    rates = [layer.momentum for layer in net.modules() if isinstance(layer, _BatchNorm) and layer.momentum]
+    """Return the steps after which running averages of a network in evaluation mode, or an average of these, no longer show
+    their first values; 0 without batch norm that training changes."""
+    rates = [layer.momentum for layer in trained_norms(net) if layer.momentum]
     if rates and ema_decay is not None:
         rates.append(1 - ema_decay)
     return ceil(WINDOWS / min(rates)) if rates else 0

@@ -40,7 +40,7 @@ def training_callbacks(
     origin: dict[str, str],
 ) -> list[pl.Callback]:
     """Return the callbacks of a run that trains, in the order in which Lightning calls them at each event. Raises ValueError
-    for what ``take_budget`` refuses, and for batch-norm statistics of a detector.
+    for what ``take_budget`` refuses, and for batch-norm statistics of a detector or beside tiles.
 
     A loss is checked before anything is written of it, a budget reads what has been counted, and checkpoints come last: what
     they save includes the batch.
@@ -60,6 +60,11 @@ def training_callbacks(
         if complexity.parts():
             raise ValueError(
                 f"recipe.batch_norm_images={images} is for classification and segmentation: leave it out of a detector's recipe"
+            )
+        if cuts := [name for name in ("elastic", "crop_size") if recipe["augment"].get(name)]:
+            raise ValueError(
+                f"recipe.batch_norm_images={images} takes training images whole, and recipe.augment.{cuts[0]} cuts tiles out "
+                "of them: recipe.batch_norm_images=null"
             )
         run.batch_statistics = BatchStatistics(images, recipe["batch_size"], options.ema_decay)
     return [

@@ -50,6 +50,31 @@ def test_statistics_are_those_of_evenly_spaced_training_images_without_augmentat
     assert not net.training and net[0].momentum == 0.1
 
 
+def test_no_batch_is_smaller_than_asked_for_where_there_are_as_many_images() -> None:
+    data = InMemoryDataModule(splits, 8, 8, {}, [0.0], [1.0], seed=0)
+    data.setup()
+    assert [len(batch) for batch in data.training_images(17, 8)] == [9, 8]
+    assert [len(batch) for batch in data.training_images(5, 8)] == [5]
+    rows = torch.cat([batch[:, 0, 0, 0] for batch in data.training_images(17, 8)])
+    assert rows.mul(255).round().tolist() == (torch.arange(17) * 100 // 17).tolist()
+
+
+def test_what_a_network_keeps_as_it_is_stays_so() -> None:
+    class Frozen(nn.Sequential):
+        def train(self, mode: bool = True) -> "Frozen":
+            super().train(mode)
+            self[0].eval()
+            return self
+
+    net = Frozen(nn.BatchNorm2d(1), nn.BatchNorm2d(1)).eval()
+    net[0].running_mean.fill_(0.5)
+    assert statistics_after(30, net) and not any(layer.training for layer in net.modules())
+    mean = (torch.arange(20) * 5 / 255).mean().item()
+    assert net[0].running_mean.item() == 0.5 and net[1].running_mean.item() == pytest.approx(mean - 0.5, rel=1e-4)
+    alone = Frozen(nn.BatchNorm2d(1)).eval()
+    assert steps_needed(alone) == 0 and not statistics_after(30, alone) and not alone.training
+
+
 @pytest.mark.parametrize(
     ("precision", "dtype", "tolerance"),
     [(DoublePrecision(), torch.float64, 1e-6), (HalfPrecision("bf16-true"), torch.bfloat16, 1e-2)],
@@ -104,6 +129,16 @@ def test_a_detector_has_none_and_says_so_before_it_trains(monkeypatch: pytest.Mo
     said = "^recipe.batch_norm_images=8 is for classification and segmentation: leave it out of a detector's recipe$"
     with pytest.raises(ValueError, match=said):
         callbacks.training_callbacks(run, TrainingOptions(), {}, SimpleNamespace(net=None), of_parts, {})
+
+
+@pytest.mark.parametrize("augment", [{"crop_size": 32}, {"elastic": {"input_size": [64, 64]}}])
+def test_a_recipe_that_cuts_tiles_has_none_and_says_so_before_it_trains(augment: dict[str, Any]) -> None:
+    recipe = {"batch_size": 2, "epochs": 1, "batch_norm_images": 8, "augment": {"crop_padding": None} | augment}
+    run: Any = SimpleNamespace(config={"recipe": recipe}, stop=None, record=None, progress=SimpleNamespace())
+    whole: Any = SimpleNamespace(train_flops_per_sample=1, train_macs_per_sample=1, parts=lambda: [])
+    said = rf"^recipe.batch_norm_images=8 takes .* recipe.augment.{next(iter(augment))} cuts tiles .*=null$"
+    with pytest.raises(ValueError, match=said):
+        callbacks.training_callbacks(run, TrainingOptions(), {}, SimpleNamespace(net=None), whole, {})
 
 
 def test_averaged_weights_are_evaluated_with_statistics_of_their_own() -> None:

@@ -117,14 +117,16 @@ def targets_of(objects: Objects, height: int, width: int) -> Objects:
 
 
 def cropped(objects: Objects, top: int, left: int, height: int, width: int) -> Objects:
-    """Return the objects of which a crop leaves SMALLEST_LEFT pixels, or all, with boxes around what is left of their masks."""
+    """Return the objects of which a crop leaves SMALLEST_LEFT pixels, or all, with boxes around what is left of their masks; of
+    objects without masks those of whose box also a pixel along each side is left, or all."""
     if objects.masks is not None:
         masks = objects.masks[:, top : top + height, left : left + width]
         least = np.minimum(objects.masks.sum((1, 2)), SMALLEST_LEFT)
         return replace(objects, boxes=boxes_of(masks), masks=masks).where(masks.sum((1, 2)) >= least)
     boxes = (objects.boxes - [left, top, left, top]).clip(0, [width, height, width, height])
-    remaining, own = (np.prod(each[:, 2:] - each[:, :2], 1) for each in (boxes, objects.boxes))
-    return replace(objects, boxes=boxes).where(remaining >= np.minimum(own, SMALLEST_LEFT))
+    sides, own = (each[:, 2:] - each[:, :2] for each in (boxes, objects.boxes))
+    enough = (sides >= np.minimum(own, 1)).all(1) & (sides.prod(1) >= np.minimum(own.prod(1), SMALLEST_LEFT))
+    return replace(objects, boxes=boxes).where(enough)
 
 
 def mirrored(objects: Objects, width: int) -> Objects:

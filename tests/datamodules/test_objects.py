@@ -210,6 +210,12 @@ def test_a_crop_keeps_what_is_small_and_whole(side):
         assert cropped(each, 0, 0, 40, 7 + side // 2).labels.tolist() == [0]
 
 
+@pytest.mark.parametrize(("right", "kept"), [(64.4, 0), (65.0, 1)])
+def test_a_crop_leaves_no_box_under_a_pixel_wide(right, kept):
+    alone = Objects(np.array([[20.0, 0, right, 60]]), np.zeros(1, np.int64), np.ones(1), np.zeros(1, bool), None)
+    assert len(cropped(alone, 0, 64, 64, 64)) == len(targets_of(cropped(alone, 0, 64, 64, 64), 64, 64)) == kept
+
+
 def test_training_leaves_out_crowds_and_what_has_no_extent():
     masks = np.ones((5, 10, 10), np.uint8)
     masks[3] = 0

@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from benchmarks.complexity.by_dispatch import count_by_dispatch
@@ -66,6 +67,7 @@ def build(model: Mapping[str, Any], image: Sequence[int], initialised: bool = Tr
     except InstantiationException as error:
         raise ValueError(one_line(str(unwrapped(error)))) from error
     check_image_size(net, height, width)
+    _check_shapes(net)
     return net, _measured(net.eval(), (channels, height, width))
 
 
@@ -83,11 +85,21 @@ def measure(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:
     done for an image in test and in training, at most, and what a training step counts it by.
 
     Raises:
-        ValueError: the two counters differ, and not for an operator that is neither counted nor free.
+        ValueError: the two counters differ, and not for an operator that is neither counted nor free; or a layer is lazy.
     """
     if hasattr(net, "_orig_mod"):  # what torch.compile returns
         raise ValueError("a compiled network cannot be traced: measure it before torch.compile")
+    _check_shapes(net)
     return _measured(copy.deepcopy(net, _computed(net)).cpu().eval(), input_size)
+
+
+def _check_shapes(net: nn.Module) -> None:
+    """Raise ValueError for a network with a lazy layer, whose weights have no shape yet."""
+    for name, parameter in net.named_parameters():
+        if is_lazy(parameter):
+            raise ValueError(
+                f"{type(net).__name__} must know the shapes of its weights when it is built: {name} is of a lazy layer"
+            )
 
 
 def _measured(net: nn.Module, input_size: tuple[int, int, int]) -> Complexity:

@@ -61,6 +61,13 @@ def test_a_network_that_keeps_a_computed_weight_is_counted() -> None:
     assert measure(WeightNorm(), (1, 8, 8)) == measure(net, (1, 8, 8)) == cost
 
 
+@pytest.mark.parametrize("layers", [[nn.LazyConv2d(2, 3)], [nn.Conv2d(1, 2, 3), nn.LazyBatchNorm2d()]])
+def test_a_network_of_lazy_layers_is_one_line(layers: list[nn.Module]) -> None:
+    said = rf"^Sequential must know the shapes of its weights when it is built: {len(layers) - 1}.weight is of a lazy layer$"
+    with pytest.raises(ValueError, match=said):
+        measure(nn.Sequential(*layers), (1, 8, 8))
+
+
 class OfOneSize(nn.Linear):
     """Refuses an image as timm's networks do, by an assertion."""
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -16,6 +17,7 @@ from datamodules.base import CPU, SplitDataModule
 from datamodules.loading.batch import Batch, on_device
 from datamodules.loading.batching import ResumableLoader, TrainRows, evaluation_batches, loader_options
 from datamodules.readers.instances import InstanceSplit
+from datamodules.readers.objects import crowded
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices
 from datamodules.readers.splits import Split, Splits
@@ -216,15 +218,19 @@ class InMemoryDataModule(SplitDataModule[Splits]):
         }
 
     def remarks(self) -> list[str]:
-        """Return the remarks of the source, and one where most of the training pixels are foreground: masks may be inverted."""
-        splits, foreground = self.splits, self.splits.foreground()
+        """Return the remarks of the source, one where test images hold more objects than their score counts, and one where most
+        of the training pixels are foreground: masks may be inverted."""
+        splits, foreground, remarks = self.splits, self.splits.foreground(), super().remarks()
+        if isinstance(splits.test, InstanceSplit):
+            instances = splits.test.instances
+            remarks += crowded(np.array([int((labels.unique() > 0).sum()) for labels in instances]))
         if foreground is None or foreground <= 0.5 or splits.classes[0] != "background":
-            return super().remarks()
+            return remarks
         inverted = (
             f"{100 * foreground:.0f} % of the training pixels are foreground, which in a mask of black and white is what a "
             "viewer shows white; if the objects are what it shows black, write the masks inverted"
         )
-        return [*super().remarks(), inverted]
+        return [*remarks, inverted]
 
     def _weights(self, train: Split) -> Tensor:
         if self.border_weights is None:

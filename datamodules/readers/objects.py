@@ -9,6 +9,8 @@ import numpy as np
 
 from datamodules.readers.splits import ThreeSplits
 
+MOST_FOUND = 100  # objects that a detector finds in an image, and that COCO's AP counts
+
 
 @dataclass(frozen=True, eq=False)
 class Objects:
@@ -110,6 +112,17 @@ def objects_of(instances: np.ndarray, labels: np.ndarray | None = None) -> Objec
     classes = np.zeros(len(numbers), np.int64) if labels is None else labels[numbers]
     area = masks.sum((1, 2), dtype=np.int64).astype(np.float64)
     return Objects(boxes_of(masks), classes, area, np.zeros(len(numbers), bool), masks)
+
+
+def crowded(counts: np.ndarray) -> list[str]:
+    """Return what must be known where images of a test hold more objects than COCO's AP counts; nothing where none does.
+    counts: of objects, int64 [N]."""
+    if not (many := int((counts > MOST_FOUND).sum())):
+        return []
+    return [
+        f"{many} of {len(counts)} test images hold more than {MOST_FOUND} objects, up to {counts.max()}: AP counts the "
+        f"{MOST_FOUND} surest that are found in an image, so that it cannot be 1"
+    ]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,12 +14,10 @@ from datamodules.readers.coco_file import CocoFile, read_coco_file
 from datamodules.readers.encoded import NAMES_AND_SIZES
 from datamodules.readers.image_files import check_channels
 from datamodules.readers.listing import size_of
-from datamodules.readers.objects import Objects, ObjectSplits
+from datamodules.readers.objects import Objects, ObjectSplits, crowded
 from datamodules.readers.parts import drawn_note, part_folders
 from datamodules.readers.photographs import read_photograph
 from datamodules.readers.splits import check_counts, hold_out
-
-MOST_FOUND = 100  # objects that a detector finds in an image, and that COCO's scores count
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +146,6 @@ def _splits(
         notes = (*notes, f"{int(empty.sum())} training images without objects left out")
     if not len(train):
         raise ValueError(f"{train.annotations.path} has no object to learn in the training images")
-    counts = test.annotations.counts[test.rows]
-    if many := int((counts > MOST_FOUND).sum()):
-        remarks = (
-            *remarks,
-            f"{many} of {len(test)} test images hold more than {MOST_FOUND} objects, up to {counts.max()}: a detector finds at "
-            f"most {MOST_FOUND} in an image, so that its AP cannot be 1",
-        )
     return ObjectSplits(
         train,
         val,
@@ -162,7 +153,7 @@ def _splits(
         train.annotations.classes,
         category_ids=train.annotations.category_ids,
         notes="; ".join((*notes, NAMES_AND_SIZES)),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *crowded(test.annotations.counts[test.rows])),
     )
 
 

@@ -374,8 +374,8 @@ def test_more_objects_than_a_detector_finds_are_remarked(tmp_path):
     counts = [int((~each.crowd).sum()) for each in objects]
     many = [count for count in counts if count > 100]
     assert splits.remarks == (
-        f"{len(many)} of 2 test images hold more than 100 objects, up to {max(many)}: a detector finds at most 100 in an "
-        "image, so that its AP cannot be 1",
+        f"{len(many)} of 2 test images hold more than 100 objects, up to {max(many)}: AP counts the 100 surest that are "
+        "found in an image, so that it cannot be 1",
     )
 
 

@@ -136,6 +136,20 @@ def test_images_of_different_sizes_are_evaluated_each_once_in_its_own_size(tmp_p
     one_line(error)
 
 
+def test_more_objects_than_their_score_counts_are_remarked(tmp_path: Path) -> None:
+    write_folder(tmp_path, [(40, 40)] * 6)
+    for number in range(6):
+        mask = np.zeros((40, 40), np.uint8)
+        mask[: 38 if number else 20 : 2, :38:2] = 255
+        write(tmp_path / "masks" / f"{number}.png", mask)
+    module = InMemoryDataModule(lambda: load_image_mask_folder(tmp_path, 1, 2), 2, 2, {}, None, None, seed=0)
+    counts = [len(labels.unique()) - 1 for labels in module.splits.test.instances]
+    assert set(counts) <= {190, 361} and module.remarks() == [
+        f"2 of 2 test images hold more than 100 objects, up to {max(counts)}: AP counts the 100 surest that are found in an "
+        "image, so that it cannot be 1"
+    ]
+
+
 def test_grey_and_colour_side_by_side(tmp_path: Path) -> None:
     write_folder(tmp_path)
     image, _ = pair_of(2, SIZES[2])

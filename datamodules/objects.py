@@ -16,7 +16,7 @@ from datamodules.base import SplitDataModule
 from datamodules.loading.batch import ObjectBatch
 from datamodules.loading.batching import GlobalBatchSampler, GroupedBatchSampler, ResumableLoader, TrainRows
 from datamodules.readers import rle
-from datamodules.readers.image_files import open_stored, orientation_of
+from datamodules.readers.image_files import stored_orientation
 from datamodules.readers.objects import InstanceMaps, Objects, ObjectSplit, ObjectSplits
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.slices import read_slices
@@ -176,7 +176,7 @@ class ObjectDataModule(SplitDataModule[ObjectSplits]):
     @staticmethod
     def is_turned(path: Path) -> bool:
         """Return whether ``read`` turns an image file, as its camera noted (EXIF)."""
-        return orientation_of(open_stored(path.read_bytes())) in range(2, 9)
+        return stored_orientation(path) in range(2, 9)
 
     @staticmethod
     def results(

@@ -1,6 +1,7 @@
 """Images of many formats as arrays; what is wrong with a file is said in one line that names it."""
 
 import io
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, unread
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 # Percentiles of the training pixels that become 0 and 255 where pixels have 16 bits: hot pixels must not set the scale.
 _PERCENTILES = (0.1, 99.9)
+# In the name that Pillow has for how pixels are stored: 16 bits a channel and their order; of a pixel of 16 bits it is BGR;16.
+_16_BITS = re.compile(";16[BLN]")
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -24,6 +27,12 @@ def orientation_of(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except (struct.error, SyntaxError, KeyError, TypeError, ValueError, OSError):
         return 1
+
+
+def stored_orientation(path: Path) -> int:
+    """Return the EXIF orientation of an image file that can be read."""
+    with open_stored(path.read_bytes()) as image:
+        return orientation_of(image)
 
 
 def turn_upright(image: Image.Image) -> None:
@@ -42,7 +51,7 @@ def open_stored(encoded: bytes) -> ImageFile.ImageFile:
 def is_cut(image: ImageFile.ImageFile) -> bool:
     """Whether Pillow keeps 8 of an image's 16 bits a channel, as of colours. To be asked before load(), which forgets how the
     pixels were stored."""
-    return image.mode[0] not in "IF" and bool(image.tile) and ";16" in str(image.tile[0][3])
+    return image.mode[0] not in "IF" and bool(image.tile) and _16_BITS.search(str(image.tile[0][3])) is not None
 
 
 def open_photograph(name: object, read: Callable[[], bytes]) -> ImageFile.ImageFile:
@@ -116,8 +125,13 @@ def read_image(path: Path) -> np.ndarray:
     if image.mode in ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"):
         shown = np.asarray(image.convert("RGB"))
         # ImageJ writes grey images whose contrast was changed with a table of greys.
-        return shown[..., 0].copy() if image.mode[0] == "P" and (shown == shown[..., :1]).all() else shown
+        return shown[..., 0].copy() if image.mode[0] == "P" and shows_greys(shown) else shown
     raise ValueError(f"{path} must be grey (8 or 16 bits), colour or palette, got Pillow's mode {image.mode}")
+
+
+def shows_greys(colours: np.ndarray) -> bool:
+    """Whether RGB pixels [..., 3] are nothing but greys."""
+    return bool((colours == colours[..., :1]).all())
 
 
 def check_channels(channels: int) -> None:

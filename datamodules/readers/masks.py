@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datamodules.readers.image_files import integers, open_image, white_is_zero
+from datamodules.readers.image_files import integers, open_image, shows_greys, white_is_zero
 
 # A colour that is not grey is read as this plus its 24 bits, so that none passes for a class index.
 COLOUR = 1 << 24
@@ -35,7 +35,7 @@ def read_mask(path: Path, black_and_white: bool = True) -> np.ndarray:
 def _values(path: Path, image: Image.Image, black_and_white: bool) -> np.ndarray:
     if image.mode in ("1", "L", "P"):
         shown, opaque = _shown(path, image)
-        if black_and_white and np.isin(shown, (BLACK, WHITE)).all() and (shown == shown[..., :1]).all():
+        if black_and_white and np.isin(shown, (BLACK, WHITE)).all() and shows_greys(shown):
             return shown[..., 0].astype(np.int32)
         values = np.asarray(image).astype(np.int32)
         return np.where(opaque, WHITE - values if image.mode == "L" and white_is_zero(image) else values, BLACK)

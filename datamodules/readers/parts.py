@@ -3,13 +3,15 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from datamodules.readers.listing import list_folder
+
 _VAL = ("val", "valid", "validation")
 
 
 def part_folders(root: Path, holds_images: Callable[[Path], bool]) -> tuple[dict[str, Path], list[str]]:
     """Return the folders by part, and remarks; root alone, as "train", where holds_images says no of its train/.
 
-    Where there is val/ (or valid/, validation/) and no test/, it is the test set.
+    Where there is val/ (or valid/, validation/) and no test/, it is the test set. A remark names other folders beside train/.
     Raises ValueError on two folders of validation images.
     """
     train = root / "train"
@@ -19,13 +21,18 @@ def part_folders(root: Path, holds_images: Callable[[Path], bool]) -> tuple[dict
     if len(named) > 1:
         raise ValueError(f"{root} holds {' and '.join(f'{name}/' for name in named)}; keep one of them")
     val = root / named[0] if named else None
+    parts = {"train", "test", *named}
+    others = [f"{entry.name}/" for entry in list_folder(root)[0] if entry.is_dir() and entry.name not in parts]
+    left_out = f"{root}: {', '.join(others)} beside train/ left out; parts are called train/, val/ and test/"
+    remarks = [left_out] if others else []
     folders = {"train": train} | ({} if val is None else {"val": val})
     if (root / "test").is_dir():
-        return folders | {"test": root / "test"}, []
+        return folders | {"test": root / "test"}, remarks
     if val is None:
-        return folders, []
+        return folders, remarks
     return {"train": train, "test": val}, [
-        f"{root} has no test/: {val.name}/ is the test set, val is drawn from train/"
+        f"{root} has no test/: {val.name}/ is the test set, val is drawn from train/",
+        *remarks,
     ]
 
 

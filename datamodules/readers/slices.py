@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.readers.image_files import ByteScaling, read_image
+from datamodules.readers.image_files import ByteScaling, read_image, shows_greys
 
 
 def read_slices(
@@ -42,9 +42,14 @@ def read_slices(
     if channels == 3 and pixels.shape[1] == 1:  # as grey among colour in training
         pixels = pixels.expand(-1, 3, -1, -1)
     if channels == 1 and pixels.shape[1] == 3:
-        if not to_grey and (pixels != pixels[:, :1]).any():
+        if shows_greys(slices):
+            pixels = pixels[:, :1]
+        elif to_grey:
+            pixels = (
+                pixels.float().mul(torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)
+            )  # BT.601
+        else:
             raise ValueError(f"{path} is a colour image: data.in_channels=3 takes colours")
-        pixels = pixels.float().mul(torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1, keepdim=True)  # BT.601
     if pixels.shape[1] != channels:
         raise ValueError(f"{path} has {pixels.shape[1]} channels, the network takes {channels}")
     return pixels, remark

@@ -130,6 +130,18 @@ class Splits(ThreeSplits[Split]):
         return digest.hexdigest()
 
 
+def repeated(train: Split, test: Split) -> list[str]:
+    """Return what must be known where test images are training images, too; nothing where none is."""
+
+    def digests(split: Split) -> list[bytes]:
+        images = (split.images[(row, ..., *split.extent(row))] for row in range(len(split)))
+        return [hashlib.sha256(f"{list(image.shape)}".encode() + image.numpy().tobytes()).digest() for image in images]
+
+    known = set(digests(train))
+    count = sum(digest in known for digest in digests(test))
+    return [f"{count} of {len(test)} test images are training images, too, equal in every pixel"] if count else []
+
+
 def check_counts(counts: Mapping[str, int], total: int, what: str) -> None:
     """Raise ValueError unless the counts of images drawn for some parts, by part, are positive and leave some of the total.
 

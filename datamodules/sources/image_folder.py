@@ -14,7 +14,7 @@ from datamodules.readers.image_files import SUFFIXES
 from datamodules.readers.listing import list_folder, size_of, stray_note
 from datamodules.readers.pairs import are_pairs
 from datamodules.readers.parts import part_folders
-from datamodules.readers.splits import Splits, part_by_name
+from datamodules.readers.splits import Splits, part_by_name, repeated
 from datamodules.readers.stored_image import StoredImage
 
 
@@ -98,7 +98,7 @@ def load_image_folder(
         splits["test"],
         classes=classes,
         notes="; ".join([*by_hash, *filter(None, [decoded.notes]), *stray_note(strays)]),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *repeated(splits["train"], splits["test"])),
     )
 
 

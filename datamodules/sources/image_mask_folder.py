@@ -5,13 +5,20 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.readers.image_files import ByteScaling, check_channels, check_same_size, read_image
+from datamodules.readers.image_files import (
+    ByteScaling,
+    check_channels,
+    check_same_size,
+    read_image,
+    shows_greys,
+    stored_orientation,
+)
 from datamodules.readers.instances import InstanceSplit, components, object_mask, split_of_images
 from datamodules.readers.listing import stray_note
 from datamodules.readers.masks import COLOUR, class_mask, read_mask
 from datamodules.readers.pairs import holds_images, image_mask_pairs
 from datamodules.readers.parts import drawn_note, part_folders
-from datamodules.readers.splits import Splits, check_counts, count_keys, hold_out
+from datamodules.readers.splits import Splits, check_counts, count_keys, hold_out, repeated
 
 
 def load_image_mask_folder(
@@ -32,7 +39,8 @@ def load_image_mask_folder(
     size; see Split. classes: names, or how many. instance_masks false: masks hold class indices, or 0 and 255 for two
     classes, and an instance is a 4-connected component of one class. true: every value or colour but 0, black or transparent
     is one object; there are two classes and touching objects are a gap apart in the masks. A mask may be all background.
-    in_channels: 3, where grey images become RGB, or 1; None: as the images are. 16-bit images are scaled by those to train on.
+    in_channels: 3, where grey images become RGB, or 1, where RGB must show nothing but greys; None: as the images are. 16-bit
+    images are scaled by those to train on.
     Raises FileNotFoundError on missing or empty folders; ValueError on images without mask and the reverse, on damaged
     files, sizes that differ within a pair, colours where there is one channel, 8 and 16 bits side by side and values that are
     no classes, naming the file, on a split without objects, and on impossible counts.
@@ -45,12 +53,20 @@ def load_image_mask_folder(
     found = {part: image_mask_pairs(folder, mask_suffix) for part, folder in folders.items()}
     pairs = [pair for of_part, _ in found.values() for pair in of_part]
     strays = sum(skipped for _, skipped in found.values())
-    images, labels = [], []
+    images, labels, turned = [], [], 0
     for image_path, mask_path in pairs:
         image, mask = read_image(image_path), read_mask(mask_path, black_and_white=len(classes) == 2)
-        check_same_size(image, mask, str(image_path), str(mask_path))
+        noted = stored_orientation(image_path)
+        by_itself = noted in range(2, 9) and noted != stored_orientation(mask_path)
+        name = f"{image_path}, turned as its camera noted (EXIF)," if by_itself else str(image_path)
+        check_same_size(image, mask, name, str(mask_path))
         images.append(image)
         labels.append(mask)
+        turned += by_itself
+    if turned:
+        remarks.append(
+            f"{turned} of {len(pairs)} images were turned as their camera noted (EXIF): masks are taken to fit the turned ones"
+        )
     names = [str(image_path) for image_path, _ in pairs]
     images, grey = _of_one_kind(images, names, in_channels)
     if instance_masks:
@@ -78,10 +94,11 @@ def load_image_mask_folder(
     scaled = [scaling(image) for image in images]
     lossy = any(image_path.suffix.lower() in (".jpg", ".jpeg") for image_path, _ in pairs)
     empty = len(objects) - int(objects.sum())
+    train, test = split("train"), split("test")
     return Splits(
-        train=split("train"),
+        train=train,
         val=split("val"),
-        test=split("test"),
+        test=test,
         classes=tuple(classes),
         notes="; ".join(
             [
@@ -93,7 +110,7 @@ def load_image_mask_folder(
                 *stray_note(strays),
             ]
         ),
-        remarks=tuple(remarks),
+        remarks=(*remarks, *repeated(train, test)),
         grey_range=scaling.grey_range,
     )
 
@@ -117,6 +134,8 @@ def _of_one_kind(
     """Return images [C, H, W] of as many channels and bits, and the number of grey ones that became RGB."""
     if in_channels is not None:
         check_channels(in_channels)
+    if in_channels == 1:
+        images = [image[..., 0] if image.ndim == 3 and shows_greys(image) else image for image in images]
     coloured = [image.ndim == 3 for image in images]
     if in_channels == 1 and any(coloured):
         raise ValueError(f"{names[coloured.index(True)]} is a colour image: data.in_channels=3 takes colours")

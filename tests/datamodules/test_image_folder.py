@@ -37,6 +37,7 @@ def test_a_folder_for_each_class_is_split_by_names_alone(tmp_path: Path) -> None
     assert splits.train.images.shape == (28, 3, 24, 32)
     every = [colour for part in ("train", "val", "test") for colour in colours(splits, part)]
     assert len(set(every)) == 40
+    assert splits.remarks == ()
     elsewhere = load(photographs(tmp_path / "there", {"cats": 20, "dogs": 20}), tmp_path / "other")
     assert elsewhere.checksum() == splits.checksum()
     again = load(root, tmp_path / "cache")  # from the cache
@@ -59,9 +60,14 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path: Path) -> None:
     assert "has no test/: valid/ is the test set" in splits.remarks[0]
     photographs(root / "test", {"cats": 2, "dogs": 5, "emus": 1})
     splits = load(root, tmp_path / "cache")
-    assert [len(split) for split in splits.named().values()] == [30, 8, 8] and splits.remarks == ()
+    assert [len(split) for split in splits.named().values()] == [30, 8, 8]
+    assert splits.remarks == ("8 of 8 test images are training images, too, equal in every pixel",)
     assert splits.test.targets.tolist() == [0] * 2 + [1] * 5 + [2] and splits.val.targets.tolist() == [0] * 4 + [1] * 4
     assert splits.notes == ""
+    photographs(root / "testing", {"cats": 2, "dogs": 2})
+    assert load(root, tmp_path / "cache").remarks[0] == (
+        f"{root}: testing/ beside train/ left out; parts are called train/, val/ and test/"
+    )
     photographs(root / "validation", {"cats": 4, "dogs": 4})
     with pytest.raises(ValueError, match="pets holds valid/ and validation/; keep one of them"):
         load(root, tmp_path / "cache")

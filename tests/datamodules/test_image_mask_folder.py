@@ -136,6 +136,52 @@ def test_images_of_different_sizes_are_evaluated_each_once_in_its_own_size(tmp_p
     one_line(error)
 
 
+def test_images_that_their_camera_turned_are_counted(tmp_path: Path) -> None:
+    image, mask = pair_of(0, (20, 30))
+    exif = Image.Exif()
+    for number in range(6):
+        exif[0x0112] = 1 if number % 2 else 3
+        write(tmp_path / "masks" / f"{number}.png", mask)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(image + number).save(tmp_path / "images" / f"{number}.png", exif=exif)
+    said = "3 of 6 images were turned as their camera noted (EXIF): masks are taken to fit the turned ones"
+    assert load_image_mask_folder(tmp_path, 1, 2).remarks == (said,)
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    for number in (0, 2, 4):  # masks that are turned likewise
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png", exif=upside_down)
+    assert load_image_mask_folder(tmp_path, 1, 2).remarks == ()
+    exif[0x0112] = 6
+    Image.fromarray(image).save(tmp_path / "images" / "0.png", exif=exif)
+    said = r"0.png, turned as its camera noted \(EXIF\), \(30x20\) and its mask .*0.png \(20x30\) must be of one size"
+    with pytest.raises(ValueError, match=said):
+        load_image_mask_folder(tmp_path, 1, 2)
+
+
+def test_an_image_that_is_there_twice_is_counted_where_both_train_and_test_have_it(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    assert load_image_mask_folder(tmp_path, 1, 2).remarks == ()
+    for number, size in enumerate(SIZES):
+        image, mask = pair_of(number, size)
+        write(tmp_path / "images" / f"{number} (1).png", image)
+        write(tmp_path / "masks" / f"{number} (1).png", mask)
+    splits = load_image_mask_folder(tmp_path, 1, 5)
+    images = {
+        part: [split.images[(row, ..., *split.extent(row))].numpy().tobytes() for row in range(len(split))]
+        for part, split in splits.named().items()
+    }
+    count = sum(image in images["train"] for image in images["test"])
+    assert count and splits.remarks == (f"{count} of 5 test images are training images, too, equal in every pixel",)
+
+
+def test_folders_beside_those_of_parts_are_named(tmp_path: Path) -> None:
+    for part in ("train", "testing", "More"):
+        write_folder(tmp_path / part)
+    assert load_image_mask_folder(tmp_path, 1, 2).remarks == (
+        f"{tmp_path}: More/, testing/ beside train/ left out; parts are called train/, val/ and test/",
+    )
+
+
 def test_more_objects_than_their_score_counts_are_remarked(tmp_path: Path) -> None:
     write_folder(tmp_path, [(40, 40)] * 6)
     for number in range(6):
@@ -148,6 +194,15 @@ def test_more_objects_than_their_score_counts_are_remarked(tmp_path: Path) -> No
         f"2 of 2 test images hold more than 100 objects, up to {max(counts)}: AP counts the 100 surest that are found in an "
         "image, so that it cannot be 1"
     ]
+
+
+def test_greys_in_three_equal_channels_are_grey_where_one_channel_is_asked_for(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    expected = load_image_mask_folder(tmp_path, 1, 2, in_channels=1)
+    for number in (1, 4):
+        write(tmp_path / "images" / f"{number}.png", np.stack([pair_of(number, SIZES[number])[0]] * 3, -1))
+    found = load_image_mask_folder(tmp_path, 1, 2, in_channels=1)
+    assert found.checksum() == expected.checksum() and found.notes == expected.notes
 
 
 def test_grey_and_colour_side_by_side(tmp_path: Path) -> None:

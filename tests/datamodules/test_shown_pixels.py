@@ -321,7 +321,19 @@ def test_colours_are_refused_for_a_network_of_greys_unless_its_training_took_the
     grey, _ = read_slices(tmp_path / "colours.png", 1, None, to_grey=True)
     assert np.abs(grey[0, 0].numpy() - np.asarray(Image.fromarray(colours).convert("L"))).max() <= 1
     greys, _ = read_slices(tmp_path / "greys.png", 1, None)
-    assert np.abs(greys[0, 0].numpy() - colours[..., 0]).max() < 1e-3
+    assert np.array_equal(greys[0, 0].numpy(), colours[..., 0])
+
+
+def test_a_bitmap_of_16_bits_a_pixel_has_5_or_6_a_channel(tmp_path: Path) -> None:
+    """Windows' bitmap with masks of 5, 6 and 5 bits: two red columns and two blue ones."""
+    rows = struct.pack("<4H", 31 << 11, 31 << 11, 31, 31) * 3
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 3, 1, 16, 3, len(rows), 2835, 2835, 0, 0)
+    content = header + struct.pack("<III", 31 << 11, 63 << 5, 31) + rows
+    (tmp_path / "x.bmp").write_bytes(b"BM" + struct.pack("<IHHI", 14 + len(content), 0, 0, 66) + content)
+    pixels = read_image(tmp_path / "x.bmp")
+    assert pixels.tolist() == [[[255, 0, 0]] * 2 + [[0, 0, 255]] * 2] * 3
+    shown = read_photograph(tmp_path / "x.bmp", 3, 4, 3, tmp_path / "annotations.json")
+    assert np.array_equal(shown, pixels)
 
 
 def test_a_photograph_for_print_is_read_as_any_other(tmp_path: Path) -> None:

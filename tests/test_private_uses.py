@@ -26,6 +26,7 @@ from torch._dynamo import decorators
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from torchmetrics import Metric
 from torchmetrics.aggregation import MeanMetric
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +60,8 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
     # complexity.by_trace: arithmetic and shapes of fvcore's own handles.
     "fvcore conv_flop_count": (jit_handles.conv_flop_count, ("x_shape", "w_shape", "out_shape", "transposed")),
     "fvcore get_shape": (jit_handles.get_shape, ("val",)),
+    # lightning_modules.metrics.sums: losses stay in float64 where a network is moved to half precision.
+    "Metric._apply": (Metric._apply, ("self", "fn", "exclude_state")),
     # complexity.by_dispatch: each operator as it reaches a device.
     "TorchDispatchMode": (TorchDispatchMode.__torch_dispatch__, ("self", "func", "types", "args", "kwargs")),
 }

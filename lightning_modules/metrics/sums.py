@@ -29,8 +29,12 @@ class MeanLoss(Metric):
         exact = self.total
         super()._apply(fn, *others)
         self.total = exact.to(self.total.device)
-        self._defaults["total"] = torch.zeros_like(self.total)
         return self
+
+    def reset(self) -> None:
+        """Begin anew."""
+        super().reset()
+        self.total = torch.zeros_like(self.total, dtype=torch.float64)
 
     def update(self, losses: Tensor) -> None:
         """Add the loss of each sample, shape (N,)."""

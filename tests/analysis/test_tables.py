@@ -11,6 +11,7 @@ import pytest
 from benchmarks.analysis.published import FIGURES, WORDS, tables
 from benchmarks.complexity.reference_counts import TABLES, ReferenceCounts, all_reference_counts
 from benchmarks.config.compose import expand, paper_facts
+from benchmarks.config.folders import choices, read_option
 from benchmarks.config.trial import CONF, Trial
 from benchmarks.report.certify import rounds_to
 from benchmarks.units import short_value
@@ -100,7 +101,7 @@ def test_the_stride_in_the_3x3_costs_the_1x1_before_it_four_times_as_much() -> N
 
 
 def test_every_experiment_with_rows_is_a_table() -> None:
-    with_rows = {path.stem for path in (CONF / "experiment").glob("*.yaml") if "\nrows:" in path.read_text()}
+    with_rows = {name for name in choices("experiment") if read_option("experiment", name).get("rows")}
     assert with_rows & tables().keys() == set(EXPERIMENTS)
 
 

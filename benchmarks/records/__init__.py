@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and reading it back; what every package asks of this machine: hardware, environment, late imports."""
+"""What a run leaves on disk, and reading it back; what every package asks of this machine: hardware, environment, imports."""

@@ -28,7 +28,8 @@ class MeanLoss(Metric):
         """Move to a device, and stay in float64: a sum in bfloat16 stops growing, one in float16 ends at 65,504."""
         exact = self.total
         super()._apply(fn, *others)
-        self.total = exact.to(self.total.device)
+        if self.total.dtype != exact.dtype:
+            self.total = exact.to(self.total.device)
         return self
 
     def reset(self) -> None:

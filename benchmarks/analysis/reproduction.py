@@ -75,9 +75,11 @@ class Line:
         if self.imported:
             return NOT_RUN, "imported weights"
         images = self.runs[0].n if self.runs else None
-        if self.estimate is not None and images is None:
+        if self.estimate is None:
+            return NOT_RUN, ""
+        if images is None and FIGURES[self.figure].percent:
             return UNDER_POWERED, "the number of test images is not recorded"
-        return judge(self.estimate, self.paper, self.row.runs, margin(self.figure, self.paper, images or 1))
+        return judge(self.estimate, self.paper, self.row.runs, margin(self.figure, self.paper, images))
 
     @property
     def p_value(self) -> float:
@@ -87,7 +89,7 @@ class Line:
         return p_value_of_seeds(self.estimate, self.paper, self.row.runs)
 
 
-def margin(figure: str, paper: float, images: int) -> float:
+def margin(figure: str, paper: float, images: int | None) -> float:
     """The largest difference from the paper's figure that counts as none.
 
     Of an error rate: the 95 % half-width of the paper's own figure under resampling of the test images (Wilson 1927). Two test

@@ -242,10 +242,9 @@ def print_list(output_root: Path, console: Console) -> None:
     listed = []
     for table in tables().values():
         rows = [row for row in table.rows if row.runnable]
-        of_rows = [[run for run in finished if belongs(run, table.name, row)] for row in rows]
         seeds = [
-            len({run.seed for run in members if not on_other_data(run, row)})
-            for row, members in zip(rows, of_rows, strict=True)
+            len({run.seed for run in finished if belongs(run, table.name, row) and not on_other_data(run, row)})
+            for row in rows
         ]
         numbers_of = sorted({count for count in seeds if count})
         state = f"{sum(map(bool, seeds))} of {len(rows)}" if rows else "reference lines"

@@ -91,7 +91,8 @@ def overall(judged: Sequence[Line]) -> str:
     nearest_runs: list[Sequence[Line]] = []
     for same in grouped(figures, lambda line: (line.row.row, line.figure)).values():
         run = [line for line in same if line.verdict()[0] != NOT_RUN]
-        nearest_runs.append([line for line in run if len(line.differences) == min(len(one.differences) for one in run)])
+        fewest = min((len(line.differences) for line in run), default=0)
+        nearest_runs.append([line for line in run if len(line.differences) == fewest])
     if any(p <= 0.05 for p in holm([line.p_value for same in nearest_runs for line in same])):
         return DIFFERS
     verdicts = [{line.verdict()[0] for line in same} for same in nearest_runs]

@@ -260,8 +260,8 @@ def _start(run: Run, most: int) -> tuple[Path | None, int]:
             raise ValueError(f"{path} is no checkpoint of a run: it has no global_step")
         if step < total:
             fewest = total - step
-        if step < total and fewest <= most:
-            return path, fewest
+            if fewest <= most:
+                return path, fewest
     if total <= most:
         return None, total
     start = "the last checkpoint before the end" if fewest < total else "the start of training"

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,9 @@ def test_a_run_of_an_unknown_number_of_test_images_is_not_judged(tmp_path: Path)
         finished(tmp_path, f"experiment={TABLE}", f"row={ROW.row}", f"seed={seed}", error=3.6, **changes)
     [line, *_] = of_row(tmp_path)
     assert line.verdict() == (UNDER_POWERED, "the number of test images is not recorded")
+    score = replace(line, row=replace(ROW, printed={"mask_ap": "0.35"}), figure="mask_ap")
+    of_scores = replace(score, estimate=estimate_of_values([0.350, 0.351, 0.349], percent=False))
+    assert of_scores.verdict()[0] == REPRODUCED, "its margin is of no number of images"
 
 
 def test_the_list_counts_what_was_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,8 +158,8 @@ def test_a_resumed_run_has_the_time_of_before_and_none_of_between(
     assert cost.wall_s == kept["wall_s"] + clock.s - begun
 
 
-class Told(ProgressWriter):
-    """Says how far a run is."""
+class WithCost(ProgressWriter):
+    """Takes the cost meter of the trainer's callbacks, as a run gives it one."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         [self.cost] = (one for one in trainer.callbacks if isinstance(one, CostMeter))
@@ -173,10 +173,10 @@ def test_a_resumed_run_tells_the_pace_that_it_has_now(
     monkeypatch.setattr(cost_meter, "time", SimpleNamespace(perf_counter=lambda: clock.s))
     clock.step_s = 100  # beside other work
     with pytest.raises(Ended):
-        fit(tmp_path, 1, clock, Told(tmp_path), EndAt(5, False))
+        fit(tmp_path, 1, clock, WithCost(tmp_path), EndAt(5, False))
     clock.step_s = 1
     capsys.readouterr()
-    _, _, cost = fit(tmp_path, 1, clock, Told(tmp_path))
+    _, _, cost = fit(tmp_path, 1, clock, WithCost(tmp_path))
     first, *_ = capsys.readouterr().out.splitlines()
     left_s = 3 * (3 * 1 + 50)  # three epochs of as many steps and an evaluation as the one that it has done
     assert first.startswith("epoch 2/5 ") and f"<{clock_text(left_s)}  32 img/s" in first

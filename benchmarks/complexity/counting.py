@@ -9,8 +9,8 @@ Training adds, for every product of two tensors, the gradient with respect to ea
 layer. Each costs the MACs of the forward, grouped and transposed convolutions included, so nothing has to be traced backward:
 torch.utils.flop_counter counts the weight gradient of a grouped convolution `groups` times (pytorch#183405).
 
-Two counters that share no formula must agree: torch's, whose forward is right, on the meta device or on the CPU, and fvcore's
-trace. The first also counts the networks that the second cannot trace.
+Two counters that share no formula must agree: torch's, whose forward is right, on the CPU or, for a large image, on the meta
+device, and fvcore's trace. The first also counts the networks that the second cannot trace.
 """
 
 import copy
@@ -33,7 +33,8 @@ from benchmarks.complexity.cost import Complexity, LayerCost, Part
 from benchmarks.complexity.operator_cost import GRADIENT, Count
 from benchmarks.units import grouped, one_line
 
-TRACED = 128  # pixels
+# Pixels a side: a network computes such an image as fast as the meta device does, of which the first count imports for 0.3 s.
+SMALL = 128
 
 
 class Uninitialised(TorchFunctionMode):
@@ -131,10 +132,10 @@ def _attention_taken_apart() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-def _on_meta(net: nn.Module) -> Any:
-    """Return a copy on the meta device whose modules share the parameters that these share: ``to`` gives each its own."""
-    shared = {id(one): nn.Parameter(one.detach().to("meta"), one.requires_grad) for one in net.parameters()}
-    return copy.deepcopy(net, shared | _computed(net)).to("meta")
+def _copied(net: nn.Module, device: str) -> Any:
+    """Return a copy on a device whose modules share the parameters that these share: ``to`` gives each its own."""
+    shared = {id(one): nn.Parameter(one.detach().to(device), one.requires_grad) for one in net.parameters()}
+    return copy.deepcopy(net, shared | _computed(net)).to(device)
 
 
 def _computed(net: nn.Module) -> dict[int, Tensor]:
@@ -149,13 +150,13 @@ def image_cost(net: nn.Module) -> Callable[[int, int], int]:
 
     By torch's counter on the meta device: shapes differ from batch to batch.
     """
-    on_meta: Any = _on_meta(net).eval()
+    on_meta: Any = _copied(net, "meta").eval()
 
     @cache
     def training_macs(height: int, width: int) -> int:
         part = next(part for part in on_meta.parts(height, width) if part.counted_by == "images")
         with torch.enable_grad():
-            layers, _ = _count_on_meta(_PartOfNet(on_meta, part.method), part.input_size, False)
+            layers, _ = _count_on("meta", _PartOfNet(on_meta, part.method), part.input_size, False)
         return sum(layer.training_macs for layer in layers)
 
     return training_macs
@@ -176,18 +177,18 @@ class _PartOfNet(nn.Module):
 def _count_parts(net: Any, input_size: Sequence[int]) -> tuple[list[LayerCost], set[str]]:
     """Return the cost of each layer of a network with parts, for one image in test, and what is not counted.
 
-    The counters are compared on an image of at most TRACED pixels a side, as the trace computes all of it; what they agree on
+    The counters are compared on an image of at most SMALL pixels a side, as the trace computes all of it; what they agree on
     there, torch's counts for the image asked for.
     """
-    small = [min(side, TRACED) for side in input_size[1:]]
-    on_meta = _on_meta(net)
+    small = [min(side, SMALL) for side in input_size[1:]]
+    on_meta = _copied(net, "meta")
     layers, uncounted = [], set()
     for traced, part in zip(net.parts(*small), net.parts(*input_size[1:]), strict=True):
         use = Part(part.method, part.test, part.train, part.counted_by)
         # What regions are cut from learns too, so that their features have a gradient.
         gradient = part.counted_by != "images"
         uncounted |= _count_twice(_PartOfNet(net, part.method), traced.input_size, gradient)[1]
-        for layer in _count_on_meta(_PartOfNet(on_meta, part.method), part.input_size, gradient)[0]:
+        for layer in _count_on("meta", _PartOfNet(on_meta, part.method), part.input_size, gradient)[0]:
             name = layer.name.removeprefix("net.")
             costs = {key: part.test * getattr(layer, key) for key in ("macs", "gradient_macs", "activations")}
             layers.append(replace(layer, name=name, part=use, **costs))
@@ -200,12 +201,13 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
     Where they differ and the trace has an operator that is not known, as a recurrent layer, which torch's counter sees taken
     apart, that one's count holds. gradient: of the image.
     """
-    on_meta = _on_meta(net)
+    device = "meta" if max(input_size[1:]) > SMALL else "cpu"
+    copied = _copied(net, device)
     try:
         traced = count_by_trace(net, torch.zeros(1, *input_size))
     except NotTracedError as error:
         try:
-            counted = _count_by_torch(net, on_meta, input_size, gradient)
+            counted = _count_by_torch(net, copied, device, input_size, gradient)
         except ValueError:
             raise
         except Exception:  # what has ended the trace is the network's own error
@@ -215,7 +217,7 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
             file=sys.stderr,
         )
         return counted
-    layers, uncounted = _count_by_torch(net, on_meta, input_size, gradient)
+    layers, uncounted = _count_by_torch(net, copied, device, input_size, gradient)
     first, second = traced.totals().macs, sum(layer.macs for layer in layers)
     if first == second:
         gradients = {name for name in uncounted if name.startswith(GRADIENT)}  # of which a trace has none
@@ -228,24 +230,25 @@ def _count_twice(net: nn.Module, input_size: Sequence[int], gradient: bool) -> t
 
 
 def _count_by_torch(
-    net: nn.Module, on_meta: nn.Module, input_size: Sequence[int], gradient: bool
+    net: nn.Module, copied: nn.Module, device: str, input_size: Sequence[int], gradient: bool
 ) -> tuple[list[LayerCost], set[str]]:
-    """Return the same by torch's counter alone: on the meta device, or on the CPU for a network that needs values there.
+    """Return the same by torch's counter alone, of the copy on its device, or on the CPU for a network that needs values.
 
     Such are a tensor made in the forward pass without a device, and a branch on a tensor's value.
     """
     try:
-        return _count_on_meta(on_meta, input_size, gradient)
+        return _count_on(device, copied, input_size, gradient)
     except ValueError:
         raise
     except Exception:  # one of the network's own comes again
-        count = count_by_dispatch(net, torch.zeros(1, *input_size, requires_grad=gradient))
-        return _layers(net, count), count.uncounted
+        return _count_on("cpu", net, input_size, gradient)
 
 
-def _count_on_meta(net: nn.Module, input_size: Sequence[int], gradient: bool) -> tuple[list[LayerCost], set[str]]:
-    """Return the cost of each layer of a network on the meta device by torch's counter, and what is not counted."""
-    count = count_by_dispatch(net, torch.empty(1, *input_size, device="meta", requires_grad=gradient))
+def _count_on(
+    device: str, net: nn.Module, input_size: Sequence[int], gradient: bool
+) -> tuple[list[LayerCost], set[str]]:
+    """Return the cost of each layer of a network on a device by torch's counter, and what is not counted."""
+    count = count_by_dispatch(net, torch.zeros(1, *input_size, device=device, requires_grad=gradient))
     return _layers(net, count), count.uncounted
 
 

@@ -6,9 +6,8 @@ import sys
 from dataclasses import dataclass
 
 # Imported once, before processes are forked that would each import them.
-META_CHECKS = "torch.fx.experimental.symbolic_shapes"  # at the first count of a network
 COMPILER = "torch._dynamo.config"  # by DistributedDataParallel, and to compile
-SHARED = ("benchmarks.launch.agent", META_CHECKS)  # by every trial
+AGENT = "benchmarks.launch.agent"  # by every trial
 REMEMBER = "benchmarks.launch.remembered_code"  # last of all
 PRELOADED = "COMPUTE_ACCURACY_PRELOADED"  # environment variable: what trials import beside these, with spaces between
 

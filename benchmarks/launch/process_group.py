@@ -22,9 +22,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from benchmarks.launch.process import (
+    AGENT,
     PRELOADED,
     REMEMBER,
-    SHARED,
     Node,
     can_fork,
     die_with_parent,
@@ -118,7 +118,7 @@ def preload(modules: Sequence[str]) -> None:
     if can_fork():
         training_sha256()  # kept: what this process compares with is what the server is about to import
         os.environ[PRELOADED] = " ".join(modules)
-        _server().set_forkserver_preload([*SHARED, REMEMBER])
+        _server().set_forkserver_preload([AGENT, REMEMBER])
 
 
 @lru_cache

@@ -353,16 +353,32 @@ def test_a_wrong_folder_is_refused_in_one_line_that_names_file_and_annotation(tm
             assert done.returncode == 0 and f"annotations.json: {note}" in record["dataset"]["notes"], record
 
 
+@pytest.fixture(scope="module")
+def demonstration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the run of `python run.py model=mask_rcnn data=nuclei_instances`."""
+    root = tmp_path_factory.mktemp("demonstration") / "outputs"
+    # One thread: threads that wait for one another beside other tests took eight times as long.
+    options = ("logger=none", "trainer.accelerator=cpu", "cluster.threads_per_process=1")
+    done = run("model=mask_rcnn", "data=nuclei_instances", *options, root=root, timeout=3600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [directory] = root.glob("*/*/*/seed0")
+    return directory
+
+
 @pytest.mark.slow
-def test_a_trained_detector_has_the_same_ap_at_1_2_and_3_processes(tmp_path: Path) -> None:
-    """16 images: 6, 5 and 5 of them on three processes."""
-    common = ("model=mask_rcnn", "data=touching_cells_instances", "logger=none", "trainer.accelerator=cpu")
-    done = run_here(*common, "recipe.epochs=4", root=tmp_path / "trained")
-    assert done.returncode == 0, done.stdout
-    [trained] = (tmp_path / "trained").glob("*/*/*/seed0")
-    weights = trained / "checkpoints" / "last.ckpt"
-    tests = ("-m", *common, "mode=test", f"weights={weights}", "trainer.devices=1,2,3")
-    done = run_here(*tests, "cluster.oversubscribe=true", root=tmp_path / "tested")
+def test_the_demonstration_on_nuclei_reaches_its_mask_ap(demonstration: Path, tmp_path: Path) -> None:
+    """One seed, 30 objects of one image: that it works, not how well it generalises. Three are in `docs/evidence/detection`."""
+    metrics = json.loads((demonstration / "record.json").read_text())["metrics"]
+    assert metrics["test/mask_ap"] >= 0.5 and metrics["test/mask_ap50"] >= 0.8
+    check_results(demonstration, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_trained_detector_has_the_same_ap_at_1_2_and_3_processes(demonstration: Path, tmp_path: Path) -> None:
+    """16 images of other cells than it was trained on: 6, 5 and 5 of them on three processes."""
+    other = ("model=mask_rcnn", "data=touching_cells_instances", "logger=none", "trainer.accelerator=cpu")
+    test = ("mode=test", f"weights={demonstration / 'checkpoints' / 'last.ckpt'}", "cluster.oversubscribe=true")
+    done = run_here("-m", *other, *test, "trainer.devices=1,2,3", root=tmp_path / "tested")
     assert done.returncode == 0, done.stdout
     found = [json.loads(path.read_text()) for path in (tmp_path / "tested").glob("*/*/*/seed0/record.json")]
     metrics = {
@@ -371,24 +387,10 @@ def test_a_trained_detector_has_the_same_ap_at_1_2_and_3_processes(tmp_path: Pat
         }
         for record in found
     }
-    assert set(metrics) == {1, 2, 3} and metrics[1]["test/n"] == 16 and metrics[1]["test/mask_ap"] > 0.05
+    assert set(metrics) == {1, 2, 3} and metrics[1]["test/n"] == 16 and metrics[1]["test/mask_ap"] > 0.2
     for processes in (2, 3):
         # Images stand in other batches, of which float32 convolutions round otherwise.
         assert metrics[processes] == pytest.approx(metrics[1], rel=1e-6)
-
-
-@pytest.mark.slow
-def test_the_demonstration_on_nuclei_reaches_its_mask_ap(tmp_path: Path) -> None:
-    """One seed, 30 objects of one image: that it works, not how well it generalises. Three are in `docs/evidence/detection`."""
-    root = tmp_path / "outputs"
-    # One thread: threads that wait for one another beside other tests took eight times as long.
-    options = ("logger=none", "trainer.accelerator=cpu", "cluster.threads_per_process=1")
-    done = run("model=mask_rcnn", "data=nuclei_instances", *options, root=root, timeout=3600)
-    assert done.returncode == 0, done.stdout + done.stderr
-    [directory] = root.glob("*/*/*/seed0")
-    metrics = json.loads((directory / "record.json").read_text())["metrics"]
-    assert metrics["test/mask_ap"] >= 0.5 and metrics["test/mask_ap50"] >= 0.8
-    check_results(directory, tmp_path)
 
 
 def check_results(directory: Path, folder: Path) -> None:

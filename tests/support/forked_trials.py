@@ -236,12 +236,12 @@ def watch(directory: Path, rank: int, death: dict[str, Any] | None) -> None:
 def main(plan: Path) -> None:
     """Runs the plan, after importing what a sweep's trials share."""
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    from benchmarks.launch.process import SHARED
+    from benchmarks.launch.process import AGENT
     from benchmarks.launch.sweep import imports_of
 
     trials = json.loads(plan.read_text())
     composed = [_composed(trial.get("overrides", ()), trial.get("ranks", 1)) for trial in trials]
-    for module in (*SHARED, *imports_of(composed)):
+    for module in (AGENT, *imports_of(composed)):
         importlib.import_module(module)
     plan.with_suffix(".done").write_text(json.dumps([run_trial(trial) for trial in trials]))
 

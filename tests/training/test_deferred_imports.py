@@ -91,12 +91,15 @@ assert COMPILER == "torch._dynamo.config"
 preload(["lightning_modules.nets"])
 for name in forkserver._forkserver._preload_modules:
     importlib.import_module(name)
-from benchmarks.complexity.counting import measure
+from benchmarks.complexity.counting import SMALL, measure
 from lightning_modules.nets import ResNet
 before = set(sys.modules)
-measure(ResNet(8, block="basic", in_channels=1, num_classes=10, stem="cifar"), (1, 8, 8))
+net = ResNet(8, block="basic", in_channels=1, num_classes=10, stem="cifar")
+measure(net, (1, SMALL, SMALL))
 new = [name for name in sys.modules if name not in before and name.startswith(("torch.", "sympy"))]
-assert len(new) < 3, new
+assert len(new) < 3 and "sympy" not in sys.modules, new
+measure(net, (1, SMALL + 1, SMALL))  # on the meta device
+assert "sympy" in sys.modules
 assert "torch._dynamo.eval_frame" not in sys.modules
 """ + FIRST.replace("NAME", "config")
 
@@ -112,7 +115,7 @@ def test_training_does_not_load_the_compiler_and_compiling_does() -> None:
 
 
 @pytest.mark.slow
-def test_forked_trials_share_what_counting_imports() -> None:
+def test_forked_trials_import_nothing_to_count_a_small_image() -> None:
     in_python(FORKS)
 
 

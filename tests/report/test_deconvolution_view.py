@@ -59,7 +59,7 @@ def test_costs_are_those_of_the_layers_that_could_stand_there() -> None:
 class OwnUpConvolution(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(3, 2, 2, 2))
+        self.weight = nn.Parameter(torch.ones(1, 2, 2, 2))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.conv_transpose2d(x, self.weight, stride=2)

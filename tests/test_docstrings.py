@@ -3,16 +3,22 @@
 import ast
 import builtins
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TREES = {
-    path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8"))
+FILES = [
+    path.relative_to(ROOT)
     for package in ("lightning_modules", "datamodules", "benchmarks")
     for path in sorted((ROOT / package).rglob("*.py"))
-}
+]
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
 
 
 def last_name(node: ast.AST | None) -> str:
@@ -21,19 +27,22 @@ def last_name(node: ast.AST | None) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-BASES = {
-    node.name: [name for base in node.bases if (name := last_name(base))]
-    for tree in TREES.values()
-    for node in ast.walk(tree)
-    if isinstance(node, ast.ClassDef)
-}
+@cache
+def bases() -> dict[str, list[str]]:
+    """The classes that each class is a kind of."""
+    return {
+        node.name: [name for base in node.bases if (name := last_name(base))]
+        for path in FILES
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def also(error: str) -> Iterator[str]:
     """The names that an exception goes by: its own and those of what it is a kind of."""
     yield error
     of_python = getattr(builtins, error, None)
-    for base in [one.__name__ for one in of_python.__bases__] if of_python else BASES.get(error, []):
+    for base in [one.__name__ for one in of_python.__bases__] if of_python else bases().get(error, []):
         if base not in ("Exception", "BaseException", "object"):
             yield from also(base)
 
@@ -88,6 +97,6 @@ def test_the_reading_of_what_is_raised() -> None:
     assert list(also("ConfigurationError")) == ["ConfigurationError", "ValueError"]
 
 
-@pytest.mark.parametrize("path", TREES, ids=str)
+@pytest.mark.parametrize("path", FILES, ids=str)
 def test_public_functions_say_what_they_raise(path: Path) -> None:
-    assert unsaid(TREES[path]) == []
+    assert unsaid(tree_of(path)) == []

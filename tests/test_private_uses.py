@@ -22,7 +22,6 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.trainer import call
 from pytorch_lightning.trainer.connectors.signal_connector import _SignalConnector
 from torch import nn
-from torch._dynamo import decorators
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,10 +42,14 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
     "_TrainingEpochLoop._should_check_val_fx": (_TrainingEpochLoop._should_check_val_fx, ("self", "data_fetcher")),
     # config.compose: the trials of a sweep, as Hydra's own sweeper splits them.
     "BasicSweeper.split_arguments": (BasicSweeper.split_arguments, ("overrides", "max_batch_size")),
-    # config.fast_composition: files read once; YAML by libyaml, interpolations parsed once.
+    # config.fast_composition: files read once; YAML by libyaml, interpolations parsed once, metadata copied at once.
     "SourcesRegistry.resolve": (SourcesRegistry.resolve, ("self", "scheme")),
     "ConfigSource._normalize_file_name": (ConfigSource._normalize_file_name, ("filename",)),
     "omegaconf get_yaml_loader": (_utils.get_yaml_loader, ()),
+    "omegaconf Metadata": (
+        base.Metadata,
+        ("ref_type", "object_type", "optional", "key", "flags", "flags_root", "resolver_cache"),
+    ),
     "omegaconf parse": (grammar_parser.parse, ("value", "parser_rule", "lexer_mode")),
     # __main__: each line of a description is wrapped by itself.
     "HelpFormatter._fill_text": (argparse.HelpFormatter._fill_text, ("self", "text", "width", "indent")),
@@ -54,9 +57,6 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
     "UntypedStorage._new_shared": (torch.UntypedStorage._new_shared, ("size", "device")),
     # training.batch_hooks: entered 37 times a step, also by the profiler that measures nothing.
     "PassThroughProfiler.profile": (PassThroughProfiler.profile, ("self", "action_name")),
-    # training.deferred_imports: what is asked of the compiler where nothing is compiled.
-    "torch._dynamo disable": (decorators.disable, ("fn", "recursive", "reason", "wrapping")),
-    "torch._dynamo graph_break": (decorators.graph_break, ("msg",)),
     # complexity.by_trace: arithmetic and shapes of fvcore's own handles.
     "fvcore conv_flop_count": (jit_handles.conv_flop_count, ("x_shape", "w_shape", "out_shape", "transposed")),
     "fvcore get_shape": (jit_handles.get_shape, ("val",)),
@@ -71,6 +71,14 @@ USES: dict[str, tuple[object, tuple[str, ...]]] = {
 def test_a_function_takes_what_it_is_given(use: str) -> None:
     function, parameters = USES[use]
     assert tuple(inspect.signature(function).parameters) == parameters  # type: ignore[arg-type]
+
+
+def test_what_is_asked_of_the_compiler_where_nothing_is_compiled() -> None:
+    """training.deferred_imports. Imported here: with the other tests' modules it takes 1.5 s of each process of tests."""
+    from torch._dynamo import decorators
+
+    assert tuple(inspect.signature(decorators.disable).parameters) == ("fn", "recursive", "reason", "wrapping")
+    assert tuple(inspect.signature(decorators.graph_break).parameters) == ("msg",)
 
 
 def test_attributes_are_there() -> None:

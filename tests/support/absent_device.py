@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -27,7 +28,12 @@ from lightning_modules.supervised import Supervised
 
 GPU = torch.device("privateuseone", 0)  # for which PyTorch has no code; "cuda" would look for its driver
 COUNT, CLASSES = 8, 10
-FAKE = FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@cache
+def fake_mode() -> FakeTensorMode:
+    """The mode, made at the first step: it loads the compiler, in 1.5 s, and every process of tests reads the steps' names."""
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
 class Copies(TorchDispatchMode):
@@ -59,12 +65,12 @@ def with_values(function: Callable[..., Any]) -> Callable[..., Any]:
 def copies() -> Iterator[list[str]]:
     """The waiting copies of what is done within, without gradients: for these PyTorch's engine would look for the GPU."""
     listed = Copies()
-    with torch.no_grad(), FAKE, listed:
+    with torch.no_grad(), fake_mode(), listed:
         yield listed.found
 
 
 def fake(values: Tensor) -> Tensor:
-    with FAKE:
+    with fake_mode():
         return torch.empty_strided(values.shape, values.stride(), dtype=values.dtype, device=GPU)
 
 

@@ -222,7 +222,8 @@ class Sweep:
 
 def imports_of(trials: Iterable[Trial]) -> list[str]:
     """Return the modules that these trials import beside what all do: those that `_target_` keys name, and the compiler."""
-    configs = [trial.config for trial in trials]
+    # Of `task` and `loading`, which hold all kinds, a trial has its own in `module` and `datamodule`.
+    configs = [{key: trial.config[key] for key in trial.config if key not in ("task", "loading")} for trial in trials]
     modules = {target.rpartition(".")[0] for config in configs for target in targets(config)}
     trainers = [config["trainer"] for config in configs]
     if any(trainer["compile"] or trainer["devices"] * trainer["num_nodes"] > 1 for trainer in trainers):

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from support.commands import CLEAN, ROOT
 
+from benchmarks.config.compose import expand
+from benchmarks.launch.sweep import imports_of
+
 LIMIT_S = 240
 PACKAGES = ("benchmarks", "conf", "datamodules", "lightning_modules")
 TINY = (
@@ -18,6 +21,23 @@ TINY = (
     *("trainer.accelerator=cpu", "cluster.threads_per_process=1"),
 )
 OWN = "from torch.optim import SGD\n\n\nclass OwnSGD(SGD):\n    pass\n"
+
+# By what they make, the modules that are one kind's of data and task.
+KINDS = {
+    "model=resnet data=digits": {"lightning_modules.classifier", "datamodules.in_memory"},
+    "model=resnet data=imagenet": {"lightning_modules.classifier", "datamodules.from_files"},
+    "model=unet data=nuclei": {"lightning_modules.segmenter", "datamodules.in_memory"},
+    "model=mask_rcnn data=nuclei_instances": {"lightning_modules.detector", "datamodules.objects"},
+}
+
+
+def test_only_modules_that_a_trial_uses_are_imported_for_it() -> None:
+    """Those of other tasks import SciPy's images, which takes 0.2 s."""
+    trials = {overrides: expand(overrides.split(), False) for overrides in KINDS}
+    of_kinds = set().union(*KINDS.values())
+    for overrides, own in KINDS.items():
+        assert of_kinds & {*imports_of(trials[overrides])} == own
+    assert of_kinds <= {*imports_of(trial for found in trials.values() for trial in found)}
 
 
 @pytest.mark.slow

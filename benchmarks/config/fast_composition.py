@@ -23,7 +23,7 @@ def speed_up() -> None:
     if base.parse is not grammar_parser.parse:
         return  # done before
     base.parse = lru_cache(TEXTS)(grammar_parser.parse)
-    base.Metadata.__deepcopy__ = _copied
+    base.Metadata.__deepcopy__ = _copied  # type: ignore[attr-defined]
     Plugins.instance()  # imports the sources anew and registers them
     files: Any = SourcesRegistry.instance().resolve("file")
     files.load_config = _read_once(files.load_config)

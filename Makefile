@@ -15,7 +15,7 @@ demo: .venv/run ## install, train ResNeXt and DenseNet on the bundled digits, sh
 	$(BIN)/python run.py -m model=resnext,densenet
 
 test: .venv/test ## install and run the tests (5 to 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 4 $(ORDER)
+	$(BIN)/python -m pytest -n 3 $(ORDER)
 
 test-slow: .venv/checks ## the slow tests and those in a real browser
 	$(BIN)/python -m pytest -n 3 $(ORDER) -m '$(SLOW)' -rs

@@ -66,6 +66,7 @@ def test_the_exit_code_is_the_verdict_and_the_file_says_why(
     assert f"{TABLE}: {verdict}, exit code {code}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_table_that_is_the_papers_differs_by_chance_in_5_of_100(tmp_path: Path) -> None:
     """Of a single figure so many do, and of twelve nearly half have one."""
     make_run(tmp_path, data=ROW.data, name=ROW.network, recipe=ROW.recipe, metrics={"test/n": 10_000})

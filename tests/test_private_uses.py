@@ -74,7 +74,7 @@ def test_a_function_takes_what_it_is_given(use: str) -> None:
 
 
 def test_what_is_asked_of_the_compiler_where_nothing_is_compiled() -> None:
-    """training.deferred_imports. Imported here: with the other tests' modules it takes 1.5 s of each process of tests."""
+    """training.deferred_imports. Imported here: at collection it would take each process of tests a second."""
     from torch._dynamo import decorators
 
     assert tuple(inspect.signature(decorators.disable).parameters) == ("fn", "recursive", "reason", "wrapping")

@@ -37,7 +37,7 @@ def _copied(metadata: base.Metadata, memo: dict[int, Any]) -> base.Metadata:
     """Return a copy. Types, keys and truths stay the objects that they are; flags and what resolvers keep are its own."""
     made = object.__new__(type(metadata))
     kept = copy.deepcopy(metadata.resolver_cache, memo) if metadata.resolver_cache else defaultdict(dict)
-    made.__dict__.update(metadata.__dict__, flags=metadata.flags and dict(metadata.flags), resolver_cache=kept)
+    made.__dict__.update(metadata.__dict__, flags=copy.copy(metadata.flags), resolver_cache=kept)
     return made
 
 

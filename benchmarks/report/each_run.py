@@ -1,7 +1,8 @@
 """What the page has of each run by itself: its row, its curve, its details, and what the charts know of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from markupsafe import Markup
 from benchmarks.analysis.seeds import shared_overrides, short_labels
 from benchmarks.records.files import below
 from benchmarks.records.runs import Run, overrides_text
+from benchmarks.records.second_process import begin
 from benchmarks.report.kept_curves import KeptCurves
 from benchmarks.report.learning_curves import curves_of
 from benchmarks.report.quantities import ERROR, MODEL, RECIPE, RUN_COLUMNS, STATUS, RunColumn, result_title
@@ -47,6 +49,11 @@ def each_run(root: Path, runs: Sequence[Run], keep: bool) -> EachRun:
     table = render_macro("table_section", table_of_runs(runs).filled()) if runs else Markup()
     drawn = script_json({"runs": drawn_runs(root, runs), "curves": curves.points})
     return EachRun(table, drawn, curves.together, curves.problems, script_json(pooled_details(runs)))
+
+
+def begin_each_run(root: Path, runs: Sequence[Run], keep: bool) -> Callable[[], EachRun]:
+    """Begin `each_run` in another process, where that is worth it, and return what waits for its result."""
+    return begin(partial(each_run, root, runs, keep), len(runs))
 
 
 def table_of_runs(runs: Sequence[Run]) -> Table:

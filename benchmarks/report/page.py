@@ -7,17 +7,15 @@ import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels
 from benchmarks.records.files import SWEEPS, read_json, write_atomic
 from benchmarks.records.runs import TABLES, Run, load_runs, uncollected
-from benchmarks.records.second_process import begin
 from benchmarks.report import sections
 from benchmarks.report.chart_data import Charts, charts_of
-from benchmarks.report.each_run import EachRun, each_run
+from benchmarks.report.each_run import EachRun, begin_each_run
 from benchmarks.report.figures import family_marks
 from benchmarks.report.leaderboard import SHOWN_FIRST, leaderboard
 from benchmarks.report.quantities import QUANTITIES
@@ -50,14 +48,14 @@ def write_page(
     Args:
         loaded: what `load_runs` returned of the folder, where it has been read already.
         out: the page's file, and nothing else is written; None for `<output_root>/report.html`.
-        each: returns what `each_run` does, where another process has begun it before.
+        each: what `begin_each_run` returned, where it was begun before.
 
     Raises:
         FileNotFoundError: there is no such folder, or plotly is not installed.
     """
     root = Path(output_root)
     runs, problems = loaded or load_runs(root)
-    each = each or begin(partial(each_run, root, runs, keep=out is None), len(runs))
+    each = each or begin_each_run(root, runs, keep=out is None)
     # Only a sweep's list tells what is missing, and only below an output root do paths name trials.
     states, problems = trial_states(root, (runs, problems)) if (root / SWEEPS).is_dir() else ([], problems)
     published, unread = _published_tables(root)

@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Container, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from benchmarks.analysis.published import PublishedTable
 from benchmarks.analysis.reproduction import lines
 from benchmarks.analysis.seeds import shared_overrides
 from benchmarks.records.runs import Run, load_runs, overrides_text, uncollected
-from benchmarks.records.second_process import begin
 from benchmarks.report import iso_compute, sections
-from benchmarks.report.each_run import each_run
+from benchmarks.report.each_run import begin_each_run
 from benchmarks.report.forecasts import comparison, with_forecasts
 from benchmarks.report.page import write_page
 from benchmarks.report.published_table import print_list, print_published, write_files
@@ -106,7 +104,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"not read: {problem}", file=sys.stderr)
     each = None
     if name != iso_compute.EXPERIMENT:
-        each = begin(partial(each_run, root, runs, keep=arguments.out is None), len(runs))
+        each = begin_each_run(root, runs, keep=arguments.out is None)
     try:
         if name == iso_compute.EXPERIMENT:
             iso_compute.report(runs, root, arguments.out)

@@ -1,5 +1,6 @@
 """Composition made faster gives what OmegaConf's own loader and parser give."""
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,21 @@ def test_an_interpolation_is_parsed_once_and_resolved_anew() -> None:
     assert base.parse.__wrapped__ is grammar_parser.parse  # type: ignore[attr-defined]
     speed_up()
     assert base.parse.__wrapped__ is grammar_parser.parse  # type: ignore[attr-defined]
+
+
+def test_metadata_is_copied_as_by_pythons_own_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal, and with flags and kept results of its own, also where there are none yet."""
+    config = OmegaConf.create({"a": {"b": [1, None, "${a}"]}, "c": "x"}, flags={"struct": True})
+    config._metadata.resolver_cache["env"]["HOME"] = ["/root"]
+    nodes = [config, config.a, config.a.b, config._get_node("c"), config.a.b._get_node(2)]
+    copies = [copy.deepcopy(node._metadata) for node in nodes]
+    monkeypatch.delattr(base.Metadata, "__deepcopy__")
+    for node, copied in zip(nodes, copies, strict=True):
+        own = node._metadata
+        assert type(copied) is type(own) and vars(copied) == vars(copy.deepcopy(own))
+        copied.flags["readonly"] = True
+        copied.resolver_cache["env"]["HOME"] = copied.resolver_cache["env"].get("HOME", []) + ["changed"]
+        assert "readonly" not in own.flags and "changed" not in own.resolver_cache["env"].get("HOME", [])
 
 
 def test_a_file_is_read_again_only_where_it_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.commands import CLEAN, ROOT
+from support.commands import CLEAN, ROOT, in_python
 
 from benchmarks.config.compose import expand
 from benchmarks.launch.sweep import imports_of
@@ -22,7 +22,7 @@ TINY = (
 )
 OWN = "from torch.optim import SGD\n\n\nclass OwnSGD(SGD):\n    pass\n"
 
-# By what they make, the modules that are one kind's of data and task.
+# Overrides of a trial, and which of the modules of tasks and of ways of loading it uses.
 KINDS = {
     "model=resnet data=digits": {"lightning_modules.classifier", "datamodules.in_memory"},
     "model=resnet data=imagenet": {"lightning_modules.classifier", "datamodules.from_files"},
@@ -38,6 +38,13 @@ def test_only_modules_that_a_trial_uses_are_imported_for_it() -> None:
     for overrides, own in KINDS.items():
         assert of_kinds & {*imports_of(trials[overrides])} == own
     assert of_kinds <= {*imports_of(trial for found in trials.values() for trial in found)}
+
+
+@pytest.mark.slow
+def test_what_trials_are_forked_from_is_not_taken_apart_at_its_end() -> None:
+    begins = "import atexit\natexit.register(print, 'taken apart')\n"
+    assert in_python(begins).strip() == "taken apart"
+    assert in_python(f"{begins}import benchmarks.launch.remembered_code") == ""
 
 
 @pytest.mark.slow

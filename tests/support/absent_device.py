@@ -32,7 +32,7 @@ COUNT, CLASSES = 8, 10
 
 @cache
 def fake_mode() -> FakeTensorMode:
-    """The mode, made at the first step: it loads the compiler, in 1.5 s, and every process of tests reads the steps' names."""
+    """The mode, made at the first step: it loads the compiler, and every process of tests reads the names of the steps."""
     return FakeTensorMode(allow_non_fake_inputs=True)
 
 

@@ -12,7 +12,8 @@ from benchmarks.records.lazy import np
 
 DRAWS = 1000
 MATCHED = 1.01
-IMAGES_AT_ONCE = 10_000
+MOST_EIGENVALUES = 1_000  # whose time grows with the cube of their number
+NEGLIGIBLE = 1e-12  # a variance of a rate in [0, 1]
 DECIMALS = 9  # of errors: means of counts that are equal on paper differ in the last bits
 
 
@@ -62,9 +63,7 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
         chi = rng.chisquare(df, DRAWS)
         if one.components.shared:
             chi = pooled.setdefault((df, float(one.components.common)), chi)
-        # What is particular to one seed on one image is in the spread of the images' means too, and is drawn once, with them.
-        drawn_with_images = float(one.components.residual) if one.test_set else 0.0
-        deviation = np.sqrt(np.maximum(float(one.components.seeds) * df / chi - drawn_with_images, 0))
+        deviation = np.sqrt(np.maximum(float(one.components.seeds) * df / chi, float(one.components.residual)))
         errors[:, index] += one.scale * deviation * rng.standard_normal(DRAWS)
     for test_set in dict.fromkeys(one.test_set for one in networks if one.test_set):
         members = [index for index, one in enumerate(networks) if one.test_set == test_set]
@@ -73,13 +72,27 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
 
 
 def _of_other_images(networks: Sequence[Estimate], rng: Any) -> Any:
-    """What other test images add to the errors of networks tested on the same ones, shape (draws, networks)."""
-    added = np.zeros((DRAWS, len(networks)), dtype=np.float32)
-    known = [one.components.by_image for one in networks if one.components and one.components.by_image is not None]
-    for start in range(0, len(known[0]), IMAGES_AT_ONCE):
-        by_image = np.array([row[start : start + IMAGES_AT_ONCE] - row.mean() for row in known], dtype=np.float32)
-        added += rng.standard_normal((DRAWS, by_image.shape[1]), dtype=np.float32) @ by_image.T
-    return added * np.array([one.scale / len(row) for one, row in zip(networks, known, strict=True)])
+    """What other test images add to the errors of networks tested on the same ones, shape (draws, networks).
+
+    The networks' covariance over images holds what is particular to one seed on one image, too, which is drawn with the seeds.
+    As that part's variance is known, the most likely covariance of the rest has the eigenvalues that exceed it, less it
+    (Jöreskog 1967).
+    """
+    known: list[Any] = [one.components for one in networks if one.components and one.components.by_image is not None]
+    unit = np.sqrt([max(float(one.residual), NEGLIGIBLE) for one in known])
+    by_image = np.stack([one.by_image for one in known])
+    images = by_image.shape[1]
+    rows = (by_image - by_image.mean(axis=1, keepdims=True)) / (images * unit[:, None])
+    if min(rows.shape) > MOST_EIGENVALUES:  # sums of random groups of images vary as much (Wolter 2007, §2)
+        groups = np.linspace(0, images, MOST_EIGENVALUES, endpoint=False, dtype=int)
+        rows = np.add.reduceat(rows[:, rng.permutation(images)], groups, axis=1)
+    few = len(rows) <= rows.shape[1]
+    values, vectors = np.linalg.eigh(rows @ rows.T if few else rows.T @ rows)
+    values, vectors = values[values > 1], vectors[:, values > 1]
+    if not few:
+        vectors = rows @ vectors / np.sqrt(values)
+    loadings = vectors * np.sqrt(values - 1) * (unit * [one.scale for one in networks])[:, None]
+    return rng.standard_normal((DRAWS, len(values)), dtype=np.float32) @ loadings.T.astype(np.float32)
 
 
 def front_probabilities(

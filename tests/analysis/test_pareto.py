@@ -4,11 +4,13 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from benchmarks.analysis import pareto
 from benchmarks.analysis.error_rates import components_of_outcomes, contrast, half_width, probability_below, variances
 from benchmarks.analysis.estimates import Estimate, estimate_of_values
 from benchmarks.analysis.pareto import DRAWS, drawn_errors, front_probabilities, matched, pareto_front
@@ -51,6 +53,12 @@ def probabilities(networks: Sequence[Points]) -> list[float | None]:
     """Of networks given as the (cost, error in %) of their seeds."""
     estimated = [estimate_of_values([error for _, error in seeds], percent=True) for seeds in networks]
     return front_probabilities([[cost for cost, _ in seeds] for seeds in networks], drawn_errors(estimated), estimated)
+
+
+def of_outcomes(outcomes: Any) -> Estimate:
+    """The error of a network with these outcomes of seeds on images, in percent."""
+    components = components_of_outcomes(outcomes)
+    return Estimate(100 * float(components.mean), len(outcomes), (0.0, 100.0), "", components, "test", (), 100.0)
 
 
 def test_the_probability_of_two_networks_is_that_of_their_difference() -> None:
@@ -98,11 +106,7 @@ def test_a_spread_that_networks_share_is_drawn_once() -> None:
 
 def test_other_images_change_a_rate_near_one_as_little_as_one_near_zero() -> None:
     rows = np.random.default_rng(0).random((3, 1_000)) < 0.1
-    spreads = []
-    for outcomes in (rows, ~rows):
-        components = components_of_outcomes(outcomes)
-        network = Estimate(100 * float(components.mean), 3, (0.0, 100.0), "", components, "test", (), 100.0)
-        spreads.append(float(drawn_errors([network]).std()))
+    spreads = [float(drawn_errors([of_outcomes(outcomes)]).std()) for outcomes in (rows, ~rows)]
     assert spreads[1] == pytest.approx(spreads[0], rel=0.05)
 
 
@@ -110,13 +114,39 @@ def test_two_seeds_alone_are_not_sure_of_anything() -> None:
     assert probabilities([[(1, 5.0), (1, 5.1)], [(2, 4.0), (2, 4.1)]]) == [None, None]
 
 
+@pytest.mark.parametrize("own", [0, 12], ids="{} images that one finds hard".format)
+def test_two_networks_vary_as_in_their_comparison(own: int) -> None:
+    errors = [10, 12, 9], [11, 12, 10]  # no image twice by a network, nearly the same ones by both
+    rows = np.zeros((2, 3, 450), dtype=bool)
+    for row, counts in zip(rows, errors, strict=True):
+        for place, count in enumerate(counts):
+            row[place, 20 * place : 20 * place + count] = True
+    rows[0, :, 400 : 400 + own] = True
+    networks = [of_outcomes(row) for row in rows]
+    compared = contrast(*(one.components for one in networks if one.components is not None))
+    # What is particular to a seed on an image is as much as other images change, or all that they seem to.
+    assert (0 < float(compared.images) < 2 * float(compared.first.residual)) if own else compared.images == 0
+    drawn = drawn_errors(networks)
+    middle = np.subtract(*np.quantile(drawn[:, 0] - drawn[:, 1], [0.84, 0.16])) / 2
+    assert middle == pytest.approx(100 * float(half_width(*variances(compared), 0.68)), rel=0.1)
+
+
+@pytest.mark.parametrize(("count", "images"), [(40, 300), (300, 40), (300, 400)])
+def test_networks_vary_together_as_their_images_do(monkeypatch: pytest.MonkeyPatch, count: int, images: int) -> None:
+    """Images that are hard for all alike, and chance: of fewer networks than images, of more, and of groups of images."""
+    monkeypatch.setattr(pareto, "MOST_EIGENVALUES", 100)
+    rng = np.random.default_rng(0)
+    chance = np.where(np.arange(images) < images // 4, 0.6, 0.1)
+    networks = [of_outcomes(rng.random((3, images)) < chance) for _ in range(count)]
+    mean = drawn_errors(networks).mean(axis=1)
+    # Chance and the spread over seeds vanish in the mean over so many.
+    assert mean.std() == pytest.approx(100 * chance.std() / math.sqrt(images), rel=0.15)
+
+
 def test_images_that_all_networks_find_hard_change_no_front() -> None:
     rng = np.random.default_rng(0)
     hard = rng.random(1_000) < 0.2
-    estimated = []
-    for chance in (0.6, 0.5):
-        components = components_of_outcomes(hard & (rng.random((3, 1_000)) < chance))
-        estimated.append(Estimate(100 * float(components.mean), 3, (0.0, 100.0), "", components, "test", (), 100.0))
+    estimated = [of_outcomes(hard & (rng.random((3, 1_000)) < chance)) for chance in (0.6, 0.5)]
     errors = drawn_errors(estimated)
     spreads = [np.subtract(*np.quantile(drawn, [0.84, 0.16])) / 2 for drawn in (errors[:, 0], errors[:, 1])]
     together = np.subtract(*np.quantile(errors[:, 1] - errors[:, 0], [0.84, 0.16])) / 2

@@ -41,14 +41,14 @@ def matched(costs: Sequence[float], apart: float = MATCHED) -> list[float]:
     return result
 
 
-def drawn_errors(networks: Sequence[Estimate]) -> Any:
-    """1,000 joint draws of the networks' mean errors, shape (1000, networks), in the unit of the metric.
+def drawn_errors(networks: Sequence[Estimate], draws: int = DRAWS) -> Any:
+    """Joint draws of the networks' mean errors, shape (draws, networks), in the unit of the metric.
 
     Each is another set of trainings, tested on other images that networks with outcomes of the same test set share: what makes
     all of them err more changes no front. A network without an interval stands still.
     """
     rng = np.random.default_rng(0)
-    errors = np.tile(np.array([one.mean for one in networks], dtype=np.float64), (DRAWS, 1))
+    errors = np.tile(np.array([one.mean for one in networks], dtype=np.float64), (draws, 1))
     pooled: dict[tuple[float, float], Any] = {}  # one draw of a variance that networks share
     for index, one in enumerate(networks):
         if one.components is None or one.interval is None:
@@ -56,22 +56,22 @@ def drawn_errors(networks: Sequence[Estimate]) -> Any:
         if one.test_set and not float(one.components.seeds) and 0 in (one.mean, one.scale - one.mean):
             # Neither images nor seeds vary, other images still may: for a pair of such networks as in `contrast`.
             errors[:, index] += (
-                one.scale / (float(one.components.count) + 2) / math.sqrt(2) * rng.standard_normal(DRAWS)
+                one.scale / (float(one.components.count) + 2) / math.sqrt(2) * rng.standard_normal(draws)
             )
             continue
         df = float(one.components.df)
-        chi = rng.chisquare(df, DRAWS)
+        chi = rng.chisquare(df, draws)
         if one.components.shared:
             chi = pooled.setdefault((df, float(one.components.common)), chi)
         deviation = np.sqrt(np.maximum(float(one.components.seeds) * df / chi, float(one.components.residual)))
-        errors[:, index] += one.scale * deviation * rng.standard_normal(DRAWS)
+        errors[:, index] += one.scale * deviation * rng.standard_normal(draws)
     for test_set in dict.fromkeys(one.test_set for one in networks if one.test_set):
         members = [index for index, one in enumerate(networks) if one.test_set == test_set]
-        errors[:, members] += _of_other_images([networks[index] for index in members], rng)
+        errors[:, members] += _of_other_images([networks[index] for index in members], draws, rng)
     return errors.round(DECIMALS)
 
 
-def _of_other_images(networks: Sequence[Estimate], rng: Any) -> Any:
+def _of_other_images(networks: Sequence[Estimate], draws: int, rng: Any) -> Any:
     """What other test images add to the errors of networks tested on the same ones, shape (draws, networks).
 
     The networks' covariance over images holds what is particular to one seed on one image, too, which is drawn with the seeds.
@@ -92,7 +92,7 @@ def _of_other_images(networks: Sequence[Estimate], rng: Any) -> Any:
     if not few:
         vectors = rows @ vectors / np.sqrt(values)
     loadings = vectors * np.sqrt(values - 1) * (unit * [one.scale for one in networks])[:, None]
-    return rng.standard_normal((DRAWS, len(values)), dtype=np.float32) @ loadings.T.astype(np.float32)
+    return rng.standard_normal((draws, len(values)), dtype=np.float32) @ loadings.T.astype(np.float32)
 
 
 def front_probabilities(

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.analysis.estimates import estimates
 from benchmarks.analysis.learning_rates import RATE, at_the_best_rates
-from benchmarks.analysis.pareto import drawn_errors, matched
+from benchmarks.analysis.pareto import DRAWS, drawn_errors, matched
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.lazy import np
 from benchmarks.records.runs import Run, overrides_text
@@ -23,6 +23,8 @@ FEWEST = 4  # different costs: one more than there are parameters
 APART = 1.05  # costs closer than this are one
 BUDGETS = ("recipe.epochs", "trainer.max_train_")  # keys of what a training may spend
 EXPONENTS = 200  # values of α that are tried
+MOST_DRAWS = 20_000  # a limit of a ratio may be infinite: 1,000 draws of the same runs gave 39, 228 and ∞
+NUMBERS = 2_000_000  # that are drawn, of many networks
 QUANTILES = (0.025, 0.975)
 FLAT = 1e-9  # of a curve's scale: below it lies only the rounding of sums
 
@@ -133,17 +135,23 @@ def fit(costs: Sequence[float], errors: Any) -> PowerLaw:
     cost = np.asarray(costs, dtype=np.float64)
     unit = float(np.exp(np.log(cost).mean()))
     y = np.asarray(errors, dtype=np.float64)
+    mean = y.mean(axis=1)
+    centred_y = y - mean[:, None]
+    squared, centred_squared = (y**2).sum(axis=1), (centred_y**2).sum(axis=1)
     best = np.full(len(y), np.inf)
     floor, scale, exponent = np.zeros(len(y)), np.zeros(len(y)), np.zeros(len(y))
     for alpha in np.geomspace(0.02, 2.0, EXPONENTS):
         x = (cost / unit) ** -alpha
         centred = x - x.mean()
-        b = np.maximum(y @ centred / (centred @ centred), 0)
-        a = y.mean(axis=1) - b * x.mean()
-        through_zero = a < 0
-        b = np.where(through_zero, y @ x / (x @ x), b)
-        a = np.where(through_zero, 0.0, a)
-        squares = ((y - a[:, None] - np.outer(b, x)) ** 2).sum(axis=1)
+        product = centred_y @ centred
+        b = np.maximum(product / (centred @ centred), 0)
+        a = mean - b * x.mean()
+        squares = centred_squared - b * product
+        if (through_zero := a < 0).any():
+            product = y @ x
+            b = np.where(through_zero, product / (x @ x), b)
+            a = np.where(through_zero, 0.0, a)
+            squares = np.where(through_zero, squared - b * product, squares)
         better = squares < best
         best = np.where(better, squares, best)
         floor, scale = np.where(better, a, floor), np.where(better, b, scale)
@@ -166,7 +174,8 @@ def families(runs: Iterable[Run]) -> list[Family]:
         kept = set(at_the_best_rates(group for group, _ in known))
         known = [(group, one) for group, one in known if group in kept]
         estimated = [one for _, one in known]
-        errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated)])
+        draws = min(MOST_DRAWS, max(DRAWS, NUMBERS // len(estimated)))
+        errors = np.vstack([[one.mean for one in estimated], drawn_errors(estimated, draws)])
         kinds = _kinds([group[0] for group, _ in known])
         for name, places in grouped(range(len(known)), kinds.__getitem__).items():
             cost_of = {place: fmean(run.train_flops or 0.0 for run in known[place][0]) for place in places}

@@ -3,13 +3,17 @@
 That two seeds without outcomes of single images are sure of nothing stands in test_pareto.py.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.analysis.crossover import curves
 from benchmarks.analysis.differences import differences
 from benchmarks.analysis.estimates import Estimate, compare, estimates
+from benchmarks.analysis.scaling import equal_errors, families
 from benchmarks.analysis.seeds import same_but_seed
 from benchmarks.records.runs import Run, load_runs
 
@@ -114,6 +118,35 @@ def test_after_thirty_epochs_densenet_and_the_plain_network_err_more_than_resnet
         ("densenet_bc40_k4", "plain20_w8"): (0.85, -0.34, 2.04, 0.2),
     }.items():
         assert found[names] == pytest.approx(expected, abs=0.005)
+
+
+@pytest.mark.parametrize("generator", [0, 1])
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        (
+            "connectivity_bf16",
+            {
+                ("resnet shortcut=none", "resnet"): (5.4, 3.5, 10),
+                ("resnet", "resnext"): (0.22, 0.01, 0.45),
+                ("densenet", "resnext"): (0.41, 0.02, 0.88),
+                ("densenet", "resnet shortcut=none"): (0.36, 0.18, 0.57),
+                ("densenet", "resnet"): (1.3, 0.46, 3.1),
+            },
+        ),
+        ("connectivity_cpu", {("resnet shortcut=none", "resnet"): (2.3, 1.7, math.inf)}),
+    ],
+)
+def test_the_training_that_equal_error_takes(
+    tree: str, expected: dict[tuple[str, str], Sequence[float]], generator: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """docs/evidence.md: ratios with their limits, whatever is drawn."""
+    monkeypatch.setattr(np.random, "default_rng", lambda seed, make=np.random.default_rng: make(seed + 100 * generator))
+    found = {(one.first.name, one.second.name): one for one in equal_errors(families(runs_of(tree)))}
+    for names, figures in expected.items():
+        one = found[names]
+        # Limits near zero are of curves that nearly reach their floor.
+        assert (one.ratio, one.low, one.high) == pytest.approx(figures, rel=0.04, abs=0.006)
 
 
 def test_wide_resnext_is_not_judged_by_a_rate_that_hurts_it() -> None:

@@ -12,7 +12,7 @@ from benchmarks.analysis.published import FIGURES, PublishedRow, PublishedTable
 from benchmarks.analysis.seeds import differing_conditions, same_but_seed
 from benchmarks.records.files import CONFIG, read_config
 from benchmarks.records.runs import Run
-from benchmarks.units import number, short_value
+from benchmarks.units import number, plural, short_value
 
 NOT_RUN, UNDER_POWERED, REPRODUCED, DIFFERS = "not run", "under-powered", "reproduced", "differs"
 MOST_SEEDS = 100
@@ -120,10 +120,13 @@ def judge(ours: Estimate | None, paper: float, runs: int | None, margin: float) 
         return REPRODUCED, text
     if abs(difference) > half:
         return DIFFERS, text
-    planned = range(ours.n + 1, MOST_SEEDS)
-    enough = bisect_left(planned, True, key=lambda seeds: (half_width_of_seeds(ours, seeds, runs) or 0) <= margin / 2)
+    planned = range(ours.n + 1, MOST_SEEDS + 1)
+    telling = max(
+        abs(difference), margin - abs(difference)
+    )  # a half-width below it leaves out zero or keeps within the margin
+    enough = bisect_left(planned, True, key=lambda seeds: (half_width_of_seeds(ours, seeds, runs) or 0) < telling)
     needed = enough < len(planned)
-    reason = f"about {enough + 1} more seeds would tell" if needed else "more seeds alone would not tell"
+    reason = f"about {plural(enough + 1, 'more seed')} would tell" if needed else f"{MOST_SEEDS} seeds would not tell"
     return UNDER_POWERED, f"{text}; {reason}"
 
 

@@ -95,7 +95,8 @@ def _ours(line: Line) -> str:
     mean = f"{ours.mean:.{digits}f}"
     if ours.interval is None:
         return f"{mean} ({ours.missing})"
-    return f"{mean} [{ours.interval[0]:.{digits}f}, {ours.interval[1]:.{digits}f}]"
+    alone = f", {SEEDS_ALONE}" if SEEDS_ALONE in ours.basis_text else ""
+    return f"{mean} [{ours.interval[0]:.{digits}f}, {ours.interval[1]:.{digits}f}]{alone}"
 
 
 def legend(table: PublishedTable, rows: Sequence[Line]) -> list[str]:
@@ -111,7 +112,7 @@ def legend(table: PublishedTable, rows: Sequence[Line]) -> list[str]:
     estimated = [line.estimate for line in rows if line.estimate]
     if any(SEEDS_ALONE in one.basis_text for one in estimated):
         notes.append(
-            "intervals of runs without stored outcomes tell of other trainings alone, not of other test images"
+            f"{SEEDS_ALONE}: an interval without stored outcomes tells of other trainings, not of other test images"
         )
     if any(one.components is not None and one.components.shared for one in estimated):
         notes.append("the spread over seeds is pooled over rows where Bartlett's test does not tell it apart (5 %)")
@@ -206,7 +207,8 @@ def numbers(line: Line) -> dict[str, Any]:
     return {
         **{"row": row.row, "label": row.label, "data": row.data, "network": row.network, "recipe": row.recipe},
         **{"figure": line.figure, "paper": line.paper, "statistic": row.statistic},
-        **{"mean": ours.mean if ours else None, "low": low, "high": high, "n": len(line.values)},
+        **{"mean": ours.mean if ours else None, "low": low, "high": high, "basis": ours and ours.basis_text},
+        "n": len(line.values),
         **{"difference": line.difference, "verdict": verdict, "reason": reason},
         **{"params": params, "macs": macs},
         "train_flops": math.fsum(one.train_flops or 0 for one in line.runs) if line.runs else None,

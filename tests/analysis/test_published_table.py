@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import re
@@ -25,7 +26,7 @@ from benchmarks.config.trial import Trial
 from benchmarks.performance.forecasting import keep
 from benchmarks.records.runs import load_runs
 from benchmarks.report.forecasts import with_forecasts
-from benchmarks.report.published_table import HEADERS, as_csv, latex, markdown, texts
+from benchmarks.report.published_table import HEADERS, as_csv, latex, legend, markdown, texts
 
 main = command("report")
 
@@ -119,16 +120,29 @@ def test_equal_networks_are_said_to_differ_in_five_of_a_hundred_cases() -> None:
         assert 0.02 < differ / 500 < 0.08
 
 
+def alike(n: int, mean: float, deviation: float) -> Estimate | None:
+    """Of n values with this mean and standard deviation."""
+    values = np.linspace(-1, 1, n)
+    return of((mean + deviation * values / values.std(ddof=1)).tolist())
+
+
 def test_the_reason_names_the_seeds_that_would_tell() -> None:
-    _, reason = judge(of([3.55, 3.65, 3.75]), 3.65, 10, 0.25)
-    found = re.search(r"about (\d+) more seeds would tell", reason)
-    assert found is not None
-    n = 3 + int(found[1])
-    quantile = {4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
-    assert (
-        quantile[n] * 0.1 * math.sqrt(1 / n + 1 / 10) <= 0.125 < quantile[n - 1] * 0.1 * math.sqrt(1 / (n - 1) + 1 / 10)
-    )
-    assert "more seeds alone would not" in judge(of([3.0, 3.5, 4.0]), 3.65, 1, 0.3)[1]
+    said = set()
+    for mean, deviation, within in itertools.product((5.65, 5.9, 6.0, 6.05, 6.3), (0.05, 0.1, 0.3, 0.8), (0.1, 0.35)):
+        for runs in (1, 10, None):
+            verdict, reason = judge(alike(3, mean, deviation), 6.0, runs, within)
+            if verdict != UNDER_POWERED:
+                continue
+            if found := re.search(r"about (\d+) more seeds? would tell", reason):
+                needed = 3 + int(found[1])
+                assert judge(alike(needed, mean, deviation), 6.0, runs, within)[0] != UNDER_POWERED
+            else:
+                assert reason.endswith("; 100 seeds would not tell")
+                needed = 101
+            fewer = judge(alike(needed - 1, mean, deviation), 6.0, runs, within)
+            assert fewer[0] == UNDER_POWERED and (needed > 100 or "; about 1 more seed would tell" in fewer[1])
+            said.add(needed)
+    assert {4, 5, 101} <= said
 
 
 def test_the_margin_is_the_sampling_of_the_test_images() -> None:
@@ -227,9 +241,26 @@ def test_the_csv_holds_every_figure_as_a_number(tmp_path: Path) -> None:
     assert float(ours["mean"]) == pytest.approx(3.7) and float(ours["paper"]) == 3.65
     half = 4.3027 * 0.002 / math.sqrt(3) / (0.037 * 0.963)  # on the logit scale
     assert float(ours["high"]) == pytest.approx(100 / (1 + 0.963 / 0.037 * math.exp(-half)), rel=1e-3)
+    assert ours["basis"] == "seeds alone"
     runs = load_runs(tmp_path)[0]
     assert float(ours["train_flops"]) == pytest.approx(sum(run.train_flops or 0 for run in runs))
     assert ours["verdict"] == UNDER_POWERED
+
+
+def test_an_interval_of_the_seeds_alone_says_so(tmp_path: Path) -> None:
+    for seed, error in enumerate((3.5, 3.7, 3.9)):
+        metrics = {"test/top1_err": error, "test/top1_err_10crop": error, "test/n": 10_000}
+        finished(tmp_path, f"experiment={TABLE}", f"row={ROW.row}", f"seed={seed}", error=error, metrics=metrics)
+    table = replace(tables()[TABLE], rows=(replace(ROW, printed={"top1_err": "3.65", "top1_err_10crop": "3.60"}),))
+    known, of_crops = lines(table, load_runs(tmp_path)[0])
+    assert known.estimate is not None
+    known = replace(known, estimate=replace(known.estimate, test_set="a" * 64))  # as with stored outcomes
+    shown = [text["ours"] for text in texts([known, of_crops])]
+    assert shown == ["3.70 [3.23, 4.23]", "3.70 [3.23, 4.23], seeds alone"]
+    assert [any(note.startswith("seeds alone: ") for note in legend(table, [line])) for line in (known, of_crops)] == [
+        False,
+        True,
+    ]
 
 
 def one_line_table(label: str, note: str = "") -> tuple[PublishedTable, list[Line]]:

@@ -44,21 +44,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train, print the table, write the verdict; return its exit code. Raises ValueError where there is no such table."""
+    """Train, print the table, write the verdict; return its exit code.
+
+    Raises:
+        ValueError: there is no such table or row, or no row of it can be run.
+    """
     table = published.tables().get(arguments.table)
     if table is None:
         raise ValueError(
             f"no table {arguments.table!r}{nearest(arguments.table, published.tables())}: report --list names them"
         )
+    if not any(row.runnable for row in table.rows):
+        raise ValueError(f"no row of {table.name} can be run here: report {table.name} prints the paper's figures")
     from benchmarks.config.compose import values_given  # Hydra takes longer to import than --help may take
 
     chosen = values_given(arguments.overrides)
+    if "row" in chosen:
+        table = table.pick(chosen["row"])
     seeds = [] if "seed" in chosen else [SEEDS]
     command = [sys.executable, "-m", "run", f"experiment={table.name}", *seeds, *arguments.overrides]
     trained = _train(command, arguments.hours)
     root = Path(chosen.get("output_root", ["outputs"])[-1])
-    if "row" in chosen:
-        table = table.pick(chosen["row"])
     judged = lines(table, load_runs(root)[0]) if root.is_dir() else lines(table, ())
     print_published(table, judged, terminal.console())
     (root / TABLES).mkdir(parents=True, exist_ok=True)

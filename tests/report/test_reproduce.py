@@ -125,6 +125,24 @@ def test_a_table_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.Captu
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["preresnet_table4"], "no row of preresnet_table4 can be run here: report preresnet_table4 prints"),
+        ([TABLE, "row=resnext29"], f"{TABLE} has no row 'resnext29'"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_training(
+    tmp_path: Path, arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[object] = []
+    monkeypatch.setattr("benchmarks.report.reproduce._train", lambda *given: trained.append(given))
+    assert reproduce([*arguments, f"output_root={tmp_path}"]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
+    assert not trained and not list(tmp_path.iterdir())
+
+
 def test_what_is_missing_is_trained_by_run_py(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "outputs"
     code = reproduce([TABLE, f"row={ROW.row}", "seed=0", f"output_root={root}", "no_such_key=1"])

@@ -119,6 +119,11 @@ def _rate(run: Run) -> float:
     return float(read_config(run.directory)["recipe"]["optimizer"]["lr"])
 
 
+def without_a_loss(runs: Iterable[Run]) -> int:
+    """Return how many finished runs have no validation loss at the end of training, as those of detectors."""
+    return sum(run.value is not None and _final_loss(run) is None for run in runs)
+
+
 def _is_finished(run: Run) -> bool:
     return run.value is not None and _final_loss(run) is not None
 

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparisons import network_labels, recipe_title
-from benchmarks.analysis.learning_rates import RATE, RateTrials, rate_trials
+from benchmarks.analysis.learning_rates import RATE, RateTrials, rate_trials, without_a_loss
 from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import debugging_left_out, load_runs
 from benchmarks.report.figures import Trace, figure, line, mean_of_seeds, plain, points, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View, add_root, path_of, write
-from benchmarks.units import grouped, si
+from benchmarks.units import grouped, plural, si
 
 
 def networks_tried(output_root: Path) -> list[RateTrials]:
-    """Return the networks that have finished at two learning rates or more.
+    """Return the networks that have finished at two learning rates or more, with a validation loss.
 
     Raises:
         FileNotFoundError: there is no such folder. ValueError: no network in it has finished at two rates.
@@ -25,8 +25,10 @@ def networks_tried(output_root: Path) -> list[RateTrials]:
     runs, _ = load_runs(output_root)
     networks = rate_trials(runs)
     if not networks:
+        count = without_a_loss(runs)
+        lacking = f" ({plural(count, 'run')} without a validation loss, by which rates are compared)" if count else ""
         raise ValueError(
-            f"no network has finished at two learning rates in {output_root}{debugging_left_out(runs)}: "
+            f"no network has finished at two learning rates in {output_root}{debugging_left_out(runs)}{lacking}: "
             f"run.py experiment=learning_rates, or run.py -m {RATE}=0.05,0.1,0.2 …"
         )
     return networks

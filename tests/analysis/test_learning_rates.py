@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,18 @@ def test_losses_in_two_precisions_are_not_averaged(tmp_path: Path) -> None:
             path.write_text(json.dumps(json.loads(path.read_text()) | {"parallel": {"precision": precision}}))
     # Their means would make 0.2 the best rate of both.
     assert [one.best for one in rate_trials(load_runs(tmp_path)[0])] == [0.1, 0.2]
+
+
+def test_runs_without_a_validation_loss_are_named_where_no_rate_can_be_compared(tmp_path: Path) -> None:
+    for rate in (0.1, 0.2):
+        write(tmp_path, "mask_rcnn", rate, 100, 0.5)
+    write(tmp_path, "mask_rcnn", 0.4, 100, 0.5, status="failed")
+    write(tmp_path, "resnet20", 0.1, 100, 0.5)
+    for path in tmp_path.rglob("mask_rcnn/**/history.jsonl"):
+        path.write_text(path.read_text().replace("val/loss", "val/mask_ap_err"))
+    said = re.escape(f"{tmp_path} (2 runs without a validation loss, by which rates are compared): run.py ")
+    with pytest.raises(ValueError, match=said):
+        networks_tried(tmp_path)
 
 
 def test_no_run_is_an_error_that_says_how_to_make_one(tmp_path: Path) -> None:

@@ -289,16 +289,23 @@ def _not_excluded(
 
 
 def _between(here: VarianceComponents, there: VarianceComponents, shares: Any) -> VarianceComponents:
-    """Return a network's components at these shares of the way; the chance of a seed may be the same at both ends."""
-    by_image = None
-    if here.by_image is not None and there.by_image is not None:
-        by_image = np.outer(1 - shares, here.by_image) + np.outer(shares, there.by_image)
+    """Return a network's components at these shares of the way; the chance of a seed may be the same at both ends.
+
+    At 0 and 1 they are those of the end. In between, the degrees of freedom are the fewer of both.
+    """
+    ends = [shares == 0, shares == 1]
+    outcomes = [
+        np.outer(share, one.by_image)
+        for share, one in ((1 - shares, here), (shares, there))
+        if one.by_image is not None
+    ]
     return replace(
         here,
         mean=(1 - shares) * here.mean + shares * there.mean,
         seeds=((1 - shares) * np.sqrt(here.seeds) + shares * np.sqrt(there.seeds)) ** 2,
         residual=(1 - shares) ** 2 * here.residual + shares**2 * there.residual,
-        df=np.full(len(shares), min(float(here.df), float(there.df))),
-        shared=np.full(len(shares), bool(here.shared) and bool(there.shared)),
-        by_image=by_image,
+        df=np.select(ends, [here.df, there.df], min(float(here.df), float(there.df))),
+        shared=np.select(ends, [here.shared, there.shared], bool(here.shared) and bool(there.shared)),
+        common=(1 - shares) * here.common + shares * there.common,
+        by_image=sum(outcomes) if outcomes else None,
     )

@@ -21,6 +21,7 @@ from benchmarks.analysis.error_rates import (
     components_of_rates,
     contrast,
     p_value,
+    pooled,
 )
 from benchmarks.analysis.estimates import estimate_of_values
 from benchmarks.config.compose import expand
@@ -125,11 +126,17 @@ def test_the_confidence_set_holds_the_crossing_as_often_as_it_says(n: int, share
 def test_the_confidence_set_is_the_test_at_every_budget() -> None:
     rng = np.random.default_rng(11)
     x = [0.0, 1.0, 3.0, 4.0]
-    for outcomes in (False, True):
-        for _ in range(20):
+    # Budgets at which outcomes are stored, and those at which the spread is pooled with a third network's.
+    for outcomes, together in itertools.product(((), (0, 1, 2, 3), (1, 2)), ((), (0, 2), (1, 2))):
+        for _ in range(10):
             rates = 0.2 + rng.normal(0, 0.03, (2, 4, 3))
-            first, second = rng.random((2, 4, 3, 400)) < rates[..., None] if outcomes else rates
-            both = pairs(first, second)
+            first, second = rng.random((2, 4, 3, 400)) < rates[..., None]
+            known, unknown = pairs(first, second), pairs(rates[0], rates[1])
+            both = [known[place] if place in outcomes else unknown[place] for place in range(4)]
+            for place in together:
+                third = components_of_rates(0.2 + rng.normal(0, 0.03, 3))
+                one, other, _ = pooled([*both[place], third])
+                both[place] = one, other
             kept = confidence_set(x, both)
             assert all(low < high for low, high in kept)
             assert all(before[1] < after[0] for before, after in itertools.pairwise(kept))

@@ -45,7 +45,8 @@ def drawn_errors(networks: Sequence[Estimate], draws: int = DRAWS) -> Any:
     """Joint draws of the networks' mean errors, shape (draws, networks), in the unit of the metric.
 
     Each is another set of trainings, tested on other images that networks with outcomes of the same test set share: what makes
-    all of them err more changes no front. A network without an interval stands still.
+    all of them err more changes no front. Of a network without an interval other images are drawn where its outcomes are known,
+    other trainings are not.
     """
     rng = np.random.default_rng(0)
     errors = np.tile(np.array([one.mean for one in networks], dtype=np.float64), (draws, 1))

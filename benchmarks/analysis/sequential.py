@@ -2,8 +2,8 @@
 
 The looks are stated before: at 3, 5, 8 and 12 seeds of each network. Each has a quarter of the 5 %, so that the chance of any
 false claim is bounded over all looks (Bonferroni), whichever runs are added in between; within a look Holm's correction bounds
-it over the table. A pair that differs less than by its own standard error and a half is left from the second look on: that ends
-work and claims nothing.
+it over the pairs of a data set. A pair that differs by less than about two thirds of its standard error (p > 0.5) is left from
+the second look on: that ends work and claims nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -81,7 +81,7 @@ def mixed_seeds(runs: Iterable[Run]) -> str:
 
 
 def differs(p: Any) -> Any:
-    """Return whether a difference is claimed at a look, by its p-value corrected over the table; elementwise."""
+    """Return whether a difference is claimed at a look, by its p-value corrected over its data set; elementwise."""
     return p <= LEVEL
 
 

@@ -121,9 +121,8 @@ def judge(ours: Estimate | None, paper: float, runs: int | None, margin: float) 
     if abs(difference) > half:
         return DIFFERS, text
     planned = range(ours.n + 1, MOST_SEEDS + 1)
-    telling = max(
-        abs(difference), margin - abs(difference)
-    )  # a half-width below it leaves out zero or keeps within the margin
+    # A half-width below it leaves out zero or keeps within the margin.
+    telling = max(abs(difference), margin - abs(difference))
     enough = bisect_left(planned, True, key=lambda seeds: (half_width_of_seeds(ours, seeds, runs) or 0) < telling)
     needed = enough < len(planned)
     reason = f"about {plural(enough + 1, 'more seed')} would tell" if needed else f"{MOST_SEEDS} seeds would not tell"

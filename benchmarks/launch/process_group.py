@@ -135,7 +135,8 @@ def _start_server() -> None:
 def _server() -> ForkServerContext:
     # The server takes its environment from here when it starts; the children get theirs from the caller.
     environment = clean_environment(1)
-    os.environ |= {key: environment[key] for key in ("PYTHONPATH", "GOMP_SPINCOUNT", "TMPDIR") if key in environment}
+    of_server = ("PYTHONPATH", "PYTHONSAFEPATH", "GOMP_SPINCOUNT", "TMPDIR")
+    os.environ |= {key: environment[key] for key in of_server if key in environment}
     tempfile.tempdir = None  # it is taken from TMPDIR anew
     return multiprocessing.get_context("forkserver")
 

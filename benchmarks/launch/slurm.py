@@ -215,7 +215,7 @@ def _parameters(trial: Trial) -> dict[str, Any]:
     cluster, trainer = trial.config["cluster"], trial.config["trainer"]
     cores = trainer["devices"] * cluster["cpus_per_rank"]
     folders = shlex.quote(":".join(map(str, (ROOT, *added_folders()))))  # where no environment is exported to jobs
-    paths = f"export PYTHONPATH={folders}${{PYTHONPATH:+:$PYTHONPATH}}"
+    paths = f"export PYTHONSAFEPATH=1 PYTHONPATH={folders}${{PYTHONPATH:+:$PYTHONPATH}}"
     parameters = {
         "job_name": job_name(trial),
         "nodes": trainer["num_nodes"],

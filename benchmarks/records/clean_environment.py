@@ -26,6 +26,7 @@ def clean_environment(threads: int, gpus: Sequence[str] | None = None) -> dict[s
     environment |= {
         "OMP_NUM_THREADS": str(threads),
         "PYTHONPATH": os.pathsep.join([str(ROOT), *paths]),
+        "PYTHONSAFEPATH": "1",  # else -c and -m import what lies in the working directory before what is on PYTHONPATH
         "PYTHONIOENCODING": "utf-8:backslashreplace",  # a log's, whatever the terminal's is
         "PYTHONUNBUFFERED": "1",
     }

@@ -12,6 +12,7 @@ from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.error_rates import holm
 from benchmarks.analysis.reproduction import DIFFERS, NOT_RUN, REPRODUCED, Line, lines
+from benchmarks.records.code_version import ROOT
 from benchmarks.records.files import now, write_json
 from benchmarks.records.runs import TABLES, load_runs
 from benchmarks.report.published_table import numbers, print_published, write_files
@@ -62,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if "row" in chosen:
         table = table.pick(chosen["row"])
     seeds = [] if "seed" in chosen else [SEEDS]
-    command = [sys.executable, "-m", "run", f"experiment={table.name}", *seeds, *arguments.overrides]
+    command = [sys.executable, str(ROOT / "run.py"), f"experiment={table.name}", *seeds, *arguments.overrides]
     trained = _train(command, arguments.hours)
     root = Path(chosen.get("output_root", ["outputs"])[-1])
     judged = lines(table, load_runs(root)[0]) if root.is_dir() else lines(table, ())

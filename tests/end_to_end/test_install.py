@@ -136,6 +136,8 @@ def test_the_installed_commands_work_in_an_empty_folder(environment: Path, tmp_p
     unknown = call(environment, "compute-accuracy model=nothing", tmp_path)
     assert unknown.returncode == 2
     assert unknown.stderr.startswith("run.py: no model named 'nothing'; there are ") and "resnext" in unknown.stderr
+    trained = call(environment, "python -m benchmarks report reproduce resnext_table3 no_such_key=1", tmp_path)
+    assert "run.py: no key 'no_such_key'" in trained.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
 
 

@@ -13,6 +13,7 @@ from support.commands import CLEAN, ROOT, in_python
 
 from benchmarks.config.compose import expand
 from benchmarks.launch.sweep import imports_of
+from benchmarks.records.clean_environment import clean_environment
 
 LIMIT_S = 240
 PACKAGES = ("benchmarks", "conf", "datamodules", "lightning_modules")
@@ -38,6 +39,33 @@ def test_only_modules_that_a_trial_uses_are_imported_for_it() -> None:
     for overrides, own in KINDS.items():
         assert of_kinds & {*imports_of(trials[overrides])} == own
     assert of_kinds <= {*imports_of(trial for found in trials.values() for trial in found)}
+
+
+FORKED = """
+import sys
+from benchmarks.launch.process_group import _server
+if __name__ == "__main__":
+    server = _server()
+    server.set_forkserver_preload(["benchmarks.launch.process", "statistics"])
+    process = server.Process(target=print, args=("forked",))
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+def test_a_process_of_a_trial_imports_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "here" / "benchmarks").mkdir(parents=True)
+    for name in ("benchmarks/__init__.py", "statistics.py"):
+        (tmp_path / "here" / name).write_text("raise RuntimeError(__file__)\n")
+    (tmp_path / "launcher.py").write_text(FORKED)
+    launcher = [sys.executable, str(tmp_path / "launcher.py")], CLEAN | {"PYTHONPATH": str(ROOT)}
+    interpreter = [sys.executable, "-m", "benchmarks.launch.process"], clean_environment(1)
+    for (command, environment), said in ((launcher, "forked\n"), (interpreter, "")):
+        done = subprocess.run(
+            command, cwd=tmp_path / "here", env=environment, capture_output=True, text=True, timeout=LIMIT_S
+        )
+        assert (done.returncode, done.stdout) == (0, said), done.stderr
 
 
 @pytest.mark.slow

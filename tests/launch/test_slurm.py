@@ -70,9 +70,9 @@ def test_no_word_of_a_configuration_or_a_path_is_a_line_of_the_jobs_script(
     monkeypatch.setattr(slurm, "ROOT", place)
     [trial] = expand(["cluster=slurm", f"output_root={tmp_path}"], False)
     assert isinstance(trial, Trial)
-    script = "\n".join([*slurm._parameters(trial)["setup"], 'printf %s "$PYTHONPATH"'])
+    script = "\n".join([*slurm._parameters(trial)["setup"], 'printf %s "$PYTHONPATH:$PYTHONSAFEPATH"'])
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, env={})
-    assert done.stdout.split(":")[0] == str(place) and not (tmp_path / "executed").exists()
+    assert done.stdout.split(":") == [str(place), "1"] and not (tmp_path / "executed").exists()
     trial.config["cluster"]["partition"] = "main\n#SBATCH --wrap=true"
     with pytest.raises(ValueError, match="cluster.partition is one line of printable text"):
         slurm._parameters(trial)

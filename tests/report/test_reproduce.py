@@ -143,12 +143,17 @@ def test_what_cannot_be_judged_is_refused_before_training(
     assert not trained and not list(tmp_path.iterdir())
 
 
-def test_what_is_missing_is_trained_by_run_py(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_trained_by_run_py(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """By that of this code, whatever lies in the working directory."""
+    (tmp_path / "run.py").write_text("raise SystemExit(7)\n")
+    monkeypatch.chdir(tmp_path)
     root = tmp_path / "outputs"
     code = reproduce([TABLE, f"row={ROW.row}", "seed=0", f"output_root={root}", "no_such_key=1"])
     assert code == 2
     content = json.loads((root / "tables" / f"{TABLE}.verdict.json").read_text())
-    assert content["verdict"] == "open" and content["training"].startswith("run.py ended with exit code")
+    assert content["verdict"] == "open" and content["training"] == "run.py ended with exit code 2"
     assert "no_such_key" in capfd.readouterr().err
 
 

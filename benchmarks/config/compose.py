@@ -1,5 +1,6 @@
 """From command-line overrides to trials."""
 
+import os
 import shlex
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -122,9 +123,11 @@ def paper_facts(experiment: str) -> dict[str, Any]:
 
 def register_resolvers() -> None:
     """The functions that names in ``conf/model`` use: text where a flag holds, whether a number is below one, θ unless it
-    is the papers', and of a detector its backbone and what stands on it; and those of ``conf/data`` on one's own folders."""
+    is the papers', and of a detector its backbone and what stands on it; those of ``conf/data`` on one's own folders; and that
+    of ``conf/logger``: an environment variable, or the default where it is unset or empty."""
     resolvers: dict[str, Callable[..., Any]] = {
         "class_folders": class_folders,
+        "env_variable": lambda name, default: os.environ.get(name) or default,
         "folder_name": folder_name,
         "real_path": realpath,
         "when": lambda flag, text: text if flag else "",

@@ -140,6 +140,18 @@ def test_the_configuration_has_what_the_variables_say_where_it_is_not_asked_othe
     assert {trial.config["logger"][key] for key in named} == {"mine"}
 
 
+def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As CI writes a secret that there is not."""
+    unset = {"project": "compute-accuracy", "entity": None, "group": None, "name": None, "tags": None, "notes": None}
+    of_wandb = [f"WANDB_{'RUN_' * (key == 'group')}{key.upper()}" for key in unset]
+    for name in (*of_wandb, "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.setenv(name, "")
+    [trial] = expand_all(["logger=[wandb,mlflow]"], multirun=False)
+    logger = trial.config["logger"]
+    assert {key: logger[key] for key in unset} == unset
+    assert (logger["mlflow"]["tracking_uri"], logger["mlflow"]["experiment"]) == (None, "compute-accuracy")
+
+
 @pytest.mark.slow
 def test_what_the_variables_say_is_honoured_but_for_the_configuration(counted: WandbServer, tmp_path: Path) -> None:
     variables = {

@@ -178,12 +178,17 @@ def print_whole(table: "Table", console: Console) -> None:
     console.print(table, crop=False)
 
 
+def can_redraw(console: Console) -> bool:
+    """Return whether bars can be redrawn: on a terminal that moves its cursor. FORCE_COLOR alone makes no file one."""
+    return console.is_interactive and console.file.isatty()
+
+
 def with_bar(items: Iterable[T], what: str, total: int | None = None) -> Iterable[T]:
-    """Yield ``items`` under a bar on standard error, where that is a terminal; it is gone in the end."""
+    """Yield ``items`` under a bar on standard error, where it can be redrawn; it is gone in the end."""
     from rich.progress import track
 
     console = Console(stderr=True)
-    return track(items, what, total, console=console, transient=True, disable=not console.is_terminal)
+    return track(items, what, total, console=console, transient=True, disable=not can_redraw(console))
 
 
 def aligned(rows: Sequence[Sequence[str]], right: Collection[int]) -> str:

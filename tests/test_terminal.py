@@ -13,6 +13,7 @@ import pytest
 from support.records import make_run
 
 from benchmarks.__main__ import main
+from benchmarks.terminal import with_bar
 
 ROOT = Path(__file__).parents[1]
 # A process in which nothing but ASCII can be printed, and files have no encoding of their own.
@@ -131,3 +132,9 @@ def test_complexity_cuts_no_number_in_a_narrow_terminal(
     for numbers in (row[3:7] for row in rows):
         texts = [f"{int(number):,}" for number in numbers]
         assert any(set(texts) <= set(line.split()) for line in printed.splitlines()), texts
+
+
+def test_no_bar_is_drawn_into_a_file(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert [*with_bar(range(3), "counting")] == [0, 1, 2]
+    assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""Progress in the terminal: a line for the sweep and one for each run; without a terminal a line for each evaluation."""
+"""Progress in the terminal: a line for the sweep and one for each run; where none can be redrawn, one for each evaluation."""
 
 import os
 import sys
@@ -19,6 +19,7 @@ from benchmarks.launch.trial_job import Outcome
 from benchmarks.records.files import RECORD, read_json
 from benchmarks.records.progress import clock, part_of, progress_line
 from benchmarks.records.runs import Run
+from benchmarks.terminal import can_redraw
 from benchmarks.units import duration, plural, result_text
 
 STYLES = {"ok": "green", "finished": "green", "interrupted": "yellow", "preempted": "yellow"}
@@ -87,12 +88,13 @@ class SweepProgress:
     """Shows trials as they run.
 
     Args:
-        console: where to; bars only if it is a terminal. Whatever is printed while they are shown goes through it.
+        console: where to; bars only where they can be redrawn. Whatever is printed while they are shown goes through it.
         trials: in their order; the sweep's bar is left out for one.
     """
 
     def __init__(self, console: Console, trials: Sequence[Trial | Impossible]) -> None:
         self.console = console
+        self.draws = can_redraw(console)
         self.trials = trials
         self.ended = self.failed = 0
         columns = (
@@ -107,7 +109,7 @@ class SweepProgress:
             console=console,
             auto_refresh=False,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not self.draws,
             expand=True,
         )
         several = len(trials) > 1
@@ -119,7 +121,7 @@ class SweepProgress:
         self._drawn_s = 0.0
 
     def __enter__(self) -> Self:
-        if self.console.is_terminal:
+        if self.draws:
             self._terminal.enter_context(without_echo_of_keys())
         self.bars.start()
         return self
@@ -148,7 +150,7 @@ class SweepProgress:
         if (part := part_of(progress)) is not None:
             self.parts[index] = part
         evaluation = progress.get("evaluation")
-        if evaluation and evaluation != self.evaluations.get(index) and not self.console.is_terminal:
+        if evaluation and evaluation != self.evaluations.get(index) and not self.draws:
             self.evaluations[index] = evaluation
             self.say(f"{self.trials[index].label}  {evaluation}")
         self._show_sweep()

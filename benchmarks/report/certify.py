@@ -91,7 +91,7 @@ def certify(chosen: Sequence[PublishedTable], console: Console) -> list[tuple[st
     measure = cache(_measured)  # rows of several tables have the same network
     verdicts: list[tuple[str, str]] = []
     shown = (TextColumn("certify"), BarColumn(bar_width=28), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Progress(*shown, console=console, transient=True, disable=not terminal.can_redraw(console)) as bar:
         task = bar.add_task("", total=sum(row.runnable for table in chosen for row in table.rows))
         for table in chosen:
             rows: list[Sequence[Cell | str]] = []

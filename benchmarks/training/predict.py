@@ -14,7 +14,7 @@ from rich.progress import Progress
 from benchmarks.config.trusted import TRUST_HELP, check_targets
 from benchmarks.records.files import CONFIG, RECORD, checkpoint_of, read_config, read_json, write_atomic
 from benchmarks.records.hardware import linux_says
-from benchmarks.terminal import at_least
+from benchmarks.terminal import at_least, can_redraw
 from benchmarks.training.pictures import SHOWN, drawing
 from benchmarks.units import csv_text, one_line
 
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> None:
         return attempt
 
     console = Console()
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(console=console, transient=True, disable=not can_redraw(console)) as bars:
         if task == "segmentation":
             predict = reading(partial(_mask, module, (dataset.get("image_shape") or ())[1:]))
             _write_masks(reading(datamodule.read_slices), predict, targets, data, dataset.get("grey_range"), bars)

@@ -85,15 +85,27 @@ def test_a_name_is_shortened_in_its_middle(width: int) -> None:
     assert LONG.startswith(start) and LONG.endswith(end)
 
 
-def test_without_a_terminal_an_evaluation_is_a_line_once() -> None:
-    console = Console(width=80, force_terminal=False, soft_wrap=True)
-    with console.capture() as capture:
-        progress = SweepProgress(console, [Impossible(("resnet20",), "")])
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("file", "environment"),
+    [(io.StringIO(), {}), (io.StringIO(), {"FORCE_COLOR": "1"}), (Terminal(), {"TERM": "dumb"})],
+    ids=["a file", "a file in colour", "a terminal without a cursor"],
+)
+def test_where_no_bar_can_be_redrawn_an_evaluation_is_a_line_once(
+    file: io.StringIO, environment: dict[str, str]
+) -> None:
+    console = Console(file=file, width=80, color_system=None, soft_wrap=True, _environ=environment)
+    with SweepProgress(console, [Impossible(("resnet20",), "")]) as progress:
         progress.begin(0, "resnet20")
         for evaluation in ("epoch 1/2  val err 9 %", "epoch 1/2  val err 9 %", "epoch 2/2  val err 8 %"):
             progress.update(0, TRAINING | {"evaluation": evaluation})
+            progress.refresh()
         progress.end(0, "resnet20", Outcome("failed", "killed by SIGKILL"))
-    assert capture.get().splitlines() == [
+    assert file.getvalue().splitlines() == [
         "resnet20  epoch 1/2  val err 9 %",
         "resnet20  epoch 2/2  val err 8 %",
         "resnet20   failed: killed by SIGKILL",
@@ -177,7 +189,7 @@ def test_a_sweep_in_the_background_is_not_stopped_by_its_terminal() -> None:
 
 def test_the_bars_are_drawn_by_the_thread_that_says_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rich's own thread wrote bars over the results of one run in forty, where four ended at a time."""
-    screen = io.StringIO()
+    screen = Terminal()
     console = Console(width=80, force_terminal=True, color_system=None, legacy_windows=False, file=screen)
     threads = threading.enumerate()
     with SweepProgress(console, [Impossible((name,), "") for name in "ab"]) as progress:

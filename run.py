@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -27,11 +26,7 @@ from benchmarks.terminal import interrupt_on, outlive_readers, without_comment
 from benchmarks.units import FULL_DISK, full_disk, plural
 
 OWN_FLAGS = ("--cfg", "--info", "--package", "--config-dir")  # which take a value
-HYDRA_FLAGS: dict[tuple[str, ...], dict[str, Any]] = {
-    ("--package", "-p"): {},
-    ("--info", "-i"): {"nargs": "?", "const": "all"},
-    ("--hydra-help",): {"action": "store_true"},
-}
+INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")  # of Hydra
 PAGE = "report.html"
 AUTO = "seed=auto"
 Loaded = tuple[list[Run], list[str]]  # what `load_runs` returns
@@ -75,9 +70,12 @@ def _main(argv: list[str]) -> int:
     argv = [text.removeprefix("--") if "=" in text and text.split("=")[0] not in OWN_FLAGS else text for text in argv]
     arguments = _parser().parse_intermixed_args(argv)
     add_config_dir(arguments.config_dir)
-    if arguments.cfg == "job" and not arguments.of_hydra:
+    if arguments.package is not None and not arguments.cfg:
+        raise ConfigurationError("--package says which part --cfg prints: add --cfg job")
+    of_hydra = arguments.package or arguments.info or arguments.hydra_help
+    if arguments.cfg == "job" and not of_hydra:
         return _show_configuration(arguments)
-    if arguments.cfg or arguments.resolve or arguments.of_hydra:
+    if arguments.cfg or arguments.resolve or of_hydra:
         return _hydra(arguments.overrides, argv)
     interrupt_on(signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)  # the last is a scheduler's warning
     # Hydra takes longer to import than --help may take.
@@ -330,12 +328,12 @@ def _hydra(overrides: Sequence[str], argv: Sequence[str]) -> int:
     """Hydra's own flags, which print and run nothing."""
     import hydra
 
-    from benchmarks.config.compose import defaults_used, register_resolvers
+    from benchmarks.config.compose import register_resolvers, with_defaults
 
-    defaults = defaults_used(overrides)
+    job = with_defaults(overrides)
     register_resolvers()
     # It takes its overrides in one piece.
-    sys.argv = [sys.argv[0], *overrides, *defaults, *(text for text in argv if text not in overrides)]
+    sys.argv = [sys.argv[0], *job, *(text for text in argv if text not in overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
     except ValueError as error:  # of options that do not go together
@@ -366,13 +364,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_config_dir_argument(parser)
     parser.add_argument(
-        "--cfg", "-c", metavar="job", help="print the composed configuration, with -m of each run, and stop"
+        *("--cfg", "-c"),
+        choices=("job", "hydra", "all"),
+        metavar="job",
+        help="print the composed configuration, with -m of each run, and stop",
     )
     parser.add_argument(
         "--resolve", action="store_true", help="with --cfg: fill in references, as config.yaml has them"
     )
-    for flags, form in HYDRA_FLAGS.items():  # --hydra-help describes them
-        parser.add_argument(*flags, **form, dest="of_hydra", help=argparse.SUPPRESS)
+    # Hydra's own, which --hydra-help describes
+    parser.add_argument("--package", "-p", help=argparse.SUPPRESS)
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=INFO, help=argparse.SUPPRESS)
+    parser.add_argument("--hydra-help", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 

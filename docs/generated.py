@@ -66,7 +66,7 @@ def configuration() -> str:
         "",
         "Made from the comments in `conf/` when this site is built. Any key can be set on the command line, `KEY=VALUE`, and "
         "with `-m` swept over values, `KEY=A,B`. A group is chosen by its name: `model=densenet`. `--cfg job` after any of "
-        "these prints the whole configuration and runs nothing.",
+        "these prints the whole configuration, with `-m` that of each run, and runs nothing.",
         "",
         "## Keys of every run",
         "",

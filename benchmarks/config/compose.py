@@ -16,7 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from benchmarks.config.composer import TEXT, Composer
+from benchmarks.config.composer import OF_NO_RUN, TEXT, Composer
 from benchmarks.config.fast_composition import speed_up
 from benchmarks.config.folders import added_folders
 from benchmarks.config.hydra_errors import compose_overrides
@@ -38,16 +38,10 @@ def expand(overrides: Sequence[str], multirun: bool) -> list[Trial | Impossible]
         ConfigurationError: nothing can be composed, a swept value without ``multirun``, or a row that there is not.
     """
     with _hydra():
-        parsed = parse_overrides(overrides)
-        check_overrides(parsed)
-        multirun, rows, parsed = _sweep_of_experiment(parsed, multirun)
-        if not multirun:
-            _check_no_sweep(parsed)
-        [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         composer = Composer()
         trials: list[Trial | Impossible] = []
         by_directory: dict[Path, list[Trial]] = {}
-        for job in ((*row, *job) for row in rows for job in batch):
+        for job in _jobs(overrides, multirun):
             try:
                 trial = composer.trial(job)
             except ConfigurationError as error:
@@ -79,29 +73,41 @@ def values_given(overrides: Sequence[str]) -> dict[str, list[str]]:
 
 
 def composed(overrides: Sequence[str]) -> str:
-    """Return the configuration of one run with its references, as YAML. Raises as ``expand``."""
-    config = _composed(overrides)
+    """Return the configuration of the one run of ``overrides`` with its references, as YAML. Raises as ``with_defaults``."""
+    config = _only_run(overrides)[1]
     OmegaConf.set_struct(config, False)
-    del config["hydra"]
+    for key in OF_NO_RUN:
+        del config[key]
     return OmegaConf.to_yaml(config)
 
 
-def defaults_used(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides that choose the default recipe or variant, where network and data set have none. Raises as
-    ``expand``."""
+def with_defaults(overrides: Sequence[str]) -> list[str]:
+    """Return the overrides of the one run of ``overrides``, with its row's and those that choose the default recipe or variant
+    where network and data set have none. Raises ConfigurationError as ``expand_all``, and for several runs."""
+    job, config = _only_run(overrides)
     keys = {"recipe": "recipe", "variant": "model/variant@model"}
-    chosen = [
-        (f"{keys[kind]}={name}", f"++defaulted.{kind}={name}") for kind, name in _composed(overrides).defaulted.items()
-    ]
-    return [text for pair in chosen for text in pair]
+    chosen = [(f"{keys[kind]}={name}", f"++defaulted.{kind}={name}") for kind, name in config.defaulted.items()]
+    return [*job, *(text for pair in chosen for text in pair)]
 
 
-def _composed(overrides: Sequence[str]) -> DictConfig:
+def _only_run(overrides: Sequence[str]) -> tuple[tuple[str, ...], DictConfig]:
+    count = len(expand_all(overrides, multirun=False))
+    if count > 1:
+        raise ConfigurationError(f"these are {count} runs: -m --cfg job shows each")
     with _hydra():
-        parsed = parse_overrides(overrides)
-        check_overrides(parsed)
+        job = _jobs(overrides, multirun=False)[0]
+        return job, compose_overrides(job)
+
+
+def _jobs(overrides: Sequence[str], multirun: bool) -> list[tuple[str, ...]]:
+    """Return the overrides of each trial, a row's first. Raises as ``expand``, but for what cannot be composed."""
+    parsed = parse_overrides(overrides)
+    check_overrides(parsed)
+    multirun, rows, parsed = _sweep_of_experiment(parsed, multirun)
+    if not multirun:
         _check_no_sweep(parsed)
-        return compose_overrides([*map(as_text, parsed)])
+    [batch] = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [(*row, *job) for row in rows for job in batch]
 
 
 def _check_no_sweep(parsed: Sequence[Override], instead: str = "add -m") -> None:

@@ -51,6 +51,28 @@ def test_hydras_own_flags_stand_anywhere_too(
     assert "depth: 20" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [[], ["--package", "_global_"]])
+def test_of_an_experiments_row_its_configuration_is_shown(
+    flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run.py"])
+    assert main(["experiment=resnet_table6", "row=resnet110", "--cfg", "job", *flags]) == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["row"], shown["model"]["depth"]) == ("resnet110", 110)
+    assert shown["family"] == "${hydra:runtime.choices.model}"
+
+
+@pytest.mark.parametrize("arguments", [["--cfg", "joob"], ["--info", "model=resnet"]])
+def test_what_a_flag_does_not_take_is_refused_with_our_own_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    out, err = capsys.readouterr()
+    assert (stop.value.code, out) == (2, "") and err.startswith("usage: python run.py")
+    assert f"python run.py: error: argument {arguments[0]}/{arguments[0][1:3]}: invalid choice: {arguments[1]!r}" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -61,6 +83,9 @@ def test_hydras_own_flags_stand_anywhere_too(
         (["-m", "--cfg", "job", "model=resnet", "sede"], "'sede' is not of the form key=value"),
         (["--cfg", "job", "model=resnt"], "no model named 'resnt' (did you mean 'resnet'?)"),
         (["--cfg", "hydra", "model=resnet", "recipe.epoch=3"], "no key 'recipe.epoch'"),
+        (["--cfg", "job", "model=resnet", "+foo=1"], "nothing reads foo"),
+        (["--cfg", "job", "experiment=resnet_table6", "seed=0"], "these are 6 runs: -m --cfg job shows each"),
+        (["--package", "model"], "--package says which part --cfg prints: add --cfg job"),
         (["--resolve"], "--resolve flag can only be used in conjunction with --cfg"),
         (["-m", "--info"], "Only one of"),
     ],

@@ -29,6 +29,18 @@ def _folders(path: Path) -> int:
     return sum(entry.is_dir() for entry in entries)
 
 
+def given_parts(root: str, annotations: str) -> set[str]:
+    """Return those of val and test that have a folder in ``root``, beside a train/ that holds folders or the file
+    ``annotations``; val/ alone is the test set. As ``part_folders`` of the readers, which draw what is missing."""
+    train = Path(root, "train")
+    if not (any(entry.is_dir() for entry in train.glob("[!.]*")) or (train / annotations).is_file()):
+        return set()
+    val = any(Path(root, name).is_dir() for name in ("val", "valid", "validation"))
+    if Path(root, "test").is_dir():
+        return {"val", "test"} if val else {"test"}
+    return {"test"} if val else set()
+
+
 def folder_name(root: str) -> str:
     """Return the last part of a folder's full path, as a name in paths."""
     return re.sub(r"[^\w.+-]+", "-", Path(os.path.realpath(root)).name)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.config.own_folders import given_parts
 from benchmarks.config.trial import PLACES, ConfigurationError, Impossible, Trial, differing, differing_keys, flatten
 from benchmarks.records import files
 from benchmarks.records.code_version import made_by_other_code
@@ -56,6 +57,11 @@ def refusal(trial: Trial) -> str | None:
     data = config["data"]
     if config["recipe"].get("backbone_weights") is not None and data["task"] != "detection":
         return f"recipe.backbone_weights is of a detector's backbone, and data={data['name']} is for {data['task']}"
+    if data["num_classes"] < 2 and data["task"] != "detection":
+        background = ", the background one of them" if data["task"] == "segmentation" else ""
+        return f"data.num_classes is 2 or more for {data['task']}{background}, got {data['num_classes']}"
+    if problem := _drawn_for_none(trial):
+        return problem
     if trainer["precision"] in ("bf16-true", "16-true") and data["task"] == "detection":
         instead = f"{trainer['precision'].removesuffix('true')}mixed"
         return (
@@ -72,6 +78,18 @@ def refusal(trial: Trial) -> str | None:
     if trainer.get("cuda_graph") and (problem := _not_captured(config)):
         return problem
     return _other_run(trial) or _unreadable_result(trial)
+
+
+def _drawn_for_none(trial: Trial) -> str | None:
+    """Return which override is of images drawn for a part that has a folder of its own; None if none is."""
+    data = trial.config["data"]
+    drawn = {f"data.{part}_{kind}": part for part in ("val", "test") for kind in ("count", "fraction")}
+    asked = [key for key in drawn if key in trial.overrides]
+    if "folder" not in data or not asked:  # the key of data of one's own
+        return None
+    given = given_parts(data["folder"], data.get("annotations", ""))
+    said = [f"leave out {key}: {data['root']} has the images of {drawn[key]}" for key in asked if drawn[key] in given]
+    return next(iter(said), None)
 
 
 def _not_divided(config: dict[str, Any]) -> str | None:

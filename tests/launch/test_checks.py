@@ -14,6 +14,7 @@ from benchmarks.config.compose import expand, expand_all
 from benchmarks.config.trial import CONF, ConfigurationError
 from benchmarks.launch.checks import HOW, check_distinct, is_finished, refusal
 from benchmarks.training.weights import Weights
+from datamodules.readers.parts import part_folders
 
 
 @pytest.mark.parametrize(
@@ -120,6 +121,43 @@ def test_a_run_of_a_folder_that_has_another_class_now_is_refused_for_this_cause_
     )
     [trial] = expand_all([*asked, "data.name=pets2"])
     assert refusal(trial) is None
+
+
+@pytest.mark.parametrize("folders", ["", "val", "valid", "test", "val test", "validation test"])
+@pytest.mark.parametrize("data", ["image_folder", "image_mask_folder", "coco_folder"])
+def test_images_drawn_for_a_part_that_has_a_folder_are_refused(folders: str, data: str, tmp_path: Path) -> None:
+    held = {"image_folder": ("cats", "dogs"), "image_mask_folder": ("images", "masks"), "coco_folder": ()}[data]
+    for part in ("train", *folders.split()):
+        for name in (*held, "."):
+            (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / part / "annotations.json").touch()
+    model = {"image_folder": "resnet", "image_mask_folder": "unet", "coco_folder": "mask_rcnn"}[data]
+    how, value = ("fraction", "0.3") if data == "image_folder" else ("count", "3")
+    given = part_folders(tmp_path, lambda train: True)[0]
+    for part in ("val", "test"):
+        asked = [f"model={model}", f"data={data}", f"data.root={tmp_path}", "recipe.epochs=1"]
+        [trial] = expand_all(asked)
+        assert refusal(trial) is None
+        [trial] = expand_all([*asked, f"data.{part}_{how}={value}"])
+        said = f"leave out data.{part}_{how}: {tmp_path} has the images of {part}"
+        assert refusal(trial) == (said if part in given else None)
+
+
+def test_a_class_of_images_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.jpg").touch()
+    [trial] = expand_all(["model=resnet", "data=image_folder", f"data.root={tmp_path}", "data.val_fraction=0.3"])
+    assert refusal(trial) is None
+
+
+def test_one_class_is_nothing_to_tell_apart() -> None:
+    for asked, said in (
+        ("model=resnet data=digits", "for classification"),
+        ("model=unet data=nuclei", "for segmentation, the background one of them"),
+    ):
+        [trial] = expand_all([*asked.split(), "data.num_classes=1"])
+        assert refusal(trial) == f"data.num_classes is 2 or more {said}, got 1"
 
 
 def test_a_run_in_the_place_of_its_weights_is_refused_and_its_checkpoint_named(tmp_path: Path) -> None:

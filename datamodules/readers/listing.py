@@ -18,6 +18,11 @@ def list_folder(folder: Path) -> tuple[list[os.DirEntry[str]], int]:
     return present, len(every) - len(present)
 
 
+def as_utf8(name: str) -> str:
+    """Return a name of the file system as text that can be written: bytes that are no UTF-8 as ``\\xe9``."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def size_of(entry: os.DirEntry[str] | Path) -> int:
     """Return the size of a file in bytes. Raises FileNotFoundError naming a link that leads nowhere."""
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from datamodules.readers.listing import list_folder
+from datamodules.readers.listing import as_utf8, list_folder
 
 _VAL = ("val", "valid", "validation")
 
@@ -22,7 +22,7 @@ def part_folders(root: Path, holds_images: Callable[[Path], bool]) -> tuple[dict
         raise ValueError(f"{root} holds {' and '.join(f'{name}/' for name in named)}; keep one of them")
     val = root / named[0] if named else None
     parts = {"train", "test", *named}
-    others = [f"{entry.name}/" for entry in list_folder(root)[0] if entry.is_dir() and entry.name not in parts]
+    others = [f"{as_utf8(entry.name)}/" for entry in list_folder(root)[0] if entry.is_dir() and entry.name not in parts]
     left_out = f"{root}: {', '.join(others)} beside train/ left out; parts are called train/, val/ and test/"
     remarks = [left_out] if others else []
     folders = {"train": train} | ({} if val is None else {"val": val})

@@ -147,7 +147,7 @@ def check_counts(counts: Mapping[str, int], total: int, what: str) -> None:
 
     what: is drawn from, "images" with more to find them by.
     """
-    if min(counts.values(), default=1) < 1 or sum(counts.values()) >= total:
+    if not all(counts.values()) or min(counts.values(), default=1) < 1 or sum(counts.values()) >= total:
         raise ValueError(
             f"{count_keys(counts)} must be positive and leave some of the {total} {what} to train on, got "
             f"{' and '.join(map(str, counts.values()))}"

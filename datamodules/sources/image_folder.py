@@ -11,7 +11,7 @@ from datamodules.readers import preparation
 from datamodules.readers.decoded import Decoded, Part, decoded_once, gather
 from datamodules.readers.encoded import FolderImages
 from datamodules.readers.image_files import SUFFIXES
-from datamodules.readers.listing import list_folder, size_of, stray_note
+from datamodules.readers.listing import as_utf8, list_folder, size_of, stray_note
 from datamodules.readers.pairs import are_pairs
 from datamodules.readers.parts import part_folders
 from datamodules.readers.splits import Splits, part_by_name, repeated
@@ -35,8 +35,8 @@ def load_image_folder(
     set, and val is drawn from train/. in_channels: 3, or 1 for grey. The images are decoded once and kept in a subfolder of
     cache_dir; see decoded_once.
     Raises FileNotFoundError on missing folders, ValueError on empty ones, on two folders of validation images, on files that
-    are no images of a known kind or of 16 bits, naming them, on folders of images and masks, and on classes that differ
-    between the parts or are too small.
+    are no images of a known kind or of 16 bits, naming them, on folders of images and masks, on classes whose names are no
+    UTF-8, and on those that differ between the parts or are too small.
     """
     root, size = Path(path), (int(image_size[0]), int(image_size[1]))
     if in_channels not in (1, 3):
@@ -103,12 +103,15 @@ def load_image_folder(
 
 
 def _class_folders(folder: Path) -> tuple[tuple[str, ...], int]:
-    """Return the names of the classes in a folder, and the number of stray files. Other files beside them are left out."""
+    """Return the names of the classes in a folder, and the number of stray files. Other files beside them are left out.
+    Raises ValueError on images beside them and on names that are no UTF-8."""
     entries, strays = list_folder(folder)
     for entry in entries:
         size_of(entry)
         if not entry.is_dir() and entry.name.lower().endswith(SUFFIXES):
             raise ValueError(f"{entry.path} is in no class; put the images of each class into a folder of its own")
+        if entry.is_dir() and as_utf8(entry.name) != entry.name:
+            raise ValueError(f"{as_utf8(entry.path)}: the name of a class must be UTF-8; rename the folder")
     return tuple(entry.name for entry in entries if entry.is_dir()), strays
 
 

@@ -141,6 +141,8 @@ def damage(root: Path, kind: str) -> None:
             (cats / "0.jpg").rename(root / "0.jpg")
         case "one class":
             (root / "dogs").rename(root.parent / "dogs")
+        case "no UTF-8":
+            os.mkdir(os.fsencode(root) + b"/caf\xe9")
         case "pairs":
             cats.rename(root / "images")
             (root / "dogs").rename(root / "masks")
@@ -168,6 +170,7 @@ def damage(root: Path, kind: str) -> None:
         ("16-bit colours", "cats/deep.tif must have 8 bits a channel, got 16; convert it"),
         ("flat", "pets/0.jpg is in no class; put the images of each class into a folder of its own"),
         ("pairs", "pets holds images and their masks, not a folder for each class: data=image_mask_folder"),
+        ("no UTF-8", "pets/caf\\xe9: the name of a class must be UTF-8; rename the folder"),
         ("one class", "pets must hold a folder for each of two classes or more, got 1"),
     ],
 )
@@ -187,6 +190,15 @@ def test_a_damaged_image_of_a_part_is_named_by_its_whole_path(tmp_path: Path) ->
     with pytest.raises(ValueError, match="cannot be read as an image") as error:
         load(tmp_path / "pets", tmp_path / "cache")
     assert one_line(error).startswith(f"{tmp_path}/pets/test/cats/1.jpg cannot")
+
+
+def test_names_of_files_need_be_no_utf_8_and_folders_that_are_left_out_neither(tmp_path: Path) -> None:
+    root = photographs(tmp_path / "pets" / "train", {"cats": 4, "dogs": 4})
+    os.rename(root / "cats" / "0.jpg", os.fsencode(root) + b"/cats/caf\xe9.jpg")
+    os.mkdir(os.fsencode(root.parent) + b"/caf\xe9")
+    splits = load(root.parent, tmp_path / "cache")
+    assert sum(len(split) for split in splits.named().values()) == 8 and len(splits.checksum()) == 64
+    assert splits.remarks[0].startswith(f"{root.parent}: caf\\xe9/ beside train/ left out")
 
 
 @pytest.mark.parametrize("part", ["val", "test"])

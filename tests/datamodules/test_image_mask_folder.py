@@ -182,6 +182,11 @@ def test_folders_beside_those_of_parts_are_named(tmp_path: Path) -> None:
     )
 
 
+def test_counts_that_are_drawn_are_numbers(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="data.val_count and data.test_count must be positive .* got 1 and None"):
+        load_image_mask_folder(write_folder(tmp_path), 1, None)  # data.test_count=null
+
+
 def test_more_objects_than_their_score_counts_are_remarked(tmp_path: Path) -> None:
     write_folder(tmp_path, [(40, 40)] * 6)
     for number in range(6):

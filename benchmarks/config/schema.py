@@ -118,7 +118,7 @@ KEYS: Mapping[str, Kind] = {
     "data.mean": or_null(NUMBERS),
     "data.std": or_null(NUMBERS),
     "data.eval_batch_size": COUNT,
-    "data.augment": optional(or_null(BLOCK)),
+    "data.augment": optional(replace(BLOCK, hint="; recipe.augment={} is none")),
     "data.sha256": optional(or_null(TEXT)),
     "data.hub": optional(SWITCH),
     "data.test_views": optional(Kind(("a list of views",), lambda v: isinstance(v, list))),

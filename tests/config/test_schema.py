@@ -86,6 +86,7 @@ REFUSED = {
     "recipe.optimizer=null": "recipe.optimizer is a block of keys, got null",
     "recipe.optimizer.lr=abc": "recipe.optimizer.lr is a number from 0, got 'abc'",
     "recipe.scheduler=null": "recipe.scheduler is a block of keys, got null",
+    "recipe=common data.augment=null": "data.augment is a block of keys, got null; recipe.augment={} is none",
     "recipe.augment=null": "recipe.augment is a block of keys, got null",
 }  # fmt: skip
 
@@ -93,7 +94,7 @@ REFUSED = {
 @pytest.mark.parametrize(("override", "line"), REFUSED.items(), ids=str)
 def test_a_value_of_another_kind_is_refused_in_one_line(override: str, line: str) -> None:
     with pytest.raises(ConfigurationError) as error:
-        expand([override], multirun=False)
+        expand(override.split(), multirun=False)
     assert str(error.value) == line
 
 

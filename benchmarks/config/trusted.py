@@ -6,7 +6,7 @@ On one's own command line ``_target_`` is free.
 
 import pkgutil
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,16 @@ FACTORIES = re.compile(
 MODEL_NAME = re.compile(r"[a-z0-9_.]+", re.ASCII)
 TRUST_HELP = "also build what RUN names as mine.Network: code that you know; may be given several times"
 BUILT = "networks and modules of this project, torch.nn, torchvision.models and timm"
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Yield what a configuration names as ``_target_``, at any depth: of one's own command line, what it trusts."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from (value,) if key == "_target_" else targets(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from targets(value)
 
 
 def check_targets(node: Any, path: Path, trusted: Collection[str] = ()) -> None:

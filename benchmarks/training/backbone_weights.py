@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from benchmarks.config.trusted import targets
 from benchmarks.training.weights import Weights
 
 
@@ -25,7 +26,7 @@ def load_backbone(config: Mapping[str, Any], net: Any) -> str | None:
             )
         return "from scratch: the backbone begins with random weights"
     backbone = config["model"]["backbone"]
-    weights = Weights.read(Path(path), trusted=[backbone["_target_"]])
+    weights = Weights.read(Path(path), trusted=[*targets(backbone)])
     weights.check_network({**backbone, "num_classes": weights.network.get("num_classes")})
     net.load_backbone(weights.state_dict)
     return f"the backbone begins with {weights.name}, {path}, SHA-256 {weights.sha256}"

@@ -17,6 +17,7 @@ from benchmarks.complexity.cost import Complexity
 from benchmarks.complexity.counting import check_image_size, measure
 from benchmarks.complexity.reference_counts import check
 from benchmarks.config.trial import config_hash
+from benchmarks.config.trusted import targets
 from benchmarks.records import files
 from benchmarks.records.hardware import hardware
 from benchmarks.records.outcomes import outcomes_of, write_outcomes
@@ -158,7 +159,7 @@ def imported_weights(config: dict[str, Any]) -> Weights | None:
     """Return the weights that ``mode=test`` evaluates, None for a run that trains. Raises ValueError for another network's."""
     if config["mode"] != "test":
         return None
-    weights = Weights.read(Path(config["weights"]), trusted=[config["module"]["net"]["_target_"]])
+    weights = Weights.read(Path(config["weights"]), trusted=[*targets(config["module"]["net"])])
     weights.check_network(config["module"]["net"])
     return weights
 

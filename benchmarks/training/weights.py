@@ -22,7 +22,7 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 from benchmarks.config.known_keys import NODE_KEYS
-from benchmarks.config.trusted import check_targets
+from benchmarks.config.trusted import OWN, check_targets
 from benchmarks.records.files import (
     CHECKPOINTS,
     CONFIG,
@@ -106,12 +106,15 @@ class Weights:
         )
 
     def check_network(self, network: Mapping[str, Any]) -> None:
-        """Raises ValueError, naming what differs, if ``network`` (`_target_` and arguments) is another than the weights'."""
+        """Raises ValueError, naming what differs, if ``network`` (`_target_` and arguments) is another than the weights'. In
+        the suite's own networks None stands for what follows from other arguments, and is no difference."""
         there, here = network_arguments(self.network), network_arguments(network)
+        follows = (None,) if OWN.fullmatch(network["_target_"]) else ()
         differing = [
             f"{key} is {there[key]!r} there, {here[key]!r} here"
             for key in there.keys() & here.keys()
-            if key not in WITHOUT_EFFECT and None not in (there[key], here[key]) and there[key] != here[key]
+            if key not in WITHOUT_EFFECT and there[key] != here[key]
+            if there[key] not in follows and here[key] not in follows
         ]
         if there["network"] != here["network"]:
             differing = [f"a {there['network']}, and this is a {here['network']}"]

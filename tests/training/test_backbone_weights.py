@@ -65,3 +65,12 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     config = composed(f"+recipe.backbone_weights={tmp_path / 'wide.pt'}")
     with pytest.raises(ValueError, match="another network, resnet18: base_channels is 8 there, 16 here"):
         load_backbone(config, instantiate(config["model"]))
+
+
+def test_what_the_backbones_own_configuration_names_is_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "own.pt"
+    backbone = composed()["model"]["backbone"] | {"norm": {"_target_": "torchmetrics.MeanMetric"}}
+    Weights("own", backbone | {"num_classes": 5}, {}, {}).write(path)
+    config = {"data": {"task": "detection"}, "recipe": {"backbone_weights": str(path)}}
+    with pytest.raises(ValueError, match="no network can be built of"):  # it was read, and a ResNet has no norm
+        load_backbone(config | {"model": {"backbone": backbone}}, None)

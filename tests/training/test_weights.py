@@ -35,6 +35,7 @@ from benchmarks.training.torchvision_weights import (
     recognise,
     to_torchvision,
 )
+from benchmarks.training.train import imported_weights
 from benchmarks.training.weights import Weights
 
 main = command("weights")
@@ -417,6 +418,37 @@ def folder_of_a_run(folder: Path, config: dict[str, Any], **arguments: Any) -> P
     state = {f"net.{key}": tensor for key, tensor in net.state_dict().items()} | {"losses.val.value": torch.zeros(())}
     saved({"state_dict": state}, folder / "checkpoints" / "last.ckpt")
     return folder
+
+
+OF_ONES_OWN = """
+import torch
+
+
+class Norm(torch.nn.BatchNorm2d):
+    pass
+
+
+class Net(torch.nn.Module):
+    def __init__(self, norm, act=None):
+        super().__init__()
+        self.norm = norm(3)
+"""
+
+
+def test_parts_of_ones_own_network_are_trusted_and_all_its_arguments_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_ones_own.py").write_text(OF_ONES_OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    net = {"_target_": "of_ones_own.Net", "norm": {"_target_": "of_ones_own.Norm", "_partial_": True}}
+    file = folder_of_a_run(tmp_path / "run", {"name": "mine", "module": {"net": net}}) / "checkpoints" / "last.ckpt"
+    tested = {"mode": "test", "weights": str(file), "module": {"net": net}}
+    weights = imported_weights(tested)
+    assert weights is not None and weights.state_dict.keys() >= {"norm.weight", "norm.running_mean"}
+    with pytest.raises(ValueError, match="another network, mine: act is None there, 'square' here"):
+        imported_weights(tested | {"module": {"net": net | {"act": "square"}}})
+    with pytest.raises(ValueError, match="names 'of_ones_own.Norm', which is not run"):
+        imported_weights(tested | {"module": {"net": {"_target_": "of_ones_own.Net"}}})
 
 
 def test_a_runs_weights_are_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

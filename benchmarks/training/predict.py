@@ -127,7 +127,8 @@ def run(arguments: argparse.Namespace) -> None:
             predict = reading(partial(_mask, module, (dataset.get("image_shape") or ())[1:]))
             _write_masks(reading(datamodule.read_slices), predict, targets, data, dataset.get("grey_range"), bars)
         elif task == "detection":
-            _write_objects(module, datamodule, reading(datamodule.read), targets, data, dataset, together, bars)
+            detect = reading(partial(_objects, module))
+            _write_objects(datamodule, reading(datamodule.read), detect, targets, data, dataset, together, bars)
         else:
             _write_classes(module, reading(datamodule.read_view), images, data, dataset["classes"], together, bars)
     if unread:
@@ -164,6 +165,17 @@ def _mask(module: Any, tested: Sequence[int], image: Path, pixels: Any, progress
         raise ValueError(
             f"{image}, {sizes[0]} pixels, cannot be predicted ({one_line(str(error))}); the run's own images are {sizes[1]}"
         ) from error
+
+
+def _objects(module: Any, image: Path, batch: Any) -> dict[str, Any]:
+    """Return the prediction of a batch of one image, on the CPU. Raises ValueError, naming it, where the network does not take
+    it."""
+    on_device = [{name: value.to(module.device) for name, value in one.items()} for one in batch.targets]
+    try:
+        [prediction] = module.detect(batch.images.to(module.device), on_device)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{image} cannot be predicted ({one_line(str(error))})") from error
+    return {name: value.cpu() for name, value in prediction.items()}
 
 
 def _image_id(image: Path) -> int | str:
@@ -236,9 +248,9 @@ def _write_classes(
 
 
 def _write_objects(
-    module: Any,
     datamodule: Any,
     read: Callable[..., Any],
+    detect: Callable[..., Any],
     targets: Mapping[Path, Path],
     data: Mapping[str, Any],
     dataset: Mapping[str, Any],
@@ -257,12 +269,11 @@ def _write_objects(
         if (known := read(image, data["in_channels"])) is None:
             continue
         batch, pixels, remark = known
+        if (prediction := detect(image, batch)) is None:
+            continue
         count, turned = count + 1, turned + datamodule.is_turned(image)
         if remark:
             print(remark, file=sys.stderr)
-        on_device = [{name: value.to(module.device) for name, value in one.items()} for one in batch.targets]
-        [prediction] = module.detect(batch.images.to(module.device), on_device)
-        prediction = {name: value.cpu() for name, value in prediction.items()}
         results += datamodule.results(prediction, _image_id(image), category_ids)
         drawing(pixels, {name: value.numpy() for name, value in prediction.items()}, classes).save(target)
         print(target)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 import yaml
+from hydra.utils import instantiate
 from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
@@ -22,8 +24,11 @@ from support.plans import Plan, die
 from support.wandb_server import WandbServer
 
 from benchmarks.__main__ import main
+from benchmarks.config.compose import expand
+from benchmarks.config.trial import Trial
 from datamodules.sources.coco import load_coco_folder
 from datamodules.sources.nuclei import load_nuclei_instances
+from lightning_modules.detector import Detector
 
 TINY = [
     "model=mask_rcnn", "data=nuclei_instances", "recipe.batch_size=2", "recipe.epochs=1", "recipe.augment.crop_size=64",
@@ -215,6 +220,33 @@ def test_a_detector_finds_objects_in_any_image(
     ):
         assert predict(directory, *arguments) == 2
         assert message in capsys.readouterr().err
+
+
+def test_an_image_that_does_not_go_through_the_network_leaves_the_others_their_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [trial] = expand([*TINY, "recipe.backbone_weights=null"], multirun=False)
+    assert isinstance(trial, Trial)
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(trial.config))
+    torch.save({"state_dict": instantiate(trial.config["module"]).state_dict()}, tmp_path / "checkpoints" / "last.ckpt")
+    dataset = {"mean": [0.1], "std": [0.1], "classes": ["nucleus"]}
+    (tmp_path / "record.json").write_text(json.dumps({"dataset": dataset}))
+    images = [tmp_path / name for name in ("first.png", "huge.png", "last.png")]
+    for image in images:
+        Image.fromarray(np.zeros((64, 64 if image.stem != "huge" else 256), np.uint8)).save(image)
+    detect = Detector.detect
+
+    def of_small_ones(self: Detector, batch: torch.Tensor, targets: Any) -> Any:
+        if batch.shape[-1] > 128:
+            raise RuntimeError("can't allocate memory\nby the allocator")
+        return detect(self, batch, targets)
+
+    monkeypatch.setattr(Detector, "detect", of_small_ones)
+    assert predict(tmp_path, *images, "--out", tmp_path / "out") == 2
+    assert f"{images[1]} cannot be predicted (can't allocate memory" in capsys.readouterr().err
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["first_objects.png", "last_objects.png", "results.json"]
 
 
 def test_two_images_of_one_id_are_refused_before_the_network_is_built(

@@ -49,7 +49,7 @@ class Detector(Supervised):
     def __init__(
         self, net: nn.Module, num_classes: int, optimizer: Any, scheduler: Any, seed: int, **optimization: Any
     ) -> None:
-        if not hasattr(net, "losses"):
+        if not callable(getattr(type(net), "losses", None)):
             raise ValueError(f"{type(net).__name__} is no detector: model=faster_rcnn and model=mask_rcnn are")
         if net.num_classes != num_classes:
             raise ValueError(f"model.num_classes must be {num_classes}, that of the data, got {net.num_classes}")

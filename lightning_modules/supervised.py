@@ -42,7 +42,7 @@ class Supervised(pl.LightningModule):
             the whole; batch-norm layers see the parts.
 
     Raises:
-        ValueError: ``net`` is no torch.nn.Module, or the schedule follows a metric.
+        ValueError: ``net`` is no torch.nn.Module or its state holds more than tensors, or the schedule follows a metric.
     """
 
     primary: str
@@ -65,6 +65,12 @@ class Supervised(pl.LightningModule):
         super().__init__()
         if not isinstance(net, nn.Module):
             raise ValueError(f"model._target_ makes a network, a torch.nn.Module, got a {type(net).__name__}")
+        for name, value in net.state_dict().items():
+            if not isinstance(value, Tensor):
+                raise ValueError(
+                    f"a checkpoint holds tensors alone, and {name} of {type(net).__name__} is a {type(value).__name__}: "
+                    "make it a buffer, or leave out get_extra_state"
+                )
         if getattr(scheduler, "func", scheduler) is ReduceLROnPlateau:
             raise ValueError(
                 "recipe.scheduler is a function of the epoch or step: ReduceLROnPlateau, which follows a metric, is none"
@@ -135,7 +141,9 @@ class Supervised(pl.LightningModule):
         raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
-        """Return the recipe's optimiser and its schedule, per epoch or per step."""
+        """Return the recipe's optimiser and its schedule, per epoch or per step. Raises ValueError where no weight learns."""
+        if not any(parameter.requires_grad for parameter in self.net.parameters()):
+            raise ValueError(f"{type(self.net).__name__} has no weight that learns: none has requires_grad")
         optimizer = self._optimizer(self.net.parameters() if self.decay_norms_and_biases else self._two_groups())
         if not self.schedules:
             return optimizer

@@ -66,6 +66,14 @@ class Averaging(EMAWeightAveraging):
     """An exponential moving average of the weights, which is what is evaluated; checkpoints hold it as ``state_dict`` and the
     weights in training as ``current_model_state``."""
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Copy the network. What modules keep of a forward pass, as those of weight_norm do, loses its gradient's history,
+        which torch does not copy; the next pass computes it anew."""
+        for module in pl_module.modules():
+            kept = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+            vars(module).update({name: value.detach() for name, value in kept.items() if not value.is_leaf})
+        super().setup(trainer, pl_module, stage)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Test the average also where training was over before: Lightning then skips ``on_train_end``."""
         self.on_train_end(trainer, pl_module)

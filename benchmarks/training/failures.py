@@ -12,6 +12,12 @@ from benchmarks.records import files
 from benchmarks.training.environment import process_rank
 from benchmarks.units import FULL_DISK, full_disk
 
+# Of what Lightning says of a weight without a gradient in several processes. Its advice, a strategy, is no key here.
+UNUSED = "parameters that were not used in producing"
+EVERY_WEIGHT = (
+    "a weight took no part in a training step: in several processes each weight that learns must take part in every step; "
+    "train in one process, or give it requires_grad=False"
+)
 # What gloo, NCCL and torch's store say when a peer is gone or silent.
 PEER_LOST = re.compile(r"gloo|NCCL|closed by peer|reset by peer|broken pipe|timed out", re.IGNORECASE)
 
@@ -21,6 +27,8 @@ def describe(error: BaseException) -> str:
     error = unwrapped(error)
     if full_disk(error):
         return FULL_DISK
+    if UNUSED in str(error):
+        return EVERY_WEIGHT
     text, *others = str(error).strip().splitlines() or [""]
     if text.endswith(":") and others:  # of a target that cannot be imported, as Hydra says it
         text = f"{text} {others[0]}"
@@ -31,7 +39,7 @@ def is_known(error: BaseException) -> bool:
     """Tell whether an error is the program's own clear one, which would come again."""
     error = unwrapped(error)
     known = ValueError | FileNotFoundError | ArithmeticError | ImportError | MemoryError
-    return isinstance(error, known) or full_disk(error)
+    return isinstance(error, known) or full_disk(error) or UNUSED in str(error)
 
 
 def is_of_a_peer(error: BaseException) -> bool:

@@ -69,7 +69,7 @@ class TrainingOptions:
     def apply(self, net: nn.Module) -> None:
         """Set up ``net`` and, for TF32, this process. Names of weights stay as they are. Raises ValueError for recomputation of
         a network that has no stages, and compilation of one that does not train by its forward."""
-        if (self.compile or self.cuda_graph) and hasattr(net, "losses"):
+        if (self.compile or self.cuda_graph) and callable(getattr(type(net), "losses", None)):
             option, done = ("compile", "compiled") if self.compile else ("cuda_graph", "captured")
             raise ValueError(
                 f"trainer.{option}=true: shapes in a {type(net).__name__} differ from step to step, so it is not {done}"

@@ -16,7 +16,7 @@ from benchmarks.complexity.cost import Complexity
 
 def recompute_stages(net: nn.Module) -> None:
     """Make each stage of ``net`` keep its input alone in training. Outputs, gradients and running statistics stay the same.
-    Raises ValueError where it has no stages, or recomputes already."""
+    Raises ValueError where it has no stages, one that has no forward as a ModuleList, or recomputes already."""
     if any(getattr(module, "memory_efficient", False) for module in net.modules()):
         raise ValueError("trainer.gradient_checkpointing and model.memory_efficient compute the same again: choose one")
     stages_of_net = stages(net)
@@ -25,7 +25,12 @@ def recompute_stages(net: nn.Module) -> None:
             f"trainer.gradient_checkpointing: a {type(net).__name__} has no stages to compute again: its class may name "
             'them, as recomputation_stages = ("stages.*",)'
         )
-    for stage in stages_of_net.values():
+    for name, stage in stages_of_net.items():
+        if type(stage).forward is nn.Module.forward:
+            raise ValueError(
+                f"trainer.gradient_checkpointing: recomputation_stages names {name}, a {type(stage).__name__}, which is never "
+                f'called itself: "{name}.*" names what is in it'
+            )
         stage.forward = _Recomputed(stage)
 
 

@@ -57,6 +57,27 @@ def test_what_is_no_network_is_refused() -> None:
         Classifier(several, 3, SGD, CONSTANT)
 
 
+class WithState(nn.Flatten):
+    def get_extra_state(self) -> Any:
+        return {"a": 1}
+
+
+def test_a_state_of_more_than_tensors_is_refused() -> None:
+    with pytest.raises(ValueError) as error:
+        Classifier(nn.Sequential(WithState()), 3, SGD, CONSTANT)
+    assert str(error.value) == (
+        "a checkpoint holds tensors alone, and 0._extra_state of Sequential is a dict: make it a buffer, or leave out "
+        "get_extra_state"
+    )
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_a_network_that_learns_nothing_is_refused(apart: bool) -> None:
+    module = Classifier(net().requires_grad_(False), 3, SGD, CONSTANT, decay_norms_and_biases=apart)
+    with pytest.raises(ValueError, match="^Sequential has no weight that learns: none has requires_grad$"):
+        module.configure_optimizers()
+
+
 def trained(module: Classifier, steps: int = 3, parts: int = 1) -> dict[str, Tensor]:
     module.micro_batches = parts
     generator = torch.Generator().manual_seed(1)

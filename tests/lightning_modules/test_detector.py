@@ -71,6 +71,10 @@ def test_what_is_learned_from_depends_on_seed_step_and_image_alone():
 def test_a_network_that_is_no_detector_is_refused():
     with pytest.raises(ValueError, match="Identity is no detector: model=faster_rcnn and model=mask_rcnn are"):
         Detector(torch.nn.Identity(), 3, OPTIMISER, SCHEDULE, 0)
+    net = torch.nn.Sequential()
+    net.losses = torch.nn.ModuleList()
+    with pytest.raises(ValueError, match="Sequential is no detector"):
+        Detector(net, 3, OPTIMISER, SCHEDULE, 0)
 
 
 @pytest.mark.parametrize("classes", [2, 4])

@@ -189,6 +189,19 @@ def test_recomputation_keeps_less() -> None:
     assert [*stages(NETS["unet"][0])] == ["contracting.0", "contracting.1", "bottom", "expanding.0", "expanding.1"]
 
 
+@pytest.mark.parametrize("kind", [nn.ModuleList, nn.ModuleDict])
+def test_a_list_of_stages_is_no_stage(kind: type[nn.Module]) -> None:
+    net = nn.Sequential()
+    net.stages = kind()
+    net.recomputation_stages = ("stages",)
+    with pytest.raises(ValueError) as error:
+        recompute_stages(net)
+    assert str(error.value) == (
+        f"trainer.gradient_checkpointing: recomputation_stages names stages, a {kind.__name__}, which is never called "
+        'itself: "stages.*" names what is in it'
+    )
+
+
 def test_switched_networks_keep_their_names_and_numbers() -> None:
     net, size = NETS["resnet"]
     one = copy.deepcopy(net).eval()
@@ -453,6 +466,12 @@ def test_a_detector_is_not_compiled() -> None:
         TrainingOptions(compile=True).apply(net)
     with pytest.raises(ValueError, match="a MaskRCNN has no stages to compute again"):
         TrainingOptions(gradient_checkpointing=True).apply(net)
+
+
+def test_a_network_with_an_attribute_called_losses_is_no_detector() -> None:
+    net = nn.Sequential(nn.Linear(2, 2))
+    net.losses = nn.ModuleList()
+    TrainingOptions(compile=True).apply(net)
 
 
 def test_a_detector_takes_images_as_nhwc_and_their_sizes_as_they_are() -> None:

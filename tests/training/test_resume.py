@@ -16,6 +16,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.errors import InstantiationException
+from pytorch_lightning.strategies import DDPStrategy
 from support.forked_trials import damage, outcome
 from support.kill_trials import KINDS, Trials
 from support.plans import Plan, die
@@ -33,7 +34,7 @@ from benchmarks.training.checkpoints import (
     check_fits,
     newest_intact,
 )
-from benchmarks.training.failures import is_known, is_of_a_peer, report_failure
+from benchmarks.training.failures import EVERY_WEIGHT, describe, is_known, is_of_a_peer, report_failure
 from benchmarks.training.stopping import Interrupted, StopRequest
 from benchmarks.training.train import resume
 
@@ -244,6 +245,29 @@ def test_the_average_is_exponential(references) -> None:
         averaging.on_train_batch_end(trainer, module, None, None, trainer.global_step - 1)
     averaging.on_fit_end(trainer, module)
     assert module.weight.item() == pytest.approx(0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 4)
+
+
+def test_a_weight_without_gradient_is_said_without_lightnings_advice() -> None:
+    error = RuntimeError("Expected to have finished reduction in the prior iteration before starting a new one.")
+    DDPStrategy().on_exception(error)
+    assert "ddp_find_unused_parameters_true" in str(error)
+    assert describe(error) == EVERY_WEIGHT and is_known(error)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_a_network_with_computed_weights_is_averaged() -> None:
+    module = pl.LightningModule()
+    module.net = torch.nn.utils.weight_norm(torch.nn.Linear(1, 1, bias=False))  # of torch before parametrizations
+    averaging = Averaging(decay=0.5)
+    trainer: Any = SimpleNamespace(global_step=1)
+    averaging.setup(trainer, module, "fit")
+    for norm in (1.0, 3.0):
+        module.net.weight_g.data.fill_(norm)
+        module.net.weight_v.data.fill_(1)
+        averaging.on_train_batch_end(trainer, module, None, None, trainer.global_step - 1)
+        trainer.global_step += 1
+    averaging.on_fit_end(trainer, module)
+    assert module.net(torch.ones(1, 1)).item() == pytest.approx(0.5 * 1 + 0.5 * 3)
 
 
 def test_names_of_weights_do_not_tell_how_they_were_trained(references, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Which runs a chart may hold against each other: of one data set and protocol, one recipe and budget, one machine."""
 
-import marshal
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from benchmarks.analysis.learning_rates import RATE
 from benchmarks.analysis.seeds import short_condition
-from benchmarks.records.runs import OF_ITS_LENGTH, Run
+from benchmarks.records.runs import Run
 from benchmarks.units import as_key, grouped, number, quantity, short_value
 
 OWN = "each family’s own recipe"
@@ -42,15 +41,13 @@ def protocols(runs: Iterable[Run]) -> dict[str, list[Run]]:
     A run that has not got as far as its test goes with the first that agrees in what it has.
     """
     titled = {}
-    known: dict[bytes, tuple[dict[str, Any], str]] = {}
     for data, of_data in sorted(grouped(runs, lambda run: run.data).items()):
-        facts: dict[str, dict[str, Any]] = {}
-        members: dict[str, list[Run]] = {}
+        facts: dict[tuple[str, str], dict[str, Any]] = {}
+        members: dict[tuple[str, str], list[Run]] = {}
         for run in sorted(of_data, key=lambda run: run.value is None):
-            own, own_key = _protocol(run, known)
-            agreeing = (key for key, other in facts.items() if run.value is None and _agree(own, other))
-            key = next(agreeing, None) or own_key
-            facts.setdefault(key, own)
+            agreeing = (key for key, other in facts.items() if run.value is None and _agree(run.test, other))
+            key = next(agreeing, run.test_key)
+            facts.setdefault(key, run.test)
             members.setdefault(key, []).append(run)
         first, *others = facts.values()
         differing = [name for name in first if any(own.get(name) != first[name] for own in others)]
@@ -121,30 +118,6 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
             ]
             names[network] = ", ".join([name, *telling])
     return [" · ".join(filter(None, (names[run.network], recipe_title(run) if recipes else ""))) for run in runs]
-
-
-def _protocol(run: Run, known: dict[bytes, tuple[dict[str, Any], str]]) -> tuple[dict[str, Any], str]:
-    """Return what the test depends on, flat, and its key; None is not known yet.
-
-    Args:
-        known: what is returned for other runs, by what it is made of.
-    """
-    protocol = run.part("protocol")
-    chosen = {key: value for key, value in run.part("overrides").items() if key.startswith("data.")}
-    parts = marshal.dumps((protocol, chosen, run.n, run.part("dataset").get("sha256")), 2)
-    if parts not in known:
-        kept = {key: value for key, value in protocol.items() if key not in (*OF_ITS_LENGTH, "metric_label")}
-        definitions, metric = kept.pop("definitions", None), (run.metric or "/").split("/", 1)[1]
-        own = {
-            **dict.fromkeys(("checkpoint", "split", "metric", "weights")),
-            **kept,
-            "n": run.n,
-            "test data": run.part("dataset").get("sha256"),
-            "definition": definitions.get(metric) if isinstance(definitions, dict) else None,
-            "options": ", ".join(f"{key}={short_value(value)}" for key, value in sorted(chosen.items())),
-        }
-        known[parts] = own, as_key(own)
-    return known[parts]
 
 
 def _agree(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

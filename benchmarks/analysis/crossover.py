@@ -36,7 +36,7 @@ class Curve:
         errors: by budget, ascending, then by seed.
         estimates: of the mean error, by budget.
         look: as a record has it.
-        test: what must agree for its errors to be compared, as `Run.test`.
+        test: what must agree for its errors to be compared, as `Run.test_key`.
     """
 
     data: str
@@ -48,7 +48,7 @@ class Curve:
     errors: dict[float, dict[int, float]]
     estimates: dict[float, Estimate]
     look: Mapping[str, Any] = field(default_factory=dict)
-    test: tuple[Any, ...] = ()
+    test: tuple[str, ...] = ()
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -251,7 +251,7 @@ def _curve(by_budget: dict[float, dict[int, Run]], estimated: dict[float, Estima
     recipes = {_recipe(one) for seeds in by_budget.values() for one in seeds.values()}
     recipe = _recipe(run) if len(recipes) == 1 else f"{_recipe(run, but=RATE)}, each budget's learning rate"
     described = (run.data, run.name, recipe, run.family, _budget(run)[0], run.metric_label)
-    return Curve(*described, errors, dict(sorted(estimated.items())), run.look, run.test)
+    return Curve(*described, errors, dict(sorted(estimated.items())), run.look, run.test_key)
 
 
 def _first(by_budget: dict[float, dict[int, Run]]) -> Run:

@@ -42,7 +42,8 @@ class Difference:
 def differences(runs: Iterable[Run], said: Container[str] = ()) -> list[Difference]:
     """The differences of all networks of a data set that have at least two seeds, of many those at equal cost.
 
-    Each with everything else equal but the network, its recipe and its overrides: the same metric on the same test images.
+    Each with everything else equal but the network, its recipe and its overrides: the same metric of the same
+    definition on the same test images.
 
     Args:
         said: overrides that the names of networks leave out.
@@ -52,12 +53,12 @@ def differences(runs: Iterable[Run], said: Container[str] = ()) -> list[Differen
     result = []
     for data, here in grouped(range(len(groups)), lambda index: groups[index][0].data).items():
         first = {index: groups[index][0] for index in here}
-        tested = Counter(run.test for run in first.values())  # a data set may have several test sets, as folds are
+        tested = Counter(run.test_key for run in first.values())  # a data set may have several test sets, as folds are
         labels = dict(zip(here, short_labels(list(first.values()), seeds=False, said=said), strict=True))
         pairs = [
             (one, other, compare(estimated[one], estimated[other]))
             for one, other in itertools.combinations(here, 2)
-            if _comparable(first[one], first[other], tested[first[one].test])
+            if _comparable(first[one], first[other], tested[first[one].test_key])
         ]
         corrected = holm([comparison.p for *_, comparison in pairs])
         for (one, other, comparison), p in zip(pairs, corrected, strict=True):
@@ -76,4 +77,4 @@ def _folder(run: Run) -> Path:
 
 def _comparable(one: Run, other: Run, networks: int) -> bool:
     low, high = sorted((one.macs or 0, other.macs or 0))
-    return one.test == other.test and (networks <= ALL_PAIRS_UP_TO or high <= (1 + EQUAL_COST) * low)
+    return one.test_key == other.test_key and (networks <= ALL_PAIRS_UP_TO or high <= (1 + EQUAL_COST) * low)

@@ -356,7 +356,7 @@ def _errors(outcomes: Any, name: str) -> Any:
 
 
 def _comparable(run: Run) -> str:
-    """What agrees between networks whose spread over seeds may be pooled: test images, budget and overrides of training."""
+    """What agrees between networks whose spread over seeds may be pooled: test, budget and overrides of training."""
     overrides = {key: value for key, value in run.part("overrides").items() if not key.startswith("model.")}
     budget = run.part("protocol").get("budget") or {}
-    return as_key([run.test, budget.get("kind"), budget.get("limit"), overrides])
+    return as_key([run.test_key, budget.get("kind"), budget.get("limit"), overrides])

@@ -79,7 +79,7 @@ class Family:
     @property
     def group(self) -> tuple[Any, ...]:
         """Families of one group can be compared."""
-        return *self.first.test, self.label
+        return *self.first.test_key, self.label
 
     @property
     def formula(self) -> str:
@@ -167,7 +167,7 @@ def families(runs: Iterable[Run]) -> list[Family]:
     """
     groups = [group for group in same_but_seed(runs) if group[0].train_flops]
     result = []
-    for here in grouped(groups, lambda group: (*group[0].test, group[0].metric_label)).values():
+    for here in grouped(groups, lambda group: (*group[0].test_key, group[0].metric_label)).values():
         known = [(group, one) for group, one in zip(here, estimates(here), strict=True) if one.interval is not None]
         if not known:
             continue

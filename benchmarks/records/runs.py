@@ -5,9 +5,7 @@ and `history.jsonl` (one row per evaluation, appended). Nothing here imports tor
 """
 
 import gc
-import hashlib
 import json
-import marshal
 import os
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.records import files, measured_speed
+from benchmarks.records.conditions import to_average, to_compare
 from benchmarks.records.locks import LAUNCHER, RANKS, held
 from benchmarks.records.read_record import Parts, read_record
 from benchmarks.records.second_process import begin
@@ -25,9 +24,7 @@ from benchmarks.units import NO_RUNS, as_key, number, one_line, plural, short_va
 
 TABLES = "tables"  # folder of an output root: published tables beside the runs
 
-OF_ITS_LENGTH = ("budget", "batch_norm_images")  # in a run's protocol: what configuration and number of steps decide
 OUTPUT_ROOT = 3  # among the parents of a run's folder: DATA/NAME/RECIPE lie between
-_CONDITIONS: dict[bytes, tuple[dict[str, Any], str]] = {}  # of `Run._conditions`
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,9 +157,19 @@ class Run:
         return None if n is None else int(n)
 
     @property
-    def test(self) -> tuple[Any, ...]:
-        """What must agree for results to be compared: data set, metric, number of test images, checksum."""
-        return self.data, self.metric, self.n, self.part("dataset").get("sha256")
+    def test(self) -> dict[str, Any]:
+        """What must agree for results on a data set to be compared: metric, its definition, weights, test images and more."""
+        return self._test[0]
+
+    @property
+    def test_key(self) -> tuple[str, str]:
+        """The same between runs whose results may be compared: data set, key of `test`."""
+        return self.data, self._test[1]
+
+    @cached_property
+    def _test(self) -> tuple[dict[str, Any], str]:
+        others = self.metric, self.n, self.part("dataset").get("sha256")
+        return to_compare(self.part("protocol"), self.part("overrides"), others)
 
     @property
     def parameters(self) -> float | None:
@@ -212,20 +219,8 @@ class Run:
 
     @cached_property
     def _conditions(self) -> tuple[dict[str, Any], str]:
-        """`conditions` and their key, made once for all runs that have them in common."""
-        protocol, code = self.part("protocol"), self.part("code")
         others = self.n, self.part("dataset").get("sha256"), self.part("parallel").get("precision")
-        parts = marshal.dumps((protocol, code, others), 2)
-        if parts not in _CONDITIONS:
-            own = code.get("user_code")
-            conditions = {
-                "protocol": {key: value for key, value in protocol.items() if key not in OF_ITS_LENGTH},
-                **dict(zip(("test images", "data", "precision"), others, strict=True)),
-                "code": code.get("training_sha256"),
-                "own code": hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest() if own else None,
-            }
-            _CONDITIONS[parts] = conditions, as_key(conditions)
-        return _CONDITIONS[parts]
+        return to_average(self.part("protocol"), self.part("code"), others)
 
     @property
     def pictures(self) -> list[Path]:

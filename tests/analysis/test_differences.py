@@ -89,9 +89,16 @@ def test_networks_of_several_folds_are_compared_within_each(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"dataset": {"sha256": "f" * 64}}, {"metrics": {"test/n": 449}}], ids=["other images", "fewer images"]
+    "change",
+    [
+        {"dataset": {"sha256": "f" * 64}},
+        {"metrics": {"test/n": 449}},
+        {"protocol": {"definitions": {"top1_err": "mean of ten crops"}}},
+        {"protocol": {"checkpoint": "best"}},
+    ],
+    ids=["other images", "fewer images", "definition", "checkpoint"],
 )
-def test_networks_tested_on_other_images_are_not_compared(change: dict[str, Any], tmp_path: Path) -> None:
+def test_networks_tested_otherwise_are_not_compared(change: dict[str, Any], tmp_path: Path) -> None:
     seeds(tmp_path, "resnet20", [3.0, 3.2])
     for seed in (0, 1):
         make_run(tmp_path, name="resnet29", seed=seed, **change)

@@ -267,6 +267,7 @@ def test_spread_is_pooled_over_networks_of_one_budget_and_said(tmp_path: Path) -
         ({"overrides": {"trainer.precision": "bf16-mixed"}}, 1),
         ({"protocol": {"budget": {"kind": "train_flops", "limit": 1e10}}}, 1),
         ({"protocol": {"budget": {"kind": "train_seconds", "limit": 1e9}}}, 1),
+        ({"protocol": {"budget": {"kind": "train_flops", "limit": 1e9}, "checkpoint": "best"}}, 1),
         ({"dataset": {"sha256": "f" * 64}}, 1),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ import pytest
 from support.browser import Page, parts, visit
 from support.records import make_run
 
+from benchmarks.analysis.differences import differences
+from benchmarks.analysis.seeds import seed_groups
 from benchmarks.records.locks import LAUNCHER, Lock
+from benchmarks.records.runs import load_runs
+from benchmarks.report.chart_data import charts_of
 from benchmarks.report.leaderboard import percent
 from benchmarks.report.page import write_page
 from benchmarks.report.rendering import TEMPLATES
@@ -222,6 +227,30 @@ def test_options_of_a_data_set_make_a_protocol(tmp_path: Path) -> None:
     charts = Page(write_page(tmp_path)).data["charts"]
     assert sorted(chart["runs"] for chart in charts) == [[0, 2], [1]]
     assert len({chart["data"] for chart in charts}) == 2
+
+
+def test_terminal_and_page_have_the_same_intervals(tmp_path: Path) -> None:
+    """Those of the evidence, and of a part of it whose metric is defined otherwise for two of the four networks."""
+    evidence = Path(__file__).resolve().parents[2] / "docs" / "evidence"
+    edited = tmp_path / "edited"
+    shutil.copytree(evidence / "connectivity_fashion_mnist", edited)
+    for path in edited.glob("**/record.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["family"] != "resnet":
+            record["protocol"]["definitions"]["top1_err"] += ", mean of ten crops"
+            path.write_text(json.dumps(record), encoding="utf-8")
+    roots = [path for path in evidence.iterdir() if path.is_dir()]
+    assert len(roots) > 15
+    for root in (*roots, edited):
+        runs, _ = load_runs(root)
+        terminal = {group.runs: group.estimate for group in seed_groups(runs)}
+        page = {group: (one, number) for group, one, number in charts_of(runs).networks if len(group) > 1}
+        assert terminal.keys() == page.keys()
+        for group, here in terminal.items():
+            there = page[group][0]
+            assert (here.interval, here.missing, here.basis_text) == (there.interval, there.missing, there.basis_text)
+    assert {number for _, number in page.values()} == {0, 1}  # of the edited one
+    assert len(differences(runs)) == 2  # of each definition's two networks
 
 
 def test_the_front_is_marked_over_every_axis_with_its_probability(tmp_path: Path) -> None:

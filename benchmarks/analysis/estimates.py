@@ -226,7 +226,7 @@ def comparable_components(first: Estimate, second: Estimate) -> tuple[VarianceCo
             return missing
         components.append(replace(one.components, by_image=one.components.by_image if paired else None))
     if not paired and not sum(part.seeds for part in components) > 0:
-        return f"{first.n + second.n} equal runs, no interval"
+        return f"{first.n} equal runs against {second.n} equal ones, no interval"
     return components[0], components[1]
 
 

@@ -132,6 +132,8 @@ def differing_conditions(runs: Sequence[Run]) -> list[list[str]]:
 
 def short_condition(value: Any) -> str:
     """Return a condition as it is where it is short, else the first digits of its hash."""
+    if value in (None, ""):
+        return "none"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
     if len(text) <= 12:
         return text

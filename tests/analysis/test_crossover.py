@@ -185,7 +185,7 @@ def test_seeds_that_agree_to_the_digit_are_no_interval() -> None:
     crossing = cross(curve("a", {1e9: [4.1] * 3, 1e11: [2.0] * 3}), curve("b", {1e9: [5.1] * 3, 1e11: [1.0] * 3}))
     assert crossing is not None
     assert crossing.first_better == [None, None]
-    assert crossing.text() == "b overtakes a at 10.0 GFLOPs (6 equal runs, no interval)"
+    assert crossing.text() == "b overtakes a at 10.0 GFLOPs (3 equal runs against 3 equal ones, no interval)"
 
 
 def test_several_crossings_and_none_at_all() -> None:

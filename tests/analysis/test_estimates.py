@@ -210,6 +210,13 @@ def test_a_difference_of_error_rates_is_within_the_scale() -> None:
     assert (interval[0], reverse[1]) == (-100, 100)
 
 
+def test_equal_runs_of_each_are_not_called_equal_to_the_others() -> None:
+    first, second = (estimate_of_values([value] * n, percent=True) for value, n in ((10.0, 3), (12.0, 4)))
+    assert compare(first, second).text("points", 1, 1) == (
+        "-2.00 points, 3 equal runs against 4 equal ones, no interval"
+    )
+
+
 def test_outcomes_are_read_once_for_all_that_ask(tmp_path: Path) -> None:
     for name in ("one", "other"):
         classified(tmp_path, name, errors())

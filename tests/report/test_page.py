@@ -227,6 +227,8 @@ def test_options_of_a_data_set_make_a_protocol(tmp_path: Path) -> None:
     charts = Page(write_page(tmp_path)).data["charts"]
     assert sorted(chart["runs"] for chart in charts) == [[0, 2], [1]]
     assert len({chart["data"] for chart in charts}) == 2
+    make_run(tmp_path, name="resnet56")
+    assert "digits (options none)" in {chart["data"] for chart in Page(write_page(tmp_path)).data["charts"]}
 
 
 def test_terminal_and_page_have_the_same_intervals(tmp_path: Path) -> None:

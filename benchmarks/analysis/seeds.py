@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.published import FIGURES
 from benchmarks.records.runs import Run, overrides_text
-from benchmarks.units import MISSING, grouped, is_score, number, reported_text
+from benchmarks.units import MISSING, as_key, grouped, is_score, number, reported_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +124,14 @@ def _told_apart(labels: Sequence[str], runs: Sequence[Run]) -> list[str]:
 
 
 def differing_conditions(runs: Sequence[Run]) -> list[list[str]]:
-    """Return for each run the `conditions` in which these runs differ, as `code 1a2b3c4`; empty texts for a single run."""
+    """Return for each run the `conditions` in which these runs differ, as `code 1a2b3c4`; empty texts for a single run.
+
+    The configuration is named, too, where some runs differ in it alone, or in it and the seed.
+    """
     conditions = [run.conditions for run in runs]
+    others = [as_key([run.network, run.recipe, own]) for run, own in zip(runs, conditions, strict=True)]
+    if len({*zip(others, (run.configuration for run in runs), strict=True)}) > len({*others}):
+        conditions = [own | {"configuration": run.configuration} for run, own in zip(runs, conditions, strict=True)]
     differing = {key for own in conditions for key, value in own.items() if value != conditions[0][key]}
     return [[f"{key} {short_condition(own[key])}" for key in own if key in differing] for own in conditions]
 

@@ -76,7 +76,8 @@ def mixed_seeds(runs: Iterable[Run]) -> str:
         groups = [group[0] for group in same_but_seed(members)]
         if len(groups) > 1:
             notes = " and ".join(", ".join(note) for note in differing_conditions(groups))
-            return f"runs of {groups[0].name} differ in more than the seed, {notes}: launch.rerun=stale runs old ones again"
+            mend = "launch.rerun=stale runs those of other code again; move others away"
+            return f"runs of {groups[0].name} differ in more than the seed, {notes}: {mend}"
     return ""
 
 

@@ -125,6 +125,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(set_keys, sort_keys=True).encode()).hexdigest()
 
 
+def config_hash_without_seed(config: Mapping[str, Any]) -> str:
+    """The same of a configuration without its seed."""
+    return config_hash({**config, "seed": None})
+
+
 def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Keys of ``identity`` in which two configurations differ, with both values (None where absent)."""
     a, b = identity(one), identity(other)

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.trial import config_hash
+from benchmarks.config.trial import config_hash, config_hash_without_seed
 from benchmarks.records import files
 from benchmarks.records.files import RECORD
 from benchmarks.records.record import Record, from_json, to_json
@@ -22,6 +22,8 @@ OF_ALL_STARTS = ("run_id", "started", "resumptions", "restarts", "code")  # what
 def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict[str, Any] | None) -> Record:
     """Return the record of a run that starts, or that is resumed where ``previous`` is its own."""
     digest = config_hash(config)
+    # A resumed run stays with the seeds that the older version has finished, whose records say no such hash.
+    of_older_version = previous is not None and "config_hash_without_seed" not in previous
     # That which `wandb agent` has given to the run of this process; a second run has its own.
     id_of_agent = os.environ.pop("WANDB_RUN_ID", None) if os.environ.get("WANDB_SWEEP_ID") else None
     record = Record(
@@ -45,6 +47,7 @@ def new_record(config: dict[str, Any], overrides: dict[str, Any], previous: dict
         wandb=None,
         notes=_notes(config) or None,
         look=config.get("about", {}).get("look"),
+        config_hash_without_seed=None if of_older_version else config_hash_without_seed(config),
     )
     earlier = {key: previous[key] for key in OF_ALL_STARTS if key in previous} if previous else {}
     try:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.config.compose import expand_all
-from benchmarks.config.trial import config_hash
+from benchmarks.config.trial import config_hash, config_hash_without_seed
 from benchmarks.performance import subprocesses
 from benchmarks.performance.cases import chosen
 from benchmarks.performance.document import RATE, MeasuredTable, add_write_option, exit_code, this_machine
@@ -243,6 +243,7 @@ def main(argument: dict[str, Any]) -> dict[str, int]:
         record = read_json(run.directory / RECORD) or {}
         record |= {"name": config["name"], "seed": config["seed"], "overrides": trial.overrides}
         record |= {"recipe": config["recipe"]["name"], "config_hash": config_hash(config)}
+        record |= {"config_hash_without_seed": config_hash_without_seed(config)}
         for block, key in (("complexity", "params"), ("complexity", "macs"), ("compute", "train_flops")):
             record[block][key] = int(record[block][key] * scale)
         write_json(trial.directory / RECORD, record)

@@ -220,6 +220,7 @@ class Record:
         overrides: what differs from the recipe.
         notes: what a reader must know, as that a default recipe was used.
         look: how figures draw the family, where its configuration says it.
+        config_hash_without_seed: equal of runs that differ in the seed alone; absent where an older version began the run.
     """
 
     schema: int = SCHEMA
@@ -242,6 +243,7 @@ class Record:
     restarts: list[Restart]
     wandb: Mirror | None
     look: dict[str, str] | None = None
+    config_hash_without_seed: str | None = None
     notes: list[str] | None = None
     code: Code | None = None
     environment: Environment | None = None

@@ -214,8 +214,13 @@ class Run:
     @cached_property
     def all_but_seed(self) -> str:
         """What agrees between runs that differ in the seed alone."""
-        same = (self.data, self.name, self.record["recipe"], self.part("overrides"), self._conditions[1])
-        return as_key(same)
+        of_recipe = self.record["recipe"], self.part("overrides"), self.configuration
+        return as_key((self.data, self.name, *of_recipe, self._conditions[1]))
+
+    @property
+    def configuration(self) -> str | None:
+        """A hash of the configuration without the seed; None where the record of an older version does not say it."""
+        return self.record.get("config_hash_without_seed")
 
     @cached_property
     def _conditions(self) -> tuple[dict[str, Any], str]:

@@ -76,6 +76,13 @@ def test_seeds_of_two_states_of_the_code_are_no_two_networks(runs: list[Run], tm
     assert reason.startswith("runs of resnet20 differ in more than the seed, code ") and " and code bbbbbbb: " in reason
 
 
+def test_seeds_of_two_states_of_a_recipe_are_no_two_networks(tmp_path: Path) -> None:
+    for seed, digest in enumerate("aab"):
+        make_run(tmp_path, name="resnet20", seed=seed, config_hash_without_seed=digest * 64)
+    reason = mixed_seeds(load_runs(tmp_path)[0])
+    assert "differ in more than the seed, configuration aaaaaaa and configuration bbbbbbb: " in reason
+
+
 def test_a_claim_stays(runs: list[Run]) -> None:
     equal = {pair: one for pair, one in judge(runs, 0, {}).items() if one.state == "open"}
     claimed = {pair: replace(one, state="differs") for pair, one in equal.items()}

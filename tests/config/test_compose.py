@@ -28,6 +28,7 @@ from benchmarks.config.trial import (
     identity,
 )
 from benchmarks.launch.new_record import new_record
+from benchmarks.records.record import to_json
 
 VARIANTS = [path.stem for path in sorted((CONF / "model" / "variant").glob("*.yaml"))]
 FAMILIES = sorted(choices("model"), key=len, reverse=True)
@@ -211,6 +212,25 @@ def test_names_are_computed_from_the_numbers(overrides: list[str], name: str) ->
 )  # fmt: skip
 def test_the_directory_is_a_function_of_what_is_computed(overrides: list[str], directory: str) -> None:
     assert one(*overrides).directory == Path(directory)
+
+
+def test_a_record_says_whether_runs_differ_in_the_seed_alone(own: Path) -> None:
+    recipe, text = own / "recipe" / "mine.yaml", (CONF / "recipe" / "common.yaml").read_text(encoding="utf-8")
+    recipe.parent.mkdir()
+
+    def opened(lr: float, seed: int, previous: dict[str, Any] | None = None) -> dict[str, Any]:
+        recipe.write_text(re.sub(r"(?m)^name: .*", "name: mine", re.sub(r"\blr: [\d.]+", f"lr: {lr}", text)))
+        trial = one("model=resnet", "data=digits", "recipe=mine", f"seed={seed}")
+        assert trial.overrides == {}
+        return to_json(new_record(trial.config, trial.overrides, previous))
+
+    first, second, changed = opened(0.05, 0), opened(0.05, 1), opened(0.001, 1)
+    key = "config_hash_without_seed"
+    assert first[key] == second[key] != changed[key]
+    assert opened(0.05, 0, first)[key] == first[key]
+    # A run that an older version has begun stays with the seeds that this one has finished.
+    del first[key]
+    assert key not in opened(0.05, 0, first)
 
 
 def test_places_are_no_part_of_the_identity() -> None:

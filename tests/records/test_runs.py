@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from support.records import make_run
 
-from benchmarks.analysis.seeds import baseline_comparisons, baseline_names, seed_groups, short_labels
+from benchmarks.analysis.seeds import (
+    baseline_comparisons,
+    baseline_names,
+    differing_conditions,
+    seed_groups,
+    short_labels,
+)
 from benchmarks.records import measured_speed
 from benchmarks.records.runs import Run, load_runs, output_root_of, read_history
 from benchmarks.units import MISSING, csv_text, duration, metric_text, one_line, si
@@ -296,6 +302,28 @@ def test_runs_that_differ_in_more_than_the_seed_are_never_averaged(tmp_path: Pat
     runs, _ = load_runs(tmp_path)
     assert len(runs) == 2
     assert seed_groups(runs) == []
+
+
+def test_runs_of_other_configurations_are_not_averaged_though_their_overrides_agree(tmp_path: Path) -> None:
+    """As where the recipe's file has changed between seeds."""
+    for seed, digest in enumerate((*"aabb", None, None)):  # the last two are of an older version
+        make_run(tmp_path, name="resnet20", seed=seed, config_hash_without_seed=digest and digest * 64)
+    groups = [group.runs for group in seed_groups(load_runs(tmp_path)[0])]
+    assert [[run.seed for run in runs] for runs in groups] == [[0, 1], [2, 3], [4, 5]]
+    firsts = [runs[0] for runs in groups]
+    assert short_labels(firsts, seeds=False) == [
+        f"resnet20 (configuration {shown})" for shown in ("aaaaaaa", "bbbbbbb", "none")
+    ]
+    # Of other code, and at other overrides, it is named only beside a run that agrees in these.
+    make_run(tmp_path, name="resnet20", seed=6, config_hash_without_seed="c" * 64, code={"training_sha256": "d" * 64})
+    changed = load_runs(tmp_path)[0][-1]
+    assert short_labels([firsts[0], changed], seeds=False) == ["resnet20 (code none)", "resnet20 (code ddddddd)"]
+    assert short_labels([*firsts[:2], changed], seeds=False)[::2] == [
+        *("resnet20 (code none, configuration aaaaaaa)", "resnet20 (code ddddddd, configuration ccccccc)")
+    ]
+    make_run(tmp_path / "5", seed=7, config_hash_without_seed="e" * 64, overrides={"recipe.epochs": 5}, name="resnet20")
+    [other] = load_runs(tmp_path / "5")[0]
+    assert differing_conditions([firsts[0], other]) == [[], []]
 
 
 def test_two_folders_of_one_seed_are_one_seed(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.analysis.comparisons import comparisons, network_labels, protocols
-from benchmarks.analysis.seeds import same_but_seed
+from benchmarks.analysis.seeds import same_but_seed, short_labels
 from benchmarks.config.about import Look
 from benchmarks.config.folders import choices
 from benchmarks.records.runs import Run, debugging_left_out, load_runs
@@ -93,8 +93,10 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
 
 
 def _curves(groups: Sequence[Sequence[Run]]) -> dict[str, dict[float, Sequence[Run]]]:
-    """Return the runs by curve and cost; of two networks that cost the same the second is a curve of its own."""
-    labels = network_labels([group[0] for group in groups], recipes=False)
+    """Return the runs by curve and cost; of several networks that cost the same each after the first is a curve of its own."""
+    firsts = [group[0] for group in groups]
+    short, whole = network_labels(firsts, recipes=False), short_labels(firsts, seeds=False)
+    labels = [one if short.count(one) == 1 else other for one, other in zip(short, whole, strict=True)]
     curves: dict[str, dict[float, Sequence[Run]]] = {}
     # The curve that is named as its family has the family's look.
     for group, label in sorted(zip(groups, labels, strict=True), key=lambda one: _curve(one[0][0]) != one[0][0].family):

@@ -288,6 +288,19 @@ def test_without_the_experiment_all_runs_are_drawn_by_the_score_that_people_know
         accuracy_view(tmp_path, "conectivity")
 
 
+def test_every_group_of_a_networks_runs_has_its_mark(tmp_path: Path) -> None:
+    """Where the code has changed between seeds, and the recipe is another one, a network is several points at one cost."""
+    own, default = "resnet_digits", "classification"
+    for seed, (code, recipe) in enumerate((("a", own), ("b", own), ("c", own), ("a", default), ("b", default))):
+        make_run(tmp_path, name="resnet20", seed=seed, recipe=recipe, code={"training_sha256": code * 64})
+    [chart] = accuracy_view(tmp_path).figures
+    traces = chart.choices[0]["traces"]
+    marks = [y for trace in traces if trace.get("name") == "each seed" for y in trace["y"]]
+    assert sorted(marks) == sorted(run.value or 0 for run in load_runs(tmp_path)[0])
+    curves = {trace["name"] for trace in traces if trace["mode"] == "lines+markers"}
+    assert len(curves) == 5 and "resnet" in curves and "resnet20 · resnet_digits (code ccccccc)" in curves
+
+
 def test_a_network_of_another_kind_is_on_a_curve_of_its_own(tmp_path: Path) -> None:
     for name, macs, overrides in (
         ("resnet20", 2_000, {"model.base_channels": 16}),

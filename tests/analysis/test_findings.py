@@ -87,7 +87,8 @@ def test_cardinalities_cost_alike_but_for_sixteen() -> None:
 
 def test_by_how_much_thirty_epochs_err_less_than_fifteen() -> None:
     """docs/evidence.md: by how much the error of 30 epochs is below that of 15, their spreads pooled as those of the means."""
-    groups = same_but_seed(runs_of("connectivity_bf16") + runs_of("connectivity_30_epochs"))
+    trees = "connectivity_bf16", "connectivity_30_epochs", "connectivity_30_epochs_wide"
+    groups = same_but_seed([run for tree in trees for run in runs_of(tree)])
     of_name: dict[str, list[Estimate]] = {}
     for group, one in zip(groups, estimates(groups), strict=True):
         of_name.setdefault(group[0].name, []).append(one)
@@ -97,6 +98,7 @@ def test_by_how_much_thirty_epochs_err_less_than_fifteen() -> None:
         "resnext20_8x2d": (2.33, 1.48, 3.17, 0.0008),
         "plain20_w8": (2.80, 1.83, 3.77, 0.0046),
         "densenet_bc40_k4": (2.25, -0.09, 4.59, 0.0541),
+        "resnet20": (1.56, 0.45, 2.67, 0.0236),
     }
     assert longer.keys() == expected.keys()
     for name, (mean, low, high, p) in expected.items():

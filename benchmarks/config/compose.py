@@ -2,8 +2,9 @@
 
 import os
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from os.path import realpath
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.config.composer import OF_NO_RUN, TEXT, Composer
 from benchmarks.config.fast_composition import speed_up
-from benchmarks.config.folders import added_folders
+from benchmarks.config.folders import added_folders, state_of_files
 from benchmarks.config.hydra_errors import compose_overrides
 from benchmarks.config.overrides import as_text, check_overrides, escaped, parse_overrides
 from benchmarks.config.own_folders import class_folders, folder_name
@@ -123,8 +124,15 @@ def paper_facts(experiment: str) -> dict[str, Any]:
     """What the paper of an experiment did that its configuration does not say, by dotted key: its ``paper:`` block. Raises
     ConfigurationError where there is no such experiment."""
     with _hydra():
-        facts: Any = OmegaConf.to_container(compose_overrides([f"experiment={experiment}"]).paper)
+        facts: Any = OmegaConf.to_container(_composed_experiment((f"experiment={experiment}",), state_of_files()).paper)
     return flatten(facts)
+
+
+@lru_cache
+def _composed_experiment(asked: tuple[str, ...], files: Hashable) -> DictConfig:
+    """Return what an experiment composes to by itself, where its rows and what it sweeps are read. files: the state of those
+    that it depends on."""
+    return compose_overrides(asked)
 
 
 def register_resolvers() -> None:
@@ -177,7 +185,7 @@ def _sweep_of_experiment(parsed: list[Override], multirun: bool) -> tuple[bool, 
     chosen = [override for override in parsed if override.key_or_group == "row"]
     if any(override.is_sweep_override() for override in asked):
         raise ConfigurationError(f"{asked[-1].input_line}: one experiment at a time")
-    config = compose_overrides([*map(as_text, asked)]) if asked else None
+    config = _composed_experiment(tuple(map(as_text, asked)), state_of_files()) if asked else None
     experiment = str(asked[-1].value()) if asked else ""
     rows = _rows(config, experiment) if config is not None else {}
     if chosen and not rows:

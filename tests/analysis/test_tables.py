@@ -18,6 +18,9 @@ from benchmarks.units import short_value
 
 PUBLISHED = [path.stem for path in sorted(TABLES.glob("*.csv")) if path.stem in tables()]
 EXPERIMENTS = [name for name, table in tables().items() if any(row.runnable for row in table.rows)]
+OF_RESNEXT = [name for name in EXPERIMENTS if "Aggregated residual" in tables()[name].paper]
+# One of each task and paper; a slow test composes the others.
+COMPOSED = {*OF_RESNEXT, "resnet_table6", "densenet_table3", "unet_table1", "detectron2_mask"}
 STATUSES = {"verified", "computed", "inferred", "memory-only"}
 STATISTICS = re.compile(r"|1|mean|(mean|median|best) of [1-9]\d*")
 # Of ImageNet-5K alone: among its 5,000 classes.
@@ -73,7 +76,9 @@ def trials(table: str) -> list[Trial]:
     return [trial for trial in composed if isinstance(trial, Trial)]
 
 
-@pytest.mark.parametrize("table", EXPERIMENTS)
+@pytest.mark.parametrize(
+    "table", [pytest.param(name, marks=() if name in COMPOSED else pytest.mark.slow) for name in EXPERIMENTS]
+)
 def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
     launched = []
     for trial in trials(table):
@@ -85,7 +90,7 @@ def test_an_experiment_trains_exactly_the_rows_of_its_table(table: str) -> None:
     assert len(set(launched)) == len(launched)
 
 
-@pytest.mark.parametrize("table", [name for name in EXPERIMENTS if "Aggregated residual" in tables()[name].paper])
+@pytest.mark.parametrize("table", OF_RESNEXT)
 def test_networks_of_the_resnext_paper_have_the_stride_in_the_3x3(table: str) -> None:
     """Xie et al. 2017, §4, of the ResNets that they compare with, too; He et al. 2016 have it in the 1x1 before."""
     for trial in trials(table):

@@ -57,6 +57,12 @@ def test_a_row_that_looks_like_a_number_is_chosen_by_its_id(own) -> None:
     assert [trial.config["row"] for trial in own(rows, "row=20,40")] == ["20", "40"]
 
 
+def test_rows_are_those_of_the_file_as_it_is_now(own) -> None:
+    for rows in ({"a": "seed=1"}, {"a": "seed=2", "b": "seed=3"}, {"b": "seed=33"}):
+        made = own(f"{HEADER}rows: {rows}\n")
+        assert {trial.config["row"]: f"seed={trial.config['seed']}" for trial in made} == rows
+
+
 def test_a_rows_value_may_be_in_quotes(own) -> None:
     [trial] = own(f"{HEADER}rows:\n  a: model=resnet name=\"my net\" 'data.mean=[0.1]'\n")
     assert (trial.config["name"], trial.config["data"]["mean"]) == ("my net", [0.1])

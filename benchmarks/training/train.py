@@ -78,6 +78,7 @@ def train(run: OpenRun) -> None:
     module = build(run, layout_note)
     complexity = count_compute(run, module)
     check_images(config, data.training_shape(), module)
+    check_evaluated(config, data.splits, module)
     apply_options(run, options, arguments, module, complexity)
 
     origin = {
@@ -209,6 +210,19 @@ def check_images(config: dict[str, Any], trained_on: Sequence[int], module: Any)
             raise ValueError(
                 f"recipe.augment.elastic.output_size must be at least {least}, what the network puts out, got {given}"
             )
+
+
+def check_evaluated(config: dict[str, Any], splits: Any, module: Any) -> None:
+    """Raise ValueError where the network does not take an image of segmentation that is to be evaluated whole."""
+    if config["data"]["task"] != "segmentation" or module.tiles is not None:
+        return
+    validated = {} if config["mode"] == "test" else {"validation": splits.val}
+    for name, split in (validated | {"test": splits.test}).items():
+        for size in split.image_sizes():
+            try:
+                module.logits_shape(*size)
+            except ValueError as error:
+                raise ValueError(f"{name} images are evaluated whole, without recipe.tiles: {error}") from error
 
 
 def device_of(accelerator: str) -> torch.device:

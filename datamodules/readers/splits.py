@@ -56,6 +56,10 @@ class Split:
         height, width = self.images.shape[2:] if self.sizes is None else self.sizes[row].tolist()
         return slice(height), slice(width)
 
+    def image_sizes(self) -> list[list[int]]:
+        """Return height and width of the images in ascending order, each size once."""
+        return [list(self.images.shape[2:])] if self.sizes is None else self.sizes.unique(dim=0).tolist()
+
     def to(self, device: torch.device) -> Self:
         """The split with its arrays on another device; itself where they are there already."""
         if self.images.device == device:

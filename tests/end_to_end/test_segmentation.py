@@ -17,9 +17,11 @@ from benchmarks.config.compose import expand
 from benchmarks.training.checkpoints import weights_sha256
 from benchmarks.training.pictures import INVENTED, MISSED, WRONG_CLASS, panels
 from benchmarks.training.step_seed import StepSeed
+from benchmarks.training.train import check_evaluated
 from datamodules.augmentation.elastic import Elastic
 from datamodules.augmentation.weight_map import class_weights, weight_maps
 from datamodules.in_memory import InMemoryDataModule
+from datamodules.readers.splits import Split, Splits
 from datamodules.sources.touching_cells import load_touching_cells
 from lightning_modules.metrics.overlap import seg
 from lightning_modules.metrics.scores import CellScores
@@ -268,6 +270,40 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
     code, error = predict(directory, tmp_path / "lzw.tif", image, "--out", tmp_path / "without")
     assert code == 2 and "lzw.tif is compressed: pip install" in error and error.count("\n") == 1
     assert (tmp_path / "without" / "odd_mask.png").is_file()
+
+
+def test_images_that_the_network_does_not_take_whole_are_refused_before_training(tmp_path: Path) -> None:
+    folder, root = tmp_path / "slides", tmp_path / "outputs"
+    generator = np.random.default_rng(0)
+    for part, side in (("train", 32), ("val", 32), ("test", 40)):
+        for kind, high in (("images", 256), ("masks", 2)):
+            (folder / part / kind).mkdir(parents=True)
+            for number in range(2):
+                pixels = generator.integers(0, high, (side, side), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / part / kind / f"{number}.png")
+    asked = ("model=unet", "data=image_mask_folder", f"data.root={folder}", "recipe=segmentation")
+    tiny = ("recipe.batch_size=2", "recipe.epochs=1", "data.image_size=[32,32]", "model.base_channels=2", "logger=none")
+    done = run_here(*asked, *tiny, root=root)
+    assert done.returncode == 1
+    said = "failed: test images are evaluated whole, without recipe.tiles: an image of 40x40 does not fit this padded U-Net"
+    assert said in done.stdout and not list(root.rglob("history.jsonl"))
+
+
+@pytest.mark.parametrize(("mode", "refused"), [("train", "validation"), ("test", "test")])
+def test_every_size_is_looked_at_of_the_splits_that_are_evaluated(mode: str, refused: str) -> None:
+    config = {"mode": mode, "data": {"task": "segmentation"}}
+    net = UNet(1, 2, base_channels=2, depth=4, padded=True)
+    pixels, masks = torch.zeros(2, 1, 64, 64, dtype=torch.uint8), torch.zeros(2, 64, 64, dtype=torch.uint8)
+    mixed, fits = Split(pixels, masks, sizes=torch.tensor([[64, 32], [64, 40]])), Split(pixels, masks)
+
+    def check(tiles: dict | None, val: Split, test: Split) -> None:
+        module = Segmenter(net, 2, OPTIMISER, SCHEDULE, None, tiles)
+        check_evaluated(config, Splits(fits, val, test, ("background", "object")), module)
+
+    with pytest.raises(ValueError, match=f"^{refused} images are evaluated whole, .* an image of 64x40 does not fit"):
+        check(None, mixed, mixed)
+    check(None, mixed if mode == "test" else fits, fits)
+    check({"tile": 48, "batch_size": 1, "margin": 16}, mixed, mixed)
 
 
 def test_statistics_of_the_training_split_stand_in_where_none_are_given(tmp_path: Path) -> None:

@@ -134,16 +134,19 @@ class Splits(ThreeSplits[Split]):
         return digest.hexdigest()
 
 
-def repeated(train: Split, test: Split) -> list[str]:
-    """Return what must be known where test images are training images, too; nothing where none is."""
+def repeated(train: Split, val: Split, test: Split) -> list[str]:
+    """Return what must be known where validation or test images are training images, too; nothing where none is."""
 
     def digests(split: Split) -> list[bytes]:
         images = (split.images[(row, ..., *split.extent(row))] for row in range(len(split)))
         return [hashlib.sha256(f"{list(image.shape)}".encode() + image.numpy().tobytes()).digest() for image in images]
 
     known = set(digests(train))
-    count = sum(digest in known for digest in digests(test))
-    return [f"{count} of {len(test)} test images are training images, too, equal in every pixel"] if count else []
+    remarks = []
+    for name, split in (("validation", val), ("test", test)):
+        if count := sum(digest in known for digest in digests(split)):
+            remarks.append(f"{count} of {len(split)} {name} images are training images, too, equal in every pixel")
+    return remarks
 
 
 def check_counts(counts: Mapping[str, int], total: int, what: str) -> None:

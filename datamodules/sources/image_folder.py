@@ -98,7 +98,7 @@ def load_image_folder(
         splits["test"],
         classes=classes,
         notes="; ".join([*by_hash, *filter(None, [decoded.notes]), *stray_note(strays)]),
-        remarks=(*remarks, *repeated(splits["train"], splits["test"])),
+        remarks=(*remarks, *repeated(**splits)),
     )
 
 

@@ -94,10 +94,10 @@ def load_image_mask_folder(
     scaled = [scaling(image) for image in images]
     lossy = any(image_path.suffix.lower() in (".jpg", ".jpeg") for image_path, _ in pairs)
     empty = len(objects) - int(objects.sum())
-    train, test = split("train"), split("test")
+    train, val, test = map(split, ("train", "val", "test"))
     return Splits(
         train=train,
-        val=split("val"),
+        val=val,
         test=test,
         classes=tuple(classes),
         notes="; ".join(
@@ -110,7 +110,7 @@ def load_image_mask_folder(
                 *stray_note(strays),
             ]
         ),
-        remarks=(*remarks, *repeated(train, test)),
+        remarks=(*remarks, *repeated(train, val, test)),
         grey_range=scaling.grey_range,
     )
 

@@ -61,7 +61,9 @@ def test_folders_of_parts_are_taken_as_they_are(tmp_path: Path) -> None:
     photographs(root / "test", {"cats": 2, "dogs": 5, "emus": 1})
     splits = load(root, tmp_path / "cache")
     assert [len(split) for split in splits.named().values()] == [30, 8, 8]
-    assert splits.remarks == ("8 of 8 test images are training images, too, equal in every pixel",)
+    assert splits.remarks == tuple(
+        f"8 of 8 {part} images are training images, too, equal in every pixel" for part in ("validation", "test")
+    )
     assert splits.test.targets.tolist() == [0] * 2 + [1] * 5 + [2] and splits.val.targets.tolist() == [0] * 4 + [1] * 4
     assert splits.notes == ""
     photographs(root / "testing", {"cats": 2, "dogs": 2})

@@ -158,7 +158,7 @@ def test_images_that_their_camera_turned_are_counted(tmp_path: Path) -> None:
         load_image_mask_folder(tmp_path, 1, 2)
 
 
-def test_an_image_that_is_there_twice_is_counted_where_both_train_and_test_have_it(tmp_path: Path) -> None:
+def test_an_image_that_is_there_twice_is_counted_where_train_and_another_part_have_it(tmp_path: Path) -> None:
     write_folder(tmp_path)
     assert load_image_mask_folder(tmp_path, 1, 2).remarks == ()
     for number, size in enumerate(SIZES):
@@ -171,7 +171,10 @@ def test_an_image_that_is_there_twice_is_counted_where_both_train_and_test_have_
         for part, split in splits.named().items()
     }
     count = sum(image in images["train"] for image in images["test"])
-    assert count and splits.remarks == (f"{count} of 5 test images are training images, too, equal in every pixel",)
+    assert count and splits.remarks == (
+        "1 of 1 validation images are training images, too, equal in every pixel",
+        f"{count} of 5 test images are training images, too, equal in every pixel",
+    )
 
 
 def test_folders_beside_those_of_parts_are_named(tmp_path: Path) -> None:

@@ -380,7 +380,10 @@ def test_parts_of_ones_own_are_read_as_they_are(tmp_path: Path) -> None:
     for split, part in zip(splits.named().values(), masks, strict=True):
         assert np.array_equal(split.targets.numpy(), masks[part])
     assert "drawn" not in splits.notes
-    assert splits.remarks == ("3 of 3 test images are training images, too, equal in every pixel",)
+    assert splits.remarks == (
+        "2 of 2 validation images are training images, too, equal in every pixel",
+        "3 of 3 test images are training images, too, equal in every pixel",
+    )
     shutil.rmtree(tmp_path / "validation")
     drawn = load_image_mask_folder(tmp_path, val_count=1, test_count=0)
     assert [len(split) for split in drawn.named().values()] == [3, 1, 3] and "val drawn with seed 0" in drawn.notes

@@ -425,6 +425,20 @@ def test_areas_and_shapes_are_distributed_as_in_the_source() -> None:
     assert stats.kstest((windows[:, 1] / (2000 - height).clip(1))[free & low], stats.uniform.cdf).pvalue > 0.01
 
 
+@pytest.mark.parametrize("recipe", ["a3", "torchvision_2021", "vit_imagenet"])
+def test_recipes_of_today_crop_width_over_height_log_uniform_from_three_quarters_to_four_thirds(recipe: str) -> None:
+    [trial] = expand(["model=resnet", "data=imagenet", f"recipe={recipe}"], multirun=False)
+    augment = {name: value for name, value in trial.config["recipe"]["augment"].items() if value is not None}
+    crop, random = ImageAugmentation(augment, 224).crop, generator()
+    windows = np.array([crop.window(4000, 4000, 224, random) for _ in range(6000)])
+    width, height = windows[:, 2] - windows[:, 0], windows[:, 3] - windows[:, 1]
+    free = width * height / 4000**2 < 3 / 4  # of these every attempt fits
+    log_shape = np.log(width / height)[free]
+    limit = math.log(4 / 3)
+    assert free.sum() > 3000 and 0.98 * limit < np.abs(log_shape).max() < limit + 2 / width.min()
+    assert stats.kstest(log_shape, stats.uniform(-limit, 2 * limit).cdf).pvalue > 0.01
+
+
 def test_after_ten_attempts_the_centre_is_taken() -> None:
     crop = CropByArea((0.08, 1.0), (3 / 4, 4 / 3))
     assert {crop.window(1000, 10, 5, generator(seed)) for seed in range(50)} == {centre(1000, 10, 5, 5)}

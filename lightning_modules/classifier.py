@@ -78,6 +78,8 @@ class Classifier(Supervised):
             f"top{k}_err": f"100 * (1 - hits / images), torchmetrics MulticlassStatScores(top_k={k}, average='micro')"
             for k in ranks
         } | {"loss": "cross-entropy, mean over images, nats"}
+        if binary_cross_entropy:
+            self.definitions["loss"] += "; of the softmax, while training minimises binary cross-entropy"
         for view in self.test_views:
             self.definitions |= {
                 f"top{k}_err_{view}": f"as top{k}_err, test view {view}; of the mean softmax where it is several crops"
@@ -91,6 +93,10 @@ class Classifier(Supervised):
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
         """Return the cross-entropy of each image, shape (N,)."""
         return F.cross_entropy(logits, targets, reduction="none")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities of the classes (N, K) of logits (N, K), which add up to 1 but with binary cross-entropy."""
+        return logits.sigmoid() if self.binary_cross_entropy else logits.softmax(dim=1)
 
     def training_inputs(self, batch: Batch) -> Sequence[Any]:
         """Return images and classes (N,), or mixed images and the share of each class in them (N, K)."""

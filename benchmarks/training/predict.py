@@ -238,8 +238,8 @@ def _write_classes(
         if (pixels := read(image, [data["in_channels"], *data["image_size"]])) is None:
             continue
         with torch.no_grad():
-            probabilities = module(pixels[None].to(module.device)).softmax(dim=1)[0].tolist()
-        best = max(range(len(names)), key=probabilities.__getitem__)
+            logits = module(pixels[None].to(module.device))
+        probabilities, best = module.probabilities(logits)[0].tolist(), int(logits.argmax())
         rows.append([str(image), names[best], *(f"{value:.6f}" for value in probabilities)])
         print(f"{image}: {names[best]} ({100 * probabilities[best]:.1f} %)")
     if rows:

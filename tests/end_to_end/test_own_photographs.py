@@ -4,10 +4,15 @@ import csv
 from pathlib import Path
 
 import pytest
+import torch
+from hydra.utils import instantiate
 from PIL import Image
 from support.benchmark_command import command
 from support.commands import records, run_here
 from support.data_files import photographs
+
+from benchmarks.records.files import read_config
+from benchmarks.training.weights import checkpoint_weights
 
 QUICK = (  # a small network and small images
     "logger=none",
@@ -73,6 +78,28 @@ def test_two_folders_of_twenty_photographs_train_and_new_ones_are_classified(
     Image.new("RGB", (50, 50)).save(other / "cats" / "black.png")
     again = run_here("data=image_folder", f"data.root={other.parent}/my\\ pets", *QUICK, root=root)
     assert again.returncode != 0 and "choose another data.name or output_root" in again.stdout
+
+
+def test_a_run_that_asks_for_each_class_predicts_a_probability_of_its_own_for_each(tmp_path: Path) -> None:
+    pets, root = photographs(tmp_path / "pets", {"cats": 6, "dogs": 6, "emus": 6}), tmp_path / "outputs"
+    short = ("recipe.epochs=1", "recipe.binary_cross_entropy=true")
+    done = run_here("data=image_folder", f"data.root={pets}", *QUICK, *short, root=root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    [record] = records(root).values()
+    [directory] = root.glob("*/*/*/seed0")
+    images = [pets / name / "0.jpg" for name in ("cats", "dogs", "emus")]
+    assert command("predict")([str(directory), *map(str, images)]) == 0
+    with (directory / "predictions" / "classes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    config, dataset = read_config(directory, {}), record["dataset"]
+    module = instantiate(config["module"]).eval()
+    module.load_state_dict(checkpoint_weights(directory / "checkpoints" / "last.ckpt", module)[0])
+    data = instantiate(config["datamodule"], mean=dataset["mean"], std=dataset["std"])
+    with torch.no_grad():
+        logits = torch.cat([module(data.read_view(image, [3, 32, 32])[None]) for image in images])
+    written = torch.tensor([[float(row[name]) for name in dataset["classes"]] for row in rows])
+    torch.testing.assert_close(written, logits.sigmoid(), rtol=0, atol=1e-5)
+    assert [row["class"] for row in rows] == [dataset["classes"][best] for best in logits.argmax(dim=1)]
 
 
 @pytest.mark.parametrize(

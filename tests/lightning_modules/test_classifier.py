@@ -142,6 +142,10 @@ def test_losses_are_those_of_their_formulas() -> None:
     torch.testing.assert_close(binary.sample_losses(images, shares), expected)
     # Evaluation is of the plain cross-entropy, whatever training asks for.
     torch.testing.assert_close(module.loss(module(images), classes, None), -chances[range(6), classes])
+    assert module.definitions["loss"] == "cross-entropy, mean over images, nats"
+    assert binary.definitions["loss"] == (
+        "cross-entropy, mean over images, nats; of the softmax, while training minimises binary cross-entropy"
+    )
 
 
 def test_smoothing_and_binary_cross_entropy_exclude_one_another() -> None:

@@ -22,7 +22,12 @@ _16_BITS = re.compile(";16[BLN]")
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image, 1 (as stored) to 8; 1 where the metadata are damaged, as in some of ImageNet."""
+    """Return the EXIF orientation of an image, 1 (as stored) to 8; 1 where the metadata are damaged, as in some of ImageNet.
+
+    Raises what Pillow raises on a damaged PNG, whose metadata may follow the pixels.
+    """
+    if image.format == "PNG":
+        image.load()  # getexif does so too; once it has failed, Pillow takes what it has decoded for the whole image
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except (struct.error, SyntaxError, KeyError, TypeError, ValueError, OSError):

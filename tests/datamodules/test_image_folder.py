@@ -1,5 +1,6 @@
 """Folders of one's own photographs, a folder for each class."""
 
+import io
 import os
 import shutil
 from collections import Counter
@@ -135,6 +136,12 @@ def damage(root: Path, kind: str) -> None:
                 (cats / f"{number}.jpg").unlink()
         case "damaged":
             (cats / "1.jpg").write_bytes((cats / "1.jpg").read_bytes()[:200])
+        case "damaged PNG":
+            file = io.BytesIO()
+            Image.open(cats / "1.jpg").save(file, "PNG")
+            content = bytearray(file.getvalue())
+            content[len(content) // 2] ^= 255
+            (cats / "1.png").write_bytes(content)
         case "16 bits":
             Image.fromarray(np.full((8, 8), 4000, dtype=np.uint16)).save(cats / "deep.png")
         case "16-bit colours":
@@ -168,6 +175,7 @@ def damage(root: Path, kind: str) -> None:
         ("empty class", "emus holds no images"),
         ("two images", "pets/cats holds 2 images, train, val, test need one each at least"),
         ("damaged", "cats/1.jpg cannot be read as an image"),
+        ("damaged PNG", "cats/1.png cannot be read as an image"),
         ("16 bits", "cats/deep.png must have 8 bits a channel"),
         ("16-bit colours", "cats/deep.tif must have 8 bits a channel, got 16; convert it"),
         ("flat", "pets/0.jpg is in no class; put the images of each class into a folder of its own"),

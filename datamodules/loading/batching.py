@@ -101,9 +101,10 @@ class GroupedBatchSampler(GlobalBatchSampler):
     def order(self, epoch: int) -> Tensor:
         """Return the images of an epoch in their order: shuffled batches of shuffled images."""
         order, size = super().order(epoch), self.batch_size
-        batches, rest = zip(*(_cut(order[self.kind[order] == kind], size) for kind in (True, False)), strict=True)
-        mixed, left_over = _cut(torch.cat(rest), size)
-        every = torch.cat([*batches, mixed])
+        # Chosen before the kinds are told apart: else those of one kind would be left out more often.
+        used, left_over = order[: len(self) * size], order[len(self) * size :]
+        batches, rest = zip(*(_cut(used[self.kind[used] == kind], size) for kind in (True, False)), strict=True)
+        every = torch.cat([*batches, torch.cat(rest).view(-1, size)])
         generator = torch.Generator().manual_seed(mix_seed("batches", self.seed, epoch))
         return torch.cat([every[torch.randperm(len(every), generator=generator)].flatten(), left_over])
 

@@ -11,7 +11,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datamodules.in_memory import InMemoryDataModule
-from datamodules.loading.batching import GlobalBatchSampler, ResumableLoader, TrainRows, evaluation_batches
+from datamodules.loading.batching import (
+    GlobalBatchSampler,
+    GroupedBatchSampler,
+    ResumableLoader,
+    TrainRows,
+    evaluation_batches,
+)
 from datamodules.readers.seeds import mix_seed
 from datamodules.readers.splits import Split, Splits
 
@@ -52,6 +58,26 @@ def test_images_dropped_in_one_epoch_appear_in_others():
     seen = [set(chain(*epoch_rows(sampler, epoch))) for epoch in range(10)]
     assert all(len(rows) == 18 for rows in seen)
     assert set.union(*seen) == set(range(COUNT))
+
+
+@pytest.mark.parametrize(("wide", "upright", "batch_size"), [(30, 10, 16), (20, 5, 8)])
+def test_images_of_each_kind_are_dropped_equally_often(wide, upright, batch_size):
+    kind, epochs = torch.arange(wide + upright) < wide, 200
+    sampler = GroupedBatchSampler(kind, batch_size, seed=0, rank=0, world_size=1)
+    rows = torch.tensor([list(chain(*epoch_rows(sampler, epoch))) for epoch in range(epochs)])
+    assert all(len(row.unique()) == len(row) for row in rows)
+    seen = torch.bincount(rows.flatten(), minlength=len(kind)) / epochs
+    for of_kind in (kind, ~kind):
+        assert seen[of_kind].mean().item() == pytest.approx(rows.shape[1] / len(kind), abs=0.05)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_images_of_one_kind_are_in_the_batches_of_a_plain_sampler(wide):
+    sampler = GroupedBatchSampler(torch.full((COUNT,), wide), 6, seed=0, rank=0, world_size=1)
+    for epoch in (0, 3):
+        plain = epoch_rows(one_process(), epoch)
+        shuffled = torch.randperm(len(plain), generator=torch.Generator().manual_seed(mix_seed("batches", 0, epoch)))
+        assert epoch_rows(sampler, epoch) == [plain[batch] for batch in shuffled]
 
 
 @pytest.mark.parametrize("batch_size", [6, 12, 18])

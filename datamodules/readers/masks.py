@@ -10,7 +10,7 @@ from datamodules.readers.image_files import integers, open_image, shows_greys, w
 
 # A colour that is not grey is read as this plus its 24 bits, so that none passes for a class index.
 COLOUR = 1 << 24
-BLACK, WHITE = 0, 255
+BLACK, WHITE, WHITE_16 = 0, 255, 65535  # the last in 16 bits
 
 
 def read_mask(path: Path, black_and_white: bool = True) -> np.ndarray:
@@ -40,7 +40,11 @@ def _values(path: Path, image: Image.Image, black_and_white: bool) -> np.ndarray
         values = np.asarray(image).astype(np.int32)
         return np.where(opaque, WHITE - values if image.mode == "L" and white_is_zero(image) else values, BLACK)
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return integers(path, image).astype(np.int32)
+        values = integers(path, image).astype(np.int32)
+        if black_and_white and np.isin(values, (BLACK, WHITE_16)).all():
+            # Pillow inverts 8 bits, not 16.
+            return (WHITE_16 - values if white_is_zero(image) else values) // (WHITE_16 // WHITE)
+        return values
     if image.mode not in ("LA", "PA", "RGB", "RGBA"):
         raise ValueError(f"{path} must be grey, palette, RGB or RGBA, got Pillow's mode {image.mode}")
     shown, _ = _shown(path, image)

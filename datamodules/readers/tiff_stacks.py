@@ -55,6 +55,8 @@ def read_label_stack(path: Path) -> np.ndarray:
     Raises what read_stack does.
     """
     stored, shown = _read(path)
+    if shown.dtype == np.uint16 and np.isin(shown, (0, 65535)).all():
+        return shown // 257  # 65535 to 255
     return shown if shown.dtype == bool or np.isin(shown, (0, 255)).all() else stored
 
 

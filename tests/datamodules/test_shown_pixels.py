@@ -57,6 +57,9 @@ STORED: dict[str, Callable[[Path, np.ndarray], None]] = {
     "pillow_bits.tif": lambda path, white: Image.fromarray(white).save(path),
     "bytes.tif": lambda path, white: tifffile.imwrite(path, ~white * np.uint8(255), **WHITE_IS_ZERO),
     "plain.tif": lambda path, white: tifffile.imwrite(path, white * np.uint8(255)),
+    "deep.png": lambda path, white: Image.fromarray(white * np.uint16(65535)).save(path),
+    "deep.tif": lambda path, white: tifffile.imwrite(path, white * np.uint16(65535)),
+    "deep_white_first.tif": lambda path, white: tifffile.imwrite(path, ~white * np.uint16(65535), **WHITE_IS_ZERO),
 }
 
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
+from PIL import ExifTags
 
 from datamodules.readers.encoded import PILLOW_ERRORS, DamagedImageError, unreadable
-from datamodules.readers.image_files import open_photograph, turn_upright
+from datamodules.readers.image_files import open_photograph, orientation_of, turn_upright
 
 
 def read_photograph(path: Path, height: int, width: int, channels: int, annotated_in: Path) -> np.ndarray:
@@ -15,16 +16,20 @@ def read_photograph(path: Path, height: int, width: int, channels: int, annotate
     are of the annotated size, what is stored is taken, as COCO's own programs do.
     Raises DamagedImageError naming the file.
     """
-    image = open_photograph(path, path.read_bytes)
+    image, mode = open_photograph(path, path.read_bytes), "L" if channels == 1 else "RGB"
     try:
-        image.load()
-        if image.size != (width, height):
+        orientation = orientation_of(image)
+        if image.format == "TIFF":
+            image.getexif()[ExifTags.Base.Orientation] = 1  # Pillow turns a TIFF while it decodes
+        pixels = image.convert(mode)
+        if pixels.size != (width, height) and orientation != 1:
+            image.getexif()[ExifTags.Base.Orientation] = orientation
             turn_upright(image)
-        pixels = image.convert("L" if channels == 1 else "RGB")
+            pixels = image.convert(mode)
     except PILLOW_ERRORS as error:
         raise DamagedImageError(unreadable(path, error)) from error
-    if image.size != (width, height):
+    if pixels.size != (width, height):
         raise DamagedImageError(
-            f"{path} is {image.height} x {image.width}, and {height} x {width} in {annotated_in} (height x width)"
+            f"{path} is {pixels.height} x {pixels.width}, and {height} x {width} in {annotated_in} (height x width)"
         )
     return np.array(pixels)

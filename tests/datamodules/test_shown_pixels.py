@@ -201,10 +201,22 @@ def test_a_photograph_is_turned_before_it_is_cropped(tmp_path: Path, orientation
 
 
 @pytest.mark.parametrize("orientation", TURNED)
-def test_an_annotated_grey_tiff_is_turned_as_a_viewer_turns_it(tmp_path: Path, orientation: int) -> None:
+def test_an_annotated_grey_tiff_is_turned_where_its_annotation_is(tmp_path: Path, orientation: int) -> None:
     """Pillow 13 maps it into memory where it opens it by name, and garbles orientations 5 to 8."""
-    tifffile.imwrite(tmp_path / "a.tif", TURNED[orientation], extratags=[(274, "H", 1, orientation, True)])
-    assert np.array_equal(read_photograph(tmp_path / "a.tif", *SHOWN.shape, 1, Path("annotations.json")), SHOWN)
+    stored = TURNED[orientation]
+    tifffile.imwrite(tmp_path / "a.tif", stored, extratags=[(274, "H", 1, orientation, True)])
+    for shape, expected in ((SHOWN.shape, stored if orientation < 5 else SHOWN), (stored.shape, stored)):
+        assert np.array_equal(read_photograph(tmp_path / "a.tif", *shape, 1, Path("annotations.json")), expected)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_an_annotated_square_photograph_is_taken_as_stored(tmp_path: Path, suffix: str, orientation: int) -> None:
+    stored = np.zeros((64, 64), np.uint8)
+    stored[:16, :16] = 255
+    save_turned(tmp_path / f"a.{suffix}", stored, orientation)
+    pixels = read_photograph(tmp_path / f"a.{suffix}", 64, 64, 1, Path("annotations.json"))
+    assert np.array_equal(pixels > 128, stored > 128)
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")

@@ -86,8 +86,8 @@ class Segmenter(Supervised):
         return (losses if weights is None else losses * _crop(weights, logits)).mean(dim=(1, 2))
 
     def use_tiles(self, side: int) -> None:
-        """Take tiles of this side, in pixels, from now on."""
-        self.tiles = (self.tiles or default_tiles(self.net)) | {"tile": side}
+        """Take tiles of this side, in pixels, from now on. Raises ValueError where the network takes none such."""
+        self.tiles = checked_tiles(self.net, (self.tiles or default_tiles(self.net)) | {"tile": side})
 
     @torch.no_grad()
     def predict(

@@ -103,7 +103,10 @@ def run(arguments: argparse.Namespace) -> None:
     module.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     if tile is not None:
         check_memory(module.net, config["data"]["in_channels"], config["data"]["image_size"][0], tile)
-        module.use_tiles(tile)
+        try:
+            module.use_tiles(tile)
+        except ValueError as error:
+            raise ValueError(f"--tile {tile}: {error}") from error
     data = config["data"]
     out.mkdir(parents=True, exist_ok=True)
     unread: list[str] = []
@@ -157,13 +160,14 @@ def _files(images: Sequence[Path], out: Path, task: str) -> dict[Path, Path]:
 
 def _mask(module: Any, tested: Sequence[int], image: Path, pixels: Any, progress: Callable[[int, int], None]) -> Any:
     """Return the classes (H, W) of the pixels (C, H, W) of an image. Raises ValueError, naming it, where the network does not
-    take it. tested: height and width of the images that the run tested."""
+    take it. tested: the greatest height and width of the run's images."""
     try:
         return module.predict(pixels, progress, tested)
     except (ValueError, RuntimeError) as error:
         sizes = ["x".join(map(str, size)) for size in (pixels.shape[1:], tested)]
         raise ValueError(
-            f"{image}, {sizes[0]} pixels, cannot be predicted ({one_line(str(error))}); the run's own images are {sizes[1]}"
+            f"{image}, {sizes[0]} pixels, cannot be predicted ({one_line(str(error))}); "
+            f"the run's own images are {sizes[1]} at most"
         ) from error
 
 

@@ -243,7 +243,7 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
         patch.setattr("lightning_modules.segmenter.predict_by_tiles", one_size_alone)
         code, error = predict(directory, image, tested, "--out", tmp_path / "one")
         assert code == 2 and f"{image}, 75x133 pixels, cannot be predicted (The size of tensor a (384)" in error
-        assert "the run's own images are 64x64" in error and error.count("\n") == 1
+        assert "the run's own images are 64x64 at most" in error and error.count("\n") == 1
         assert [path.name for path in (tmp_path / "one").iterdir()] == ["tested_mask.png"]
     code, error = predict(directory, tmp_path / "none.png")
     assert code == 2 and "none.png is missing" in error
@@ -251,6 +251,9 @@ def test_a_run_leaves_pictures_and_predicts_images_of_any_size(
     assert code == 2 and " fits" in error and not (tmp_path / "huge").exists()
     fits = int(error.split()[-2])
     UNet(1, 2, base_channels=2, padded=True).check_image_size(fits, fits)
+    code, error = predict(directory, image, tested, "--out", tmp_path / "odd_tile", "--tile", 249)
+    assert code == 2 and "--tile 249: " in error and error.count("\n") == 1 and not (tmp_path / "odd_tile").exists()
+    assert image.name not in error and tested.name not in error
     code, error = predict(directory, image, "--out", tmp_path / "small", "--tile", 256)
     assert code == 0, error
     (tmp_path / "no.png").write_bytes(b"no image")

@@ -40,11 +40,16 @@ def stored_orientation(path: Path) -> int:
         return orientation_of(image)
 
 
-def turn_upright(image: Image.Image) -> None:
-    """Turn an image in place as a viewer does. Raises what Pillow raises on a damaged file."""
+def turn_upright(image: Image.Image) -> int:
+    """Turn an image in place as a viewer does. Return the orientation that it had; see orientation_of.
+
+    Raises what Pillow raises on a damaged file.
+    """
+    orientation = orientation_of(image)  # before load(), which turns a TIFF
     image.load()
-    if orientation_of(image) != 1:
+    if orientation != 1:
         ImageOps.exif_transpose(image, in_place=True)
+    return orientation
 
 
 def open_stored(encoded: bytes) -> ImageFile.ImageFile:
@@ -74,8 +79,9 @@ def open_photograph(name: object, read: Callable[[], bytes]) -> ImageFile.ImageF
     return image
 
 
-def open_image(path: Path) -> Image.Image:
-    """Return an image as a viewer turns it (EXIF orientation); of a camera's JPEG of several pictures (MPO) the first.
+def open_image(path: Path) -> tuple[Image.Image, int]:
+    """Return an image as a viewer turns it, and the EXIF orientation that it had; of a camera's JPEG of several pictures (MPO)
+    the first.
 
     Raises ValueError, naming the file, if it is damaged, holds several pages, or 16-bit colours or alpha.
     """
@@ -84,14 +90,14 @@ def open_image(path: Path) -> Image.Image:
             cut = is_cut(image)
             # Cameras put previews and depth behind the photograph, which comes first (CIPA DC-007, Multi-Picture Format).
             frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            turn_upright(image)
+            orientation = turn_upright(image)
     except PILLOW_ERRORS as error:
         raise ValueError(unreadable(path, error)) from error
     if frames != 1:
         raise ValueError(f"{path} must hold one two-dimensional image, got {frames} pages")
     if cut:
         raise ValueError(f"{path} must have 8 bits a channel, or be grey without alpha, got 16; convert it")
-    return image
+    return image, orientation
 
 
 def integers(path: Path, image: Image.Image) -> np.ndarray:
@@ -118,7 +124,11 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises ValueError, naming the file, if it is damaged or holds several pages, 16-bit colours or no integers.
     """
-    image = open_image(path)
+    return shown_pixels(path, open_image(path)[0])
+
+
+def shown_pixels(path: Path, image: Image.Image) -> np.ndarray:
+    """Return what read_image does, of an image that open_image has opened. Raises ValueError, naming the file, as that does."""
     if image.mode in ("1", "L", "LA"):
         return np.asarray(image.convert("L"))
     if image.mode == "I" or image.mode.startswith("I;16"):

@@ -23,7 +23,7 @@ def read_mask(path: Path, black_and_white: bool = True) -> np.ndarray:
     Raises ValueError, naming the file, if it is damaged, holds several pages, no integers, half-transparent pixels or what JPEG
     has made of its values.
     """
-    image = open_image(path)
+    image, _ = open_image(path)
     values = _values(path, image, black_and_white)
     if image.format in ("JPEG", "MPO") and not np.isin(values, (BLACK, WHITE)).all():
         raise ValueError(

@@ -9,7 +9,8 @@ from datamodules.readers.image_files import (
     ByteScaling,
     check_channels,
     check_same_size,
-    read_image,
+    open_image,
+    shown_pixels,
     shows_greys,
     stored_orientation,
 )
@@ -55,8 +56,8 @@ def load_image_mask_folder(
     strays = sum(skipped for _, skipped in found.values())
     images, labels, turned = [], [], 0
     for image_path, mask_path in pairs:
-        image, mask = read_image(image_path), read_mask(mask_path, black_and_white=len(classes) == 2)
-        noted = stored_orientation(image_path)
+        opened, noted = open_image(image_path)
+        image, mask = shown_pixels(image_path, opened), read_mask(mask_path, black_and_white=len(classes) == 2)
         by_itself = noted in range(2, 9) and noted != stored_orientation(mask_path)
         name = f"{image_path}, turned as its camera noted (EXIF)," if by_itself else str(image_path)
         check_same_size(image, mask, name, str(mask_path))

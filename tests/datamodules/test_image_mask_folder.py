@@ -1,19 +1,21 @@
 """Folders of images and masks as people have them."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from support.data_files import one_line
 from torch import nn
 
 from datamodules.augmentation.elastic import Elastic
 from datamodules.augmentation.weight_map import border_weights
 from datamodules.in_memory import InMemoryDataModule
+from datamodules.readers.image_files import open_stored
 from datamodules.readers.instances import InstanceSplit, components
 from datamodules.readers.masks import class_mask
 from datamodules.readers.pairs import image_mask_pairs
@@ -134,6 +136,19 @@ def test_images_of_different_sizes_are_evaluated_each_once_in_its_own_size(tmp_p
     with pytest.raises(ValueError, match="of different sizes: a recipe that cuts tiles out of them is needed") as error:
         whole.setup()
     one_line(error)
+
+
+def test_each_file_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_folder(tmp_path)
+    opened: Counter[bytes] = Counter()
+
+    def counting(encoded: bytes) -> ImageFile.ImageFile:
+        opened[encoded] += 1
+        return open_stored(encoded)
+
+    monkeypatch.setattr("datamodules.readers.image_files.open_stored", counting)
+    load_image_mask_folder(tmp_path, 1, 2)
+    assert opened == Counter(path.read_bytes() for path in tmp_path.glob("*/*.png")) and len(opened) == 2 * len(SIZES)
 
 
 def test_images_that_their_camera_turned_are_counted(tmp_path: Path) -> None:

@@ -271,8 +271,8 @@ def run_steps(loader: Any, step: Callable[[Any], None], length: float) -> list[S
     steps = []
     for epoch in range(2):
         loader.sampler.set_epoch(epoch)
-        batches, requested = iter(loader), time.perf_counter()
-        for batch in batches:
+        requested = time.perf_counter()
+        for batch in loader:
             received = time.perf_counter()
             step(batch)
             time.sleep(max(0.0, received + length - time.perf_counter()))

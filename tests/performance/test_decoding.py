@@ -145,6 +145,15 @@ def test_a_stall_is_seen():
     assert late[2] >= 0.2 and late[6] >= 0.2 and waiting(steps)["stalls"] >= 2
 
 
+def test_the_first_batch_waits_for_the_start_of_the_workers():
+    class Starting(Slow):
+        def __iter__(self):
+            time.sleep(0.5)
+            return iter(range(2))
+
+    assert waiting(run_steps(Starting(), lambda batch: None, 0.0))["first_ms"] >= 500
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_workers_of_two_epochs_are_the_same(tree, workers):
     before = set(multiprocessing.active_children())

@@ -32,7 +32,7 @@ SEEDS = 5
 PARTS = ("runs", "cores")
 SHARED = ("data=digits", "trainer.accelerator=cpu", "cluster.threads_per_process=1", "logger=none")
 TRAINED = ("model=resnet", "model.base_channels=2", "recipe.epochs=3", f"seed=range({SEEDS})")
-LAUNCHED = (10, 50)  # trials of one step
+LAUNCHED = (10, 50, 100)  # trials of one step; fewer than three numbers show no growth
 CALLS, LONG_S = 3, 20.0  # of a command, whose medians count; of one that takes this long a single one
 LIMIT = 1.25  # times what a run adds up to the number before
 SLOWER_S = 0.3  # of more runs: less is a matter of chance
@@ -83,7 +83,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "over processes and threads. Exit code 1 where a command takes more for a run of many than of few."
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: both")
-    parser.add_argument("--most", type=at_least(10), default=max(SHAPES), help="runs; default: %(default)s")
+    parser.add_argument("--most", type=at_least(1_000), default=max(SHAPES), help="runs; default: %(default)s")
     add_write_option(parser)
 
 

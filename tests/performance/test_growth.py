@@ -1,16 +1,20 @@
 """Many runs: what is found to grow faster than they do, and whether the runs that are written are runs of the sweep."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.config.compose import expand_all
 from benchmarks.launch.checks import is_finished, refusal
-from benchmarks.performance.growth import SEEDS, SHAPES, above_linear, splits, sweep_of, with_added
+from benchmarks.performance.growth import LAUNCHED, SEEDS, SHAPES, above_linear, splits, sweep_of, with_added
 from benchmarks.performance.growth import main as write_runs
 from benchmarks.records.runs import load_runs
+
+growth_command = command("measure growth")
 
 
 @pytest.mark.parametrize(("power", "found"), [(0.0, False), (1.0, False), (1.3, True), (2.0, True)])
@@ -28,6 +32,19 @@ def test_a_command_is_named_where_its_time_grows_by_a_power_above_one(power: flo
     )
     lines = above_linear(rows)
     assert bool(lines) == found and all(line.startswith("tested: a run adds ") for line in lines)
+
+
+@pytest.mark.parametrize("sizes", [LAUNCHED, [*SHAPES][:3]])
+def test_the_launcher_and_the_least_number_of_most_runs_can_fail(sizes: Sequence[int]) -> None:
+    quadratic = [{"what": "launcher", "runs": size, "processor_s": 0.01 * size**2} for size in sizes]
+    [line] = above_linear(with_added(quadratic))[:1]
+    assert line.startswith("launcher: a run adds ")
+
+
+def test_so_few_runs_that_no_growth_would_show_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        growth_command(["--most", "100"])
+    assert "--most: a whole number from 1000, got '100'" in capsys.readouterr().err
 
 
 def test_what_chance_adds_is_no_growth() -> None:

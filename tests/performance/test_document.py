@@ -1,6 +1,7 @@
 """docs/performance.md and the records that it is made of."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from support.benchmark_command import command
 from benchmarks import terminal
 from benchmarks.__main__ import COMMANDS
 from benchmarks.performance import document, launching
-from benchmarks.performance.document import PAGE, MeasuredTable, of_today, read_records, render, table
+from benchmarks.performance.document import DOCS, PAGE, MeasuredTable, of_today, read_records, render, table
 
 main = command("measure page")
 
@@ -51,6 +52,24 @@ def test_every_committed_figure_has_its_command_hardware_and_versions():
             assert said in page
         for row in record["rows"]:
             assert set(record["columns"]) <= set(row)
+
+
+def test_intervals_of_the_guide_are_committed_and_those_of_whole_processes_the_newest():
+    def written(row, key, digits):
+        return tuple(f"{row[name]:.{digits}f}" for name in (key, f"{key}_low", f"{key}_high"))
+
+    text = " ".join((DOCS / "how_to" / "speed.md").read_text(encoding="utf-8").split())
+    quoted = re.findall(r"(\d\.\d+) \[(\d\.\d+), (\d\.\d+)\]", text)
+    records = read_records().values()
+    intervals = [
+        (row, key) for record in records for row in record["rows"] for key in row if row.get(f"{key}_low") is not None
+    ]
+    for one in quoted:
+        digits = len(one[0].partition(".")[2])
+        assert any(written(*place, digits) == one for place in intervals), one
+    usual = {"network": "resnet20", "data": "digits", "epochs": 5, "process": "ours"}
+    of_day = {record["measured"]: row for record in records for row in record["rows"] if usual.items() <= row.items()}
+    assert written(of_day[max(of_day)], "ratio", 2) in quoted
 
 
 def test_a_record_becomes_a_table(tmp_path):

@@ -96,14 +96,18 @@ def run(arguments: argparse.Namespace) -> None:
     """Print a table per network and keep the figures.
 
     Raises:
-        ValueError: there is no such network, or it cannot be measured here.
+        ValueError: there is no such network, it cannot be measured here, or ``--write`` beside several numbers of threads.
         OSError: the figures cannot be written.
     """
     trials = expand_all(arguments.overrides)
     for trial in trials:
         if problem := refusal(trial) or missing_resources(trial) or tuned_settings.unmeasurable(trial.config):
             raise ConfigurationError(problem)
-    measurements = _measure_all(trials, subprocesses.warn_if_busy())
+    bases = _bases(trials)
+    threads = sorted({base["threads"] for base in bases})
+    if arguments.write and len(threads) > 1:
+        raise ConfigurationError(f"--write keeps figures of one number of threads, got {', '.join(map(str, threads))}")
+    measurements = _measure_all(trials, bases, subprocesses.warn_if_busy())
     alone, scaling = _rows(measurements)
     for kind, rows in ((ALONE, alone), (SCALING, scaling)):
         if arguments.write and rows:
@@ -160,18 +164,26 @@ def trainable(overrides: Sequence[str]) -> Trial:
     return trial
 
 
-def _measure_all(trials: Sequence[Trial], load: float | None) -> list[dict[str, Any]]:
-    """Measure the trials one after the other, all with the threads that the one of most processes has unless they are set.
-
-    Args:
-        load: of others on the machine, by which the figures are marked; None for none.
-    """
+def _bases(trials: Sequence[Trial]) -> list[dict[str, Any]]:
+    """Return what is measured of each trial, all with the threads that the one of most processes has unless they are set."""
     bases = [tuned_settings.specification(trial.config) | {"measured_s": MEASURED_S} for trial in trials]
     fewest = min(base["threads"] for base in bases)
+    for trial, base in zip(trials, bases, strict=True):
+        base["threads"] = trial.config["cluster"]["threads_per_process"] or fewest
+    return bases
+
+
+def _measure_all(trials: Sequence[Trial], bases: Sequence[dict[str, Any]], load: float | None) -> list[dict[str, Any]]:
+    """Measure the trials one after the other.
+
+    Args:
+        bases: of each trial, as ``_bases``.
+        load: of others on the machine, by which the figures are marked; None for none.
+    """
     measurements: list[dict[str, Any]] = []
     machines: dict[int, dict[str, Any]] = {}
     for trial, base in zip(terminal.with_bar(trials, "measuring"), bases, strict=True):
-        base["threads"] = threads = trial.config["cluster"]["threads_per_process"] or fewest
+        threads = base["threads"]
         if threads not in machines:
             machines[threads] = subprocesses.ask("performance.peak", base, threads)
         measurements.append(_measure(trial, base, machines[threads], load))
@@ -261,7 +273,11 @@ def _row(measurement: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a measurement in a table of several networks."""
     forward, training = measurement["forward"], measurement["training"]
     options = measurement["options"]
-    others = [name for name in ("cuda_graph", "gradient_checkpointing", "accumulate_grad_batches") if options.get(name)]
+    others = [
+        name if value is True else f"{name}={short_value(value)}"
+        for name, value in options.items()
+        if name not in tuned_settings.SETTING and value
+    ]
     low, high = (training["batch"] / seconds for seconds in reversed(training["quartiles_s"]))
     return {
         "network": measurement["network"],

@@ -130,6 +130,33 @@ def test_throughput_over_processes_and_its_committed_rows(
     assert [row["setting"] for row in written["throughput"]] == ["float32 channels_last eager", "float32 NCHW eager"]
 
 
+@pytest.mark.parametrize("threads", ["1,2", "2,null"])
+def test_rows_of_several_numbers_of_threads_are_no_one_record(
+    threads: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(subprocesses, "ask", asking(asked))
+    monkeypatch.setattr(tuned_settings, "cores", lambda: 1)
+    monkeypatch.setattr(MeasuredTable, "write", lambda *rest: asked.append(rest))
+    overrides = ["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]
+    assert throughput_command([*overrides, f"cluster.threads_per_process={threads}", "--write"]) == 2
+    assert "--write keeps figures of one number of threads, got 1, 2" in capsys.readouterr().err
+    assert asked == []
+
+
+def test_rows_of_other_options_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(subprocesses, "ask", asking([]))
+    assert throughput_command(["--json", "model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}"]) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    several = {"accumulate_grad_batches": (2, 4), "ema_decay": (0.999, 0.99)}
+    options = [{}, *({name: value} for name in tuned_settings.STEP_OPTIONS for value in several.get(name, (True,)))]
+    settings = [throughput._row(found | {"options": one})["setting"] for one in options]
+    assert len(set(settings)) == len(options)
+    assert {"float32 NCHW eager cuda_graph", "float32 NCHW eager ema_decay=0.999"} <= set(settings)
+
+
 @pytest.mark.parametrize(
     ("changes", "is_same"),
     [

@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Time training steps of the suite and of a hand-written loop with the same network and batches, interleaved in one "
         "process, evaluations beside forward passes, and the making of batches. Limits of a step: "
         f"{LIMIT} of the hand-written one, {SHARE_LIMIT:.0%} of it for the batch. Exit code 1 where a step takes longer than "
-        "the limit or, with --check, than committed."
+        "the limit or, with --check, than committed, or where with --check there is neither."
     )
     parser.add_argument(
         "cases",
@@ -105,7 +105,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the tables; return 0, or 1 where a step takes longer than the limit or, with ``--check``, than committed.
+    """Print the tables; return 0, or 1 where a step takes longer than the limit or, with ``--check``, than committed, or where
+    with ``--check`` there is neither.
 
     Raises:
         ValueError: no such case, a value that both loops cannot have, or a network that cannot be trained here.
@@ -121,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
     environment = in_one_thread()
     gpu = environment["device"] == "cuda"
     # Read before they are written anew.
-    committed = STEPS.committed(environment["device"]) if arguments.check else []
+    committed = STEPS.committed(environment["device"], environment["device_name"]) if arguments.check else None
     steps: list[dict[str, Any]] = []
     for name in (name for name in names if name in CASES):
         print(f"measuring {name}", file=sys.stderr)
@@ -150,21 +151,24 @@ def input_path(batch: int) -> dict[str, Any]:
     return {"batch": batch, **with_interval("images_per_s", [batch / seconds for [seconds] in rounds])}
 
 
-def slower(rows: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, Any]]) -> list[str]:
+def slower(rows: Sequence[Mapping[str, Any]], committed: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """Return what is slower than it should be, a line each.
 
-    The bounds are the committed figures with a tolerance; the limits, where nothing is committed for the same network, batch
-    and setting. The lower end of a ratio's interval is compared: noise is no reason.
+    The bounds are the greatest committed figures with a tolerance; the limits, where nothing is committed for the same network,
+    batch and setting. What has neither is named, unless ``committed`` is None: only limits are asked for. The lower end of a
+    ratio's interval is compared: noise is no reason.
     """
     lines = []
-    before = {tuple(row[key] for key in STEPS.same): row for row in committed}
     for row in rows:
-        network, known = row["network"], before.get(tuple(row[key] for key in STEPS.same))
-        if known is not None:
-            ratio, share = known["ratio"] + TOLERANCE, known["batch_share"] + SHARE_TOLERANCE
+        network, known = row["network"], [one for one in committed or () if STEPS.place(one) == STEPS.place(row)]
+        if known:
+            ratio = max(one["ratio"] for one in known) + TOLERANCE
+            share = max(one["batch_share"] for one in known) + SHARE_TOLERANCE
         elif CASES[network].limited:
             ratio, share = LIMIT, SHARE_LIMIT
         else:
+            if committed is not None:
+                lines.append(f"nothing is committed for {network}, batch {row['batch']}, {row['setting']}")
             continue
         if row["ratio_low"] > ratio:
             lines.append(

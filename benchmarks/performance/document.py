@@ -157,7 +157,7 @@ class MeasuredTable:
             here, there = (
                 {name: of.get(name) for name in MACHINE} for of in (environment, before.get("environment", {}))
             )
-            new = [[row[key] for key in self.same] for row in rows]
+            new = [self.place(row) for row in rows]
             older = before.get("rows", []) if here == there else []
             rows = [{**row, "command": command} for row in rows]
             rows = [*(row for row in older if [row.get(key) for key in self.same] not in new), *rows]
@@ -167,14 +167,23 @@ class MeasuredTable:
         write_json(path, content | {"columns": dict(self.columns), "rows": rows, "note": self.note + more})
         return path
 
-    def committed(self, device: str) -> list[dict[str, Any]]:
-        """Return the committed rows of a kind of device, `cpu` or `cuda`, of all machines; empty where there are none."""
-        return [
-            row
+    def committed(self, device: str, machine: str | None = None) -> list[dict[str, Any]]:
+        """Return the committed rows of a kind of device, `cpu` or `cuda`, of all machines; empty where there are none.
+
+        Where ``machine``, a ``device_name``, has a row, those of other machines with the same values of ``same`` are left out.
+        """
+        rows = [
+            (record["environment"]["device_name"], row)
             for stem, record in read_records().items()
             if stem.partition("-")[0] == self.kind and record["environment"]["device"] == device
             for row in record["rows"]
         ]
+        own = [self.place(row) for name, row in rows if name == machine]
+        return [row for name, row in rows if name == machine or self.place(row) not in own]
+
+    def place(self, row: Mapping[str, Any]) -> list[Any]:
+        """Return the values of a row by which rows belong together."""
+        return [row[key] for key in self.same]
 
 
 def read_records(root: Path = RECORDS) -> dict[str, dict[str, Any]]:

@@ -171,3 +171,19 @@ def test_rows_of_several_commands_are_kept_together_as_long_as_the_machine_is_th
     newer = add("tune a", WHERE | {"packages": {"torch": "2.14.0"}}, ("a", 5.0))
     assert [row["ratio"] for row in newer["rows"]] == [5.0]
     assert len(read_records(tmp_path)["tune-cpu-another_cpu_avx2"]["rows"]) == 2
+
+
+def test_committed_rows_are_of_the_machine_where_it_has_them(tmp_path, monkeypatch):
+    measured = MeasuredTable("step_cost", "Steps", COLUMNS, "What to know.", same=("network",))
+    for name, networks in {"Some CPU": {"resnet": 1.0, "unet": 2.0}, "another": {"resnet": 3.0}}.items():
+        rows = [{"network": network, "ratio": ratio, "count": 1} for network, ratio in networks.items()]
+        measured.write(WHERE | {"device_name": name}, "measure", rows, root=tmp_path)
+    monkeypatch.setattr(document, "read_records", lambda: read_records(tmp_path))
+
+    def ratios(machine=None):
+        return sorted((row["network"], row["ratio"]) for row in measured.committed("cpu", machine))
+
+    assert ratios("another") == [("resnet", 3.0), ("unet", 2.0)]
+    assert ratios("Some CPU") == [("resnet", 1.0), ("unet", 2.0)]
+    assert ratios("a third") == ratios() == [("resnet", 1.0), ("resnet", 3.0), ("unet", 2.0)]
+    assert measured.committed("cuda") == []

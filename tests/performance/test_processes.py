@@ -88,6 +88,10 @@ def test_ours_is_slow_beside_lightning_or_beside_what_is_committed() -> None:
     [line] = processes.slower(rows, [row("ours", 1.1)])
     assert line == "net, ours: 1.50 times the processor time of a bare loop (1.40 to 1.60), 1.32 is allowed"
     assert len(processes.slower([row("ours", 1.7), *rows[1:]], [])) == 1
+    [line] = processes.slower([row("ours", 1.4), row("lightning", 1.26)], [row("ours", 1.29)])
+    assert line.endswith(" 1.36 is allowed"), "more than Lightning's, whatever is committed"
+    machines = [row("ours", 1.3), row("ours", 1.0)]
+    assert processes.slower(rows, machines) == processes.slower(rows, machines[::-1]) == []
 
 
 def test_other_tasks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

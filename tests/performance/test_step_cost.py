@@ -157,7 +157,11 @@ def test_what_is_worse_than_committed_is_named():
         assert slower(found(LIMIT - slack, **other), committed) == []
         assert len(slower(found(LIMIT + slack, **other, batch_share=SHARE_LIMIT + slack), committed)) == 2
     assert not CASES["resnet20_digits"].limited
-    assert slower(found(2.0, network="resnet20_digits"), before) == []
+    assert slower(found(2.0, network="resnet20_digits"), None) == []
+    [line] = slower(found(1.0, network="resnet20_digits"), before)
+    assert line == "nothing is committed for resnet20_digits, batch 2, float32 NCHW eager"
+    # Of several machines: the greatest.
+    assert slower(found(1.05), [row | {"ratio": 1.04}, row]) == slower(found(1.05), [row, row | {"ratio": 1.04}]) == []
 
 
 class Waits(TorchDispatchMode):

@@ -25,6 +25,11 @@ WORTH = 1.03  # times as many images per second: below, the plain setting stays,
 PLAIN: dict[str, Any] = {"precision": "32-true", "tf32": None, "channels_last": False, "compile": False}
 SETTING = tuple(PLAIN)
 LOADING = ("loader_workers", "eval_batch_size")
+ROWS = {  # lists of what is kept of a network: what each row of them says, at which rate
+    "settings": (SETTING, "train_images_per_s"),
+    "workers": (("workers",), "train_images_per_s"),
+    "batches": (("batch",), "forward_images_per_s"),
+}
 
 
 def key_of(specification: Mapping[str, Any]) -> str:
@@ -49,7 +54,7 @@ def keep(root: str | Path, machine: Mapping[str, Any], key: str, entry: Mapping[
     """Add what was measured of a network, and drop what other versions measured in the same file; return the file."""
 
     def added(held: dict[str, Any]) -> dict[str, Any]:
-        networks = held["networks"] if held.get("hardware") == machine else {}
+        networks = _networks(held) if held.get("hardware") == machine else {}
         return {"hardware": dict(machine), "networks": networks | {key: dict(entry)}}
 
     path = path_of(root, machine)
@@ -60,27 +65,58 @@ def keep(root: str | Path, machine: Mapping[str, Any], key: str, entry: Mapping[
 def is_known(root: str | Path, key: str) -> bool:
     """Tell whether something was measured of a network on any machine."""
     kept = (read_json(path) or {} for path in Path(root, FOLDER).glob("*.json"))
-    return any(key in one.get("networks", {}) for one in kept)
+    return any(key in _networks(one) for one in kept)
+
+
+def _networks(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a file holds by the keys of networks, empty where it holds something else."""
+    networks = held.get("networks")
+    return networks if isinstance(networks, dict) else {}
 
 
 def find(root: str | Path, machine: Mapping[str, Any], key: str) -> tuple[dict[str, Any] | None, str | None]:
     """Return what was measured of a network on this machine, or None and the reason in one line, naming a file it ignores."""
     hint = "nothing is tuned; `python -m benchmarks tune` with the same model and data measures it"
     path = path_of(root, machine)
+    damaged = f"{path} is damaged and ignored: {hint}"
     held = read_json(path)
     if held is None:
         others = sorted(other.name for other in path.parent.glob("*.json"))
         if path.exists():
-            return None, f"{path} is damaged and ignored: {hint}"
+            return None, damaged
         return None, f"{path.parent / others[0]} is of another machine and ignored: {hint}" if others else hint
-    there = held.get("hardware") or {}
+    there, networks = held.get("hardware", {}), held.get("networks", {})
+    if not isinstance(there, dict) or not isinstance(networks, dict):
+        return None, damaged
     differing = [
         f"{name} {there.get(name)} there, {here} here" for name, here in machine.items() if there.get(name) != here
     ]
     if differing:
         return None, f"{path} is of other hardware or versions ({'; '.join(differing)}) and ignored: {hint}"
-    entry = held.get("networks", {}).get(key)
-    return entry, None if entry else f"{path} has nothing of this network, batch and number of threads: {hint}"
+    if key not in networks:
+        return None, f"{path} has nothing of this network, batch and number of threads: {hint}"
+    return (networks[key], None) if _is_whole(networks[key]) else (None, damaged)
+
+
+def _is_whole(entry: Any) -> bool:
+    """Tell whether what a file, perhaps from others, holds of a network has all that ``choice`` reads."""
+
+    def is_rate(value: Any) -> bool:
+        return value is None or (isinstance(value, int | float) and value > 0)
+
+    def is_row(row: Any, names: tuple[str, ...], rate: str) -> bool:
+        if not isinstance(row, dict) or not {*names, rate} <= row.keys():
+            return False
+        return is_rate(row[rate]) and isinstance(row.get("start_s"), int | float | None)
+
+    return (
+        isinstance(entry, dict)
+        and is_rate(entry.get("epoch_images"))
+        and all(
+            isinstance(entry.get(part), list) and all(is_row(row, *columns) for row in entry[part])
+            for part, columns in ROWS.items()
+        )
+    )
 
 
 def pinned_by(config: dict[str, Any]) -> dict[str, Any]:

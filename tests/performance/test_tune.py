@@ -25,7 +25,7 @@ tune_command = command("tune")
 MACHINE = {"device": "cpu", "device_name": "A CPU (R) 3 GHz", "cores": 8, "torch": "2.13", "cuda": None, "cudnn": None}
 
 
-def row(rate: float | None, **setting: Any) -> dict[str, Any]:
+def row(rate: Any, **setting: Any) -> dict[str, Any]:
     return {**tuned_settings.PLAIN, **setting, "train_images_per_s": rate}
 
 
@@ -82,7 +82,7 @@ def test_the_fewest_workers_and_the_smallest_evaluation_batch_that_are_nearly_be
 
 
 def test_a_file_of_another_machine_or_version_is_ignored_with_a_line(tmp_path: Path) -> None:
-    entry = {"settings": ROWS}
+    entry = {"settings": ROWS, "workers": [], "batches": []}
     assert tuned_settings.find(tmp_path, MACHINE, "a") == (
         None,
         tuned_settings.find(tmp_path / "none", MACHINE, "a")[1],
@@ -90,7 +90,7 @@ def test_a_file_of_another_machine_or_version_is_ignored_with_a_line(tmp_path: P
     path = tuned_settings.keep(tmp_path, MACHINE, "a", entry)
     assert path == tmp_path / "tuning" / "A_CPU_R_3_GHz_8_cores.json"
     assert tuned_settings.find(tmp_path, MACHINE, "a") == (entry, None)
-    tuned_settings.keep(tmp_path, MACHINE, "b", {"settings": []})
+    tuned_settings.keep(tmp_path, MACHINE, "b", {})
     assert tuned_settings.find(tmp_path, MACHINE, "a") == (entry, None)
 
     def said(machine: dict[str, Any], key: str = "a") -> str:
@@ -105,6 +105,40 @@ def test_a_file_of_another_machine_or_version_is_ignored_with_a_line(tmp_path: P
     assert [*json.loads(path.read_text())["networks"]] == ["c"], "what older versions measured is gone"
     path.write_text("{")
     assert "is damaged and ignored" in said(MACHINE)
+
+
+EMPTY: dict[str, list[Any]] = {part: [] for part in tuned_settings.ROWS}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"networks": []},
+        {"networks": 1},
+        {"hardware": "this"},
+        *(
+            {"networks": {"a": entry}}
+            for entry in (
+                {"name": "resnet20"}, {"settings": []}, [], None,
+                EMPTY | {"settings": [row("9")]}, EMPTY | {"settings": [row(0)]}, EMPTY | {"settings": [row(9, start_s="1")]},
+                EMPTY | {"settings": [{"train_images_per_s": 9}]}, EMPTY | {"settings": ["9"]},
+                EMPTY | {"workers": [{"train_images_per_s": 9}]}, EMPTY | {"batches": [{"batch": 9}]},
+                EMPTY | {"epoch_images": "9"},
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_a_file_that_holds_something_else_is_ignored_with_a_line_and_measured_anew(
+    content: dict[str, Any], tmp_path: Path
+) -> None:
+    path = tuned_settings.keep(tmp_path, MACHINE, "a", EMPTY)
+    assert tuned_settings.find(tmp_path, MACHINE, "a") == (EMPTY, None)
+    path.write_text(json.dumps({"hardware": MACHINE} | content))
+    found, line = tuned_settings.find(tmp_path, MACHINE, "a")
+    assert found is None and line is not None and line.startswith(f"{path} is damaged and ignored: ")
+    assert tuned_settings.is_known(tmp_path, "a") == isinstance(content.get("networks"), dict)
+    tuned_settings.keep(tmp_path, MACHINE, "a", EMPTY)
+    assert tuned_settings.find(tmp_path, MACHINE, "a") == (EMPTY, None)
 
 
 def test_the_combinations_that_a_machine_has() -> None:

@@ -1,10 +1,7 @@
 """What ``trainer=auto`` measures before the first run of a sweep, of networks of which nothing is kept: layout, precision."""
 
-import json
-import tempfile
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,15 +22,21 @@ LOCAL = "benchmarks.launch.sweep.LocalExecutor"
 
 
 def measure_missing(trials: Iterable[Trial | Impossible], say: Callable[[str], None]) -> None:
-    """Measure what ``trainer=auto`` is to choose from for these trials, in a process of its own; say a line of each network.
+    """Measure what ``trainer=auto`` is to choose from for these trials, each network in a process of its own; say a line of it.
 
     What was measured before stands: a sweep that goes on measures nothing again.
     """
     try:
-        lines = _measured(_missing(trials))
+        networks = _missing(trials)
     except ValueError as error:
-        lines = [f"nothing was measured ({error}), the default setting stays"]
-    for line in lines:
+        say(f"trainer=auto: nothing was measured ({error}), the default setting stays")
+        return
+    for network in networks:
+        config = network["config"]
+        try:
+            line = ask("performance.brief_tuning", network, tuned_settings.specification(config)["threads"])["line"]
+        except ValueError as error:
+            line = f"{config['name']}: nothing was measured ({error}), the default setting stays"
         say(f"trainer=auto: {line}")
 
 
@@ -46,17 +49,6 @@ def _missing(trials: Iterable[Trial | Impossible]) -> list[dict[str, Any]]:
             settings = networks.setdefault(key, {"config": trial.config, "wanted": []})["wanted"]
             settings += [one for one in missing if one not in settings]
     return [*networks.values()]
-
-
-def _measured(networks: list[dict[str, Any]]) -> list[str]:
-    if not networks:
-        return []
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:
-        json.dump(networks, file)
-        file.flush()
-        threads = max(tuned_settings.specification(network["config"])["threads"] for network in networks)
-        lines: list[str] = ask("performance.brief_tuning", file.name, threads)["lines"]
-        return lines
 
 
 def _to_measure(trial: Trial) -> list[dict[str, Any]]:
@@ -130,7 +122,7 @@ def measure(config: dict[str, Any], wanted: Iterable[dict[str, Any]]) -> str:
             ratios[label(row)] = median(result["ratios"])
             row["train_images_per_s"] = base["batch"] / step_s * ratios[label(row)]
     if not rounds:
-        short = f"{duration(limit)} of measuring, {SHARE:.0%} of its training at most, do not cover its steps"
+        short = f"{limit:.2g} s of measuring, {SHARE:.0%} of its training at most, do not cover its steps"
         return f"{config['name']}: {short}; the default setting stays, `python -m benchmarks tune` measures all"
     reference = {**tuned_settings.PLAIN, "batch": base["batch"], "train_images_per_s": base["batch"] / step_s}
     entry = {"name": config["name"], "data": config["data"]["name"], "peaks": {}, "settings": [reference, *others]}
@@ -145,12 +137,9 @@ def measure(config: dict[str, Any], wanted: Iterable[dict[str, Any]]) -> str:
     )
 
 
-def main(path: str) -> dict[str, list[str]]:
-    """Measure the networks in a JSON file, arguments of ``measure``, in a process of its own; return ``lines``, one of each."""
-    lines = []
-    for network in json.loads(Path(path).read_text(encoding="utf-8")):
-        try:
-            lines.append(measure(**network))
-        except ValueError as error:
-            lines.append(f"{network['config']['name']}: nothing was measured ({error}), the default setting stays")
-    return {"lines": lines}
+def main(network: dict[str, Any]) -> dict[str, str]:
+    """Measure a network, of the arguments of ``measure``, in a process of its own; return a ``line``, or an ``error``."""
+    try:
+        return {"line": measure(**network)}
+    except ValueError as error:
+        return {"error": str(error)}

@@ -1,6 +1,7 @@
 """What trainer=auto measures by itself: within its time, kept, once; runs take the fastest of it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +22,23 @@ from benchmarks.training.train import tuned_arguments
 SMALL = ("model=resnet", "model.depth=8", "model.base_channels=4", "recipe.batch_size=8", "trainer=auto",
          "cluster.threads_per_process=1", "trainer.accelerator=cpu", "logger=none")  # fmt: skip
 pytestmark = pytest.mark.usefixtures("one_thread")
+PLAIN, NHWC = tuned_settings.PLAIN, tuned_settings.PLAIN | {"channels_last": True}
+BF16, BF16_NHWC = ({**one, "precision": "bf16-mixed"} for one in (PLAIN, NHWC))
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, *overrides: str) -> list[Any]:
     """The networks of which a sweep of these overrides has something measured."""
     calls: list[Any] = []
 
-    def ask(module: str, path: Any, threads: int) -> dict[str, Any]:
-        calls.extend(json.loads(Path(path).read_text()))
-        return {"lines": ["chosen"]}
+    def ask(module: str, network: Any, threads: int) -> dict[str, Any]:
+        calls.append(json.loads(json.dumps(network)))
+        return {"line": "chosen"}
 
     lines: list[str] = []
     monkeypatch.setattr(brief_tuning, "ask", ask)
     monkeypatch.setattr(brief_tuning, "machine", lambda gpu: hardware(environment(torch.device("cpu"))))
     brief_tuning.measure_missing(expand(list(overrides), multirun=True), lines.append)
-    assert lines == (["trainer=auto: chosen"] if calls else [])
+    assert lines == ["trainer=auto: chosen"] * len(calls)
     return calls
 
 
@@ -61,13 +64,41 @@ def test_what_is_measured_is_kept_and_taken_by_runs(tmp_path: Path, monkeypatch:
     content = read_json(path) or {}
     write_json(path, content | {"hardware": content["hardware"] | {"torch": "1.0"}})
     assert len(asked(monkeypatch, *overrides)) == 1, "another version of torch has measured it"
+    write_json(path, content | {"networks": {key: {"name": "resnet8"} for key in content["networks"]}})
+    assert len(asked(monkeypatch, *overrides)) == 1, "nothing that it could take is kept"
     write_json(path.with_name("another_machine.json"), content)
     path.unlink()
     assert len(asked(monkeypatch, *overrides)) == 1, "another machine has measured it"
 
 
-PLAIN, NHWC = tuned_settings.PLAIN, tuned_settings.PLAIN | {"channels_last": True}
-BF16, BF16_NHWC = ({**one, "precision": "bf16-mixed"} for one in (PLAIN, NHWC))
+def test_a_network_that_cannot_be_measured_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a process, and a limit of time, of its own."""
+
+    def ask(module: str, network: Any, threads: int) -> dict[str, Any]:
+        if network["config"]["name"] == "resnet8":
+            raise ValueError("a few steps took more than 600 s")
+        return {"line": f"{network['config']['name']}: float32 NCHW eager"}
+
+    lines: list[str] = []
+    monkeypatch.setattr(brief_tuning, "ask", ask)
+    others = [text for text in SMALL if not text.startswith("model.depth")]
+    trials = expand([*others, "model.depth=8,14", f"output_root={tmp_path}"], multirun=True)
+    brief_tuning.measure_missing(trials, lines.append)
+    assert lines == [
+        "trainer=auto: resnet8: nothing was measured (a few steps took more than 600 s), the default setting stays",
+        "trainer=auto: resnet14: float32 NCHW eager",
+    ]
+
+
+def test_a_process_measures_a_network_or_says_why_not(tmp_path: Path) -> None:
+    """A training of one step, whose two per cent are no whole second, is too short to keep anything."""
+    config = trial(*SMALL, "recipe.epochs=1", "trainer.limit_train_batches=1", f"output_root={tmp_path}").config
+    line = brief_tuning.main({"config": config, "wanted": [PLAIN, NHWC]})["line"]
+    seconds = re.match(r"resnet8: (\S+) s of measuring, 2% of its training at most, do not cover its steps; ", line)
+    assert seconds is not None and 0 < float(seconds[1]) < 1
+    assert not (tmp_path / tuned_settings.FOLDER).exists()
+    joules = {"config": config | {"trainer": config["trainer"] | {"max_train_joules": 1}}, "wanted": [PLAIN, NHWC]}
+    assert brief_tuning.main(joules)["error"].startswith("trainer.max_train_joules cannot be forecast")
 
 
 @pytest.mark.parametrize(

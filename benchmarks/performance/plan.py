@@ -10,6 +10,7 @@ from rich.console import Console
 from benchmarks import terminal
 from benchmarks.config.compose import expand
 from benchmarks.config.trial import ConfigurationError, Impossible, Trial
+from benchmarks.launch.checks import check_distinct
 from benchmarks.performance.document import HOURS, MIB, SI, Columns, named, table
 from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, forecast
 from benchmarks.units import device_hours, grouped, plural, quantity
@@ -60,9 +61,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the forecast and keep it; return 0, or 1 if some trial cannot run.
 
     Raises:
-        ConfigurationError: the overrides do not compose, or the output root cannot be written to.
+        ConfigurationError: the overrides do not compose or cannot be run together, or the output root cannot be written to.
     """
     trials = expand(arguments.overrides, multirun=True)
+    check_distinct(trials)
     forecasts = forecast(trials, arguments.flops_per_s, arguments.measure)
     _print(terminal.console(), forecasts, arguments.flops_per_s is not None)
     return 1 if any(one.problem for one in forecasts) else 0

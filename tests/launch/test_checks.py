@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.benchmark_command import command
 from support.records import make_run
 
 from benchmarks.config import folders
@@ -25,10 +26,14 @@ from datamodules.readers.parts import part_folders
         (["trainer.accelerator=cpu,gpu", "seed=0,1"], "trainer.accelerator"),
     ],
 )
-def test_a_sweep_over_how_runs_are_run_is_refused(overrides: list[str], keys: str) -> None:
+def test_a_sweep_over_how_runs_are_run_is_refused(
+    overrides: list[str], keys: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(ConfigurationError) as error:
         check_distinct(expand(overrides, multirun=True))
     assert str(error.value).startswith(f"{keys}: no part of what a run computes") and "\n" not in str(error.value)
+    assert command("plan")([*overrides, f"output_root={tmp_path}", "--no-measure"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith(str(error.value))
 
 
 @pytest.mark.parametrize(

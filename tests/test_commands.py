@@ -1,5 +1,6 @@
 """The commands of ``python -m benchmarks``: their list, their help, and the names that they had before."""
 
+import csv
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -112,3 +113,13 @@ def test_what_the_user_did_wrong_is_one_line(
 def test_options_stand_among_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["complexity", "model=resnet", "--csv", "data=digits"]) == 0
     assert capsys.readouterr().out.startswith("network,layer,kind,")
+
+
+def test_networks_of_one_name_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["complexity", "model=resnet", "data=digits", "model.shortcut=A,C"]
+    assert main([*asked, "--csv"]) == 0
+    rows = csv.DictReader(capsys.readouterr().out.splitlines())
+    assert {row["network"] for row in rows} - {"network"} == {"resnet20", "resnet20 model.shortcut=C"}
+    assert main(asked) == 0
+    titles = [line.strip() for line in capsys.readouterr().out.splitlines() if ", one image of" in line]
+    assert [title.partition(" on ")[0] for title in titles] == ["resnet20", "resnet20 model.shortcut=C"]

@@ -27,9 +27,9 @@ def run(arguments: argparse.Namespace) -> None:
     for trial in expand_all(arguments.overrides):
         _, cost = network_and_cost(trial.config)
         if arguments.csv:
-            _print_csv(trial.config["name"], cost)
+            _print_csv(trial.network, cost)
         else:
-            _print_table(f"{trial.config['name']} on {trial.config['data']['name']}", cost)
+            _print_table(f"{trial.network} on {trial.config['data']['name']}", cost)
 
 
 def network_and_cost(config: Mapping[str, Any]) -> tuple[Any, Complexity]:

@@ -76,6 +76,12 @@ class Trial:
         return Path(config["output_root"], *names, f"seed{config['seed']}")
 
     @property
+    def network(self) -> str:
+        """The name, with the arguments of the network that it does not show: `resnet34 model.shortcut=A`, as of a run."""
+        arguments = [f"{key}={short_value(value)}" for key, value in self.overrides.items() if key.startswith("model.")]
+        return " ".join([self.config["name"], *arguments])
+
+    @property
     def label(self) -> str:
         """What a person calls the run: name, overrides and seed."""
         return " · ".join(

@@ -20,7 +20,6 @@ from benchmarks.records import measured_speed
 from benchmarks.records.files import now
 from benchmarks.records.hardware import hardware
 from benchmarks.training import tuned_settings
-from benchmarks.units import short_value
 
 PASSES = ("latency", "forward", "training")
 MEASURED_S = 10.0  # of each pass
@@ -129,12 +128,6 @@ def counts(config: dict[str, Any]) -> dict[str, int]:
     return {key: cost[key] for key in ("params", "activations", "macs", "flops", "train_flops_per_sample")}
 
 
-def network(trial: Trial) -> str:
-    """Return the name, with the arguments of the network that it does not show."""
-    arguments = [f"{key}={short_value(value)}" for key, value in trial.overrides.items() if key.startswith("model.")]
-    return " ".join([trial.config["name"], *arguments])
-
-
 def label(setting: Mapping[str, Any]) -> str:
     """Return a setting in words: ``float32 NCHW eager``."""
     width = "bf16" if setting["precision"] == "bf16-mixed" else setting["precision"]
@@ -221,7 +214,7 @@ def _measure(trial: Trial, base: dict[str, Any], machine: Mapping[str, Any], loa
             "peak_memory_bytes": result["memory_bytes"],
         }
     measurement = {
-        "network": network(trial),
+        "network": trial.network,
         "name": config["name"],
         "data": config["data"]["name"],
         **{key: base[key] for key in ("image", "precision", "options")},

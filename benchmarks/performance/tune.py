@@ -16,7 +16,7 @@ from benchmarks.config.trial import Trial
 from benchmarks.performance import subprocesses
 from benchmarks.performance.document import MIB, MS, RATE, Columns, MeasuredTable, add_write_option, table
 from benchmarks.performance.results import Results
-from benchmarks.performance.throughput import LAYOUTS, NETWORK, counts, label, network, peak_of, trainable
+from benchmarks.performance.throughput import LAYOUTS, NETWORK, counts, label, peak_of, trainable
 from benchmarks.records.code_version import training_sha256, user_code
 from benchmarks.records.hardware import cores, on_gpu
 from benchmarks.training import tuned_settings
@@ -190,7 +190,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     best = {"best": exact, "best if allowed": reduced}
     for row in ordered:
         word = next((word for word, setting in best.items() if setting.items() <= row.items()), "")
-        row |= {"network": network(trial), "image": image, "setting": label(row), "best": word}
+        row |= {"network": trial.network, "image": image, "setting": label(row), "best": word}
     if arguments.write:
         TABLE.write(peak["environment"], arguments.command_line, ordered)
     _print(console, f"{config['name']}, {batch} images of {image}, {machine['device_name']}", entry, exact)

@@ -174,9 +174,8 @@ def _boards(random: bool) -> dict[str, Any]:
 def _cost(trial: Trial) -> Figure:
     """Return bars of multiply-adds for each up-convolution of a network."""
     total, layers = up_convolutions(trial)
-    name = trial.config["name"]
     if not layers:
-        raise ConfigurationError(f"{name} has no up-convolution, model=unet has")
+        raise ConfigurationError(f"{trial.config['name']} has no up-convolution, model=unet has")
     look = family_look(trial.config["family"])
     own = sum(layer.macs for layer in layers)
     resized = sum(list(layer.others().values())[-1] for layer in layers)
@@ -197,7 +196,7 @@ def _cost(trial: Trial) -> Figure:
         legend=LEGEND,
     )
     return Figure(
-        f"{name} on {trial.config['data']['name']}",
+        f"{trial.network} on {trial.config['data']['name']}",
         f"{len(layers)} up-convolutions, {own:,} of {total:,} MACs ({100 * own / total:.1f} %). Resized by nearest neighbour "
         f"and then convolved by 3×3, the same steps would take {resized / own:.3g} times as many.",
         [costs, costs],

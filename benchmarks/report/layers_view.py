@@ -35,7 +35,7 @@ def layers_view(trials: Sequence[Trial]) -> View:
     tops = {name: max(getattr(one.cost, name) for *_, layers in counted for one in layers) for name in QUANTITIES}
     figures = [
         Figure(
-            f"{trial.config['name']} on {trial.config['data']['name']}",
+            f"{trial.network} on {trial.config['data']['name']}",
             _summary(cost, layers),
             [_bars(trial, cost, layers, top) for top in ({}, tops)[: min(len(counted), 2)]],
             height=456,

@@ -25,6 +25,7 @@ from benchmarks.config.trial import Trial, config_hash
 from benchmarks.records.runs import load_runs
 from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
+from benchmarks.report.deconvolution_view import deconvolution_view
 from benchmarks.report.feature_reuse import feature_reuse, reuse_view
 from benchmarks.report.layers_view import layers_view
 from benchmarks.report.learning_rate_view import networks_tried
@@ -158,6 +159,14 @@ def test_bars_add_up_to_the_totals_and_follow_the_image() -> None:
     assert {"dense block 1", "dense block 2", "dense block 3"} < set(notes[1])
     same = [figure.choices[1]["layout"]["yaxis1"]["range"] for figure in view.figures]
     assert same[0] == same[1]
+
+
+def test_networks_of_one_name_have_titles_of_their_own() -> None:
+    shortcuts = layers_view(trials("model=resnet", "data=digits", "model.shortcut=A,C"))
+    assert [figure.title for figure in shortcuts.figures] == ["resnet20 on digits", "resnet20 model.shortcut=C on digits"]
+    small = trials("model=unet", "data=nuclei", "model.base_channels=1", "model.dropout=0,0.5")
+    titles = [figure.title for figure in deconvolution_view(small).figures[1:]]
+    assert titles == ["unet1_padded on nuclei", "unet1_padded model.dropout=0.5 on nuclei"]
 
 
 class OwnConvolution(nn.Module):

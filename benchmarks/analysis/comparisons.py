@@ -8,11 +8,12 @@ from typing import Any
 
 from benchmarks.analysis.learning_rates import RATE
 from benchmarks.analysis.seeds import short_condition
-from benchmarks.records.runs import Run
+from benchmarks.records.runs import Run, overrides_text
 from benchmarks.units import as_key, grouped, number, quantity, short_value
 
 OWN = "each family’s own recipe"
 EVERYTHING = "all recipes and budgets"
+_BY_COST = re.compile(r"(.+)_[\d.]+e\d+")  # an experiment's row that is a point of a curve: plain_2.6e6
 DEFAULT_RECIPES = ("classification", "segmentation")  # of families that have none of their own on a data set
 
 
@@ -118,6 +119,27 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
             ]
             names[network] = ", ".join([name, *telling])
     return [" · ".join(filter(None, (names[run.network], recipe_title(run) if recipes else ""))) for run in runs]
+
+
+def row_kind(run: Run) -> str:
+    """Return what is before the cost in the name of an experiment's row, `plain` of `plain_2.6e6`; empty of other rows."""
+    row = _BY_COST.fullmatch(str(run.record.get("row")))
+    return row[1] if row else ""
+
+
+def kind(run: Run) -> str:
+    """Return what the networks of a curve over costs are called.
+
+    That is what their row says, where it is named by its cost; else the family, of a detector with its backbone's, and the
+    arguments of the network that are text or true or false, so no sizes: `resnet shortcut=none`.
+    """
+    if said := row_kind(run):
+        return said
+    family = run.family
+    if run.record.get("task") == "detection":  # mask_rcnn_resnext50_8x2d_fpn64
+        family = re.split(r"\d", run.name)[0] or family
+    texts = {key: value for key, value in run.arguments.items() if isinstance(value, str | bool)}
+    return " ".join(filter(None, (family, overrides_text(texts))))
 
 
 def _agree(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from benchmarks.analysis.comparisons import kind
 from benchmarks.analysis.estimates import estimates
 from benchmarks.analysis.learning_rates import RATE, at_the_best_rates
 from benchmarks.analysis.pareto import DRAWS, drawn_errors, matched
@@ -193,14 +194,14 @@ def families(runs: Iterable[Run]) -> list[Family]:
 def _kinds(runs: Sequence[Run]) -> list[str]:
     """Return each run's kind of network and, where one network at one budget has several recipes, what of these differs."""
     differing: dict[str, set[str]] = {}
-    for same in grouped(runs, lambda run: (run.kind, run.network, repr(_recipe(run)[0]))).values():
+    for same in grouped(runs, lambda run: (kind(run), run.network, repr(_recipe(run)[0]))).values():
         recipes = [_recipe(run)[1] for run in same]
         keys = {key for one in recipes for key in one if any(one[key] != other.get(key) for other in recipes)}
-        differing.setdefault(same[0].kind, set()).update(keys)
+        differing.setdefault(kind(same[0]), set()).update(keys)
     names = []
     for run in runs:
-        own = {key: value for key, value in _recipe(run)[1].items() if key in differing[run.kind]}
-        names.append(" ".join(filter(None, (run.kind, own.pop("recipe", ""), overrides_text(own)))))
+        own = {key: value for key, value in _recipe(run)[1].items() if key in differing[kind(run)]}
+        names.append(" ".join(filter(None, (kind(run), own.pop("recipe", ""), overrides_text(own)))))
     return names
 
 

@@ -92,12 +92,6 @@ class Run:
         """The name, with the arguments of the network that it does not show: `resnet34 model.shortcut=A`."""
         return " ".join([self.name, *(f"model.{key}={short_value(value)}" for key, value in self.arguments.items())])
 
-    @property
-    def kind(self) -> str:
-        """The family, with arguments of the network that are text or true or false, so no sizes: `resnet shortcut=none`."""
-        texts = {key: value for key, value in self.arguments.items() if isinstance(value, str | bool)}
-        return " ".join(filter(None, (self.family, overrides_text(texts))))
-
     @cached_property
     def recipe(self) -> str:
         """The recipe with its overrides."""

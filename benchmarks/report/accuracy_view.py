@@ -2,12 +2,11 @@
 
 import argparse
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparisons import comparisons, network_labels, protocols
+from benchmarks.analysis.comparisons import comparisons, kind, network_labels, protocols, row_kind
 from benchmarks.analysis.seeds import same_but_seed, short_labels
 from benchmarks.config.about import Look
 from benchmarks.config.folders import choices
@@ -18,7 +17,6 @@ from benchmarks.report.view import Figure, View, add_root, path_of, write
 from benchmarks.units import count, nearest, score_label, si
 
 EXPERIMENT = "compute_accuracy"
-_ROW = re.compile(r"(.+)_[\d.]+e\d+")  # of an experiment whose rows are curves at several costs: plain_2.6e6
 
 
 def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
@@ -46,8 +44,8 @@ def accuracy_view(output_root: Path, experiment: str | None = None) -> View:
             f"no finished run{of_experiment} in {output_root}{debugging_left_out(runs)}: "
             f"run.py experiment={experiment or EXPERIMENT} seed=0,1,2"
         )
-    named = {run.record.get("experiment") for run in runs if _row(run)}
-    runs = [run for run in runs if _row(run) or run.record.get("experiment") not in named]
+    named = {run.record.get("experiment") for run in runs if row_kind(run)}
+    runs = [run for run in runs if row_kind(run) or run.record.get("experiment") not in named]
     figures = []
     for data, members in protocols(runs).items():
         for comparison in comparisons(members):
@@ -99,22 +97,10 @@ def _curves(groups: Sequence[Sequence[Run]]) -> dict[str, dict[float, Sequence[R
     labels = [one if short.count(one) == 1 else other for one, other in zip(short, whole, strict=True)]
     curves: dict[str, dict[float, Sequence[Run]]] = {}
     # The curve that is named as its family has the family's look.
-    for group, label in sorted(zip(groups, labels, strict=True), key=lambda one: _curve(one[0][0]) != one[0][0].family):
-        cost, curve = group[0].macs or 0, _curve(group[0])
+    for group, label in sorted(zip(groups, labels, strict=True), key=lambda one: kind(one[0][0]) != one[0][0].family):
+        cost, curve = group[0].macs or 0, kind(group[0])
         curves.setdefault(label if cost in curves.get(curve, ()) else curve, {})[cost] = group
     return curves
-
-
-def _curve(run: Run) -> str:
-    if row := _row(run):
-        return row[1]
-    if run.record.get("task") == "detection":  # mask_rcnn_resnext50_8x2d_fpn64
-        return re.split(r"\d", run.name)[0] or run.family
-    return run.kind
-
-
-def _row(run: Run) -> re.Match[str] | None:
-    return _ROW.fullmatch(str(run.record.get("row")))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -129,14 +129,14 @@ def test_after_thirty_epochs_densenet_and_the_plain_network_err_more_than_resnet
         (
             "connectivity_bf16",
             {
-                ("resnet shortcut=none", "resnet"): (5.4, 3.5, 10),
+                ("plain", "resnet"): (5.4, 3.5, 10),
                 ("resnet", "resnext"): (0.22, 0.01, 0.45),
                 ("densenet", "resnext"): (0.41, 0.02, 0.88),
-                ("densenet", "resnet shortcut=none"): (0.36, 0.18, 0.57),
+                ("densenet", "plain"): (0.36, 0.18, 0.57),
                 ("densenet", "resnet"): (1.3, 0.46, 3.1),
             },
         ),
-        ("connectivity_cpu", {("resnet shortcut=none", "resnet"): (2.3, 1.7, math.inf)}),
+        ("connectivity_cpu", {("plain", "resnet"): (2.3, 1.7, math.inf)}),
     ],
 )
 def test_the_training_that_equal_error_takes(

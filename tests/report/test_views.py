@@ -21,7 +21,7 @@ from torch import nn
 from benchmarks.analysis.seeds import seed_groups
 from benchmarks.complexity.counting import measure
 from benchmarks.config.compose import expand
-from benchmarks.config.trial import Trial, config_hash
+from benchmarks.config.trial import CONF, Trial, config_hash
 from benchmarks.records.runs import load_runs
 from benchmarks.report.accuracy_view import accuracy_view
 from benchmarks.report.cardinality_view import cardinality_view
@@ -397,6 +397,15 @@ def test_curves_over_training_compute_are_the_fitted_ones_and_end_at_twice_the_l
     assert len(held_out) == 2  # of five costs the largest is predicted, for both
     assert float(ratio) == pytest.approx(2.25 if first == "none" else 1 / 2.25, rel=0.1)
     assert {trace["line"]["dash"] for trace in curves.values()} == {"solid", "dash"}
+
+
+def test_curves_over_one_image_and_over_training_have_the_same_names() -> None:
+    evidence = CONF.parent / "docs" / "evidence" / "connectivity_bf16"
+    over_image, over_training = (
+        {trace["name"] for figure in shown.figures for trace in figure.choices[0]["traces"] if trace.get("name")}
+        for shown in (accuracy_view(evidence, "connectivity"), scaling_view(evidence))
+    )
+    assert over_image - {"each seed"} == over_training == {"plain", "resnet", "resnext", "densenet"}
 
 
 @pytest.mark.parametrize("metric", ["top1_err", "dice_err"])

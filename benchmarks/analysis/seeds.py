@@ -168,6 +168,11 @@ class Baseline:
     value: float
     nets: tuple[tuple[str, float], ...]
 
+    @property
+    def title(self) -> str:
+        """The metric as the tables call it: Dice, mask AP50."""
+        return FIGURES[self.metric].title if self.metric in FIGURES else self.metric.replace("_", " ").capitalize()
+
 
 def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
     """Every baseline that the records hold, in the order of `runs`, beside the nets (label, figure)."""
@@ -187,7 +192,5 @@ def baseline_comparisons(runs: Sequence[Run]) -> list[Baseline]:
                 and figure is not None
                 and run.baselines.get(key, value) == value
             )
-            # As the tables call it: Dice, mask AP50.
-            title = FIGURES[metric].title if metric in FIGURES else metric.replace("_", " ").capitalize()
-            result.append(Baseline(data, method, title, value, nets))
+            result.append(Baseline(data, method, metric, value, nets))
     return result

@@ -1,7 +1,7 @@
 """What runs say together, as tables: means, differences, baselines, scores, and what has not finished."""
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 
 from benchmarks import terminal
 from benchmarks.analysis import published
@@ -16,8 +16,9 @@ from benchmarks.report.quantities import ALONE
 from benchmarks.report.status import STATES, TrialState
 from benchmarks.report.style import look_of
 from benchmarks.report.tables import Cell, Row, Table
-from benchmarks.units import MISSING, count, grouped, number, plural
+from benchmarks.units import MISSING, count, grouped, metric_text, number, plural
 
+OVERLAPS = ("dice", "iou")
 STOPPED = ("killed", "failed", "interrupted", "preempted")
 BUSY_MARK = " *"
 MOST_PAIRS = 100  # of networks, in a table
@@ -89,7 +90,7 @@ def baselines(runs: Sequence[Run]) -> Table:
     rows: list[Row] = []
     for baseline in baseline_comparisons(runs):
         for name, figure in [(f"{baseline.method} (baseline)", baseline.value), *baseline.nets]:
-            rows.append([baseline.data, name, baseline.metric, f"{figure:.3f}"])
+            rows.append([baseline.data, name, baseline.title, _figure_text(baseline.metric, figure)])
     return Table("Baselines", ("data set", "method", "metric", "value"), rows, ("value",))
 
 
@@ -130,10 +131,13 @@ def scores(runs: Sequence[Run]) -> list[Table]:
         names = list(dict.fromkeys(name for scores in figures for name in scores))
         labels = short_labels([run for _, run in members])
         rows: list[Row] = [
-            [Cell(label, look=look_of(run), run=index), *_score_texts(scores, names), ""]
+            [Cell(label, look=look_of(run), run=index), *(_figure_text(name, scores.get(name)) for name in names), ""]
             for (index, run), label, scores in zip(members, labels, figures, strict=True)
         ]
-        rows += [[row.label, *_score_texts(row.figures, names), row.source] for row in published.scores(data)]
+        rows += [
+            [row.label, *(_figure_text(name, row.figures.get(name)) for name in names), row.source]
+            for row in published.scores(data)
+        ]
         titles = [name.replace("_", " ") for name in names]
         notes = dict.fromkeys(str(run.part("dataset").get("notes") or "") for _, run in members)
         tables.append(
@@ -150,14 +154,20 @@ def scores(runs: Sequence[Run]) -> list[Table]:
 
 
 def _scores(run: Run) -> dict[str, float]:
-    overlap = {name: number(run.part("metrics").get(f"test/{name}")) for name in ("dice", "iou")}
+    overlap = {name: number(run.part("metrics").get(f"test/{name}")) for name in OVERLAPS}
     return {name: value for name, value in overlap.items() if value is not None} | published.scores_of(run)
 
 
-def _score_texts(figures: Mapping[str, float], names: Sequence[str]) -> list[str]:
-    """Return scores with four decimals, small ones with six."""
-    values = [figures.get(name) for name in names]
-    return [MISSING if value is None else f"{value:.4f}" if value >= 0.01 else f"{value:.6f}" for value in values]
+def _figure_text(name: str, value: float | None) -> str:
+    """Return a figure in the unit of the table of runs: percent of error rates, overlaps and average precisions; any other, as
+    V_Rand, as its papers print it, with four decimals, small ones with six."""
+    if value is None:
+        return MISSING
+    if name in published.FIGURES and published.FIGURES[name].percent:
+        return metric_text(value, "%")
+    if name in OVERLAPS or "_ap" in name:
+        return metric_text(100 * value, "%")
+    return f"{value:.4f}" if value >= 0.01 else f"{value:.6f}"
 
 
 def not_finished(runs: Sequence[Run], states: Sequence[TrialState] = ()) -> Table:

@@ -351,8 +351,8 @@ def test_segmentation_says_dice_and_iou_and_draws_its_baseline(tmp_path: Path) -
     assert "Dice (%)" in titles and not any("100 − Dice" in text for text in (page.text, *titles))
     assert baseline["label"] == "Otsu" and baseline["y"] == pytest.approx(11.6)
     assert [[text for text, _ in row] for row in page.rows[-2:]] == [
-        ["nuclei", "Otsu (baseline)", "Dice", "0.884"],
-        ["nuclei", "unet_d4_c16", "Dice", "0.912"],
+        ["nuclei", "Otsu (baseline)", "Dice", "88.40 %"],
+        ["nuclei", "unet_d4_c16", "Dice", "91.20 %"],
     ]
 
 
@@ -375,8 +375,8 @@ def test_scores_of_segmentation_runs_stand_above_the_published_ones(tmp_path: Pa
         *("network", "dice", "iou", "warping error", "v rand", "v info", "published in")
     ]
     rows = [[text for text, _ in row] for row in page.rows]
-    assert ["unet_d4_c16", "0.8750", "0.7778", "0.002080", "0.8989", "0.9553", ""] in rows
-    assert ["unet_d4_c16 · data.fold=1", "0.8750", "0.7778", "0.002080", "0.8989", "–", ""] in rows
+    assert ["unet_d4_c16", "87.50 %", "77.78 %", "0.002080", "0.8989", "0.9553", ""] in rows
+    assert ["unet_d4_c16 · data.fold=1", "87.50 %", "77.78 %", "0.002080", "0.8989", "–", ""] in rows
     assert ["u-net", "–", "–", "0.000353", "–", "–", "Ronneberger et al. 2015, Table 1"] in rows
     assert "Ours: a & b." in page.text
     assert page.source.count('aria-label="Scores on') == 1

@@ -21,6 +21,7 @@ from support.records import make_run
 
 from benchmarks import terminal
 from benchmarks.analysis.seeds import baseline_comparisons
+from benchmarks.config.trial import CONF
 from benchmarks.records.locks import LAUNCHER, Lock
 from benchmarks.records.outcomes import OUTCOMES
 from benchmarks.records.runs import load_runs
@@ -205,8 +206,16 @@ def test_a_baseline_stands_beside_the_nets_of_its_own_test_set(tmp_path: Path) -
 def test_baselines_stand_beside_the_nets_dice(mixed: Path, width: int) -> None:
     text = render(mixed, width)
     below = text[text.index("Baselines") :]
-    assert re.search(r"nuclei +Otsu \(baseline\) +Dice +0\.884", below)
-    assert re.search(r"unet_d4_c16 +Dice +0\.912", below)
+    assert re.search(r"nuclei +Otsu \(baseline\) +Dice +88\.40 %", below)
+    assert re.search(r"unet_d4_c16 +Dice +91\.20 %", below)
+
+
+def test_a_metric_has_one_unit_in_all_tables() -> None:
+    text = render(CONF.parent / "docs" / "evidence" / "detection", 160)
+    said = re.findall(r"(Dice|mask AP) +([\d.]+(?: ± [\d.]+)?)( %|)", text)
+    assert {name for name, *_ in said} == {"Dice", "mask AP"} and all(unit == " %" for *_, unit in said)
+    below = text[text.index("Scores on nuclei") :]
+    assert re.search(r"seed 0 +94\.14 % +88\.93 %", below) and not re.search(r"seed \d +0\.", below)
 
 
 def test_each_data_sets_metric_is_named_as_it_is_shown(mixed: Path) -> None:

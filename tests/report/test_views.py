@@ -163,7 +163,10 @@ def test_bars_add_up_to_the_totals_and_follow_the_image() -> None:
 
 def test_networks_of_one_name_have_titles_of_their_own() -> None:
     shortcuts = layers_view(trials("model=resnet", "data=digits", "model.shortcut=A,C"))
-    assert [figure.title for figure in shortcuts.figures] == ["resnet20 on digits", "resnet20 model.shortcut=C on digits"]
+    assert [figure.title for figure in shortcuts.figures] == [
+        "resnet20 on digits",
+        "resnet20 model.shortcut=C on digits",
+    ]
     small = trials("model=unet", "data=nuclei", "model.base_channels=1", "model.dropout=0,0.5")
     titles = [figure.title for figure in deconvolution_view(small).figures[1:]]
     assert titles == ["unet1_padded on nuclei", "unet1_padded model.dropout=0.5 on nuclei"]

@@ -20,6 +20,7 @@ from benchmarks.records.runs import load_runs
 from benchmarks.report.chart_data import charts_of
 from benchmarks.report.leaderboard import percent
 from benchmarks.report.page import write_page
+from benchmarks.report.quantities import QUANTITIES
 from benchmarks.report.rendering import TEMPLATES
 
 NASTY = "</script><script>window.broken=1</script>"
@@ -797,6 +798,8 @@ def test_browser_switches_the_cost_axis(browser: Any, tmp_path: Path) -> None:
         caption = browser.find_element("id", "cost-caption").text
         assert ("1 network without peak memory left out" in caption) == (axis == "peak_memory_bytes")
         assert ("; python -m benchmarks throughput measures it" in caption) == (axis in AXES[-2:])
+        within = "" if next(one for one in QUANTITIES if one.key == axis).physical else " (within 1 %)"
+        assert f"; faded: another network costs no more{within} and does better." in caption
     energy = browser.find_element("css selector", "#axis option[value=energy_j]")
     assert not energy.is_enabled() and energy.text == "energy of training (in no record)"
     assert browser.get_log("browser") == []

@@ -81,7 +81,8 @@ function drawCost(chart) {
   byId("cost-caption").textContent = [
     chart.data, chart.title, chart.protocol, axis.physical ? `on ${placedOn(chart, axis).label}${machines > 1 ? ` (one of ${machines} machines)` : ""}` : "",
     points.some(network => network.runs.length > 1 && (!crowded || isBest(network))) ? "bars from the lowest to the highest seed" : "",
-    points.some(network => !isBest(network)) ? "faded: another network costs less and does better" : "", papers.length ? "hollow: published" : "",
+    points.some(network => !isBest(network)) ? `faded: another network costs no more${axis.physical ? "" : " (within 1 %)"} and does better` : "",
+    papers.length ? "hollow: published" : "",
   ].filter(Boolean).join("; ") + "." + (without ? ` ${plural(without, "network")} without ${axis.title} left out` +
     (axis.measured_by ? `; ${axis.measured_by} measures it.` : ".") : "");
   csvOf.cost = [["network", "seeds", axis.title, chart.test_label, "lowest seed", "highest seed", "on the front", "probability"],

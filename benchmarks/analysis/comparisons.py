@@ -100,12 +100,8 @@ def machine(run: Run) -> str:
     return ", ".join(filter(None, parts))
 
 
-def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
-    """Return the name of each run's network, with those of its arguments that tell networks of that name apart.
-
-    Args:
-        recipes: whether recipe and budget are said too.
-    """
+def network_labels(runs: Sequence[Run]) -> list[str]:
+    """Return the name of each run's network, with those of its arguments that tell networks of that name apart."""
     variants = {
         name: {run.network: run.arguments for run in same} for name, same in grouped(runs, lambda run: run.name).items()
     }
@@ -118,7 +114,7 @@ def network_labels(runs: Sequence[Run], recipes: bool) -> list[str]:
                 if any(other.get(key) != value for other in networks.values())
             ]
             names[network] = ", ".join([name, *telling])
-    return [" · ".join(filter(None, (names[run.network], recipe_title(run) if recipes else ""))) for run in runs]
+    return [names[run.network] for run in runs]
 
 
 def row_kind(run: Run) -> str:

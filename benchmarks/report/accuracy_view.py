@@ -93,7 +93,7 @@ def _over_cost(groups: Sequence[Sequence[Run]]) -> dict[str, Any]:
 def _curves(groups: Sequence[Sequence[Run]]) -> dict[str, dict[float, Sequence[Run]]]:
     """Return the runs by curve and cost; of several networks that cost the same each after the first is a curve of its own."""
     firsts = [group[0] for group in groups]
-    short, whole = network_labels(firsts, recipes=False), short_labels(firsts, seeds=False)
+    short, whole = network_labels(firsts), short_labels(firsts, seeds=False)
     labels = [one if short.count(one) == 1 else other for one, other in zip(short, whole, strict=True)]
     curves: dict[str, dict[float, Sequence[Run]]] = {}
     # The curve that is named as its family has the family's look.

@@ -7,7 +7,14 @@ from statistics import fmean
 from typing import Any
 
 from benchmarks.analysis import published
-from benchmarks.analysis.comparisons import ComparableRuns, comparisons, machine, network_labels, protocols
+from benchmarks.analysis.comparisons import (
+    ComparableRuns,
+    comparisons,
+    machine,
+    network_labels,
+    protocols,
+    recipe_title,
+)
 from benchmarks.analysis.estimates import Estimate, estimates
 from benchmarks.analysis.pareto import drawn_errors, front_probabilities, matched, pareto_front
 from benchmarks.analysis.seeds import baseline_names, same_but_seed
@@ -29,12 +36,14 @@ class Charts:
         data_sets: titles of data sets and their protocols.
         charts: one for each comparison; `set` is the index of its data set.
         networks: each finished network with its estimate and its data set's index; charts name it by its index.
+        labels: what these networks are called, also in the charts.
         complete: enters into the charts what depends on a machine, and of `Curves.together` the series of each.
     """
 
     data_sets: list[str]
     charts: list[dict[str, Any]]
     networks: list[tuple[tuple[Run, ...], Estimate, int]]
+    labels: list[str]
     complete: Callable[[Sequence[Sequence[tuple[int, ...]]]], None]
 
 
@@ -46,6 +55,7 @@ def charts_of(runs: Sequence[Run]) -> Charts:
     index_of = {id(run): index for index, run in enumerate(runs)}
     titled = protocols(runs)
     all_networks: list[tuple[tuple[Run, ...], Estimate, int]] = []
+    all_labels: list[str] = []
     charts: list[_Chart] = []
     for number, (title, unsorted) in enumerate(titled.items()):
         members = sorted(unsorted, key=lambda run: index_of[id(run)])
@@ -54,8 +64,10 @@ def charts_of(runs: Sequence[Run]) -> Charts:
         places = {group[0].all_but_seed: place for place, group in enumerate(networks)}
         first = len(all_networks)
         all_networks += [(group, estimate, number) for group, estimate in zip(networks, estimated, strict=True)]
+        labels = dict(zip(members, map(one_line, network_labels(members)), strict=True))
+        all_labels += [labels[group[0]] for group in networks]
         indices = {run: index_of[id(run)] for run in members}
-        known = _Known(indices, first, places, estimated, drawn_errors(estimated), cache(_figures))
+        known = _Known(indices, labels, first, places, estimated, drawn_errors(estimated), cache(_figures))
         charts += [_Chart(number, one_line(title), comparison, known) for comparison in comparisons(members)]
     machines = begin(lambda: [chart.machines() for chart in charts], len(runs))
     contents = [chart.content() for chart in charts]
@@ -68,7 +80,7 @@ def charts_of(runs: Sequence[Run]) -> Charts:
             content["series"] = [chart.named(group) for group in groups]
             content["machines"] = of_machines
 
-    return Charts([one_line(title) for title in titled], contents, all_networks, complete)
+    return Charts([one_line(title) for title in titled], contents, all_networks, all_labels, complete)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +89,7 @@ class _Known:
 
     Attributes:
         index_of: runs' indices on the page.
+        labels: what the runs' networks are called.
         first: the first network's index on the page.
         places: networks' indices in `estimates`, by what all but their seed says.
         errors: of `drawn_errors` of these.
@@ -84,6 +97,7 @@ class _Known:
     """
 
     index_of: dict[Run, int]
+    labels: dict[Run, str]
     first: int
     places: dict[str, int]
     estimates: Sequence[Estimate]
@@ -155,17 +169,12 @@ class _Chart:
     def named(self, members: tuple[Run, ...]) -> dict[str, Any]:
         """Return label, family and indices of the runs of a point or curve."""
         first = members[0]
+        label = self.known.labels[first]
         return {
-            "label": self._labels[first],
+            "label": f"{label} · {one_line(recipe_title(first))}" if self.comparison.mixed else label,
             "family": legend_key(first),
             "runs": [self.known.index_of[run] for run in members],
         }
-
-    @cached_property
-    def _labels(self) -> dict[Run, str]:
-        runs = self.comparison.runs
-        labels = network_labels(runs, self.comparison.mixed)
-        return {run: one_line(label) for run, label in zip(runs, labels, strict=True)}
 
     @cached_property
     def _by_machine(self) -> dict[str, tuple[Run, ...]]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from benchmarks.analysis.comparisons import network_labels, recipe_title
+from benchmarks.analysis.comparisons import recipe_title
 from benchmarks.analysis.error_rates import FEWEST
 from benchmarks.analysis.estimates import FEWEST_MASKS, SEEDS_ALONE, Estimate
 from benchmarks.analysis.seeds import SeedGroup
@@ -41,8 +41,6 @@ TWO_SEEDS = (
 
 def leaderboard(charts: Charts) -> Table:
     """Return a row for each finished network, best result first within its data set; rows are keyed as the charts' networks."""
-    firsts = [group[0] for group, _, _ in charts.networks]
-    labels = network_labels(firsts, recipes=False)
     # Of several charts of a data set the last is of all its recipes, as these rows are; the page's script marks anew.
     whole = {chart["set"]: chart for chart in sorted(charts.charts, key=lambda chart: chart["mixed"])}
     best = {
@@ -59,8 +57,9 @@ def leaderboard(charts: Charts) -> Table:
         probability = best.get(index)
         on_front = "✓" if index in best else ""
         on_front += f" {percent(probability)}" if probability is not None else ""
-        rows.append(_row(group, estimate, labels[index], charts.data_sets[number_of_set], on_front))
-    numbers = (result_title(firsts), "95 % interval", "IoU", "seeds", "n", "parameters", "MACs", "training FLOPs")
+        rows.append(_row(group, estimate, charts.labels[index], charts.data_sets[number_of_set], on_front))
+    result = result_title([group[0] for group, _, _ in charts.networks])
+    numbers = (result, "95 % interval", "IoU", "seeds", "n", "parameters", "MACs", "training FLOPs")
     heads = ("network", "recipe", "data set", *numbers, BEST)
     basis = [estimate.basis_text for _, estimate, _ in charts.networks]
     has_sampling = any(SeedGroup(group, estimate).sampling_text for group, estimate, _ in charts.networks)

@@ -74,7 +74,7 @@ def _told_apart(names: Sequence[str], networks: Sequence[RateTrials]) -> list[st
 
 def _names(networks: Sequence[RateTrials]) -> list[str]:
     """Return what the charts call the networks."""
-    return _told_apart(network_labels([network.first for network in networks], recipes=False), networks)
+    return _told_apart(network_labels([network.first for network in networks]), networks)
 
 
 def _caption(networks: Sequence[RateTrials]) -> str:

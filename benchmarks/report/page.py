@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.analysis.comparisons import network_labels
+from benchmarks.analysis.comparisons import recipe_title
 from benchmarks.records.files import SWEEPS, read_json, write_atomic
 from benchmarks.records.runs import TABLES, Run, load_runs, uncollected
 from benchmarks.report import sections
@@ -149,10 +149,9 @@ def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
     Of each the index of its run, its data set and name, the titles of what it shows side by side, and the file in base64.
     """
     groups = [group for group, _, _ in drawn.networks]
-    labels = network_labels([group[0] for group in groups], recipes=True)
     index_of = {point["id"]: point["runs"][0] for chart in drawn.charts for point in chart["networks"]}
     strips, room, left_out = [], PICTURE_BYTES, 0
-    for key, (group, label) in enumerate(zip(groups, labels, strict=True)):
+    for key, (group, label) in enumerate(zip(groups, drawn.labels, strict=True)):
         run = group[0]
         panels = PANELS.get(str(run.record.get("task")), ())
         for path in run.pictures[:PICTURES_PER_NETWORK]:
@@ -160,7 +159,8 @@ def pictures(drawn: Charts) -> tuple[list[dict[str, Any]], int]:
             if room < 0:
                 left_out += 1
                 continue
-            picture = {"run": index_of[key], "data": run.data, "name": f"{run.data} · {label} · {path.stem}"}
+            name = f"{run.data} · {label} · {recipe_title(run)} · {path.stem}"
+            picture = {"run": index_of[key], "data": run.data, "name": name}
             strips.append(picture | {"panels": panels, "png": base64.b64encode(path.read_bytes()).decode()})
     return strips, left_out
 

@@ -324,6 +324,30 @@ def test_the_papers_figures_are_those_of_the_data_set(tmp_path: Path) -> None:
     assert len(points) > 10
 
 
+def test_leaderboard_and_charts_call_a_network_the_same(tmp_path: Path) -> None:
+    for data, recipe, overrides in (
+        ("digits", "resnet_digits", {}),
+        ("digits", "common", {"model.shortcut": "C"}),
+        ("fashion_mnist", "common", {"model.depth": 20}),
+    ):
+        for name in ("resnet20", "resnet29"):
+            make_run(tmp_path, name=name, data=data, recipe=recipe, overrides=overrides)
+    page = Page(write_page(tmp_path))
+    listed = sorted((row[2], row[0]) for row in page.networks().values())
+    drawn = [
+        (chart["data"], one["label"])
+        for chart in page.data["charts"]
+        if not chart["mixed"]
+        for one in chart["networks"]
+    ]
+    assert listed == sorted(drawn)
+    assert {name for data, name in listed if data == "fashion_mnist"} == {"resnet20", "resnet29"}
+    assert {name for data, name in listed if "resnet20" in name and data == "digits"} == {
+        "resnet20",
+        "resnet20, shortcut=C",
+    }
+
+
 def test_the_papers_figures_on_100_classes_stand_at_the_counts_of_100_classes(tmp_path: Path) -> None:
     make_run(tmp_path, name="resnet20", data="cifar100")
     [drawn] = Page(write_page(tmp_path)).data["charts"]

@@ -272,6 +272,16 @@ def test_families_are_drawn_over_their_cost_one_chart_per_data_set(tmp_path: Pat
     assert axis["range"][0] < math.log10(500) and axis["range"][1] > math.log10(2_001)
 
 
+def test_ticks_of_many_costs_leave_room_for_their_texts(tmp_path: Path) -> None:
+    for width in range(8, 28):
+        make_run(tmp_path, name=f"resnet20_w{width}", complexity={"macs": 40_000 * width**2})
+    [figure] = accuracy_view(tmp_path).figures
+    axis = figure.choices[0]["layout"]["xaxis"]
+    start, end = axis["range"]
+    gaps = [math.log10(right / left) / (end - start) for left, right in itertools.pairwise(axis["tickvals"])]
+    assert min(gaps) >= 0.05 and 10 <= len(gaps) < 19
+
+
 def test_without_the_experiment_all_runs_are_drawn_by_the_score_that_people_know(tmp_path: Path) -> None:
     known: dict[str, Any] = {
         **{"task": "detection", "data": "digit_scenes", "family": "mask_rcnn", "recipe": "mask_rcnn_digit_scenes"},

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.analysis.crossover import SPENT, Crossing, Curve, budget_text, cross
 from benchmarks.records.files import write_atomic
-from benchmarks.report.figures import Trace, figure, plain, points, seed_curve, ticks
+from benchmarks.report.figures import Trace, figure, log_axis, plain, points, seed_curve, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View, render
 from benchmarks.units import grouped
@@ -49,7 +49,7 @@ def _figure(curves: Sequence[Curve]) -> dict[str, Any]:
     first, budgets = curves[0], sorted({budget for curve in curves for budget in curve.errors})
     errors = [error for curve in curves for by_seed in curve.errors.values() for error in by_seed.values()]
     apart = min(errors) > 0 and max(errors) > 10 * min(errors)
-    y = {"type": "log", "dtick": "D2", "tickformat": "~g"} if apart else {"rangemode": "tozero"}
+    y = log_axis(errors) if apart else {"rangemode": "tozero"}
     x = ticks(budgets, [budget_text(budget, first.kind) for budget in budgets])
     return figure(
         traces,

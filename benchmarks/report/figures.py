@@ -194,6 +194,12 @@ def seeds_over(finished: Mapping[Any, Sequence[Run]], look: Look, name: str, lab
     return [filled, every, {**mean, "mode": "lines+markers", "marker": marked, "hovertext": hover}]
 
 
+def log_axis(values: Sequence[float]) -> dict[str, Any]:
+    """Return a logarithmic axis for values from zero on, with `0.02` at a tick where plotly's own would say `2`."""
+    digits = {"dtick": "D2"} if max(values) > 5 * min(values) else {}  # ticks at 1, 2 and 5 times powers of ten
+    return {"type": "log", "tickformat": "~g", **digits}
+
+
 def ticks(values: Sequence[float], texts: Sequence[str]) -> dict[str, Any]:
     """Return the ticks of an axis."""
     return {"tickvals": list(values), "ticktext": list(texts)}

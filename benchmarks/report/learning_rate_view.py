@@ -10,7 +10,7 @@ from benchmarks.analysis.comparisons import network_labels, recipe_title
 from benchmarks.analysis.learning_rates import RATE, RateTrials, rate_trials, without_a_loss
 from benchmarks.analysis.seeds import short_condition
 from benchmarks.records.runs import debugging_left_out, load_runs
-from benchmarks.report.figures import Trace, figure, line, mean_of_seeds, plain, points, ticks
+from benchmarks.report.figures import Trace, figure, line, log_axis, mean_of_seeds, plain, points, ticks
 from benchmarks.report.style import look_of
 from benchmarks.report.view import Figure, View, add_root, path_of, write
 from benchmarks.units import grouped, plural, si
@@ -39,7 +39,7 @@ def learning_rate_view(networks: Sequence[RateTrials]) -> View:
     kinds = grouped(networks, lambda network: (network.first.data, network.first.family))
     cost = sum(network.train_flops for network in networks)
     return View(
-        "Learning rates of the controlled comparison",
+        "Learning rates",
         "Each network has the rate with the lowest validation loss at the end of training (large mark), mean over the seeds. "
         f"Test images take no part in it. Finding the rates took {si(cost)}FLOPs of training.",
         [
@@ -85,7 +85,8 @@ def _caption(networks: Sequence[RateTrials]) -> str:
         if network.unfinished
     ]
     unfinished = f" Diverged, or not finished with all seeds: {', '.join(missing)}." if missing else ""
-    return f"{mean_of_seeds(counts) or 'One seed'}, each as a small mark.{unfinished}"
+    mean = mean_of_seeds(counts)
+    return (f"{mean}, each as a small mark." if mean else "One seed at each rate, as a small mark.") + unfinished
 
 
 def _over_rate(networks: Sequence[RateTrials]) -> dict[str, Any]:
@@ -109,12 +110,12 @@ def _over_rate(networks: Sequence[RateTrials]) -> dict[str, Any]:
             line(list(losses), list(losses.values()), look, name=name, opacity=opacity, hovertext=hover),
             points([network.best], [losses[network.best]], look, showlegend=False, hoverinfo="skip"),
         ]
-        traces[-2]["line"]["width"] = 1 + place
+        traces[-2]["line"]["width"] = 1 + min(1, 4 / len(networks)) * place
     rates = sorted({rate for network in networks for rate in network.runs})
     return figure(
         traces,
         {"title": "learning rate", "type": "log", **ticks(rates, [f"{rate:g}" for rate in rates])},
-        {"title": "validation loss (nats)", "type": "log"},
+        {"title": "validation loss (nats)", **log_axis([loss for trace in traces for loss in trace["y"]])},
     )
 
 

@@ -12,6 +12,7 @@ from benchmarks.analysis.learning_rates import rate_trials
 from benchmarks.config.compose import expand_all
 from benchmarks.records.runs import load_runs
 from benchmarks.report import learning_rate_view as view_module
+from benchmarks.report.figures import log_axis
 from benchmarks.report.learning_rate_view import learning_rate_view, networks_tried, rate_lines
 
 RATES = (0.025, 0.05, 0.1, 0.2, 0.4)
@@ -96,6 +97,23 @@ def test_the_command_reads_the_runs_once(
     assert roots == [tmp_path]
     assert "digits  resnet56  recipe.optimizer.lr=0.1" in capsys.readouterr().out
     assert "Mean of 2–5 seeds, each as a small mark." in (tmp_path / "views" / "learning_rates.html").read_text()
+
+
+def test_twenty_networks_over_a_wide_range_of_losses_are_drawn_legibly(tmp_path: Path) -> None:
+    for width, rate in itertools.product(range(1, 21), (0.1, 0.2)):
+        write(tmp_path, f"resnet20_w{width}", rate, 0, 2 * rate / width)
+    view = learning_rate_view(networks_tried(tmp_path))
+    [figure] = view.figures
+    assert (view.title, figure.caption) == ("Learning rates", "One seed at each rate, as a small mark.")
+    [chart] = figure.choices
+    widths = [trace["line"]["width"] for trace in chart["traces"] if trace["mode"] == "lines"]
+    assert len(widths) == 20 and widths == sorted(widths) and widths[0] >= 1 and widths[-1] <= 5
+    axes = [axis for name, axis in chart["layout"].items() if name.startswith(("xaxis", "yaxis"))]
+    assert len(axes) == 2 and all(
+        axis["type"] == "log" and ("ticktext" in axis or "tickformat" in axis) for axis in axes
+    )
+    assert chart["layout"]["yaxis"]["dtick"] == "D2"
+    assert "dtick" not in log_axis([0.3, 0.9])
 
 
 def test_a_rate_with_fewer_seeds_was_tried(tmp_path: Path) -> None:

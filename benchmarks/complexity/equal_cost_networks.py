@@ -28,9 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "U-Net, base_width of a ResNeXt, growth_rate of a DenseNet."
     )
     parser.epilog = (
-        "Where the width alone does not come so near, a second number moves as little as it must: base_channels of a ResNeXt, "
-        "initial_channels of a DenseNet, base_width of a bottleneck ResNet, depth of one of basic blocks. For a cost out of "
-        "reach the nearest ones in reach are printed, and the exit code is 2."
+        "Where the width alone does not come so near, a second number moves as little as it must, by 64 steps at most and up "
+        "to three times its default: base_channels of a ResNeXt, initial_channels of a DenseNet, base_width of a bottleneck "
+        "ResNet, depth of one of basic blocks, in steps of 6. For a cost out of reach the nearest ones in reach are printed, "
+        "and the exit code is 2."
     )
     terminal.add_overrides(parser, "; several values make several networks", nargs="+")
     targets = parser.add_mutually_exclusive_group(required=True)
@@ -104,17 +105,16 @@ def _row(overrides: Sequence[str], quantity: str, target: int, match: "Match") -
     if (cost.macs, cost.params) != (match.macs, match.params):
         raise RuntimeError(f"{' '.join(overrides)} measures {cost.macs} MACs and {cost.params} parameters, not {match}")
     name = trial.config["name"]
+    changed = {key: value for key, value in match.arguments.items() if value != match.were[key]}
     try:
         check(name, trial.config["data"]["num_classes"], cost)
     except ValueError:
-        name += "".join(f"_{key}{value}" for key, value in match.arguments.items())
+        name += "".join(f"_{key}{value}" for key, value in changed.items())
         overrides = [*overrides, f"name={name}"]
     miss = getattr(cost, quantity) / target - 1
-    changed = [
-        f"{key} {match.were[key]} → {value}" for key, value in match.arguments.items() if value != match.were[key]
-    ]
+    changes = ", ".join(f"{key} {match.were[key]} → {value}" for key, value in changed.items())
     counts = [f"{number:,}" for number in (target, cost.macs, cost.params)]
-    return [*overrides], [name, *counts, f"{miss:+.2%}", ", ".join(changed) or "nothing"]
+    return [*overrides], [name, *counts, f"{miss:+.2%}", changes or "nothing"]
 
 
 def _targets(text: str) -> list[int]:

@@ -22,8 +22,8 @@ from benchmarks.units import one_line
 
 TOLERANCE = 0.005
 LARGEST = 10**9  # parameters
-NEAR = 3  # the second number stays within a third and three times its default
-MOST_STEPS = 64  # and so many from it
+NEAR = 3  # the second number is up to so many times its default
+MOST_STEPS = 64  # and so many steps from it
 SHAPE_KEEPING = (nn.BatchNorm2d, nn.ReLU, nn.Dropout)
 QUANTITIES = {"macs": "MACs", "params": "parameters"}
 
@@ -206,8 +206,7 @@ class Network:
 
     def is_near(self, width: int, step: int) -> bool:
         """Whether the second number is not too far from its default."""
-        default, value = self.default(width), self.value(width, step)
-        return step == 0 or max(default / NEAR, self.least) <= value <= NEAR * default
+        return step == 0 or self.least <= self.value(width, step) <= NEAR * self.default(width)
 
     def _default(self, name: str) -> Callable[[int], int]:
         """The second number where nothing moves it, by width: as configured, or the channels of the stem, linear in it."""

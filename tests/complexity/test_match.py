@@ -131,6 +131,11 @@ def test_the_second_number_moves_no_more_than_it_must(overrides: list[str], targ
                 break
 
 
+def test_the_second_number_comes_down_to_its_least_value() -> None:
+    found = network("model=resnext", "data=digits", "model.base_channels=32").solve("macs", 159_616)
+    assert (found.arguments, found.macs) == ({"base_width": 1, "base_channels": 4}, 159_616)
+
+
 def test_of_a_target_out_of_reach_the_nearest_costs_are_told() -> None:
     net = network("model=unet", "data=nuclei")
     costs = {width: net.count(width, 0)["macs"] for width in range(1, 6)}
@@ -169,6 +174,9 @@ def test_a_network_of_another_width_does_not_bear_a_published_name(capsys: pytes
     assert trial.config["name"] == "resnet20_base_channels17"
     assert measured(trial).macs == wanted
     check(trial.config["name"], 10, measured(trial))
+    assert match(["model=densenet", "data=cifar10", "--macs", "0.3e9"]) == 0
+    [overrides] = re.findall(r"^python run\.py (.*)$", capsys.readouterr().out, re.MULTILINE)
+    assert overrides.endswith(" name=densenet_bc100_k12_initial_channels34")  # the growth rate is as it was
     with pytest.raises(ValueError, match="called resnet20 has"):
         check("resnet20", 10, measured(trial))
 
@@ -327,6 +335,14 @@ def test_the_headline_experiment_is_of_matched_costs() -> None:
         if trial.config["family"] != "unet":
             larger = sum(layer.macs * (1 if layer.kind == "linear" else more) for layer in cost.layers)
             assert abs(larger - more * target) <= TOLERANCE * more * target, trial.label
+
+
+@pytest.mark.slow
+def test_the_costs_of_the_headline_experiment_are_reached_from_the_defaults() -> None:
+    for trial in trials("experiment=compute_accuracy"):
+        target = float(trial.config["row"].partition("_")[2])
+        net = network(f"model={trial.config['family']}", f"data={trial.config['data']['name']}")
+        assert net.solve("macs", round(target)).macs == pytest.approx(target, rel=TOLERANCE), trial.label
 
 
 def test_the_networks_of_the_connectivity_experiment_cost_the_same() -> None:

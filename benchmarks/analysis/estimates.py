@@ -33,6 +33,7 @@ from benchmarks.records.runs import Run
 from benchmarks.units import as_key, grouped, number, plural
 
 SEEDS_ALONE = "seeds alone"
+ALIKE = "trained alike (one learning rate, the same other overrides of training, one budget)"  # whose spread is pooled
 FEWEST_MASKS = 10  # test images: the normal deviate in place of Student's holds 92 % of ten, 70 % of two
 TOLERANCE = 1e-5  # of a rate: between the outcomes' score and the recorded one, which is in single precision
 # By a group's first run, what its outcomes say: the table and the page ask for the same.
@@ -356,7 +357,7 @@ def _errors(outcomes: Any, name: str) -> Any:
 
 
 def _comparable(run: Run) -> str:
-    """What agrees between networks whose spread over seeds may be pooled: test, budget and overrides of training."""
+    """What agrees between networks whose spread over seeds may be pooled: the test, and what `ALIKE` says."""
     overrides = {key: value for key, value in run.part("overrides").items() if not key.startswith("model.")}
     budget = run.part("protocol").get("budget") or {}
     return as_key([run.test_key, budget.get("kind"), budget.get("limit"), overrides])

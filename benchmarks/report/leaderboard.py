@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.analysis.comparisons import recipe_title
 from benchmarks.analysis.error_rates import FEWEST
-from benchmarks.analysis.estimates import FEWEST_MASKS, SEEDS_ALONE, Estimate
+from benchmarks.analysis.estimates import ALIKE, FEWEST_MASKS, SEEDS_ALONE, Estimate
 from benchmarks.analysis.seeds import SeedGroup
 from benchmarks.records.runs import Run
 from benchmarks.report.chart_data import Charts
@@ -30,8 +30,8 @@ ALONE = (
 )
 SAMPLING = "Point at it for the standard error that the choice of test images adds."
 POOLED = (
-    "The spread over seeds is pooled over the networks between which Bartlett’s test finds no difference. Point at an interval "
-    "for their number."
+    f"The spread over seeds is pooled over networks {ALIKE} between which Bartlett’s test finds no difference. Point at an "
+    "interval for their number."
 )
 TWO_SEEDS = (
     f"Below {FEWEST} seeds a network has an interval only where the outcomes of its test images are stored and its spread is "

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from benchmarks.analysis.estimates import SEEDS_ALONE
+from benchmarks.analysis.estimates import ALIKE, SEEDS_ALONE
 from benchmarks.analysis.published import FIGURES, PublishedTable, tables
 from benchmarks.analysis.reproduction import (
     DIFFERS,
@@ -115,7 +115,9 @@ def legend(table: PublishedTable, rows: Sequence[Line]) -> list[str]:
             f"{SEEDS_ALONE}: an interval without stored outcomes tells of other trainings, not of other test images"
         )
     if any(one.components is not None and one.components.shared for one in estimated):
-        notes.append("the spread over seeds is pooled over rows where Bartlett's test does not tell it apart (5 %)")
+        notes.append(
+            f"the spread over seeds is pooled over rows {ALIKE} where Bartlett's test does not tell it apart (5 %)"
+        )
     notes += dict.fromkeys(f"left out: {text}" for one in estimated for text in one.left_out)
     runnable = [row for row in table.rows if row.runnable]
     for note, noted in grouped(table.rows, lambda row: row.note).items():

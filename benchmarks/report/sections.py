@@ -6,7 +6,7 @@ from collections.abc import Container, Sequence
 from benchmarks import terminal
 from benchmarks.analysis import published
 from benchmarks.analysis.differences import differences
-from benchmarks.analysis.estimates import FEWEST_MASKS
+from benchmarks.analysis.estimates import ALIKE, FEWEST_MASKS
 from benchmarks.analysis.scaling import equal_errors, families
 from benchmarks.analysis.seeds import baseline_comparisons, seed_groups, short_labels
 from benchmarks.complexity.cost import uncounted_line
@@ -40,7 +40,7 @@ def means(runs: Sequence[Run], said: Container[str]) -> Table:
         "Mean and sample standard deviation over seeds, and the 95 % interval of the mean over other trainings and other test "
         "images. Seeds alone: over other trainings only, as the outcomes of test images are not stored or are of fewer than "
         f"{FEWEST_MASKS} masks; sampling is the standard error that the choice of test images adds. Pooled: the spread of "
-        "several networks' seeds, as Bartlett's test tells no difference."
+        f"the seeds of several networks {ALIKE}, as Bartlett's test tells no difference."
     )
     left_out = dict.fromkeys(f"Left out: {text}." for group in groups for text in group.estimate.left_out)
     numbers = ("mean ± std", "95 % interval", "sampling")

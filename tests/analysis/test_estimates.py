@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,9 @@ from benchmarks.analysis.estimates import Estimate, compare, estimate_of_values,
 from benchmarks.analysis.seeds import same_but_seed, seed_groups
 from benchmarks.records.outcomes import OUTCOMES, Outcomes, read_outcomes, write_outcomes
 from benchmarks.records.runs import load_runs
+from benchmarks.report.chart_data import charts_of
+from benchmarks.report.leaderboard import leaderboard
+from benchmarks.report.sections import means
 
 IMAGES = 450
 RNG = np.random.default_rng(0)
@@ -272,6 +276,7 @@ def test_spread_is_pooled_over_networks_of_one_budget_and_said(tmp_path: Path) -
         ({}, 2),
         ({"overrides": {"model.depth": 8}}, 2),
         ({"overrides": {"trainer.precision": "bf16-mixed"}}, 1),
+        ({"overrides": {"recipe.optimizer.lr": 0.4}}, 1),
         ({"protocol": {"budget": {"kind": "train_flops", "limit": 1e10}}}, 1),
         ({"protocol": {"budget": {"kind": "train_seconds", "limit": 1e9}}}, 1),
         ({"protocol": {"budget": {"kind": "train_flops", "limit": 1e9}, "checkpoint": "best"}}, 1),
@@ -284,6 +289,19 @@ def test_spread_is_pooled_where_budget_options_and_images_agree(change: dict, ne
         rows = np.array([np.arange(IMAGES) < wrong + more for more in (-2, 0, 2)])
         classified(tmp_path, name, rows, **(budget | own))
     assert [one.networks for one in estimated(tmp_path)] == [networks] * 2
+
+
+def test_tables_of_two_learning_rates_say_that_networks_of_one_are_pooled(tmp_path: Path) -> None:
+    for wrong, rate in ((22, 0.1), (31, 0.1), (25, 0.4), (34, 0.4), (40, 0.4)):
+        rows = np.array([np.arange(IMAGES) < wrong + more for more in (-2, 0, 2)])
+        classified(tmp_path, f"net{wrong}", rows, overrides={"recipe.optimizer.lr": rate})
+    runs, _ = load_runs(tmp_path)
+    said = means(runs, ())
+    pooled_over = Counter(str(row[4]).rpartition("pooled over ")[2] for row in said.rows)
+    assert pooled_over == {"2 networks": 2, "3 networks": 3}
+    assert "networks trained alike (one learning rate, " in " ".join(said.notes)
+    [on_page] = [note for note in leaderboard(charts_of(runs)).notes if "pooled" in note]
+    assert "networks trained alike (one learning rate, " in on_page
 
 
 def test_a_score_of_masks_varies_over_images_as_the_jackknife_says(tmp_path: Path) -> None:

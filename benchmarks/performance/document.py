@@ -3,6 +3,7 @@
 import argparse
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,7 +203,8 @@ def render(records: Mapping[str, Mapping[str, Any]]) -> str:
     parts = [HEAD]
     if not any(record["environment"]["device"] == "cuda" for record in records.values()):
         parts.append(NO_GPU)
-    parts += [_section(record) for record in records.values()]
+    titles = Counter(record["title"] for record in records.values())
+    parts += [_section(record, titles[record["title"]] > 1) for record in records.values()]
     return "".join(parts)
 
 
@@ -261,7 +263,8 @@ def _place(path: Path) -> tuple[int, str]:
     return KINDS.index(kind) if kind in KINDS else len(KINDS), path.stem
 
 
-def _section(record: Mapping[str, Any]) -> str:
+def _section(record: Mapping[str, Any], name_machine: bool) -> str:
+    """Return a record as a section; its heading names the machine where another has that title."""
     columns, environment = record["columns"], record["environment"]
     lines = [
         [heading for heading, _ in columns.values()],
@@ -276,8 +279,9 @@ def _section(record: Mapping[str, Any]) -> str:
         f"{environment['device_name']}, {environment['cores']} cores, {environment['threads']} threads, "
         f"{environment['memory_bytes'] / 2**30:.0f} GiB; Python {environment['python']}, {versions}"
     ).replace(" 1 threads", " 1 thread")
+    where = f", on {environment['device_name']}" * name_machine
     return (
-        f"\n## {record['title']}\n\n{table}\n\n{of_today(record['note'])}\n\n"
+        f"\n## {record['title']}{where}\n\n{table}\n\n{of_today(record['note'])}\n\n"
         f"*`{of_today(record['command'])}`, {record['measured'][:10]}; {machine}.*\n"
     )
 

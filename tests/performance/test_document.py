@@ -38,6 +38,11 @@ def test_the_committed_page_is_what_the_records_say():
     assert main([]) == 0, "python -m benchmarks measure page --write"
 
 
+def test_no_two_sections_have_one_heading():
+    headings = Counter(line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    assert headings["## Whole processes, on AMD EPYC (AVX2)"] == 1 and set(headings.values()) == {1}
+
+
 def test_every_committed_figure_has_its_command_hardware_and_versions():
     records = read_records()
     assert {"step_cost-cpu", "input-cpu", "start_up-cpu", "logging_cost-cpu"} <= set(records)

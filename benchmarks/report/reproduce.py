@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train what is missing of a published table, and judge it. Exit code 0: every figure is reproduced; 1: one differs by "
         "more than chance over all figures (Holm, p < 0.05); 2: open, as a row has not been run, or too few seeds tell. "
-        "OUTPUT_ROOT/tables/TABLE.verdict.json says so for programs."
+        "OUTPUT_ROOT/tables/TABLE.verdict.json says so for programs. A wrong call ends with 2, too, and leaves "
+        "that file as it was."
     )
     parser.epilog = (
         f"Without a seed, {SEEDS}. launch.budget.device_hours=… refuses a sweep whose forecast is above it; --hours stops one "

@@ -143,6 +143,22 @@ def test_what_cannot_be_judged_is_refused_before_training(
     assert not trained and not list(tmp_path.iterdir())
 
 
+def test_a_wrong_call_ends_as_an_open_table_but_leaves_the_verdict_file_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"output_root={tmp_path}"
+    assert reproduce([TABLE, f"row={ROW.row}", root, "--hours", "0"]) == 2
+    [file] = tmp_path.rglob("*.verdict.json")
+    before = file.read_bytes()
+    capsys.readouterr()
+    assert reproduce([TABLE, "row=none", root]) == 2
+    assert reproduce([f"{TABLE}7", root]) == 2
+    with pytest.raises(SystemExit, match="^2$"):
+        reproduce([TABLE, root, "--hours", "-1"])
+    assert capsys.readouterr().err.count("report reproduce: ") == 3
+    assert [file] == [*tmp_path.rglob("*.verdict.json")] and file.read_bytes() == before
+
+
 def test_what_is_missing_is_trained_by_run_py(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -164,5 +164,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the view of cardinality."""
     named = any(override.startswith("experiment=") for override in arguments.overrides)
-    trials = expand_all([*([] if named else [f"experiment={EXPERIMENT}"]), *arguments.overrides])
+    try:
+        trials = expand_all([*([] if named else [f"experiment={EXPERIMENT}"]), *arguments.overrides])
+    except ConfigurationError as error:
+        of_key = str(error).startswith(("no key 'model.cardinality'", "no file sets model.cardinality"))
+        if named or not of_key:
+            raise
+        raise ConfigurationError("cardinality is of model=resnext") from error  # the key is the experiment's
     write(cardinality_view(trials), arguments, path_of(trials[0].config["output_root"], "cardinality"))

@@ -106,7 +106,7 @@ def deconvolution_view(trials: Sequence[Trial]) -> View:
         [
             Figure(
                 "Checkerboards: kernel against stride",
-                "How an image of ones comes out, as a part of the mean; an edge of the square is 12 output pixels. Where the "
+                f"How an image of ones comes out, as a part of the mean, each in {SHOWN}×{SHOWN} output pixels. Where the "
                 "stride divides the kernel, every output pixel gets equally many taps: with equal weights the output is even. "
                 "With random weights it is not: the pixels between two steps have weights of their own.",
                 [_boards(random) for random in (False, True)],

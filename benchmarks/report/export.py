@@ -19,7 +19,7 @@ from benchmarks.config.trial import WIRING, flatten
 from benchmarks.records.files import RECORD, read_config, write_atomic
 from benchmarks.records.runs import Run, load_runs, uncollected
 from benchmarks.terminal import with_bar
-from benchmarks.units import csv_text, one_line
+from benchmarks.units import csv_text, one_line, plural
 
 FORMATS = ("parquet", "csv")
 FREE = ("overrides",)  # mappings whose keys are the user's
@@ -112,7 +112,7 @@ def run(arguments: argparse.Namespace) -> None:
         for name, table in (("runs", table_of_runs), ("history", history)):
             path = out / f"{name}.{arguments.format}"
             write_table(table, path)
-            print(f"{name:<8} {path}  {len(table['directory']):,} rows, {len(table)} columns")
+            print(f"{name:<8} {path}  {plural(len(table['directory']), 'row')}, {plural(len(table), 'column')}")
         problems += [*unread, *no_config]
     for problem in problems:
         print(f"not read: {problem}", file=sys.stderr)

@@ -192,7 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Send runs that were made offline, or only came half-way, to the W&B server, and read them back. It may be called as "
         "often as one likes. Exit code 1 if a run is not on the server in the end."
     )
-    parser.add_argument("folder", nargs="?", default="outputs", type=Path, help="default: outputs")
+    parser.add_argument("folder", metavar="FOLDER", nargs="?", default="outputs", type=Path, help="default: outputs")
     parser.add_argument(
         "--to", metavar="ENTITY/PROJECT", help="instead of logger.entity and logger.project of the runs"
     )

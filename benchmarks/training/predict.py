@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"prints the class of each image and writes {CLASSES} with the probabilities of all classes. One of detection writes "
         f"{RESULTS}, in COCO's format with boxes and run-length masks, and draws the objects of a score from {SHOWN} on into "
         "<name>_objects.png. An image that cannot be read, or that the network does not take, is left out and named at "
-        "the end."
+        "the end; where a file is missing, nothing is written."
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="folder of the run, as in outputs/nuclei/…/seed0")
     parser.add_argument(

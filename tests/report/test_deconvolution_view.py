@@ -85,6 +85,7 @@ def test_the_published_u_net_has_four(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [layer.macs for layer in layers] == [c * (c // 2) * 4 * side**2 for c, side in sides.items()]
     boards, bars = deconvolution_view([trial]).figures
     assert len(boards.choices[0]["traces"]) == len(STRIDES) * len(KERNELS)
+    assert "each in 12×12 output pixels" in boards.caption
     assert bars.choices[0]["traces"][0]["y"] == [layer.macs for layer in layers] and f"{total:,}" in bars.caption
 
     path = tmp_path / "deconvolution.html"

@@ -156,12 +156,15 @@ def test_every_value_of_the_configuration_is_a_column(tmp_path: Path, capsys: py
     assert "seed1/config.yaml is damaged" in capsys.readouterr().err
 
 
-def test_rows_of_the_history_have_the_name_and_seed_and_the_points_of_training_as_json(tmp_path: Path) -> None:
+def test_rows_of_the_history_have_the_name_and_seed_and_the_points_of_training_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     costs = {"samples_seen": 1, "train_flops": 1, "wall_s": 1.0}
     steps = {"step": [50, 100], "train_flops": [5, 10], "loss": [2.5, 1.5], "lr": [0.1, 0.1]}
     rows = [{**costs, "epoch": 1, "step": 40}, {**costs, "epoch": 2, "step": 110, "steps": steps}]
     make_run(tmp_path, name="resnet20", seed=7, history=rows)
     assert main([str(tmp_path), "--format", "csv"]) == 0
+    assert "runs.csv  1 row, " in capsys.readouterr().out
     with (tmp_path / "history.csv").open(encoding="utf-8", newline="") as file:
         first, second = csv.DictReader(file)
     assert [(row["name"], row["seed"], row["step"]) for row in (first, second)] == [

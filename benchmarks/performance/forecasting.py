@@ -29,14 +29,18 @@ CACHE = "plan.json"
 FORKED_S, FRESH_S = 3.0, 15.0
 
 
+class UnknownLengthError(ValueError):
+    """A trial that can run, but whose number of steps is not known before."""
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What one trial will cost.
 
     Attributes:
-        problem: why it cannot run, or cannot be forecast. The costs are then None, but of a row of a published table whose data
-            cannot be read: they are for the paper's number of training images, without evaluation.
-        unmeasured: why there is no device time.
+        problem: why it cannot run. The costs are then None, but of a row of a published table whose data cannot be read: they
+            are for the paper's number of training images, without evaluation.
+        unmeasured: why there is no device time. Training FLOPs are None too where the number of steps is not known before.
         device_s: seconds of all its devices. memory_bytes: of one process, beside what Python and the libraries take.
     """
 
@@ -112,7 +116,7 @@ def _forecast(trial: Trial, results: Results, flops_per_s: float | None, measure
 
 
 def _costs(trial: Trial, results: Results, flops_per_s: float | None, measure: bool) -> Forecast:
-    """Return the forecast. Raises ValueError for a missing network or data set, and for a length that is not known before."""
+    """Return the forecast. Raises ValueError for a missing network or data set, and for a length of no step."""
     config, trainer, batch = trial.config, trial.config["trainer"], trial.config["recipe"]["batch_size"]
     net = _network(config, results)
     problem = None
@@ -126,7 +130,7 @@ def _costs(trial: Trial, results: Results, flops_per_s: float | None, measure: b
     step_flops = batch * net["train_flops_per_sample"]
     step: dict[str, Any] = {"step_s": None, "memory_bytes": None, "hardware": None}
     unmeasured = None
-    startup = 0.0
+    startup = compiling = 0.0
     if flops_per_s is not None:
         step["step_s"] = step_flops / (flops_per_s * devices)
         step["hardware"] = f"a stated {quantity(flops_per_s, 'FLOPs/s')}"
@@ -134,19 +138,24 @@ def _costs(trial: Trial, results: Results, flops_per_s: float | None, measure: b
         startup = FORKED_S if can_fork() and not on_gpu(config) else FRESH_S
         try:
             step = _step(config, measure, results)
+            compiling = max(0.0, step["first_s"] - step["step_s"])
         except ValueError as error:
             unmeasured = str(error)
         if missing := missing_resources(trial, config["launch"]["workers"]):
             step, unmeasured = step | {"step_s": None}, missing
     step_s = step["step_s"]
-    steps, evaluations = _length(config, data["counts"]["train"], step_flops, step_s, unmeasured)
+    try:
+        steps, evaluations = _length(config, data["counts"]["train"], step_flops, step_s, compiling, unmeasured)
+    except UnknownLengthError as error:
+        memory = step["memory_bytes"]
+        return Forecast(trial, problem=problem, unmeasured=str(error), params=net["params"], memory_bytes=memory)
     device_s = None
     if step_s is not None:
         flops = sum(
             times * data["counts"][split] * _passes(config, net, data["shapes"], split) * net["flops"]
             for split, times in (("val", evaluations), ("test", 1))
         )
-        device_s = devices * (startup + steps * step_s + (flops * step_s / step_flops if flops else 0))
+        device_s = devices * (startup + compiling + steps * step_s + (flops * step_s / step_flops if flops else 0))
     return Forecast(
         trial,
         problem=problem,
@@ -171,7 +180,7 @@ def training_steps(config: dict[str, Any], step_s: float, results: Results) -> i
         ValueError: there is no such network or data set, or the length is not known before.
     """
     step_flops = config["recipe"]["batch_size"] * _network(config, results)["train_flops_per_sample"]
-    return _length(config, _images(config, results)["counts"]["train"], step_flops, step_s, None)[0]
+    return _length(config, _images(config, results)["counts"]["train"], step_flops, step_s, 0.0, None)[0]
 
 
 def _network(config: dict[str, Any], results: Results) -> dict[str, Any]:
@@ -189,9 +198,23 @@ def _images(config: dict[str, Any], results: Results) -> dict[str, Any]:
 
 
 def _length(
-    config: dict[str, Any], count: int, step_flops: int, step_s: float | None, unmeasured: str | None
+    config: dict[str, Any],
+    count: int,
+    step_flops: int,
+    step_s: float | None,
+    compiling_s: float,
+    unmeasured: str | None,
 ) -> tuple[int, int]:
-    """Return steps and evaluations over ``count`` images, as ``benchmarks.training.budget`` and Lightning end a run."""
+    """Return steps and evaluations over ``count`` images, as ``benchmarks.training.budget`` and Lightning end a run.
+
+    Args:
+        compiling_s: what the first step takes more than ``step_s``; a budget of seconds counts it.
+        unmeasured: why there is no ``step_s``.
+
+    Raises:
+        UnknownLengthError: a budget of joules, or one of seconds without ``step_s``.
+        ValueError: an epoch or a budget of FLOPs covers no step.
+    """
     trainer, batch = config["trainer"], config["recipe"]["batch_size"]
     per_epoch = count // batch
     if (limit := trainer["limit_train_batches"]) is not None:
@@ -199,7 +222,7 @@ def _length(
     if per_epoch < 1:
         raise ValueError(f"an epoch needs at least one batch of {batch} images, the training split has {count}")
     if trainer.get("max_train_joules") is not None:
-        raise ValueError("trainer.max_train_joules cannot be forecast: how many steps it covers is not known")
+        raise UnknownLengthError("trainer.max_train_joules cannot be forecast: how many steps it covers is not known")
     if (flops := trainer.get("max_train_flops")) is not None:
         if not step_flops:
             raise ValueError("trainer.max_train_flops: a step costs 0 FLOPs: no product of the network is counted")
@@ -208,8 +231,8 @@ def _length(
             raise ValueError(f"trainer.max_train_flops={flops:g} does not cover one step of {step_flops:.3g} FLOPs")
     elif (seconds := trainer.get("max_train_seconds")) is not None:
         if step_s is None:
-            raise ValueError(f"trainer.max_train_seconds needs the time of a step: {unmeasured}")
-        steps = math.ceil(seconds / step_s)
+            raise UnknownLengthError(f"trainer.max_train_seconds needs the time of a step: {unmeasured}")
+        steps = max(1, math.ceil((seconds - compiling_s) / step_s))
     else:
         steps = per_epoch * trainer["max_epochs"]
     return steps, math.ceil(math.ceil(steps / per_epoch) / config["recipe"].get("validate_every", 1))

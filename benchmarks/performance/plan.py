@@ -13,7 +13,7 @@ from benchmarks.config.trial import ConfigurationError, Impossible, Trial
 from benchmarks.launch.checks import check_distinct
 from benchmarks.performance.document import HOURS, MIB, SI, Columns, named, table
 from benchmarks.performance.forecasting import FORKED_S, FRESH_S, Forecast, forecast
-from benchmarks.units import device_hours, grouped, plural, quantity
+from benchmarks.units import MISSING, device_hours, grouped, plural, quantity
 
 LIMITS = ("train_flops", "device_hours", "money")
 FOLD_ABOVE = 30  # rows
@@ -86,13 +86,16 @@ def check_budget(trials: Sequence[Trial | Impossible], ran: Sequence[Trial] = ()
         return
     if "money" in limits and price is None:
         raise ConfigurationError("launch.budget.money needs launch.price_per_device_hour")
-    forecasts = forecast(trials, measure=limits.keys() != {"train_flops"})
+    by_time = any(isinstance(one, Trial) and one.config["trainer"].get("max_train_seconds") for one in trials)
+    forecasts = forecast(trials, measure=by_time or limits.keys() != {"train_flops"})
     left = [one for one in forecasts if one.remains]
-    sums = _sums([*left, *forecast(ran)], price)
+    counted = [*left, *forecast(ran)]
+    sums = _sums(counted, price)
     sums["device_hours"] = sums["device_s"] and sums["device_s"] / 3600
     for name, limit in limits.items():
         if left and sums[name] is None:
-            unknown = next(one for one in left if one.device_s is None)
+            needed = "train_flops" if name == "train_flops" else "device_s"
+            unknown = next(one for one in counted if getattr(one, needed) is None)
             raise ConfigurationError(
                 f"launch.budget.{name} cannot be checked: {unknown.trial.label}: {unknown.unmeasured}"
             )
@@ -108,7 +111,7 @@ def check_budget(trials: Sequence[Trial | Impossible], ran: Sequence[Trial] = ()
 
 def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> None:
     """Print the table, many trials folded over their seeds, what remains, where figures come from, and what cannot run."""
-    possible = [one for one in forecasts if one.finished or one.train_flops is not None]
+    possible = [one for one in forecasts if one.problem is None or one.train_flops is not None]
     left = [one for one in possible if not one.finished]
     price = None
     folded: dict[Any, list[Forecast]] = {}
@@ -134,7 +137,7 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
     finished = sum(one.finished for one in forecasts)
     hours = "" if total["device_s"] is None else f", {device_hours(total['device_s'])}"
     done = f"; {finished} done" if finished else ""
-    flops = quantity(total["train_flops"], "FLOPs")
+    flops = f"{MISSING} FLOPs" if total["train_flops"] is None else quantity(total["train_flops"], "FLOPs")
     if possible:
         remain = f"{len(left)} of {plural(len(forecasts), 'run')} {'remains' if len(left) == 1 else 'remain'}"
         say(f"{remain}: {flops} of training{hours}{done}.", "bold")
@@ -150,8 +153,8 @@ def _print(console: Console, forecasts: Sequence[Forecast], stated: bool) -> Non
         hardware = ", ".join(dict.fromkeys(one.hardware for one in left if one.hardware))
         say(
             f"Device time and memory: training steps measured on {hardware}; evaluation by its FLOPs at that rate; "
-            f"{FORKED_S:g} s of start-up a run, {FRESH_S:g} s on a GPU. Memory: of one process, beside what the libraries "
-            "take.",
+            f"{FORKED_S:g} s of start-up a run, {FRESH_S:g} s on a GPU, and what the first step takes more, as it compiles. "
+            "Memory: of one process, beside what the libraries take.",
             "dim",
         )
     if any(one.problem for one in left):
@@ -170,9 +173,6 @@ def _row(group: Sequence[Forecast], price: float | None, counted: bool) -> dict[
     trial: Any = group[0].trial
     done = sum(one.finished for one in group)
     status = "done" if done == len(group) else f"{done} done" if done else ""
-    sums = _sums(group, price)
-    if any(one.train_flops is None for one in group):  # of what another tool trained
-        sums["train_flops"] = None
     return {
         "network": trial.config["name"],
         "data": trial.config["data"]["name"],
@@ -180,16 +180,17 @@ def _row(group: Sequence[Forecast], price: float | None, counted: bool) -> dict[
         "seed": str(len(group) if counted else trial.config["seed"]),
         "params": group[0].params,
         "status": "no data" if group[0].problem else status,
-        **sums,
+        **_sums(group, price),
     }
 
 
 def _sums(group: Sequence[Forecast], price: float | None) -> dict[str, Any]:
-    """Return FLOPs, seconds of devices and money in all, None unless all have a time; and bytes, the most of any."""
+    """Return FLOPs, seconds of devices and money in all, None unless all have them; and bytes, the most of any."""
+    flops = [one.train_flops for one in group if one.train_flops is not None]
     times = [one.device_s for one in group if one.device_s is not None]
     device_s = sum(times) if times and len(times) == len(group) else None
     return {
-        "train_flops": sum(one.train_flops or 0 for one in group),
+        "train_flops": sum(flops) if len(flops) == len(group) else None,
         "device_s": device_s,
         "memory_bytes": max((one.memory_bytes or 0 for one in group), default=0) or None,
         "money": None if device_s is None else device_s / 3600 * (price or 0),

@@ -34,11 +34,13 @@ from benchmarks.training.budget import Budget
 from benchmarks.training.environment import environment
 from benchmarks.training.stopping import StopRequest
 from benchmarks.training.train import tuned_arguments
-from benchmarks.units import device_hours, quantity
+from benchmarks.units import MISSING, device_hours, quantity
 from lightning_modules.nets import UNet
 from lightning_modules.tiling import predict_by_tiles
 
 plan = command("plan")
+
+MEASURED = {"step_s": 1.0, "first_s": 1.0, "memory_bytes": 1, "hardware": "a test"}
 
 
 def forecast(
@@ -59,7 +61,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_forecast_of_flops_is_what_a_run_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(forecasting, "ask", lambda *_: {"step_s": 0.5, "memory_bytes": 10**8, "hardware": "a test"})
+    monkeypatch.setattr(forecasting, "ask", lambda *_: MEASURED | {"step_s": 0.5, "first_s": 0.5})
     root = tmp_path / "outputs"
     overrides = [
         "model=resnet", "trainer=ddp", "trainer.accelerator=cpu", "cluster.oversubscribe=true", "recipe.epochs=2",
@@ -103,7 +105,7 @@ def test_the_forecast_of_flops_is_what_a_run_records(
 def test_the_length_of_a_run(overrides: list[str], steps: int, evaluations: int) -> None:
     [trial] = expand(overrides, multirun=False)
     assert isinstance(trial, Trial)
-    assert forecasting._length(trial.config, 1197, 10_000, 0.5, None) == (steps, evaluations)
+    assert forecasting._length(trial.config, 1197, 10_000, 0.5, 0.0, None) == (steps, evaluations)
     if (limit := trial.config["trainer"].get("max_train_flops")) is not None:
         assert Budget("train_flops", limit, 10_000, 12, StopRequest(60)).total == steps
 
@@ -122,7 +124,23 @@ def test_a_length_that_is_not_known_is_refused(override: str, step_flops: int, s
     [trial] = expand([override], multirun=False)
     assert isinstance(trial, Trial)
     with pytest.raises(ValueError, match=re.escape(said)):
-        forecasting._length(trial.config, 1197, step_flops, None, "no GPU")
+        forecasting._length(trial.config, 1197, step_flops, None, 0.0, "no GPU")
+
+
+def test_compiling_takes_time_once_and_of_a_budget_of_seconds(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def costs(first_s: float, *overrides: str) -> tuple[float, float]:
+        monkeypatch.setattr(forecasting, "_step", lambda *_: MEASURED | {"step_s": 0.5, "first_s": first_s})
+        [one] = forecast(expand(["trainer.accelerator=cpu", *overrides, f"output_root={kept}"], multirun=False), None)
+        assert one.train_flops is not None and one.device_s is not None
+        return one.train_flops, one.device_s
+
+    flops, device_s = costs(0.5)
+    assert costs(59.5) == (flops, pytest.approx(device_s + 59)) and costs(0.4) == (flops, device_s)
+    eager, eager_s = costs(0.5, "trainer.max_train_seconds=100")
+    compiled, compiled_s = costs(59.5, "trainer.max_train_seconds=100")
+    assert compiled / eager == pytest.approx(82 / 200)
+    assert 100 < compiled_s < eager_s, "it evaluates less often"
+    assert costs(59.5, "trainer.max_train_seconds=10")[0] / eager == pytest.approx(1 / 200)
 
 
 def test_a_network_of_which_nothing_is_counted_takes_no_time_at_a_stated_throughput(kept: Path) -> None:
@@ -170,7 +188,7 @@ def test_auto_is_forecast_in_the_setting_that_runs_take(tmp_path: Path, monkeypa
 
     def ask(module: str, specification: dict[str, Any], *_: Any) -> dict[str, Any]:
         asked.append(specification)
-        return {"step_s": 1.0, "memory_bytes": 1, "hardware": "a test"}
+        return MEASURED
 
     here = hardware(environment(CPU))
     monkeypatch.setattr(forecasting, "ask", ask)
@@ -237,9 +255,53 @@ def test_a_sweep_above_its_budget_is_not_started(limits: list[str], said: str | 
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
+JOULES = "trainer.max_train_joules=1e9"
+DETECTOR = ["model=mask_rcnn", "data=digit_scenes", "trainer.max_train_seconds=3600"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "limit", "said"),
+    [
+        (["model=resnet", JOULES], "device_hours", "max_train_joules cannot be forecast"),
+        (["model=resnet", "trainer.max_train_joules=null,1e9"], "train_flops", "max_train_joules cannot be forecast"),
+        (DETECTOR, "device_hours", "max_train_seconds needs the time of a step: steps of a detector"),
+        (DETECTOR, "train_flops", "max_train_seconds needs the time of a step: steps of a detector"),
+    ],
+)
+def test_a_sweep_of_unknown_length_is_not_started(
+    overrides: list[str], limit: str, said: str, kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasting, "ask", lambda *_: MEASURED)
+    trials = expand([*overrides, "trainer.accelerator=cpu", f"launch.budget.{limit}=1e-6", f"output_root={kept}"], True)
+    with pytest.raises(ConfigurationError) as error:
+        check_budget(trials)
+    assert str(error.value).startswith(f"launch.budget.{limit} cannot be checked: {trials[-1].label}: trainer.{said}")
+
+
+def test_a_budget_of_flops_holds_for_training_that_ends_by_the_clock(
+    kept: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasting, "ask", lambda *_: MEASURED)
+    # A batch of which no step was measured before.
+    given = ["model=resnet", "recipe.batch_size=48", "trainer.accelerator=cpu", f"output_root={kept}"]
+    given.append("trainer.max_train_seconds=3")
+    with pytest.raises(ConfigurationError, match="nothing was started: train_flops of what remains .1 of 1 runs. is"):
+        check_budget(expand([*given, "launch.budget.train_flops=1"], multirun=True))
+    check_budget(expand([*given, "launch.budget.train_flops=1e12"], multirun=True))
+
+
+def test_a_run_of_unknown_length_can_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["model=resnet", "trainer.accelerator=cpu", f"output_root={tmp_path}", "--no-measure"]
+    assert plan([*given, "trainer.max_train_seconds=3600,null"]) == 0
+    out = capsys.readouterr().out
+    assert f"2 of 2 runs remain: {MISSING} FLOPs of training." in out and "Cannot run" not in out
+    assert "trainer.max_train_seconds needs the time of a step: its steps have not been measured on this machine" in out
+    rows = [line.split() for line in out.splitlines() if line.split()[:1] in (["resnet20"], ["remains"])]
+    assert [row[-1] for row in rows] == [MISSING, "G", MISSING]
+
+
 def test_limits_of_time_and_money(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    measured = {"step_s": 1.0, "memory_bytes": 1, "hardware": "a test"}
-    monkeypatch.setattr(forecasting, "ask", lambda *_: measured)
+    monkeypatch.setattr(forecasting, "ask", lambda *_: MEASURED)
     seconds = 3600 / (
         2 * 12 * 37 + 2 * forecasting.FORKED_S
     )  # two runs of 444 steps of a second; evaluation comes on top

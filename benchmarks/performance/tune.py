@@ -139,13 +139,14 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
     epoch_images, problem = _images_of_an_epoch(config)
     if problem is not None:
         print(f"loader workers are not measured, and starting is not counted: {problem}", file=sys.stderr)
+    cost = counts(config)
     entry = {
         "name": config["name"],
         "data": config["data"]["name"],
         "peaks": peak["peaks"],
         "epoch_images": epoch_images,
+        "train_flops_per_sample": cost["train_flops_per_sample"],
     }
-    images = tuned_settings.images_of(config, entry)
     compiled = sum(setting["compile"] for setting in combinations)
     count = len(combinations) + len(batches) + (problem is None)
     guess = (count - compiled) * GUESS_S[False] + compiled * GUESS_S[True]
@@ -167,8 +168,10 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
         for setting in sorted(combinations, key=lambda one: one["compile"]):  # the short ones first
             row = setting | {"batch": batch}
             passes[label(row)] = measure(label(row), setting, partial(_measure, base, row))
-        figures = Figures(passes.values(), peak["peaks"], counts(config))
+        figures = Figures(passes.values(), peak["peaks"], cost)
         ordered = [figures.of(setting | {"batch": batch}, passes[label(setting)]) for setting in combinations]
+        entry["settings"] = ordered
+        images = tuned_settings.images_of(config, entry)
         exact, reduced = (tuned_settings.choose(ordered, allowed, {}, images) for allowed in (False, True))
         others = [row for row in ordered if exact.items() <= row.items()]
         for other in batches:
@@ -183,7 +186,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
             result = measure("loader workers", exact, lambda: {"passes": _steps(_specification(base, exact), loaders)})
             loading = [figures.loading(batch, *one) for one in zip(workers, result["passes"], strict=True)]
     others.sort(key=lambda row: row["batch"])
-    entry |= {"settings": ordered, "batches": others, "workers": loading}
+    entry |= {"batches": others, "workers": loading}
     path = tuned_settings.keep(config["output_root"], machine, key, entry)
     unfinished.path.unlink(missing_ok=True)
     image = "×".join(map(str, base["image"]))

@@ -166,12 +166,21 @@ def choose(
 
 
 def images_of(config: Mapping[str, Any], entry: Mapping[str, Any]) -> float | None:
-    """Return how many images a process trains on at most, as a budget may end training before the last epoch; None where what
-    was measured does not say, as of other data."""
+    """Return how many images a process trains on, under a budget of seconds in the plain setting; None where what was measured
+    does not say, as of other data, and under a budget of joules."""
     per_epoch, trainer = entry.get("epoch_images"), config["trainer"]
-    if per_epoch is None or entry.get("data") != config["data"]["name"]:
+    if per_epoch is None or entry.get("data") != config["data"]["name"] or trainer.get("max_train_joules") is not None:
         return None
-    return per_epoch * trainer["max_epochs"] / (trainer["devices"] * trainer["num_nodes"])
+    processes = trainer["devices"] * trainer["num_nodes"]
+    if (flops := trainer.get("max_train_flops")) is not None:
+        of_image = entry.get("train_flops_per_sample")
+        return flops / of_image / processes if of_image else None
+    if (seconds := trainer.get("max_train_seconds")) is not None:
+        rate = next((row["train_images_per_s"] for row in entry["settings"] if PLAIN.items() <= row.items()), None)
+        return rate and seconds * rate
+    if (batches := trainer["limit_train_batches"]) is not None:
+        per_epoch = min(per_epoch, batches * config["recipe"]["batch_size"])
+    return per_epoch * trainer["max_epochs"] / processes
 
 
 def choose_least(rows: Sequence[Mapping[str, Any]], name: str, pace: str) -> int | None:

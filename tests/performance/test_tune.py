@@ -68,6 +68,19 @@ def test_how_many_images_a_process_trains_on() -> None:
     two = config("recipe.epochs=3", "trainer=ddp", "trainer.devices=2")
     entry = {"data": "digits", "epoch_images": 1000}
     assert tuned_settings.images_of(two, entry) == 1500
+
+    def images(*overrides: str, **measured: Any) -> float | None:
+        return tuned_settings.images_of(config("recipe.epochs=3", *overrides), entry | measured)
+
+    assert images("trainer.limit_train_batches=5") == 3 * 5 * 32
+    assert images("trainer.limit_train_batches=100") == 3000
+    flops = "trainer.max_train_flops=1e6"  # in place of epochs
+    assert images(flops, train_flops_per_sample=100) == 10_000
+    assert images(flops, "trainer=ddp", "trainer.devices=2", train_flops_per_sample=100) == 5000
+    assert images(flops) is None, "as a file of before says nothing of it"
+    assert images("trainer.max_train_seconds=60", settings=ROWS) == 60 * 100
+    assert images("trainer.max_train_seconds=60", settings=[row(None), row(9, compile=True)]) is None
+    assert images("trainer.max_train_joules=60", train_flops_per_sample=100) is None
     assert tuned_settings.images_of(two, entry | {"data": "cifar10"}) is None, "of other data"
     assert tuned_settings.images_of(two, {"data": "digits"}) is None, "as a brief measurement says nothing of it"
 
@@ -302,6 +315,7 @@ def test_the_command_measures_prints_and_keeps(
     assert [one["start_s"] for one in entry["settings"]] == pytest.approx([1, 6] * 4), "of a forward pass and a step"
     epoch, epochs = 1197 // 32 * 32, config()["trainer"]["max_epochs"]
     assert (entry["data"], entry["epoch_images"]) == ("digits", epoch)
+    assert entry["train_flops_per_sample"] == cost["train_flops_per_sample"]
     assert f"best       float32 channels_last eager, over {epoch * epochs:,} images with the start counted" in out
     [(table, _, command, rows)] = written
     assert (table.kind, command[:30]) == ("tune", "python -m benchmarks tune mode")

@@ -34,6 +34,8 @@ WARM_UP, WARM_UP_S = 3, 0.5  # steps, and where they are short as many more as g
 MEASURED_S = 2.0
 MOST_STEPS, FEWEST_STEPS = 50, 3
 INTERLEAVED = {"clock": "perf_counter", "warm_up": 0, "fewest": 5, "most": MOST_STEPS, "seconds": 6.0}
+# For matrix products and convolutions, PyTorch's defaults: what a step without trainer.tf32 has beside one that sets it.
+TF32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 DTYPES = {"16": torch.float16, "bf16": torch.bfloat16, "64": torch.float64}
 
 
@@ -115,6 +117,7 @@ class Steps:
         self.mixed = torch.autocast(device.type, DTYPES[width]) if kind == "mixed" else nullcontext()
         self.net = instantiate(specification["model"]).to(device, self.dtype)
         self.options.apply(self.net)
+        self.tf32 = TF32 if self.options.tf32 is None else (self.options.tf32, self.options.tf32)
         self.optimizer = instantiate(specification["optimizer"])(self.net.parameters())
         decay = self.options.ema_decay
         # As Lightning's callback makes it.
@@ -130,6 +133,8 @@ class Steps:
         batches = _batches(specification, self.device, self.dtype)
 
         def step() -> float:
+            # Set for the whole process, maybe otherwise by a step that takes turns with this one.
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self.tf32
             started = time.perf_counter()
             images = next(batches)
             if training:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -311,6 +311,31 @@ def test_steps_are_of_their_precision(precision: str, dtype: torch.dtype, monkey
     steps = step_time.Steps(specification, CPU)
     assert {weight.dtype for weight in steps.net.parameters()} == {dtype}
     assert steps.of(specification)() > 0
+
+
+@pytest.fixture
+def tf32() -> Iterator[Callable[[], tuple[bool, bool]]]:
+    """What reads the process's flags, which are set again after the test."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    yield lambda: (matmul.allow_tf32, cudnn.allow_tf32)
+    matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def test_steps_in_turns_have_tf32_as_each_would_alone(tf32: Callable[[], tuple[bool, bool]]) -> None:
+    config = trial("model=resnet", "model.depth=8", "recipe.batch_size=2", "trainer.accelerator=cpu").config
+    plain = tuned_settings.specification(config)
+    seen: list[tuple[bool, bool]] = []
+
+    def step(specification: dict[str, Any]) -> Callable[[], float]:
+        steps = step_time.Steps(specification, CPU)
+        steps.net.register_forward_hook(lambda *_: seen.append(tf32()))
+        return steps.of(specification)
+
+    without, default = step(plain | {"options": {"tf32": False}}), step(plain)
+    for one in (without, default, without, default):
+        one()
+    assert seen == [(False, False), (False, True)] * 2, "by default convolutions alone"
 
 
 RESNET20: dict[str, Any] = {

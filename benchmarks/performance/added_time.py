@@ -37,7 +37,7 @@ STEPS = MeasuredTable(
         "rounds": ("rounds", "d"),
     },
     "The suite's own training (trainer, tracker, checkpoints, data module) and a bare loop written by hand with the same "
-    "weights, batches, optimiser, precision and layout are interleaved in one process, a step each on a CPU, 20 on a GPU; a "
+    "weights, batches, optimiser, precision and layout are interleaved in one process, a step each on a CPU, 4 on a GPU; a "
     "test shows on small networks that both end with the same weights, to the bit. Milliseconds are medians of the wall clock; "
     "ratio, what is added, and the share of the bare step in which its batch is made are medians over rounds, on a CPU of "
     "processor time in one thread, the ratio with its 95 % interval. Batches are small on a CPU, so that what is added weighs "

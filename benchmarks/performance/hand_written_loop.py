@@ -24,13 +24,18 @@ from benchmarks.launch.new_record import new_record
 from benchmarks.performance.cases import Case
 from benchmarks.performance.interleaved import with_interval
 from benchmarks.records.files import RECORD, write_json
+from benchmarks.records.hardware import on_gpu
 from benchmarks.records.record import to_json
 from benchmarks.training.open_run import OpenRun
 from benchmarks.training.options import synchronize
 from benchmarks.training.stopping import StopRequest
 from benchmarks.training.train import train
+from benchmarks.units import plural
 
-ROUND_STEPS = {"cpu": 1, "cuda": 20}  # steps; a GPU runs behind the host, and is waited for where the round ends
+ROUND_STEPS = {
+    "cpu": 1,
+    "cuda": 4,
+}  # fewer than an epoch's; a GPU runs behind the host, and is waited for where the round ends
 WARM_UP = 3  # rounds left out
 
 
@@ -215,22 +220,33 @@ def random_classes(count: int, held_out: int, shape: Sequence[int], classes: int
     return splits(train=part(count), val=part(held_out), test=part(held_out), classes=tuple(map(str, range(classes))))
 
 
+def length(case: Case, batch: int, steps: int) -> tuple[int, int]:
+    """Return the steps of an epoch, and how many epochs cover ``steps``; raise ValueError where an epoch has no batch."""
+    per_epoch = steps if case.images is None else case.images // batch
+    if not per_epoch:
+        raise ValueError(f"--batch={batch}: the training split has {case.images} images")
+    return per_epoch, ceil(steps / per_epoch)
+
+
+def counted_rounds(per_epoch: int, epochs: int, device: str) -> int:
+    """Return how many rounds count on a ``cpu`` or ``cuda``: not each epoch's last, nor the first few; below 1 if none."""
+    return epochs * (ceil(per_epoch / ROUND_STEPS[device]) - 1) - WARM_UP
+
+
 def configuration(case: Case, root: Path, batch: int | None, steps: int, overrides: Sequence[str]) -> Any:
-    """Return the trial of a case, with epochs enough for ``steps`` and random images where it has none."""
+    """Return the trial of a case, with epochs enough for ``steps`` and random images where it has none; raise as ``length``."""
     sizes = [] if batch is None else [f"recipe.batch_size={batch}"]
     place = (f"output_root={root}", "logger=none", "cluster.threads_per_process=1")
     [run] = expand_all([*case.overrides, *sizes, *place, *overrides], multirun=False)
     config, data = run.config, run.config["data"]
-    images = case.images or steps * config["recipe"]["batch_size"]
-    config["trainer"] |= {
-        "_target_": f"{__name__}.Trainer",
-        "max_epochs": ceil(steps / (images // config["recipe"]["batch_size"])),
-    }
+    batch_size = config["recipe"]["batch_size"]
+    per_epoch, epochs = length(case, batch_size, steps)
+    config["trainer"] |= {"_target_": f"{__name__}.Trainer", "max_epochs": epochs}
     if case.images is None:
         config["datamodule"]["source"] = {
             "_target_": f"{__name__}.random_classes",
             "_partial_": True,
-            "count": images,
+            "count": per_epoch * batch_size,
             "held_out": case.held_out,
             "shape": [data["in_channels"], *data["image_size"]],
             "classes": data["num_classes"],
@@ -252,9 +268,19 @@ def prepare(case: Case, steps: int, root: Path) -> tuple[dict[str, Any], Any]:
 def measure(
     case: Case, batch: int | None, steps: int, overrides: Sequence[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any], Trainer]:
-    """Run a case in this process, with one thread, tested and recorded as any run; return what ``run_trial`` does."""
+    """Run a case in this process, with one thread, tested and recorded as any run; return what ``run_trial`` does.
+
+    Raises:
+        ValueError: as ``configuration``, or no round would count.
+    """
     with tempfile.TemporaryDirectory() as root:
         trial = configuration(case, Path(root), batch, steps, overrides)
+        per_epoch, epochs = length(case, trial.config["recipe"]["batch_size"], steps)
+        if counted_rounds(per_epoch, epochs, "cuda" if on_gpu(trial.config) else "cpu") < 1:
+            raise ValueError(
+                f"no round would count of {plural(epochs, 'epoch')} of {plural(per_epoch, 'step')}: the first {WARM_UP} do "
+                "not, nor each epoch's last; more --steps or a smaller --batch make more"
+            )
         Trainer.recipe = trial.config["recipe"]
         return run_trial(trial)
 

@@ -11,10 +11,20 @@ from support.benchmark_command import command
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.performance import evaluation_time
+from benchmarks.performance import evaluation_time, hand_written_loop
 from benchmarks.performance.added_time import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, slower
 from benchmarks.performance.cases import CASES, Case
-from benchmarks.performance.hand_written_loop import WARM_UP, BareLoop, Round, mean_loss, measure, summarise
+from benchmarks.performance.hand_written_loop import (
+    WARM_UP,
+    BareLoop,
+    Round,
+    configuration,
+    counted_rounds,
+    length,
+    mean_loss,
+    measure,
+    summarise,
+)
 from benchmarks.training import COLLECTED_EVERY
 from benchmarks.training.checkpoints import weights_sha256
 from lightning_modules.classifier import Classifier
@@ -65,6 +75,7 @@ def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
         step(self)
 
     monkeypatch.setattr(BareLoop, "step", watched)
+    monkeypatch.setattr(hand_written_loop, "WARM_UP", 0)
     record, _, trainer = measure(case, case.batch, case.steps)
     beside = trainer.beside
     assert weights_sha256(beside.bare.net.state_dict()) == record["weights_sha256"]
@@ -73,11 +84,21 @@ def test_both_loops_end_with_the_same_weights_to_the_bit(name, monkeypatch):
     assert record["weights_sha256"] not in weights
     assert len(set(rates)) == (steps if beside.bare.by_step else epochs)
     # Evaluation follows the last step of an epoch.
-    assert len(beside.rounds) == steps - epochs
+    assert len(beside.rounds) == steps - epochs == counted_rounds(steps // epochs, epochs, "cpu")
     for timing in beside.rounds:
         assert 0 < timing.batch_processor < timing.bare_processor and timing.suite_processor > 0 and timing.bare > 0
     if case.images is None:
         assert record["counts"] == {"train": steps * case.batch, "val": case.held_out, "test": case.held_out}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_case_has_rounds_that_count(name, device, tmp_path):
+    case = CASES[name]
+    config = configuration(case, tmp_path, case.batch if device == "cpu" else None, case.steps, ()).config
+    per_epoch, epochs = length(case, config["recipe"]["batch_size"], case.steps)
+    assert per_epoch * epochs >= case.steps and epochs == config["trainer"]["max_epochs"]
+    assert counted_rounds(per_epoch, epochs, device) >= 6, "below, no interval of a median has 95 %"
 
 
 def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():
@@ -206,6 +227,10 @@ def test_no_batch_waits_for_the_device(task, monkeypatch):
 def test_bad_calls_are_refused(capsys):
     assert main(["resnext"]) == 2
     assert "no case resnext; there are resnext29_8x64d" in capsys.readouterr().err
+    assert main(["densenet_bc100_k12", "--steps", "4"]) == 2
+    assert "no round would count of 1 epoch of 4 steps: " in capsys.readouterr().err
+    assert main(["resnet20_digits", "--batch", "2000"]) == 2
+    assert "--batch=2000: the training split has 1197 images" in capsys.readouterr().err
     assert main(["resnet20_digits", "trainer.accumulate_grad_batches=2"]) == 2
     assert "trainer.compile, got trainer.accumulate_grad_batches=2" in capsys.readouterr().err
     assert main(["resnet20_digits", "trainer.precision=64-true"]) == 2

@@ -32,10 +32,8 @@ from benchmarks.training.stopping import StopRequest
 from benchmarks.training.train import train
 from benchmarks.units import plural
 
-ROUND_STEPS = {
-    "cpu": 1,
-    "cuda": 4,
-}  # fewer than an epoch's; a GPU runs behind the host, and is waited for where the round ends
+# A GPU runs behind the host, and is waited for where the round ends. Fewer than an epoch has: its last round does not count.
+ROUND_STEPS = {"cpu": 1, "cuda": 4}  # steps
 WARM_UP = 3  # rounds left out
 
 

@@ -20,6 +20,7 @@ from benchmarks.records import measured_speed
 from benchmarks.records.files import now
 from benchmarks.records.hardware import hardware
 from benchmarks.training import tuned_settings
+from benchmarks.units import short_value
 
 PASSES = ("latency", "forward", "training")
 MEASURED_S = 10.0  # of each pass

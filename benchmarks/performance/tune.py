@@ -145,7 +145,7 @@ def _tune(trial: Trial, console: Console, arguments: argparse.Namespace) -> None
         "data": config["data"]["name"],
         "peaks": peak["peaks"],
         "epoch_images": epoch_images,
-        "train_flops_per_sample": cost["train_flops_per_sample"],
+        "train_flops_per_sample": cost["train_flops_per_sample"] or None,
     }
     compiled = sum(setting["compile"] for setting in combinations)
     count = len(combinations) + len(batches) + (problem is None)

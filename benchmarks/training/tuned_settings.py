@@ -111,7 +111,7 @@ def _is_whole(entry: Any) -> bool:
 
     return (
         isinstance(entry, dict)
-        and is_rate(entry.get("epoch_images"))
+        and all(is_rate(entry.get(name)) for name in ("epoch_images", "train_flops_per_sample"))
         and all(
             isinstance(entry.get(part), list) and all(is_row(row, *columns) for row in entry[part])
             for part, columns in ROWS.items()
@@ -147,7 +147,7 @@ def choose(
         rows: measurements, with the keys of ``SETTING``, ``train_images_per_s``, None where it did not run, and where it is
             known ``start_s``, what the first steps take more than others, as they compile.
         pinned: values of ``SETTING`` that are not to be changed.
-        images: that a process trains on, over all epochs; None where that is not known: the start is not counted.
+        images: that a process trains on in all; None where that is not known: the start is not counted.
     """
     plain, kept = PLAIN | dict(pinned), fixed(pinned, allow_reduced)
 

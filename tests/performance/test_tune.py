@@ -136,7 +136,7 @@ EMPTY: dict[str, list[Any]] = {part: [] for part in tuned_settings.ROWS}
                 EMPTY | {"settings": [row("9")]}, EMPTY | {"settings": [row(0)]}, EMPTY | {"settings": [row(9, start_s="1")]},
                 EMPTY | {"settings": [{"train_images_per_s": 9}]}, EMPTY | {"settings": ["9"]},
                 EMPTY | {"workers": [{"train_images_per_s": 9}]}, EMPTY | {"batches": [{"batch": 9}]},
-                EMPTY | {"epoch_images": "9"},
+                EMPTY | {"epoch_images": "9"}, EMPTY | {"train_flops_per_sample": "9"},
             )
         ),
     ],

@@ -99,12 +99,21 @@ def test_by_how_much_thirty_epochs_err_less_than_fifteen() -> None:
         "plain20_w8": (2.80, 1.83, 3.77, 0.0046),
         "densenet_bc40_k4": (2.25, -0.09, 4.59, 0.0541),
         "resnet20": (1.56, 0.45, 2.67, 0.0236),
+        "plain20": (3.19, 2.07, 4.31, 0.0044),
     }
     assert longer.keys() == expected.keys()
     for name, (mean, low, high, p) in expected.items():
         one = longer[name]
         assert (one.mean, *(one.interval or ())) == pytest.approx((mean, low, high), abs=0.005)
         assert one.p == pytest.approx(p, abs=5e-5)
+
+
+def test_after_thirty_epochs_the_wide_plain_network_errs_more_than_resnet() -> None:
+    """docs/evidence.md: at 40.6 M MACs, the one pair there."""
+    [one] = differences(runs_of("connectivity_30_epochs_wide"))
+    assert one.first.startswith("plain20 ") and one.second.startswith("resnet20 ")
+    assert (one.comparison.mean, *(one.comparison.interval or ())) == pytest.approx((1.87, 0.42, 3.32), abs=0.005)
+    assert one.p == pytest.approx(0.030, abs=5e-4)
 
 
 def test_after_thirty_epochs_densenet_and_the_plain_network_err_more_than_resnet() -> None:

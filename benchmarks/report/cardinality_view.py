@@ -162,7 +162,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the view of cardinality."""
+    """Write the view of cardinality. Raises ConfigurationError, as for a network that has no cardinality."""
     named = any(override.startswith("experiment=") for override in arguments.overrides)
     try:
         trials = expand_all([*([] if named else [f"experiment={EXPERIMENT}"]), *arguments.overrides])

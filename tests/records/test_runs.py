@@ -353,13 +353,13 @@ def test_baselines_stand_beside_the_nets_figure_of_the_same_metric(tmp_path: Pat
     make_run(tmp_path, task="segmentation", metrics={"test/dice": 0.912})
     make_run(tmp_path, task="segmentation", seed=1, status="failed", metrics={"test/dice": 0.999})
     (beside,) = baseline_comparisons(load_runs(tmp_path)[0])
-    assert (beside.data, beside.method, beside.metric, beside.value) == ("nuclei", "Otsu", "Dice", 0.884)
+    assert (beside.data, beside.method, beside.title, beside.value) == ("nuclei", "Otsu", "Dice", 0.884)
     assert beside.nets == (("unet_d4_c16 · seed 0", 0.912),)
     make_run(
         tmp_path, data="cells", baselines={"otsu_mask_ap50": 0.2}, protocol={"definitions": {"mask_ap50": "at 0.5"}}
     )
     (of_cells, _) = baseline_comparisons(load_runs(tmp_path)[0])
-    assert (of_cells.method, of_cells.metric) == ("Otsu", "mask AP50")
+    assert (of_cells.method, of_cells.title) == ("Otsu", "mask AP50")
     assert baseline_names("local_otsu_dice") == ("Local otsu", "dice")
     assert baseline_names("local_otsu_mask_ap", {"mask_ap", "ap"}) == ("Local otsu", "mask_ap")
 

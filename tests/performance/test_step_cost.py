@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.performance import evaluation_time, hand_written_loop
-from benchmarks.performance.added_time import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, TOLERANCE, slower
+from benchmarks.performance.added_time import LIMIT, SHARE_LIMIT, SHARE_TOLERANCE, STEPS, TOLERANCE, slower
 from benchmarks.performance.cases import CASES, Case
 from benchmarks.performance.hand_written_loop import (
     WARM_UP,
@@ -25,8 +25,11 @@ from benchmarks.performance.hand_written_loop import (
     measure,
     summarise,
 )
+from benchmarks.performance.throughput import label
 from benchmarks.training import COLLECTED_EVERY
 from benchmarks.training.checkpoints import weights_sha256
+from benchmarks.training.default_settings import complete
+from benchmarks.training.tuned_settings import PLAIN
 from lightning_modules.classifier import Classifier
 from lightning_modules.nets import ResNet, UNet
 from lightning_modules.segmenter import Segmenter
@@ -99,6 +102,15 @@ def test_every_case_has_rounds_that_count(name, device, tmp_path):
     per_epoch, epochs = length(case, config["recipe"]["batch_size"], case.steps)
     assert per_epoch * epochs >= case.steps and epochs == config["trainer"]["max_epochs"]
     assert counted_rounds(per_epoch, epochs, device) >= 6, "below, no interval of a median has 95 %"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_measured_by_default_has_a_committed_row(name, tmp_path):
+    case = CASES[name]
+    config = configuration(case, tmp_path, case.batch, case.steps, ()).config
+    setting = label(PLAIN | complete(config, config["trainer"], gpu=False)[0])
+    row = {"network": name, "batch": config["recipe"]["batch_size"], "setting": setting}
+    assert STEPS.place(row) in map(STEPS.place, STEPS.committed("cpu"))
 
 
 def test_the_loss_is_the_mean_over_pixels_each_times_its_weight():

@@ -37,16 +37,20 @@ class Point:
         return f"{self.cardinality}×{self.width}d"
 
 
+def _check(trials: Sequence[Trial]) -> None:
+    for trial in trials:
+        if "cardinality" not in trial.config["model"]:
+            raise ConfigurationError(f"{trial.config['name']} has no cardinality, model=resnext has one")
+
+
 def cardinality_view(trials: Sequence[Trial]) -> View:
     """Return error and cost over cardinality, a chart for each data set, recipe and depth.
 
     Raises:
         ValueError: a network that cannot be, that does not take the data set's images, or that has no cardinality.
     """
+    _check(trials)
     by_folder = {trial.directory.parent: trial for trial in trials}
-    for trial in by_folder.values():
-        if "cardinality" not in trial.config["model"]:
-            raise ConfigurationError(f"{trial.config['name']} has no cardinality, model=resnext has one")
     figures = []
     for title, kind in _kinds(list(by_folder.values())).items():
         points = sorted(map(_point, kind), key=lambda point: point.cardinality)
@@ -164,11 +168,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Write the view of cardinality. Raises ConfigurationError, as for a network that has no cardinality."""
     named = any(override.startswith("experiment=") for override in arguments.overrides)
-    try:
-        trials = expand_all([*([] if named else [f"experiment={EXPERIMENT}"]), *arguments.overrides])
-    except ConfigurationError as error:
-        of_key = str(error).startswith(("no key 'model.cardinality'", "no file sets model.cardinality"))
-        if named or not of_key:
-            raise
-        raise ConfigurationError("cardinality is of model=resnext") from error  # the key is the experiment's
+    if not named:
+        # Before the experiment's rows set keys that another network has not.
+        _check(expand_all([one for one in arguments.overrides if not one.startswith("row=")]))
+    trials = expand_all([*([] if named else [f"experiment={EXPERIMENT}"]), *arguments.overrides])
     write(cardinality_view(trials), arguments, path_of(trials[0].config["output_root"], "cardinality"))

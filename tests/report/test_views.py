@@ -491,8 +491,8 @@ def test_a_view_is_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["layers", "model=unet", "data=nuclei", "model.padded=false"], "does not fit this unpadded U-Net"),
         (["layers", "model=resnet", "model.depth=21"], "a CIFAR basic ResNet has depth 6n+2"),
         (["cardinality", "experiment=iso_compute", "row=resnet_1e12"], "has no cardinality, model=resnext has one"),
-        (["cardinality", "model=densenet", "data=digits"], "view cardinality: cardinality is of model=resnext"),
-        (["cardinality", "model=resnet", "data=digits"], "view cardinality: cardinality is of model=resnext"),
+        (["cardinality", "model=densenet", "data=digits"], "has no cardinality, model=resnext has one"),
+        (["cardinality", "model=resnet", "data=digits"], "has no cardinality, model=resnext has one"),
         (["reuse", "nowhere"], "nowhere holds no checkpoints/last.ckpt"),
     ],
 )

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from datamodules.readers.masks import BLACK, WHITE, WHITE_16
+
 VOLUME, LABELS = "train-volume.tif", "train-labels.tif"
 
 
@@ -55,9 +57,9 @@ def read_label_stack(path: Path) -> np.ndarray:
     Raises what read_stack does.
     """
     stored, shown = _read(path)
-    if shown.dtype == np.uint16 and np.isin(shown, (0, 65535)).all():
-        return shown // 257  # 65535 to 255
-    return shown if shown.dtype == bool or np.isin(shown, (0, 255)).all() else stored
+    if shown.dtype == np.uint16 and np.isin(shown, (BLACK, WHITE_16)).all():
+        return shown // (WHITE_16 // WHITE)
+    return shown if shown.dtype == bool or np.isin(shown, (BLACK, WHITE)).all() else stored
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
